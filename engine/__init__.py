@@ -1,0 +1,1 @@
+"""Tokens: prompts, weights, batching, adapters. Knows nothing of feedback or the web."""

@@ -1,0 +1,137 @@
+"""The bundle: a PEFT adapter with a manifest, content-addressed. This module owns the format.
+
+A bundle is refused before any weight reaches an engine. Every reason is collected, so that one
+look tells all. Nothing is ever unpickled: weights are safetensors or they are not read.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import InvalidBundle
+from engine.models.catalogue import BaseModel, linear_shapes
+from engine.storage import folder_of, publish, read_manifest, verify
+
+FORMAT = "burnish-bundle/1"
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+MAX_RANK = 256
+# A trained rank-16 adapter's matrices have Frobenius norms of 0.1 to 20; far above lies a fault.
+MAX_NORM = 1_000.0
+_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A verified bundle."""
+
+    digest: str
+    folder: Path
+    manifest: Mapping[str, Any]
+
+
+def publish_bundle(root: Path, write: Callable[[Path], None], manifest: Mapping[str, Any]) -> str:
+    """Publish the adapter files `write` puts into a folder; returns the bundle's digest."""
+
+    def fill(folder: Path) -> dict[str, Any]:
+        write(folder)
+        return {"format": FORMAT, **manifest}
+
+    return publish(root, fill)
+
+
+def open_bundle(root: Path, digest: str, base: BaseModel) -> Bundle:
+    """The bundle, fully verified for this base model; raises `InvalidBundle` with every problem.
+
+    Checked: the digest and each file's sha256, the format, the base model's digest, the adapter's
+    configuration, the tensors' names and shapes against the base model's linear layers, that all
+    values are finite and no norm is absurd.
+    """
+    folder = folder_of(root, digest)
+    problems = verify(root, digest)
+    if not problems:
+        problems = list(_content_problems(folder, base))
+    if problems:
+        raise InvalidBundle(problems)
+    return Bundle(digest, folder, read_manifest(folder))
+
+
+def _content_problems(folder: Path, base: BaseModel) -> Iterator[str]:
+    manifest = read_manifest(folder)
+    if manifest.get("format") != FORMAT:
+        yield f"format is {manifest.get('format')!r}, not {FORMAT!r}"
+    if manifest.get("base_digest") != base.digest:
+        yield f"base_digest: trained for another base model ({manifest.get('base_digest')})"
+    extra = set(manifest.get("files", {})) - {CONFIG, WEIGHTS, "recipe.json", "README.md"}
+    if extra:
+        yield f"files: unexpected {', '.join(sorted(extra))}"
+    try:
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError):
+        yield f"{CONFIG} cannot be read"
+        return
+    problems = list(_config_problems(config))
+    yield from problems
+    if not problems:
+        yield from _weight_problems(folder / WEIGHTS, config, linear_shapes(base.folder))
+
+
+def _config_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    if config.get("peft_type") != "LORA":
+        yield f"peft_type is {config.get('peft_type')!r}, not 'LORA'"
+    rank = config.get("r")
+    if not isinstance(rank, int) or not 1 <= rank <= MAX_RANK:
+        yield f"r is {rank!r}; it must lie in 1..{MAX_RANK}"
+    if not isinstance(config.get("lora_alpha"), int | float):
+        yield "lora_alpha is not a number"
+    unsupported = (
+        "use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "auto_mapping",
+        "layer_replication", "trainable_token_indices", "target_parameters", "use_qalora",
+    )  # fmt: skip
+    for field in unsupported:
+        if config.get(field):
+            yield f"{field} is not supported"
+    if config.get("bias", "none") != "none":
+        yield "bias is not supported"
+
+
+def _weight_problems(
+    path: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]
+) -> Iterator[str]:
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, OSError, ValueError) as error:
+        yield f"{WEIGHTS} cannot be read: {error}"
+        return
+    sides: dict[str, set[str]] = {}
+    for key, tensor in tensors.items():
+        match = _KEY.fullmatch(key)
+        if not match or match["module"] not in shapes:
+            yield f"{key} is not a LoRA matrix of this base model"
+            continue
+        sides.setdefault(match["module"], set()).add(match["side"])
+        out_features, in_features = shapes[match["module"]]
+        rank = config["r"]
+        expected = (rank, in_features) if match["side"] == "A" else (out_features, rank)
+        if tuple(tensor.shape) != expected:
+            yield f"{key} has shape {tuple(tensor.shape)}, not {expected}"
+        elif not tensor.is_floating_point():
+            yield f"{key} holds {tensor.dtype}, not floating-point numbers"
+        elif not torch.isfinite(tensor).all():
+            yield f"{key} holds NaN or infinite values"
+        elif (norm := float(tensor.float().norm())) > MAX_NORM or math.isnan(norm):
+            yield f"{key} has norm {norm:.3g}, over the limit of {MAX_NORM:g}"
+    for module, found in sides.items():
+        if found != {"A", "B"}:
+            yield f"{module} has only lora_{found.pop()}"
+    if not sides:
+        yield f"{WEIGHTS} holds no LoRA matrices"

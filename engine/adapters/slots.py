@@ -1,0 +1,117 @@
+"""Which adapter the next stream gets: validate -> load -> probe -> flip -> drain -> unload.
+
+Everything that can fail happens before the flip, and the flip is one assignment. A stream is
+pinned to the adapter it began with; an adapter is freed once no stream is pinned to it. The live
+pointer and the pins are kept here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from engine.adapters.bundle import open_bundle
+from engine.errors import InvalidBundle
+from engine.messages import Message
+from engine.models.catalogue import BaseModel
+from engine.request import Engine, GenerationRequest, SamplingParams, ScoreRequest, collect
+
+PROBE = (Message("user", "Say hello."),)
+
+
+class AdapterSlots:
+    """The adapters of one running engine."""
+
+    def __init__(self, engine: Engine, base: BaseModel, bundles: Path) -> None:
+        self._engine = engine
+        self._base = base
+        self._bundles = bundles
+        self._live: str | None = None
+        self._pins: Counter[str] = Counter()
+        self._loaded: set[str] = set()  # verified, loaded and probed
+        self._lock = threading.Lock()  # guards the three above
+        self._activation = threading.Lock()  # one activation at a time
+
+    @property
+    def live(self) -> str | None:
+        """The adapter the next stream gets; None is the base model."""
+        return self._live
+
+    def activate(self, digest: str | None) -> None:
+        """Make an adapter live; None goes back to the base model.
+
+        Raises `InvalidBundle` or another error of the tree, and then nothing has changed.
+        """
+        with self._activation:
+            if digest == self._live:
+                return
+            if digest is not None:
+                with self.hold(digest):
+                    self._flip(digest)
+            else:
+                self._flip(None)
+
+    @contextmanager
+    def pin_live(self) -> Iterator[str | None]:
+        """The live adapter, kept loaded while the block runs."""
+        with self._lock:
+            digest = self._live
+            self._pin(digest)
+        try:
+            yield digest
+        finally:
+            self._unpin(digest)
+
+    @contextmanager
+    def hold(self, digest: str | None) -> Iterator[str | None]:
+        """A given adapter, verified and loaded where it is not, kept while the block runs."""
+        if digest is None:
+            yield None
+            return
+        with self._lock:
+            self._pin(digest)
+        try:
+            if digest not in self._loaded:
+                bundle = open_bundle(self._bundles, digest, self._base)
+                self._engine.load_adapter(digest, bundle.folder)
+                self._probe(digest)
+                self._loaded.add(digest)
+            yield digest
+        finally:
+            self._unpin(digest)
+
+    def _probe(self, digest: str) -> None:
+        """Make a few tokens and score one answer: shows that the adapter computes numbers."""
+        sampling = SamplingParams(temperature=0, max_new_tokens=4)
+        collect(self._engine.submit(GenerationRequest(PROBE, sampling, digest)))
+        score = self._engine.score([ScoreRequest(PROBE, "Hello!", digest)])[0]
+        if not score.total > float("-inf"):
+            raise InvalidBundle(["the probe answer has no finite probability"])
+
+    def _flip(self, digest: str | None) -> None:
+        with self._lock:
+            old, self._live = self._live, digest
+        self._free_if_idle(old)
+
+    def _pin(self, digest: str | None) -> None:
+        if digest is not None:
+            self._pins[digest] += 1
+
+    def _unpin(self, digest: str | None) -> None:
+        if digest is None:
+            return
+        with self._lock:
+            self._pins[digest] -= 1
+        self._free_if_idle(digest)
+
+    def _free_if_idle(self, digest: str | None) -> None:
+        # Under the lock to the end: a pin taken meanwhile must find the adapter loaded or reload it
+        with self._lock:
+            if digest is None or digest == self._live or self._pins[digest] > 0:
+                return
+            del self._pins[digest]
+            self._loaded.discard(digest)
+            self._engine.unload_adapter(digest)

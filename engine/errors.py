@@ -1,0 +1,64 @@
+"""The error tree. Foreign exceptions are translated to it at one seam per floor.
+
+BurnishError
+├── InvalidInput              the caller's fault: 4xx, exit status 1
+│   ├── InvalidText           empty, too long, NUL, lone surrogate
+│   ├── PromptTooLong         the prompt leaves no room for an answer in the context
+│   ├── UnknownId             no such turn, answer, snapshot, bundle, release (or not yours)
+│   └── InvalidBundle         an adapter that must not reach the engine; lists every problem
+├── Conflict                  somebody else was first: two jobs, two promotions
+├── Overloaded                the queue is full; try again later
+├── StorageFull               the disk is full or not writable
+├── ModelUnavailable          the base model cannot be found, read or held in memory
+└── EngineFailure             the engine itself failed; the stream ends with this
+"""
+
+from __future__ import annotations
+
+
+class BurnishError(Exception):
+    """Root of the tree; `str(error)` is one clear sentence for a person."""
+
+
+class InvalidInput(BurnishError):
+    """The caller's fault."""
+
+
+class InvalidText(InvalidInput):
+    """Text that cannot be stored or tokenized."""
+
+
+class PromptTooLong(InvalidInput):
+    """The prompt leaves no room for an answer in the context."""
+
+
+class UnknownId(InvalidInput):
+    """Nothing by that name, or nothing of yours."""
+
+
+class InvalidBundle(InvalidInput):
+    """An adapter bundle that is refused; `problems` lists every reason found."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("adapter bundle refused: " + "; ".join(problems))
+        self.problems = problems
+
+
+class Conflict(BurnishError):
+    """Somebody else was first."""
+
+
+class Overloaded(BurnishError):
+    """The queue is full."""
+
+
+class StorageFull(BurnishError):
+    """The disk is full or not writable."""
+
+
+class ModelUnavailable(BurnishError):
+    """The base model cannot be found, read or held in memory."""
+
+
+class EngineFailure(BurnishError):
+    """The engine itself failed."""

@@ -1,0 +1,37 @@
+"""What this machine computes well. The one place that decides device and number format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """The device chosen, the dense number format chosen, and why."""
+
+    device: str
+    dtype: torch.dtype
+    reason: str
+    cpu_threads: int
+    memory_bytes: int
+
+
+def detect() -> Hardware:
+    """Choose device and dtype.
+
+    bf16 on a CPU without bf16 units is emulated and several times slower than fp32 in every
+    matrix product of more than one row (`benchmarks/serving.py` prints both), so it is used only
+    where the units exist.
+    """
+    memory_bytes = psutil.virtual_memory().total
+    threads = torch.get_num_threads()
+    if torch.cuda.is_available():
+        return Hardware("cuda", torch.bfloat16, "a CUDA device is present", threads, memory_bytes)
+    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+        reason = "no CUDA device; this processor has bf16 units"
+        return Hardware("cpu", torch.bfloat16, reason, threads, memory_bytes)
+    reason = "no CUDA device; this processor has no bf16 units, so fp32 is faster"
+    return Hardware("cpu", torch.float32, reason, threads, memory_bytes)

@@ -1,0 +1,65 @@
+"""One message of a chat. Knows roles and text; knows nothing of templates or tokens."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+from engine.errors import InvalidText
+
+Role = Literal["system", "user", "assistant"]
+ROLES: tuple[str, ...] = get_args(Role)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What one role said."""
+
+    role: Role
+    content: str
+
+    def as_dict(self) -> dict[str, str]:
+        """`{"role": ..., "content": ...}`, the shape TRL and chat templates use."""
+        return {"role": self.role, "content": self.content}
+
+
+def messages_from_dicts(items: Iterable[Mapping[str, str]]) -> tuple[Message, ...]:
+    """Inverse of `Message.as_dict`; raises `InvalidText` on an unknown role."""
+    messages = []
+    for item in items:
+        if item["role"] not in ROLES:
+            raise InvalidText(f"unknown role {item['role']!r}; known roles: {', '.join(ROLES)}")
+        messages.append(Message(cast(Role, item["role"]), clean_text(item["content"])))
+    return tuple(messages)
+
+
+def clean_text(text: str, *, what: str = "message", limit_chars: int = 400_000) -> str:
+    """The text as it may be stored and tokenized, or `InvalidText` saying why it may not.
+
+    Refused: lone surrogates (no UTF-8 form), NUL (PostgreSQL cannot store it, and it ends a
+    string in C tokenizers), and more than `limit_chars` characters. Everything else, from
+    right-to-left marks to emoji sequences, is kept as it came.
+    """
+    if len(text) > limit_chars:
+        raise InvalidText(f"the {what} has {len(text)} characters; the limit is {limit_chars}")
+    if "\x00" in text:
+        raise InvalidText(f"the {what} contains a NUL character")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidText(f"the {what} contains a lone surrogate, which is not text") from None
+    return text
+
+
+def is_blank(text: str) -> bool:
+    """Whether nothing in the text would be seen: white space, control and format characters."""
+    return all(unicodedata.category(c) in {"Zs", "Zl", "Zp", "Cc", "Cf"} for c in text)
+
+
+def require_text(text: str, *, what: str = "message", limit_chars: int = 400_000) -> str:
+    """`clean_text`, and not blank."""
+    if is_blank(clean_text(text, what=what, limit_chars=limit_chars)):
+        raise InvalidText(f"the {what} is empty")
+    return text

@@ -1,0 +1,1 @@
+"""What the model is: where its weights come from and what they are called."""

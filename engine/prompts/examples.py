@@ -1,0 +1,65 @@
+"""The pool of worked examples: a file its operator edits. Knows nothing of templates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from engine.errors import InvalidInput
+from engine.messages import require_text
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question with its answer and, for chain-of-thought, the thought between them."""
+
+    question: str
+    answer: str
+    thought: str
+
+
+def read_examples(path: Path) -> tuple[Example, ...]:
+    """The examples in a YAML file; raises `InvalidInput` listing every problem in it."""
+    try:
+        entries = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInput(f"cannot read the examples in {path.name}: {error}") from error
+    return _parse(entries, path.name)
+
+
+def default_examples_text() -> str:
+    """The examples file a new home starts with."""
+    return resources.files("engine.prompts").joinpath("examples.yaml").read_text("utf-8")
+
+
+def _parse(entries: Any, source: str) -> tuple[Example, ...]:
+    if not isinstance(entries, list) or not entries:
+        raise InvalidInput(f"{source}: expected a list of examples")
+    problems = list(_problems(entries))
+    if problems:
+        raise InvalidInput(f"{source}: " + "; ".join(problems))
+    return tuple(
+        Example(*(entry[key].strip() for key in ("question", "answer", "thought")))
+        for entry in entries
+    )
+
+
+def _problems(entries: list[Any]) -> Iterable[str]:
+    keys = {"question", "answer", "thought"}
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, dict) or set(entry) != keys:
+            yield f"example {number} must have exactly question, thought and answer"
+            continue
+        for key in sorted(keys):
+            if not isinstance(entry[key], str):
+                yield f"example {number}: {key} must be text"
+                continue
+            try:
+                require_text(entry[key], what=key)
+            except InvalidInput as error:
+                yield f"example {number}: {error}"

@@ -1,0 +1,130 @@
+"""Prompt modes: how a question becomes the messages a model sees.
+
+A `PromptTemplate` is a value with a hash. The hash is stored with each turn and the definition
+beside it, so that what the model was shown can be rebuilt, for training, word for word.
+Knows nothing of tokens or chat templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.prompts import (
+    ChatPromptTemplate,
+    FewShotChatMessagePromptTemplate,
+    MessagesPlaceholder,
+)
+
+from engine.errors import InvalidInput
+from engine.messages import Message
+from engine.prompts.examples import Example
+from engine.prompts.reasoning import join_reasoning
+from engine.storage import digest_json
+
+Mode = Literal["plain", "few-shot", "cot"]
+MODES: tuple[str, ...] = get_args(Mode)
+
+SYSTEM_PROMPT = "You are a helpful assistant."
+# Kojima et al. 2022 ("think step by step"); the marker is what `reasoning.split_reasoning` looks
+# for. Chain-of-thought always comes with worked examples (Wei et al. 2022): small models do not
+# keep to the form without them.
+COT_INSTRUCTION = (
+    "Think step by step first. Then give the final answer on a new line that starts with 'Answer:'."
+)
+FROM_LANGCHAIN: dict[str, Callable[[str], Message]] = {
+    "system": lambda text: Message("system", text),
+    "human": lambda text: Message("user", text),
+    "ai": lambda text: Message("assistant", text),
+}
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """One mode with everything it shows apart from the conversation itself."""
+
+    mode: str
+    system: str
+    instruction: str
+    examples: tuple[Example, ...]
+
+    @cached_property
+    def hash(self) -> str:
+        """Digest of the definition."""
+        return digest_json(self.as_dict())
+
+    @property
+    def has_thought(self) -> bool:
+        """Whether answers in this mode begin with a thought."""
+        return self.mode == "cot"
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready definition; `template_from_dict` is its inverse."""
+        return asdict(self)
+
+    def build(self, history: Sequence[Message], question: str) -> tuple[Message, ...]:
+        """The messages to show: system, examples, history, question.
+
+        The texts are values of the template's variables, so braces in them are plain text.
+        """
+        prompt = self._langchain.invoke(
+            {
+                "system": self.system,
+                "history": [_to_langchain(message) for message in history],
+                "question": self._ask(question),
+            }
+        )
+        return tuple(FROM_LANGCHAIN[m.type](str(m.content)) for m in prompt.to_messages())
+
+    @cached_property
+    def _langchain(self) -> ChatPromptTemplate:
+        examples = FewShotChatMessagePromptTemplate(
+            example_prompt=ChatPromptTemplate.from_messages(
+                [("human", "{question}"), ("ai", "{answer}")]
+            ),
+            examples=[
+                {"question": self._ask(e.question), "answer": self._reply(e)} for e in self.examples
+            ],
+            input_variables=[],
+        )
+        return ChatPromptTemplate.from_messages(
+            [
+                ("system", "{system}"),
+                examples,
+                MessagesPlaceholder("history"),
+                ("human", "{question}"),
+            ]
+        )
+
+    def _ask(self, question: str) -> str:
+        return f"{question}\n\n{self.instruction}" if self.instruction else question
+
+    def _reply(self, example: Example) -> str:
+        return join_reasoning(example.thought if self.has_thought else "", example.answer)
+
+
+def make_template(
+    mode: str, examples: tuple[Example, ...], system: str = SYSTEM_PROMPT
+) -> PromptTemplate:
+    """The template of a mode; raises `InvalidInput` naming the known modes."""
+    if mode not in MODES:
+        raise InvalidInput(f"unknown prompt mode {mode!r}; known modes: {', '.join(MODES)}")
+    return PromptTemplate(
+        mode=mode,
+        system=system,
+        instruction=COT_INSTRUCTION if mode == "cot" else "",
+        examples=() if mode == "plain" else examples,
+    )
+
+
+def template_from_dict(definition: Mapping[str, Any]) -> PromptTemplate:
+    """Inverse of `PromptTemplate.as_dict`."""
+    examples = tuple(Example(**example) for example in definition["examples"])
+    return PromptTemplate(**{**definition, "examples": examples})
+
+
+def _to_langchain(message: Message) -> BaseMessage:
+    return (AIMessage if message.role == "assistant" else HumanMessage)(message.content)

@@ -1,0 +1,118 @@
+"""The one renderer: messages to token ids. Serving, tuning and evaluation all come through here.
+
+Text from people stays text: a control token typed by a user (`<|im_end|>`) is encoded as ordinary
+characters, so that only the chat template itself can open or close a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.messages import Message
+
+
+class Tokenizer(Protocol):
+    """What the renderer needs of a tokenizer; transformers' tokenizers have it."""
+
+    @property
+    def all_special_tokens(self) -> list[str]:
+        """The texts that stand for control tokens."""
+        ...
+
+    @property
+    def eos_token_id(self) -> int:
+        """What ends an answer."""
+        ...
+
+    def apply_chat_template(
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
+    ) -> str:
+        """The conversation as the checkpoint's own template writes it."""
+        ...
+
+    def encode(
+        self, text: str, *, add_special_tokens: bool, split_special_tokens: bool
+    ) -> list[int]:
+        """Text to ids."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """Token ids of a prompt and of its completion; the loss covers the completion alone."""
+
+    prompt_ids: tuple[int, ...]
+    completion_ids: tuple[int, ...]
+
+    @property
+    def input_ids(self) -> list[int]:
+        """Prompt and completion, as the model reads them."""
+        return [*self.prompt_ids, *self.completion_ids]
+
+    @property
+    def loss_mask(self) -> list[int]:
+        """1 for each completion token, 0 for each prompt token; as long as `input_ids`."""
+        return [0] * len(self.prompt_ids) + [1] * len(self.completion_ids)
+
+
+class Renderer:
+    """Messages to ids with one tokenizer."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Ids of the prompt, up to where the assistant's answer begins."""
+        escaped = _Escape(self._tokenizer.all_special_tokens, messages)
+        text = self._tokenizer.apply_chat_template(
+            [{"role": m.role, "content": escaped.hide(m.content)} for m in messages],
+            tokenize=False,
+            add_generation_prompt=True,
+        )
+        ids: list[int] = []
+        for piece, is_plain in escaped.pieces(text):
+            ids += self._encode(piece, plain=is_plain)
+        return tuple(ids)
+
+    def completion(self, text: str, *, complete: bool = True) -> tuple[int, ...]:
+        """Ids of an answer as the model would have made it; its end token last if it ended."""
+        ids = self._encode(text, plain=True)
+        return (*ids, self._tokenizer.eos_token_id) if complete else tuple(ids)
+
+    def pair(
+        self, messages: Sequence[Message], completion: str, *, complete: bool = True
+    ) -> Rendered:
+        """A prompt with its completion."""
+        return Rendered(self.prompt(messages), self.completion(completion, complete=complete))
+
+    def _encode(self, text: str, *, plain: bool) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=plain)
+
+
+class _Escape:
+    """Control-token look-alikes in contents, hidden from the template and brought back after.
+
+    Each look-alike becomes a mark that occurs in no content; ordinary text is untouched, so its
+    ids are exactly those of the checkpoint's own template.
+    """
+
+    def __init__(self, specials: Sequence[str], messages: Sequence[Message]) -> None:
+        self._specials = sorted(specials, key=len, reverse=True)
+        contents = "".join(m.content for m in messages)
+        self._mark = next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in contents)
+
+    def hide(self, content: str) -> str:
+        for number, special in enumerate(self._specials):
+            content = content.replace(special, f"{self._mark}{number}{self._mark}")
+        return content
+
+    def pieces(self, text: str) -> list[tuple[str, bool]]:
+        """(piece, whether it must be encoded as plain text), in order, empty ones left out."""
+        parts = text.split(self._mark)
+        marked = [
+            (self._specials[int(part)], True) if index % 2 else (part, False)
+            for index, part in enumerate(parts)
+        ]
+        return [(piece, plain) for piece, plain in marked if piece]

@@ -1,0 +1,412 @@
+"""The reference engine: plain transformers and peft, for any decoder-only architecture.
+
+One thread owns the model. Callers queue streams and commands; between two steps nothing is
+shared, so an adapter can be loaded or freed while streams run, and each row decodes with the
+adapter its stream began with (peft's mixed batches). It is the oracle of the parity tests: simple
+before fast. It knows nothing of conversations, feedback or releases.
+"""
+
+from __future__ import annotations
+
+import inspect
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import AutoModelForCausalLM, DynamicCache
+from transformers.utils import logging as transformers_logging
+
+from engine.errors import (
+    BurnishError,
+    Conflict,
+    EngineFailure,
+    ModelUnavailable,
+    Overloaded,
+    PromptTooLong,
+    UnknownId,
+)
+from engine.hardware import detect
+from engine.messages import Message
+from engine.models.catalogue import BaseModel, load_tokenizer
+from engine.prompts.render import Renderer
+from engine.quantization.bitsandbytes import Quantization, quantization_config
+from engine.request import (
+    Failed,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    Score,
+    ScoreRequest,
+    TextDelta,
+)
+from engine.serving.detokenizer import Detokenizer
+from engine.serving.row_batch import RowBatch
+from engine.serving.sampler import Sampler
+from engine.serving.stream import QueuedStream
+
+T = TypeVar("T")
+BASE = "__base__"  # peft's name for "no adapter" in a mixed batch
+
+
+class ReferenceEngine:
+    """Continuous batching over a transformers model."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        *,
+        quantization: Quantization = "none",
+        dtype: torch.dtype | None = None,
+        max_rows: int = 32,
+        max_queue: int = 256,
+    ) -> None:
+        hardware = detect()
+        self._base = base
+        self._device = hardware.device
+        self._dtype = dtype or hardware.dtype
+        self._max_rows = max_rows
+        self._max_queue = max_queue
+        self._tokenizer = load_tokenizer(base.folder)
+        self._renderer = Renderer(self._tokenizer)
+        self._model: Any = _load_model(base, quantization, self._dtype, self._device)
+        self._accepted = frozenset(inspect.signature(self._model.forward).parameters)
+        self._end_ids = _end_ids(self._model, self._tokenizer)
+        self._adapters: set[str] = set()
+        self._inbox: deque[_Row] = deque()
+        self._commands: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = (
+            queue.SimpleQueue()
+        )
+        self._rows: list[_Row] = []
+        self._batch = RowBatch()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="burnish-engine", daemon=True)
+        self._thread.start()
+
+    # What callers use, from any thread
+
+    @property
+    def base_digest(self) -> str:
+        """Digest of the base weights and tokenizer."""
+        return self._base.digest
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt plus answer, in tokens."""
+        return int(self._model.config.max_position_embeddings)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine's thread runs."""
+        return self._thread.is_alive() and not self._closing
+
+    @property
+    def active_streams(self) -> int:
+        """Streams running or waiting."""
+        return len(self._rows) + len(self._inbox)
+
+    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the rendered prompt."""
+        return len(self._renderer.prompt(messages))
+
+    def submit(self, request: GenerationRequest) -> QueuedStream:
+        """Queue one answer."""
+        return self.submit_many([request])[0]
+
+    def submit_many(self, requests: Sequence[GenerationRequest]) -> list[QueuedStream]:
+        """Queue answers together, all or none."""
+        rows = [self._make_row(request) for request in requests]
+        with self._wake:
+            if not self.alive:
+                raise EngineFailure("the engine is not running")
+            if len(self._inbox) + len(rows) > self._max_queue:
+                raise Overloaded(f"{len(self._inbox)} answers are waiting; try again later")
+            self._inbox.extend(rows)
+            self._wake.notify()
+        return [row.stream for row in rows]
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Log-probabilities of completions; running streams step on between two of them."""
+        for request in requests:
+            self._check_adapter(request.adapter)
+        return [self._call(partial(self._score, request)) for request in requests]
+
+    def load_adapter(self, digest: str, folder: Path) -> None:
+        """Hold a verified PEFT adapter under its digest."""
+        self._call(partial(self._load_adapter, digest, folder))
+
+    def unload_adapter(self, digest: str) -> None:
+        """Free an adapter; raises `Conflict` while a stream decodes with it."""
+        self._call(partial(self._unload_adapter, digest))
+
+    def close(self) -> None:
+        """Cancel every stream, end the thread."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join()
+
+    # The engine's thread
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                while self._wait_for_work():
+                    self._step()
+        finally:
+            self._closing = True
+            for row in [*self._rows, *self._inbox]:
+                row.fail(EngineFailure("the engine stopped"))
+            while not self._commands.empty():
+                self._commands.get()[0].set_exception(EngineFailure("the engine stopped"))
+
+    def _wait_for_work(self) -> bool:
+        with self._wake:
+            self._wake.wait_for(
+                lambda: self._closing or self._rows or self._inbox or not self._commands.empty()
+            )
+            return not self._closing
+
+    def _step(self) -> None:
+        """The algorithm: one command, one prefill, one token for every row."""
+        self._run_command()
+        try:
+            self._leave()
+            self._admit()
+            self._decode()
+        except Exception as error:  # noqa: BLE001 - the thread's edge: no stream may be left waiting
+            failure = EngineFailure(f"{type(error).__name__}: {error}")
+            for row in self._rows:
+                row.fail(failure)
+            self._rows, self._batch = [], RowBatch()
+
+    def _run_command(self) -> None:
+        if self._commands.empty():
+            return
+        future, command = self._commands.get()
+        try:
+            future.set_result(command())
+        except BaseException as error:  # noqa: BLE001 - carried to the caller, who waits for it
+            future.set_exception(error)
+
+    def _leave(self) -> None:
+        """Drop rows that have ended or were cancelled."""
+        for row in self._rows:
+            if row.stream.cancelled:
+                row.finish("cancelled")
+        kept = [index for index, row in enumerate(self._rows) if not row.ended]
+        if len(kept) < len(self._rows):
+            self._batch.keep(kept)
+            self._rows = [self._rows[index] for index in kept]
+
+    def _admit(self) -> None:
+        """Prefill one waiting row and let it join."""
+        if not self._inbox or len(self._rows) >= self._max_rows:
+            return
+        row = self._inbox.popleft()
+        self._rows.append(row)  # so that a failure below ends this stream too
+        if row.stream.cancelled:
+            self._rows.pop().finish("cancelled")
+            return
+        cache = DynamicCache()
+        ids = torch.tensor([row.prompt_ids], device=self._device)
+        mask = torch.ones_like(ids)
+        logits = self._forward(ids, mask, None, [row.adapter], cache)
+        self._batch.join(cache)
+        row.take(logits[0, -1])
+
+    def _decode(self) -> None:
+        """One token for every row that has not ended."""
+        if any(row.ended for row in self._rows):
+            self._leave()
+        if not self._rows:
+            return
+        last = torch.tensor([[row.last_id] for row in self._rows], device=self._device)
+        mask, positions = self._batch.grow()
+        adapters = [row.adapter for row in self._rows]
+        logits = self._forward(last, mask, positions, adapters, self._batch.cache)
+        for row, row_logits in zip(self._rows, logits[:, -1], strict=True):
+            row.take(row_logits)
+
+    def _forward(
+        self,
+        ids: Tensor,
+        mask: Tensor,
+        positions: Tensor | None,
+        adapters: list[str],
+        cache: DynamicCache | None,
+        logits_to_keep: int = 1,
+    ) -> Tensor:
+        """Logits (rows, kept tokens, vocabulary) on the CPU."""
+        wanted: dict[str, Any] = {
+            "attention_mask": mask.to(self._device),
+            "past_key_values": cache,
+            "use_cache": cache is not None,
+            "logits_to_keep": logits_to_keep,
+        }
+        if positions is not None:
+            wanted["position_ids"] = positions.to(self._device)
+        arguments = {name: value for name, value in wanted.items() if name in self._accepted}
+        if isinstance(self._model, PeftModel):
+            arguments["adapter_names"] = adapters
+        logits: Tensor = self._model(input_ids=ids, **arguments).logits
+        return logits[:, -logits_to_keep:].cpu()
+
+    def _score(self, request: ScoreRequest) -> Score:
+        rendered = self._renderer.pair(
+            request.messages, request.completion, complete=request.complete
+        )
+        if len(rendered.input_ids) > self.context_tokens:
+            raise PromptTooLong(
+                f"prompt and completion have {len(rendered.input_ids)} tokens; "
+                f"the context holds {self.context_tokens}"
+            )
+        ids = torch.tensor([rendered.input_ids], device=self._device)
+        completion = torch.tensor(rendered.completion_ids)
+        logits = self._forward(
+            ids,
+            torch.ones_like(ids),
+            None,
+            [request.adapter or BASE],
+            None,
+            logits_to_keep=len(completion) + 1,
+        )[0, :-1]
+        logprobs = logits.float().log_softmax(-1).gather(1, completion[:, None])[:, 0]
+        return Score(tuple(logprobs.tolist()))
+
+    def _load_adapter(self, digest: str, folder: Path) -> None:
+        if digest in self._adapters:
+            return
+        if isinstance(self._model, PeftModel):
+            self._model.load_adapter(folder, adapter_name=digest)
+        else:
+            self._model = PeftModel.from_pretrained(self._model, folder, adapter_name=digest)
+        self._model.eval()
+        self._adapters.add(digest)
+
+    def _unload_adapter(self, digest: str) -> None:
+        if digest not in self._adapters:
+            return
+        if any(row.adapter == digest and not row.ended for row in [*self._rows, *self._inbox]):
+            raise Conflict("a stream still decodes with this adapter")
+        self._adapters.discard(digest)
+        if self._adapters:
+            self._model.delete_adapter(digest)
+        else:
+            self._model = self._model.unload()  # the base modules come back, untouched
+
+    # Helpers
+
+    def _make_row(self, request: GenerationRequest) -> _Row:
+        self._check_adapter(request.adapter)
+        prompt_ids = self._renderer.prompt(request.messages)
+        room = self.context_tokens - len(prompt_ids)
+        if room < 1:
+            raise PromptTooLong(
+                f"the prompt has {len(prompt_ids)} tokens; the context holds {self.context_tokens}"
+            )
+        return _Row(request, prompt_ids, room, self._end_ids, self._decode_text)
+
+    def _decode_text(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+
+    def _check_adapter(self, digest: str | None) -> None:
+        if digest is not None and digest not in self._adapters:
+            raise UnknownId(f"no adapter {digest[:80]} is loaded")
+
+    def _call(self, command: Callable[[], T]) -> T:
+        future: Future[T] = Future()
+        with self._wake:
+            if not self.alive:
+                raise EngineFailure("the engine is not running")
+            self._commands.put((future, command))
+            self._wake.notify()
+        return future.result()
+
+
+class _Row:
+    """One stream while it is made."""
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        prompt_ids: tuple[int, ...],
+        room: int,
+        end_ids: frozenset[int],
+        decode: Callable[[Sequence[int]], str],
+    ) -> None:
+        sampling = request.sampling
+        self.prompt_ids = prompt_ids
+        self.adapter = request.adapter or BASE
+        self.stream = QueuedStream()
+        self.ended = False
+        self._ids: list[int] = []
+        self._end_ids = frozenset() if sampling.ignore_eos else end_ids
+        self._limit = min(sampling.max_new_tokens, room)
+        self._sampler = Sampler(sampling)
+        self._text = Detokenizer(decode, sampling.stop)
+
+    @property
+    def last_id(self) -> int:
+        return self._ids[-1]
+
+    def take(self, logits: Tensor) -> None:
+        """Choose the next token from logits (vocabulary,) and tell the reader."""
+        token_id = self._sampler(logits, [*self.prompt_ids, *self._ids])
+        self._ids.append(token_id)
+        if token_id in self._end_ids:
+            self.finish("stop")
+            return
+        if shown := self._text.push(token_id):
+            self.stream.put(TextDelta(shown))
+        if self._text.stopped:
+            self.finish("stop")
+        elif len(self._ids) >= self._limit:
+            self.finish("length")
+
+    def finish(self, reason: FinishReason) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        if rest := self._text.finish():
+            self.stream.put(TextDelta(rest))
+        self.stream.put(Finished(reason, self._text.text, len(self.prompt_ids), len(self._ids)))
+
+    def fail(self, error: BurnishError) -> None:
+        self.ended = True
+        self.stream.put(Failed(error, self._text.text))
+
+
+def _load_model(
+    base: BaseModel, quantization: Quantization, dtype: torch.dtype, device: str
+) -> Any:
+    transformers_logging.disable_progress_bar()
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            base.folder,
+            dtype=dtype,
+            device_map=device,
+            use_safetensors=True,
+            quantization_config=quantization_config(quantization, dtype),
+        )
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+        raise ModelUnavailable(f"cannot load {base.name}: {error}") from error
+    model.eval()
+    return model
+
+
+def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Every id that ends an answer: the tokenizer's own and those of the generation config."""
+    configured = model.generation_config.eos_token_id
+    if configured is None:
+        configured = []
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset([tokenizer.eos_token_id, *listed])

@@ -1,0 +1,183 @@
+"""What is asked of an engine and what comes back. Value types only: no torch, no tokens made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from engine.errors import BurnishError, InvalidInput
+from engine.messages import Message
+
+FinishReason = Literal["stop", "length", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the next token is chosen.
+
+    `temperature` 0 is greedy. `top_k` 0 and `top_p` 1 switch those filters off. `seed` fixes the
+    draw. `stop` strings end the answer and are not part of it. `ignore_eos` is for benchmarks.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 0.95
+    top_k: int = 0
+    repetition_penalty: float = 1.0
+    max_new_tokens: int = 512
+    seed: int = 0
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+    def __post_init__(self) -> None:
+        problems = [
+            message
+            for wrong, message in (
+                (not 0 <= self.temperature <= 10, "temperature must lie in [0, 10]"),
+                (not 0 < self.top_p <= 1, "top_p must lie in (0, 1]"),
+                (self.top_k < 0, "top_k must not be negative"),
+                (not 0 < self.repetition_penalty <= 10, "repetition_penalty must lie in (0, 10]"),
+                (self.max_new_tokens < 1, "max_new_tokens must be at least 1"),
+                (not 0 <= self.seed < 2**63, "seed must lie in [0, 2**63)"),
+                (any(not s for s in self.stop), "stop strings must not be empty"),
+            )
+            if wrong
+        ]
+        if problems:
+            raise InvalidInput("; ".join(problems))
+
+    def as_dict(self) -> dict[str, object]:
+        """JSON-ready form, stored with each answer."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One answer to make. `adapter` is a loaded adapter's digest; None is the base model."""
+
+    messages: tuple[Message, ...]
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    adapter: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """New text of the answer: whole characters, never half a stop string."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The good terminal event."""
+
+    reason: FinishReason
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The bad terminal event. `text` is what had been made until then."""
+
+    error: BurnishError
+    text: str
+
+
+StreamEvent = TextDelta | Finished | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """A completion whose log-probability under an adapter is wanted."""
+
+    messages: tuple[Message, ...]
+    completion: str
+    adapter: str | None = None
+    complete: bool = True  # whether the end token is scored too
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Log-probabilities (natural log) of a completion's tokens."""
+
+    token_logprobs: tuple[float, ...]
+
+    @property
+    def total(self) -> float:
+        """Summed log-probability."""
+        return sum(self.token_logprobs)
+
+    @property
+    def per_token(self) -> float:
+        """Mean log-probability of a token."""
+        return self.total / len(self.token_logprobs)
+
+
+class Stream(Protocol):
+    """One running answer: iterate its events; exactly one terminal event comes, and comes last."""
+
+    def __iter__(self) -> Iterator[StreamEvent]: ...
+
+    def cancel(self) -> None:
+        """Ask it to end within a step; its terminal event still comes."""
+        ...
+
+
+class Engine(Protocol):
+    """What every engine can do. All methods may be called from any thread."""
+
+    @property
+    def base_digest(self) -> str:
+        """Digest of the base weights and tokenizer."""
+        ...
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt plus answer, in tokens."""
+        ...
+
+    def submit(self, request: GenerationRequest) -> Stream:
+        """Queue an answer. Raises `PromptTooLong`, `Overloaded`, `UnknownId` (adapter)."""
+        ...
+
+    def submit_many(self, requests: Sequence[GenerationRequest]) -> Sequence[Stream]:
+        """Queue answers together, so that they are batched the same way each time."""
+        ...
+
+    def score(self, requests: Sequence[ScoreRequest]) -> Sequence[Score]:
+        """Log-probabilities of given completions. Raises `PromptTooLong`, `UnknownId`."""
+        ...
+
+    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the rendered prompt, generation prompt included."""
+        ...
+
+    def load_adapter(self, digest: str, folder: Path) -> None:
+        """Hold a *verified* PEFT adapter under its digest; running streams go on."""
+        ...
+
+    def unload_adapter(self, digest: str) -> None:
+        """Free an adapter no stream uses."""
+        ...
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine can still make tokens."""
+        ...
+
+    def close(self) -> None:
+        """End every stream with a terminal event and free the model."""
+        ...
+
+
+def collect(stream: Stream) -> Finished:
+    """Run a stream to its end; raises its error if it failed."""
+    for event in stream:
+        if isinstance(event, Finished):
+            return event
+        if isinstance(event, Failed):
+            raise event.error
+    raise AssertionError("a stream ended without a terminal event")

@@ -1,0 +1,1 @@
+"""How tokens are made, one step at a time."""

@@ -1,0 +1,76 @@
+"""Token ids to text as they come: never half a character, never half a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+REPLACEMENT = "\ufffd"
+
+
+class Detokenizer:
+    """The growing text of one stream.
+
+    `decode` turns ids into text. Text is held back while it may still change: while its end is an
+    unfinished UTF-8 sequence, or could be the beginning of a stop string.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str], stop: tuple[str, ...] = ()) -> None:
+        self._decode = decode
+        self._stop = stop
+        self._ids: list[int] = []
+        self._window_start = 0  # ids before this are decoded and settled in `_text`
+        self._text = ""
+        self._shown_chars = 0
+        self.stopped = False
+
+    def push(self, token_id: int) -> str:
+        """Add a token; returns the text that may be shown now. Sets `stopped` on a stop string."""
+        self._ids.append(token_id)
+        self._settle()
+        found = [position for s in self._stop if (position := self._text.find(s)) >= 0]
+        if found:
+            self._text = self._text[: min(found)]
+            self.stopped = True
+            return self._show(len(self._text))
+        return self._show(len(self._text) - self._held_chars())
+
+    def finish(self) -> str:
+        """The rest of the text, at the end of the stream."""
+        if not self.stopped:
+            self._text += self._decode(self._ids[self._window_start :])[self._settled_chars() :]
+            self._window_start = len(self._ids)
+        return self._show(len(self._text))
+
+    @property
+    def text(self) -> str:
+        """The text shown so far."""
+        return self._text[: self._shown_chars]
+
+    def _settle(self) -> None:
+        """Move decoded text over, keeping the last token as context for the next one's spaces."""
+        window = self._decode(self._ids[self._window_start :])
+        if window.endswith(REPLACEMENT):
+            return
+        self._text += window[self._settled_chars() :]
+        self._window_start = len(self._ids) - 1
+
+    def _settled_chars(self) -> int:
+        """Characters of the window's text that are already in `_text`."""
+        if not self._text:
+            return 0
+        return len(self._decode(self._ids[self._window_start : self._window_start + 1]))
+
+    def _held_chars(self) -> int:
+        return max(
+            (
+                length
+                for s in self._stop
+                for length in range(1, len(s))
+                if self._text.endswith(s[:length])
+            ),
+            default=0,
+        )
+
+    def _show(self, until: int) -> str:
+        shown, self._shown_chars = self._shown_chars, max(until, self._shown_chars)
+        return self._text[shown : self._shown_chars]

@@ -1,0 +1,192 @@
+"""Immutable, content-addressed folders: how a snapshot or a bundle comes to be on disk.
+
+Publishing is all or nothing: the files are written into a temporary folder on the same file
+system and synced, the manifest last; one rename makes the folder visible; the parent is synced.
+A crash leaves either nothing or the whole, plus at most a `.tmp-*` folder that `sweep` removes.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from engine.errors import StorageFull, UnknownId
+
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+MANIFEST = "manifest.json"
+
+
+def canonical_json(value: object) -> bytes:
+    """One byte string per value: sorted keys, no spaces, UTF-8, no NaN."""
+    return json.dumps(
+        value, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")
+    ).encode()
+
+
+def digest_bytes(data: bytes) -> str:
+    """Tagged sha256, `sha256:<64 hex digits>`."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def digest_json(value: object) -> str:
+    """Digest of a value's canonical JSON."""
+    return digest_bytes(canonical_json(value))
+
+
+def digest_file(path: Path) -> str:
+    """Digest of a file's bytes."""
+    with path.open("rb") as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def folder_of(root: Path, digest: str) -> Path:
+    """Where the artefact with this digest lives.
+
+    Raises `UnknownId` for anything but a digest, so that no name can lead outside `root`.
+    """
+    if not DIGEST.fullmatch(digest):
+        raise UnknownId(f"not an id: {digest[:80]!r}")
+    return root / digest.removeprefix("sha256:")
+
+
+def find_digest(root: Path, prefix: str) -> str:
+    """The one digest under `root` that starts with `prefix` (with or without `sha256:`)."""
+    wanted = prefix.removeprefix("sha256:")
+    if not re.fullmatch(r"[0-9a-f]{4,64}", wanted):
+        raise UnknownId(f"not an id: {prefix[:80]!r} (4 to 64 hexadecimal digits are)")
+    found = [digest for digest in list_digests(root) if digest[7:].startswith(wanted)]
+    if len(found) != 1:
+        raise UnknownId(f"{len(found)} ids under {root.name}/ start with {wanted}")
+    return found[0]
+
+
+def list_digests(root: Path) -> list[str]:
+    """Digests of what is published under `root`."""
+    if not root.is_dir():
+        return []
+    names = sorted(p.name for p in root.iterdir() if (p / MANIFEST).is_file())
+    return [f"sha256:{name}" for name in names if DIGEST.fullmatch(f"sha256:{name}")]
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The folder's `manifest.json`, which must be a JSON object."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise UnknownId(f"no readable manifest in {folder.name}") from error
+    if not isinstance(manifest, dict):
+        raise UnknownId(f"the manifest in {folder.name} is not an object")
+    return manifest
+
+
+def publish(root: Path, fill: Callable[[Path], dict[str, Any]]) -> str:
+    """Publish what `fill` writes and return its digest, which is that of its manifest.
+
+    `fill` writes the files into the folder it is given and returns the manifest without its
+    `files` entry, which is added here: `{name: {"sha256": ..., "bytes": ...}}`.
+    Raises `StorageFull` when the disk is; nothing is visible then.
+    """
+    with translated_disk_errors():
+        root.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=root))
+        try:
+            manifest = fill(temporary)
+            manifest["files"] = describe_files(temporary)
+            digest = digest_json(manifest)
+            for path in sorted(temporary.rglob("*")):
+                _sync(path)
+            _write_synced(temporary / MANIFEST, canonical_json(manifest))
+            _sync(temporary)
+            target = folder_of(root, digest)
+            if not target.exists():
+                temporary.rename(target)
+                _sync(root)
+            return digest
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def describe_files(folder: Path) -> dict[str, dict[str, object]]:
+    """Digest and size of each file under a folder, its manifest left out."""
+    return {
+        path.relative_to(folder).as_posix(): {
+            "sha256": digest_file(path),
+            "bytes": path.stat().st_size,
+        }
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != MANIFEST
+    }
+
+
+def verify(root: Path, digest: str) -> list[str]:
+    """Every way in which the published folder differs from what its digest promises."""
+    folder = folder_of(root, digest)
+    try:
+        manifest = read_manifest(folder)
+    except UnknownId as error:
+        return [str(error)]
+    problems = []
+    if digest_json(manifest) != digest:
+        problems.append("manifest.json does not match the id")
+    promised, found = manifest.get("files", {}), describe_files(folder)
+    for name in sorted(promised.keys() | found.keys()):
+        if name not in found:
+            problems.append(f"{name} is missing")
+        elif name not in promised:
+            problems.append(f"{name} is not in the manifest")
+        elif promised[name] != found[name]:
+            problems.append(f"{name} differs from its sha256")
+    if any(path.is_symlink() for path in folder.rglob("*")):
+        problems.append("the folder contains a symbolic link")
+    return problems
+
+
+def sweep(root: Path) -> None:
+    """Remove what a crash left half-published."""
+    for leftover in root.glob(".tmp-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace one file so that a reader sees the old or the new, never half."""
+    with translated_disk_errors():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".tmp-{secrets.token_hex(8)}-{path.name}")
+        _write_synced(temporary, data)
+        temporary.replace(path)
+
+
+@contextmanager
+def translated_disk_errors() -> Iterator[None]:
+    """Turn a full or read-only disk into `StorageFull`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise StorageFull(f"cannot write: {os.strerror(error.errno)}") from error
+        raise
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
