@@ -1,0 +1,1 @@
+"""What people said: turns, votes, corrections -> pairs -> frozen snapshots."""
