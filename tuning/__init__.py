@@ -1,0 +1,1 @@
+"""Pairs in, adapter bundle out; and the evidence by which a bundle is judged."""

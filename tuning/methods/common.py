@@ -1,0 +1,62 @@
+"""What every method shares: the trainer's arguments that do not depend on the loss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One training stage: where it works and whom it tells of its progress."""
+
+    name: str
+    folder: Path
+    seed: int
+    tokenizer: PreTrainedTokenizerBase
+    callback: TrainerCallback
+
+    @property
+    def checkpoint(self) -> str | None:
+        """The newest complete checkpoint, to resume from.
+
+        The trainer writes `trainer_state.json` last but one; a folder without it is half-written.
+        """
+        folders = [
+            path
+            for path in self.folder.glob("checkpoint-*")
+            if (path / "trainer_state.json").is_file()
+        ]
+        return str(max(folders, key=lambda p: int(p.name.split("-")[1]))) if folders else None
+
+    def arguments(self, *, epochs: float, learning_rate: float, batch: int) -> dict[str, Any]:
+        """Keyword arguments for any trl config.
+
+        Constant learning rate after a short warm-up, as in QLoRA (Dettmers et al. 2023, app. B);
+        AdamW and gradient clipping at 1.0 are the trainer's defaults.
+        """
+        return {
+            "output_dir": str(self.folder),
+            "num_train_epochs": epochs,
+            "learning_rate": learning_rate,
+            "lr_scheduler_type": "constant_with_warmup",
+            "warmup_steps": 2,
+            "per_device_train_batch_size": batch,
+            "seed": self.seed,
+            "data_seed": self.seed,
+            "logging_steps": 1,
+            "save_strategy": "steps",
+            "save_steps": 10,
+            "save_total_limit": 2,
+            "report_to": [],
+            "disable_tqdm": True,
+            "bf16": False,
+            "fp16": False,
+            "gradient_checkpointing": torch.cuda.is_available(),
+            "dataloader_pin_memory": torch.cuda.is_available(),
+            "use_cpu": not torch.cuda.is_available(),
+        }
