@@ -1,0 +1,1 @@
+"""Which adapter is live: registry, gate, release, the periodic loop."""

@@ -1,0 +1,185 @@
+"""The periodic loop: evidence -> snapshot -> bundle -> verdict -> live.
+
+`run` is the loop of the design, one call after the other; `status` says what it would do and why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.gate import GateReport, judge
+from deploy.registry import Registry
+from deploy.release import Releases
+from engine.adapters.slots import AdapterSlots
+from engine.errors import InvalidInput
+from engine.models.catalogue import BaseModel
+from engine.request import Engine
+from engine.storage import folder_of, list_digests, read_manifest
+from feedback_store.pairing import build_pairs
+from feedback_store.snapshot import freeze, open_snapshot
+from feedback_store.store import FeedbackStore
+from tuning.evaluate import evaluate
+from tuning.jobs import JobRunner
+from tuning.recipe import Recipe
+
+Report = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class LoopStatus:
+    """What the loop would do now, and why."""
+
+    pairs: int
+    new_pairs: int
+    min_new_pairs: int
+    job_running: bool
+
+    @property
+    def would_run(self) -> bool:
+        """Whether there is enough new evidence and nothing in the way."""
+        return not self.job_running and self.new_pairs >= self.min_new_pairs
+
+    @property
+    def reason(self) -> str:
+        """One sentence."""
+        if self.job_running:
+            return "a tuning job is running"
+        return (
+            f"{self.new_pairs} new pairs since the last snapshot trained on;"
+            f" {self.min_new_pairs} are asked"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {**asdict(self), "would_run": self.would_run, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
+class LoopResult:
+    """What a round did."""
+
+    ran: bool
+    reason: str
+    snapshot: str | None = None
+    bundle: str | None = None
+    report: GateReport | None = None
+    promoted: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return asdict(self)
+
+
+class Loop:
+    """The loop over one home and one engine."""
+
+    def __init__(
+        self,
+        *,
+        home: Path,
+        base: BaseModel,
+        store: FeedbackStore,
+        registry: Registry,
+        jobs: JobRunner,
+        min_new_pairs: int,
+    ) -> None:
+        self._home = home
+        self._base = base
+        self._store = store
+        self._registry = registry
+        self._jobs = jobs
+        self._min_new_pairs = min_new_pairs
+        self._releases = Releases(registry, home / "bundles", base)
+
+    def run(
+        self,
+        engine: Engine,
+        slots: AdapterSlots,
+        recipe: Recipe,
+        origins: dict[str, str],
+        report: Report,
+        *,
+        force: bool = False,
+    ) -> LoopResult:
+        """One round. `force` trains even without enough new evidence; the gate still decides."""
+        status = self.status()
+        if not status.would_run and not force:
+            return LoopResult(ran=False, reason=status.reason)
+        snapshot, bundle, gate = self.train_and_judge(engine, slots, recipe, origins, report)
+        promoted = gate.verdict == "better" and bundle != self._registry.live().bundle
+        if promoted:
+            self._releases.promote(bundle)
+        return LoopResult(True, gate.reason, snapshot, bundle, gate, promoted)
+
+    def train_and_judge(
+        self,
+        engine: Engine,
+        slots: AdapterSlots,
+        recipe: Recipe,
+        origins: dict[str, str],
+        report: Report,
+    ) -> tuple[str, str, GateReport]:
+        """Snapshot, tune, gate; nothing is promoted. Returns (snapshot, bundle, gate's report)."""
+        snapshot = self.snapshot()
+        job = self._jobs.start(
+            base_name=self._base.name, base_digest=self._base.digest, snapshot=snapshot,
+            recipe=recipe, recipe_origins=origins,
+        )  # fmt: skip
+        for event in self._jobs.wait(job):
+            report(event)
+        bundle = self._jobs.result(job)
+        return snapshot, bundle, self.evaluate(engine, slots, bundle, snapshot)
+
+    def status(self) -> LoopStatus:
+        """What `run` would do."""
+        pairs = len(build_pairs(self._store.evidence()).pairs)
+        trained = max((self._pairs_of(d) for d in self._trained_snapshots()), default=0)
+        running = any(job.state == "running" for job in self._jobs.list())
+        return LoopStatus(pairs, max(0, pairs - trained), self._min_new_pairs, running)
+
+    def snapshot(self) -> str:
+        """Freeze the pairs of now; returns the digest."""
+        count = self._store.event_count()
+        pairing = build_pairs(self._store.evidence())
+        return freeze(self._home / "snapshots", pairing, last_event_count=count)
+
+    def evaluate(
+        self,
+        engine: Engine,
+        slots: AdapterSlots,
+        bundle: str,
+        snapshot: str,
+        against: str | None = None,
+    ) -> GateReport:
+        """Judge a bundle against the live release (or `against`) and record the verdict."""
+        incumbent = against or self._registry.live().bundle
+        if incumbent == bundle:
+            raise InvalidInput("a bundle cannot be judged against itself")
+        rows = open_snapshot(self._home / "snapshots", snapshot).heldout
+        with slots.hold(bundle), slots.hold(incumbent):
+            scores = evaluate(engine, rows, candidate=bundle, incumbent=incumbent)
+        gate = judge(scores)
+        self._registry.add(
+            bundle,
+            {
+                **gate.as_dict(),
+                "incumbent": incumbent,
+                "snapshot": snapshot,
+                "scores": [s.as_dict() for s in scores],
+            },
+        )
+        return gate
+
+    def _trained_snapshots(self) -> set[str]:
+        bundles = self._home / "bundles"
+        return {
+            str(read_manifest(folder_of(bundles, digest))["snapshot"])
+            for digest in list_digests(bundles)
+        }
+
+    def _pairs_of(self, snapshot: str) -> int:
+        manifest = read_manifest(folder_of(self._home / "snapshots", snapshot))
+        return sum(manifest["pairs"].values())

@@ -1,0 +1,249 @@
+"""The registry: which bundles are releases, which one is live, and who serves what.
+
+"Live" is one row with a generation number that every change raises; a change names the generation
+it saw, so of two changes at once one wins and the other gets `Conflict`. Servers follow the row and
+report what they serve. Knows no engine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Connection,
+    Float,
+    Integer,
+    MetaData,
+    RowMapping,
+    String,
+    Table,
+    Text,
+    delete,
+    insert,
+    select,
+    update,
+)
+
+from engine.errors import Conflict, UnknownId
+from feedback_store.database import Database
+
+metadata = MetaData()
+releases = Table(
+    "releases",
+    metadata,
+    Column("bundle", String(71), primary_key=True),
+    Column("report", JSON, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+live = Table(
+    "live",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("bundle", String(71)),  # NULL: the base model
+    Column("generation", Integer, nullable=False),
+)
+history = Table(
+    "release_history",
+    metadata,
+    Column("generation", BigInteger, primary_key=True),
+    Column("action", String(16), nullable=False),
+    Column("bundle", String(71)),
+    Column("previous", String(71)),
+    Column("note", Text, nullable=False),
+    Column("at", Float, nullable=False),
+)
+servers = Table(
+    "servers",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("bundle", String(71)),
+    Column("error", Text),
+    Column("seen_at", Float, nullable=False),
+)
+SERVER_LOST_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """A bundle that went through the gate."""
+
+    bundle: str
+    report: Mapping[str, Any]
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """The pointer: a bundle, or None for the base model."""
+
+    bundle: str | None
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of the pointer."""
+
+    generation: int
+    action: str
+    bundle: str | None
+    previous: str | None
+    note: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a running server says of itself."""
+
+    id: str
+    generation: int
+    bundle: str | None
+    error: str | None
+    seen_at: float
+
+
+class Registry:
+    """Releases, the live pointer and its history."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.migrate(
+            Path(__file__).with_name("migrations"), version_table="alembic_version_deploy"
+        )
+
+    def add(self, bundle: str, report: Mapping[str, Any]) -> None:
+        """Record a bundle with the gate's report; a newer report replaces an older one."""
+        row = {"report": dict(report), "created_at": time.time()}
+        with self._database.write() as connection:
+            done = connection.execute(
+                update(releases).where(releases.c.bundle == bundle).values(row)
+            )
+            if done.rowcount == 0:
+                connection.execute(insert(releases).values(bundle=bundle, **row))
+
+    def list(self) -> Sequence[Release]:
+        """All releases, the newest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(releases).order_by(releases.c.created_at.desc()))
+            return [Release(**row) for row in rows.mappings()]
+
+    def get(self, bundle: str) -> Release:
+        """One release; raises `UnknownId`."""
+        with self._database.read() as connection:
+            return Release(**_release_row(connection, bundle))
+
+    def live(self) -> Live:
+        """The pointer now."""
+        with self._database.read() as connection:
+            return _live(connection)
+
+    def promote(self, bundle: str, expected: Live, note: str = "") -> Live:
+        """Point at a release; raises `Conflict` when the pointer is no longer what was seen."""
+        with self._database.write() as connection:
+            _release_row(connection, bundle)
+            return _move(connection, "promote", bundle, expected, note)
+
+    def rollback_target(self, seen: Live) -> str | None:
+        """What was live before the release seen was promoted; None is the base model.
+
+        Raises `Conflict` when the base model is live already.
+        """
+        with self._database.read() as connection:
+            return _before(connection, seen)
+
+    def rollback(self, expected: Live, note: str = "") -> Live:
+        """Point at `rollback_target`; raises `Conflict` when the pointer has moved."""
+        with self._database.write() as connection:
+            return _move(connection, "rollback", _before(connection, expected), expected, note)
+
+    def history(self) -> Sequence[Change]:
+        """Every change of the pointer, the newest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(history).order_by(history.c.generation.desc()))
+            return [Change(**row) for row in rows.mappings()]
+
+    # Servers
+
+    def report_server(
+        self, server_id: str, generation: int, bundle: str | None, error: str | None = None
+    ) -> None:
+        """A server says what it serves; its sign of life."""
+        values = {
+            "generation": generation, "bundle": bundle, "error": error, "seen_at": time.time(),
+        }  # fmt: skip
+        with self._database.write() as connection:
+            done = connection.execute(
+                update(servers).where(servers.c.id == server_id).values(values)
+            )
+            if done.rowcount == 0:
+                connection.execute(insert(servers).values(id=server_id, **values))
+
+    def remove_server(self, server_id: str) -> None:
+        """A server says good-bye."""
+        with self._database.write() as connection:
+            connection.execute(delete(servers).where(servers.c.id == server_id))
+
+    def servers(self) -> Sequence[Server]:
+        """The servers heard of lately."""
+        with self._database.read() as connection:
+            query = select(servers).where(servers.c.seen_at > time.time() - SERVER_LOST_SECONDS)
+            return [Server(**row) for row in connection.execute(query).mappings()]
+
+
+def _live(connection: Connection) -> Live:
+    row = connection.execute(select(live.c.bundle, live.c.generation)).mappings().one()
+    return Live(**row)
+
+
+def _before(connection: Connection, seen: Live) -> str | None:
+    query = (
+        select(history.c.previous)
+        .where(history.c.action == "promote", history.c.bundle == seen.bundle)
+        .order_by(history.c.generation.desc())
+        .limit(1)
+    )
+    found = connection.execute(query).one_or_none()
+    if seen.bundle is None or found is None:
+        raise Conflict("nothing to roll back: the base model is live")
+    previous: str | None = found[0]
+    return previous
+
+
+def _move(
+    connection: Connection, action: str, bundle: str | None, expected: Live, note: str
+) -> Live:
+    now = _live(connection)
+    if now != expected:
+        raise Conflict("the live release was changed meanwhile; look again")
+    if now.bundle == bundle:
+        raise Conflict("this release is already live")
+    moved = Live(bundle, now.generation + 1)
+    connection.execute(
+        update(live)
+        .where(live.c.generation == now.generation)
+        .values(bundle=bundle, generation=moved.generation)
+    )
+    connection.execute(
+        insert(history).values(
+            generation=moved.generation, action=action, bundle=bundle, previous=now.bundle,
+            note=note, at=time.time(),
+        )
+    )  # fmt: skip
+    return moved
+
+
+def _release_row(connection: Connection, bundle: str) -> RowMapping:
+    query = select(releases).where(releases.c.bundle == bundle)
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise UnknownId(f"no release {bundle[:80]!r}")
+    return row

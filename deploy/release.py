@@ -1,0 +1,112 @@
+"""Making a release live, and a running server follow it.
+
+Promoting checks the bundle and moves the registry's pointer. Each server has a `Follower`, which
+sees the pointer move, activates the bundle in its own engine (validate, load, probe, flip, drain)
+and reports back; if its engine refuses, the pointer goes back and the reason is kept.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+from deploy.registry import Live, Registry
+from engine.adapters.bundle import open_bundle
+from engine.adapters.slots import AdapterSlots
+from engine.errors import BurnishError, Conflict, EngineFailure
+from engine.models.catalogue import BaseModel
+
+POLL_SECONDS = 0.5
+
+
+class Releases:
+    """The operator's verbs."""
+
+    def __init__(self, registry: Registry, bundles: Path, base: BaseModel) -> None:
+        self._registry = registry
+        self._bundles = bundles
+        self._base = base
+
+    def promote(self, bundle: str, *, force: bool = False) -> Live:
+        """Make a release live; raises `Conflict` unless the gate found it better, or `force`."""
+        seen = self._registry.live()
+        verdict = self._registry.get(bundle).report.get("verdict")
+        if verdict != "better" and not force:
+            raise Conflict(f"the gate's verdict is {verdict!r}; force it if you know better")
+        open_bundle(self._bundles, bundle, self._base)
+        return self._registry.promote(bundle, seen, note="forced" if force else str(verdict))
+
+    def rollback(self) -> Live:
+        """Go back to what was live before; raises `Conflict` when that is gone."""
+        seen = self._registry.live()
+        target = self._registry.rollback_target(seen)
+        if target is not None:
+            try:
+                open_bundle(self._bundles, target, self._base)
+            except BurnishError as error:
+                raise Conflict(f"cannot roll back to {target}: {error}") from error
+        return self._registry.rollback(seen)
+
+    def wait_until_served(self, wanted: Live, timeout_seconds: float = 60) -> int:
+        """Wait for every running server to serve a generation; returns how many do.
+
+        Raises `EngineFailure` with a server's reason when it refused.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            running = self._registry.servers()
+            behind = [s for s in running if s.generation < wanted.generation]
+            for server in running:
+                if server.generation >= wanted.generation and server.error:
+                    raise EngineFailure(f"a server refused the release: {server.error}")
+            if not behind:
+                return len(running)
+            if time.monotonic() > deadline:
+                raise EngineFailure(f"{len(behind)} servers have not followed in time")
+            time.sleep(POLL_SECONDS / 5)
+
+
+class Follower:
+    """One server's thread that keeps its engine on the live release."""
+
+    def __init__(self, registry: Registry, slots: AdapterSlots) -> None:
+        self.server_id = uuid.uuid4().hex
+        self._registry = registry
+        self._slots = slots
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="burnish-follower", daemon=True)
+
+    def start(self) -> None:
+        """Catch up with the registry, then follow it in the background."""
+        self._follow()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop following and sign off."""
+        self._stop.set()
+        self._thread.join()
+        self._registry.remove_server(self.server_id)
+
+    def _run(self) -> None:
+        while not self._stop.wait(POLL_SECONDS):
+            try:
+                self._follow()
+            except Exception:  # noqa: BLE001, S112 - a busy database now must not end the following
+                continue
+
+    def _follow(self) -> None:
+        wanted = self._registry.live()
+        error = None
+        try:
+            self._slots.activate(wanted.bundle)
+        except BurnishError as refused:
+            error = str(refused)
+            self._go_back(wanted, error)
+        self._registry.report_server(self.server_id, wanted.generation, self._slots.live, error)
+
+    def _go_back(self, refused: Live, reason: str) -> None:
+        with suppress(Conflict):  # somebody moved the pointer already
+            self._registry.rollback(refused, note=f"refused by a server: {reason}")
