@@ -1,0 +1,1 @@
+"""What people touch: browser, HTTP API, command line."""

@@ -1,0 +1,72 @@
+"""One answer without a server and without storing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from app.service import Service
+from engine.errors import EngineFailure
+from engine.messages import require_text
+from engine.prompts.modes import make_template
+from engine.prompts.reasoning import split_reasoning
+from engine.request import Failed, Finished, GenerationRequest, SamplingParams, TextDelta
+from engine.storage import find_digest
+
+
+def ask(
+    service: Service,
+    question: str,
+    *,
+    mode: str,
+    adapter: str,
+    temperature: float | None,
+    max_new_tokens: int | None,
+    seed: int,
+    show: Callable[[str], object] | None,
+) -> dict[str, Any]:
+    """Answer a question; `show` gets the text as it comes."""
+    workspace = service.workspace
+    settings = workspace.settings
+    template = make_template(mode, workspace.examples(), settings.system_prompt)
+    sampling = SamplingParams(
+        temperature=settings.temperature if temperature is None else temperature,
+        top_p=settings.top_p,
+        max_new_tokens=max_new_tokens or settings.max_new_tokens,
+        seed=seed,
+    )
+    messages = template.build([], require_text(question))
+    with service.slots.hold(_digest(service, adapter)) as digest:
+        for event in service.engine.submit(GenerationRequest(messages, sampling, digest)):
+            if isinstance(event, TextDelta) and show:
+                show(event.text)
+            if isinstance(event, Failed):
+                raise event.error
+            if isinstance(event, Finished):
+                if show:
+                    show("\n")
+                return _document(event, template.has_thought, digest)
+    raise EngineFailure("the answer ended without an end")
+
+
+def _document(event: Finished, has_thought: bool, digest: str | None) -> dict[str, Any]:
+    text, thought = event.text, ""
+    if has_thought:
+        reasoned = split_reasoning(event.text)
+        text, thought = reasoned.answer, reasoned.thought
+    return {
+        "text": text,
+        "thought": thought,
+        "finish_reason": event.reason,
+        "adapter": digest or "base",
+        "prompt_tokens": event.prompt_tokens,
+        "completion_tokens": event.completion_tokens,
+    }
+
+
+def _digest(service: Service, adapter: str) -> str | None:
+    if adapter == "base":
+        return None
+    if adapter == "live":
+        return service.workspace.registry.live().bundle
+    return find_digest(service.workspace.bundles, adapter)

@@ -1,0 +1,100 @@
+"""What this machine can do, what was chosen and why, what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import shutil
+from typing import Any
+
+from app.service import Workspace
+from engine.errors import BurnishError
+
+LIBRARIES = (
+    "torch", "transformers", "peft", "trl", "bitsandbytes", "gradio", "langchain-core",
+    "sentencepiece", "sqlalchemy",
+)  # fmt: skip
+MIN_FREE_DISK_BYTES = 2 * 2**30
+
+
+def examine(workspace: Workspace) -> dict[str, Any]:
+    """All findings; `problems` holds a sentence for each thing that must be mended."""
+    import pysqlite3.dbapi2
+
+    from engine.hardware import detect
+
+    hardware = detect()
+    problems: list[str] = []
+    free = shutil.disk_usage(workspace.home).free
+    if free < MIN_FREE_DISK_BYTES:
+        problems.append(f"only {free / 2**30:.1f} GiB of disk are free in {workspace.home}")
+    model = _model(workspace, problems)
+    if model and 2 * model["weight_bytes"] > hardware.memory_bytes:
+        problems.append(f"{model['name']} does not fit in memory with room to work")
+    return {
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "sqlite": pysqlite3.dbapi2.sqlite_version,
+        "hardware": {
+            "device": hardware.device,
+            "dtype": str(hardware.dtype).removeprefix("torch."),
+            "reason": hardware.reason,
+            "cpu_threads": hardware.cpu_threads,
+            "memory_bytes": hardware.memory_bytes,
+        },
+        "home": str(workspace.home),
+        "disk_free_bytes": free,
+        "model": model,
+        "live": workspace.registry.live().bundle or "base",
+        "settings": _settings(workspace),
+        "problems": problems,
+    }
+
+
+def describe(findings: dict[str, Any]) -> str:
+    """The findings as text."""
+    hardware, model = findings["hardware"], findings["model"]
+    lines = [
+        f"python     {findings['python']}, sqlite {findings['sqlite']}",
+        f"compute    {hardware['device']} in {hardware['dtype']}: {hardware['reason']};"
+        f" {hardware['cpu_threads']} threads, {hardware['memory_bytes'] / 2**30:.0f} GiB",
+        f"home       {findings['home']} ({findings['disk_free_bytes'] / 2**30:.0f} GiB free)",
+        f"live       {findings['live']}",
+    ]
+    if model:
+        lines.append(
+            f"model      {model['name']}, {model['weight_bytes'] / 2**20:.0f} MiB,"
+            f" {model['folder']}"
+        )
+    lines += [f"library    {name} {version}" for name, version in findings["versions"].items()]
+    lines += [
+        f"setting    {name} = {entry['value']} ({entry['origin']})"
+        for name, entry in findings["settings"].items()
+        if entry["origin"] != "default"
+    ]
+    lines += [f"PROBLEM    {problem}" for problem in findings["problems"]] or ["no problems found"]
+    return "\n".join(lines)
+
+
+def _model(workspace: Workspace, problems: list[str]) -> dict[str, Any] | None:
+    try:
+        base = workspace.base
+    except BurnishError as error:
+        problems.append(str(error))
+        return None
+    weights = sum(path.stat().st_size for path in base.folder.glob("*.safetensors"))
+    return {
+        "name": base.name,
+        "folder": str(base.folder),
+        "digest": base.digest,
+        "weight_bytes": weights,
+    }
+
+
+def _settings(workspace: Workspace) -> dict[str, Any]:
+    """Each setting with its origin; secrets are masked by their type."""
+    origins = workspace.settings.origins()
+    return {
+        name: {"value": str(getattr(workspace.settings, name)), "origin": origin}
+        for name, origin in origins.items()
+    }

@@ -1,0 +1,191 @@
+"""The composition root: settings in, a working Burnish out.
+
+`Workspace` is all that needs no model in memory (commands on feedback and releases);
+`Service` adds the engine, its adapters and the background work.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from app.conversation import Chat
+from app.settings import Settings
+from deploy.loop import Loop, LoopResult
+from deploy.registry import Registry
+from deploy.release import Releases
+from engine.errors import BurnishError, Conflict
+from engine.models.catalogue import BaseModel, resolve
+from engine.prompts.examples import Example, default_examples_text, read_examples
+from engine.request import SamplingParams
+from engine.storage import sweep, write_atomically
+from feedback_store.database import Database, database_url
+from feedback_store.store import FeedbackStore
+from tuning.jobs import JobRunner
+from tuning.recipe import Recipe, origins, read_recipe
+
+T = TypeVar("T")
+
+
+class Workspace:
+    """One home folder, opened."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.home = settings.home
+        self.home.mkdir(parents=True, exist_ok=True)
+        for folder in ("snapshots", "bundles"):
+            sweep(self.home / folder)
+        examples = self.home / "examples.yaml"
+        if not examples.is_file():
+            write_atomically(examples, default_examples_text().encode())
+        self.database = Database(database_url(self.home, settings.database_url))
+        self.store = FeedbackStore(self.database)
+        self.registry = Registry(self.database)
+        self.jobs = JobRunner(self.home, settings.model_cache)
+
+    @cached_property
+    def base(self) -> BaseModel:
+        """The base model, fetched or converted at first use."""
+        return resolve(self.settings.model, self.settings.model_cache)
+
+    @cached_property
+    def releases(self) -> Releases:
+        """The operator's verbs."""
+        return Releases(self.registry, self.bundles, self.base)
+
+    @cached_property
+    def loop(self) -> Loop:
+        """The periodic loop."""
+        return Loop(
+            home=self.home, base=self.base, store=self.store, registry=self.registry,
+            jobs=self.jobs, min_new_pairs=self.settings.loop_min_new_pairs,
+        )  # fmt: skip
+
+    @property
+    def bundles(self) -> Path:
+        """Where bundles are published."""
+        return self.home / "bundles"
+
+    def examples(self) -> tuple[Example, ...]:
+        """The few-shot examples, read anew each time, since the operator edits the file."""
+        return read_examples(self.home / "examples.yaml")
+
+    def recipe(self, path: Path | None = None) -> tuple[Recipe, dict[str, str]]:
+        """A recipe and where each of its values comes from."""
+        import yaml
+
+        from tuning.recipe import default_recipe_text
+
+        chosen = path or self.settings.recipe
+        recipe = read_recipe(chosen)
+        text = chosen.read_text("utf-8") if chosen else default_recipe_text()
+        return recipe, origins(yaml.safe_load(text))
+
+    def close(self) -> None:
+        """Give back the database."""
+        self.database.close()
+
+
+class Service:
+    """A workspace with a running engine."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        from deploy.release import Follower
+        from engine.adapters.slots import AdapterSlots
+        from engine.reference import ReferenceEngine
+
+        settings = workspace.settings
+        self.workspace = workspace
+        self.engine = ReferenceEngine(
+            workspace.base,
+            quantization=settings.quantization,
+            max_rows=settings.max_rows,
+            max_queue=settings.max_queue,
+        )
+        self.slots = AdapterSlots(self.engine, workspace.base, workspace.bundles)
+        self.follower = Follower(workspace.registry, self.slots)
+        self.chat = Chat(
+            self.engine, self.slots, workspace.store,
+            examples=workspace.examples,
+            system_prompt=settings.system_prompt,
+            sampling=SamplingParams(
+                temperature=settings.temperature,
+                top_p=settings.top_p,
+                max_new_tokens=settings.max_new_tokens,
+            ),
+            max_message_chars=settings.max_message_chars,
+        )  # fmt: skip
+        self._scheduler: Any = None
+        self._round = threading.Lock()
+        self.last_round = "none yet"
+
+    def start(self) -> None:
+        """Serve the live release and start the schedule, if one is set."""
+        self.workspace.store.abort_unfinished()
+        self.follower.start()
+        if self.workspace.settings.loop_enabled:
+            self._scheduler = _schedule(self.workspace.settings.loop_schedule, self.run_round)
+
+    def close(self) -> None:
+        """Stop everything, in the reverse order."""
+        if self._scheduler is not None:
+            self._scheduler.shutdown(wait=False)
+        self.follower.stop()
+        self.engine.close()
+        self.workspace.close()
+
+    def run_round(self) -> LoopResult:
+        """One round of the periodic loop; raises `Conflict` while another runs here."""
+        return self._exclusively(lambda: self._loop_round(force=False))
+
+    def tune_in_background(self) -> None:
+        """Snapshot, tune and judge; for the console, which watches the progress."""
+        if self._round.locked():
+            raise Conflict("a round is already running")
+        threading.Thread(target=self._tune, name="burnish-tune", daemon=True).start()
+
+    def _tune(self) -> None:
+        recipe, recipe_origins = self.workspace.recipe()
+
+        def work() -> str:
+            _, bundle, gate = self.workspace.loop.train_and_judge(
+                self.engine, self.slots, recipe, recipe_origins, lambda _event: None
+            )
+            return f"{bundle[7:19]}: {gate.verdict} ({gate.reason})"
+
+        try:
+            self.last_round = "running"
+            self.last_round = self._exclusively(work)
+        except BurnishError as error:
+            self.last_round = f"failed: {error}"
+
+    def _loop_round(self, *, force: bool) -> LoopResult:
+        recipe, recipe_origins = self.workspace.recipe()
+        result = self.workspace.loop.run(
+            self.engine, self.slots, recipe, recipe_origins, lambda _event: None, force=force
+        )
+        self.last_round = result.reason
+        return result
+
+    def _exclusively(self, work: Callable[[], T]) -> T:
+        if not self._round.acquire(blocking=False):
+            raise Conflict("a round is already running")
+        try:
+            return work()
+        finally:
+            self._round.release()
+
+
+def _schedule(crontab: str, work: Callable[[], object]) -> Any:
+    """Run `work` on a crontab schedule, never twice at once."""
+    from apscheduler.schedulers.background import BackgroundScheduler
+    from apscheduler.triggers.cron import CronTrigger
+
+    scheduler = BackgroundScheduler()
+    scheduler.add_job(work, CronTrigger.from_crontab(crontab), max_instances=1, coalesce=True)
+    scheduler.start()
+    return scheduler

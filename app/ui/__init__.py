@@ -1,0 +1,1 @@
+"""The browser's pages, in Gradio: chat and console."""

@@ -1,0 +1,178 @@
+"""The operator's page: what came in, what is training, what is live, and the buttons for it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+
+from app.service import Service
+from app.ui.errors import shown_errors
+from app.ui.texts import text
+from engine.storage import find_digest
+from feedback_store.pairing import build_pairs
+from tuning.jobs import Job
+from tuning.progress import read_progress
+
+REFRESH_SECONDS = 2.0
+JOB_COLUMNS = ["job", "state", "started", "stage", "step", "loss", "minutes left", "result"]
+RELEASE_COLUMNS = ["release", "live", "verdict", "gain", "held-out accuracy", "pairs", "made"]
+HISTORY_COLUMNS = ["when", "action", "now live", "before", "note"]
+
+
+class ConsolePage:
+    """The page's readers and buttons, over one running service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._workspace = service.workspace
+
+    def feedback(self) -> pd.DataFrame:
+        """Counts of what people said and of what can be trained on."""
+        pairing = build_pairs(self._workspace.store.evidence())
+        counts = {
+            **self._workspace.store.counts(),
+            "pairs": len(pairing.pairs),
+            "unpaired votes": pairing.unpaired,
+            **{f"set aside: {k}": n for k, n in pairing.set_aside.items() if n},
+        }
+        return pd.DataFrame({"what": list(counts), "count": list(counts.values())})
+
+    def jobs(self) -> pd.DataFrame:
+        """The tuning jobs, the newest first."""
+        rows = [self._job_row(job) for job in self._workspace.jobs.list()]
+        return pd.DataFrame(rows, columns=JOB_COLUMNS)
+
+    def losses(self) -> pd.DataFrame:
+        """The loss of the newest job, step by step."""
+        jobs = self._workspace.jobs.list()
+        steps = [e for e in self._progress(jobs[0]) if e["event"] == "step"] if jobs else []
+        return pd.DataFrame(
+            {
+                "step": [float(e["step"]) for e in steps],
+                "loss": [float(e["loss"]) for e in steps],
+                "stage": [str(e["stage"]) for e in steps],
+            }
+        )
+
+    def releases(self) -> pd.DataFrame:
+        """The releases, the newest first."""
+        live = self._workspace.registry.live().bundle
+        rows = [
+            [
+                release.bundle[7:19], "●" if release.bundle == live else "",
+                release.report["verdict"], f"{release.report['gain']['estimate']:+.2f}",
+                f"{release.report['incumbent_accuracy']:.2f} → "
+                f"{release.report['candidate_accuracy']:.2f}",
+                release.report["pairs"], _when(release.created_at),
+            ]
+            for release in self._workspace.registry.list()
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=RELEASE_COLUMNS)
+
+    def history(self) -> pd.DataFrame:
+        """Every change of what is live."""
+        rows = [
+            [_when(c.at), c.action, _short(c.bundle), _short(c.previous), c.note]
+            for c in self._workspace.registry.history()
+        ]
+        return pd.DataFrame(rows, columns=HISTORY_COLUMNS)
+
+    def status(self) -> str:
+        """One line: what is live, what the loop would do, how the last round ended."""
+        live = _short(self._workspace.registry.live().bundle)
+        loop = self._workspace.loop.status()
+        return f"**Live: {live}** · loop: {loop.reason} · last round: {self._service.last_round}"
+
+    def release_choices(self) -> Any:
+        """The releases one can promote."""
+        names = [release.bundle[7:19] for release in self._workspace.registry.list()]
+        return gr.update(choices=names)
+
+    def refresh(self) -> tuple[Any, ...]:
+        """Everything the page shows."""
+        return (
+            self.status(), self.feedback(), self.jobs(), self.losses(), self.releases(),
+            self.history(), self.release_choices(),
+        )  # fmt: skip
+
+    def tune(self) -> None:
+        """Start a tuning job on the pairs of now."""
+        with shown_errors():
+            self._service.tune_in_background()
+        gr.Info("Tuning started.", duration=2)
+
+    def promote(self, release: str | None, force: bool) -> None:
+        """Make a release live."""
+        if not release:
+            raise gr.Error("Choose a release first.")
+        with shown_errors():
+            bundle = find_digest(self._workspace.bundles, release)
+            self._workspace.releases.promote(bundle, force=force)
+        gr.Info("Promoted.", duration=2)
+
+    def rollback(self) -> None:
+        """Go back to what was live before."""
+        with shown_errors():
+            self._workspace.releases.rollback()
+        gr.Info("Rolled back.", duration=2)
+
+    def _progress(self, job: Job) -> list[dict[str, Any]]:
+        return read_progress(self._workspace.jobs.folder(job.id) / "progress.jsonl")
+
+    def _job_row(self, job: Job) -> list[Any]:
+        steps = [e for e in self._progress(job) if e["event"] == "step"]
+        last = steps[-1] if steps else {}
+        return [
+            job.id[7:19], job.state, _when(job.started_at), last.get("stage", ""),
+            f"{last['step']}/{last['steps']}" if last else "",
+            f"{last['loss']:.3f}" if last else "",
+            f"{last['eta_seconds'] / 60:.1f}" if last and job.state == "running" else "",
+            job.error or _short(job.bundle) if job.bundle or job.error else "",
+        ]  # fmt: skip
+
+
+def build_console_page(service: Service) -> gr.Blocks:
+    """The page's widgets, refreshed on a timer."""
+    page = ConsolePage(service)
+    with gr.Blocks(title="Burnish console", fill_width=True, analytics_enabled=False) as blocks:
+        status = gr.Markdown(elem_id="status")
+        with gr.Row():
+            with gr.Column(scale=1):
+                feedback = gr.Dataframe(
+                    label=text("feedback"), interactive=False, elem_id="feedback"
+                )
+                tune = gr.Button(text("tune"), variant="primary", elem_id="tune")
+            with gr.Column(scale=3):
+                losses = gr.LinePlot(
+                    x="step", y="loss", color="stage", label=text("loss"), height=280,
+                    elem_id="loss",
+                )  # fmt: skip
+                jobs = gr.Dataframe(label=text("jobs"), interactive=False, elem_id="jobs")
+        releases = gr.Dataframe(label=text("releases"), interactive=False, elem_id="releases")
+        with gr.Row(equal_height=True):
+            chosen = gr.Dropdown([], label=text("release"), elem_id="release")
+            force = gr.Checkbox(label=text("force"), elem_id="force")
+            promote = gr.Button(text("promote"), variant="primary", elem_id="promote")
+            rollback = gr.Button(text("rollback"), variant="stop", elem_id="rollback")
+        history = gr.Dataframe(label=text("history"), interactive=False, elem_id="history")
+
+        shown: Any = [status, feedback, jobs, losses, releases, history, chosen]
+        hidden: Any = {"api_visibility": "private"}
+        quiet: Any = {"show_progress": "hidden", **hidden}
+        blocks.load(page.refresh, None, shown, **hidden)
+        gr.Timer(REFRESH_SECONDS).tick(page.refresh, None, shown, **quiet)
+        tune.click(page.tune, None, None, **hidden)
+        promote.click(page.promote, [chosen, force], None, **hidden)
+        rollback.click(page.rollback, None, None, **hidden)
+    return blocks  # type: ignore[no-any-return]  # gradio types its context manager as Any
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _short(bundle: str | None) -> str:
+    return bundle[7:19] if bundle else "base"

@@ -1,0 +1,19 @@
+"""How the pages show what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import gradio as gr
+
+from engine.errors import BurnishError
+
+
+@contextmanager
+def shown_errors() -> Iterator[None]:
+    """Turn an error of the tree into a message in the page."""
+    try:
+        yield
+    except BurnishError as error:
+        raise gr.Error(str(error)) from error

@@ -1,0 +1,1 @@
+"""The HTTP side: FastAPI app, OpenAI-compatible API, feedback API, health and metrics."""
