@@ -174,11 +174,13 @@ class Loop:
         return gate
 
     def _trained_snapshots(self) -> set[str]:
+        """Snapshots some bundle was trained on, as far as they are still there."""
         bundles = self._home / "bundles"
-        return {
+        trained = {
             str(read_manifest(folder_of(bundles, digest))["snapshot"])
             for digest in list_digests(bundles)
         }
+        return trained & set(list_digests(self._home / "snapshots"))
 
     def _pairs_of(self, snapshot: str) -> int:
         manifest = read_manifest(folder_of(self._home / "snapshots", snapshot))

@@ -65,7 +65,6 @@ servers = Table(
     Column("id", String(32), primary_key=True),
     Column("generation", Integer, nullable=False),
     Column("bundle", String(71)),
-    Column("error", Text),
     Column("seen_at", Float, nullable=False),
 )
 SERVER_LOST_SECONDS = 10.0
@@ -107,7 +106,6 @@ class Server:
     id: str
     generation: int
     bundle: str | None
-    error: str | None
     seen_at: float
 
 
@@ -173,13 +171,9 @@ class Registry:
 
     # Servers
 
-    def report_server(
-        self, server_id: str, generation: int, bundle: str | None, error: str | None = None
-    ) -> None:
+    def report_server(self, server_id: str, generation: int, bundle: str | None) -> None:
         """A server says what it serves; its sign of life."""
-        values = {
-            "generation": generation, "bundle": bundle, "error": error, "seen_at": time.time(),
-        }  # fmt: skip
+        values = {"generation": generation, "bundle": bundle, "seen_at": time.time()}
         with self._database.write() as connection:
             done = connection.execute(
                 update(servers).where(servers.c.id == server_id).values(values)

@@ -13,13 +13,14 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from deploy.registry import Live, Registry
+from deploy.registry import SERVER_LOST_SECONDS, Live, Registry
 from engine.adapters.bundle import open_bundle
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, Conflict, EngineFailure
 from engine.models.catalogue import BaseModel
 
 POLL_SECONDS = 0.5
+SIGN_OF_LIFE_SECONDS = SERVER_LOST_SECONDS / 3
 
 
 class Releases:
@@ -53,15 +54,17 @@ class Releases:
     def wait_until_served(self, wanted: Live, timeout_seconds: float = 60) -> int:
         """Wait for every running server to serve a generation; returns how many do.
 
-        Raises `EngineFailure` with a server's reason when it refused.
+        Raises `EngineFailure` when a server refused it, or has not followed in time.
         """
         deadline = time.monotonic() + timeout_seconds
         while True:
+            newest = self._registry.history()[0]
+            if newest.generation > wanted.generation:
+                raise EngineFailure(
+                    f"the release did not stay live ({newest.action}: {newest.note})"
+                )
             running = self._registry.servers()
             behind = [s for s in running if s.generation < wanted.generation]
-            for server in running:
-                if server.generation >= wanted.generation and server.error:
-                    raise EngineFailure(f"a server refused the release: {server.error}")
             if not behind:
                 return len(running)
             if time.monotonic() > deadline:
@@ -76,6 +79,8 @@ class Follower:
         self.server_id = uuid.uuid4().hex
         self._registry = registry
         self._slots = slots
+        self._said: tuple[int, str | None] | None = None
+        self._said_at = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="burnish-follower", daemon=True)
 
@@ -99,14 +104,16 @@ class Follower:
 
     def _follow(self) -> None:
         wanted = self._registry.live()
-        error = None
         try:
             self._slots.activate(wanted.bundle)
         except BurnishError as refused:
-            error = str(refused)
-            self._go_back(wanted, error)
-        self._registry.report_server(self.server_id, wanted.generation, self._slots.live, error)
+            with suppress(Conflict):  # somebody moved the pointer already
+                self._registry.rollback(wanted, note=f"refused by a server: {refused}")
+        self._report(wanted.generation)
 
-    def _go_back(self, refused: Live, reason: str) -> None:
-        with suppress(Conflict):  # somebody moved the pointer already
-            self._registry.rollback(refused, note=f"refused by a server: {reason}")
+    def _report(self, generation: int) -> None:
+        """Say what is served, when it has changed or as a sign of life."""
+        now, said = time.monotonic(), (generation, self._slots.live)
+        if said != self._said or now - self._said_at > SIGN_OF_LIFE_SECONDS:
+            self._registry.report_server(self.server_id, *said)
+            self._said, self._said_at = said, now

@@ -11,6 +11,8 @@ from engine.errors import InvalidText
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = get_args(Role)
+INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}  # Unicode categories
+FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that are drawn as nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def clean_text(text: str, *, what: str = "message", limit_chars: int = 400_000) 
 
 def is_blank(text: str) -> bool:
     """Whether nothing in the text would be seen: white space, control and format characters."""
-    return all(unicodedata.category(c) in {"Zs", "Zl", "Zp", "Cc", "Cf"} for c in text)
+    return all(c in FILLERS or unicodedata.category(c) in INVISIBLE for c in text)
 
 
 def require_text(text: str, *, what: str = "message", limit_chars: int = 400_000) -> str:

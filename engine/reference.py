@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from peft import PeftModel
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM
+from transformers.cache_utils import Cache
 from transformers.utils import logging as transformers_logging
 
 from engine.errors import (
     BurnishError,
     Conflict,
     EngineFailure,
+    InvalidBundle,
     ModelUnavailable,
     Overloaded,
     PromptTooLong,
@@ -37,7 +38,7 @@ from engine.hardware import detect
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, load_tokenizer
 from engine.prompts.render import Renderer
-from engine.quantization.bitsandbytes import Quantization, quantization_config
+from engine.quantization import Quantization
 from engine.request import (
     Failed,
     Finished,
@@ -48,7 +49,7 @@ from engine.request import (
     TextDelta,
 )
 from engine.serving.detokenizer import Detokenizer
-from engine.serving.row_batch import RowBatch
+from engine.serving.row_batch import RowBatch, new_cache
 from engine.serving.sampler import Sampler
 from engine.serving.stream import QueuedStream
 
@@ -70,6 +71,7 @@ class ReferenceEngine:
     ) -> None:
         hardware = detect()
         self._base = base
+        self._quantization = quantization
         self._device = hardware.device
         self._dtype = dtype or hardware.dtype
         self._max_rows = max_rows
@@ -141,6 +143,8 @@ class ReferenceEngine:
 
     def load_adapter(self, digest: str, folder: Path) -> None:
         """Hold a verified PEFT adapter under its digest."""
+        import peft  # noqa: F401 - takes seconds; here it stalls no stream, nor a start without it
+
         self._call(partial(self._load_adapter, digest, folder))
 
     def unload_adapter(self, digest: str) -> None:
@@ -198,10 +202,12 @@ class ReferenceEngine:
             future.set_exception(error)
 
     def _leave(self) -> None:
-        """Drop rows that have ended or were cancelled."""
-        for row in self._rows:
+        """Drop rows that have ended or were cancelled, waiting ones too."""
+        for row in [*self._rows, *self._inbox]:
             if row.stream.cancelled:
                 row.finish("cancelled")
+        with self._wake:
+            self._inbox = deque(row for row in self._inbox if not row.ended)
         kept = [index for index, row in enumerate(self._rows) if not row.ended]
         if len(kept) < len(self._rows):
             self._batch.keep(kept)
@@ -212,11 +218,11 @@ class ReferenceEngine:
         if not self._inbox or len(self._rows) >= self._max_rows:
             return
         row = self._inbox.popleft()
-        self._rows.append(row)  # so that a failure below ends this stream too
-        if row.stream.cancelled:
-            self._rows.pop().finish("cancelled")
+        if row.adapter != BASE and row.adapter not in self._adapters:
+            row.fail(UnknownId("the adapter was freed while the answer waited"))
             return
-        cache = DynamicCache()
+        self._rows.append(row)  # so that a failure below ends this stream too
+        cache = new_cache()
         ids = torch.tensor([row.prompt_ids], device=self._device)
         mask = torch.ones_like(ids)
         logits = self._forward(ids, mask, None, [row.adapter], cache)
@@ -242,7 +248,7 @@ class ReferenceEngine:
         mask: Tensor,
         positions: Tensor | None,
         adapters: list[str],
-        cache: DynamicCache | None,
+        cache: Cache | None,
         logits_to_keep: int = 1,
     ) -> Tensor:
         """Logits (rows, kept tokens, vocabulary) on the CPU."""
@@ -255,7 +261,7 @@ class ReferenceEngine:
         if positions is not None:
             wanted["position_ids"] = positions.to(self._device)
         arguments = {name: value for name, value in wanted.items() if name in self._accepted}
-        if isinstance(self._model, PeftModel):
+        if self._adapters:
             arguments["adapter_names"] = adapters
         logits: Tensor = self._model(input_ids=ids, **arguments).logits
         return logits[:, -logits_to_keep:].cpu()
@@ -283,14 +289,27 @@ class ReferenceEngine:
         return Score(tuple(logprobs.tolist()))
 
     def _load_adapter(self, digest: str, folder: Path) -> None:
+        from peft import PeftModel
+
         if digest in self._adapters:
             return
-        if isinstance(self._model, PeftModel):
-            self._model.load_adapter(folder, adapter_name=digest)
-        else:
-            self._model = PeftModel.from_pretrained(self._model, folder, adapter_name=digest)
+        try:
+            if self._adapters:
+                self._model.load_adapter(folder, adapter_name=digest)
+            else:
+                self._model = PeftModel.from_pretrained(self._model, folder, adapter_name=digest)
+        except Exception as error:
+            self._forget_half_loaded(digest)
+            raise InvalidBundle([f"peft cannot load it: {error}"]) from error
         self._model.eval()
         self._adapters.add(digest)
+
+    def _forget_half_loaded(self, digest: str) -> None:
+        """peft changes the model as it loads; take back what a failure left behind."""
+        if not self._adapters:
+            self._model = _load_model(self._base, self._quantization, self._dtype, self._device)
+        elif digest in self._model.peft_config:
+            self._model.delete_adapter(digest)
 
     def _unload_adapter(self, digest: str) -> None:
         if digest not in self._adapters:
@@ -389,15 +408,20 @@ def _load_model(
     base: BaseModel, quantization: Quantization, dtype: torch.dtype, device: str
 ) -> Any:
     transformers_logging.disable_progress_bar()
+    options: dict[str, Any] = {}
+    if quantization != "none":
+        from engine.quantization.bitsandbytes import quantization_config
+
+        options["quantization_config"] = quantization_config(quantization, dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             base.folder,
             dtype=dtype,
             device_map=device,
             use_safetensors=True,
-            quantization_config=quantization_config(quantization, dtype),
+            **options,
         )
-    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+    except Exception as error:
         raise ModelUnavailable(f"cannot load {base.name}: {error}") from error
     model.eval()
     return model

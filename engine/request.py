@@ -112,8 +112,8 @@ class Score:
 
     @property
     def per_token(self) -> float:
-        """Mean log-probability of a token."""
-        return self.total / len(self.token_logprobs)
+        """Mean log-probability of a token; 0 for a completion without tokens."""
+        return self.total / max(1, len(self.token_logprobs))
 
 
 class Stream(Protocol):

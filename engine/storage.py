@@ -82,7 +82,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """The folder's `manifest.json`, which must be a JSON object."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UnknownId(f"no readable manifest in {folder.name}") from error
     if not isinstance(manifest, dict):
         raise UnknownId(f"the manifest in {folder.name} is not an object")
@@ -108,12 +108,22 @@ def publish(root: Path, fill: Callable[[Path], dict[str, Any]]) -> str:
             _write_synced(temporary / MANIFEST, canonical_json(manifest))
             _sync(temporary)
             target = folder_of(root, digest)
-            if not target.exists():
-                temporary.rename(target)
-                _sync(root)
+            _make_visible(temporary, target)
             return digest
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_visible(temporary: Path, target: Path) -> None:
+    """Rename, unless the same content is there already or comes at the same moment."""
+    if target.exists():
+        return
+    try:
+        temporary.rename(target)
+    except OSError:
+        if not target.exists():
+            raise
+    _sync(target.parent)
 
 
 def describe_files(folder: Path) -> dict[str, dict[str, object]]:
@@ -124,21 +134,24 @@ def describe_files(folder: Path) -> dict[str, dict[str, object]]:
             "bytes": path.stat().st_size,
         }
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path != folder / MANIFEST
     }
 
 
 def verify(root: Path, digest: str) -> list[str]:
     """Every way in which the published folder differs from what its digest promises."""
     folder = folder_of(root, digest)
+    if folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*")):
+        return ["the folder is or contains a symbolic link"]
     try:
         manifest = read_manifest(folder)
+        matches = digest_bytes((folder / MANIFEST).read_bytes()) == digest
     except UnknownId as error:
         return [str(error)]
-    problems = []
-    if digest_json(manifest) != digest:
-        problems.append("manifest.json does not match the id")
-    promised, found = manifest.get("files", {}), describe_files(folder)
+    problems = [] if matches else ["manifest.json does not match the id"]
+    promised, found = manifest.get("files"), describe_files(folder)
+    if not isinstance(promised, dict):
+        return [*problems, "the manifest lists no files"]
     for name in sorted(promised.keys() | found.keys()):
         if name not in found:
             problems.append(f"{name} is missing")
@@ -146,8 +159,6 @@ def verify(root: Path, digest: str) -> list[str]:
             problems.append(f"{name} is not in the manifest")
         elif promised[name] != found[name]:
             problems.append(f"{name} differs from its sha256")
-    if any(path.is_symlink() for path in folder.rglob("*")):
-        problems.append("the folder contains a symbolic link")
     return problems
 
 

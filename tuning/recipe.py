@@ -31,8 +31,8 @@ class SftRecipe:
     """Supervised fine-tuning on the chosen answers; 0 epochs leaves it out."""
 
     epochs: float = 2
-    learning_rate: float = 1e-4
-    batch_pairs: int = 8
+    learning_rate: float = 2e-4
+    batch_pairs: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class DpoRecipe:
     """Direct preference optimisation (Rafailov et al. 2023); 0 epochs leaves it out."""
 
     epochs: float = 1
-    learning_rate: float = 1e-4
+    learning_rate: float = 2e-5
     batch_pairs: int = 4
     beta: float = 0.1
     sft_weight: float = 1.0

@@ -7,6 +7,7 @@ killed goes on after the last finished stage, from the last checkpoint of the on
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,8 +116,11 @@ def _model(job: TrainingRun, adapter: Path | None) -> PeftModel:
 
 
 def _copy_adapter(adapter: Path, folder: Path, job: TrainingRun) -> None:
-    for name in (CONFIG, WEIGHTS):
-        (folder / name).write_bytes((adapter / name).read_bytes())
+    (folder / WEIGHTS).write_bytes((adapter / WEIGHTS).read_bytes())
+    # A folder of this machine is nobody else's business; the manifest names the base by digest
+    config = json.loads((adapter / CONFIG).read_text("utf-8"))
+    config["base_model_name_or_path"] = Path(job.base.name).name
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
     recipe = {"values": job.recipe.as_dict(), "origins": job.recipe_origins}
     (folder / "recipe.json").write_bytes(canonical_json(recipe))
 
@@ -124,7 +128,7 @@ def _copy_adapter(adapter: Path, folder: Path, job: TrainingRun) -> None:
 def _manifest(job: TrainingRun, pairs: TokenizedPairs, *, seconds: float) -> dict[str, Any]:
     return {
         "base_digest": job.base.digest,
-        "base_name": job.base.name,
+        "base_name": Path(job.base.name).name,
         "snapshot": job.snapshot.digest,
         "recipe": job.recipe.as_dict(),
         "pairs": len(pairs.rows),

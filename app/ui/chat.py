@@ -221,7 +221,7 @@ def build_chat_page(chat: Chat, store: FeedbackStore) -> gr.Blocks:
         correct.click(page.open_correction, [state], [editor, correction], **hidden)
         save.click(page.correct, [correction, state], [window, state, editor], **hidden)
         dismiss.click(lambda: gr.update(visible=False), None, [editor], **hidden)
-        new.click(lambda: ([], Page()), None, [window, state], **hidden)
+        gr.on([new.click, window.clear], lambda: ([], Page()), None, [window, state], **hidden)
         blocks.unload(page.stop)
     return blocks  # type: ignore[no-any-return]  # gradio types its context manager as Any
 

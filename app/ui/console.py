@@ -110,14 +110,16 @@ class ConsolePage:
             raise gr.Error("Choose a release first.")
         with shown_errors():
             bundle = find_digest(self._workspace.bundles, release)
-            self._workspace.releases.promote(bundle, force=force)
-        gr.Info("Promoted.", duration=2)
+            live = self._workspace.releases.promote(bundle, force=force)
+            self._workspace.releases.wait_until_served(live)
+        gr.Info("Promoted: the next turn uses it.", duration=3)
 
     def rollback(self) -> None:
         """Go back to what was live before."""
         with shown_errors():
-            self._workspace.releases.rollback()
-        gr.Info("Rolled back.", duration=2)
+            live = self._workspace.releases.rollback()
+            self._workspace.releases.wait_until_served(live)
+        gr.Info("Rolled back.", duration=3)
 
     def _progress(self, job: Job) -> list[dict[str, Any]]:
         return read_progress(self._workspace.jobs.folder(job.id) / "progress.jsonl")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
+from starlette.responses import RedirectResponse
 
 from app.service import Service
 from app.ui.chat import build_chat_page
@@ -20,6 +21,7 @@ def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> Non
 
     The console first: the chat's path `/` would match everything.
     """
+    app.add_route("/console", lambda _request: RedirectResponse("/console/"))
     shared: Any = {"i18n": I18N, "css": CSS, "theme": gr.themes.Soft(), "ssr_mode": False}
     console = build_console_page(service).queue(default_concurrency_limit=8)
     gr.mount_gradio_app(app, console, "/console", auth_dependency=operator, **shared)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,17 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MAX_RANK = 256
 # A trained rank-16 adapter's matrices have Frobenius norms of 0.1 to 20; far above lies a fault.
 MAX_NORM = 1_000.0
+MAX_SCALING = 64
+CHECKED = {
+    "peft_type", "task_type", "r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora",
+}  # fmt: skip
+HARMLESS = {"base_model_name_or_path", "inference_mode", "peft_version", "revision"}
+# Fields whose value for "nothing" is not false, null or empty
+NEUTRAL = {
+    "bias": "none", "init_lora_weights": True, "megatron_core": "megatron.core",
+    "qalora_group_size": 16,
+}  # fmt: skip
+FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32")
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
 
@@ -72,7 +83,9 @@ def _content_problems(folder: Path, base: BaseModel) -> Iterator[str]:
         yield f"files: unexpected {', '.join(sorted(extra))}"
     try:
         config = json.loads((folder / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
         yield f"{CONFIG} cannot be read"
         return
     problems = list(_config_problems(config))
@@ -82,22 +95,33 @@ def _content_problems(folder: Path, base: BaseModel) -> Iterator[str]:
 
 
 def _config_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Whatever is not plain LoRA: peft has many fields that change what an adapter computes, or
+    the base model itself, so all but a known few must be left at nothing."""
+    rank: Any = config.get("r")
+    alpha: Any = config.get("lora_alpha")
+    targets = config.get("target_modules")
     if config.get("peft_type") != "LORA":
         yield f"peft_type is {config.get('peft_type')!r}, not 'LORA'"
-    rank = config.get("r")
-    if not isinstance(rank, int) or not 1 <= rank <= MAX_RANK:
+    if config.get("task_type") != "CAUSAL_LM":
+        yield f"task_type is {config.get('task_type')!r}, not 'CAUSAL_LM'"
+    if not _is_number(rank, int) or not 1 <= rank <= MAX_RANK:
         yield f"r is {rank!r}; it must lie in 1..{MAX_RANK}"
-    if not isinstance(config.get("lora_alpha"), int | float):
-        yield "lora_alpha is not a number"
-    unsupported = (
-        "use_dora", "modules_to_save", "rank_pattern", "alpha_pattern", "lora_bias", "auto_mapping",
-        "layer_replication", "trainable_token_indices", "target_parameters", "use_qalora",
-    )  # fmt: skip
-    for field in unsupported:
-        if config.get(field):
+    elif not _is_number(alpha, int, float) or not 0 < alpha <= MAX_SCALING * rank:
+        yield f"lora_alpha is {alpha!r}; it must lie in (0, {MAX_SCALING} r]"
+    if not isinstance(targets, list) or not all(isinstance(t, str) and t for t in targets):
+        yield "target_modules is not a list of names"
+    dropout = config.get("lora_dropout", 0.0)
+    if not _is_number(dropout, int, float) or not 0 <= dropout < 1:
+        yield f"lora_dropout is {dropout!r}; it must lie in [0, 1)"
+    if not isinstance(config.get("use_rslora", False), bool):
+        yield "use_rslora is neither true nor false"
+    for field, value in config.items():
+        if field not in CHECKED | HARMLESS and value != NEUTRAL.get(field) and value:
             yield f"{field} is not supported"
-    if config.get("bias", "none") != "none":
-        yield "bias is not supported"
+
+
+def _is_number(value: Any, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
 
 
 def _weight_problems(
@@ -124,8 +148,8 @@ def _weight_problems(
         expected = (rank, in_features) if match["side"] == "A" else (out_features, rank)
         if tuple(tensor.shape) != expected:
             yield f"{key} has shape {tuple(tensor.shape)}, not {expected}"
-        elif not tensor.is_floating_point():
-            yield f"{key} holds {tensor.dtype}, not floating-point numbers"
+        elif str(tensor.dtype) not in FLOATS:
+            yield f"{key} holds {tensor.dtype}, not one of {', '.join(FLOATS)}"
         elif not torch.isfinite(tensor).all():
             yield f"{key} holds NaN or infinite values"
         elif (norm := float(tensor.float().norm())) > MAX_NORM or math.isnan(norm):
@@ -135,3 +159,13 @@ def _weight_problems(
             yield f"{module} has only lora_{found.pop()}"
     if not sides:
         yield f"{WEIGHTS} holds no LoRA matrices"
+        return
+    targeted = {module for module in shapes if _is_target(module, config["target_modules"])}
+    if targeted != sides.keys():
+        odd = sorted(targeted ^ sides.keys())
+        yield f"target_modules and {WEIGHTS} disagree about {len(odd)} modules, such as {odd[0]}"
+
+
+def _is_target(module: str, targets: Sequence[str]) -> bool:
+    """peft's rule for a list of names."""
+    return any(module == target or module.endswith(f".{target}") for target in targets)

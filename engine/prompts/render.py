@@ -6,19 +6,23 @@ characters, so that only the chat template itself can open or close a message.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from engine.errors import InvalidText
 from engine.messages import Message
+
+PRIVATE_USE = [*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)]
 
 
 class Tokenizer(Protocol):
     """What the renderer needs of a tokenizer; transformers' tokenizers have it."""
 
     @property
-    def all_special_tokens(self) -> list[str]:
-        """The texts that stand for control tokens."""
+    def added_tokens_decoder(self) -> Mapping[int, AddedToken]:
+        """The tokens beside the plain vocabulary, control tokens among them."""
         ...
 
     @property
@@ -37,6 +41,13 @@ class Tokenizer(Protocol):
     ) -> list[int]:
         """Text to ids."""
         ...
+
+
+class AddedToken(Protocol):
+    """One of them."""
+
+    content: str
+    special: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +73,15 @@ class Renderer:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._specials = [
+            token.content for token in tokenizer.added_tokens_decoder.values() if token.special
+        ]
+        # transformers switches the reading of control tokens on the tokenizer itself, for everyone
+        self._encoding = threading.Lock()
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the prompt, up to where the assistant's answer begins."""
-        escaped = _Escape(self._tokenizer.all_special_tokens, messages)
+        escaped = _Escape(self._specials, messages)
         text = self._tokenizer.apply_chat_template(
             [{"role": m.role, "content": escaped.hide(m.content)} for m in messages],
             tokenize=False,
@@ -88,7 +104,10 @@ class Renderer:
         return Rendered(self.prompt(messages), self.completion(completion, complete=complete))
 
     def _encode(self, text: str, *, plain: bool) -> list[int]:
-        return self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=plain)
+        with self._encoding:
+            return self._tokenizer.encode(
+                text, add_special_tokens=False, split_special_tokens=plain
+            )
 
 
 class _Escape:
@@ -101,7 +120,10 @@ class _Escape:
     def __init__(self, specials: Sequence[str], messages: Sequence[Message]) -> None:
         self._specials = sorted(specials, key=len, reverse=True)
         contents = "".join(m.content for m in messages)
-        self._mark = next(c for c in map(chr, range(0xE000, 0xF8FF)) if c not in contents)
+        unused = (c for c in map(chr, PRIVATE_USE) if c not in contents)
+        self._mark = next(unused, "")
+        if not self._mark:
+            raise InvalidText("the messages use every private-use character there is")
 
     def hide(self, content: str) -> str:
         for number, special in enumerate(self._specials):

@@ -1,1 +1,5 @@
 """How weights are held."""
+
+from typing import Literal
+
+Quantization = Literal["none", "int8", "int4"]

@@ -5,18 +5,16 @@ Runs on CUDA (untested here for want of a GPU) and, slowly, on a CPU.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from transformers import BitsAndBytesConfig
 
-Quantization = Literal["none", "int8", "int4"]
+from engine.quantization import Quantization
 
 
 def quantization_config(
     quantization: Quantization, compute_dtype: torch.dtype
-) -> BitsAndBytesConfig | None:
-    """The transformers configuration of a quantization; None keeps the weights dense."""
+) -> BitsAndBytesConfig:
+    """The transformers configuration of `int4` or `int8`."""
     if quantization == "int4":
         return BitsAndBytesConfig(
             load_in_4bit=True,
@@ -24,6 +22,4 @@ def quantization_config(
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=compute_dtype,
         )
-    if quantization == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return None
+    return BitsAndBytesConfig(load_in_8bit=True)

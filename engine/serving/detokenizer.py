@@ -35,9 +35,10 @@ class Detokenizer:
         return self._show(len(self._text) - self._held_chars())
 
     def finish(self) -> str:
-        """The rest of the text, at the end of the stream."""
+        """The rest of the text, at the end of the stream; not half of a last character."""
         if not self.stopped:
-            self._text += self._decode(self._ids[self._window_start :])[self._settled_chars() :]
+            window = self._decode(self._ids[self._window_start :])
+            self._text += window[self._settled_chars() :].rstrip(REPLACEMENT)
             self._window_start = len(self._ids)
         return self._show(len(self._text))
 

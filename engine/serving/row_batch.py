@@ -1,14 +1,58 @@
 """Rows that decode together over one left-padded key-value cache.
 
-Works for any decoder-only transformers model, since it only uses `DynamicCache` and the
-attention mask. Knows nothing of sampling, adapters or streams.
+Works for any decoder-only transformers model, since it only uses transformers' cache interface and
+the attention mask. Knows nothing of sampling, adapters or streams.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers.cache_utils import Cache, DynamicLayer
+
+SPARE_TOKENS = 64
+
+
+class SpareRoomLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
+    """A dynamic cache layer with room to spare, so that a step writes one token a row.
+
+    transformers' own layer copies everything it holds at each step; with 32 rows that costs more
+    than the model.
+    """
+
+    keys: Tensor
+    values: Tensor
+    _rooms: tuple[Tensor, Tensor] | None = None  # each (rows, heads, capacity, head dimension)
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append new tokens (rows, heads, new tokens, head dimension); returns all of them."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        begin = self.get_seq_length()
+        end = begin + key_states.shape[-2]
+        if self._rooms is None or self._rooms[0].shape[-2] < end:
+            capacity = end + max(SPARE_TOKENS, end // 2)
+            self._rooms = (
+                _with_room(self.keys, key_states, begin, capacity),
+                _with_room(self.values, value_states, begin, capacity),
+            )
+        keys, values = self._rooms
+        keys[:, :, begin:end], values[:, :, begin:end] = key_states, value_states
+        self.keys, self.values = keys[:, :, :end], values[:, :, :end]
+        return self.keys, self.values
+
+    def replace(self, keys: Tensor, values: Tensor) -> None:
+        """Hold these instead."""
+        self.keys, self.values, self._rooms = keys, values, None
+
+
+def new_cache() -> Cache:
+    """An empty cache for one row."""
+    return Cache(layer_class_to_replicate=SpareRoomLayer)
 
 
 class RowBatch:
@@ -18,10 +62,10 @@ class RowBatch:
     """
 
     def __init__(self) -> None:
-        self.cache: DynamicCache | None = None
+        self.cache: Any = None
         self.mask = torch.zeros(0, 0, dtype=torch.long)
 
-    def join(self, cache: DynamicCache) -> None:
+    def join(self, cache: Cache) -> None:
         """Append one prefilled row."""
         row_mask = torch.ones(1, cache.get_seq_length(), dtype=torch.long)
         if self.cache is None:
@@ -29,12 +73,12 @@ class RowBatch:
             return
         width = max(self.mask.shape[1], row_mask.shape[1])
         for ours, theirs in zip(self.cache.layers, cache.layers, strict=True):
-            ours.keys = torch.cat([_pad_left(ours.keys, width), _pad_left(theirs.keys, width)])
-            ours.values = torch.cat(
-                [_pad_left(ours.values, width), _pad_left(theirs.values, width)]
+            ours.replace(
+                torch.cat([_pad_left(ours.keys, width), _pad_left(theirs.keys, width)]),
+                torch.cat([_pad_left(ours.values, width), _pad_left(theirs.values, width)]),
             )
         self.mask = torch.cat(
-            [_pad_left(m[..., None], width)[..., 0] for m in (self.mask, row_mask)]
+            [_pad_left(mask[..., None], width)[..., 0] for mask in (self.mask, row_mask)]
         )
 
     def keep(self, rows: list[int]) -> None:
@@ -46,13 +90,20 @@ class RowBatch:
         padding = int(mask.argmax(dim=1).min())  # every row has a token; the first is its first 1
         self.mask = mask[:, padding:]
         for layer in self.cache.layers:
-            layer.keys = layer.keys[rows, :, padding:]
-            layer.values = layer.values[rows, :, padding:]
+            layer.replace(layer.keys[rows, :, padding:], layer.values[rows, :, padding:])
 
     def grow(self) -> tuple[Tensor, Tensor]:
         """Make room for one token a row; returns the mask and the new positions (rows, 1)."""
         self.mask = torch.cat([self.mask, torch.ones(len(self.mask), 1, dtype=torch.long)], dim=1)
         return self.mask, self.mask.sum(dim=1, keepdim=True) - 1
+
+
+def _with_room(old: Tensor, new: Tensor, tokens: int, capacity: int) -> Tensor:
+    """A buffer like `new` with room for `capacity` tokens, holding the old ones."""
+    room = new.new_empty(*new.shape[:2], capacity, new.shape[-1])
+    if tokens:
+        room[:, :, :tokens] = old
+    return room
 
 
 def _pad_left(tensor: Tensor, width: int) -> Tensor:

@@ -25,7 +25,7 @@ class Sampler:
         """The next token id from `logits` (vocabulary,) after `context_ids`."""
         params = self._params
         logits = logits.float()
-        if params.repetition_penalty != 1.0:
+        if params.repetition_penalty != 1.0 and context_ids:
             logits = _penalise(logits, context_ids, params.repetition_penalty)
         if params.temperature == 0:
             return int(logits.argmax())

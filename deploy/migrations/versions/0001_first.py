@@ -38,7 +38,6 @@ def upgrade() -> None:
         sa.Column("id", sa.String(32), primary_key=True),
         sa.Column("generation", sa.Integer, nullable=False),
         sa.Column("bundle", sa.String(71)),
-        sa.Column("error", sa.Text),
         sa.Column("seen_at", sa.Float, nullable=False),
     )
 

@@ -1,0 +1,91 @@
+"""A running server over the tiny model, and people who use it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+
+from app.serve import make_app
+from app.service import Service, Workspace
+from app.settings import Settings, load_settings
+from engine.models.catalogue import BaseModel
+
+BROWSER = {"accept": "text/html"}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, tiny_base: BaseModel) -> Settings:
+    """A fresh home on the tiny model."""
+    return load_settings(
+        home=tmp_path / "home",
+        model_cache=tmp_path / "models",
+        model=str(tiny_base.folder),
+        max_new_tokens=64,
+        port=0,
+    )
+
+
+@pytest.fixture
+def service(settings: Settings) -> Iterator[Service]:
+    """A running service without a web server."""
+    service = Service(Workspace(settings))
+    service.start()
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def url(service: Service) -> Iterator[str]:
+    """The address of a real server on this machine."""
+    server = uvicorn.Server(
+        uvicorn.Config(make_app(service), host="127.0.0.1", port=0, log_level="error")
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(timeout=30)
+
+
+@pytest.fixture
+def person(url: str) -> Iterator[Callable[[], httpx.Client]]:
+    """A new browser-like client with a cookie of its own, each time it is called."""
+    clients: list[httpx.Client] = []
+
+    def make() -> httpx.Client:
+        client = httpx.Client(base_url=url, timeout=60)
+        assert client.get("/", headers=BROWSER).status_code == 200
+        assert client.cookies.get("burnish_session")
+        clients.append(client)
+        return client
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def model_says(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Make the model write a given text, token by token, instead of what it would."""
+
+    def say(text: str) -> None:
+        ids = service.engine._renderer.completion(text)
+
+        class Script:
+            def __init__(self, _params: object) -> None:
+                self._rest = list(ids)
+
+            def __call__(self, _logits: object, _context: object) -> int:
+                return self._rest.pop(0)
+
+        monkeypatch.setattr("engine.reference.Sampler", Script)
+
+    return say

@@ -1,0 +1,165 @@
+"""The HTTP API, through a real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import event
+
+from app.service import Service
+from feedback_store.database import Database
+from tests.helpers import make_bundle
+
+Person = Callable[[], httpx.Client]
+HELLO = {"messages": [{"role": "user", "content": "Say hello."}], "temperature": 0}
+
+
+def complete(client: httpx.Client, **more: Any) -> dict[str, Any]:
+    response = client.post("/v1/chat/completions", json={**HELLO, "max_tokens": 8, **more})
+    assert response.status_code == 200, response.text
+    return dict(response.json())
+
+
+def test_a_completion_has_the_openai_shape_and_is_stored(person: Person, service: Service) -> None:
+    client = person()
+    answer = complete(client, ignore_eos=True)
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["finish_reason"] == "length"
+    assert answer["usage"]["completion_tokens"] == 8
+    stored = client.get(f"/api/answers/{answer['id']}").json()
+    assert stored["text"] == answer["choices"][0]["message"]["content"]
+    assert stored["adapter_digest"] is None
+    assert stored["base_digest"] == service.engine.base_digest
+    assert stored["sampling"]["temperature"] == 0
+    assert stored["prompt_tokens"] == answer["usage"]["prompt_tokens"]
+
+
+def test_a_stream_carries_the_same_text_and_usage_where_asked(person: Person) -> None:
+    client = person()
+    whole = complete(client)["choices"][0]["message"]["content"]
+    body = {**HELLO, "max_tokens": 8, "stream": True, "stream_options": {"include_usage": True}}
+    lines = client.post("/v1/chat/completions", json=body).text.strip().split("\n\n")
+    assert lines[-1] == "data: [DONE]"
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    deltas = [c["choices"][0]["delta"].get("content", "") for c in chunks if c["choices"]]
+    assert "".join(deltas) == whole
+    assert chunks[-1]["usage"]["completion_tokens"] > 0
+
+
+def test_the_model_may_be_base_live_or_a_release(person: Person, service: Service) -> None:
+    client = person()
+    bundle = make_bundle(service.workspace.bundles, service.workspace.base, seed=1)
+    texts = {
+        name: complete(client, model=name)["choices"][0]["message"]["content"]
+        for name in ("base", "live", bundle, bundle[7:19])
+    }
+    assert texts["base"] == texts["live"]
+    assert texts[bundle] == texts[bundle[7:19]] != texts["base"]
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({"messages": []}, 422),
+        ({"messages": [{"role": "user", "content": " \n\t"}]}, 422),
+        ({"messages": [{"role": "user", "content": "nul \x00"}]}, 422),
+        ({"messages": [{"role": "wizard", "content": "hi"}]}, 422),
+        ({"messages": [{"role": "user", "content": "a" * 100_000}]}, 422),
+        ({"messages": [{"role": "user", "content": "sea " * 4_000}]}, 413),
+        ({"temperature": -1}, 422),
+        ({"model": "../../etc/passwd"}, 404),
+        ({"model": "00000000"}, 404),
+    ],
+)
+def test_bad_input_gets_a_clear_refusal_and_stores_nothing(
+    person: Person, service: Service, change: dict[str, Any], status: int
+) -> None:
+    response = person().post("/v1/chat/completions", json={**HELLO, **change})
+    assert response.status_code == status, response.text
+    assert service.workspace.store.counts()["turns"] == 0
+
+
+def test_a_lone_surrogate_is_refused(person: Person) -> None:
+    body = '{"messages": [{"role": "user", "content": "\\ud800"}]}'
+    response = person().post(
+        "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 422
+
+
+def test_nobody_sees_or_judges_anothers_answer(person: Person, service: Service) -> None:
+    ann, bob = person(), person()
+    mine = complete(ann)["id"]
+    routes: list[tuple[str, str, dict[str, Any] | None]] = [
+        ("GET", "/api/answers/{}", None),
+        ("POST", "/api/answers/{}/vote", {"vote": 1}),
+        ("POST", "/api/answers/{}/correction", {"text": "No."}),
+    ]
+    for method, route, body in routes:
+        foreign = bob.request(method, route.format(mine), json=body)
+        unknown = bob.request(method, route.format("0" * 32), json=body)
+        assert foreign.status_code == unknown.status_code == 404
+        assert foreign.text.replace(mine, "") == unknown.text.replace("0" * 32, "")
+        assert ann.request(method, route.format(mine), json=body).status_code == 200
+    counts = service.workspace.store.counts()
+    assert (counts["votes"], counts["corrections"]) == (1, 1)
+
+
+def test_a_replayed_vote_changes_nothing(person: Person, service: Service) -> None:
+    client = person()
+    route = f"/api/answers/{complete(client)['id']}/vote"
+    for vote, key in ((1, "a"), (-1, "b"), (1, "a")):
+        assert client.post(route, json={"vote": vote, "idempotency_key": key}).status_code == 200
+    assert service.workspace.store.counts()["votes_down"] == 1
+    assert service.workspace.store.event_count() == 2
+
+
+def test_a_full_disk_is_said_and_the_chat_goes_on(person: Person, service: Service) -> None:
+    client = person()
+    answer = complete(client)
+    fill_the_disk(service.workspace.database)
+    correction = {"text": "x" * 200_000}
+    refused = client.post(f"/api/answers/{answer['id']}/correction", json=correction)
+    assert refused.status_code == 507
+    assert "not saved" in refused.json()["error"]["message"]
+    assert service.workspace.store.counts()["corrections"] == 0
+    long = {"role": "user", "content": "water " * 400}
+    for _ in range(50):  # until the last free page is used up
+        again = complete(client, messages=[long], max_tokens=4)
+        assert again["choices"][0]["message"]["content"]
+        if again["id"] == "unsaved":
+            return
+    pytest.fail("the disk never became full")
+
+
+def fill_the_disk(database: Database) -> None:
+    """Let the database grow no more: SQLite then fails just as on a full disk."""
+    with database.read() as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+
+    def limit(connection: Any, _record: object) -> None:
+        connection.execute(f"PRAGMA max_page_count={pages}")
+
+    event.listen(database._engine, "connect", limit)
+    database.close()  # new connections have the limit
+
+
+def test_health_and_metrics(person: Person) -> None:
+    client = person()
+    complete(client)
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready", "live": None}
+    metrics = client.get("/metrics").text
+    assert 'burnish_feedback{kind="answers"} 1.0' in metrics
+    assert "hello" not in metrics
+
+
+def test_a_dead_engine_is_not_ready_and_answers_503(person: Person, service: Service) -> None:
+    client = person()
+    service.engine.close()
+    assert client.get("/readyz").status_code == 503
+    assert client.post("/v1/chat/completions", json=HELLO).status_code == 503

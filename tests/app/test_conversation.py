@@ -1,0 +1,159 @@
+"""One chat turn: what is stored, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from app.conversation import TRIMMED, AnswerUpdate, Chat, StopButton
+from app.service import Service
+from engine.errors import InvalidText, PromptTooLong, StorageFull, UnknownId
+from engine.request import SamplingParams
+from tests.helpers import make_bundle
+
+GREEDY = SamplingParams(temperature=0, max_new_tokens=16, ignore_eos=True)
+
+
+@pytest.fixture
+def chat(service: Service) -> Chat:
+    return service.chat
+
+
+def ask(chat: Chat, question: str, **more: Any) -> AnswerUpdate:
+    *_, last = chat.ask("ann", question, **{"conversation_id": "c", "sampling": GREEDY, **more})
+    return last
+
+
+def test_an_answer_is_stored_before_its_last_words_are_shown(chat: Chat, service: Service) -> None:
+    store = service.workspace.store
+    shown = []
+    for update in chat.ask("ann", "Say hello.", conversation_id="c", sampling=GREEDY):
+        assert update.answer_id is not None
+        shown.append((update.text, store.answer(update.answer_id, "ann")))
+    final = shown[-1][0]
+    for text, stored in shown:
+        assert (text == final) <= (stored.status == "done" and stored.text == final)
+    assert len(shown) > 3
+
+
+def test_a_turn_carries_all_that_made_it(chat: Chat, service: Service) -> None:
+    bundle = make_bundle(service.workspace.bundles, service.workspace.base)
+    service.slots.activate(bundle)
+    done = ask(chat, "Say hello.", mode="few-shot", sampling=replace(GREEDY, seed=7))
+    stored = service.workspace.store.answer(str(done.answer_id), "ann")
+    turn = service.workspace.store.turn_of(str(done.answer_id), "ann")
+    assert stored.adapter_digest == bundle
+    assert stored.base_digest == service.workspace.base.digest
+    assert (turn.mode, stored.seed, stored.completion_tokens) == ("few-shot", 7, 16)
+    assert stored.sampling["max_new_tokens"] == 16
+    assert turn.template_hash.startswith("sha256:")
+
+
+def test_the_next_question_sees_the_history_and_a_regeneration_the_same_prompt(
+    chat: Chat, service: Service
+) -> None:
+    first = ask(chat, "Say hello.")
+    second = ask(chat, "And now?", parent_answer_id=first.answer_id)
+    *_, again = chat.regenerate("ann", str(second.answer_id), sampling=GREEDY)
+    assert again.text == second.text
+    assert again.answer_id != second.answer_id
+    turn, messages = service.workspace.store.shown_prompt(str(again.answer_id), "ann")
+    assert turn.id == service.workspace.store.turn_of(str(second.answer_id), "ann").id
+    assert [m.content for m in messages[1:]] == ["Say hello.", first.text, "And now?"]
+
+
+def test_stop_keeps_what_was_made(chat: Chat, service: Service) -> None:
+    stop = StopButton()
+    long = replace(GREEDY, max_new_tokens=500)
+    updates = chat.ask("ann", "Say hello.", conversation_id="c", sampling=long, stop=stop)
+    for update in updates:
+        if len(update.text) > 5:
+            stop.press()
+    assert update.status == "stopped"
+    stored = service.workspace.store.answer(str(update.answer_id), "ann")
+    assert (stored.status, stored.text, stored.complete) == ("stopped", update.text, False)
+
+
+def test_a_reader_who_goes_away_leaves_a_stopped_answer_and_a_free_row(
+    chat: Chat, service: Service
+) -> None:
+    long = replace(GREEDY, max_new_tokens=500)
+    updates = chat.ask("ann", "Say hello.", conversation_id="c", sampling=long)
+    update = next(updates)
+    updates.close()  # type: ignore[attr-defined]
+    assert service.workspace.store.answer(str(update.answer_id), "ann").status == "stopped"
+    assert ask(chat, "Say hello.").status == "done"
+    assert service.engine.active_streams <= 1  # a finished row leaves with the next step
+
+
+def test_a_chain_of_thought_is_kept_apart(
+    chat: Chat, service: Service, model_says: Callable[[str], None]
+) -> None:
+    model_says("One and one.\nAnswer: two")
+    done = ask(chat, "Add one and one.", mode="cot", sampling=SamplingParams(max_new_tokens=99))
+    assert (done.thought, done.text) == ("One and one.", "two")
+    stored = service.workspace.store.answer(str(done.answer_id), "ann")
+    assert (stored.thought, stored.text, stored.complete) == ("One and one.", "two", True)
+
+
+@pytest.mark.parametrize("question", ["", "  \n", "\x00", "\ud800", "a" * 20_001])
+def test_text_that_cannot_be_asked_is_refused_and_nothing_is_stored(
+    chat: Chat, service: Service, question: str
+) -> None:
+    with pytest.raises(InvalidText):
+        ask(chat, question)
+    assert service.workspace.store.counts()["turns"] == 0
+
+
+@pytest.mark.parametrize(
+    "question", ["👩‍👩‍👧‍👦 family", "\u202eright to left", "bell \x07", "你好"]
+)
+def test_odd_but_real_text_is_kept_as_it_came(chat: Chat, service: Service, question: str) -> None:
+    done = ask(chat, question)
+    assert service.workspace.store.history(done.answer_id, "ann")[0].content == question
+
+
+def test_an_old_beginning_is_left_out_and_said_and_the_system_prompt_kept(
+    chat: Chat, service: Service
+) -> None:
+    parent = None
+    for number in range(6):
+        done = ask(chat, f"{number} " + "water " * 350, parent_answer_id=parent)
+        parent = done.answer_id
+    assert done.note == TRIMMED
+    _, messages = service.workspace.store.shown_prompt(str(parent), "ann")
+    assert messages[0].role == "system"
+    assert not any(m.content.startswith("0 water") for m in messages)
+    with pytest.raises(PromptTooLong):
+        ask(chat, "water " * 3_000)
+
+
+def test_a_foreign_parent_is_unknown(chat: Chat) -> None:
+    done = ask(chat, "Say hello.")
+    with pytest.raises(UnknownId):
+        next(chat.ask("bob", "Mine?", conversation_id="c", parent_answer_id=done.answer_id))
+
+
+def test_when_nothing_can_be_saved_the_chat_goes_on_and_says_so(
+    chat: Chat, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise StorageFull("not saved")
+
+    expected = ask(chat, "Say hello.").text
+    monkeypatch.setattr(service.workspace.store, "add_turn", full)
+    done = ask(chat, "Say hello.")
+    assert (done.text, done.answer_id) == (expected, None)
+    assert "could not be saved" in done.note
+
+
+def test_answers_left_streaming_by_a_dead_process_are_aborted_at_the_next_start(
+    chat: Chat, service: Service
+) -> None:
+    updates = chat.ask("ann", "Say hello.", conversation_id="c", sampling=GREEDY)
+    answer_id = str(next(updates).answer_id)
+    assert service.workspace.store.abort_unfinished() == 1
+    assert service.workspace.store.answer(answer_id, "ann").status == "aborted"

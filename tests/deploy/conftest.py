@@ -1,0 +1,42 @@
+"""A registry in a fresh SQLite file, and an engine with the tiny model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.registry import Registry
+from engine.models.catalogue import BaseModel
+from engine.reference import ReferenceEngine
+from feedback_store.database import Database
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'burnish.db'}"
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    database = Database(url)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def registry(database: Database) -> Registry:
+    return Registry(database)
+
+
+@pytest.fixture
+def bundles(tmp_path: Path) -> Path:
+    return tmp_path / "bundles"
+
+
+@pytest.fixture
+def engine(tiny_base: BaseModel) -> Iterator[ReferenceEngine]:
+    engine = ReferenceEngine(tiny_base)
+    yield engine
+    engine.close()

@@ -1,0 +1,247 @@
+"""The periodic loop: what it would do, and what a round does. Tuning itself is played."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.loop import Loop, LoopResult
+from deploy.registry import Live, Registry
+from engine.adapters.slots import AdapterSlots
+from engine.errors import BurnishError, InvalidInput
+from engine.models.catalogue import BaseModel
+from engine.prompts.modes import make_template
+from engine.reference import ReferenceEngine
+from engine.request import Score, ScoreRequest
+from feedback_store.database import Database
+from feedback_store.snapshot import split_of
+from feedback_store.store import FeedbackStore
+from tests.helpers import make_bundle
+from tuning.jobs import Job, JobRunner
+from tuning.recipe import Recipe
+
+PLAIN = make_template("plain", ())
+NAMES = [f"conversation-{number}" for number in range(100)]
+TRAIN = [name for name in NAMES if split_of(name) == "train"]
+HELDOUT = [name for name in NAMES if split_of(name) == "heldout"]
+
+
+class PlayedJobs:
+    """Stands for `JobRunner`: each job ends at once, with a random adapter or a failure."""
+
+    def __init__(self, bundles: Path, base: BaseModel) -> None:
+        self._bundles, self._base = bundles, base
+        self.started: list[dict[str, Any]] = []
+        self.failure: str | None = None
+        self.running: list[Job] = []
+
+    def start(self, **given: Any) -> str:
+        self.started.append(given)
+        return "job"
+
+    def wait(self, _job: str) -> Iterator[dict[str, Any]]:
+        yield {"event": "started"}
+
+    def result(self, _job: str) -> str:
+        if self.failure:
+            raise BurnishError(self.failure)
+        snapshot = self.started[-1]["snapshot"]
+        return make_bundle(self._bundles, self._base, manifest={"snapshot": snapshot})
+
+    def list(self) -> list[Job]:
+        return self.running
+
+
+class Judge:
+    """Stands for an engine's `score`: how an adapter and the base model like "Better." answers."""
+
+    def __init__(self, adapter_prefers_better: bool, base_prefers_better: bool) -> None:
+        self._prefers = {True: adapter_prefers_better, False: base_prefers_better}
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        return [
+            Score((-1.0,))
+            if (r.completion == "Better.") == self._prefers[r.adapter is not None]
+            else Score((-2.0,))
+            for r in requests
+        ]
+
+
+@pytest.fixture
+def store(database: Database) -> FeedbackStore:
+    return FeedbackStore(database)
+
+
+@pytest.fixture
+def jobs(bundles: Path, tiny_base: BaseModel) -> PlayedJobs:
+    return PlayedJobs(bundles, tiny_base)
+
+
+@pytest.fixture
+def loop(
+    tmp_path: Path, tiny_base: BaseModel, store: FeedbackStore, registry: Registry, jobs: PlayedJobs
+) -> Loop:
+    return Loop(
+        home=tmp_path, base=tiny_base, store=store, registry=registry,
+        jobs=jobs, min_new_pairs=3,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+@pytest.fixture
+def slots(engine: ReferenceEngine, tiny_base: BaseModel, bundles: Path) -> AdapterSlots:
+    return AdapterSlots(engine, tiny_base, bundles)
+
+
+def correct(store: FeedbackStore, *conversations: str) -> None:
+    """One correction in each conversation."""
+    for name in conversations:
+        turn = store.add_turn(
+            user_id="ann", question=f"Q of {name}", template=PLAIN, conversation_id=name
+        )
+        answer_id = store.begin_answer(
+            turn.id, base_digest="base", adapter_digest=None, sampling={}, seed=0
+        )
+        store.finish_answer(answer_id, status="done", text="Worse.", complete=True)
+        store.correct(answer_id, "ann", "Better.")
+
+
+def run(loop: Loop, judge: Judge | None, slots: AdapterSlots | None, **options: Any) -> LoopResult:
+    return loop.run(judge, slots, Recipe(), {}, lambda event: None, **options)  # type: ignore[arg-type]
+
+
+# What it would do
+
+
+def test_pairs_are_new_until_a_bundle_was_trained_on_them(
+    loop: Loop, store: FeedbackStore, bundles: Path, tiny_base: BaseModel
+) -> None:
+    assert (loop.status().pairs, loop.status().new_pairs) == (0, 0)
+    correct(store, *TRAIN[:3])
+    assert (loop.status().pairs, loop.status().new_pairs) == (3, 3)
+    snapshot = loop.snapshot()
+    assert loop.status().new_pairs == 3  # a snapshot alone has taught nobody
+    make_bundle(bundles, tiny_base, manifest={"snapshot": snapshot})
+    assert (loop.status().pairs, loop.status().new_pairs) == (3, 0)
+    correct(store, TRAIN[3], HELDOUT[0])
+    assert (loop.status().pairs, loop.status().new_pairs) == (5, 2)
+
+
+def test_pairs_count_as_new_again_when_the_snapshot_of_a_bundle_is_gone(
+    loop: Loop, store: FeedbackStore, bundles: Path, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    correct(store, *TRAIN[:3])
+    snapshot = loop.snapshot()
+    make_bundle(bundles, tiny_base, manifest={"snapshot": snapshot})
+    shutil.rmtree(tmp_path / "snapshots" / snapshot.removeprefix("sha256:"))
+    assert (loop.status().pairs, loop.status().new_pairs) == (3, 3)
+
+
+def test_the_loop_would_run_from_the_asked_number_of_new_pairs_on(
+    loop: Loop, store: FeedbackStore
+) -> None:
+    correct(store, *TRAIN[:2])
+    assert not loop.status().would_run
+    assert loop.status().reason.startswith("2 new pairs")
+    correct(store, TRAIN[2])
+    assert loop.status().would_run
+
+
+def test_the_loop_waits_for_a_running_job(
+    loop: Loop, store: FeedbackStore, jobs: PlayedJobs
+) -> None:
+    correct(store, *TRAIN[:3])
+    jobs.running = [Job("id", "running", "snapshot", None, None, 0.0)]
+    assert not loop.status().would_run
+    assert loop.status().reason == "a tuning job is running"
+
+
+# What a round does
+
+
+def test_below_the_threshold_a_round_does_nothing_and_says_why(
+    loop: Loop, store: FeedbackStore, jobs: PlayedJobs, tmp_path: Path, registry: Registry
+) -> None:
+    correct(store, *TRAIN[:2])
+    result = run(loop, None, None)
+    assert (result.ran, result.promoted) == (False, False)
+    assert "2 new pairs" in result.reason
+    assert "3 are asked" in result.reason
+    assert (jobs.started, registry.list()) == ([], [])
+    assert not (tmp_path / "snapshots").exists()
+
+
+def test_a_better_adapter_goes_live_and_its_pairs_are_no_longer_new(
+    loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots
+) -> None:
+    correct(store, *TRAIN[:5], *HELDOUT[:10])
+    result = run(loop, Judge(True, False), slots)
+    assert result.report is not None
+    assert (result.ran, result.promoted, result.report.verdict) == (True, True, "better")
+    assert registry.live() == Live(result.bundle, 1)
+    recorded = registry.get(str(result.bundle)).report
+    assert (recorded["snapshot"], recorded["incumbent"]) == (result.snapshot, None)
+    assert {score["conversation_id"] for score in recorded["scores"]} == set(HELDOUT[:10])
+    assert loop.status().new_pairs == 0
+    assert not run(loop, None, None).ran
+
+
+@pytest.mark.parametrize(
+    ("judge", "heldout", "verdict"),
+    [(Judge(False, True), 10, "not better"), (Judge(True, True), 10, "not better"),
+     (Judge(True, False), 7, "not enough data")],
+    ids=["worse", "the same", "few conversations"],
+)  # fmt: skip
+def test_any_other_adapter_is_kept_with_its_verdict_and_does_not_go_live(
+    loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots,
+    judge: Judge, heldout: int, verdict: str,
+) -> None:  # fmt: skip
+    correct(store, *TRAIN[:5], *HELDOUT[:heldout])
+    result = run(loop, judge, slots)
+    assert (result.ran, result.promoted) == (True, False)
+    assert registry.live() == Live(None, 0)
+    assert registry.get(str(result.bundle)).report["verdict"] == verdict
+
+
+def test_force_trains_without_new_pairs_and_the_gate_still_decides(
+    loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots
+) -> None:
+    correct(store, TRAIN[0], *HELDOUT[:1])
+    result = run(loop, Judge(True, False), slots, force=True)
+    assert (result.ran, result.promoted) == (True, False)
+    assert registry.live() == Live(None, 0)
+
+
+def test_a_failed_job_leaves_what_is_live_alone(
+    loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots, jobs: PlayedJobs
+) -> None:
+    correct(store, *TRAIN[:5])
+    jobs.failure = "tuning failed: out of memory"
+    with pytest.raises(BurnishError, match="out of memory"):
+        run(loop, Judge(True, False), slots)
+    assert (registry.live(), registry.list()) == (Live(None, 0), [])
+
+
+def test_a_bundle_is_never_judged_against_itself(
+    loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots
+) -> None:
+    correct(store, *TRAIN[:5], *HELDOUT[:10])
+    result = run(loop, Judge(True, False), slots)
+    with pytest.raises(InvalidInput, match="against itself"):
+        loop.evaluate(Judge(True, False), slots, str(result.bundle), str(result.snapshot))  # type: ignore[arg-type]
+
+
+def test_a_home_without_jobs_has_none_running(
+    tmp_path: Path, tiny_base: BaseModel, store: FeedbackStore, registry: Registry
+) -> None:
+    real = Loop(
+        home=tmp_path, base=tiny_base, store=store, registry=registry,
+        jobs=JobRunner(tmp_path, tmp_path), min_new_pairs=1,
+    )  # fmt: skip
+    assert real.status().as_dict() == {
+        "pairs": 0, "new_pairs": 0, "min_new_pairs": 1, "job_running": False, "would_run": False,
+        "reason": "0 new pairs since the last snapshot trained on; 1 are asked",
+    }  # fmt: skip

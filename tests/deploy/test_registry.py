@@ -1,0 +1,241 @@
+"""One pointer, moved by one at a time, with a history; and servers that say what they serve."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+
+from deploy import registry as registry_module
+from deploy.registry import Live, Registry
+from engine.errors import BurnishError, Conflict, UnknownId
+from feedback_store.database import Database
+from feedback_store.store import FeedbackStore
+
+A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+
+
+def promote(registry: Registry, *bundles: str) -> None:
+    for bundle in bundles:
+        registry.add(bundle, {"verdict": "better"})
+        registry.promote(bundle, registry.live(), note=f"promote {bundle[7]}")
+
+
+def test_the_base_model_is_live_at_first(registry: Registry) -> None:
+    assert registry.live() == Live(None, 0)
+    assert registry.history() == []
+
+
+def test_a_promotion_moves_the_pointer_and_is_remembered(registry: Registry) -> None:
+    promote(registry, A, B)
+    assert registry.live() == Live(B, 2)
+    told = [(c.generation, c.action, c.bundle, c.previous, c.note) for c in registry.history()]
+    assert told == [
+        (2, "promote", B, A, "promote b"),
+        (1, "promote", A, None, "promote a"),
+    ]
+
+
+def test_a_newer_report_replaces_the_older_one(registry: Registry) -> None:
+    registry.add(A, {"verdict": "not better"})
+    registry.add(B, {"verdict": "not better"})
+    registry.add(A, {"verdict": "better"})
+    assert registry.get(A).report == {"verdict": "better"}
+    assert [release.bundle for release in registry.list()] == [A, B]
+
+
+def test_an_unknown_bundle_cannot_be_promoted(registry: Registry) -> None:
+    with pytest.raises(UnknownId):
+        registry.get(A)
+    with pytest.raises(UnknownId):
+        registry.promote(A, registry.live())
+    assert registry.live() == Live(None, 0)
+
+
+def test_what_is_live_already_cannot_be_promoted(registry: Registry) -> None:
+    promote(registry, A)
+    with pytest.raises(Conflict, match="already live"):
+        registry.promote(A, registry.live())
+
+
+def test_a_promotion_that_looked_too_early_is_refused(registry: Registry) -> None:
+    seen = registry.live()
+    registry.add(A, {})
+    promote(registry, B)
+    with pytest.raises(Conflict, match="changed meanwhile"):
+        registry.promote(A, seen)
+    assert registry.live().bundle == B
+
+
+def test_of_promotions_at_once_exactly_one_wins(url: str) -> None:
+    """Twenty races of four servers, each with connections of its own."""
+    databases = [Database(url) for _ in range(4)]
+    racers = [Registry(database) for database in databases]
+    names = [f"sha256:{number:064}" for number in range(4)]
+    for name in names:
+        racers[0].add(name, {})
+    together = threading.Barrier(4)
+
+    def race(number: int, seen: Live) -> bool:
+        together.wait()
+        try:
+            racers[number].promote(names[number], seen)
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        for generation in range(1, 21):
+            seen = racers[0].live()
+            won = list(pool.map(race, range(4), [seen] * 4))
+            # A racer whose bundle is live already cannot win; the three others can
+            assert won.count(True) == 1
+            assert racers[0].live() == Live(names[won.index(True)], generation)
+    assert len(racers[0].history()) == 20
+    for database in databases:
+        database.close()
+
+
+def test_a_rollback_and_a_promotion_at_once_do_not_both_win(url: str) -> None:
+    databases = [Database(url) for _ in range(2)]
+    one, other = (Registry(database) for database in databases)
+    one.add(B, {})
+    for _ in range(10):
+        promote(one, A)
+        seen, together = one.live(), threading.Barrier(2)
+
+        def race(move: object, seen: Live = seen, together: threading.Barrier = together) -> bool:
+            together.wait()
+            try:
+                move(seen)  # type: ignore[operator]
+            except Conflict:
+                return False
+            return True
+
+        with ThreadPoolExecutor(2) as pool:
+            moves = [one.rollback, lambda live: other.promote(B, live)]
+            assert sorted(pool.map(race, moves)) == [False, True]
+        assert one.live().generation == seen.generation + 1
+        while one.live().bundle is not None:
+            one.rollback(one.live())
+    for database in databases:
+        database.close()
+
+
+# Rolling back
+
+
+def test_rolling_back_walks_the_promotions_down_to_the_base_model(registry: Registry) -> None:
+    promote(registry, A, B, C)
+    for expected in (B, A, None):
+        seen = registry.live()
+        assert registry.rollback_target(seen) == expected
+        assert registry.rollback(seen, note="worse") == Live(expected, seen.generation + 1)
+    with pytest.raises(Conflict, match="the base model is live"):
+        registry.rollback(registry.live())
+    latest = registry.history()[0]
+    assert (latest.action, latest.bundle, latest.previous, latest.note) == (
+        "rollback",
+        None,
+        A,
+        "worse",
+    )
+
+
+def test_a_release_promoted_after_a_rollback_goes_back_to_what_was_live_then(
+    registry: Registry,
+) -> None:
+    promote(registry, A, B)
+    registry.rollback(registry.live())
+    promote(registry, C)
+    assert registry.rollback(registry.live()).bundle == A
+    assert registry.rollback(registry.live()).bundle is None
+
+
+@pytest.mark.parametrize("promoted", [[], [A]], ids=["never promoted", "rolled back"])
+def test_nothing_is_below_the_base_model(registry: Registry, promoted: list[str]) -> None:
+    promote(registry, *promoted)
+    for _ in promoted:
+        registry.rollback(registry.live())
+    before = registry.live(), registry.history()
+    with pytest.raises(Conflict, match="nothing to roll back"):
+        registry.rollback_target(registry.live())
+    with pytest.raises(Conflict, match="nothing to roll back"):
+        registry.rollback(registry.live())
+    assert (registry.live(), registry.history()) == before
+
+
+def test_a_rollback_that_looked_too_early_is_refused(registry: Registry) -> None:
+    promote(registry, A)
+    seen = registry.live()
+    promote(registry, B)
+    with pytest.raises(Conflict, match="changed meanwhile"):
+        registry.rollback(seen)
+    assert registry.live().bundle == B
+
+
+# Servers
+
+
+def test_servers_are_listed_with_what_they_said_last(registry: Registry) -> None:
+    registry.report_server("one", 1, A)
+    registry.report_server("two", 1, None)
+    registry.report_server("one", 2, B)
+    found = {s.id: (s.generation, s.bundle) for s in registry.servers()}
+    assert found == {"one": (2, B), "two": (1, None)}
+    registry.remove_server("two")
+    assert [server.id for server in registry.servers()] == ["one"]
+
+
+def test_a_silent_server_is_forgotten_after_ten_seconds(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000_000.0
+    monkeypatch.setattr(registry_module, "time", SimpleNamespace(time=lambda: now))
+    registry.report_server("silent", 1, A)
+    now += 9
+    registry.report_server("talking", 1, A)
+    assert {server.id for server in registry.servers()} == {"silent", "talking"}
+    now += 2
+    assert {server.id for server in registry.servers()} == {"talking"}
+    registry.report_server("silent", 1, A)
+    assert {server.id for server in registry.servers()} == {"silent", "talking"}
+
+
+# The tables
+
+
+def test_the_tables_in_the_code_are_those_of_the_migrations(
+    registry: Registry, database: Database
+) -> None:
+    with database.read() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": "alembic_version_deploy", "compare_type": True}
+        )
+        assert compare_metadata(context, registry_module.metadata) == []
+
+
+def test_the_registry_shares_a_database_with_the_store_and_survives_reopening(
+    registry: Registry, database: Database, url: str
+) -> None:
+    store = FeedbackStore(database)
+    promote(registry, A)
+    again = Database(url)
+    assert Registry(again).live() == Live(A, 1)
+    assert FeedbackStore(again).counts() == store.counts()
+    again.close()
+
+
+def test_a_registry_of_a_newer_version_is_refused(
+    registry: Registry, database: Database, url: str
+) -> None:
+    with database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version_deploy SET version_num = 'next_9999'")
+    later = Database(url)
+    with pytest.raises(BurnishError, match="newer Burnish"):
+        Registry(later)
+    later.close()

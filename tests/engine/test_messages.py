@@ -1,0 +1,69 @@
+"""Any text a person can type is kept as it came; what is not text is refused and named."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import InvalidText
+from engine.messages import Message, clean_text, is_blank, messages_from_dicts, require_text
+
+FAMILY = "👩\u200d👩\u200d👧\u200d👦"  # four people joined by zero-width joiners
+OVERRIDE = "invoice\u202egpj.exe"  # a right-to-left override
+text_without_nul = st.text(st.characters(exclude_characters="\x00", exclude_categories=["Cs"]))
+
+
+@given(text_without_nul)
+def test_any_text_without_nul_and_surrogates_is_kept_as_it_is(text: str) -> None:
+    assert clean_text(text) == text
+
+
+@given(text_without_nul, st.sampled_from(["\x00", "\ud800", "\udfff"]), text_without_nul)
+def test_nul_or_a_lone_surrogate_anywhere_is_refused(before: str, bad: str, after: str) -> None:
+    with pytest.raises(InvalidText):
+        clean_text(before + bad + after)
+
+
+@pytest.mark.parametrize("text", [FAMILY, OVERRIDE, "a\tb\r\nc\x07", "Ω\u0301", "你好", "\ufeffx"])
+def test_emoji_sequences_direction_marks_and_control_characters_are_kept(text: str) -> None:
+    assert require_text(text) == text
+
+
+def test_the_reason_names_what_was_refused() -> None:
+    with pytest.raises(InvalidText, match="the correction contains a NUL character"):
+        clean_text("a\x00b", what="correction")
+    with pytest.raises(InvalidText, match="the note contains a lone surrogate"):
+        clean_text("\udc80", what="note")
+    with pytest.raises(InvalidText, match="the note has 11 characters; the limit is 10"):
+        clean_text("x" * 11, what="note", limit_chars=10)
+
+
+def test_the_length_limit_counts_characters_and_includes_its_end() -> None:
+    assert clean_text("😀" * 10, limit_chars=10) == "😀" * 10
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "\n\t ", "\u3000", "\u200b\u200d\ufeff", "\u202e", "\x07"]
+)
+def test_text_of_which_nothing_is_seen_is_blank_and_not_accepted_as_a_message(text: str) -> None:
+    assert is_blank(text)
+    with pytest.raises(InvalidText, match="the message is empty"):
+        require_text(text)
+
+
+@pytest.mark.parametrize("text", [" a ", FAMILY, "\u200b.", "0"])
+def test_text_with_one_visible_character_is_not_blank(text: str) -> None:
+    assert not is_blank(text)
+
+
+def test_messages_survive_the_round_trip_through_dicts() -> None:
+    messages = (Message("system", "Be kind."), Message("user", FAMILY), Message("assistant", "42"))
+    assert messages_from_dicts([m.as_dict() for m in messages]) == messages
+
+
+def test_an_unknown_role_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(
+        InvalidText, match="unknown role 'tool'; known roles: system, user, assistant"
+    ):
+        messages_from_dicts([{"role": "tool", "content": "x"}])

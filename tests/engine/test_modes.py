@@ -1,0 +1,108 @@
+"""What each prompt mode shows the model, word for word."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from engine.errors import InvalidInput
+from engine.messages import Message
+from engine.prompts.examples import Example
+from engine.prompts.modes import PromptTemplate, make_template, template_from_dict
+
+EXAMPLES = (
+    Example(question="2 + 2?", answer="4", thought="Two and two make four."),
+    Example(question="Sky?", answer="Blue.", thought="It is a clear day."),
+)
+HISTORY = (Message("user", "Hello."), Message("assistant", "Hi, how can I help?"))
+STEP_BY_STEP = (
+    "Think step by step first. Then give the final answer on a new line that starts with 'Answer:'."
+)
+
+
+def shown(template: PromptTemplate, question: str) -> list[tuple[str, str]]:
+    return [(m.role, m.content) for m in template.build(HISTORY, question)]
+
+
+def test_plain_shows_system_history_and_question() -> None:
+    assert shown(make_template("plain", EXAMPLES, "Be brief."), "3 + 3?") == [
+        ("system", "Be brief."),
+        ("user", "Hello."),
+        ("assistant", "Hi, how can I help?"),
+        ("user", "3 + 3?"),
+    ]
+
+
+def test_few_shot_shows_each_example_as_a_turn_before_the_history() -> None:
+    assert shown(make_template("few-shot", EXAMPLES), "3 + 3?") == [
+        ("system", "You are a helpful assistant."),
+        ("user", "2 + 2?"),
+        ("assistant", "4"),
+        ("user", "Sky?"),
+        ("assistant", "Blue."),
+        ("user", "Hello."),
+        ("assistant", "Hi, how can I help?"),
+        ("user", "3 + 3?"),
+    ]
+
+
+def test_chain_of_thought_asks_for_steps_and_shows_them_in_the_examples() -> None:
+    assert shown(make_template("cot", EXAMPLES[:1]), "3 + 3?") == [
+        ("system", "You are a helpful assistant."),
+        ("user", f"2 + 2?\n\n{STEP_BY_STEP}"),
+        ("assistant", "Two and two make four.\nAnswer: 4"),
+        ("user", "Hello."),
+        ("assistant", "Hi, how can I help?"),
+        ("user", f"3 + 3?\n\n{STEP_BY_STEP}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["{question}", "{{ x }}", "{", "}", "{0}", "{% if %}", "{a[b].c!r}"]
+)
+@pytest.mark.parametrize("mode", ["plain", "few-shot", "cot"])
+def test_braces_are_plain_text_wherever_they_stand(mode: str, text: str) -> None:
+    template = make_template(mode, (Example(text, text, text),), system=text)
+    messages = template.build((Message("user", text), Message("assistant", text)), text)
+    assert messages[0] == Message("system", text)
+    assert [m.content for m in messages[-3:-1]] == [text, text]
+    assert messages[-1].content.removesuffix(f"\n\n{STEP_BY_STEP}") == text
+    if mode == "few-shot":
+        assert messages[1:3] == (Message("user", text), Message("assistant", text))
+
+
+def test_only_chain_of_thought_has_a_thought_to_split_off() -> None:
+    modes = {mode: make_template(mode, ()).has_thought for mode in ("plain", "few-shot", "cot")}
+    assert modes == {"plain": False, "few-shot": False, "cot": True}
+
+
+@pytest.mark.parametrize("mode", ["plain", "few-shot", "cot"])
+def test_a_template_comes_back_from_json_with_its_hash_and_shows_the_same(mode: str) -> None:
+    template = make_template(mode, EXAMPLES, "Be kind, {name}.")
+    restored = template_from_dict(json.loads(json.dumps(template.as_dict())))
+    assert restored == template
+    assert restored.hash == template.hash
+    assert restored.build(HISTORY, "Why?") == template.build(HISTORY, "Why?")
+
+
+def test_the_hash_is_the_same_in_every_session() -> None:
+    # sha256sum of {"examples":[],"instruction":"","mode":"plain","system":"S"}
+    expected = "sha256:51bc10c24337795ac081717c253ab6375b39856163c491d4b5a5e5db856db398"
+    assert make_template("plain", EXAMPLES, "S").hash == expected
+
+
+def test_templates_that_show_different_things_have_different_hashes() -> None:
+    templates = [
+        make_template("plain", EXAMPLES),
+        make_template("plain", EXAMPLES, "Another system prompt."),
+        make_template("few-shot", EXAMPLES),
+        make_template("few-shot", EXAMPLES[::-1]),
+        make_template("cot", EXAMPLES),
+    ]
+    assert len({template.hash for template in templates}) == len(templates)
+
+
+def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(InvalidInput, match="'zero-shot'; known modes: plain, few-shot, cot"):
+        make_template("zero-shot", ())

@@ -1,0 +1,151 @@
+"""Tokens are drawn from the distribution that transformers' logits processors define."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from engine.errors import InvalidInput
+from engine.request import SamplingParams
+from engine.serving.sampler import Sampler
+
+CONTEXT = [3, 5, 5, 11]
+
+
+def random_logits(seed: int, vocabulary: int, spread: float = 3.0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return spread * torch.randn(vocabulary, generator=generator)
+
+
+def sampled_distribution(params: SamplingParams, logits: Tensor) -> Tensor:
+    """Probability of each token, seen by taking torch's draw out of the sampler's hands."""
+    result = torch.zeros(len(logits))
+    choice = 0
+    weights = torch.empty(0)
+
+    def draw(probabilities: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
+        nonlocal weights
+        assert count == 1
+        weights = probabilities / probabilities.sum()
+        return torch.tensor([choice])
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(torch, "multinomial", draw)
+        sampler = Sampler(params)
+        token = sampler(logits, CONTEXT)
+        for choice in range(len(weights)):
+            token = sampler(logits, CONTEXT)
+            result[token] += weights[choice]
+    return result
+
+
+def peer_distribution(params: SamplingParams, logits: Tensor) -> Tensor:
+    """The same from transformers, in the order its `generate` applies them."""
+    processors = LogitsProcessorList(
+        [
+            RepetitionPenaltyLogitsProcessor(params.repetition_penalty),
+            TemperatureLogitsWarper(float(params.temperature)),
+            TopKLogitsWarper(params.top_k or len(logits)),
+            TopPLogitsWarper(params.top_p),
+        ]
+    )
+    scores: Tensor = processors(torch.tensor([CONTEXT]), logits[None].clone())
+    return scores[0].softmax(-1)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        SamplingParams(temperature=1.0, top_p=1.0),
+        SamplingParams(temperature=0.5, top_p=1.0),
+        SamplingParams(temperature=1.0, top_p=1.0, top_k=5),
+        SamplingParams(temperature=1.0, top_p=0.7),
+        SamplingParams(temperature=1.0, top_p=0.01),
+        SamplingParams(temperature=1.0, top_p=1.0, repetition_penalty=1.7),
+        SamplingParams(temperature=1.0, top_p=1.0, top_k=10_000),
+        SamplingParams(temperature=1.3, top_p=0.9, top_k=20, repetition_penalty=1.2),
+    ],
+    ids=["plain", "temperature", "top_k", "top_p", "tiny_top_p", "penalty", "huge_top_k", "all"],
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_distribution_is_that_of_transformers(params: SamplingParams, seed: int) -> None:
+    logits = random_logits(seed, vocabulary=60)
+    ours, theirs = sampled_distribution(params, logits), peer_distribution(params, logits)
+    assert (ours > 0).tolist() == (theirs > 0).tolist()
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("top_p", [0.5, 0.98])
+def test_a_nucleus_of_many_tokens_is_not_cut_short(top_p: float) -> None:
+    logits = random_logits(0, vocabulary=1500, spread=0.5)  # flat: hundreds of tokens are needed
+    params = SamplingParams(temperature=1.0, top_p=top_p)
+    ours, theirs = sampled_distribution(params, logits), peer_distribution(params, logits)
+    assert int((theirs > 0).sum()) > 400
+    assert (ours > 0).tolist() == (theirs > 0).tolist()
+
+
+def test_draws_follow_the_probabilities() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    sampler = Sampler(SamplingParams(temperature=1.0, top_p=0.9, seed=1))
+    drawn = torch.tensor([sampler(logits, []) for _ in range(4000)])
+    shares = drawn.bincount(minlength=4) / 4000
+    # 0.5 + 0.3 + 0.15 first reaches 0.9; a share's standard error is at most 0.008
+    torch.testing.assert_close(shares, torch.tensor([0.526, 0.316, 0.158, 0]), atol=0.035, rtol=0)
+    assert shares[3] == 0
+
+
+def test_temperature_zero_takes_the_most_likely_token() -> None:
+    sampler = Sampler(SamplingParams(temperature=0, top_k=3, top_p=0.5))
+    for seed in range(20):
+        logits = random_logits(seed, vocabulary=50)
+        assert sampler(logits, CONTEXT) == int(logits.argmax())
+
+
+def test_a_repetition_penalty_counts_in_greedy_answers_too() -> None:
+    logits = torch.tensor([2.0, 1.5, -1.0])
+    sampler = Sampler(SamplingParams(temperature=0, repetition_penalty=2.0))
+    assert sampler(logits, [2]) == 0
+    assert sampler(logits, [0]) == 1  # 2.0 / 2 < 1.5
+    assert sampler(logits, [0, 1]) == 0  # 1.0 > 0.75
+
+
+def test_the_same_seed_draws_the_same_tokens_and_another_seed_others() -> None:
+    def draws(seed: int) -> list[int]:
+        sampler = Sampler(SamplingParams(temperature=1.0, seed=seed))
+        return [sampler(random_logits(step, vocabulary=100), []) for step in range(30)]
+
+    assert draws(7) == draws(7)
+    assert draws(7) != draws(8)
+
+
+def test_what_others_draw_does_not_change_a_streams_draws() -> None:
+    logits = random_logits(0, vocabulary=100)
+    alone = Sampler(SamplingParams(temperature=1.0, seed=7))
+    expected = [alone(logits, []) for _ in range(20)]
+    one, other = (Sampler(SamplingParams(temperature=1.0, seed=seed)) for seed in (7, 8))
+    torch.manual_seed(1)
+    mixed = [(one(logits, []), other(logits, []))[0] for _ in range(20)]
+    assert mixed == expected
+
+
+def test_every_bad_parameter_is_named_at_once() -> None:
+    with pytest.raises(InvalidInput) as raised:
+        SamplingParams(temperature=-1, top_p=0, top_k=-1, max_new_tokens=0, seed=-1, stop=("",))
+    assert str(raised.value) == (
+        "temperature must lie in [0, 10]; top_p must lie in (0, 1]; top_k must not be negative; "
+        "max_new_tokens must be at least 1; seed must lie in [0, 2**63); "
+        "stop strings must not be empty"
+    )
+
+
+def test_a_temperature_that_is_no_number_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="temperature"):
+        SamplingParams(temperature=float("nan"))

@@ -1,0 +1,157 @@
+"""What several test folders need: a tiny base model, bundles for it, requests and answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from engine.adapters.bundle import publish_bundle
+from engine.messages import Message
+from engine.models.catalogue import BaseModel, linear_shapes
+from engine.request import Engine, Finished, GenerationRequest, SamplingParams, collect
+
+SENTENCES = (
+    "You are a helpful assistant.",
+    "Tell me about the river and the sea.",
+    "The cat sat on the warm stone and looked at the water.",
+    "What is the answer to this question?",
+    "Bread needs flour, water, salt and time.",
+    "Say hello to the old sailor, please.",
+)
+SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+CHATML = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+RANK, ALPHA = 4, 8
+NO_SNAPSHOT = "sha256:" + "0" * 64
+Tensors = dict[str, Tensor]
+
+
+def write_tiny_model(folder: Path, seed: int = 0, context_tokens: int = 2048) -> None:
+    """A two-layer LLaMA of random weights that babbles in printable ASCII, and its tokenizer."""
+    tokenizer = _tiny_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=context_tokens,
+        initializer_range=0.35,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    silent = [i for i in range(len(tokenizer)) if not _printable(tokenizer.decode([i]))]
+    with torch.no_grad():
+        model.lm_head.weight[silent] = 0  # their logits are 0, and the best of the others is not
+        model.lm_head.weight[tokenizer.eos_token_id] *= (
+            1.3  # so that some answers end by themselves
+        )
+    model.save_pretrained(folder)
+
+
+def make_bundle(
+    root: Path,
+    base: BaseModel,
+    seed: int = 0,
+    scale: float = 0.3,
+    *,
+    config: Mapping[str, Any] | None = None,
+    manifest: Mapping[str, Any] | None = None,
+    doctor: Callable[[Tensors], Tensors] = lambda tensors: tensors,
+    write_more: Callable[[Path], None] = lambda folder: None,
+) -> str:
+    """Publish a random rank-4 LoRA bundle for `base`; returns its digest.
+
+    `config` and `manifest` replace entries, `doctor` changes the tensors and `write_more` the
+    files: the bundle is published whole, so that its digests are right whatever it holds.
+    """
+
+    def write(folder: Path) -> None:
+        text = json.dumps(adapter_config(base) | dict(config or {}))
+        (folder / "adapter_config.json").write_text(text)
+        tensors = doctor(random_tensors(base, seed, scale))
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        write_more(folder)
+
+    given = {"base_digest": base.digest, "snapshot": NO_SNAPSHOT, **(manifest or {})}
+    return publish_bundle(root, write, given)
+
+
+def adapter_config(base: BaseModel) -> dict[str, Any]:
+    """The PEFT configuration of `make_bundle`'s adapters."""
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base.name,
+        "inference_mode": True,
+        "r": RANK,
+        "lora_alpha": ALPHA,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": sorted({name.rsplit(".", 1)[1] for name in linear_shapes(base.folder)}),
+    }
+
+
+def random_tensors(base: BaseModel, seed: int, scale: float) -> Tensors:
+    """Normally distributed LoRA matrices for every linear layer of `base`."""
+    generator = torch.Generator().manual_seed(seed)
+    tensors: Tensors = {}
+    for module, (out_features, in_features) in linear_shapes(base.folder).items():
+        for side, shape in (("A", (RANK, in_features)), ("B", (out_features, RANK))):
+            key = f"base_model.model.{module}.lora_{side}.weight"
+            tensors[key] = scale * torch.randn(shape, generator=generator)
+    return tensors
+
+
+def ask(
+    text: str, *, adapter: str | None = None, max_new_tokens: int = 24, **sampling: Any
+) -> GenerationRequest:
+    """A request of one user message, greedy unless told otherwise."""
+    params = SamplingParams(**{"temperature": 0, "max_new_tokens": max_new_tokens, **sampling})
+    return GenerationRequest((Message("user", text),), params, adapter)
+
+
+def answer(engine: Engine, text: str, **options: Any) -> Finished:
+    """The finished answer to `ask(text, **options)`."""
+    return collect(engine.submit(ask(text, **options)))
+
+
+def _tiny_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=340,
+        special_tokens=list(SPECIALS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHATML,
+    )
+
+
+def _printable(text: str) -> bool:
+    return text.isascii() and text.isprintable()

@@ -1,0 +1,373 @@
+"""Tuning jobs as processes: one at a time, resumed after a kill, honest about their end.
+
+Most of these tests play the worker with a shell script; the last part starts the real one, four
+times in all, since each start imports torch and trl.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from engine.adapters.bundle import open_bundle
+from engine.errors import BurnishError, Conflict
+from engine.models.catalogue import BaseModel
+from tests.tuning.conftest import snapshot_of
+from tuning import jobs as jobs_module
+from tuning.jobs import Job, JobRunner, JobSpec
+from tuning.progress import read_progress
+from tuning.recipe import AdapterRecipe, DpoRecipe, Recipe, SftRecipe
+
+# With the 13 training pairs of `snapshot_of(16)`: 4 steps of SFT, 24 of DPO; checkpoints at 10, 20
+TINY = Recipe(
+    adapter=AdapterRecipe(rank=4, alpha=8),
+    sft=SftRecipe(epochs=1, batch_pairs=4, learning_rate=0.01),
+    dpo=DpoRecipe(epochs=6, batch_pairs=4, learning_rate=0.01),
+    max_sequence_tokens=128,
+)
+DPO_STEPS = 24
+SNAPSHOTS = [f"sha256:{number:064}" for number in range(3)]
+WORKER = """#!/bin/sh
+# In place of `python -m tuning.worker JOB_FOLDER`: says its pid, then works for a minute
+echo $$ > "$3/pid"
+exec sleep 60
+"""
+
+
+def start(
+    runner: JobRunner, snapshot: str, recipe: Recipe = TINY, base: BaseModel | None = None
+) -> str:
+    return runner.start(
+        base_name=base.name if base else "base",
+        base_digest=base.digest if base else "sha256:base",
+        snapshot=snapshot,
+        recipe=recipe,
+        recipe_origins={"seed": "default"},
+    )
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    """The condition's value once it is true."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+    return value
+
+
+def when_free(starts: Callable[[], str]) -> str:
+    """Start once the last worker's process has gone, which is a moment after its job has ended."""
+
+    def attempt() -> str | None:
+        try:
+            return starts()
+        except Conflict:
+            return None
+
+    return str(wait_until(attempt))
+
+
+def pid_of(runner: JobRunner, job: str) -> int:
+    path = runner.folder(job) / "pid"
+    return int(wait_until(lambda: path.is_file() and path.read_text().strip()))
+
+
+def end(runner: JobRunner, job: str) -> None:
+    """Cancel a played job, wait for its end, and forget the pid it noted."""
+    pid_of(runner, job)
+    runner.cancel(job)
+    wait_until(lambda: runner.get(job).state != "running")
+    (runner.folder(job) / "pid").unlink()
+
+
+# A job's identity
+
+
+def test_a_jobs_id_is_that_of_all_it_depends_on_and_of_nothing_else() -> None:
+    def job_id(**changed: Any) -> str:
+        given: dict[str, Any] = {
+            "home": "/a", "models": "/m", "base_name": "base", "base_digest": "b",
+            "snapshot": "s", "recipe": TINY.as_dict(), "recipe_origins": {},
+        }  # fmt: skip
+        return JobSpec(**(given | changed)).id
+
+    assert job_id(home="/b", models="/n", base_name="other", recipe_origins={"x": "y"}) == job_id()
+    others = {
+        job_id(base_digest="c"), job_id(snapshot="t"), job_id(recipe=Recipe(seed=1).as_dict()),
+    }  # fmt: skip
+    assert len(others | {job_id()}) == 4
+
+
+# One at a time, with a played worker
+
+
+@pytest.fixture
+def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let jobs start the script above instead of Python."""
+    script = tmp_path / "worker"
+    script.write_text(WORKER)
+    script.chmod(0o755)
+    monkeypatch.setattr(jobs_module, "sys", SimpleNamespace(executable=str(script)))
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> JobRunner:
+    return JobRunner(tmp_path / "home", tmp_path / "models")
+
+
+def test_a_new_home_has_no_jobs(runner: JobRunner) -> None:
+    assert runner.list() == []
+
+
+@pytest.mark.usefixtures("played")
+def test_a_running_job_is_seen_by_everyone_and_refuses_a_second_one(
+    runner: JobRunner, tmp_path: Path
+) -> None:
+    job = start(runner, SNAPSHOTS[0])
+    another = JobRunner(tmp_path / "home", tmp_path / "models")
+    for sees in (runner, another):
+        assert [(j.id, j.state, j.snapshot) for j in sees.list()] == [
+            (job, "running", SNAPSHOTS[0])
+        ]
+    for snapshot in SNAPSHOTS[:2]:  # the same job once more, and a different one
+        with pytest.raises(Conflict, match="one runs at a time"):
+            start(another, snapshot)
+    end(runner, job)
+
+
+@pytest.mark.usefixtures("played")
+def test_a_cancelled_job_frees_its_place_and_can_be_started_again(runner: JobRunner) -> None:
+    job = start(runner, SNAPSHOTS[0])
+    end(runner, job)
+    assert runner.get(job).state == "interrupted"
+    with pytest.raises(Conflict, match="not running"):
+        runner.cancel(job)
+    with pytest.raises(BurnishError, match="tuning interrupted"):
+        runner.result(job)
+    other = start(runner, SNAPSHOTS[1])
+    end(runner, other)
+    assert start(runner, SNAPSHOTS[0]) == job
+    assert runner.get(job).state == "running"
+    assert [j.id for j in runner.list()] == [job, other]  # the newest first
+    end(runner, job)
+
+
+@pytest.mark.usefixtures("played")
+def test_a_worker_killed_by_the_system_leaves_no_lock_behind(
+    runner: JobRunner, tmp_path: Path
+) -> None:
+    job = start(runner, SNAPSHOTS[0])
+    os.kill(pid_of(runner, job), signal.SIGKILL)
+    another = JobRunner(tmp_path / "home", tmp_path / "models")
+    wait_until(lambda: another.get(job).state == "interrupted", seconds=5)
+    end(another, start(another, SNAPSHOTS[1]))
+
+
+@pytest.mark.usefixtures("played")
+def test_of_two_starters_at_once_exactly_one_wins(tmp_path: Path) -> None:
+    """Twenty races, each in a home of its own."""
+
+    def race(number: int) -> list[str | None]:
+        together = threading.Barrier(2)
+
+        def starter(snapshot: str) -> str | None:
+            runner = JobRunner(tmp_path / str(number), tmp_path)
+            together.wait()
+            try:
+                return start(runner, snapshot)
+            except Conflict:
+                return None
+
+        with ThreadPoolExecutor(2) as both:
+            return list(both.map(starter, SNAPSHOTS[:2]))
+
+    with ThreadPoolExecutor(10) as races:
+        results = list(races.map(race, range(20)))
+    assert [result.count(None) for result in results] == [1] * 20
+    for number, result in enumerate(results):
+        (winner,) = filter(None, result)
+        runner = JobRunner(tmp_path / str(number), tmp_path)
+        assert [(job.id, job.state) for job in runner.list()] == [(winner, "running")]
+        end(runner, winner)
+
+
+# The real worker
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One real job, from start to end."""
+
+    home: Path
+    runner: JobRunner
+    job: Job
+    events: list[dict[str, Any]]
+
+    @property
+    def losses(self) -> dict[tuple[str, int], float]:
+        return {(e["stage"], e["step"]): e["loss"] for e in self.steps}
+
+    @property
+    def steps(self) -> list[dict[str, Any]]:
+        return [event for event in self.events if event["event"] == "step"]
+
+    @property
+    def weights(self) -> dict[str, torch.Tensor]:
+        folder = self.home / "bundles" / str(self.job.bundle).removeprefix("sha256:")
+        return load_file(folder / "adapter_model.safetensors")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment_of_workers() -> Iterator[None]:
+    """They find the project, and take one thread each: two would only wait for each other."""
+    with pytest.MonkeyPatch.context() as patched:
+        root = str(Path(__file__).parents[2])
+        patched.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
+        patched.setenv("OMP_NUM_THREADS", "1")
+        yield
+
+
+def home_with_pairs(home: Path, base: BaseModel) -> tuple[JobRunner, str]:
+    return JobRunner(home, base.folder.parent / "cache"), snapshot_of(home, 16)
+
+
+def ran(home: Path, runner: JobRunner, job: str) -> Ran:
+    """Wait for a job's end."""
+    events = list(runner.wait(job, poll_seconds=0.05))
+    log = (runner.folder(job) / "log.txt").read_text()
+    assert runner.get(job).state == "done", f"{runner.get(job).error}\n{log[-2000:]}"
+    return Ran(home, runner, runner.get(job), events)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel) -> Ran:
+    home = tmp_path_factory.mktemp("uninterrupted")
+    runner, snapshot = home_with_pairs(home, tiny_base)
+    return ran(home, runner, start(runner, snapshot, base=tiny_base))
+
+
+@pytest.fixture(scope="module")
+def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel) -> Ran:
+    """The same job, killed once the first checkpoint of its second stage is there."""
+    home = tmp_path_factory.mktemp("killed")
+    runner, snapshot = home_with_pairs(home, tiny_base)
+    job = start(runner, snapshot, base=tiny_base)
+    killed = False
+    before = []
+    for event in runner.wait(job, poll_seconds=0.01):
+        before.append(event)
+        if not killed and event.get("stage") == "dpo" and event["step"] == 11:
+            os.kill(pid_of(runner, job), signal.SIGKILL)
+            killed = True
+    assert runner.get(job).state == "interrupted", "it ended before it was killed"
+    assert start(runner, snapshot, base=tiny_base) == job
+    whole = ran(home, runner, job)
+    return Ran(home, runner, whole.job, whole.events[len(before) :])
+
+
+def test_a_job_makes_a_verified_bundle_and_says_what_it_was_made_of(
+    uninterrupted: Ran, tiny_base: BaseModel
+) -> None:
+    job = uninterrupted.job
+    bundle = open_bundle(
+        uninterrupted.home / "bundles", uninterrupted.runner.result(job.id), tiny_base
+    )
+    manifest = bundle.manifest
+    assert (manifest["snapshot"], manifest["base_digest"]) == (job.snapshot, tiny_base.digest)
+    assert manifest["recipe"] == TINY.as_dict()
+    assert (manifest["pairs"], manifest["pairs_too_long"]) == (13, 0)
+    assert {"trl", "peft", "torch", "transformers"} <= manifest["versions"].keys()
+    assert '"seed":"default"' in (bundle.folder / "recipe.json").read_text()
+
+
+def test_a_job_reports_each_step_of_each_stage_and_learns(uninterrupted: Ran) -> None:
+    kinds = [event["event"] for event in uninterrupted.events]
+    assert kinds == ["started", "data", *["step"] * (4 + DPO_STEPS), "bundle"]
+    assert [(e["stage"], e["step"]) for e in uninterrupted.steps] == [
+        *(("sft", n) for n in range(1, 5)), *(("dpo", n) for n in range(1, DPO_STEPS + 1)),
+    ]  # fmt: skip
+    first, last = uninterrupted.steps[4], uninterrupted.steps[-1]
+    assert first["reward_margin"] == 0.0
+    assert last["reward_margin"] > 0.1
+    assert last["loss"] < first["loss"]
+
+
+def test_a_job_that_is_done_is_not_run_again(uninterrupted: Ran, tiny_base: BaseModel) -> None:
+    job = uninterrupted.job
+    again = JobRunner(uninterrupted.home, tiny_base.folder.parent / "cache")
+    assert when_free(lambda: start(again, job.snapshot, base=tiny_base)) == job.id
+    assert again.get(job.id) == job  # with the time of its first start
+    assert list(again.wait(job.id)) == uninterrupted.events
+
+
+def test_a_killed_job_goes_on_from_its_checkpoint(killed_and_resumed: Ran) -> None:
+    """Not with the stage that was finished, and not with the first step of the one it was in."""
+    assert {event["stage"] for event in killed_and_resumed.steps} == {"dpo"}
+    numbers = [event["step"] for event in killed_and_resumed.steps]
+    assert numbers[0] in (11, 21)
+    assert numbers == list(range(numbers[0], DPO_STEPS + 1))
+
+
+def test_a_killed_job_ends_where_it_would_have_ended(
+    uninterrupted: Ran, killed_and_resumed: Ran
+) -> None:
+    for step, loss in killed_and_resumed.losses.items():
+        assert loss == pytest.approx(uninterrupted.losses[step], rel=0.01), step
+    found, expected = killed_and_resumed.weights, uninterrupted.weights
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert torch.allclose(found[name], value, atol=1e-3), name
+
+
+@pytest.mark.slow
+def test_a_job_killed_in_each_stage_and_in_a_save_still_ends_where_it_would_have_ended(
+    uninterrupted: Ran, tmp_path: Path, tiny_base: BaseModel
+) -> None:
+    runner, snapshot = home_with_pairs(tmp_path, tiny_base)
+    job = start(runner, snapshot, base=tiny_base)
+    progress, stage = runner.folder(job) / "progress.jsonl", runner.folder(job) / "dpo"
+
+    def at(name: str, step: int) -> bool:
+        return any((e.get("stage"), e.get("step")) == (name, step) for e in read_progress(progress))
+
+    def saving() -> bool:
+        return any(not (p / "trainer_state.json").exists() for p in stage.glob("checkpoint-*"))
+
+    for moment in (lambda: at("sft", 2), lambda: at("dpo", 3), saving, lambda: at("dpo", 15)):
+        wait_until(moment)
+        os.kill(pid_of(runner, job), signal.SIGKILL)
+        wait_until(lambda: runner.get(job).state == "interrupted")
+        (runner.folder(job) / "pid").unlink()
+        assert start(runner, snapshot, base=tiny_base) == job
+    last = ("dpo", DPO_STEPS)
+    found = ran(tmp_path, runner, job)
+    assert found.losses[last] == pytest.approx(uninterrupted.losses[last], rel=0.01)
+
+
+def test_a_job_that_fails_says_why_and_frees_its_place(
+    tmp_path: Path, tiny_base: BaseModel
+) -> None:
+    runner, snapshot = home_with_pairs(tmp_path, tiny_base)
+    file = tmp_path / "snapshots" / snapshot.removeprefix("sha256:") / "train.jsonl"
+    file.write_bytes(file.read_bytes().replace(b"never", b"maybe"))
+    job = start(runner, snapshot, base=tiny_base)
+    list(runner.wait(job))
+    failed = runner.get(job)
+    assert (failed.state, failed.bundle) == ("failed", None)
+    assert failed.error is not None
+    assert "train.jsonl differs from its sha256" in failed.error
+    with pytest.raises(BurnishError, match=r"tuning failed: .*train.jsonl differs"):
+        runner.result(job)
+    assert not (tmp_path / "bundles").exists()
