@@ -41,6 +41,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as t
 
 def main() -> None:
     """Entry point: errors of the tree become one sentence and exit status 1."""
+    _quiet_libraries()
     try:
         app()
     except BurnishError as error:
@@ -363,7 +364,6 @@ class _workspace:  # noqa: N801 - used like a function
     def __init__(self, home: Path | None, **overrides: Any) -> None:
         from app.settings import load_settings
 
-        _quiet_libraries()
         self._settings = load_settings(home=home, **overrides)
 
     def __enter__(self) -> Workspace:

@@ -36,7 +36,7 @@ from engine.request import (
 )
 from engine.storage import digest_json
 
-MAX_NEW_TOKENS = 128
+MAX_NEW_TOKENS = 96
 REGENERATED = 16
 CORRECTED = 50
 SAMPLED = SamplingParams(temperature=0.7, top_p=0.95, max_new_tokens=MAX_NEW_TOKENS)
@@ -202,7 +202,7 @@ def _swap(service: Service, bundle: str) -> dict[str, Any]:
     """Promote while a stream runs; report what the stream felt."""
     template = make_template("plain", (), service.workspace.settings.system_prompt)
     messages = template.build([], "Tell me a long story about a lighthouse.")
-    request = GenerationRequest(messages, replace(GREEDY, max_new_tokens=192, ignore_eos=True))
+    request = GenerationRequest(messages, replace(GREEDY, max_new_tokens=128, ignore_eos=True))
     alone = collect(service.engine.submit(request))
     stream = service.engine.submit(request)
     times: list[float] = []
