@@ -106,6 +106,8 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str], *, seed: in
 def win_rate(wins: int, ties: int, losses: int) -> Interval:
     """Share of wins, ties as half, with the Jeffreys interval (Brown, Cai & DasGupta 2001, 4.3)."""
     won, lost = wins + ties / 2, losses + ties / 2
+    if won + lost == 0:
+        return Interval(0.5, 0.0, 1.0)
     quantile: Callable[[float], float] = stats.beta(won + 0.5, lost + 0.5).ppf
     tail = (1 - CONFIDENCE) / 2
     low = 0.0 if won == 0 else float(quantile(tail))

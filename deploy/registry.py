@@ -199,17 +199,19 @@ def _live(connection: Connection) -> Live:
 
 
 def _before(connection: Connection, seen: Live) -> str | None:
-    query = (
-        select(history.c.previous)
-        .where(history.c.action == "promote", history.c.bundle == seen.bundle)
-        .order_by(history.c.generation.desc())
-        .limit(1)
-    )
-    found = connection.execute(query).one_or_none()
-    if seen.bundle is None or found is None:
+    """What was live before: promotions pile up, a rollback takes the topmost off."""
+    pile: list[str | None] = [None]
+    query = select(history.c.action, history.c.bundle).order_by(history.c.generation)
+    for action, bundle in connection.execute(query):
+        if action == "promote":
+            pile.append(bundle)
+        else:
+            pile.pop()
+    if pile[-1] != seen.bundle:
+        raise Conflict("the live release was changed meanwhile; look again")
+    if seen.bundle is None:
         raise Conflict("nothing to roll back: the base model is live")
-    previous: str | None = found[0]
-    return previous
+    return pile[-2]
 
 
 def _move(

@@ -16,7 +16,7 @@ from pathlib import Path
 from deploy.registry import SERVER_LOST_SECONDS, Live, Registry
 from engine.adapters.bundle import open_bundle
 from engine.adapters.slots import AdapterSlots
-from engine.errors import BurnishError, Conflict, EngineFailure
+from engine.errors import BurnishError, Conflict, EngineFailure, Overloaded
 from engine.models.catalogue import BaseModel
 
 POLL_SECONDS = 0.5
@@ -34,7 +34,10 @@ class Releases:
     def promote(self, bundle: str, *, force: bool = False) -> Live:
         """Make a release live; raises `Conflict` unless the gate found it better, or `force`."""
         seen = self._registry.live()
-        verdict = self._registry.get(bundle).report.get("verdict")
+        report = self._registry.get(bundle).report
+        verdict = report.get("verdict")
+        if report.get("incumbent", seen.bundle) != seen.bundle and not force:
+            raise Conflict("it was judged against a release that is no longer live; judge it again")
         if verdict != "better" and not force:
             raise Conflict(f"the gate's verdict is {verdict!r}; force it if you know better")
         open_bundle(self._bundles, bundle, self._base)
@@ -106,7 +109,9 @@ class Follower:
         wanted = self._registry.live()
         try:
             self._slots.activate(wanted.bundle)
-        except BurnishError as refused:
+        except Overloaded:
+            return  # too busy to try it just now; it is looked at again in a moment
+        except Exception as refused:  # noqa: BLE001 - whatever it is, this release cannot be served
             with suppress(Conflict):  # somebody moved the pointer already
                 self._registry.rollback(wanted, note=f"refused by a server: {refused}")
         self._report(wanted.generation)

@@ -33,6 +33,8 @@ def messages_from_dicts(items: Iterable[Mapping[str, str]]) -> tuple[Message, ..
     for item in items:
         if item["role"] not in ROLES:
             raise InvalidText(f"unknown role {item['role']!r}; known roles: {', '.join(ROLES)}")
+        if not isinstance(item["content"], str):
+            raise InvalidText("a message's content must be text")
         messages.append(Message(cast(Role, item["role"]), clean_text(item["content"])))
     return tuple(messages)
 

@@ -7,29 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.errors import BurnishError, InvalidInput
-from engine.messages import Message, messages_from_dicts, require_text
+from engine.messages import messages_from_dicts, require_text
 from engine.prompts.modes import PromptTemplate
 from engine.storage import canonical_json, write_atomically
 from feedback_store.pairing import Pair
+from feedback_store.records import JudgedPair
 from feedback_store.store import FeedbackStore
 
 IMPORTED = PromptTemplate("plain", "", "", ())  # imported prompts come as they are
 IMPORT_USER = "import"
 MAX_PROBLEMS_SHOWN = 20
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedPair:
-    """One line of a file."""
-
-    prompt: tuple[Message, ...]
-    chosen: str
-    rejected: str
 
 
 def import_preferences(store: FeedbackStore, file: Path) -> int:
@@ -41,13 +32,13 @@ def import_preferences(store: FeedbackStore, file: Path) -> int:
     for number, line in _lines(file):
         try:
             pairs.append(_parse(line))
-        except (BurnishError, KeyError, TypeError, ValueError) as error:
+        except (BurnishError, KeyError, TypeError, ValueError, RecursionError) as error:
             problems.append(f"line {number}: {_reason(error)}")
     if problems:
         shown = "; ".join(problems[:MAX_PROBLEMS_SHOWN])
         more = len(problems) - MAX_PROBLEMS_SHOWN
         raise InvalidInput(f"{file.name}: {shown}" + (f"; and {more} more" if more > 0 else ""))
-    store.add_judged_pairs([(p.prompt, p.chosen, p.rejected) for p in pairs], IMPORTED, IMPORT_USER)
+    store.add_judged_pairs(pairs, IMPORTED, IMPORT_USER)
     return len(pairs)
 
 
@@ -69,12 +60,18 @@ def _lines(file: Path) -> Iterator[tuple[int, str]]:
         raise InvalidInput(f"cannot read {file}: {error}") from error
 
 
-def _parse(line: str) -> ImportedPair:
+def _parse(line: str) -> JudgedPair:
     row: Any = json.loads(line)
     prompt = messages_from_dicts(row["prompt"])
     if not prompt or prompt[-1].role != "user":
         raise InvalidInput("prompt must end with a user message")
-    return ImportedPair(prompt, _completion(row["chosen"]), _completion(row["rejected"]))
+    return JudgedPair(
+        prompt,
+        better=_completion(row["chosen"]),
+        worse=_completion(row["rejected"]),
+        better_complete=bool(row.get("chosen_complete", True)),
+        worse_complete=bool(row.get("rejected_complete", True)),
+    )
 
 
 def _completion(messages: Any) -> str:

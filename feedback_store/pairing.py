@@ -116,7 +116,9 @@ def _candidates(item: Evidence, verdicts: Mapping[str, int]) -> Iterator[tuple[P
         )  # the person corrected the answer, not the thought that led to it
         events = {event_id: user_id}
         yield _pair(item, corrected, original, "correction", events), {answer_id}
-    voters = {answer_id: (event_id, user_id) for event_id, answer_id, user_id, _ in item.votes}
+    voters = {
+        answer_id: (event_id, user_id) for event_id, answer_id, user_id, vote in item.votes if vote
+    }
     ups = [answers[a] for a, vote in verdicts.items() if vote > 0]
     downs = [answers[a] for a, vote in verdicts.items() if vote < 0]
     for up in ups:

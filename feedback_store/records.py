@@ -45,6 +45,17 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedPair:
+    """A preference from elsewhere. A side that is not complete was cut off."""
+
+    prompt: tuple[Message, ...]
+    better: str
+    worse: str
+    better_complete: bool = True
+    worse_complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """One turn with its answers and what people say of them now: all that pairing looks at.
 

@@ -22,7 +22,7 @@ from engine.prompts.modes import PromptTemplate, template_from_dict
 from engine.storage import digest_json
 from feedback_store import tables as t
 from feedback_store.database import Database
-from feedback_store.records import Answer, AnswerStatus, Evidence, Turn, Vote
+from feedback_store.records import Answer, AnswerStatus, Evidence, JudgedPair, Turn, Vote
 
 current_feedback = table("current_feedback", *(column(c.name, c.type) for c in t.events.columns))
 ANSWER_COLUMNS = [t.answers.c[name] for name in Answer.__dataclass_fields__]
@@ -121,7 +121,11 @@ class FeedbackStore:
         completion_tokens: int | None = None,
         error: str | None = None,
     ) -> None:
-        """Store an answer's end. When this returns, its last words may be shown."""
+        """Store an answer's end. When this returns, its last words may be shown.
+
+        A NUL that a model wrote becomes U+FFFD: no database or snapshot could hold it.
+        """
+        text, thought = (part.replace("\x00", "\ufffd") for part in (text, thought))
         with self._database.write() as connection:
             connection.execute(
                 update(t.answers)
@@ -195,11 +199,11 @@ class FeedbackStore:
 
     def add_judged_pairs(
         self,
-        pairs: Iterable[tuple[Sequence[Message], str, str]],
+        pairs: Iterable[JudgedPair],
         template: PromptTemplate,
         user_id: str,
     ) -> None:
-        """Store (prompt, better, worse) triples from elsewhere, in one transaction.
+        """Store preferences from elsewhere, in one transaction.
 
         Each becomes a turn with two answers and opposite votes. Pairs of one prompt share a
         conversation, so that they fall on the same side of a snapshot's split.
@@ -209,22 +213,25 @@ class FeedbackStore:
             _insert_once(
                 connection, t.templates, {"hash": template.hash, "definition": template.as_dict()}
             )
-            for prompt, better, worse in pairs:
-                shown = [message.as_dict() for message in prompt]
+            for pair in pairs:
+                shown = [message.as_dict() for message in pair.prompt]
                 turn_id = new_id()
                 connection.execute(
                     insert(t.turns).values(
                         id=turn_id, conversation_id=f"import-{digest_json(shown)[7:39]}",
-                        user_id=user_id, question=prompt[-1].content, mode=template.mode,
+                        user_id=user_id, question=pair.prompt[-1].content, mode=template.mode,
                         template_hash=template.hash, prompt=shown, created_at=now,
                     )
                 )  # fmt: skip
-                for text, vote in ((better, 1), (worse, -1)):
+                for text, complete, vote in (
+                    (pair.better, pair.better_complete, 1),
+                    (pair.worse, pair.worse_complete, -1),
+                ):
                     answer_id = new_id()
                     connection.execute(
                         insert(t.answers).values(
                             id=answer_id, turn_id=turn_id, status="done", text=text, thought="",
-                            complete=1, base_digest="imported", sampling={}, seed=0,
+                            complete=int(complete), base_digest="imported", sampling={}, seed=0,
                             created_at=now, finished_at=now,
                         )
                     )  # fmt: skip

@@ -16,6 +16,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    UniqueConstraint,
 )
 
 metadata = MetaData(
@@ -82,7 +83,7 @@ events = Table(
     Column(
         "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     ),
-    Column("idempotency_key", String(64), nullable=False, unique=True),
+    Column("idempotency_key", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("answer_id", ForeignKey("answers.id"), nullable=False),
     Column("user_id", String(64), nullable=False),
@@ -94,5 +95,6 @@ events = Table(
         " OR (kind = 'correction' AND correction IS NOT NULL AND vote IS NULL)",
         name="kind",
     ),
+    UniqueConstraint("user_id", "idempotency_key", name="uq_events_user_id_idempotency_key"),
     Index(None, "answer_id", "user_id", "kind"),
 )

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.errors import BurnishError, Conflict
+from engine.errors import BurnishError, Conflict, UnknownId
 from engine.storage import digest_json, folder_of, list_digests, write_atomically
 from tuning.progress import read_progress
 from tuning.recipe import Recipe
@@ -80,9 +80,9 @@ class JobRunner:
             recipe.as_dict(), recipe_origins,
         )  # fmt: skip
         folder = folder_of(self._root, spec.id)
+        if self._result(spec.id).get("state") == "done":
+            return spec.id
         with self._lease(patience_seconds=1) as descriptor:
-            if self._result(spec.id).get("state") == "done":
-                return spec.id
             folder.mkdir(exist_ok=True)
             (folder / "result.json").unlink(missing_ok=True)
             document = {**asdict(spec), "started_at": time.time()}
@@ -90,7 +90,7 @@ class JobRunner:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, spec.id.encode(), 0)
             with (folder / "log.txt").open("ab") as log:
-                self._processes[spec.id] = subprocess.Popen(  # noqa: S603 - our own module
+                worker = subprocess.Popen(  # noqa: S603 - our own module
                     [sys.executable, "-m", "tuning.worker", str(folder)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -98,6 +98,8 @@ class JobRunner:
                     pass_fds=[descriptor],  # the lease lives as long as the worker
                     start_new_session=True,
                 )
+            (folder / "pid").write_text(str(worker.pid))
+            self._processes[spec.id] = worker
         return spec.id
 
     def wait(self, job_id: str, poll_seconds: float = 0.2) -> Iterator[dict[str, Any]]:
@@ -133,7 +135,10 @@ class JobRunner:
 
     def get(self, job_id: str) -> Job:
         """One job."""
-        document = json.loads((self.folder(job_id) / "manifest.json").read_text())
+        manifest = self.folder(job_id) / "manifest.json"
+        if not manifest.is_file():
+            raise UnknownId(f"no tuning job {job_id[:80]!r}")
+        document = json.loads(manifest.read_text())
         holder = self._leaseholder()  # before the result: a job ends by writing it, then exits
         result = self._result(job_id)
         state: JobState = result.get("state") or ("running" if holder == job_id else "interrupted")
@@ -150,35 +155,37 @@ class JobRunner:
         path = self.folder(job_id) / "result.json"
         return dict(json.loads(path.read_text())) if path.is_file() else {}
 
-    def _lease(self, patience_seconds: float = 0) -> _Lease:
-        return _Lease(self._root / "lease", patience_seconds)
+    def _lease(self, patience_seconds: float) -> _Lease:
+        return _Lease(self._root / "lease", patience_seconds, fcntl.LOCK_EX)
 
     def _leaseholder(self) -> str | None:
         """The id of the running job."""
         for process in self._processes.values():
             process.poll()  # reap, so that a dead child's lease is gone
         try:
-            with self._lease():
+            with _Lease(self._root / "lease", 0, fcntl.LOCK_SH):
                 return None
         except Conflict:
             return (self._root / "lease").read_text()
 
 
 class _Lease:
-    """An exclusive flock; closing the descriptor gives it back unless a child still has it.
+    """A flock; closing the descriptor gives it back unless a child still has it.
 
-    Looking whether the lease is free takes it for a moment, so whoever means to keep it is patient.
+    Looking whether the lease is free shares it for a moment, so whoever means to have it alone is
+    patient.
     """
 
-    def __init__(self, path: Path, patience_seconds: float) -> None:
+    def __init__(self, path: Path, patience_seconds: float, kind: int) -> None:
         self._path = path
+        self._kind = kind
         self._deadline = time.monotonic() + patience_seconds
 
     def __enter__(self) -> int:
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         while True:
             try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self._descriptor, self._kind | fcntl.LOCK_NB)
                 return self._descriptor
             except BlockingIOError:
                 if time.monotonic() < self._deadline:

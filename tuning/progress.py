@@ -16,6 +16,9 @@ class ProgressLog:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        if path.is_file() and not path.read_bytes().endswith(b"\n"):
+            with path.open("a") as file:  # a kill cut the last line short; begin a new one
+                file.write("\n")
 
     def __call__(self, event: dict[str, Any]) -> None:
         """Append one event."""

@@ -115,11 +115,18 @@ def _build(kind: Any, values: Any, prefix: str, problems: list[str]) -> Any:
         value = values[name]
         if is_dataclass(hint):
             chosen[name] = _build(hint, value, f"{prefix}{name}.", problems)
-        elif isinstance(value, bool) or not isinstance(value, int if hint is int else int | float):
+        elif not _is_a(hint, value):
             problems.append(f"{prefix}{name}: {value!r} is not {_A[hint]}")
         else:
             chosen[name] = hint(value)
     return kind(**chosen)
+
+
+def _is_a(kind: type, value: Any) -> bool:
+    """Whether a YAML value is a finite number of this kind; true and false are not."""
+    if isinstance(value, bool) or not isinstance(value, int if kind is int else int | float):
+        return False
+    return abs(value) < 1e15  # leaves out infinities, NaN, and what no float holds
 
 
 _A = {int: "a whole number", float: "a number"}

@@ -20,7 +20,6 @@ NICENESS = 10  # chat on the same machine comes first
 def main(folder: Path) -> int:
     """Run the job in a folder; returns the exit status."""
     os.nice(NICENESS)
-    (folder / "pid").write_text(str(os.getpid()))
     document = json.loads((folder / "manifest.json").read_text())
     document.pop("started_at")
     try:
@@ -59,4 +58,7 @@ def _run(spec: JobSpec, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    status = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # at once: taking torch down takes seconds, and holds the lease

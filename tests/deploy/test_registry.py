@@ -239,3 +239,14 @@ def test_a_registry_of_a_newer_version_is_refused(
     with pytest.raises(BurnishError, match="newer Burnish"):
         Registry(later)
     later.close()
+
+
+def test_rolling_back_reaches_the_base_model_when_a_release_was_promoted_twice(
+    registry: Registry,
+) -> None:
+    for bundle in (A, B):
+        registry.add(bundle, {"verdict": "better"})
+    for bundle in (A, B, A):
+        registry.promote(bundle, registry.live())
+    seen = [registry.rollback(registry.live()).bundle for _ in range(3)]
+    assert seen == [B, A, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,27 +25,23 @@ class Stage:
     def checkpoint(self) -> str | None:
         """The newest complete checkpoint, to resume from.
 
-        The trainer writes `trainer_state.json` last but one; a folder without it is half-written.
+        The trainer writes `trainer_state.json` last; a folder without a whole one is
+        half-written.
         """
-        folders = [
-            path
-            for path in self.folder.glob("checkpoint-*")
-            if (path / "trainer_state.json").is_file()
-        ]
+        folders = [path for path in self.folder.glob("checkpoint-*") if _is_whole(path)]
         return str(max(folders, key=lambda p: int(p.name.split("-")[1]))) if folders else None
 
     def arguments(self, *, epochs: float, learning_rate: float, batch: int) -> dict[str, Any]:
         """Keyword arguments for any trl config.
 
-        Constant learning rate after a short warm-up, as in QLoRA (Dettmers et al. 2023, app. B);
-        AdamW and gradient clipping at 1.0 are the trainer's defaults.
+        Constant learning rate, as in QLoRA (Dettmers et al. 2023, app. B.2); AdamW and
+        gradient clipping at 1.0 are the trainer's defaults.
         """
         return {
             "output_dir": str(self.folder),
             "num_train_epochs": epochs,
             "learning_rate": learning_rate,
-            "lr_scheduler_type": "constant_with_warmup",
-            "warmup_steps": 2,
+            "lr_scheduler_type": "constant",
             "per_device_train_batch_size": batch,
             "seed": self.seed,
             "data_seed": self.seed,
@@ -60,3 +57,11 @@ class Stage:
             "dataloader_pin_memory": torch.cuda.is_available(),
             "use_cpu": not torch.cuda.is_available(),
         }
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True

@@ -60,7 +60,7 @@ def upgrade() -> None:
             primary_key=True,
             autoincrement=True,
         ),
-        sa.Column("idempotency_key", sa.String(64), nullable=False, unique=True),
+        sa.Column("idempotency_key", sa.String(64), nullable=False),
         sa.Column("kind", sa.String(16), nullable=False),
         sa.Column("answer_id", sa.String(32), sa.ForeignKey("answers.id"), nullable=False),
         sa.Column("user_id", sa.String(64), nullable=False),
@@ -72,6 +72,7 @@ def upgrade() -> None:
             " OR (kind = 'correction' AND correction IS NOT NULL AND vote IS NULL)",
             name="ck_events_kind",
         ),
+        sa.UniqueConstraint("user_id", "idempotency_key", name="uq_events_user_id_idempotency_key"),
     )
     op.create_index("ix_events_answer_id_user_id_kind", "events", ["answer_id", "user_id", "kind"])
     op.execute(
