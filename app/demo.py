@@ -36,7 +36,7 @@ from engine.request import (
 )
 from engine.storage import digest_json
 
-MAX_NEW_TOKENS = 96
+MAX_NEW_TOKENS = 64
 REGENERATED = 16
 CORRECTED = 50
 SAMPLED = SamplingParams(temperature=0.7, top_p=0.95, max_new_tokens=MAX_NEW_TOKENS)

@@ -116,7 +116,9 @@ def _convert(gguf: Path, folder: Path) -> dict[str, Any]:
     """Dequantize a GGUF checkpoint to bf16 safetensors with its tokenizer and chat template."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,
