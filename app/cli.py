@@ -8,9 +8,7 @@ Imports are inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 import json
-import os
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,7 +39,6 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as t
 
 def main() -> None:
     """Entry point: errors of the tree become one sentence and exit status 1."""
-    _quiet_libraries()
     try:
         app()
     except BurnishError as error:
@@ -391,14 +388,6 @@ class _service:  # noqa: N801 - used like a function
     def __exit__(self, *_: object) -> None:
         self._opened.engine.close()
         self._workspace.__exit__()
-
-
-def _quiet_libraries() -> None:
-    """Warnings and progress bars of libraries belong in logs, not between our lines."""
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def _say(as_json: bool, text: str) -> None:

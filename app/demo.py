@@ -70,7 +70,7 @@ def run(settings: Settings, say: Say) -> dict[str, Any]:
             )
         say(f"gate: {gate.verdict}: {gate.reason}")
         with clock.stage("swap under a running stream"):
-            swap = _swap(service, bundle)
+            swap = _swap(service, bundle, force=gate.verdict != "better")
         with clock.stage("new answers on unseen prompts"):
             after = _greedy_answers(service, prompts["unseen"])
         with clock.stage("roll back"):
@@ -198,7 +198,7 @@ def _greedy_answers(service: Service, questions: Sequence[str]) -> list[Finished
         return [collect(stream) for stream in service.engine.submit_many(requests)]
 
 
-def _swap(service: Service, bundle: str) -> dict[str, Any]:
+def _swap(service: Service, bundle: str, *, force: bool) -> dict[str, Any]:
     """Promote while a stream runs; report what the stream felt."""
     template = make_template("plain", (), service.workspace.settings.system_prompt)
     messages = template.build([], "Tell me a long story about a lighthouse.")
@@ -220,7 +220,7 @@ def _swap(service: Service, bundle: str) -> dict[str, Any]:
     while len(times) < 8:
         time.sleep(0.01)
     promoted_at = time.monotonic()
-    live = service.workspace.releases.promote(bundle, force=True)
+    live = service.workspace.releases.promote(bundle, force=force)
     service.workspace.releases.wait_until_served(live)
     swapped_at = time.monotonic()
     still_running = reader.is_alive()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +91,7 @@ class Settings(BaseSettings):
 
 def load_settings(**overrides: Any) -> Settings:
     """The settings; overrides that are None are left out. Raises `InvalidInput`."""
+    _silence_libraries()
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         settings = Settings(**given)
@@ -101,6 +103,18 @@ def load_settings(**overrides: Any) -> Settings:
             " or anyone who reaches it could retrain and release"
         )
     return settings
+
+
+def _silence_libraries() -> None:
+    """No word from this machine to a library's makers; no library warnings between our lines."""
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    for name, value in {
+        "GRADIO_ANALYTICS_ENABLED": "False",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }.items():
+        os.environ.setdefault(name, value)
 
 
 def session_secret(home: Path) -> str:

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
 from tuning.evaluate import PairScores
 
@@ -89,6 +88,8 @@ def clustered_mean(values: Sequence[float], clusters: Sequence[str], *, seed: in
     estimate = float(sums.sum() / sizes.sum())
     if len(names) < 2:
         return Interval(estimate, -1.0, 1.0)
+    from scipy import stats  # slow to import, and a server judges seldom
+
     result = stats.bootstrap(
         (sums, sizes),
         _ratio,
@@ -108,6 +109,8 @@ def win_rate(wins: int, ties: int, losses: int) -> Interval:
     won, lost = wins + ties / 2, losses + ties / 2
     if won + lost == 0:
         return Interval(0.5, 0.0, 1.0)
+    from scipy import stats  # as above
+
     quantile: Callable[[float], float] = stats.beta(won + 0.5, lost + 0.5).ppf
     tail = (1 - CONFIDENCE) / 2
     low = 0.0 if won == 0 else float(quantile(tail))
