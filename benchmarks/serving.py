@@ -25,7 +25,7 @@ from engine.models.catalogue import BaseModel, resolve
 from engine.reference import ReferenceEngine
 from engine.request import GenerationRequest, SamplingParams, collect
 
-NEW_TOKENS = 48
+NEW_TOKENS = 32
 ROUNDS = 3
 PROMPT = (Message("user", "Tell me a long story about a lighthouse."),)
 
