@@ -22,9 +22,8 @@ class Hardware:
 def detect() -> Hardware:
     """Choose device and dtype.
 
-    bf16 on a CPU without bf16 units is emulated and several times slower than fp32 in every
-    matrix product of more than one row (`benchmarks/serving.py` prints both), so it is used only
-    where the units exist.
+    bf16 on a CPU without bf16 units is emulated, so it is used only where the units exist;
+    `benchmarks/serving.py` times both formats.
     """
     memory_bytes = psutil.virtual_memory().total
     threads = torch.get_num_threads()

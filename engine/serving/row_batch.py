@@ -18,8 +18,7 @@ SPARE_TOKENS = 64
 class SpareRoomLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
     """A dynamic cache layer with room to spare, so that a step writes one token a row.
 
-    transformers' own layer copies everything it holds at each step; with 32 rows that costs more
-    than the model.
+    transformers' own layer copies everything it holds at each step.
     """
 
     keys: Tensor
