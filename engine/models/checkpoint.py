@@ -1,0 +1,218 @@
+"""The tensors of a checkpoint by name, each read when it is asked for.
+
+Knows files, shards and Hugging Face tensor names, and how quantized groups are laid out once
+read. Knows nothing of how a model computes, nor which tensors one needs. Only safetensors and
+GGUF are read; pickled weights never are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from engine.errors import ModelUnavailable
+
+GROUP = 32  # weights that share a scale
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A quantized matrix: `scale * code + min` with one scale and one min per 32 columns.
+
+    `codes` is uint8 with codes 0..15 for 4 bits, int8 for 8 bits: (out_features, in_features).
+    `scales` and `mins` are float16: (out_features, in_features // 32). Without `mins` the codes
+    are symmetric and the weight is `scale * code`.
+    """
+
+    codes: Tensor
+    scales: Tensor
+    mins: Tensor | None
+    bits: int
+
+    def dequantize(self) -> Tensor:
+        """The weights: (out_features, in_features), float32."""
+        weights = self.codes.float().view(*self.scales.shape, GROUP)  # (out, groups, 32)
+        weights *= self.scales.float().unsqueeze(2)
+        if self.mins is not None:
+            weights += self.mins.float().unsqueeze(2)
+        return weights.flatten(1)
+
+
+class Checkpoint(Protocol):
+    """What a decoder is built from."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The contents of `config.json`."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The Hugging Face names of the tensors there are."""
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, dense: in the dtype it is stored in, or float32 if stored quantized.
+
+        It may be mapped from the file: read it, do not write to it.
+        Raises `ModelUnavailable` when there is none of that name or it cannot be read.
+        """
+
+    def blocks(self, name: str) -> Blocks | None:
+        """The tensor's quantized groups exactly as stored; None when it is not stored in groups.
+
+        Raises `ModelUnavailable` when there is none of that name.
+        """
+
+
+def open_checkpoint(folder: Path, gguf: Path | None = None) -> Checkpoint:
+    """The checkpoint in a Hugging Face folder, or with its weights from the GGUF file `gguf`.
+
+    `folder` holds `config.json` either way. Raises `ModelUnavailable` when it cannot be read.
+    """
+    if gguf is None:
+        return FolderCheckpoint(folder)
+    from engine.models.gguf import GgufCheckpoint
+
+    return GgufCheckpoint(gguf, read_config(folder))
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The folder's `config.json`; raises `ModelUnavailable` unless it is a JSON object."""
+    return _read_object(folder / "config.json")
+
+
+class FolderCheckpoint:
+    """Safetensors in a Hugging Face folder, in one file or in shards, memory-mapped.
+
+    The files are those that transformers would read: `model.safetensors`, else what the index
+    names; without either, every `*.safetensors` there is. All headers are read here, so that a
+    file that is missing, truncated or corrupt is found before any weight is used. Raises
+    `ModelUnavailable` with every such problem.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.absolute()
+        self.config: Mapping[str, Any] = read_config(folder)
+        if not (folder / SINGLE).is_file() and (folder / INDEX).is_file():
+            shard_of = _read_index(folder / INDEX)
+            self._shards = _open_shards(self._folder, sorted(set(shard_of.values())))
+        else:
+            self._shards = _open_shards(self._folder, _loose_shards(folder))
+            shard_of = _shard_of_each_tensor(folder, self._shards)
+        self._shard_of = shard_of
+        _check_promises(folder, shard_of, self._shards)
+        self.names = frozenset(shard_of)
+
+    def tensor(self, name: str) -> Tensor:
+        """See `Checkpoint`."""
+        self._require(name)
+        try:
+            tensor: Tensor = self._shards[self._shard_of[name]].get_tensor(name)
+        except (SafetensorError, OSError, RuntimeError, AttributeError) as error:
+            raise ModelUnavailable(f"cannot read {name} in {self._folder}: {error}") from error
+        return tensor
+
+    def blocks(self, name: str) -> Blocks | None:
+        """None: these files hold no quantized groups."""
+        self._require(name)
+        return None
+
+    def _require(self, name: str) -> None:
+        if name not in self.names:
+            raise ModelUnavailable(f"the model in {self._folder} has no tensor {name!r}")
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelUnavailable(f"cannot read {path}: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelUnavailable(f"cannot read {path}: it is not a JSON object")
+    return value
+
+
+def _read_index(path: Path) -> dict[str, str]:
+    """`{tensor name: shard name}`."""
+    shard_of = _read_object(path).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
+        raise ModelUnavailable(f"cannot read {path}: it has no weight_map")
+    if not all(isinstance(shard, str) for shard in shard_of.values()):
+        raise ModelUnavailable(f"cannot read {path}: a shard in its weight_map is not a name")
+    return shard_of
+
+
+def _loose_shards(folder: Path) -> list[str]:
+    if (folder / SINGLE).is_file():
+        return [SINGLE]
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    if not names:
+        raise ModelUnavailable(
+            f"the model in {folder} has no .safetensors weights (pickled weights are refused)"
+        )
+    return names
+
+
+def _open_shards(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """The open shards by name; untyped, since safetensors' own stubs are."""
+    shards: dict[str, Any] = {}
+    problems: list[str] = []
+    for name in names:
+        try:
+            shards[name] = _open_shard(folder, name)
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+            problems.append(f"{name!r} {error}")
+    if problems:
+        raise ModelUnavailable(f"cannot read the model in {folder}: " + "; ".join(problems))
+    return shards
+
+
+def _open_shard(folder: Path, name: str) -> Any:
+    """One open shard; its name is a plain one and it lies in the folder.
+
+    In the hub's cache a snapshot's files are links into `blobs` folders, which are allowed.
+    """
+    path = (folder / name).resolve()
+    homes = [folder]
+    if folder.parent.name == "snapshots":
+        repository = folder.parent.parent
+        homes += [repository / "blobs", repository.parent / "blobs"]
+    inside = any(path.is_relative_to(home.resolve()) for home in homes)
+    if Path(name).name != name or not inside:
+        raise ValueError("leads out of the folder")
+    if not path.is_file():
+        raise FileNotFoundError("is missing")
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"is truncated or corrupt: {error}") from error
+
+
+def _shard_of_each_tensor(folder: Path, shards: Mapping[str, Any]) -> dict[str, str]:
+    counts = Counter(tensor for shard in shards.values() for tensor in shard.keys())  # noqa: SIM118
+    twice = [tensor for tensor, count in counts.items() if count > 1]
+    if twice:
+        raise ModelUnavailable(
+            f"cannot tell which weights to use in {folder}: {twice[0]!r} is in several of "
+            + ", ".join(sorted(shards))
+        )
+    return {tensor: name for name, shard in shards.items() for tensor in shard.keys()}  # noqa: SIM118
+
+
+def _check_promises(folder: Path, shard_of: Mapping[str, str], shards: Mapping[str, Any]) -> None:
+    held = {name: set(shard.keys()) for name, shard in shards.items()}
+    missing = [
+        f"{tensor!r} is not in {name!r}"
+        for tensor, name in shard_of.items()
+        if tensor not in held[name]
+    ]
+    if missing:
+        raise ModelUnavailable(f"the index in {folder} is wrong: " + "; ".join(missing[:10]))
