@@ -13,6 +13,7 @@ from typing import Protocol
 
 from engine.errors import InvalidText
 from engine.messages import Message
+from engine.serving.detokenizer import Detokenizer
 
 PRIVATE_USE = [*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)]
 
@@ -40,6 +41,10 @@ class Tokenizer(Protocol):
         self, text: str, *, add_special_tokens: bool, split_special_tokens: bool
     ) -> list[int]:
         """Text to ids."""
+        ...
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
+        """Ids to text."""
         ...
 
 
@@ -71,8 +76,10 @@ class Rendered:
 class Renderer:
     """Messages to ids with one tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, end_ids: frozenset[int] | None = None) -> None:
+        """`end_ids` end an answer; the tokenizer's own end token, where None are given."""
         self._tokenizer = tokenizer
+        self.end_ids = frozenset([tokenizer.eos_token_id]) if end_ids is None else end_ids
         self._specials = [
             token.content for token in tokenizer.added_tokens_decoder.values() if token.special
         ]
@@ -102,6 +109,14 @@ class Renderer:
     ) -> Rendered:
         """A prompt with its completion."""
         return Rendered(self.prompt(messages), self.completion(completion, complete=complete))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of an answer's ids, control tokens left out."""
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+    def detokenizer(self, stop: tuple[str, ...] = ()) -> Detokenizer:
+        """The growing text of one answer."""
+        return Detokenizer(self.decode, stop)
 
     def _encode(self, text: str, *, plain: bool) -> list[int]:
         with self._encoding:

@@ -1,0 +1,135 @@
+"""GLM-4-9b-chat in its remote-code layout: a list of ranks, and messages opened by role tokens.
+
+Knows the ids and the chat format of that layout; the layout which transformers reads by itself
+(`tokenizer.json`) is not this module's. Tools are not offered to the model.
+Sources: the published `tokenization_chatglm.py` and the chat template of `tokenizer_config.json`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tiktoken
+
+from engine.errors import ModelUnavailable
+from engine.messages import Message
+from engine.prompts.chatglm.renderer import ChatGLMRenderer
+
+# How text is cut before pairs of bytes are merged.
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+NEEDED = (
+    "[gMASK]", "<sop>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>",
+    "<|observation|>",
+)  # fmt: skip
+
+
+class GLM4Tokenizer:
+    """Text to ids as the published tokenizer does it.
+
+    `ranks` maps each token's bytes to its id, 0 up to the vocabulary's size; `special_ids` are
+    those of tokenizer_config.json. Raises `ModelUnavailable` where a special token is missing.
+    """
+
+    def __init__(self, ranks: Mapping[bytes, int], special_ids: Mapping[str, int]) -> None:
+        missing = [name for name in NEEDED if name not in special_ids]
+        if missing:
+            raise ModelUnavailable(
+                f"tokenizer_config.json lists no {', '.join(missing)} in added_tokens_decoder"
+            )
+        self._encoding = tiktoken.Encoding(
+            "glm4",
+            pat_str=SPLIT,
+            mergeable_ranks=dict(ranks),
+            special_tokens=dict(special_ids),
+        )
+        self._rank_count = len(ranks)
+        self.special_ids = dict(special_ids)
+        self._names = {token_id: name for name, token_id in special_ids.items()}
+        self.vocab_size = max(self._rank_count, *(i + 1 for i in self._names))
+        self.prefix = [special_ids["[gMASK]"], special_ids["<sop>"]]
+
+    def encode_text(self, text: str) -> list[int]:
+        """Ids of text alone. The name of a special token is read as characters."""
+        return self._encoding.encode_ordinary(text)
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        """Ids as the published wrapper makes them: [gMASK] <sop> in front, and special tokens in
+        the text become special ids. Never for text from people."""
+        ids = self._encoding.encode(text, allowed_special="all")
+        return [*self.prefix, *ids] if add_special_tokens else ids
+
+    def message(self, role: str, content: str, metadata: str = "") -> list[int]:
+        """Ids of one message: the role, then a line for the name of a tool with the content."""
+        return [self.special_ids[f"<|{role}|>"], *self.encode_text(f"{metadata}\n{content}")]
+
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
+        """Text as the published wrapper makes it: special ids by name, set apart by blanks."""
+        stretches: list[str] = []
+        plain: list[int] = []
+        for token_id in ids:
+            if token_id not in self._names:
+                plain.append(token_id)
+            elif not skip_special_tokens:
+                stretches += [self.decode_window(plain), self._names[token_id]]
+                plain = []
+        return " ".join(filter(None, [*stretches, self.decode_window(plain)]))
+
+    def decode_window(self, ids: Sequence[int]) -> str:
+        """Text for a window of a stream: nothing for special and unknown ids."""
+        known = [i for i in ids if 0 <= i < self._rank_count]
+        return self._encoding.decode_bytes(known).decode("utf-8", errors="replace")
+
+
+class GLM4Renderer(ChatGLMRenderer):
+    """The published chat format: [gMASK] <sop>, then for each message that is not empty its role
+    token, a line that is empty where no tool is meant, and the content; then <|assistant|>.
+
+    An answer of the model thus opens with an empty line. It ends with <|user|>, which opens the
+    next message: a prompt with its completion is the beginning of the next prompt.
+    """
+
+    def __init__(self, tokenizer: GLM4Tokenizer) -> None:
+        ids = tokenizer.special_ids
+        ends = [ids[name] for name in ("<|endoftext|>", "<|user|>", "<|observation|>")]
+        super().__init__(ids["<|user|>"], frozenset(ends))
+        self.tokenizer = tokenizer
+
+    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Ids of the prompt, <|assistant|> last."""
+        said = [m for m in messages if m.content]
+        ids = [i for m in said for i in self.tokenizer.message(m.role, m.content)]
+        return (*self.tokenizer.prefix, *ids, self.tokenizer.special_ids["<|assistant|>"])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of an answer's ids, its empty first line included; see `ChatGLMRenderer.decode`."""
+        return self.tokenizer.decode_window(ids)
+
+    def _answer(self, text: str) -> list[int]:
+        return self.tokenizer.message("assistant", text)[1:]
+
+
+def read_ranks(file: Path) -> dict[bytes, int]:
+    """The list of ranks in a file: per line a token in base64, a blank, its rank.
+
+    Raises `ModelUnavailable` if a line is something else, a rank is missing or given twice, or one
+    of the 256 single bytes has none.
+    """
+    ranks = {}
+    try:
+        for line in file.read_bytes().splitlines():
+            if line:
+                token, rank = line.split()
+                ranks[base64.b64decode(token, validate=True)] = int(rank)
+    except (OSError, ValueError, binascii.Error) as error:
+        raise ModelUnavailable(f"{file} is no list of token ranks: {error}") from error
+    if sorted(ranks.values()) != list(range(len(ranks))):
+        raise ModelUnavailable(f"{file} does not give each rank once")
+    if any(bytes([byte]) not in ranks for byte in range(256)):
+        raise ModelUnavailable(f"{file} lacks some of the 256 single bytes")
+    return ranks

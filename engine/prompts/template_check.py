@@ -1,0 +1,82 @@
+"""Tries a checkpoint's chat template before it is used: a template is a program.
+
+It is rendered on small conversations in a process of its own, with a cap on time and memory, inside
+the same kind of sandbox that transformers renders it in. What passes is remembered by its digest.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import lru_cache
+
+from engine.errors import ModelUnavailable
+
+SECONDS = 1  # of computing; waiting for a busy machine does not count
+PATIENCE_SECONDS = 20
+MEMORY_BYTES = 512 << 20
+MOST_CHARS = 100_000  # of a rendered conversation that has some 50 characters itself
+MOST_TEMPLATE_CHARS = 1_000_000
+
+# Runs in the child, which imports nothing of this project and reads the template from its input.
+CHILD = f"""
+import json, re, resource, sys
+resource.setrlimit(resource.RLIMIT_AS, ({MEMORY_BYTES}, {MEMORY_BYTES}))
+resource.setrlimit(resource.RLIMIT_CPU, ({SECONDS}, {SECONDS}))
+import jinja2
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+def refuse(message):
+    raise jinja2.exceptions.TemplateError(message)
+
+environment = ImmutableSandboxedEnvironment(
+    trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+)
+environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False)
+environment.globals["raise_exception"] = refuse
+environment.globals["strftime_now"] = lambda form: form
+source = re.sub(r"{{%-?\\s*(end)?generation\\s*-?%}}", "", sys.stdin.read())
+template = environment.from_string(source)
+user, assistant = dict(role="user", content="Hello"), dict(role="assistant", content="Hi")
+system = dict(role="system", content="Be kind.")
+for messages in ([user], [user, assistant, user], [system, user]):
+    try:
+        text = template.render(
+            messages=messages, add_generation_prompt=True, bos_token="<s>", eos_token="</s>",
+            pad_token="<pad>", unk_token="<unk>",
+        )
+    except jinja2.exceptions.SecurityError:
+        raise
+    except (jinja2.exceptions.TemplateRuntimeError, jinja2.exceptions.TemplateError):
+        continue  # many templates refuse a conversation, such as one with a system message
+    if len(text) > {MOST_CHARS}:
+        raise SystemExit("it writes a hundred thousand characters for a greeting")
+"""
+
+
+def require_harmless(template: str | None) -> None:
+    """Raise `ModelUnavailable` for a template that breaks out, runs on or fills the memory."""
+    if template is None:
+        return
+    if len(template) > MOST_TEMPLATE_CHARS:
+        raise ModelUnavailable("the chat template is over a million characters long")
+    if problem := _problem(template):
+        raise ModelUnavailable(f"the chat template is refused: {problem}")
+
+
+@lru_cache(maxsize=32)
+def _problem(template: str) -> str | None:
+    """What is wrong with it; None for nothing."""
+    try:
+        done = subprocess.run(  # noqa: S603 - this interpreter and the program above
+            [sys.executable, "-I", "-c", CHILD], input=template, capture_output=True, text=True,
+            timeout=PATIENCE_SECONDS, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"it does not end within {PATIENCE_SECONDS} seconds"
+    if done.returncode == 0:
+        return None
+    if done.returncode < 0:
+        return f"it does not end within {SECONDS} s of computing"
+    said = done.stderr.strip().splitlines() or ["it failed"]
+    return "it fills the memory" if "MemoryError" in said[-1] else said[-1][:300]
