@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from app.service import Service
 from engine.errors import EngineFailure
 from engine.messages import require_text
 from engine.prompts.modes import make_template
-from engine.prompts.reasoning import split_reasoning
-from engine.request import Failed, Finished, GenerationRequest, SamplingParams, TextDelta
+from engine.prompts.reasoning import majority, split_reasoning
+from engine.request import (
+    Failed,
+    Finished,
+    GenerationRequest,
+    SamplingParams,
+    TextDelta,
+    collect,
+)
 from engine.storage import find_digest
 
 
@@ -23,9 +31,14 @@ def ask(
     temperature: float | None,
     max_new_tokens: int | None,
     seed: int,
+    samples: int = 1,
     show: Callable[[str], object] | None,
 ) -> dict[str, Any]:
-    """Answer a question; `show` gets the text as it comes."""
+    """Answer a question; `show` gets the text as it comes.
+
+    Of several `samples`, with seeds that follow `seed`, the answer that most agree on is given, and
+    shown only then.
+    """
     workspace = service.workspace
     settings = workspace.settings
     template = make_template(mode, workspace.examples(), settings.system_prompt)
@@ -37,7 +50,14 @@ def ask(
     )
     messages = template.build([], require_text(question))
     with service.slots.hold(_digest(service, adapter)) as digest:
-        for event in service.engine.submit(GenerationRequest(messages, sampling, digest)):
+        requests = [
+            GenerationRequest(messages, replace(sampling, seed=seed + number), digest)
+            for number in range(samples)
+        ]
+        streams = service.engine.submit_many(requests)
+        if samples > 1:
+            return _vote([collect(stream) for stream in streams], digest, show)
+        for event in streams[0]:
             if isinstance(event, TextDelta) and show:
                 show(event.text)
             if isinstance(event, Failed):
@@ -47,6 +67,25 @@ def ask(
                     show("\n")
                 return _document(event, template.has_thought, digest)
     raise EngineFailure("the answer ended without an end")
+
+
+def _vote(
+    ends: Sequence[Finished], digest: str | None, show: Callable[[str], object] | None
+) -> dict[str, Any]:
+    """Self-consistency: many thoughts, one answer."""
+    answers = [split_reasoning(end.text).answer for end in ends]
+    vote = majority(answers)
+    if show:
+        show(f"{vote.text}\n({vote.votes} of {vote.total} samples agree)\n")
+    return {
+        "text": vote.text,
+        "votes": vote.votes,
+        "samples": vote.total,
+        "answers": answers,
+        "adapter": digest or "base",
+        "prompt_tokens": ends[0].prompt_tokens,
+        "completion_tokens": sum(end.completion_tokens for end in ends),
+    }
 
 
 def _document(event: Finished, has_thought: bool, digest: str | None) -> dict[str, Any]:

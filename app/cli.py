@@ -73,15 +73,25 @@ def ask(
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
+    samples: Annotated[
+        int, typer.Option(min=1, help="In mode cot: think N times, give the majority's answer.")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """One answer on the terminal. Nothing is stored."""
     from app.ask import ask as run
+    from app.settings import load_settings
 
+    if temperature is None:
+        temperature = load_settings(home=home).temperature
+    if samples > 1 and mode != "cot":
+        raise typer.BadParameter("needs --mode cot", param_hint="--samples")
+    if samples > 1 and temperature == 0:
+        raise typer.BadParameter("needs a --temperature above 0", param_hint="--samples")
     with _service(home, quantization=quant) as service:
         answer = run(
             service, question, mode=mode, adapter=adapter, temperature=temperature,
-            max_new_tokens=max_new_tokens, seed=seed,
+            max_new_tokens=max_new_tokens, seed=seed, samples=samples,
             show=None if as_json else lambda text: print(text, end="", flush=True),  # noqa: T201
         )  # fmt: skip
     _result(as_json, answer, "")

@@ -7,14 +7,15 @@ person votes on is there. A full disk does not end the chat; the answer then say
 from __future__ import annotations
 
 import secrets
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.adapters.slots import AdapterSlots
-from engine.errors import PromptTooLong, StorageFull
+from engine.errors import BurnishError, PromptTooLong, StorageFull
 from engine.messages import Message, require_text
 from engine.prompts.examples import Example
 from engine.prompts.modes import PromptTemplate, make_template
@@ -27,6 +28,7 @@ from engine.request import (
     SamplingParams,
     Stream,
     TextDelta,
+    TokenLogprob,
 )
 from feedback_store.store import FeedbackStore, new_id
 
@@ -39,7 +41,8 @@ NOT_SAVED = "This answer could not be saved; it cannot be voted on."
 
 @dataclass(frozen=True, slots=True)
 class AnswerUpdate:
-    """The answer as it stands. `status` is "streaming" until the last update."""
+    """The answer as it stands. `status` is "streaming" until the last update, which has `finished`
+    or `error`. `logprobs`, where asked for, are of the tokens since the update before."""
 
     answer_id: str | None
     thought: str
@@ -48,6 +51,24 @@ class AnswerUpdate:
     note: str = ""
     finished: Finished | None = None
     adapter: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    error: BurnishError | None = None
+
+
+class QueuedAnswer:
+    """An answer the engine has taken. Somebody must iterate it to its end, once; `cancel`, from any
+    thread, makes that end come within a step."""
+
+    def __init__(self, stream: Stream, updates: Iterator[AnswerUpdate]) -> None:
+        self._stream = stream
+        self._updates = updates
+
+    def __iter__(self) -> Iterator[AnswerUpdate]:
+        return self._updates
+
+    def cancel(self) -> None:
+        """End the answer early; what has been made is kept."""
+        self._stream.cancel()
 
 
 class StopButton:
@@ -121,7 +142,8 @@ class Chat:
                 prompt=messages if trimmed else None,
             ).id  # fmt: skip
 
-        work = _Work(messages, sampling, store_turn, template.has_thought, TRIMMED * trimmed)
+        note = TRIMMED * trimmed
+        work = _Work(messages, sampling, store_turn, template.has_thought, note, user=user_id)
         yield from self._run(work, stop)
 
     def regenerate(
@@ -134,19 +156,27 @@ class Chat:
     ) -> Iterator[AnswerUpdate]:
         """Another answer to the same turn: a sibling, for the very same prompt."""
         turn, messages = self._store.shown_prompt(answer_id, user_id)
-        work = _Work(messages, self._seeded(sampling), lambda: turn.id, turn.mode == "cot")
+        work = _Work(
+            messages, self._seeded(sampling), lambda: turn.id, turn.mode == "cot", user=user_id
+        )
         yield from self._run(work, stop)
 
     def complete(
         self,
         user_id: str,
         messages: tuple[Message, ...],
-        sampling: SamplingParams,
+        samplings: Sequence[SamplingParams],
         *,
         adapter: str | None = LIVE,
-        stop: StopButton | None = None,
-    ) -> Iterator[AnswerUpdate]:
-        """Answer messages given as they are, for the HTTP API; a conversation of its own."""
+        user: str = "",
+        timeout_seconds: float | None = None,
+    ) -> list[QueuedAnswer]:
+        """Queue one answer for each of `samplings`, all or none, to messages given as they are.
+
+        For the HTTP API: a conversation of its own, of one turn with sibling answers. `user` is
+        whom the caller asks for. Raises `InvalidText`, `PromptTooLong`, `UnknownId` or `Overloaded`
+        with nothing stored then. Each answer's first update comes before its first token.
+        """
         question = require_text(messages[-1].content, limit_chars=self._max_message_chars)
 
         def store_turn() -> str:
@@ -155,20 +185,45 @@ class Chat:
                 conversation_id=new_id(), prompt=messages,
             ).id  # fmt: skip
 
-        yield from self._run(_Work(messages, sampling, store_turn, adapter=adapter), stop)
+        turn = _Once(store_turn)
+        asker = f"{user_id}/{user}" if user else user_id
+        with ExitStack() as unless_queued:
+            pinned = unless_queued.enter_context(self._pin(adapter))
+            works = [
+                _Work(
+                    messages, s, turn, adapter=pinned, user=asker, timeout_seconds=timeout_seconds
+                )
+                for s in samplings
+            ]
+            pins = [unless_queued.enter_context(ExitStack()) for _ in works]
+            for pin in pins:
+                pin.enter_context(self._slots.hold(pinned))
+            streams = self._engine.submit_many([work.request(pinned) for work in works])
+            kept = [pin.pop_all() for pin in pins]
+        return [
+            QueuedAnswer(stream, self._begin_and_follow(stream, work, pin))
+            for stream, work, pin in zip(streams, works, kept, strict=True)
+        ]
 
     def _run(self, work: _Work, stop: StopButton | None) -> Iterator[AnswerUpdate]:
         """Stream one answer; the adapter is pinned from the first token to the last."""
-        pinned = self._slots.pin_live() if work.adapter == LIVE else self._slots.hold(work.adapter)
-        with pinned as adapter:
-            stream = self._engine.submit(GenerationRequest(work.messages, work.sampling, adapter))
+        with self._pin(work.adapter) as adapter:
+            stream = self._engine.submit(work.request(adapter))
             (stop or StopButton()).attach(stream)
-            try:
+            with _ended(stream):
                 yield from self._follow(stream, work, self._begin(work, adapter), adapter)
-            finally:
-                stream.cancel()
-                for _ in stream:
-                    pass
+
+    def _begin_and_follow(
+        self, stream: Stream, work: _Work, pin: ExitStack
+    ) -> Iterator[AnswerUpdate]:
+        """The same for a stream that is queued already; its first update is its stored start."""
+        with pin, _ended(stream):
+            answer_id = self._begin(work, work.adapter)
+            yield AnswerUpdate(answer_id, "", "", "streaming", adapter=work.adapter)
+            yield from self._follow(stream, work, answer_id, work.adapter)
+
+    def _pin(self, adapter: str | None) -> AbstractContextManager[str | None]:
+        return self._slots.pin_live() if adapter == LIVE else self._slots.hold(adapter)
 
     def _begin(self, work: _Work, adapter: str | None) -> str | None:
         """Store the turn and that its answer is being made; None when the disk is full."""
@@ -185,20 +240,28 @@ class Chat:
     ) -> Iterator[AnswerUpdate]:
         """Updates that lag one event behind, so that the last one follows the commit."""
         text, saved_at = "", time.monotonic()
+        logprobs: tuple[TokenLogprob, ...] = ()
+        logprobs_shown = 0
         try:
             for event in stream:
                 if isinstance(event, TextDelta):
                     reasoned = work.split(text, finished=False)
                     yield AnswerUpdate(
                         answer_id, reasoned.thought, reasoned.answer, "streaming", work.note,
-                        adapter=adapter,
+                        adapter=adapter, logprobs=logprobs,
                     )  # fmt: skip
                     text += event.text
+                    logprobs_shown += len(logprobs)
+                    logprobs = event.logprobs
                     if time.monotonic() - saved_at > PARTIAL_SAVE_SECONDS:
                         self._save_partial(answer_id, text)
                         saved_at = time.monotonic()
                 else:
-                    update = replace(self._finish(event, work, answer_id), adapter=adapter)
+                    if isinstance(event, Finished):
+                        logprobs = event.logprobs[logprobs_shown:]
+                    update = replace(
+                        self._finish(event, work, answer_id), adapter=adapter, logprobs=logprobs
+                    )
                     answer_id = None  # stored; nothing left to do below
                     yield update
         finally:
@@ -217,6 +280,7 @@ class Chat:
             "failed" if failed else "stopped" if stopped else "done",
             str(event.error) if isinstance(event, Failed) else work.note,
             finished=event if isinstance(event, Finished) else None,
+            error=event.error if isinstance(event, Failed) else None,
         )
         try:
             if answer_id is None:
@@ -274,6 +338,39 @@ class _Work:
     has_thought: bool = False
     note: str = ""
     adapter: str | None = LIVE
+    user: str = ""
+    timeout_seconds: float | None = None
+
+    def request(self, adapter: str | None) -> GenerationRequest:
+        return GenerationRequest(
+            self.messages, self.sampling, adapter, self.user, self.timeout_seconds
+        )
 
     def split(self, text: str, *, finished: bool) -> Reasoned:
         return split_reasoning(text, finished=finished) if self.has_thought else Reasoned("", text)
+
+
+class _Once:
+    """A function called once, whichever thread comes first; the others get its result."""
+
+    def __init__(self, function: Callable[[], str]) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._result: str | None = None
+
+    def __call__(self) -> str:
+        with self._lock:
+            if self._result is None:
+                self._result = self._function()
+            return self._result
+
+
+@contextmanager
+def _ended(stream: Stream) -> Iterator[None]:
+    """However the block is left, the stream has ended after it."""
+    try:
+        yield
+    finally:
+        stream.cancel()
+        for _ in stream:
+            pass

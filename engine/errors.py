@@ -8,6 +8,7 @@ BurnishError
 │   └── InvalidBundle         an adapter that must not reach the engine; lists every problem
 ├── Conflict                  somebody else was first: two jobs, two promotions
 ├── Overloaded                the queue is full; try again later
+├── DeadlineExceeded          the answer was not done in the time its caller gave it
 ├── StorageFull               the disk is full or not writable
 ├── ModelUnavailable          the base model cannot be found, read or held in memory
 └── EngineFailure             the engine itself failed; the stream ends with this
@@ -49,7 +50,15 @@ class Conflict(BurnishError):
 
 
 class Overloaded(BurnishError):
-    """The queue is full."""
+    """The queue is full; `retry_after_seconds` is when it is worth another try."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineExceeded(BurnishError):
+    """The answer was not done in the time its caller gave it."""
 
 
 class StorageFull(BurnishError):

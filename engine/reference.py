@@ -25,8 +25,8 @@ from transformers.cache_utils import Cache
 from transformers.utils import logging as transformers_logging
 
 from engine.errors import (
-    BurnishError,
     Conflict,
+    DeadlineExceeded,
     EngineFailure,
     InvalidBundle,
     ModelUnavailable,
@@ -36,21 +36,12 @@ from engine.errors import (
 )
 from engine.hardware import detect
 from engine.messages import Message
-from engine.models.catalogue import BaseModel, load_tokenizer
-from engine.prompts.render import Renderer
+from engine.models.catalogue import BaseModel
+from engine.prompts.load import AnyRenderer, load_renderer
 from engine.quantization import Quantization
-from engine.request import (
-    Failed,
-    Finished,
-    FinishReason,
-    GenerationRequest,
-    Score,
-    ScoreRequest,
-    TextDelta,
-)
-from engine.serving.detokenizer import Detokenizer
+from engine.request import GenerationRequest, Score, ScoreRequest
+from engine.serving.answer import Answer
 from engine.serving.row_batch import RowBatch, new_cache
-from engine.serving.sampler import Sampler
 from engine.serving.stream import QueuedStream
 
 T = TypeVar("T")
@@ -76,11 +67,9 @@ class ReferenceEngine:
         self._dtype = dtype or hardware.dtype
         self._max_rows = max_rows
         self._max_queue = max_queue
-        self._tokenizer = load_tokenizer(base.folder)
-        self._renderer = Renderer(self._tokenizer)
+        self._renderer = load_renderer(base.folder)
         self._model: Any = _load_model(base, quantization, self._dtype, self._device)
         self._accepted = frozenset(inspect.signature(self._model.forward).parameters)
-        self._end_ids = _end_ids(self._model, self._tokenizer)
         self._adapters: set[str] = set()
         self._inbox: deque[_Row] = deque()
         self._commands: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = (
@@ -114,6 +103,11 @@ class ReferenceEngine:
     def active_streams(self) -> int:
         """Streams running or waiting."""
         return len(self._rows) + len(self._inbox)
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Digests of the adapters that are loaded."""
+        return frozenset(self._adapters)
 
     def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered prompt."""
@@ -202,10 +196,12 @@ class ReferenceEngine:
             future.set_exception(error)
 
     def _leave(self) -> None:
-        """Drop rows that have ended or were cancelled, waiting ones too."""
+        """Drop rows that have ended, were cancelled or are late, waiting ones too."""
         for row in [*self._rows, *self._inbox]:
             if row.stream.cancelled:
                 row.finish("cancelled")
+            elif row.is_late:
+                row.fail(DeadlineExceeded("the answer was not done in the time given"))
         with self._wake:
             self._inbox = deque(row for row in self._inbox if not row.ended)
         kept = [index for index, row in enumerate(self._rows) if not row.ended]
@@ -235,7 +231,7 @@ class ReferenceEngine:
             self._leave()
         if not self._rows:
             return
-        last = torch.tensor([[row.last_id] for row in self._rows], device=self._device)
+        last = torch.tensor([[row.ids[-1]] for row in self._rows], device=self._device)
         mask, positions = self._batch.grow()
         adapters = [row.adapter for row in self._rows]
         logits = self._forward(last, mask, positions, adapters, self._batch.cache)
@@ -332,10 +328,7 @@ class ReferenceEngine:
             raise PromptTooLong(
                 f"the prompt has {len(prompt_ids)} tokens; the context holds {self.context_tokens}"
             )
-        return _Row(request, prompt_ids, room, self._end_ids, self._decode_text)
-
-    def _decode_text(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(ids, skip_special_tokens=True))
+        return _Row(request, prompt_ids, room, self._renderer)
 
     def _check_adapter(self, digest: str | None) -> None:
         if digest is not None and digest not in self._adapters:
@@ -351,57 +344,18 @@ class ReferenceEngine:
         return future.result()
 
 
-class _Row:
-    """One stream while it is made."""
+class _Row(Answer):
+    """One answer with the adapter it is made with, by peft's name."""
 
     def __init__(
         self,
         request: GenerationRequest,
         prompt_ids: tuple[int, ...],
         room: int,
-        end_ids: frozenset[int],
-        decode: Callable[[Sequence[int]], str],
+        renderer: AnyRenderer,
     ) -> None:
-        sampling = request.sampling
-        self.prompt_ids = prompt_ids
+        super().__init__(request, prompt_ids, room, renderer)
         self.adapter = request.adapter or BASE
-        self.stream = QueuedStream()
-        self.ended = False
-        self._ids: list[int] = []
-        self._end_ids = frozenset() if sampling.ignore_eos else end_ids
-        self._limit = min(sampling.max_new_tokens, room)
-        self._sampler = Sampler(sampling)
-        self._text = Detokenizer(decode, sampling.stop)
-
-    @property
-    def last_id(self) -> int:
-        return self._ids[-1]
-
-    def take(self, logits: Tensor) -> None:
-        """Choose the next token from logits (vocabulary,) and tell the reader."""
-        token_id = self._sampler(logits, [*self.prompt_ids, *self._ids])
-        self._ids.append(token_id)
-        if token_id in self._end_ids:
-            self.finish("stop")
-            return
-        if shown := self._text.push(token_id):
-            self.stream.put(TextDelta(shown))
-        if self._text.stopped:
-            self.finish("stop")
-        elif len(self._ids) >= self._limit:
-            self.finish("length")
-
-    def finish(self, reason: FinishReason) -> None:
-        if self.ended:
-            return
-        self.ended = True
-        if rest := self._text.finish():
-            self.stream.put(TextDelta(rest))
-        self.stream.put(Finished(reason, self._text.text, len(self.prompt_ids), len(self._ids)))
-
-    def fail(self, error: BurnishError) -> None:
-        self.ended = True
-        self.stream.put(Failed(error, self._text.text))
 
 
 def _load_model(
@@ -425,12 +379,3 @@ def _load_model(
         raise ModelUnavailable(f"cannot load {base.name}: {error}") from error
     model.eval()
     return model
-
-
-def _end_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Every id that ends an answer: the tokenizer's own and those of the generation config."""
-    configured = model.generation_config.eos_token_id
-    if configured is None:
-        configured = []
-    listed = configured if isinstance(configured, list) else [configured]
-    return frozenset([tokenizer.eos_token_id, *listed])

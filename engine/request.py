@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,14 +12,18 @@ from engine.errors import BurnishError, InvalidInput
 from engine.messages import Message
 
 FinishReason = Literal["stop", "length", "cancelled"]
+MAX_LOGPROBS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is chosen.
+    """How the next token is chosen, and what is told of the choice.
 
-    `temperature` 0 is greedy. `top_k` 0 and `top_p` 1 switch those filters off. `seed` fixes the
-    draw. `stop` strings end the answer and are not part of it. `ignore_eos` is for benchmarks.
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 switch those filters off; `min_p`
+    keeps the tokens whose probability is at least `min_p` times that of the most likely one (Nguyen
+    et al. 2024). `seed` fixes the draw. `stop` strings end the answer and are not part of it.
+    `ignore_eos` is for benchmarks. `logprobs` asks for each token's log-probability and for that
+    many of the most likely tokens beside it, as many as `MAX_LOGPROBS`; None asks for none.
     """
 
     temperature: float = 0.7
@@ -29,6 +34,8 @@ class SamplingParams:
     seed: int = 0
     stop: tuple[str, ...] = ()
     ignore_eos: bool = False
+    min_p: float = 0.0
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -41,6 +48,11 @@ class SamplingParams:
                 (self.max_new_tokens < 1, "max_new_tokens must be at least 1"),
                 (not 0 <= self.seed < 2**63, "seed must lie in [0, 2**63)"),
                 (any(not s for s in self.stop), "stop strings must not be empty"),
+                (not 0 <= self.min_p <= 1, "min_p must lie in [0, 1]"),
+                (
+                    self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS,
+                    f"logprobs must lie in [0, {MAX_LOGPROBS}]",
+                ),
             )
             if wrong
         ]
@@ -54,33 +66,70 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One answer to make. `adapter` is a loaded adapter's digest; None is the base model."""
+    """One answer to make. `adapter` is a loaded adapter's digest; None is the base model.
+
+    `user` is whose turn it is when an engine shares itself out fairly; "" is nobody in particular.
+    `timeout_seconds` counts from submission; past it the stream ends with
+    `Failed(DeadlineExceeded(...))`, whether it was running or still waiting.
+    """
 
     messages: tuple[Message, ...]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     adapter: str | None = None
+    user: str = ""
+    timeout_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.timeout_seconds is not None and not 0 < self.timeout_seconds < math.inf:
+            raise InvalidInput("timeout_seconds must be a number above 0")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A chosen token with its log-probability (natural log) under the model's own distribution:
+    before penalty, temperature and filters.
+
+    `top` has the most likely tokens as (id, text, log-probability), the likeliest first. A `text`
+    is the token decoded alone: it may be half a character, and a control token's is empty.
+    """
+
+    token_id: int
+    text: str
+    logprob: float
+    top: tuple[tuple[int, str, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """New text of the answer: whole characters, never half a stop string."""
+    """New text of the answer: whole characters, never half a stop string.
+
+    `logprobs`, where asked for, are of the tokens made since the last delta.
+    """
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The good terminal event."""
+    """The good terminal event.
+
+    `logprobs`, where asked for, are of all `completion_tokens`, also of those that ended the answer
+    and are not in its text. `cached_prompt_tokens` were taken from the prefix cache; they say how
+    the answer was made, so two answers may be equal without them.
+    """
 
     reason: FinishReason
     text: str
     prompt_tokens: int
     completion_tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+    cached_prompt_tokens: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The bad terminal event. `text` is what had been made until then."""
+    """The bad terminal event. `text` is what had been shown until then."""
 
     error: BurnishError
     text: str
@@ -161,6 +210,11 @@ class Engine(Protocol):
 
     def unload_adapter(self, digest: str) -> None:
         """Free an adapter no stream uses."""
+        ...
+
+    @property
+    def active_streams(self) -> int:
+        """Answers running or waiting."""
         ...
 
     @property

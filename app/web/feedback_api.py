@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.service import Service
+from app.web.body import StrictJsonRoute
 from app.web.identity import user_of
 
 
@@ -30,7 +31,7 @@ class CorrectionBody(BaseModel):
 
 def feedback_router(service: Service) -> APIRouter:
     """The routes over one running service."""
-    router = APIRouter(prefix="/api/answers")
+    router = APIRouter(prefix="/api/answers", route_class=StrictJsonRoute)
     store = service.workspace.store
 
     @router.get("/{answer_id}")

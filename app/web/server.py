@@ -13,31 +13,11 @@ from starlette.middleware.sessions import SessionMiddleware
 
 from app.service import Service
 from app.settings import Settings, session_secret
+from app.web.body import BodyLimit
 from app.web.feedback_api import feedback_router
 from app.web.identity import SESSION_SECONDS, AnonymousIdentity
 from app.web.openai_api import openai_router
-from engine.errors import (
-    BurnishError,
-    Conflict,
-    EngineFailure,
-    InvalidInput,
-    Overloaded,
-    PromptTooLong,
-    StorageFull,
-    UnknownId,
-)
-
-# The first match decides; the tree's order, from narrow to wide.
-STATUS: tuple[tuple[type[BurnishError], int], ...] = (
-    (UnknownId, 404),
-    (PromptTooLong, 413),
-    (InvalidInput, 422),
-    (Conflict, 409),
-    (Overloaded, 429),
-    (StorageFull, 507),
-    (EngineFailure, 503),
-    (BurnishError, 500),
-)
+from app.web.refusals import add_refusals
 
 
 def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastAPI:
@@ -51,7 +31,8 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
         max_age=SESSION_SECONDS,
         same_site="lax",
     )
-    app.add_exception_handler(BurnishError, _refuse)
+    app.add_middleware(BodyLimit)
+    add_refusals(app)
     app.include_router(openai_router(service))
     app.include_router(feedback_router(service))
     _add_health(app, service)
@@ -76,13 +57,6 @@ def operator_check(settings: Settings) -> Callable[[Request], str | None]:
     return check  # type: ignore[return-value]  # gradio takes both kinds of function
 
 
-async def _refuse(_request: Request, error: Exception) -> JSONResponse:
-    status = next(code for kind, code in STATUS if isinstance(error, kind))
-    headers = {"Retry-After": "1"} if status == 429 else None
-    body = {"error": {"message": str(error), "type": type(error).__name__}}
-    return JSONResponse(body, status, headers)
-
-
 def _add_health(app: FastAPI, service: Service) -> None:
     metrics = CollectorRegistry()
     active = Gauge("burnish_active_streams", "Answers running or waiting", registry=metrics)
@@ -91,12 +65,14 @@ def _add_health(app: FastAPI, service: Service) -> None:
     generation = Gauge("burnish_live_generation", "Changes of the live release", registry=metrics)
     generation.set_function(lambda: service.workspace.registry.live().generation)
 
+    # On the event loop itself, so that they answer even when every worker thread is taken
+
     @app.get("/healthz")
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/readyz")
-    def readyz() -> JSONResponse:
+    async def readyz() -> JSONResponse:
         ready = service.engine.alive
         body = {"status": "ready" if ready else "engine down", "live": service.slots.live}
         return JSONResponse(body, 200 if ready else 503)

@@ -21,6 +21,17 @@ class Sampler:
         self._params = params
         self._generator = torch.Generator().manual_seed(params.seed)
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the next token is the plain argmax and nothing else is asked of the logits.
+
+        An engine may then take one argmax over all such rows instead of calling the sampler.
+        """
+        params = self._params
+        return (
+            params.temperature == 0 and params.repetition_penalty == 1.0 and params.logprobs is None
+        )
+
     def __call__(self, logits: Tensor, context_ids: Sequence[int]) -> int:
         """The next token id from `logits` (vocabulary,) after `context_ids`."""
         params = self._params
@@ -34,8 +45,20 @@ class Sampler:
             kth = logits.topk(min(params.top_k, len(logits))).values[-1]
             logits = logits.masked_fill(logits < kth, -torch.inf)
         probabilities, ids = _nucleus(logits.softmax(-1), params.top_p)
+        if params.min_p:
+            probabilities, ids = _likely_enough(probabilities, ids, params.min_p)
         drawn = torch.multinomial(probabilities, 1, generator=self._generator)
         return int(ids[drawn])
+
+
+def token_logprobs(
+    logits: Tensor, token_id: int, top: int
+) -> tuple[float, list[tuple[int, float]]]:
+    """Log-probability (natural log) of a token under `logits` (vocabulary,), and the `top` most
+    likely tokens as (id, log-probability), the likeliest first."""
+    logprobs = logits.float().log_softmax(-1)
+    values, ids = logprobs.topk(min(top, len(logprobs)))
+    return float(logprobs[token_id]), list(zip(ids.tolist(), values.tolist(), strict=True))
 
 
 def _penalise(logits: Tensor, context_ids: Sequence[int], penalty: float) -> Tensor:
@@ -56,3 +79,9 @@ def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
         if kept < count:
             break
     return top[:kept], ids[:kept]
+
+
+def _likely_enough(probabilities: Tensor, ids: Tensor, min_p: float) -> tuple[Tensor, Tensor]:
+    """Tokens at least `min_p` times as likely as the likeliest (Nguyen et al. 2024, 3)."""
+    kept = probabilities >= min_p * probabilities.max()
+    return probabilities[kept], ids[kept]

@@ -16,6 +16,7 @@ class QueuedStream:
         self._events: queue.SimpleQueue[StreamEvent] = queue.SimpleQueue()
         self._cancelled = threading.Event()
         self._ended = False  # the engine's side
+        self._one_at_a_time = threading.Lock()
         self._read_to_end = False  # the reader's side
 
     def __iter__(self) -> Iterator[StreamEvent]:
@@ -34,8 +35,9 @@ class QueuedStream:
         return self._cancelled.is_set()
 
     def put(self, event: StreamEvent) -> None:
-        """Called by the engine's thread alone. What follows a terminal event is dropped."""
-        if self._ended:
-            return
-        self._ended = isinstance(event, Finished | Failed)
-        self._events.put(event)
+        """Called by the engine, or by whoever finds it dead. What follows a terminal event is
+        dropped."""
+        with self._one_at_a_time:
+            if not self._ended:
+                self._ended = isinstance(event, Finished | Failed)
+                self._events.put(event)

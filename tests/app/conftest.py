@@ -80,12 +80,14 @@ def model_says(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
         ids = service.engine._renderer.completion(text)
 
         class Script:
+            is_greedy = False
+
             def __init__(self, _params: object) -> None:
                 self._rest = list(ids)
 
             def __call__(self, _logits: object, _context: object) -> int:
                 return self._rest.pop(0)
 
-        monkeypatch.setattr("engine.reference.Sampler", Script)
+        monkeypatch.setattr("engine.serving.answer.Sampler", Script)
 
     return say

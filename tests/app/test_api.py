@@ -61,26 +61,157 @@ def test_the_model_may_be_base_live_or_a_release(person: Person, service: Servic
     assert texts[bundle] == texts[bundle[7:19]] != texts["base"]
 
 
-@pytest.mark.parametrize(
-    ("change", "status"),
-    [
-        ({"messages": []}, 422),
-        ({"messages": [{"role": "user", "content": " \n\t"}]}, 422),
-        ({"messages": [{"role": "user", "content": "nul \x00"}]}, 422),
-        ({"messages": [{"role": "wizard", "content": "hi"}]}, 422),
-        ({"messages": [{"role": "user", "content": "a" * 100_000}]}, 422),
-        ({"messages": [{"role": "user", "content": "sea " * 4_000}]}, 413),
-        ({"temperature": -1}, 422),
-        ({"model": "../../etc/passwd"}, 404),
-        ({"model": "00000000"}, 404),
-    ],
-)
+BAD_INPUT: list[tuple[dict[str, Any], int]] = [
+    ({"messages": []}, 400),
+    ({"messages": [{"role": "user", "content": " \n\t"}]}, 422),
+    ({"messages": [{"role": "user", "content": "nul \x00"}]}, 422),
+    ({"messages": [{"role": "wizard", "content": "hi"}]}, 400),
+    ({"messages": [{"role": "user", "content": "a" * 100_000}]}, 422),
+    ({"messages": [{"role": "user", "content": "sea " * 4_000}]}, 413),
+    ({"temperature": -1}, 400),
+    ({"temperature": "0.5"}, 400),
+    ({"temperature": True}, 400),
+    ({"max_tokens": 0}, 400),
+    ({"max_tokens": 1.5}, 400),
+    ({"min_p": 2}, 400),
+    ({"n": 0}, 400),
+    ({"n": 17}, 400),
+    ({"seed": -1}, 400),
+    ({"seed": 2**63 - 1, "n": 2}, 400),
+    ({"stop": ["a", 1]}, 400),
+    ({"stop": ""}, 400),
+    ({"stop": ["a"] * 17}, 400),
+    ({"top_logprobs": 3}, 400),
+    ({"logprobs": True, "top_logprobs": 21}, 400),
+    ({"timeout_seconds": 0}, 400),
+    ({"user": 7}, 400),
+    ({"stream_options": "yes"}, 400),
+    ({"model": "../../etc/passwd"}, 404),
+    ({"model": "00000000"}, 404),
+]
+
+
 def test_bad_input_gets_a_clear_refusal_and_stores_nothing(
-    person: Person, service: Service, change: dict[str, Any], status: int
+    person: Person, service: Service
 ) -> None:
-    response = person().post("/v1/chat/completions", json={**HELLO, **change})
-    assert response.status_code == status, response.text
+    client = person()
+    for change, status in BAD_INPUT:
+        response = client.post("/v1/chat/completions", json={**HELLO, **change})
+        assert response.status_code == status, (str(change)[:80], response.text)
+        assert response.json()["error"]["message"]
     assert service.workspace.store.counts()["turns"] == 0
+
+
+def test_what_is_unknown_or_null_is_ignored(person: Person) -> None:
+    client = person()
+    named = [{"role": "user", "content": "Say hello.", "name": "Ann"}]
+    more = {"messages": named, "logit_bias": {}, "frequency_penalty": 0.5, "stop": None, "n": None}
+    expected = complete(client)["choices"][0]["message"]
+    assert complete(client, **more)["choices"][0]["message"] == expected
+
+
+ASKED = '{"messages": [{"role": "user", "content": "hi"}], '
+NOT_UNDERSTOOD: dict[str, tuple[str | bytes, str]] = {
+    "deep lists": ("[" * 100_000, "nested too deeply"),
+    "deep objects": ('{"a":' * 100_000, "nested too deeply"),
+    "deep and whole": ("[" * 100_000 + "]" * 100_000, "nested too deeply"),
+    "no number": (ASKED + '"temperature": NaN}', "NaN"),
+    "an unknown field": (ASKED + '"unknown": -Infinity}', "-Infinity"),
+    "beyond a float": (ASKED + '"temperature": 1e999}', "temperature"),
+    "a huge number": (ASKED + '"seed": ' + "9" * 5_000 + "}", "digits"),
+    "a surrogate of the wrong type": ('{"messages": "\\ud800"}', "messages"),
+    "half a document": ('{"messages": [', "not JSON"),
+    "not UTF-8": (b"\xff\xfe{}", "UTF-8"),
+    "no object": ("[]", "the body"),
+    "nothing": ("", "the body"),
+}
+
+
+def test_a_body_that_is_not_understood_gets_400_and_one_sentence(person: Person) -> None:
+    client = person()
+    headers = {"content-type": "application/json"}
+    for name, (body, said) in NOT_UNDERSTOOD.items():
+        response = client.post("/v1/chat/completions", content=body, headers=headers)
+        assert response.status_code == 400, (name, response.text)
+        message = response.json()["error"]["message"]
+        assert said in message, name
+        assert "\n" not in message
+        assert len(message) < 300
+        vote = client.post("/api/answers/0/vote", content=body, headers=headers)
+        assert vote.status_code == 400, (name, vote.text)
+
+
+def test_a_seed_draws_the_same_choices_each_and_the_next_seeds_those_after(person: Person) -> None:
+    client = person()
+    drawn = {"temperature": 1.0, "ignore_eos": True}
+    three = complete(client, **drawn, n=3, seed=5)
+    texts = [choice["message"]["content"] for choice in three["choices"]]
+    alone = [
+        complete(client, **drawn, seed=5 + i)["choices"][0]["message"]["content"] for i in range(3)
+    ]
+    assert [choice["index"] for choice in three["choices"]] == [0, 1, 2]
+    assert texts == alone
+    assert len(set(texts)) > 1
+    assert three["usage"]["completion_tokens"] == 24
+
+
+def test_choices_are_sibling_answers_of_one_turn_and_can_be_voted_on(
+    person: Person, service: Service
+) -> None:
+    client = person()
+    answer = complete(client, n=2, temperature=1.0)
+    ids = [choice["answer_id"] for choice in answer["choices"]]
+    assert answer["id"] == ids[0]
+    for answer_id, vote in zip(ids, (1, -1), strict=True):
+        voted = client.post(f"/api/answers/{answer_id}/vote", json={"vote": vote})
+        assert voted.status_code == 200
+    counts = service.workspace.store.counts()
+    assert (counts["turns"], counts["answers"]) == (1, 2)
+    stored = client.get(f"/api/answers/{ids[1]}").json()
+    assert stored["sampling"]["min_p"] == 0
+    assert stored["sampling"]["logprobs"] is None
+
+
+def test_log_probabilities_have_the_openai_shape(person: Person) -> None:
+    client = person()
+    asked = {"logprobs": True, "top_logprobs": 2, "ignore_eos": True}
+    content = complete(client, **asked)["choices"][0]["logprobs"]["content"]
+    assert len(content) == 8
+    for token in content:
+        assert set(token) == {"token", "logprob", "bytes", "top_logprobs"}
+        assert token["logprob"] == token["top_logprobs"][0]["logprob"] <= 0  # greedy
+        assert bytes(token["bytes"]).decode() == token["token"]
+        assert len(token["top_logprobs"]) == 2
+    chunks = streamed(client, **asked)
+    parts = [c["choices"][0]["logprobs"] for c in chunks]
+    assert [token for part in parts if part for token in part["content"]] == content
+    assert complete(client)["choices"][0]["logprobs"] is None
+
+
+def streamed(client: httpx.Client, **more: Any) -> list[dict[str, Any]]:
+    """The chunks of a stream that ends as every stream must."""
+    body = {**HELLO, "max_tokens": 8, "stream": True, **more}
+    response = client.post("/v1/chat/completions", json=body)
+    assert response.status_code == 200, response.text
+    lines = response.text.strip().split("\n\n")
+    assert lines.index("data: [DONE]") == len(lines) - 1
+    return [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+
+
+def test_streamed_choices_carry_their_index_and_each_ends_once(person: Person) -> None:
+    client = person()
+    more = {"n": 3, "seed": 5, "temperature": 1.0, "stream_options": {"include_usage": True}}
+    whole = complete(client, **more, stream=False)
+    *chunks, last = streamed(client, **more)
+    texts, ends = ["", "", ""], [0, 0, 0]
+    for chunk in chunks:
+        (choice,) = chunk["choices"]
+        texts[choice["index"]] += choice["delta"].get("content", "")
+        ends[choice["index"]] += choice["finish_reason"] is not None
+    assert texts == [choice["message"]["content"] for choice in whole["choices"]]
+    assert ends == [1, 1, 1]
+    assert last["usage"] == whole["usage"]
+    assert len({chunk["id"] for chunk in chunks}) == 1
 
 
 def test_a_lone_surrogate_is_refused(person: Person) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.prompts.reasoning import Reasoned, join_reasoning, split_reasoning
+from engine.prompts.reasoning import Reasoned, Vote, join_reasoning, majority, split_reasoning
 
 FINISHED = {
     "a marker line": ("2 and 2.\nAnswer: 4", "2 and 2.", "4"),
@@ -64,3 +64,48 @@ def test_joining_is_the_inverse_of_splitting(thought: str, answer: str) -> None:
 def test_what_is_joined_has_the_form_the_instruction_asks_for() -> None:
     assert join_reasoning("2 and 2.", "4") == "2 and 2.\nAnswer: 4"
     assert join_reasoning("", "4") == "4"
+
+
+VOTES = {
+    "the most frequent": (["4", "5", "5"], Vote("5", 2, 3)),
+    "a tie goes to the first": (["4", "5", "5", "4"], Vote("4", 2, 4)),
+    "one answer": ([" 4. "], Vote("4.", 1, 1)),
+    "case, blanks and end punctuation": (["the  Sea.", "The\nsea", "Sky"], Vote("the  Sea.", 2, 3)),
+    "ways to write a number": (
+        ["It is 1,000.", "it is 1000.0", "It is 10"],
+        Vote("It is 1,000.", 2, 3),
+    ),
+    "leading zeros": (["7", "007", "70", "700"], Vote("7", 2, 4)),
+    "minus nought": (["-0.0", "0", "-1"], Vote("-0.0", 2, 3)),
+    "the sign counts": (["-5", "5", "5"], Vote("5", 2, 3)),
+    "more digits than a float holds": (
+        ["12345678901234567890", "12345678901234567891", "12345678901234567891"],
+        Vote("12345678901234567891", 2, 3),
+    ),
+    "only the last number is read so": (["01 of 4", "1 of 4.0", "1 of 4"], Vote("1 of 4.0", 2, 3)),
+    "units count": (["$5", "5", "5 euros", "5 Euros!"], Vote("5 euros", 2, 4)),
+    "names that end in signs": (["C++", "C", "C#", "c#"], Vote("C#", 2, 4)),
+    "no answer is no vote": (["", " ", "4"], Vote("4", 1, 3)),
+    "nobody answered": (["", " "], Vote("", 2, 2)),
+    "Chinese": (["四。", "四", "五"], Vote("四。", 2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", VOTES)
+def test_answers_are_voted_on(name: str) -> None:
+    answers, vote = VOTES[name]
+    assert majority(answers) == vote
+
+
+def test_without_answers_there_is_no_vote() -> None:
+    with pytest.raises(ValueError, match="no answer"):
+        majority([])
+
+
+@given(st.lists(st.text(max_size=12), min_size=1, max_size=9))
+def test_the_winner_is_one_of_the_answers_and_no_other_has_more_votes(answers: list[str]) -> None:
+    vote = majority(answers)
+    assert vote.text in {answer.strip() for answer in answers}
+    assert vote.total == len(answers)
+    given_ones = [answer for answer in answers if answer.strip()]
+    assert vote.votes >= max(map(given_ones.count, given_ones), default=0)

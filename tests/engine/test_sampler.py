@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 from transformers.generation.logits_process import (
     LogitsProcessorList,
+    MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -14,8 +17,8 @@ from transformers.generation.logits_process import (
 )
 
 from engine.errors import InvalidInput
-from engine.request import SamplingParams
-from engine.serving.sampler import Sampler
+from engine.request import GenerationRequest, SamplingParams
+from engine.serving.sampler import Sampler, token_logprobs
 
 CONTEXT = [3, 5, 5, 11]
 
@@ -55,6 +58,7 @@ def peer_distribution(params: SamplingParams, logits: Tensor) -> Tensor:
             TemperatureLogitsWarper(float(params.temperature)),
             TopKLogitsWarper(params.top_k or len(logits)),
             TopPLogitsWarper(params.top_p),
+            MinPLogitsWarper(params.min_p),
         ]
     )
     scores: Tensor = processors(torch.tensor([CONTEXT]), logits[None].clone())
@@ -71,9 +75,22 @@ def peer_distribution(params: SamplingParams, logits: Tensor) -> Tensor:
         SamplingParams(temperature=1.0, top_p=0.01),
         SamplingParams(temperature=1.0, top_p=1.0, repetition_penalty=1.7),
         SamplingParams(temperature=1.0, top_p=1.0, top_k=10_000),
-        SamplingParams(temperature=1.3, top_p=0.9, top_k=20, repetition_penalty=1.2),
+        SamplingParams(temperature=1.0, top_p=1.0, min_p=0.05),
+        SamplingParams(temperature=1.0, top_p=1.0, min_p=1.0),
+        SamplingParams(temperature=1.3, top_p=0.9, top_k=20, min_p=0.1, repetition_penalty=1.2),
     ],
-    ids=["plain", "temperature", "top_k", "top_p", "tiny_top_p", "penalty", "huge_top_k", "all"],
+    ids=[
+        "plain",
+        "temperature",
+        "top_k",
+        "top_p",
+        "tiny_top_p",
+        "penalty",
+        "huge_top_k",
+        "min_p",
+        "highest_min_p",
+        "all",
+    ],
 )
 @pytest.mark.parametrize("seed", range(5))
 def test_the_distribution_is_that_of_transformers(params: SamplingParams, seed: int) -> None:
@@ -138,14 +155,55 @@ def test_what_others_draw_does_not_change_a_streams_draws() -> None:
 
 def test_every_bad_parameter_is_named_at_once() -> None:
     with pytest.raises(InvalidInput) as raised:
-        SamplingParams(temperature=-1, top_p=0, top_k=-1, max_new_tokens=0, seed=-1, stop=("",))
+        SamplingParams(
+            temperature=-1, top_p=0, top_k=-1, max_new_tokens=0, seed=-1, stop=("",),
+            min_p=1.1, logprobs=21,
+        )  # fmt: skip
     assert str(raised.value) == (
         "temperature must lie in [0, 10]; top_p must lie in (0, 1]; top_k must not be negative; "
         "max_new_tokens must be at least 1; seed must lie in [0, 2**63); "
-        "stop strings must not be empty"
+        "stop strings must not be empty; min_p must lie in [0, 1]; logprobs must lie in [0, 20]"
     )
 
 
-def test_a_temperature_that_is_no_number_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="temperature"):
-        SamplingParams(temperature=float("nan"))
+@pytest.mark.parametrize("name", ["temperature", "top_p", "min_p", "repetition_penalty"])
+def test_a_parameter_that_is_no_number_is_refused(name: str) -> None:
+    with pytest.raises(InvalidInput, match=name):
+        SamplingParams(**{name: float("nan")})
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
+def test_a_timeout_that_never_comes_or_has_passed_is_refused(seconds: float) -> None:
+    with pytest.raises(InvalidInput, match="timeout_seconds"):
+        GenerationRequest((), timeout_seconds=seconds)
+
+
+def test_min_p_keeps_what_is_likely_enough_beside_the_likeliest() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    kept = sampled_distribution(SamplingParams(temperature=1.0, top_p=1.0, min_p=0.2), logits)
+    # 0.2 * 0.5 = 0.1, so that the last token goes; the others share 0.95
+    torch.testing.assert_close(kept, torch.tensor([0.5, 0.3, 0.15, 0]) / 0.95)
+
+
+def test_a_log_probability_is_that_of_the_untempered_distribution() -> None:
+    logits = torch.tensor([0.5, 0.3, 0.15, 0.05]).log() + 7  # a softmax forgets the 7
+    logprob, top = token_logprobs(logits, 2, top=2)
+    assert math.exp(logprob) == pytest.approx(0.15)
+    assert [token_id for token_id, _ in top] == [0, 1]
+    assert [math.exp(value) for _, value in top] == pytest.approx([0.5, 0.3])
+    assert token_logprobs(logits, 2, top=0) == (logprob, [])
+    assert len(token_logprobs(logits, 2, top=20)[1]) == 4
+
+
+@pytest.mark.parametrize(
+    ("params", "greedy"),
+    [
+        (SamplingParams(temperature=0), True),
+        (SamplingParams(temperature=0, top_k=3, top_p=0.1, min_p=0.5), True),
+        (SamplingParams(temperature=0, repetition_penalty=1.1), False),
+        (SamplingParams(temperature=0, logprobs=0), False),
+        (SamplingParams(temperature=0.1), False),
+    ],
+)
+def test_a_sampler_is_greedy_when_an_argmax_would_do(params: SamplingParams, greedy: bool) -> None:
+    assert Sampler(params).is_greedy is greedy

@@ -1,0 +1,90 @@
+"""What a request's body may be: so many bytes, and JSON as the standard defines it.
+
+Knows nothing of what the bodies mean.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+
+from fastapi import HTTPException, Request, Response
+from fastapi.routing import APIRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.web.refusals import refuse_http
+
+MAX_BODY_BYTES = 4 * 2**20
+
+
+class BodyLimit:
+    """Refuses a longer body with 413: by its declared length before a byte of it is read, and else
+    as soon as more bytes have come. Stands outside everything that reads a body."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if _declared_bytes(scope) > self._max_bytes:
+            response = await refuse_http(None, self._too_long())
+            await response(scope, receive, send)
+            return
+        received = 0
+
+        async def counting() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise self._too_long()  # the framework answers with it
+            return message
+
+        await self._app(scope, counting, send)
+
+    def _too_long(self) -> HTTPException:
+        return HTTPException(413, f"the body is longer than {self._max_bytes} bytes")
+
+
+class StrictJsonRoute(APIRoute):
+    """A route that answers 400 to what Python's parser would take and the standard does not (NaN,
+    Infinity), and to what it would choke on."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, over a request with a stricter `json`."""
+        handle = super().get_route_handler()
+
+        async def strict(request: Request) -> Response:
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return strict
+
+
+class _StrictRequest(Request):
+    async def json(self) -> Any:
+        try:
+            text = (await self.body()).decode("utf-8-sig")
+            return json.loads(text, parse_constant=_refuse_constant)
+        except json.JSONDecodeError:
+            raise  # FastAPI says where
+        except RecursionError:
+            raise HTTPException(400, "the body is nested too deeply") from None
+        except UnicodeDecodeError:
+            raise HTTPException(400, "the body is not UTF-8") from None
+        except ValueError:  # Python's limit is 4,300
+            raise HTTPException(400, "the body has a number of too many digits") from None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise HTTPException(400, f"the body is not JSON: it has the number {name}")
+
+
+def _declared_bytes(scope: Scope) -> int:
+    """The Content-Length; 0 where there is none that is a number, and the bytes are counted."""
+    values = [value for name, value in scope["headers"] if name == b"content-length"]
+    return max((int(value[:20]) for value in values if value.isdigit()), default=0)

@@ -1,0 +1,85 @@
+"""How a refusal is said over HTTP: `{"error": {"message": one sentence, "type": its kind}}`."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from engine.errors import (
+    BurnishError,
+    Conflict,
+    DeadlineExceeded,
+    EngineFailure,
+    InvalidBundle,
+    InvalidInput,
+    InvalidText,
+    Overloaded,
+    PromptTooLong,
+    StorageFull,
+    UnknownId,
+)
+
+# The first match decides; the tree's order, from narrow to wide.
+STATUS: tuple[tuple[type[BurnishError], int], ...] = (
+    (UnknownId, 404),
+    (PromptTooLong, 413),
+    (InvalidText, 422),
+    (InvalidBundle, 422),
+    (InvalidInput, 400),
+    (Conflict, 409),
+    (Overloaded, 429),
+    (DeadlineExceeded, 504),
+    (StorageFull, 507),
+    (EngineFailure, 503),
+    (BurnishError, 500),
+)
+PROBLEMS_SAID = 3
+
+
+def add_refusals(app: FastAPI) -> None:
+    """Let the application say every error this way."""
+    app.add_exception_handler(BurnishError, _refuse)
+    app.add_exception_handler(RequestValidationError, _refuse_malformed)
+    app.add_exception_handler(StarletteHTTPException, refuse_http)
+
+
+def error_document(error: Exception, message: str | None = None) -> dict[str, Any]:
+    """What is sent of an error."""
+    return {"error": {"message": message or str(error), "type": type(error).__name__}}
+
+
+async def refuse_http(_request: Request | None, error: Exception) -> JSONResponse:
+    """The answer to an error that has its status already."""
+    assert isinstance(error, StarletteHTTPException)
+    document = error_document(HTTPException(error.status_code), str(error.detail))
+    return JSONResponse(document, error.status_code, error.headers)
+
+
+async def _refuse(_request: Request, error: Exception) -> JSONResponse:
+    status = next(code for kind, code in STATUS if isinstance(error, kind))
+    headers = None
+    if isinstance(error, Overloaded):
+        headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_seconds)))}
+    return JSONResponse(error_document(error), status, headers)
+
+
+async def _refuse_malformed(_request: Request, error: Exception) -> JSONResponse:
+    """400, naming the fields. What was sent is not repeated: it may have no JSON form at all."""
+    assert isinstance(error, RequestValidationError)
+    problems = error.errors()
+    sentence = "; ".join(_sentence(problem) for problem in problems[:PROBLEMS_SAID])
+    if len(problems) > PROBLEMS_SAID:
+        sentence += f"; and {len(problems) - PROBLEMS_SAID} more"
+    return JSONResponse(error_document(InvalidInput(sentence)), 400)
+
+
+def _sentence(problem: dict[str, Any]) -> str:
+    if problem["type"] == "json_invalid":
+        return f"the body is not JSON: {problem['ctx']['error']} at character {problem['loc'][-1]}"
+    place = ".".join(str(part) for part in problem["loc"][1:]) or "the body"
+    return f"{place}: {problem['msg']}"

@@ -1,0 +1,109 @@
+"""Running answers, brought from their threads to the event loop.
+
+A stream is read by blocking, so each answer has a thread of its own; the engine's queue bounds how
+many there are. Knows nothing of HTTP, nor of what is done with the pieces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from app.conversation import AnswerUpdate, QueuedAnswer
+from engine.errors import BurnishError, EngineFailure
+
+LIVENESS_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What is new of the answer number `index`. Its first piece comes before its first token.
+
+    Only the last update has the whole text; the others are kept small, for slow readers.
+    """
+
+    index: int
+    text: str
+    update: AnswerUpdate
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the answer has ended."""
+        return self.update.status != "streaming"
+
+
+class Relay:
+    """The pieces of one request's answers, as they come. Whoever makes it must `close` it."""
+
+    def __init__(self, is_alive: Callable[[], bool]) -> None:
+        self._is_alive = is_alive
+        self._loop = asyncio.get_running_loop()
+        self._pieces: asyncio.Queue[Piece] = asyncio.Queue()
+        self._answers: Sequence[QueuedAnswer] = ()
+        self._closed = False
+        self._lock = threading.Lock()  # guards the two above
+
+    async def start(self, executor: Executor, submit: Callable[[], Sequence[QueuedAnswer]]) -> None:
+        """Call `submit` in a thread of `executor` and follow its answers; raises what it raises."""
+        await self._loop.run_in_executor(executor, self._start, submit)
+
+    def close(self) -> None:
+        """Nobody wants the rest: end every answer within a step."""
+        with self._lock:
+            self._closed = True
+            for answer in self._answers:
+                answer.cancel()
+
+    async def pieces(self) -> AsyncIterator[Piece]:
+        """What comes next, until every answer has ended.
+
+        Raises `EngineFailure` when nothing comes and the engine is dead.
+        """
+        running = len(self._answers)
+        while running:
+            piece = await self._next()
+            running -= piece.is_last
+            yield piece
+
+    async def _next(self) -> Piece:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LIVENESS_SECONDS):
+                    return await self._pieces.get()
+            if not self._is_alive() and self._pieces.empty():
+                raise EngineFailure("the engine has stopped answering")
+
+    def _start(self, submit: Callable[[], Sequence[QueuedAnswer]]) -> None:
+        if self._closed:
+            return  # the caller went away while it waited for a thread
+        answers = submit()
+        with self._lock:
+            self._answers = answers
+            if self._closed:
+                for answer in answers:
+                    answer.cancel()
+        for index, answer in enumerate(answers):
+            threading.Thread(
+                target=self._follow, args=(index, answer), name="burnish-answer", daemon=True
+            ).start()
+
+    def _follow(self, index: int, answer: QueuedAnswer) -> None:
+        """A thread: read one answer to its end, whoever still listens, so that it is stored."""
+        shown = 0
+        try:
+            for update in answer:
+                text, shown = update.text[shown:], len(update.text)
+                small = replace(update, text="") if update.status == "streaming" else update
+                self._send(Piece(index, text, small))
+        except Exception as error:  # noqa: BLE001 - the thread's edge: the reader waits for an end
+            if not isinstance(error, BurnishError):
+                error = BurnishError(f"the answer was lost: {type(error).__name__}")
+            self._send(Piece(index, "", AnswerUpdate(None, "", "", "failed", error=error)))
+
+    def _send(self, piece: Piece) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and nobody reads any more
+            self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)

@@ -1,0 +1,342 @@
+"""Crowds, people who leave, late answers, huge bodies and a dead engine, through a real server.
+
+The engine is a fake of 8 rows and a queue of 32 that makes a token in 10 ms; all else is real.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack
+from types import SimpleNamespace
+from typing import Any, cast
+
+import httpx
+import psutil
+import pytest
+import uvicorn
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from app.conversation import Chat
+from app.service import Service, Workspace
+from app.settings import Settings
+from app.web.body import MAX_BODY_BYTES, BodyLimit
+from app.web.server import build_app
+from engine.adapters.slots import AdapterSlots
+from engine.request import SamplingParams
+from tests.fake_engine import FakeEngine
+
+CHAT = "/v1/chat/completions"
+HELLO = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
+ENDLESS = {**HELLO, "max_tokens": 100_000}
+PATIENCE_SECONDS = 60  # what takes longer has hung; slow machines are no failure
+
+
+@pytest.fixture
+def engine() -> Iterator[FakeEngine]:
+    engine = FakeEngine()
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def workspace(settings: Settings) -> Iterator[Workspace]:
+    workspace = Workspace(settings)
+    yield workspace
+    workspace.close()
+
+
+@pytest.fixture
+def url(engine: FakeEngine, workspace: Workspace) -> Iterator[str]:
+    """A real server of the API alone."""
+    slots = AdapterSlots(engine, workspace.base, workspace.bundles)
+    chat = Chat(
+        engine, slots, workspace.store, examples=tuple, system_prompt="",
+        sampling=SamplingParams(), max_message_chars=20_000,
+    )  # fmt: skip
+    service = SimpleNamespace(workspace=workspace, engine=engine, slots=slots, chat=chat)
+    app = build_app(cast(Service, service), lambda _app: None)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=5
+        )
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_for(lambda: server.started)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(timeout=30)
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.01)
+
+
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """The same without stopping the test's own clients."""
+    await asyncio.to_thread(wait_for, condition)
+
+
+def crowd(url: str) -> httpx.AsyncClient:
+    limits = httpx.Limits(max_connections=None)
+    return httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS, limits=limits)
+
+
+def data_of(line: str) -> dict[str, Any]:
+    return dict(json.loads(line.removeprefix("data: ")))
+
+
+def assert_ends_properly(events: list[str], choices: int = 1) -> list[dict[str, Any]]:
+    """One terminal event for each choice, then `[DONE]`, then nothing; returns the chunks."""
+    assert events.index("data: [DONE]") == len(events) - 1
+    chunks = [data_of(event) for event in events[:-1]]
+    ends = [c["choices"][0]["index"] for c in chunks if c["choices"][0]["finish_reason"]]
+    assert sorted(ends) == list(range(choices))
+    return chunks
+
+
+def events_of(text: str) -> list[str]:
+    return text.strip().split("\n\n")
+
+
+class TestCrowds:
+    def test_of_200_chats_at_once_8_run_32_wait_and_the_rest_are_asked_to_come_back(
+        self, url: str, engine: FakeEngine
+    ) -> None:
+        engine.stand_still()  # so that nobody's end lets another in
+
+        async def scene() -> list[httpx.Response]:
+            async with crowd(url) as client:
+                chats = [
+                    asyncio.create_task(client.post(CHAT, json={**HELLO, "stream": bool(i % 2)}))
+                    for i in range(200)
+                ]
+                await wait_until(lambda: sum(chat.done() for chat in chats) == 160)
+                assert (engine.running, engine.waiting) == (8, 32)
+                ready = await client.get("/readyz")
+                assert ready.status_code == 200
+                engine.go_on()
+                return await asyncio.gather(*chats)
+
+        responses = asyncio.run(scene())
+        assert Counter(r.status_code for r in responses) == {200: 40, 429: 160}
+        for response in responses:
+            if response.status_code == 429:
+                assert response.headers["Retry-After"] == "2"  # the engine says 1.5; up
+                assert response.json()["error"]["type"] == "Overloaded"
+            elif response.headers["content-type"].startswith("text/event-stream"):
+                assert_ends_properly(events_of(response.text))
+            else:
+                assert response.json()["usage"]["completion_tokens"] == 4
+        wait_for(lambda: engine.active_streams == 0)
+
+    def test_choices_are_queued_together_or_not_at_all(self, url: str, engine: FakeEngine) -> None:
+        engine.stand_still()
+
+        async def scene() -> None:
+            async with crowd(url) as client:
+                first = [
+                    asyncio.create_task(client.post(CHAT, json={**HELLO, "n": 16}))
+                    for _ in range(2)
+                ]
+                await wait_until(lambda: engine.active_streams == 32)
+                refused = await client.post(CHAT, json={**HELLO, "n": 16})
+                assert refused.status_code == 429
+                assert engine.active_streams == 32
+                engine.go_on()
+                for response in await asyncio.gather(*first):
+                    assert len(response.json()["choices"]) == 16
+
+        asyncio.run(scene())
+
+    def test_who_asks_for_whom_reaches_the_engine(self, url: str, engine: FakeEngine) -> None:
+        for more in ({}, {"user": "ann", "timeout_seconds": 30, "min_p": 0.1}):
+            assert httpx.post(f"{url}{CHAT}", json={**HELLO, **more}).status_code == 200
+        plain, ann = engine.requests
+        assert (plain.user, plain.timeout_seconds) == ("api", None)
+        assert (ann.user, ann.timeout_seconds, ann.sampling.min_p) == ("api/ann", 30, 0.1)
+
+    def test_usage_tells_what_came_from_the_prefix_cache(self, url: str) -> None:
+        usage = httpx.post(f"{url}{CHAT}", json={**HELLO, "n": 3}).json()["usage"]
+        assert usage == {
+            "prompt_tokens": 2, "completion_tokens": 12, "total_tokens": 14,
+            "prompt_tokens_details": {"cached_tokens": 1},
+        }  # fmt: skip
+
+
+class TestLeaving:
+    def test_50_who_leave_mid_stream_leave_nothing_behind(
+        self, url: str, engine: FakeEngine, workspace: Workspace
+    ) -> None:
+        async def leave(client: httpx.AsyncClient, choices: int) -> None:
+            body = {**ENDLESS, "stream": True, "n": choices}
+            async with client.stream("POST", CHAT, json=body) as response:
+                async for line in response.aiter_lines():
+                    if line and data_of(line)["choices"][0]["delta"].get("content"):
+                        return
+
+        async def wave(people: int) -> None:
+            async with crowd(url) as client:
+                await asyncio.gather(*(leave(client, 1 + i % 2) for i in range(people)))
+            await wait_until(lambda: engine.active_streams == 0)
+
+        def threads() -> Counter[str]:
+            """All but the few that take requests in, which stay."""
+            names = [t.name for t in threading.enumerate()]
+            return Counter(name for name in names if not name.startswith("burnish-submit"))
+
+        baseline = threads()
+        asyncio.run(wave(5))
+        files = psutil.Process().num_fds()
+        for _ in range(9):
+            asyncio.run(wave(5))
+        wait_for(lambda: threads() == baseline)
+        pooled_connections = 15 * 3  # SQLite has three files for each
+        wait_for(lambda: psutil.Process().num_fds() <= files + pooled_connections)
+        counts = workspace.store.counts()
+        assert counts["turns"] == 50
+        assert workspace.store.abort_unfinished() == 0, "an answer was left streaming"
+
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_who_leaves_while_waiting_frees_the_place(
+        self, url: str, engine: FakeEngine, stream: bool
+    ) -> None:
+        async def scene() -> None:
+            async with crowd(url) as client:
+                engine.stand_still()
+                body = {**ENDLESS, "stream": stream}
+                chats = [asyncio.create_task(client.post(CHAT, json=body)) for _ in range(20)]
+                await wait_until(lambda: engine.active_streams == 20)
+                for chat in chats:
+                    chat.cancel()
+                await asyncio.gather(*chats, return_exceptions=True)
+                await wait_until(lambda: engine.active_streams == 0)  # without a token made
+                engine.go_on()
+                assert (await client.post(CHAT, json=HELLO)).status_code == 200
+
+        asyncio.run(scene())
+
+    def test_who_leaves_an_answer_that_is_not_streamed_ends_it(
+        self, url: str, engine: FakeEngine
+    ) -> None:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{url}{CHAT}", json=ENDLESS, timeout=0.5)
+        wait_for(lambda: len(engine.requests) == 1 and engine.active_streams == 0)
+
+
+class TestDeadlines:
+    def test_a_late_answer_is_504_before_its_first_token(
+        self, url: str, engine: FakeEngine
+    ) -> None:
+        engine.stand_still()
+        for stream in (True, False):
+            body = {**HELLO, "timeout_seconds": 0.05, "stream": stream}
+            response = httpx.post(f"{url}{CHAT}", json=body)
+            assert response.status_code == 504
+            assert response.json()["error"]["type"] == "DeadlineExceeded"
+
+    def test_a_late_answer_is_an_error_event_after_its_first_token(
+        self, url: str, workspace: Workspace
+    ) -> None:
+        body = {**ENDLESS, "timeout_seconds": 1, "stream": True, "n": 2}
+        response = httpx.post(f"{url}{CHAT}", json=body)
+        assert response.status_code == 200
+        chunks = assert_ends_properly(events_of(response.text), choices=2)
+        late = [chunk for chunk in chunks if "error" in chunk]
+        assert [chunk["error"]["type"] for chunk in late] == ["DeadlineExceeded"] * 2
+        assert {chunk["choices"][0]["finish_reason"] for chunk in late} == {"error"}
+        shown = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks
+                        if c["choices"][0]["index"] == 0)  # fmt: skip
+        stored = workspace.store.answer(chunks[0]["id"], "api")
+        assert (stored.status, stored.text) == ("failed", shown)
+
+    def test_a_late_answer_that_is_not_streamed_is_504_and_its_text_is_stored(
+        self, url: str, workspace: Workspace
+    ) -> None:
+        response = httpx.post(f"{url}{CHAT}", json={**ENDLESS, "timeout_seconds": 1})
+        assert response.status_code == 504
+        assert workspace.store.counts()["answers"] == 1
+
+
+class TestHugeBodies:
+    @pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
+    def test_100_megabytes_are_refused_in_flat_memory(self, url: str, declared: bool) -> None:
+        chunk, chunks = b" " * 2**20, 100
+
+        async def body() -> AsyncIterator[bytes]:
+            for _ in range(chunks):
+                yield chunk
+
+        async def scene() -> httpx.Response:
+            length = {"content-length": str(len(chunk) * chunks)} if declared else {}
+            headers = {"content-type": "application/json", **length}
+            async with crowd(url) as client:
+                return await client.post(CHAT, content=body(), headers=headers)
+
+        before = psutil.Process().memory_info().rss
+        response = asyncio.run(scene())
+        assert response.status_code == 413
+        assert str(MAX_BODY_BYTES) in response.json()["error"]["message"]
+        assert psutil.Process().memory_info().rss - before < 40 * 2**20
+        assert httpx.post(f"{url}{CHAT}", json=HELLO).status_code == 200
+
+    def test_a_body_at_the_limit_is_read_and_one_byte_more_is_not(self, url: str) -> None:
+        text = json.dumps(HELLO)
+        headers = {"content-type": "application/json"}
+        for extra, status in ((0, 200), (1, 413)):
+            padded = text + " " * (MAX_BODY_BYTES - len(text) + extra)
+            response = httpx.post(f"{url}{CHAT}", content=padded, headers=headers)
+            assert response.status_code == status
+
+    @pytest.mark.parametrize(("length", "status"), [("9" * 5_000, 413), ("many", 200), ("-1", 200)])
+    def test_a_strange_length_does_no_harm(self, length: str, status: int) -> None:
+        async def served(scope: Scope, receive: Receive, send: Send) -> None:
+            await Response()(scope, receive, send)
+
+        async def scene() -> httpx.Response:
+            transport = httpx.ASGITransport(app=BodyLimit(served))
+            async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+                return await client.post("/", headers={"content-length": length})
+
+        assert asyncio.run(scene()).status_code == status
+
+
+class TestDeadEngines:
+    @pytest.mark.parametrize("fault", ["die", "hang"])
+    def test_not_ready_within_5_seconds_and_no_stream_waits_for_ever(
+        self, url: str, engine: FakeEngine, fault: str
+    ) -> None:
+        async def broken(client: httpx.AsyncClient) -> list[str]:
+            lines: list[str] = []
+            async with client.stream("POST", CHAT, json={**ENDLESS, "stream": True}) as response:
+                async for line in response.aiter_lines():
+                    lines += [line] if line else []
+                    if len(lines) == 3:  # it speaks
+                        getattr(engine, fault)()
+            return lines
+
+        async def scene() -> None:
+            async with AsyncExitStack() as stack:
+                client = await stack.enter_async_context(crowd(url))
+                assert (await client.get("/readyz")).status_code == 200
+                stream = asyncio.create_task(broken(client))
+                whole = asyncio.create_task(client.post(CHAT, json=ENDLESS))
+                await wait_until(lambda: not engine.alive)
+                since = time.monotonic()
+                assert (await client.get("/readyz")).status_code == 503
+                chunks = assert_ends_properly(await stream)
+                assert chunks[-1]["error"]["type"] == "EngineFailure"
+                assert (await whole).status_code == 503
+                assert (await client.post(CHAT, json=HELLO)).status_code == 503
+                assert time.monotonic() - since < 5
+
+        asyncio.run(scene())
