@@ -25,6 +25,12 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def kernel_cache(model_cache: Path) -> Path:
+    """Where compiled kernels are kept, so that they are compiled once a session at most."""
+    return model_cache / "kernels"
+
+
+@pytest.fixture(scope="session")
 def smollm(model_cache: Path) -> BaseModel:
     """The real embedded model, SmolLM2-135M-Instruct."""
     if importlib.util.find_spec(EMBEDDED_WHEEL) is None:

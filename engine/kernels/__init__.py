@@ -1,0 +1,69 @@
+"""The operations a decoder is made of, in torch and in compiled form.
+
+`portable.py` says what each computes and runs on any device; `native.py` computes the same on an
+x86 processor, several times faster. `choose` picks one; what runs on it need not know which.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from engine.kernels.build import NotBuilt, build
+from engine.kernels.native import NativeKernels
+from engine.kernels.portable import Kernels, PortableKernels
+
+MULTIPLE = 8  # channels that the compiled kernels work on side by side
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The kernels chosen, and why."""
+
+    kernels: Kernels
+    reason: str
+
+    @property
+    def native(self) -> NativeKernels | None:
+        """The compiled kernels, where they were chosen."""
+        return self.kernels if isinstance(self.kernels, NativeKernels) else None
+
+
+def choose(device: str, cache: Path, widths: Iterable[int] = ()) -> Choice:
+    """The compiled kernels where they can be built and agree with torch, else torch itself.
+
+    `cache`: where they are kept; `widths`: of the model's matrices and heads, all of which must
+    suit them.
+    """
+    portable = PortableKernels()
+    if device != "cpu":
+        return Choice(portable, f"torch's own kernels on {device}")
+    if any(width % MULTIPLE for width in widths):  # no published model; some toys
+        return Choice(portable, f"torch's own kernels: a width is no multiple of {MULTIPLE}")
+    try:
+        native = NativeKernels(build(cache))
+    except (NotBuilt, OSError) as error:  # no compiler, or a cache that cannot be written or run
+        return Choice(portable, f"torch's own kernels, slower: {error}")
+    if not _agree(native):
+        return Choice(portable, "torch's own kernels: the compiled ones disagree with them here")
+    return Choice(native, "compiled for this processor")
+
+
+def _agree(native: NativeKernels) -> bool:
+    """Whether both compiled products are right on this processor: its code path may be one that
+    no test ever ran on."""
+    from engine.quantization.blocks import quantize_int4, quantize_int8
+    from engine.quantization.packed_cpu import NativeLinear
+
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(24, 96, generator=generator)
+    x = torch.randn(7, 96, generator=generator)
+    for blocks in (quantize_int4(weight), quantize_int8(weight)):
+        exact = x @ blocks.dequantize().T
+        error = (NativeLinear(native, blocks)(x) - exact).norm() / exact.norm()
+        if not error < 0.02:  # inputs rounded to 8 bits cost about 0.5%
+            return False
+    return True

@@ -1,0 +1,56 @@
+"""Rounding dense weights to groups of 4- or 8-bit codes. Knows numbers, not how they are stored."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from engine.models.checkpoint import GROUP, Blocks
+
+# A range slightly narrower than min..max costs the outliers and serves the rest; of these the one
+# with the least squared error is taken, group by group.
+SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
+
+
+def quantize_int4(weight: Tensor) -> Blocks:
+    """Affine codes 0..15 for each 32 inputs of `weight` (out, in), as in GGUF's Q4_1.
+
+    Inputs that do not fill a group are padded with zeros: the codes are (out, padded in).
+    """
+    groups = _groups(weight)
+    low, high = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+    best: tuple[Tensor, Tensor, Tensor] | None = None
+    least = torch.full_like(low, torch.inf)
+    for shrink in SHRINKS:
+        middle, half_range = (low + high) / 2, (high - low) / 2 * shrink
+        scale = (2 * half_range / 15).half().float()
+        minimum = (middle - half_range).half().float()
+        codes = ((groups - minimum) / scale.clamp(min=1e-12)).round().clamp(0, 15)
+        error = (codes * scale + minimum - groups).square().sum(-1, keepdim=True)
+        if best is None:
+            best, least = (codes, scale, minimum), error
+            continue
+        better = error < least
+        least = torch.where(better, error, least)
+        found = (codes, scale, minimum)
+        best = tuple(torch.where(better, new, old) for new, old in zip(found, best, strict=True))  # type: ignore[assignment]
+    assert best is not None
+    codes, scale, minimum = best
+    return Blocks(
+        codes.flatten(1).to(torch.uint8), scale[..., 0].half(), minimum[..., 0].half(), bits=4
+    )
+
+
+def quantize_int8(weight: Tensor) -> Blocks:
+    """Symmetric codes -127..127 for each 32 inputs of `weight` (out, in), as in GGUF's Q8_0."""
+    groups = _groups(weight)
+    scale = (groups.abs().amax(-1, keepdim=True) / 127).half().float()
+    codes = (groups / scale.clamp(min=1e-12)).round().clamp(-127, 127)
+    return Blocks(codes.flatten(1).to(torch.int8), scale[..., 0].half(), None, bits=8)
+
+
+def _groups(weight: Tensor) -> Tensor:
+    """(out, groups, GROUP) float32, padded with zeros."""
+    missing = -weight.shape[1] % GROUP
+    return F.pad(weight.float(), (0, missing)).reshape(len(weight), -1, GROUP)
