@@ -26,6 +26,8 @@ DIGESTED = re.compile(
     r"|vocab\.json|merges\.txt|added_tokens\.json|special_tokens_map\.json"
 )
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
+# Published with code of their own, which our decoder does without
+OWN_DECODERS = ("chatglm",)
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
@@ -36,6 +38,7 @@ class BaseModel:
     name: str
     folder: Path
     digest: str
+    gguf: Path | None = None  # the file that `folder` was converted from
 
 
 def resolve(name: str, cache: Path) -> BaseModel:
@@ -44,10 +47,10 @@ def resolve(name: str, cache: Path) -> BaseModel:
     Raises `ModelUnavailable` with the reason and the remedy.
     """
     path = Path(name).expanduser()
-    if name == EMBEDDED:
-        folder = _converted(embedded_gguf(), cache)
-    elif path.suffix == ".gguf" and path.is_file():
-        folder = _converted(path, cache)
+    gguf = None
+    if name == EMBEDDED or (path.suffix == ".gguf" and path.is_file()):
+        gguf = embedded_gguf() if name == EMBEDDED else path.resolve()
+        folder = _converted(gguf, cache)
     elif name and path.is_dir():
         folder = path.resolve()
     elif HUB_ID.fullmatch(name):
@@ -57,7 +60,7 @@ def resolve(name: str, cache: Path) -> BaseModel:
             f"no model {name!r}: give '{EMBEDDED}', a folder, a .gguf file or a hub id owner/name"
         )
     _check(folder)
-    return BaseModel(name, folder, _digest(folder, cache))
+    return BaseModel(name, folder, _digest(folder, cache), gguf)
 
 
 def embedded_gguf() -> Path:
@@ -85,8 +88,22 @@ def load_tokenizer(folder: Path) -> Any:
 def linear_shapes(folder: Path) -> dict[str, tuple[int, int]]:
     """`{module name: (out_features, in_features)}` of every linear layer but the output head.
 
-    Built on the meta device: no weight is read.
+    No weight is read.
     """
+    from engine.models.families import architecture_of, is_covered
+
+    if not is_covered(folder):
+        return _shapes_by_transformers(folder)
+    return {
+        module.name: (module.out_features, module.in_features)
+        for layer in architecture_of(folder).layout.layers
+        for modules in layer.linears
+        for module in modules
+    }
+
+
+def _shapes_by_transformers(folder: Path) -> dict[str, tuple[int, int]]:
+    """The same for any architecture, from a model on the meta device."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -159,7 +176,7 @@ def _check(folder: Path) -> None:
         config = None
     if not isinstance(config, dict):
         problems.append("it has no readable config.json")
-    elif "auto_map" in config:
+    elif "auto_map" in config and config.get("model_type") not in OWN_DECODERS:
         problems.append("it asks for remote code (auto_map), which is never run")
     if problems:
         raise ModelUnavailable(f"cannot use the model in {folder}: " + "; ".join(problems))

@@ -1,0 +1,182 @@
+"""LoRA adapters in memory, and their sum for each row of a step (Hu et al. 2021, 4.1).
+
+One step may hold rows of several adapters and of none. Knows matrices and rows; verifying an
+adapter's files is `bundle.py`'s, choosing which is live is `slots.py`'s.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.adapters.bundle import CONFIG, WEIGHTS
+from engine.errors import InvalidBundle
+from engine.kernels.native import NativeKernels
+from engine.models.decoder import LINEARS, Layout, Module
+
+MAX_PARTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One module inside a fused matrix: y[:, offset:offset + out] += (x A^T) B."""
+
+    a: Tensor  # (rank, in)
+    b: Tensor  # (rank, out), the scaling folded in
+    offset: int
+
+
+class _NativePart(ctypes.Structure):
+    _fields_ = (
+        ("b", ctypes.c_void_p), ("rank", ctypes.c_long), ("rank_offset", ctypes.c_long),
+        ("out", ctypes.c_long), ("out_offset", ctypes.c_long),
+    )  # fmt: skip
+
+
+class _NativeLora(ctypes.Structure):
+    _fields_ = (
+        ("a", ctypes.c_void_p), ("rank", ctypes.c_long), ("part_count", ctypes.c_long),
+        ("parts", _NativePart * MAX_PARTS),
+    )  # fmt: skip
+
+
+class LoraAdapter:
+    """One adapter's matrices, for each layer and each of its four linears.
+
+    Held in float16 for the compiled kernel, which quantized weights go with; else in float32.
+    """
+
+    def __init__(self, folder: Path, layout: Layout, *, device: str, native: bool) -> None:
+        """Read a *verified* PEFT folder; raises `InvalidBundle` for one that cannot be run."""
+        config, tensors = _read(folder)
+        rank = config["r"]
+        # rsLoRA (Kalajdzievski 2023) divides by the root of the rank
+        scaling = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
+        dtype = torch.float16 if native else torch.float32
+        self._parts: list[tuple[Part, ...]] = []
+        used: set[str] = set()
+        for layer in layout.layers:
+            for modules in layer.linears:
+                self._parts.append(
+                    tuple(_parts(modules, tensors, scaling, dtype=dtype, device=device, used=used))
+                )
+        if unknown := tensors.keys() - used:
+            raise InvalidBundle([f"{sorted(unknown)[0]} is not a matrix of this model's layers"])
+        self._stacked = [
+            torch.cat([p.a for p in parts]) if parts else None for parts in self._parts
+        ]
+        self._table = _native_table(self._parts, self._stacked) if native else None
+
+    def parts(self, layer: int, linear: str) -> tuple[Part, ...]:
+        """The modules that the adapter changes in one matrix."""
+        return self._parts[layer * len(LINEARS) + LINEARS.index(linear)]
+
+    @property
+    def address(self) -> int:
+        """Where the compiled kernel finds the matrices."""
+        assert self._table is not None
+        return ctypes.addressof(self._table)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes held."""
+        return sum(2 * p.a.nbytes + p.b.nbytes for parts in self._parts for p in parts)
+
+
+class StepAdapters:
+    """The adapters of one step's rows. Implements `engine.models.decoder.RowAdapters`."""
+
+    def __init__(self, rows: Sequence[LoraAdapter | None], kernels: NativeKernels | None) -> None:
+        """`rows`: the adapter of each row. `kernels`: where all of them are held for it."""
+        self._native = kernels
+        if kernels is not None:
+            addresses = (0 if adapter is None else adapter.address for adapter in rows)
+            self._addresses = (ctypes.c_void_p * len(rows))(*addresses)
+        else:
+            distinct = {id(adapter): adapter for adapter in rows if adapter is not None}
+            self._groups = [
+                (adapter, torch.tensor([i for i, row in enumerate(rows) if row is adapter]))
+                for adapter in distinct.values()
+            ]
+
+    @property
+    def address(self) -> int | None:
+        """See `RowAdapters`."""
+        return None if self._native is None else ctypes.addressof(self._addresses)
+
+    def add(self, layer: int, linear: str, x: Tensor, y: Tensor) -> None:
+        """y (T, out) += B (A x) for each row of x (T, in)."""
+        if self._native is not None:
+            index = layer * len(LINEARS) + LINEARS.index(linear)
+            self._native.lora(
+                x.data_ptr(), len(x), x.shape[1], self._addresses, index, y.data_ptr(), y.shape[1]
+            )
+            return
+        for adapter, rows in self._groups:
+            everyone = len(rows) == len(x)
+            mine = x if everyone else x[rows.to(x.device)]
+            for part in adapter.parts(layer, linear):
+                change = mine @ part.a.to(x.dtype).T @ part.b.to(x.dtype)
+                columns = y[:, part.offset : part.offset + part.b.shape[1]]
+                if everyone:
+                    columns += change
+                else:
+                    columns.index_add_(0, rows.to(x.device), change)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return json.loads((folder / CONFIG).read_text("utf-8")), load_file(folder / WEIGHTS)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InvalidBundle([f"it cannot be read: {error}"]) from error
+
+
+def _parts(
+    modules: Sequence[Module],
+    tensors: dict[str, Tensor],
+    scaling: float,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    used: set[str],
+) -> list[Part]:
+    parts: list[Part] = []
+    offset = 0
+    for module in modules:
+        key = f"base_model.model.{module.name}.lora_%s.weight"
+        a, b = tensors.get(key % "A"), tensors.get(key % "B")
+        if a is not None and b is not None:
+            used.update((key % "A", key % "B"))
+            expected = (len(a), module.in_features), (module.out_features, len(a))
+            if (tuple(a.shape), tuple(b.shape)) != expected:
+                raise InvalidBundle([f"{key % 'A or B'} has not the shape of {module.name}"])
+            b = b if module.rows is None else b[module.rows]
+            scaled = (b.float() * scaling).T.to(device, dtype).contiguous()
+            parts.append(Part(a.to(device, dtype).contiguous(), scaled, offset))
+        offset += module.out_features
+    return parts
+
+
+def _native_table(parts_of: Sequence[Sequence[Part]], stacked: Sequence[Tensor | None]) -> Any:
+    table = (_NativeLora * len(parts_of))()
+    for entry, parts, a in zip(table, parts_of, stacked, strict=True):
+        if a is None:
+            continue
+        entry.a, entry.rank, entry.part_count = a.data_ptr(), len(a), len(parts)
+        rank_offset = 0
+        for slot, part in zip(entry.parts, parts, strict=False):
+            rank, out = part.b.shape
+            slot.b, slot.rank, slot.rank_offset = part.b.data_ptr(), rank, rank_offset
+            slot.out, slot.out_offset = out, part.offset
+            rank_offset += rank
+    return table

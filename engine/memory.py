@@ -1,0 +1,43 @@
+"""How much memory a model will take, from its shapes alone, and whether there is so much."""
+
+from __future__ import annotations
+
+import psutil
+
+from engine.errors import ModelUnavailable
+from engine.hardware import detect
+from engine.models.families import Architecture
+from engine.quantization import Quantization
+
+# Bits a weight: codes, and a float16 scale (and minimum) for each 32 of them
+BITS: dict[Quantization, float] = {"int8": 8.5, "int4": 5.0}
+VOCABULARY_BITS = 8.5  # never below 8 bits, see engine.models.loading
+LOADING = 1.3  # while loading, the largest matrix is there twice
+
+
+def weight_bytes(architecture: Architecture, quantization: Quantization) -> int:
+    """Bytes of all matrices as they will be held."""
+    config, layout = architecture.config, architecture.layout
+    dense_bits = 8 * detect().dtype.itemsize
+    bits = BITS.get(quantization, dense_bits)
+    vocabulary_bits = dense_bits if quantization == "none" else VOCABULARY_BITS
+    layers = sum(
+        module.out_features * module.in_features
+        for layer in layout.layers
+        for modules in layer.linears
+        for module in modules
+    )
+    vocabularies = config.vocabulary * config.hidden_size * (1 if layout.head is None else 2)
+    return int((layers * bits + vocabularies * vocabulary_bits) / 8)
+
+
+def require_memory(architecture: Architecture, quantization: Quantization) -> None:
+    """Raise `ModelUnavailable` where the weights cannot fit in the memory that is free now."""
+    needed = int(LOADING * weight_bytes(architecture, quantization))
+    free = psutil.virtual_memory().available
+    if needed > free:
+        raise ModelUnavailable(
+            f"the model needs about {needed / 2**30:.1f} GiB as {quantization}, and "
+            f"{free / 2**30:.1f} GiB are free: choose a smaller model"
+            + ("" if quantization == "int4" else " or hold its weights as int4")
+        )

@@ -1,0 +1,91 @@
+"""LLaMA 1-3, Mistral, Qwen2, Qwen2.5, Qwen3, SmolLM2: RMSNorm, SwiGLU, rotary halves, grouped
+queries; Qwen2 has biases on queries, keys and values, Qwen3 a norm on each head instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from engine.errors import ModelUnavailable
+from engine.kernels.portable import Heads
+from engine.models.decoder import DecoderConfig, LayerNames, Layout, Module
+from engine.models.families import Architecture, CausalPositions, require
+
+MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+
+
+def architecture(folder: Path) -> Architecture:
+    """See `Family`."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    require(
+        config.to_dict(),
+        unlike={"mlp_bias": False, "hidden_act": "silu", "quantization_config": None},
+    )
+    heads = _heads(config)
+    frequencies, scale = rotary(config, heads.rotated)
+    decoder = DecoderConfig(
+        hidden_size=config.hidden_size,
+        layer_count=config.num_hidden_layers,
+        heads=heads,
+        vocabulary=config.vocab_size,
+        context_tokens=config.max_position_embeddings,
+        eps=config.rms_norm_eps,
+        rotary_frequencies=frequencies,
+        rotary_scale=scale,
+    )
+    names = [_layer(f"model.layers.{n}", config, heads) for n in range(config.num_hidden_layers)]
+    head = "lm_head" if not config.tie_word_embeddings else None
+    layout = Layout("model.embed_tokens", tuple(names), "model.norm", head)
+    return Architecture(decoder, layout, CausalPositions())
+
+
+def rotary(config: Any, rotated: int) -> tuple[tuple[float, ...], float]:
+    """Rotary frequencies and the factor on cosine and sine, by transformers' own formulas."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    rope = config.rope_parameters
+    kind = rope.get("rope_type", "default")
+    if kind not in ROPE_TYPES:
+        raise ModelUnavailable(f"the fast engine does not cover rope_type {kind!r}")
+    if kind == "default":
+        base = float(rope["rope_theta"])
+        return tuple(base ** (-2 * i / rotated) for i in range(rotated // 2)), 1.0
+    frequencies, scale = ROPE_INIT_FUNCTIONS[kind](config, "cpu")
+    return tuple(frequencies.tolist()), float(scale)
+
+
+def _heads(config: Any) -> Heads:
+    dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    # Mistral's window holds for every layer; Qwen's only where use_sliding_window says so, by layer
+    window = getattr(config, "sliding_window", None) or 0
+    if window and "full_attention" in (getattr(config, "layer_types", None) or ()):
+        if "sliding_attention" in config.layer_types:
+            raise ModelUnavailable("the fast engine does not cover windows on some layers only")
+        window = 0
+    return Heads(
+        config.num_attention_heads, config.num_key_value_heads, dim, rotated=dim, window=window
+    )
+
+
+def _layer(prefix: str, config: Any, heads: Heads) -> LayerNames:
+    attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
+    hidden, inner = config.hidden_size, config.intermediate_size
+    query, kv = heads.query * heads.dim, heads.kv * heads.dim
+    normed = config.model_type == "qwen3"
+    return LayerNames(
+        qkv=(
+            Module(f"{attention}.q_proj", query, hidden),
+            Module(f"{attention}.k_proj", kv, hidden),
+            Module(f"{attention}.v_proj", kv, hidden),
+        ),
+        out=Module(f"{attention}.o_proj", hidden, query),
+        up=(Module(f"{mlp}.gate_proj", inner, hidden), Module(f"{mlp}.up_proj", inner, hidden)),
+        down=Module(f"{mlp}.down_proj", hidden, inner),
+        input_norm=f"{prefix}.input_layernorm",
+        mlp_norm=f"{prefix}.post_attention_layernorm",
+        query_norm=f"{attention}.q_norm" if normed else None,
+        key_norm=f"{attention}.k_norm" if normed else None,
+    )

@@ -1,0 +1,192 @@
+"""From a checkpoint to a decoder in memory, one matrix at a time, so that loading needs little more
+than the result. Knows how matrices are fused and held; knows nothing of what a family computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from engine.errors import ModelUnavailable
+from engine.kernels import Choice
+from engine.models.checkpoint import Blocks, Checkpoint
+from engine.models.decoder import (
+    Decoder,
+    DecoderConfig,
+    Embedding,
+    Layer,
+    LayerNames,
+    LayerNorm,
+    Linear,
+    Module,
+    Norm,
+    RmsNorm,
+)
+from engine.models.families import Architecture
+from engine.models.fused import FusedBlocks
+from engine.quantization import Quantization
+from engine.quantization.blocks import quantize_int4, quantize_int8
+from engine.quantization.dense import DenseLinear
+from engine.quantization.packed_cpu import NativeLinear, TorchInt4Linear, TorchInt8Linear
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """How matrices are to be held."""
+
+    quantization: Quantization
+    device: str
+    dtype: torch.dtype
+    kernels: Choice
+
+
+def load_decoder(checkpoint: Checkpoint, architecture: Architecture, holding: Holding) -> Decoder:
+    """Read every weight; raises `ModelUnavailable` for one that is missing or unreadable."""
+    reader = _Reader(checkpoint, architecture.config, holding)
+    layout = architecture.layout
+    layers = [reader.layer(names) for names in layout.layers]
+    embedding = reader.embedding(layout.embedding)
+    head = embedding if layout.head is None else reader.embedding(layout.head)
+    native, config = holding.kernels.native, architecture.config
+    fused = None
+    if native is not None and FusedBlocks.covers(config, layers):
+        fused = FusedBlocks(native, config, layers)
+    return Decoder(
+        config,
+        holding.kernels.kernels,
+        embedding,
+        layers,
+        reader.norm(layout.final_norm),
+        head,
+        fused,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    checkpoint: Checkpoint
+    config: DecoderConfig
+    holding: Holding
+
+    def layer(self, names: LayerNames) -> Layer:
+        def optional(name: str | None, width: int | None = None) -> Norm | None:
+            return None if name is None else self.norm(name, width)
+
+        return Layer(
+            qkv=self.linear(names.qkv),
+            out=self.linear([names.out]),
+            up=self.linear(names.up),
+            down=self.linear([names.down]),
+            input_norm=self.norm(names.input_norm),
+            mlp_norm=self.norm(names.mlp_norm),
+            query_norm=optional(names.query_norm, self.config.heads.dim),
+            key_norm=optional(names.key_norm, self.config.heads.dim),
+            after_attention_norm=optional(names.after_attention_norm),
+            after_mlp_norm=optional(names.after_mlp_norm),
+        )
+
+    def norm(self, name: str, width: int | None = None) -> Norm:
+        """A norm over `width` channels, the hidden size where None is given."""
+        width = width or self.config.hidden_size
+        device = self.holding.device
+        weight = self._dense(f"{name}.weight", width).to(device, torch.float32).contiguous()
+        if self.config.norm == "layer":
+            bias = self._dense(f"{name}.bias", width).to(device, torch.float32)
+            return LayerNorm(weight, bias, self.config.eps)
+        return RmsNorm(self.holding.kernels.kernels, weight, self.config.eps)
+
+    def linear(self, modules: Sequence[Module]) -> Linear:
+        """The fused matrix of some modules; a stored quantization is kept as it is."""
+        bits = {"int4": 4, "int8": 8}.get(self.holding.quantization)
+        stored = [self.checkpoint.blocks(f"{module.name}.weight") for module in modules]
+        kept = []
+        for blocks, module in zip(stored, modules, strict=True):
+            if blocks is not None and blocks.bits == bits:
+                _check_shape(module.name, blocks.codes, (module.out_features, module.in_features))
+                kept.append(_take_blocks(blocks, module.rows))
+        bias = self._bias(modules)
+        if len(kept) == len(modules) and self.holding.kernels.native is not None:
+            return NativeLinear(self.holding.kernels.native, _join(kept), bias)
+        weight = torch.cat(
+            [
+                _take(self._dense(f"{m.name}.weight", m.out_features, m.in_features), m.rows)
+                for m in modules
+            ]
+        )
+        return hold(weight, bias, self.holding)
+
+    def embedding(self, name: str) -> Embedding:
+        """A vocabulary's matrix: never below 8 bits, where most of a small model's error arises;
+        dense on a device, where bitsandbytes has no look-up of rows."""
+        quantized = self.holding.quantization != "none" and self.holding.device == "cpu"
+        holding = replace(self.holding, quantization="int8" if quantized else "none")
+        held = _Reader(self.checkpoint, self.config, holding).linear([self._vocabulary(name)])
+        return cast(Embedding, held)
+
+    def _vocabulary(self, name: str) -> Module:
+        return Module(name, self.config.vocabulary, self.config.hidden_size)
+
+    def _bias(self, modules: Sequence[Module]) -> Tensor | None:
+        names = [f"{module.name}.bias" for module in modules]
+        if not any(name in self.checkpoint.names for name in names):
+            return None
+        return torch.cat(
+            [
+                _take(self._dense(name, module.out_features).float(), module.rows)
+                for name, module in zip(names, modules, strict=True)
+            ]
+        )
+
+    def _dense(self, name: str, *shape: int) -> Tensor:
+        tensor = self.checkpoint.tensor(name)
+        _check_shape(name, tensor, shape)
+        return tensor
+
+
+def hold(weight: Tensor, bias: Tensor | None, holding: Holding) -> Linear:
+    """A dense matrix, held as asked."""
+    if holding.quantization == "none":
+        return DenseLinear(weight, bias, dtype=holding.dtype, device=holding.device)
+    if holding.device != "cpu":
+        from engine.quantization.bitsandbytes import BitsLinear
+
+        return BitsLinear(
+            weight, bias, quantization=holding.quantization, dtype=holding.dtype,
+            device=holding.device,
+        )  # fmt: skip
+    native = holding.kernels.native
+    if native is None:
+        four = holding.quantization == "int4"
+        return (
+            TorchInt4Linear(quantize_int4(weight), bias) if four else TorchInt8Linear(weight, bias)
+        )
+    quantize = quantize_int4 if holding.quantization == "int4" else quantize_int8
+    return NativeLinear(native, quantize(weight), bias, in_features=weight.shape[1])
+
+
+def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    """The kernels read where config.json says there is something."""
+    if tensor.shape != shape:
+        raise ModelUnavailable(f"{name} has shape {tuple(tensor.shape)}, not {shape}")
+
+
+def _take(tensor: Tensor, rows: Tensor | None) -> Tensor:
+    return tensor if rows is None else tensor[rows]
+
+
+def _take_blocks(blocks: Blocks, rows: Tensor | None) -> Blocks:
+    mins = None if blocks.mins is None else _take(blocks.mins, rows)
+    return Blocks(_take(blocks.codes, rows), _take(blocks.scales, rows), mins, blocks.bits)
+
+
+def _join(blocks: Sequence[Blocks]) -> Blocks:
+    mins = [b.mins for b in blocks if b.mins is not None]
+    return Blocks(
+        torch.cat([b.codes for b in blocks]),
+        torch.cat([b.scales for b in blocks]),
+        torch.cat(mins) if mins else None,
+        blocks[0].bits,
+    )

@@ -1,0 +1,138 @@
+"""Running a decoder without an engine: sequences of token ids in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from engine.adapters.lora import LoraAdapter, StepAdapters
+from engine.kernels import Choice
+from engine.kernels.native import NativeKernels
+from engine.kernels.portable import PAGE_TOKENS, Step
+from engine.models.checkpoint import open_checkpoint
+from engine.models.decoder import Decoder
+from engine.models.families import Architecture, architecture_of
+from engine.models.loading import Holding, load_decoder
+from engine.quantization import Quantization
+from engine.serving.kv_cache import Lease, PagedCache
+
+SIZES = {
+    "vocab_size": 160,
+    "hidden_size": 64,
+    "intermediate_size": 136,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+}
+
+
+@dataclass
+class Text:
+    """A sequence, and how much of it is in the cache."""
+
+    prompt: list[int]
+    lease: Lease
+    cached: int = 0
+    adapter: LoraAdapter | None = None
+
+
+class Runner:
+    """A decoder and its cache."""
+
+    def __init__(self, architecture: Architecture, decoder: Decoder, pages: int = 40) -> None:
+        self.architecture, self.decoder = architecture, decoder
+        config = architecture.config
+        self._cache = PagedCache(
+            config.layer_count, config.heads, page_count=pages, dtype=torch.float32, device="cpu",
+            share=False,
+        )  # fmt: skip
+        for layer in self._cache.layers:  # what no token has filled must not be looked at
+            layer.keys.fill_(torch.nan)
+            layer.values.fill_(torch.nan)
+
+    @classmethod
+    def of(
+        cls, folder: Path, choice: Choice, quantization: Quantization = "none", pages: int = 40
+    ) -> Runner:
+        """The checkpoint in `folder`, in float32 unless it is quantized."""
+        architecture = architecture_of(folder)
+        holding = Holding(quantization, "cpu", torch.float32, choice)
+        return cls(
+            architecture, load_decoder(open_checkpoint(folder), architecture, holding), pages
+        )
+
+    def begin(self, prompt: Sequence[int], adapter: LoraAdapter | None = None) -> Text:
+        """A sequence with room for 32 tokens after the prompt."""
+        lease = self._cache.lease(None, prompt, len(prompt) + PAGE_TOKENS, reusable=0)
+        assert lease is not None
+        return Text(list(prompt), lease, adapter=adapter)
+
+    @torch.inference_mode()
+    def step(
+        self, *shares: tuple[Text, Sequence[int]], kernels: NativeKernels | None = None
+    ) -> list[Tensor]:
+        """Logits (tokens, vocabulary) of each sequence's next tokens, computed in one batch.
+
+        `kernels`: what half-precision adapters are held for.
+        """
+        ids: list[int] = []
+        places: list[list[int]] = []
+        for text, tokens in shares:
+            prefix = self.architecture.positions.prefix(text.prompt)
+            places.append([len(ids), len(tokens), text.cached, prefix])
+            ids += tokens
+        width = max(len(text.lease.pages) for text, _ in shares)
+        pages = [text.lease.pages + [0] * (width - len(text.lease.pages)) for text, _ in shares]
+        spans = [(text, text.cached, text.cached + len(tokens)) for text, tokens in shares]
+        cos, sin = self.decoder.angles(
+            torch.cat(
+                [self.architecture.positions(t.prompt, begin, end) for t, begin, end in spans]
+            )
+        )
+        slots = torch.cat([text.lease.slots(begin, end) for text, begin, end in spans])
+        step = Step(torch.tensor(places), torch.tensor(pages, dtype=torch.int32), slots, cos, sin)
+        rows = [text.adapter for text, tokens in shares for _ in tokens]
+        adapters = StepAdapters(rows, kernels) if any(rows) else None
+        logits = self.decoder(
+            torch.tensor(ids), step, self._cache.layers, torch.arange(len(ids)), adapters
+        )
+        for text, tokens in shares:
+            text.cached += len(tokens)
+        return list(logits.split([len(tokens) for _, tokens in shares]))
+
+    def logits(self, ids: Sequence[int], adapter: LoraAdapter | None = None) -> Tensor:
+        """Logits of a whole text, computed at once."""
+        return self.step((self.begin(ids, adapter), ids))[0]
+
+
+def write_random(folder: Path, config: Any, seed: int = 0) -> nn.Module:
+    """transformers' model of a configuration with all parameters random, saved in `folder`."""
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    randomize(model, seed)
+    model.save_pretrained(folder)
+    return model
+
+
+def randomize(model: nn.Module, seed: int = 0) -> None:
+    """Matrices around 0, norms around 1, biases around 0, all far enough to be missed."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.dim() > 1:
+                parameter.copy_(0.15 * noise)
+            else:
+                parameter.copy_(0.3 * noise + (0.0 if name.endswith("bias") else 1.0))
+
+
+def random_ids(count: int, seed: int = 0, vocabulary: int = SIZES["vocab_size"]) -> list[int]:
+    """Token ids."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, vocabulary, (count,), generator=generator).tolist()
