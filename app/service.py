@@ -96,15 +96,18 @@ class Service:
     def __init__(self, workspace: Workspace) -> None:
         from deploy.release import Follower
         from engine.adapters.slots import AdapterSlots
-        from engine.reference import ReferenceEngine
+        from engine.start import start_engine
 
         settings = workspace.settings
         self.workspace = workspace
-        self.engine = ReferenceEngine(
+        self.engine = start_engine(
             workspace.base,
+            kind=settings.engine,
             quantization=settings.quantization,
+            model_cache=settings.model_cache,
             max_rows=settings.max_rows,
             max_queue=settings.max_queue,
+            kv_cache_bytes=settings.kv_cache_bytes,
         )
         self.slots = AdapterSlots(self.engine, workspace.base, workspace.bundles)
         self.follower = Follower(workspace.registry, self.slots)

@@ -38,7 +38,11 @@ class Settings(BaseSettings):
     database_url: str | None = None
 
     model: str = "embedded"
-    quantization: Literal["none", "int8", "int4"] = "none"
+    engine: Literal["auto", "local", "reference"] = "auto"
+    quantization: Literal["none", "int8", "int4"] = "int4"
+    kv_cache_bytes: int | None = Field(
+        default=None, ge=1, description="for keys and values; None is a share of the free memory"
+    )
     max_rows: int = Field(default=32, ge=1, description="answers decoded at the same time")
     max_queue: int = Field(default=256, ge=1, description="answers waiting; more are refused")
 

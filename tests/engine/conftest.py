@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import pytest
 import torch
 
+from engine.kernels import Choice
+from engine.kernels.build import NotBuilt, build
+from engine.kernels.native import NativeKernels
+from engine.kernels.portable import PortableKernels
+from engine.local import LocalEngine
 from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine
 from engine.storage import folder_of
 from tests.helpers import make_bundle
+
+AnyEngine = ReferenceEngine | LocalEngine
 
 
 class Adapters(NamedTuple):
@@ -26,12 +33,34 @@ class Adapters(NamedTuple):
         return folder_of(self.root, digest)
 
 
+class StartEngine(Protocol):
+    """Starts an engine over a dense model in float32; it is closed when the test ends."""
+
+    def __call__(self, base: BaseModel, **settings: Any) -> AnyEngine: ...
+
+
+@pytest.fixture(params=["reference", "local"])
+def start(request: pytest.FixtureRequest, kernel_cache: Path) -> Iterator[StartEngine]:
+    """Either engine: what a caller relies on holds for both."""
+    started: list[AnyEngine] = []
+
+    def start(base: BaseModel, **settings: Any) -> AnyEngine:
+        if request.param == "local":
+            settings = {"kernel_cache": kernel_cache, **settings}
+            started.append(LocalEngine(base, dtype=torch.float32, **settings))
+        else:
+            started.append(ReferenceEngine(base, dtype=torch.float32, **settings))
+        return started[-1]
+
+    yield start
+    for engine in started:
+        engine.close()
+
+
 @pytest.fixture
-def engine(tiny_base: BaseModel) -> Iterator[ReferenceEngine]:
+def engine(start: StartEngine, tiny_base: BaseModel) -> AnyEngine:
     """A fresh engine; loading the tiny model takes a few hundredths of a second."""
-    engine = ReferenceEngine(tiny_base, dtype=torch.float32)
-    yield engine
-    engine.close()
+    return start(tiny_base)
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +69,35 @@ def adapters(tiny_base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> 
     return Adapters(
         root, make_bundle(root, tiny_base, seed=1), make_bundle(root, tiny_base, seed=2)
     )
+
+
+@pytest.fixture(scope="session")
+def native(kernel_cache: Path) -> NativeKernels:
+    """The compiled kernels, on several threads whatever the first test to ask for them has."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(2, threads))
+    try:
+        return NativeKernels(build(kernel_cache))
+    except NotBuilt as error:
+        if "no C++ compiler" in str(error) or "lacks" in str(error):
+            pytest.skip(f"compiled kernels: {error}")
+        raise
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["native", "portable"])
+def choice(request: pytest.FixtureRequest) -> Choice:
+    """Either kernels, as a decoder is given them."""
+    if request.param == "portable":
+        return Choice(PortableKernels(), "asked for")
+    return Choice(request.getfixturevalue("native"), "asked for")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For tiny matrices, which threads of torch cost more than they save."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

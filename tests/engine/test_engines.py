@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,12 +13,18 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from engine.errors import Conflict, EngineFailure, Overloaded, PromptTooLong, UnknownId
+from engine.errors import (
+    Conflict,
+    DeadlineExceeded,
+    EngineFailure,
+    Overloaded,
+    PromptTooLong,
+    UnknownId,
+)
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
-from engine.reference import ReferenceEngine
 from engine.request import Failed, Finished, ScoreRequest, Stream, StreamEvent, TextDelta, collect
-from tests.engine.conftest import Adapters
+from tests.engine.conftest import Adapters, AnyEngine, StartEngine
 from tests.helpers import answer, ask
 
 # Ragged: 1 to 60 tokens; the tiny model ends its answers to the second and third by itself.
@@ -53,10 +60,14 @@ class Peer:
 
     def logprobs(self, question: str, completion: str, *, complete: bool = True) -> list[float]:
         """Log-probability of each token of a completion, from one plain forward pass."""
+        made = self.tokenizer.encode(completion + ("<|im_end|>" if complete else ""))
+        return self.logprobs_of_ids(question, made)
+
+    def logprobs_of_ids(self, question: str, made: list[int]) -> list[float]:
+        """The same of a completion's tokens."""
         prompt = self.tokenizer.encode(
             f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
         )
-        made = self.tokenizer.encode(completion + ("<|im_end|>" if complete else ""))
         with torch.no_grad():
             logprobs = self.model(torch.tensor([prompt + made])).logits[0].log_softmax(-1)
         return [float(logprobs[len(prompt) + i - 1, token]) for i, token in enumerate(made)]
@@ -78,22 +89,20 @@ def end_of(stream: Stream) -> StreamEvent:
 
 
 @contextlib.contextmanager
-def paused(engine: ReferenceEngine) -> Iterator[None]:
-    """The engine's thread waits between two steps while the block runs."""
-    started, resume = threading.Event(), threading.Event()
+def paused(engine: AnyEngine) -> Iterator[None]:
+    """The engine's thread waits before its next step while the block runs."""
+    resume, step = threading.Event(), engine._step
 
-    def wait() -> None:
-        started.set()
+    def wait_first() -> None:
         assert resume.wait(30)
+        step()
 
-    caller = threading.Thread(target=engine._call, args=(wait,))
-    caller.start()
-    assert started.wait(30)
+    engine._step = wait_first  # type: ignore[method-assign]
     try:
         yield
     finally:
+        engine._step = step  # type: ignore[method-assign]
         resume.set()
-        caller.join()
 
 
 def rest_of(stream: Stream) -> StreamEvent:
@@ -109,7 +118,7 @@ def first_delta(stream: Stream) -> str:
 
 class TestTokens:
     def test_greedy_answers_are_those_of_transformers_generate_alone_and_together(
-        self, engine: ReferenceEngine, tiny_base: BaseModel
+        self, engine: AnyEngine, tiny_base: BaseModel
     ) -> None:
         peer = Peer(tiny_base)
         expected = [peer.answer(q, max_new_tokens=24) for q in QUESTIONS]
@@ -120,7 +129,7 @@ class TestTokens:
         assert {a.reason for a in alone} == {"stop", "length"}
 
     def test_long_answers_are_those_of_transformers_generate(
-        self, engine: ReferenceEngine, tiny_base: BaseModel
+        self, engine: AnyEngine, tiny_base: BaseModel
     ) -> None:
         questions, peer = (QUESTIONS[0], QUESTIONS[4]), Peer(tiny_base)
         streams = engine.submit_many([ask(q, max_new_tokens=200) for q in questions])
@@ -129,9 +138,7 @@ class TestTokens:
         assert [(a.text, a.completion_tokens) for a in together] == expected
         assert max(a.completion_tokens for a in together) > 150
 
-    def test_answers_that_join_while_others_run_are_the_same_too(
-        self, engine: ReferenceEngine
-    ) -> None:
+    def test_answers_that_join_while_others_run_are_the_same_too(self, engine: AnyEngine) -> None:
         alone = [answer(engine, q, max_new_tokens=60) for q in QUESTIONS]
         streams = []
         for question in QUESTIONS:  # each joins after the one before has begun to speak
@@ -139,13 +146,15 @@ class TestTokens:
             next(iter(streams[-1]))
         assert [rest_of(s) for s in streams] == alone
 
-    def test_more_answers_than_rows_are_made_one_after_another(self, tiny_base: BaseModel) -> None:
-        engine = ReferenceEngine(tiny_base, dtype=torch.float32, max_rows=2)
+    def test_more_answers_than_rows_are_made_one_after_another(
+        self, start: StartEngine, tiny_base: BaseModel
+    ) -> None:
+        engine = start(tiny_base, max_rows=2)
         alone = [answer(engine, q) for q in QUESTIONS]
         assert [collect(s) for s in engine.submit_many([ask(q) for q in QUESTIONS])] == alone
         engine.close()
 
-    def test_a_seed_gives_the_same_text_alone_and_in_a_batch(self, engine: ReferenceEngine) -> None:
+    def test_a_seed_gives_the_same_text_alone_and_in_a_batch(self, engine: AnyEngine) -> None:
         options = {"temperature": 1.0, "top_p": 0.9, "top_k": 50}
         requests = [ask(q, seed=seed, **options) for q in QUESTIONS[:3] for seed in (1, 2)]
         alone = [collect(engine.submit(request)) for request in requests]
@@ -153,10 +162,10 @@ class TestTokens:
         assert alone[0].text != alone[1].text, "the seed changes nothing"
 
     def test_the_embedded_models_greedy_answers_are_those_of_transformers_generate(
-        self, smollm: BaseModel
+        self, start: StartEngine, smollm: BaseModel
     ) -> None:
         questions = ("Why is the sky blue?", "Say only the word yes.", "用中文说你好。")
-        engine = ReferenceEngine(smollm, dtype=torch.float32)
+        engine = start(smollm)
         streams = engine.submit_many([ask(q, max_new_tokens=12) for q in questions])
         answers = [collect(stream) for stream in streams]
         engine.close()
@@ -166,13 +175,13 @@ class TestTokens:
 
 
 class TestEndings:
-    def test_an_answer_ends_at_its_limit(self, engine: ReferenceEngine) -> None:
+    def test_an_answer_ends_at_its_limit(self, engine: AnyEngine) -> None:
         end = end_of(engine.submit(ask("Why?", max_new_tokens=7, ignore_eos=True)))
         assert isinstance(end, Finished)
         assert (end.reason, end.completion_tokens) == ("length", 7)
 
     def test_an_answer_ends_where_the_model_ends_it_unless_that_is_ignored(
-        self, engine: ReferenceEngine
+        self, engine: AnyEngine
     ) -> None:
         own = answer(engine, "sea", max_new_tokens=40)
         assert own.reason == "stop"
@@ -180,19 +189,19 @@ class TestEndings:
         assert (ignored.reason, ignored.completion_tokens) == ("length", 40)
         assert ignored.text.startswith(own.text)
 
-    def test_an_answer_ends_before_a_stop_string(self, engine: ReferenceEngine) -> None:
+    def test_an_answer_ends_before_a_stop_string(self, engine: AnyEngine) -> None:
         whole = answer(engine, QUESTIONS[0]).text
         stop = whole[9:13]
         end = end_of(engine.submit(ask(QUESTIONS[0], stop=(stop,))))
         assert isinstance(end, Finished)
         assert (end.reason, end.text) == ("stop", whole[: whole.index(stop)])
 
-    def test_tokens_are_counted(self, engine: ReferenceEngine) -> None:
+    def test_tokens_are_counted(self, engine: AnyEngine) -> None:
         end = answer(engine, "Hi", max_new_tokens=5, ignore_eos=True)
         assert end.prompt_tokens == engine.count_prompt_tokens([Message("user", "Hi")])
         assert end.completion_tokens == 5
 
-    def test_a_running_answer_can_be_cancelled(self, engine: ReferenceEngine) -> None:
+    def test_a_running_answer_can_be_cancelled(self, engine: AnyEngine) -> None:
         stream = engine.submit(ask("Why?", **LONG))
         shown = first_delta(stream)
         stream.cancel()
@@ -205,18 +214,14 @@ class TestEndings:
         assert not any(isinstance(e, Finished | Failed) for e in rest[:-1])
         assert list(stream) == []
 
-    def test_an_answer_cancelled_before_it_began_ends_without_text(
-        self, engine: ReferenceEngine
-    ) -> None:
+    def test_an_answer_cancelled_before_it_began_ends_without_text(self, engine: AnyEngine) -> None:
         with paused(engine):
             stream = engine.submit(ask("Why?"))
             stream.cancel()
         prompt_tokens = engine.count_prompt_tokens([Message("user", "Why?")])
         assert events_of(stream) == [Finished("cancelled", "", prompt_tokens, 0)]
 
-    def test_cancelling_one_answer_leaves_the_others_as_they_are(
-        self, engine: ReferenceEngine
-    ) -> None:
+    def test_cancelling_one_answer_leaves_the_others_as_they_are(self, engine: AnyEngine) -> None:
         expected = answer(engine, QUESTIONS[0], max_new_tokens=80)
         noisy = [engine.submit(ask(q, **LONG)) for q in QUESTIONS[1:4]]
         for stream in noisy:
@@ -226,9 +231,7 @@ class TestEndings:
             stream.cancel()
         assert end_of(kept) == expected
 
-    def test_cancelling_an_answer_that_has_ended_changes_nothing(
-        self, engine: ReferenceEngine
-    ) -> None:
+    def test_cancelling_an_answer_that_has_ended_changes_nothing(self, engine: AnyEngine) -> None:
         stream = engine.submit(ask("sea"))
         events = events_of(stream)
         stream.cancel()
@@ -236,9 +239,66 @@ class TestEndings:
         assert list(stream) == []
 
 
+class TestLogprobs:
+    def test_they_are_those_of_a_plain_forward_pass_whatever_the_temperature(
+        self, engine: AnyEngine, tiny_base: BaseModel
+    ) -> None:
+        events = events_of(
+            engine.submit(ask("Hi", temperature=1.5, repetition_penalty=1.3, logprobs=3))
+        )
+        end = events[-1]
+        assert isinstance(end, Finished)
+        assert len(end.logprobs) == end.completion_tokens
+        by_hand = Peer(tiny_base).logprobs_of_ids("Hi", [t.token_id for t in end.logprobs])
+        assert [t.logprob for t in end.logprobs] == pytest.approx(by_hand, abs=1e-3)
+        for token in end.logprobs:
+            values = [value for _, _, value in token.top]
+            assert len(values) == 3
+            assert values == sorted(values, reverse=True)
+            assert token.logprob <= values[0]
+        shown = [t for e in events if isinstance(e, TextDelta) for t in e.logprobs]
+        assert tuple(shown) == end.logprobs[: len(shown)]
+
+    def test_a_greedy_answer_takes_the_likeliest_token_and_is_not_changed_by_asking(
+        self, engine: AnyEngine
+    ) -> None:
+        plain = answer(engine, "Why?")
+        asked = answer(engine, "Why?", logprobs=1)
+        assert asked.text == plain.text
+        assert plain.logprobs == ()
+        for token in asked.logprobs:
+            assert token.top == ((token.token_id, token.text, token.logprob),)
+
+
+class TestDeadlines:
+    def test_a_late_answer_fails_and_its_text_is_kept(self, engine: AnyEngine) -> None:
+        request = ask("Why?", **LONG)
+        late = end_of(engine.submit(replace(request, timeout_seconds=1.0)))
+        assert isinstance(late, Failed)
+        assert isinstance(late.error, DeadlineExceeded)
+        assert late.text
+        assert answer(engine, "sea").text  # the row is free
+
+    def test_a_waiting_answer_is_late_too(self, start: StartEngine, tiny_base: BaseModel) -> None:
+        engine = start(tiny_base, max_rows=1)
+        running = engine.submit(ask("Why?", **LONG))
+        first_delta(running)
+        late = end_of(engine.submit(replace(ask("Why?"), timeout_seconds=0.05)))
+        assert isinstance(late, Failed)
+        assert isinstance(late.error, DeadlineExceeded)
+        assert late.text == ""
+        running.cancel()
+        engine.close()
+
+    def test_an_answer_in_time_is_not_changed(self, engine: AnyEngine) -> None:
+        request = ask("Why?")
+        expected = collect(engine.submit(request))
+        assert collect(engine.submit(replace(request, timeout_seconds=60))) == expected
+
+
 class TestLimits:
     def test_a_prompt_may_leave_room_for_one_token_but_not_for_none(
-        self, engine: ReferenceEngine
+        self, engine: AnyEngine
     ) -> None:
         def prompt_of(tokens: int) -> str:
             return "~" * (tokens - engine.count_prompt_tokens([Message("user", "")]))
@@ -255,9 +315,9 @@ class TestLimits:
         assert engine.active_streams == 0
 
     def test_a_full_queue_refuses_at_once_and_takes_all_of_a_group_or_none(
-        self, tiny_base: BaseModel
+        self, start: StartEngine, tiny_base: BaseModel
     ) -> None:
-        engine = ReferenceEngine(tiny_base, dtype=torch.float32, max_queue=2)
+        engine = start(tiny_base, max_queue=2)
         with paused(engine):
             first = engine.submit(ask("one"))
             with pytest.raises(Overloaded, match="1 answers are waiting"):
@@ -272,7 +332,7 @@ class TestLimits:
         engine.close()
 
     def test_an_adapter_that_is_not_loaded_is_unknown(
-        self, engine: ReferenceEngine, adapters: Adapters
+        self, engine: AnyEngine, adapters: Adapters
     ) -> None:
         with pytest.raises(UnknownId, match=r"no adapter sha256:.* is loaded"):
             engine.submit(ask("Why?", adapter=adapters.a))
@@ -283,7 +343,7 @@ class TestLimits:
 class TestScores:
     @pytest.mark.parametrize("complete", [True, False])
     def test_a_score_is_the_log_softmax_of_a_plain_forward_pass(
-        self, engine: ReferenceEngine, tiny_base: BaseModel, complete: bool
+        self, engine: AnyEngine, tiny_base: BaseModel, complete: bool
     ) -> None:
         by_hand = Peer(tiny_base).logprobs("Hi", "The sea.", complete=complete)
         request = ScoreRequest((Message("user", "Hi"),), "The sea.", complete=complete)
@@ -292,15 +352,16 @@ class TestScores:
         assert score.total == pytest.approx(sum(by_hand), abs=1e-3)
         assert score.per_token == pytest.approx(sum(by_hand) / len(by_hand), abs=1e-4)
 
-    def test_scoring_does_not_disturb_a_running_answer(self, engine: ReferenceEngine) -> None:
+    def test_scoring_does_not_disturb_a_running_answer(self, engine: AnyEngine) -> None:
         request = ScoreRequest((Message("user", "Hi"),), "The sea.")
         [quiet] = engine.score([request])
         expected = answer(engine, "Why?", max_new_tokens=60)
         stream = engine.submit(ask("Why?", max_new_tokens=60))
-        assert engine.score([request] * 5) == [quiet] * 5
+        for score in engine.score([request] * 5):
+            assert score.token_logprobs == pytest.approx(quiet.token_logprobs, abs=1e-4)
         assert end_of(stream) == expected
 
-    def test_what_does_not_fit_the_context_is_not_scored(self, engine: ReferenceEngine) -> None:
+    def test_what_does_not_fit_the_context_is_not_scored(self, engine: AnyEngine) -> None:
         request = ScoreRequest((Message("user", "Hi"),), "~" * engine.context_tokens)
         with pytest.raises(PromptTooLong):
             engine.score([request])
@@ -308,7 +369,7 @@ class TestScores:
 
 class TestAdapters:
     def test_streams_on_different_adapters_each_say_what_their_adapter_says_alone(
-        self, engine: ReferenceEngine, adapters: Adapters
+        self, engine: AnyEngine, adapters: Adapters
     ) -> None:
         for digest in (adapters.a, adapters.b):
             engine.load_adapter(digest, adapters.folder(digest))
@@ -321,7 +382,7 @@ class TestAdapters:
             assert len({a.text for a in alone[i : i + 3]}) == 3, "the adapters change nothing"
 
     def test_base_answers_are_the_same_with_adapters_loaded(
-        self, engine: ReferenceEngine, adapters: Adapters
+        self, engine: AnyEngine, adapters: Adapters
     ) -> None:
         before = [answer(engine, q) for q in QUESTIONS]
         engine.load_adapter(adapters.a, adapters.folder(adapters.a))
@@ -332,7 +393,7 @@ class TestAdapters:
         assert [collect(s) for s in mixed][::2] == before
 
     def test_an_adapters_score_is_that_of_the_weights_merged_by_hand(
-        self, engine: ReferenceEngine, adapters: Adapters, tiny_base: BaseModel
+        self, engine: AnyEngine, adapters: Adapters, tiny_base: BaseModel
     ) -> None:
         engine.load_adapter(adapters.a, adapters.folder(adapters.a))
         tensors = load_file(adapters.folder(adapters.a) / "adapter_model.safetensors")
@@ -347,7 +408,7 @@ class TestAdapters:
         assert score.token_logprobs == pytest.approx(by_hand, abs=1e-3)
 
     def test_loading_and_freeing_adapters_leaves_the_base_byte_for_byte(
-        self, engine: ReferenceEngine, adapters: Adapters
+        self, engine: AnyEngine, adapters: Adapters
     ) -> None:
         request = ScoreRequest((Message("user", "Hi"),), "The sea and the river.")
         before = [answer(engine, q) for q in QUESTIONS], engine.score([request])
@@ -361,7 +422,7 @@ class TestAdapters:
             engine.submit(ask("Why?", adapter=adapters.a))
 
     def test_an_adapter_comes_back_the_same_after_another_had_its_place(
-        self, engine: ReferenceEngine, adapters: Adapters
+        self, engine: AnyEngine, adapters: Adapters
     ) -> None:
         said = []
         for digest in (adapters.a, adapters.b, adapters.a):
@@ -371,7 +432,7 @@ class TestAdapters:
         assert said[0] == said[2] != said[1]
 
     def test_an_adapter_in_use_is_not_freed_and_its_stream_goes_on(
-        self, engine: ReferenceEngine, adapters: Adapters
+        self, engine: AnyEngine, adapters: Adapters
     ) -> None:
         engine.load_adapter(adapters.a, adapters.folder(adapters.a))
         stream = engine.submit(ask("Why?", adapter=adapters.a, **LONG))
@@ -385,9 +446,9 @@ class TestAdapters:
         engine.unload_adapter(adapters.a)
 
     def test_an_adapter_that_a_waiting_stream_will_use_is_not_freed(
-        self, tiny_base: BaseModel, adapters: Adapters
+        self, start: StartEngine, tiny_base: BaseModel, adapters: Adapters
     ) -> None:
-        engine = ReferenceEngine(tiny_base, dtype=torch.float32, max_rows=1)
+        engine = start(tiny_base, max_rows=1)
         engine.load_adapter(adapters.a, adapters.folder(adapters.a))
         running = engine.submit(ask("Why?", **LONG))
         first_delta(running)
@@ -399,7 +460,7 @@ class TestAdapters:
         engine.close()
 
     def test_loading_or_freeing_an_adapter_twice_is_harmless(
-        self, engine: ReferenceEngine, adapters: Adapters
+        self, engine: AnyEngine, adapters: Adapters
     ) -> None:
         for _ in range(2):
             engine.load_adapter(adapters.a, adapters.folder(adapters.a))
@@ -409,7 +470,7 @@ class TestAdapters:
         assert answer(engine, "Why?").text
 
     def test_an_adapter_loaded_or_freed_meanwhile_does_not_change_a_running_answer(
-        self, engine: ReferenceEngine, adapters: Adapters
+        self, engine: AnyEngine, adapters: Adapters
     ) -> None:
         expected = answer(engine, QUESTIONS[0], max_new_tokens=200, ignore_eos=True)
         stream = engine.submit(ask(QUESTIONS[0], max_new_tokens=200, ignore_eos=True))
@@ -421,7 +482,7 @@ class TestAdapters:
 
 class TestFailures:
     def test_a_failing_forward_pass_ends_its_streams_and_the_next_request_works(
-        self, engine: ReferenceEngine, monkeypatch: pytest.MonkeyPatch
+        self, engine: AnyEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         expected = answer(engine, "Why?")
         real_forward, calls = engine._forward, 0
@@ -446,7 +507,7 @@ class TestFailures:
         assert engine.alive
 
     def test_a_failing_command_fails_its_caller_alone(
-        self, engine: ReferenceEngine, adapters: Adapters
+        self, engine: AnyEngine, adapters: Adapters
     ) -> None:
         expected = answer(engine, "Why?", max_new_tokens=100)
         stream = engine.submit(ask("Why?", max_new_tokens=100))
@@ -455,9 +516,9 @@ class TestFailures:
         assert end_of(stream) == expected
 
     def test_closing_ends_running_and_waiting_streams_and_refuses_new_ones(
-        self, tiny_base: BaseModel
+        self, start: StartEngine, tiny_base: BaseModel
     ) -> None:
-        engine = ReferenceEngine(tiny_base, dtype=torch.float32, max_rows=2)
+        engine = start(tiny_base, max_rows=2)
         streams = engine.submit_many([ask(q, **LONG) for q in QUESTIONS[:4]])
         first_delta(streams[0])
         assert engine.alive

@@ -223,6 +223,7 @@ def test_a_waiting_answer_that_is_cancelled_ends_while_the_rows_are_busy(tiny_ba
         engine.close()
 
 
+@pytest.mark.parametrize("start", ["reference"], indirect=True)
 def test_an_adapter_freed_between_submit_and_its_turn_hurts_only_its_own_stream(
     engine, adapters, monkeypatch
 ):
@@ -249,6 +250,7 @@ def test_scoring_an_empty_cut_completion_has_a_mean(engine):
     assert score.per_token == 0
 
 
+@pytest.mark.parametrize("start", ["reference"], indirect=True)
 def test_a_load_that_fails_is_an_error_of_the_tree(engine, adapters, tiny_base):
     digest = make_bundle(adapters.root, tiny_base, config={"init_lora_weights": "nonsense"})
     with pytest.raises(BurnishError):

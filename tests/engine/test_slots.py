@@ -17,26 +17,25 @@ import torch
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, InvalidBundle, UnknownId
 from engine.models.catalogue import BaseModel
-from engine.reference import ReferenceEngine
 from engine.request import Finished, TextDelta
-from tests.engine.conftest import Adapters
+from tests.engine.conftest import Adapters, AnyEngine
 from tests.helpers import answer, ask, make_bundle
 
 QUESTIONS = ("Tell me about the river.", "sea", "What is the answer?", "Why?")
 
 
 @pytest.fixture
-def slots(engine: ReferenceEngine, tiny_base: BaseModel, adapters: Adapters) -> AdapterSlots:
+def slots(engine: AnyEngine, tiny_base: BaseModel, adapters: Adapters) -> AdapterSlots:
     return AdapterSlots(engine, tiny_base, adapters.root)
 
 
-def said(engine: ReferenceEngine, question: str, version: str | None) -> str:
+def said(engine: AnyEngine, question: str, version: str | None) -> str:
     """A short greedy answer of a version."""
     return answer(engine, question, adapter=version, max_new_tokens=12).text
 
 
 def said_alone(
-    engine: ReferenceEngine, slots: AdapterSlots, versions: tuple[str | None, ...]
+    engine: AnyEngine, slots: AdapterSlots, versions: tuple[str | None, ...]
 ) -> dict[tuple[str | None, str], str]:
     """What each version answers to each question when it is alone."""
     texts = {}
@@ -65,7 +64,7 @@ class Chats:
 
 
 @contextmanager
-def people_chatting(engine: ReferenceEngine, slots: AdapterSlots, people: int) -> Iterator[Chats]:
+def people_chatting(engine: AnyEngine, slots: AdapterSlots, people: int) -> Iterator[Chats]:
     """`people` threads ask one question after another until the block ends."""
     stop = threading.Event()
     chats = Chats()
@@ -91,7 +90,7 @@ def people_chatting(engine: ReferenceEngine, slots: AdapterSlots, people: int) -
 
 class TestActivation:
     def test_an_activated_adapter_answers_until_the_base_is_back(
-        self, engine: ReferenceEngine, slots: AdapterSlots, adapters: Adapters
+        self, engine: AnyEngine, slots: AdapterSlots, adapters: Adapters
     ) -> None:
         alone = said_alone(engine, slots, (None, adapters.a, adapters.b))
         for version in (adapters.a, adapters.b, None, adapters.a, adapters.a):
@@ -103,22 +102,22 @@ class TestActivation:
             assert text == alone[version, "Why?"]
 
     def test_an_adapter_is_freed_once_no_stream_uses_it(
-        self, engine: ReferenceEngine, slots: AdapterSlots, adapters: Adapters
+        self, engine: AnyEngine, slots: AdapterSlots, adapters: Adapters
     ) -> None:
         slots.activate(adapters.a)
         with slots.pin_live() as outer:
             with slots.pin_live():
                 slots.activate(adapters.b)
                 assert slots.live == adapters.b
-                assert engine._adapters == {adapters.a, adapters.b}
-            assert engine._adapters == {adapters.a, adapters.b}
+                assert engine.adapters == {adapters.a, adapters.b}
+            assert engine.adapters == {adapters.a, adapters.b}
             assert answer(engine, "Why?", adapter=outer).text
-        assert engine._adapters == {adapters.b}
+        assert engine.adapters == {adapters.b}
         slots.activate(None)
-        assert engine._adapters == set()
+        assert engine.adapters == set()
 
     def test_a_running_stream_keeps_the_adapter_it_began_with(
-        self, engine: ReferenceEngine, slots: AdapterSlots, adapters: Adapters
+        self, engine: AnyEngine, slots: AdapterSlots, adapters: Adapters
     ) -> None:
         options: dict[str, Any] = {"max_new_tokens": 150, "ignore_eos": True}
         slots.activate(adapters.a)
@@ -132,27 +131,27 @@ class TestActivation:
             assert list(stream)[-1] == expected
 
     def test_a_held_adapter_is_loaded_for_the_block_and_does_not_become_live(
-        self, engine: ReferenceEngine, slots: AdapterSlots, adapters: Adapters
+        self, engine: AnyEngine, slots: AdapterSlots, adapters: Adapters
     ) -> None:
         slots.activate(adapters.a)
         with slots.hold(adapters.b) as held, slots.hold(adapters.a), slots.hold(None) as none:
             assert held == adapters.b
             assert none is None
             assert slots.live == adapters.a
-            assert engine._adapters == {adapters.a, adapters.b}
-        assert engine._adapters == {adapters.a}
+            assert engine.adapters == {adapters.a, adapters.b}
+        assert engine.adapters == {adapters.a}
 
     def test_of_activations_at_once_the_last_one_stays_and_nothing_else_is_loaded(
-        self, engine: ReferenceEngine, slots: AdapterSlots, adapters: Adapters
+        self, engine: AnyEngine, slots: AdapterSlots, adapters: Adapters
     ) -> None:
         versions = [adapters.a, adapters.b, None] * 4
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(slots.activate, versions))
         assert slots.live in versions
-        assert engine._adapters == {slots.live} - {None}
+        assert engine.adapters == {slots.live} - {None}
 
     def test_many_who_hold_one_adapter_at_once_all_get_it(
-        self, engine: ReferenceEngine, slots: AdapterSlots, adapters: Adapters
+        self, engine: AnyEngine, slots: AdapterSlots, adapters: Adapters
     ) -> None:
         with slots.hold(adapters.a):
             expected = answer(engine, "Why?", adapter=adapters.a).text
@@ -163,11 +162,11 @@ class TestActivation:
 
         with ThreadPoolExecutor(8) as pool:
             assert list(pool.map(held_answer, range(24))) == [expected] * 24
-        assert engine._adapters == set()
+        assert engine.adapters == set()
 
 
 def test_30_swaps_under_20_people_fail_no_stream_and_mix_no_versions(
-    engine: ReferenceEngine, slots: AdapterSlots, adapters: Adapters
+    engine: AnyEngine, slots: AdapterSlots, adapters: Adapters
 ) -> None:
     versions = (None, adapters.a, adapters.b)
     alone = said_alone(engine, slots, versions)
@@ -181,7 +180,7 @@ def test_30_swaps_under_20_people_fail_no_stream_and_mix_no_versions(
     wrong = [got for got in chats.answered if got[2] != alone[got[0], got[1]]]
     assert wrong == []
     assert slots.live is None
-    assert engine._adapters == set()
+    assert engine.adapters == set()
     assert all(said(engine, q, None) == alone[None, q] for q in QUESTIONS)
 
 
@@ -211,7 +210,7 @@ def doctored_bundles(root: Path, base: BaseModel) -> list[str]:
 
 
 def test_50_bad_loads_while_people_chat_hurt_nobody_and_a_good_one_works_after(
-    engine: ReferenceEngine, slots: AdapterSlots, adapters: Adapters, tiny_base: BaseModel
+    engine: AnyEngine, slots: AdapterSlots, adapters: Adapters, tiny_base: BaseModel
 ) -> None:
     alone = said_alone(engine, slots, (None, adapters.a, adapters.b))
     bad = doctored_bundles(adapters.root, tiny_base)
@@ -221,7 +220,7 @@ def test_50_bad_loads_while_people_chat_hurt_nobody_and_a_good_one_works_after(
             with pytest.raises(InvalidBundle):
                 slots.activate(digest)
             assert slots.live == adapters.a
-            assert engine._adapters == {adapters.a}
+            assert engine.adapters == {adapters.a}
     assert len(chats.answered) >= 4
     assert all(alone[adapters.a, question] == text for _, question, text in chats.answered)
     slots.activate(adapters.b)
@@ -230,7 +229,7 @@ def test_50_bad_loads_while_people_chat_hurt_nobody_and_a_good_one_works_after(
 
 @pytest.mark.parametrize("load", [AdapterSlots.activate, lambda s, d: s.hold(d).__enter__()])
 def test_an_id_that_is_none_or_names_nothing_is_refused_and_changes_nothing(
-    engine: ReferenceEngine,
+    engine: AnyEngine,
     slots: AdapterSlots,
     adapters: Adapters,
     load: Callable[[AdapterSlots, str], object],
@@ -241,11 +240,11 @@ def test_an_id_that_is_none_or_names_nothing_is_refused_and_changes_nothing(
     with pytest.raises(InvalidBundle):
         load(slots, "sha256:" + "0" * 64)
     assert slots.live is None
-    assert engine._adapters == set()
+    assert engine.adapters == set()
 
 
 def test_an_adapter_the_engine_cannot_run_does_not_become_live(
-    engine: ReferenceEngine,
+    engine: AnyEngine,
     slots: AdapterSlots,
     adapters: Adapters,
     monkeypatch: pytest.MonkeyPatch,
@@ -254,7 +253,7 @@ def test_an_adapter_the_engine_cannot_run_does_not_become_live(
     real_forward = engine._forward
 
     def fails_with_an_adapter(*arguments: Any, **options: Any) -> Any:
-        if adapters.a in arguments[3]:
+        if engine.adapters:
             raise RuntimeError("no kernel for this")
         return real_forward(*arguments, **options)
 
@@ -262,7 +261,7 @@ def test_an_adapter_the_engine_cannot_run_does_not_become_live(
     with pytest.raises(BurnishError, match="no kernel for this"):
         slots.activate(adapters.a)
     assert slots.live is None
-    assert engine._adapters == set()
+    assert engine.adapters == set()
     assert isinstance(expected, Finished)
     assert answer(engine, "Why?") == expected
     monkeypatch.undo()

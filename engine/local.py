@@ -1,0 +1,377 @@
+"""The fast engine: our own decoder, quantized weights, one batch of many sequences and adapters.
+
+One thread owns the model and the cache. Callers queue sequences; between two steps they join and
+leave. An adapter is loaded on its caller's thread and becomes usable by one assignment, so that no
+step waits for it. Knows nothing of conversations, feedback or releases.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+import psutil
+import torch
+from torch import Tensor
+
+from engine.adapters.lora import LoraAdapter, StepAdapters
+from engine.errors import (
+    Conflict,
+    DeadlineExceeded,
+    EngineFailure,
+    ModelUnavailable,
+    Overloaded,
+    PromptTooLong,
+    UnknownId,
+)
+from engine.hardware import detect
+from engine.kernels import choose
+from engine.kernels.portable import PAGE_TOKENS, Step
+from engine.memory import require_memory
+from engine.messages import Message
+from engine.models.catalogue import BaseModel
+from engine.models.checkpoint import open_checkpoint
+from engine.models.families import architecture_of
+from engine.models.loading import Holding, load_decoder
+from engine.prompts.load import load_renderer
+from engine.quantization import Quantization
+from engine.request import GenerationRequest, Score, ScoreRequest
+from engine.serving.answer import Answer
+from engine.serving.kv_cache import PagedCache, page_bytes
+from engine.serving.scheduler import RunningSequence, Scheduler, Share
+from engine.serving.scoring import Scoring
+from engine.serving.stream import QueuedStream
+from engine.serving.watchdog import LOOK_SECONDS, Watchdog
+
+# Of the memory that is free at start, what keys and values may take unless told otherwise
+CACHE_SHARE = 0.2
+MOST_CACHE_BYTES = 2 << 30
+
+
+class LocalEngine:
+    """Continuous batching over our own decoder."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        *,
+        kernel_cache: Path,
+        quantization: Quantization = "none",
+        dtype: torch.dtype | None = None,
+        max_rows: int = 32,
+        max_queue: int = 256,
+        kv_cache_bytes: int | None = None,
+        prefix_cache: bool = True,
+    ) -> None:
+        """`kernel_cache`: where compiled kernels are kept; `kv_cache_bytes`: the budget for keys
+        and values, a share of the free memory where None is given.
+
+        Raises `ModelUnavailable` for a model that this engine does not cover.
+        """
+        hardware = detect()
+        self._base = base
+        self._device = hardware.device
+        self._renderer = load_renderer(base.folder)
+        checkpoint = open_checkpoint(base.folder, base.gguf if quantization != "none" else None)
+        architecture = architecture_of(base.folder)
+        self._config = architecture.config
+        self._layout, self._positions = architecture.layout, architecture.positions
+        require_memory(architecture, quantization)
+        choice = choose(self._device, kernel_cache, architecture.widths)
+        self.kernels_reason = choice.reason
+        self._native = choice.native if quantization != "none" else None
+        with torch.inference_mode():
+            self._decoder = load_decoder(
+                checkpoint,
+                architecture,
+                Holding(quantization, self._device, dtype or hardware.dtype, choice),
+            )
+        self._cache = self._make_cache(quantization, kv_cache_bytes, share=prefix_cache)
+        self._scheduler = Scheduler(self._cache, max_rows=max_rows)
+        self._max_queue = max_queue
+        self._adapters: dict[str, LoraAdapter] = {}
+        self._inbox: list[RunningSequence] = []
+        self._wake = threading.Condition()
+        self._closing = False
+        self._watchdog = Watchdog(self._give_up)
+        self._thread = threading.Thread(target=self._run, name="burnish-engine", daemon=True)
+        self._thread.start()
+
+    # What callers use, from any thread
+
+    @property
+    def base_digest(self) -> str:
+        """Digest of the base weights and tokenizer."""
+        return self._base.digest
+
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt plus answer, in tokens: what the model or the cache's budget can hold."""
+        return min(self._config.context_tokens, self._cache.page_count * PAGE_TOKENS)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine makes tokens: its thread runs and no step hangs."""
+        return self._thread.is_alive() and not self._closing and not self._watchdog.expired
+
+    @property
+    def active_streams(self) -> int:
+        """Sequences running or waiting."""
+        scheduler = self._scheduler
+        return len(scheduler.running) + len(scheduler.waiting) + len(self._inbox)
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the decoder's matrices."""
+        return self._decoder.weight_bytes
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Digests of the adapters that are loaded."""
+        return frozenset(self._adapters)
+
+    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
+        """Tokens of the rendered prompt."""
+        return len(self._renderer.prompt(messages))
+
+    def submit(self, request: GenerationRequest) -> QueuedStream:
+        """Queue one answer."""
+        return self.submit_many([request])[0]
+
+    def submit_many(self, requests: Sequence[GenerationRequest]) -> list[QueuedStream]:
+        """Queue answers together, all or none."""
+        answers = []
+        for request in requests:
+            prompt_ids = self._renderer.prompt(request.messages)
+            room = self._room_after(len(prompt_ids))
+            answer = Answer(request, prompt_ids, room, self._renderer)
+            answers.append(self._sequence(answer, request.adapter, request.user))
+        self._enqueue(answers)
+        return [s.work.stream for s in answers if isinstance(s.work, Answer)]
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+        """Log-probabilities of completions, computed between the tokens of running streams."""
+        scores: list[Future[Score]] = []
+        sequences: list[RunningSequence] = []
+        for request in requests:
+            rendered = self._renderer.pair(
+                request.messages, request.completion, complete=request.complete
+            )
+            self._room_after(len(rendered.input_ids) - 1)
+            scoring = Scoring(rendered)
+            sequence = self._sequence(scoring, request.adapter, user="")
+            if rendered.completion_ids:
+                sequences.append(sequence)
+            else:
+                scoring.future.set_result(Score(()))
+            scores.append(scoring.future)
+        self._enqueue(sequences, bounded=False)
+        return [future.result() for future in scores]
+
+    def load_adapter(self, digest: str, folder: Path) -> None:
+        """Hold a verified PEFT adapter under its digest."""
+        if digest not in self._adapters:
+            self._adapters[digest] = LoraAdapter(  # one assignment: no step waits for it
+                folder, self._layout, device=self._device, native=self._native is not None
+            )
+
+    def unload_adapter(self, digest: str) -> None:
+        """Free an adapter; raises `Conflict` while a stream decodes with it."""
+        with self._wake:
+            if not self.alive:
+                raise EngineFailure("the engine is not running")
+            users = (s for s in self._everybody() if not s.work.ended)
+            if any(s.adapter_digest == digest for s in users):
+                raise Conflict("a stream still decodes with this adapter")
+            self._adapters.pop(digest, None)
+
+    def close(self) -> None:
+        """End every stream, end the thread; one that hangs is left behind."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        while self._thread.is_alive() and not self._watchdog.expired:
+            self._thread.join(LOOK_SECONDS)
+        self._fail(self._everybody(), EngineFailure("the engine stopped"))
+        self._watchdog.close()
+
+    # The engine's thread
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                while self._wait_for_work():
+                    with self._watchdog.watching():
+                        self._step()
+        finally:
+            with self._wake:  # whoever is queueing now is failed below, the next one is refused
+                self._closing = True
+            self._fail(self._everybody(), EngineFailure("the engine stopped"))
+
+    def _wait_for_work(self) -> bool:
+        with self._wake:
+            self._wake.wait_for(lambda: self._closing or self._inbox or not self._scheduler.idle)
+            self._scheduler.waiting.extend(self._inbox)
+            self._inbox.clear()
+            return not self._closing
+
+    def _step(self) -> None:
+        """The algorithm: end what must end, plan, compute, hand out."""
+        try:
+            self._end_late_and_cancelled()
+            begun = time.perf_counter()
+            shares = self._scheduler.plan()
+            if not shares:
+                return
+            self._watchdog.expect(self._scheduler.seconds(shares))
+            logits, wanted = self._forward(shares)
+            self._scheduler.done(shares, time.perf_counter() - begun)
+            self._hand_out(shares, logits, wanted)
+        except Exception as error:  # noqa: BLE001 - the thread's edge: no stream may be left waiting
+            # Who only waits has done nothing to it, unless nobody else is left to blame
+            self._fail([*self._scheduler.running] or self._everybody(), _failure(error))
+
+    def _end_late_and_cancelled(self) -> None:
+        for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
+            work = sequence.work
+            if isinstance(work, Answer):
+                if work.stream.cancelled:
+                    work.finish("cancelled")
+                elif work.is_late:
+                    work.fail(DeadlineExceeded("the answer was not done by its deadline"))
+
+    def _forward(self, shares: Sequence[Share]) -> tuple[Tensor, list[int]]:
+        """Logits of every row that somebody wants, and how many each share wants."""
+        ids: list[int] = []
+        positions: list[Tensor] = []
+        slots: list[Tensor] = []
+        sequences: list[tuple[int, int, int, int]] = []
+        rows: list[int] = []
+        wanted: list[int] = []
+        for share in shares:
+            sequence, count = share.sequence, share.end - share.begin
+            prompt_ids = sequence.work.prompt_ids
+            assert sequence.lease is not None
+            first = len(ids)
+            ids += sequence.ids(share.begin, share.end)
+            positions.append(self._positions(prompt_ids, share.begin, share.end))
+            slots.append(sequence.lease.slots(share.begin, share.end))
+            sequences.append((first, count, share.begin, self._positions.prefix(prompt_ids)))
+            wants = _wanted(share)
+            rows += [first + token - share.begin for token in wants]
+            wanted.append(len(wants))
+        cos, sin = self._decoder.angles(torch.cat(positions).to(self._device))
+        step = Step(
+            torch.tensor(sequences),
+            _page_table([share.sequence.lease.pages for share in shares if share.sequence.lease]),
+            torch.cat(slots).to(self._device),
+            cos,
+            sin,
+        )
+        logits = self._decoder(
+            torch.tensor(ids, device=self._device),
+            step,
+            self._cache.layers,
+            torch.tensor(rows, dtype=torch.long, device=self._device),
+            self._step_adapters(shares),
+        )
+        return logits.cpu(), wanted
+
+    def _step_adapters(self, shares: Sequence[Share]) -> StepAdapters | None:
+        if all(share.sequence.adapter is None for share in shares):
+            return None
+        rows = [s.sequence.adapter for s in shares for _ in range(s.end - s.begin)]
+        return StepAdapters(rows, self._native)
+
+    def _hand_out(self, shares: Sequence[Share], logits: Tensor, wanted: Sequence[int]) -> None:
+        likeliest = logits.argmax(-1).tolist()
+        row = 0
+        for share, count in zip(shares, wanted, strict=True):
+            work = share.sequence.work
+            try:
+                if count and isinstance(work, Scoring):
+                    work.take(logits[row : row + count])
+                elif count and isinstance(work, Answer):
+                    work.take(logits[row], likeliest[row] if work.is_greedy else None)
+            except Exception as error:  # noqa: BLE001 - one row's fault, such as NaN, is its own
+                work.fail(_failure(error))
+            row += count
+
+    def _everybody(self) -> list[RunningSequence]:
+        """In the direction in which sequences move, so that none is missed."""
+        return [*self._inbox, *self._scheduler.waiting, *self._scheduler.running]
+
+    def _fail(self, sequences: Sequence[RunningSequence], failure: EngineFailure) -> None:
+        for sequence in sequences:
+            sequence.work.fail(failure)
+
+    def _give_up(self) -> None:
+        """Called by the watchdog when a step hangs: nobody may wait for a token for ever."""
+        self._fail(self._everybody(), EngineFailure("the engine hangs; restart the server"))
+
+    # Helpers
+
+    def _make_cache(
+        self, quantization: Quantization, budget: int | None, *, share: bool
+    ) -> PagedCache:
+        dtype = torch.float32 if quantization == "none" else torch.float16
+        available = min(MOST_CACHE_BYTES, int(CACHE_SHARE * psutil.virtual_memory().available))
+        each = page_bytes(self._config.layer_count, self._config.heads, dtype)
+        budget = available if budget is None else budget
+        page_count = budget // each
+        if page_count < 1:
+            raise ModelUnavailable(
+                f"{budget} bytes for keys and values hold not even {PAGE_TOKENS} "
+                f"tokens, which take {each}"
+            )
+        return PagedCache(
+            self._config.layer_count, self._config.heads, page_count=page_count, dtype=dtype,
+            device=self._device, share=share and not self._config.prefix_lm,
+        )  # fmt: skip
+
+    def _sequence(self, work: Answer | Scoring, adapter: str | None, user: str) -> RunningSequence:
+        loaded = None if adapter is None else self._adapters.get(adapter)
+        if adapter is not None and loaded is None:
+            raise UnknownId(f"no adapter {adapter[:80]} is loaded")
+        return RunningSequence(work, adapter, loaded, user, self._config.prefix_lm)
+
+    def _room_after(self, prompt_tokens: int) -> int:
+        """Tokens that the context leaves for an answer; raises `PromptTooLong`."""
+        room = self.context_tokens - prompt_tokens
+        if room < 1:
+            raise PromptTooLong(
+                f"the prompt has {prompt_tokens} tokens; the context holds {self.context_tokens}"
+            )
+        return room
+
+    def _enqueue(self, sequences: Sequence[RunningSequence], *, bounded: bool = True) -> None:
+        with self._wake:
+            if not self.alive:
+                raise EngineFailure("the engine is not running")
+            waiting = [*self._inbox, *self._scheduler.waiting]
+            queued = sum(isinstance(s.work, Answer) for s in waiting)  # who scores waits by itself
+            if bounded and queued + len(sequences) > self._max_queue:
+                raise Overloaded(f"{queued} answers are waiting; try again later")
+            self._inbox.extend(sequences)
+            self._wake.notify()
+
+
+def _failure(error: Exception) -> EngineFailure:
+    return EngineFailure(f"{type(error).__name__}: {error}")
+
+
+def _wanted(share: Share) -> range:
+    """The tokens of a share whose logits are wanted."""
+    work = share.sequence.work
+    if isinstance(work, Scoring):
+        return work.wanted(share.begin, share.end)
+    return range(share.end - 1, share.end) if share.completes else range(0)
+
+
+def _page_table(pages: Sequence[Sequence[int]]) -> Tensor:
+    """(sequences, most pages) int32; what a sequence does not have is never read."""
+    most = max(map(len, pages))
+    return torch.tensor([[*own, *[0] * (most - len(own))] for own in pages], dtype=torch.int32)

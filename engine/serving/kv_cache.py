@@ -1,0 +1,197 @@
+"""Keys and values in pages of 32 tokens, shared between sequences that begin alike.
+
+A full page is known by the chain of everything before it: (adapter, token ids up to its end). A
+page that no sequence uses stays until its room is needed, the least recently used one going first.
+Knows pages and token ids; knows nothing of requests or time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.kernels.portable import PAGE_TOKENS, Heads, LayerCache
+
+PageKey = bytes
+
+
+@dataclass(slots=True)
+class Lease:
+    """The pages of one sequence, in order; the first `shared` of them were found in the cache."""
+
+    pages: list[int]
+    keys: list[PageKey]  # of the full pages published so far
+    shared: int
+    adapter: str | None
+
+    def slots(self, begin: int, end: int) -> Tensor:
+        """Where keys and values of tokens begin..end go: page * PAGE_TOKENS + offset, int64."""
+        return torch.tensor(
+            [
+                self.pages[t // PAGE_TOKENS] * PAGE_TOKENS + t % PAGE_TOKENS
+                for t in range(begin, end)
+            ]
+        )
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens whose keys and values need not be computed."""
+        return self.shared * PAGE_TOKENS
+
+
+class PagedCache:
+    """A fixed number of pages."""
+
+    def __init__(
+        self, layer_count: int, heads: Heads, *, page_count: int, dtype: torch.dtype, device: str,
+        share: bool = True,
+    ) -> None:  # fmt: skip
+        shape = (page_count, heads.kv, heads.dim, PAGE_TOKENS)
+        self.layers = [
+            LayerCache(
+                torch.empty(shape, dtype=dtype, device=device),
+                torch.empty(
+                    page_count, heads.kv, PAGE_TOKENS, heads.dim, dtype=dtype, device=device
+                ),
+            )
+            for _ in range(layer_count)
+        ]
+        self.page_count = page_count
+        self._share = share
+        self._users = [0] * page_count
+        self._free = list(range(page_count))
+        self._known: dict[PageKey, int] = {}
+        self._key_of: dict[int, PageKey] = {}
+        self._idle: OrderedDict[int, None] = OrderedDict()  # known, unused; oldest first
+
+    def lease(
+        self, adapter: str | None, prompt_ids: Sequence[int], tokens: int, *, reusable: int
+    ) -> Lease | None:
+        """Pages for `tokens` tokens that begin with the prompt; None while there is no room.
+
+        `reusable`: of the prompt's tokens, those that need not be computed again; the logits of
+        the others are wanted.
+        """
+        keys = self._keys(adapter, prompt_ids, reusable // PAGE_TOKENS)
+        shared = self._take_known(keys)
+        wanted = pages_for(tokens) - len(shared)
+        if wanted > len(self._free) + len(self._idle):
+            self._give_back(shared)
+            return None
+        return Lease(
+            shared + [self._take_one() for _ in range(wanted)],
+            keys[: len(shared)],
+            len(shared),
+            adapter,
+        )
+
+    def publish(
+        self, lease: Lease, ids: Callable[[int, int], Sequence[int]], computed: int
+    ) -> None:
+        """Let others share the pages that the first `computed` tokens have filled; `ids(begin,
+        end)` gives tokens."""
+        if not self._share:
+            return
+        for index in range(len(lease.keys), computed // PAGE_TOKENS):
+            before = lease.keys[-1] if lease.keys else _root(lease.adapter)
+            key = _next_key(before, ids(index * PAGE_TOKENS, (index + 1) * PAGE_TOKENS))
+            lease.keys.append(key)
+            if key not in self._known:
+                page = lease.pages[index]
+                self._known[key], self._key_of[page] = page, key
+
+    def alike(
+        self,
+        ids: Sequence[int],
+        adapter: str | None,
+        other_ids: Sequence[int],
+        other_adapter: str | None,
+    ) -> bool:
+        """Whether two prompts could share a page that neither has yet."""
+        if not self._share or adapter != other_adapter:
+            return False
+        common = 0
+        for mine, theirs in zip(ids, other_ids, strict=False):
+            if mine != theirs:
+                break
+            common += 1
+        keys = self._keys(adapter, ids, min(common, len(ids) - 1) // PAGE_TOKENS)
+        return any(key not in self._known for key in keys)
+
+    def release(self, lease: Lease) -> None:
+        """Give the pages back; known ones stay until their room is needed."""
+        self._give_back(lease.pages)
+        lease.pages = []
+
+    @property
+    def used_pages(self) -> int:
+        """Pages that running sequences hold."""
+        return self.page_count - len(self._free) - len(self._idle)
+
+    @property
+    def idle_pages(self) -> int:
+        """Pages kept only for sequences to come."""
+        return len(self._idle)
+
+    def _keys(self, adapter: str | None, ids: Sequence[int], pages: int) -> list[PageKey]:
+        if not self._share:
+            return []
+        keys, key = [], _root(adapter)
+        for index in range(pages):
+            key = _next_key(key, ids[index * PAGE_TOKENS : (index + 1) * PAGE_TOKENS])
+            keys.append(key)
+        return keys
+
+    def _take_known(self, keys: Sequence[PageKey]) -> list[int]:
+        taken = []
+        for key in keys:
+            page = self._known.get(key)
+            if page is None:
+                break
+            self._users[page] += 1
+            self._idle.pop(page, None)
+            taken.append(page)
+        return taken
+
+    def _take_one(self) -> int:
+        if not self._free:
+            page, _ = self._idle.popitem(last=False)
+            del self._known[self._key_of.pop(page)]
+        else:
+            page = self._free.pop()
+        self._users[page] = 1
+        return page
+
+    def _give_back(self, pages: Sequence[int]) -> None:
+        # The last page first: a chain is worth nothing once its beginning is gone
+        for page in reversed(pages):
+            self._users[page] -= 1
+            if self._users[page] == 0:
+                if page in self._key_of:
+                    self._idle[page] = None
+                else:
+                    self._free.append(page)
+
+
+def pages_for(tokens: int) -> int:
+    """Pages that hold this many tokens."""
+    return -(-tokens // PAGE_TOKENS)
+
+
+def page_bytes(layer_count: int, heads: Heads, dtype: torch.dtype) -> int:
+    """Bytes of one page of every layer."""
+    return 2 * layer_count * heads.kv * heads.dim * PAGE_TOKENS * dtype.itemsize
+
+
+def _root(adapter: str | None) -> PageKey:
+    return hashlib.sha256((adapter or "").encode()).digest()
+
+
+def _next_key(before: PageKey, ids: Sequence[int]) -> PageKey:
+    return hashlib.sha256(before + array("q", ids).tobytes()).digest()

@@ -1,0 +1,204 @@
+"""Which tokens the next step computes: every running answer's next one, and a piece of a prompt.
+
+Sequences join and leave between any two steps. A prompt is computed in chunks, and while answers
+run a chunk may cost no more than the step would without it, so that nobody's long prompt slows a
+running stream to less than half its pace. Knows sequences and pages; knows no model and no text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from engine.adapters.lora import LoraAdapter
+from engine.serving.answer import Answer
+from engine.serving.kv_cache import Lease, PagedCache
+from engine.serving.scoring import Scoring
+
+# Tokens of a prompt computed at once while no answer runs: enough to keep the processor busy.
+FULL_CHUNK = 512
+LEAST_CHUNK = 4  # so that prompts advance however slow the machine
+CHUNK_SECONDS = 0.5  # a chunk is also kept below this, so that a newcomer is seen soon
+SMOOTHING = 0.2  # weight of the newest step in the running means
+
+
+class State(Enum):
+    """Where a sequence stands."""
+
+    WAITING = auto()
+    PREFILL = auto()
+    DECODE = auto()
+    ENDED = auto()
+
+
+@dataclass(slots=True, eq=False)
+class RunningSequence:
+    """A sequence of tokens, what it is computed for, and how far it is."""
+
+    work: Answer | Scoring
+    adapter_digest: str | None
+    adapter: LoraAdapter | None
+    user: str
+    whole_prompt: bool  # a prefix language model: its prompt cannot be cut into chunks
+    lease: Lease | None = None
+    computed: int = 0  # tokens whose keys and values are in the cache
+
+    @property
+    def state(self) -> State:
+        """Derived, so that it cannot disagree with the rest."""
+        if self.work.ended:
+            return State.ENDED
+        if self.lease is None:
+            return State.WAITING
+        return State.PREFILL if self.computed < self.tokens - 1 else State.DECODE
+
+    def ids(self, begin: int, end: int) -> list[int]:
+        """Tokens begin..end of prompt and answer."""
+        prompt = self.work.prompt_ids
+        return [
+            *prompt[begin:end],
+            *self.work.ids[max(0, begin - len(prompt)) : max(0, end - len(prompt))],
+        ]
+
+    @property
+    def tokens(self) -> int:
+        """How many they are."""
+        return len(self.work.prompt_ids) + len(self.work.ids)
+
+    @property
+    def most_tokens(self) -> int:
+        """How many they may become."""
+        return len(self.work.prompt_ids) + self.work.max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The tokens begin..end of a sequence that one step computes."""
+
+    sequence: RunningSequence
+    begin: int
+    end: int
+
+    @property
+    def completes(self) -> bool:
+        """Whether the last token's logits are the next token's."""
+        return self.end == self.sequence.tokens
+
+
+class Scheduler:
+    """The waiting, the running, and the pace measured so far. One thread at a time."""
+
+    def __init__(self, cache: PagedCache, *, max_rows: int) -> None:
+        self._cache = cache
+        self._max_rows = max_rows
+        self.waiting: deque[RunningSequence] = deque()
+        self.running: list[RunningSequence] = []
+        self._decode_seconds = 0.0  # of a step without a prompt's chunk
+        self._token_seconds = 0.0  # of one more token of a prompt
+
+    def plan(self) -> list[Share]:
+        """The next step."""
+        self._drop_ended()
+        decoding = [s for s in self.running if s.state is State.DECODE]
+        shares = [Share(s, s.computed, s.tokens) for s in decoding]
+        room = self._chunk(beside_answers=bool(decoding))
+        while room > 0 and (sequence := self._next_prompt(shares)):
+            end = sequence.tokens
+            if not sequence.whole_prompt:
+                # Half, where others wait: a short prompt is not to stand behind a long one
+                share = max(LEAST_CHUNK, room // 2) if self._others_wait(sequence) else room
+                end = min(end, sequence.computed + share)
+            shares.append(Share(sequence, sequence.computed, end))
+            room -= end - sequence.computed
+        return shares
+
+    def done(self, shares: Sequence[Share], seconds: float) -> None:
+        """A step was computed: pages that are full may be shared, and the pace is known better."""
+        for share in shares:
+            sequence = share.sequence
+            sequence.computed = share.end
+            assert sequence.lease is not None
+            self._cache.publish(sequence.lease, sequence.ids, sequence.computed)
+        prompt_tokens = _prompt_tokens(shares)
+        if prompt_tokens == 0:
+            self._decode_seconds = _smoothed(self._decode_seconds, seconds)
+        else:
+            decodes = any(s.end - s.begin == 1 for s in shares)
+            spent = seconds - (self._decode_seconds if decodes else 0.0)
+            self._token_seconds = _smoothed(self._token_seconds, max(spent, 0) / prompt_tokens)
+
+    def seconds(self, shares: Sequence[Share]) -> float:
+        """What a step should take at the pace measured so far."""
+        return self._decode_seconds + _prompt_tokens(shares) * self._token_seconds
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.waiting and not self.running
+
+    def _drop_ended(self) -> None:
+        # Asked once: another thread may end a sequence between two looks at its state
+        ended = [s for s in self.running if s.state is State.ENDED]
+        for sequence in ended:
+            assert sequence.lease is not None
+            self._cache.release(sequence.lease)
+        self.running = [s for s in self.running if s not in ended]
+        if any(s.state is State.ENDED for s in self.waiting):
+            self.waiting = deque(s for s in self.waiting if s.state is not State.ENDED)
+
+    def _chunk(self, *, beside_answers: bool) -> int:
+        """Tokens of prompts that the next step may compute."""
+        if beside_answers and not self._decode_seconds:
+            return 0  # one step of theirs alone tells what a chunk may cost
+        if not self._token_seconds:
+            return FULL_CHUNK if not beside_answers else LEAST_CHUNK
+        seconds = self._decode_seconds if beside_answers else CHUNK_SECONDS
+        return max(LEAST_CHUNK, min(FULL_CHUNK, int(seconds / self._token_seconds)))
+
+    def _next_prompt(self, shares: Sequence[Share]) -> RunningSequence | None:
+        """A prompt that this step does not work on yet: one begun before, else a newcomer."""
+        taken = {id(share.sequence) for share in shares}
+        for sequence in self.running:
+            if sequence.state is State.PREFILL and id(sequence) not in taken:
+                return sequence
+        return self._admit(shares)
+
+    def _others_wait(self, sequence: RunningSequence) -> bool:
+        reading = (s for s in self.running if s.state is State.PREFILL and s is not sequence)
+        return bool(self.waiting) or any(reading)
+
+    def _admit(self, shares: Sequence[Share]) -> RunningSequence | None:
+        """The next newcomer, with its pages: of the user with the fewest running, the first.
+
+        One whose prompt begins like one being computed now waits: it will find those pages.
+        """
+        if len(self.running) >= self._max_rows or not self.waiting:
+            return None
+        busy = Counter(s.user for s in self.running)
+        for sequence in sorted(self.waiting, key=lambda s: busy[s.user]):
+            if any(self._cache.alike(sequence.work.prompt_ids, sequence.adapter_digest,
+                                     s.sequence.work.prompt_ids, s.sequence.adapter_digest)
+                   for s in shares if s.end - s.begin > 1):  # fmt: skip
+                continue
+            lease = self._cache.lease(
+                sequence.adapter_digest, sequence.work.prompt_ids, sequence.most_tokens,
+                reusable=sequence.work.reusable_tokens,
+            )  # fmt: skip
+            if lease is None:
+                return None  # nobody overtakes the one that needs more room
+            sequence.lease, sequence.computed = lease, lease.cached_tokens
+            sequence.work.cached_prompt_tokens = lease.cached_tokens
+            self.running.append(sequence)  # first: who counts the users of an adapter sees it
+            self.waiting.remove(sequence)
+            return sequence
+        return None
+
+
+def _prompt_tokens(shares: Sequence[Share]) -> int:
+    return sum(s.end - s.begin for s in shares if s.end - s.begin > 1)
+
+
+def _smoothed(mean: float, newest: float) -> float:
+    return newest if not mean else (1 - SMOOTHING) * mean + SMOOTHING * newest
