@@ -45,6 +45,7 @@ def examine(workspace: Workspace) -> dict[str, Any]:
         "home": str(workspace.home),
         "disk_free_bytes": free,
         "model": model,
+        "engine": _engine(workspace, problems) if model else None,
         "live": workspace.registry.live().bundle or "base",
         "settings": _settings(workspace),
         "problems": problems,
@@ -65,6 +66,10 @@ def describe(findings: dict[str, Any]) -> str:
         lines.append(
             f"model      {model['name']}, {model['weight_bytes'] / 2**20:.0f} MiB,"
             f" {model['folder']}"
+        )
+    if engine := findings["engine"]:
+        lines.append(
+            f"engine     {engine['kind']}, weights as {engine['quantization']}: {engine['reason']}"
         )
     lines += [f"library    {name} {version}" for name, version in findings["versions"].items()]
     lines += [
@@ -89,6 +94,28 @@ def _model(workspace: Workspace, problems: list[str]) -> dict[str, Any] | None:
         "digest": base.digest,
         "weight_bytes": weights,
     }
+
+
+def _engine(workspace: Workspace, problems: list[str]) -> dict[str, Any]:
+    """The engine that `burnish serve` would start, and what its inner loops run on."""
+    from engine.hardware import detect
+    from engine.kernels import choose
+    from engine.memory import require_memory
+    from engine.models.families import architecture_of
+    from engine.start import engine_kind, kernel_cache
+
+    settings = workspace.settings
+    kind = engine_kind(workspace.base, settings.engine)
+    reason = "any architecture, by transformers; slower"
+    try:
+        if kind == "local":
+            architecture = architecture_of(workspace.base.folder)
+            require_memory(architecture, settings.quantization)
+            kernels = kernel_cache(settings.model_cache)
+            reason = choose(detect().device, kernels, architecture.widths).reason
+    except BurnishError as error:
+        problems.append(str(error))
+    return {"kind": kind, "quantization": settings.quantization, "reason": reason}
 
 
 def _settings(workspace: Workspace) -> dict[str, Any]:
