@@ -46,6 +46,7 @@ def examine(workspace: Workspace) -> dict[str, Any]:
         "disk_free_bytes": free,
         "model": model,
         "engine": _engine(workspace, problems) if model else None,
+        "presets": _presets(hardware.memory_bytes),
         "live": workspace.registry.live().bundle or "base",
         "settings": _settings(workspace),
         "problems": problems,
@@ -67,6 +68,8 @@ def describe(findings: dict[str, Any]) -> str:
             f"model      {model['name']}, {model['weight_bytes'] / 2**20:.0f} MiB,"
             f" {model['folder']}"
         )
+    fitting = [name for name, found in findings["presets"].items() if found["fits"]]
+    lines.append(f"fits       as int4: {', '.join(fitting)}")
     if engine := findings["engine"]:
         lines.append(
             f"engine     {engine['kind']}, weights as {engine['quantization']}: {engine['reason']}"
@@ -93,6 +96,25 @@ def _model(workspace: Workspace, problems: list[str]) -> dict[str, Any] | None:
         "folder": str(base.folder),
         "digest": base.digest,
         "weight_bytes": weights,
+    }
+
+
+def _presets(memory_bytes: int) -> dict[str, dict[str, Any]]:
+    """Well-known checkpoints with the bytes of their weights, and whether half the memory holds
+    them as int4."""
+    from engine.models.presets import presets, weight_bytes
+
+    return {
+        name: {
+            "hub_id": preset.hub_id,
+            "weight_bytes": {
+                "none": weight_bytes(preset, "none"),
+                "int8": weight_bytes(preset, "int8"),
+                "int4": weight_bytes(preset, "int4"),
+            },
+            "fits": 2 * weight_bytes(preset, "int4") < memory_bytes,
+        }
+        for name, preset in presets().items()
     }
 
 

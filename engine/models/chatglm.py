@@ -143,7 +143,9 @@ def _first(config: Mapping[str, Any]) -> Architecture:
         )
         for n in range(config["num_layers"])
     )  # fmt: skip
-    layout = Layout("transformer.word_embeddings", layers, "transformer.final_layernorm", "lm_head")
+    # Published without a word on it, which in transformers has always meant tied
+    head = None if config.get("tie_word_embeddings", True) else "lm_head"
+    layout = Layout("transformer.word_embeddings", layers, "transformer.final_layernorm", head)
     positions = PrefixPositions(
         config["bos_token_id"], config["gmask_token_id"], config["mask_token_id"]
     )

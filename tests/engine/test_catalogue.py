@@ -100,7 +100,7 @@ class TestRefusals:
     def test_an_unknown_name_is_refused_with_what_can_be_given(
         self, cache: Path, name: str
     ) -> None:
-        expected = "give 'embedded', a folder, a .gguf file or a hub id owner/name"
+        expected = "give .embedded., a folder, a .gguf file, a hub id owner/name, or one of smollm2"
         with pytest.raises(ModelUnavailable, match=expected):
             resolve(name, cache)
 
