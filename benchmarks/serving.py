@@ -30,7 +30,7 @@ from typing import Any
 import torch
 from platformdirs import user_cache_path
 
-from benchmarks.adapters import make_adapter
+from benchmarks.adapters import make_adapter, publish_adapter
 from benchmarks.peers import LlamaCpp, Transformers, installed
 from benchmarks.profile import profile
 from engine.adapters.slots import AdapterSlots
@@ -222,9 +222,7 @@ def swaps(bench: Bench) -> None:
     engine = bench.engine("int4")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        digests = [
-            make_adapter(root / "bundles", bench.base, RANK, n, publish=True) for n in (1, 2)
-        ]
+        digests = [publish_adapter(root / "bundles", bench.base, RANK, n) for n in (1, 2)]
         slots = AdapterSlots(engine, bench.base, root / "bundles")
         for digest in digests:  # compile, page in
             slots.activate(digest)
@@ -314,7 +312,11 @@ def stall(bench: Bench) -> None:
     long = _prompt_of(engine, 2048)
     one = SamplingParams(temperature=0, max_new_tokens=1)
     quiet = _gaps(engine, lambda: None)
-    busy = _gaps(engine, lambda: collect(engine.submit(GenerationRequest(long, one))) and None)
+
+    def read_long_prompt() -> None:
+        collect(engine.submit(GenerationRequest(long, one)))
+
+    busy = _gaps(engine, read_long_prompt)
     step = statistics.median(quiet)
     bench.tell(
         "gap_beside_a_long_prompt", "stated: about 2 steps", statistics.median(busy[40:]) / step,

@@ -30,7 +30,7 @@ from engine.errors import (
 from engine.hardware import detect
 from engine.kernels import choose
 from engine.kernels.portable import PAGE_TOKENS, Step
-from engine.memory import require_memory
+from engine.memory import give_back, require_memory
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.models.checkpoint import open_checkpoint
@@ -89,6 +89,8 @@ class LocalEngine:
                 architecture,
                 Holding(quantization, self._device, dtype or hardware.dtype, choice),
             )
+        del checkpoint
+        give_back()
         self._cache = self._make_cache(quantization, kv_cache_bytes, share=prefix_cache)
         self._scheduler = Scheduler(self._cache, max_rows=max_rows)
         self._max_queue = max_queue

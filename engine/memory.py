@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+
 import psutil
 
 from engine.errors import ModelUnavailable
@@ -41,3 +44,9 @@ def require_memory(architecture: Architecture, quantization: Quantization) -> No
             f"{free / 2**30:.1f} GiB are free: choose a smaller model"
             + ("" if quantization == "int4" else " or hold its weights as int4")
         )
+
+
+def give_back() -> None:
+    """Return freed memory to the system: what loading used is otherwise kept by the allocator."""
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)

@@ -30,6 +30,12 @@ def kernel_cache(model_cache: Path) -> Path:
     return model_cache / "kernels"
 
 
+@pytest.fixture(autouse=True)
+def compile_once(monkeypatch: pytest.MonkeyPatch, kernel_cache: Path) -> None:
+    """Tests with a model cache of their own share the compiled kernels."""
+    monkeypatch.setattr("engine.start.kernel_cache", lambda _model_cache: kernel_cache)
+
+
 @pytest.fixture(scope="session")
 def smollm(model_cache: Path) -> BaseModel:
     """The real embedded model, SmolLM2-135M-Instruct."""

@@ -597,33 +597,66 @@ struct Lora {
     Part parts[3];
 };
 
+constexpr long MAX_RANK_OF_PARTS = 3 * 256;
+constexpr long LORA_SHARES = 4;    // parts of an adapter's first product that threads take in turn
+
+// reduced[r] = A x[r] for R rows of one adapter, which share one read of A
+template <int R>
+void reduce(const Lora& lora, const float* x, long in, long begin, long end, float* reduced) {
+    for (long i = begin; i < end; i++) {
+        __m256 sums[R];
+        for (int r = 0; r < R; r++) sums[r] = _mm256_setzero_ps();
+        for (long k = 0; k < in; k += 8) {
+            const __m256 a = load8(lora.a + i * in + k);
+            for (int r = 0; r < R; r++) sums[r] = _mm256_fmadd_ps(_mm256_loadu_ps(x + r * in + k), a, sums[r]);
+        }
+        for (int r = 0; r < R; r++) reduced[r * MAX_RANK_OF_PARTS + i] = sum8(sums[r]);
+    }
+}
+
+void expand(const Lora& lora, const float* reduced, float* y) {
+    for (long p = 0; p < lora.part_count; p++) {
+        const Part& part = lora.parts[p];
+        float* to = y + part.out_offset;
+        for (long n = 0; n < part.out; n += 8) {
+            __m256 sum = _mm256_loadu_ps(to + n);
+            for (long i = 0; i < part.rank; i++)
+                sum = _mm256_fmadd_ps(_mm256_set1_ps(reduced[part.rank_offset + i]), load8(part.b + i * part.out + n),
+                                      sum);
+            _mm256_storeu_ps(to + n, sum);
+        }
+    }
+}
+
 // adapters: for each row the first Lora of its adapter, or null; index: which linear
 void lora(const float* x, long rows, long in, const Lora* const* adapters, long index, float* y, long out) {
-    constexpr long MAX_RANK_OF_PARTS = 3 * 256;
     static thread_local std::vector<float> buffer;
+    static thread_local std::vector<long> starts;  // of runs of up to 4 rows that share an adapter
     buffer.resize(rows * MAX_RANK_OF_PARTS);
+    starts.clear();
+    for (long r = 0; r < rows;) {
+        starts.push_back(r);
+        const long first = r++;
+        while (r < rows && r - first < 4 && adapters[r] == adapters[first]) r++;
+    }
+    starts.push_back(rows);
     float* reduced = buffer.data();
-    pool().each(rows, [&](long r) {
+    const long* start = starts.data();
+    pool().each((starts.size() - 1) * LORA_SHARES, [&](long i) {
+        const long r = start[i / LORA_SHARES], height = start[i / LORA_SHARES + 1] - r, share = i % LORA_SHARES;
         if (!adapters[r]) return;
         const Lora& lora = adapters[r][index];
+        const long begin = lora.rank * share / LORA_SHARES, end = lora.rank * (share + 1) / LORA_SHARES;
         float* h = reduced + r * MAX_RANK_OF_PARTS;
-        for (long i = 0; i < lora.rank; i++) {
-            __m256 sum = _mm256_setzero_ps();
-            for (long k = 0; k < in; k += 8)
-                sum = _mm256_fmadd_ps(_mm256_loadu_ps(x + r * in + k), load8(lora.a + i * in + k), sum);
-            h[i] = sum8(sum);
+        switch (height) {
+            case 1: reduce<1>(lora, x + r * in, in, begin, end, h); break;
+            case 2: reduce<2>(lora, x + r * in, in, begin, end, h); break;
+            case 3: reduce<3>(lora, x + r * in, in, begin, end, h); break;
+            default: reduce<4>(lora, x + r * in, in, begin, end, h);
         }
-        for (long p = 0; p < lora.part_count; p++) {
-            const Part& part = lora.parts[p];
-            float* to = y + r * out + part.out_offset;
-            for (long n = 0; n < part.out; n += 8) {
-                __m256 sum = _mm256_loadu_ps(to + n);
-                for (long i = 0; i < part.rank; i++)
-                    sum = _mm256_fmadd_ps(_mm256_set1_ps(h[part.rank_offset + i]),
-                                          load8(part.b + i * part.out + n), sum);
-                _mm256_storeu_ps(to + n, sum);
-            }
-        }
+    });
+    pool().each(rows, [&](long r) {
+        if (adapters[r]) expand(adapters[r][index], reduced + r * MAX_RANK_OF_PARTS, y + r * out);
     });
 }
 

@@ -102,6 +102,7 @@ class Scheduler:
         """The next step."""
         self._drop_ended()
         decoding = [s for s in self.running if s.state is State.DECODE]
+        decoding.sort(key=lambda s: s.adapter_digest or "")  # neighbours share a read of an adapter
         shares = [Share(s, s.computed, s.tokens) for s in decoding]
         room = self._chunk(beside_answers=bool(decoding))
         while room > 0 and (sequence := self._next_prompt(shares)):
