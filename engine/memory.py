@@ -10,11 +10,9 @@ import psutil
 from engine.errors import ModelUnavailable
 from engine.hardware import detect
 from engine.models.families import Architecture
+from engine.models.presets import BITS
 from engine.quantization import Quantization
 
-# Bits a weight: codes, and a float16 scale (and minimum) for each 32 of them
-BITS: dict[Quantization, float] = {"int8": 8.5, "int4": 5.0}
-VOCABULARY_BITS = 8.5  # never below 8 bits, see engine.models.loading
 LOADING = 1.3  # while loading, the largest matrix is there twice
 
 
@@ -22,8 +20,9 @@ def weight_bytes(architecture: Architecture, quantization: Quantization) -> int:
     """Bytes of all matrices as they will be held."""
     config, layout = architecture.config, architecture.layout
     dense_bits = 8 * detect().dtype.itemsize
-    bits = BITS.get(quantization, dense_bits)
-    vocabulary_bits = dense_bits if quantization == "none" else VOCABULARY_BITS
+    bits, vocabulary_bits = BITS[quantization], BITS["int8"]
+    if quantization == "none":
+        bits = vocabulary_bits = dense_bits
     layers = sum(
         module.out_features * module.in_features
         for layer in layout.layers
