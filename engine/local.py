@@ -1,8 +1,8 @@
 """The fast engine: our own decoder, quantized weights, one batch of many sequences and adapters.
 
 One thread owns the model and the cache. Callers queue sequences; between two steps they join and
-leave. An adapter is loaded on its caller's thread and becomes usable by one assignment, so that no
-step waits for it. Knows nothing of conversations, feedback or releases.
+leave. An adapter is loaded on its caller's thread, in pieces between two steps, and becomes usable
+by one assignment. Knows nothing of conversations, feedback or releases.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
@@ -44,6 +45,7 @@ from engine.serving.kv_cache import PagedCache, page_bytes
 from engine.serving.scheduler import RunningSequence, Scheduler, Share
 from engine.serving.scoring import Scoring
 from engine.serving.stream import QueuedStream
+from engine.serving.turns import Breathe, Turns
 from engine.serving.watchdog import LOOK_SECONDS, Watchdog
 
 # Of the memory that is free at start, what keys and values may take unless told otherwise
@@ -95,6 +97,7 @@ class LocalEngine:
         self._scheduler = Scheduler(self._cache, max_rows=max_rows)
         self._max_queue = max_queue
         self._adapters: dict[str, LoraAdapter] = {}
+        self._turns = Turns()
         self._inbox: list[RunningSequence] = []
         self._wake = threading.Condition()
         self._closing = False
@@ -173,12 +176,19 @@ class LocalEngine:
         self._enqueue(sequences, bounded=False)
         return [future.result() for future in scores]
 
+    def background(self) -> AbstractContextManager[Breathe]:
+        """See `Engine`: a step waits for at most one piece, a piece for at most one step."""
+        return self._turns.pieces()
+
     def load_adapter(self, digest: str, folder: Path) -> None:
         """Hold a verified PEFT adapter under its digest."""
-        if digest not in self._adapters:
-            self._adapters[digest] = LoraAdapter(  # one assignment: no step waits for it
-                folder, self._layout, device=self._device, native=self._native is not None
-            )
+        if digest in self._adapters:
+            return
+        with self.background() as breathe:
+            self._adapters[digest] = LoraAdapter(  # one assignment: no step sees half of it
+                folder, self._layout, device=self._device, native=self._native is not None,
+                breathe=breathe,
+            )  # fmt: skip
 
     def unload_adapter(self, digest: str) -> None:
         """Free an adapter; raises `Conflict` while a stream decodes with it."""
@@ -206,7 +216,7 @@ class LocalEngine:
         try:
             with torch.inference_mode():
                 while self._wait_for_work():
-                    with self._watchdog.watching():
+                    with self._turns.turn(), self._watchdog.watching():
                         self._step()
         finally:
             with self._wake:  # whoever is queueing now is failed below, the next one is refused

@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +44,7 @@ from engine.request import GenerationRequest, Score, ScoreRequest
 from engine.serving.answer import Answer
 from engine.serving.row_batch import RowBatch, new_cache
 from engine.serving.stream import QueuedStream
+from engine.serving.turns import Breathe, without_pause
 
 T = TypeVar("T")
 BASE = "__base__"  # peft's name for "no adapter" in a mixed batch
@@ -134,6 +136,10 @@ class ReferenceEngine:
         for request in requests:
             self._check_adapter(request.adapter)
         return [self._call(partial(self._score, request)) for request in requests]
+
+    def background(self) -> AbstractContextManager[Breathe]:
+        """See `Engine`; here such work runs beside the steps."""
+        return nullcontext(without_pause)
 
     def load_adapter(self, digest: str, folder: Path) -> None:
         """Hold a verified PEFT adapter under its digest."""

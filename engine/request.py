@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
 from engine.errors import BurnishError, InvalidInput
 from engine.messages import Message
+from engine.serving.turns import Breathe
 
 FinishReason = Literal["stop", "length", "cancelled"]
 MAX_LOGPROBS = 20
@@ -202,6 +204,12 @@ class Engine(Protocol):
 
     def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered prompt, generation prompt included."""
+        ...
+
+    def background(self) -> AbstractContextManager[Breathe]:
+        """For long work beside running streams: call what this yields every millisecond or so, and
+        streams go on there. Ask the engine for nothing in the block.
+        """
         ...
 
     def load_adapter(self, digest: str, folder: Path) -> None:

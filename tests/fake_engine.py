@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from engine.errors import DeadlineExceeded, EngineFailure, Overloaded, PromptTooLong
@@ -26,6 +27,7 @@ from engine.request import (
     TokenLogprob,
 )
 from engine.serving.stream import QueuedStream
+from engine.serving.turns import Breathe, without_pause
 
 HANG_SECONDS = 1.0  # without a sign of life for so long, the engine calls itself dead
 
@@ -114,6 +116,9 @@ class FakeEngine:
 
     def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
         return sum(len(message.content.split()) for message in messages)
+
+    def background(self) -> AbstractContextManager[Breathe]:
+        return nullcontext(without_pause)
 
     def load_adapter(self, digest: str, folder: Path) -> None:
         """Adapters change nothing here."""

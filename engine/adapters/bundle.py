@@ -7,16 +7,19 @@ look tells all. Nothing is ever unpickled: weights are safetensors or they are n
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import InvalidBundle
 from engine.models.catalogue import BaseModel, linear_shapes
+from engine.serving.turns import Breathe, without_pause
 from engine.storage import folder_of, publish, read_manifest, verify
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = "burnish-bundle/1"
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -56,23 +59,25 @@ def publish_bundle(root: Path, write: Callable[[Path], None], manifest: Mapping[
     return publish(root, fill)
 
 
-def open_bundle(root: Path, digest: str, base: BaseModel) -> Bundle:
+def open_bundle(
+    root: Path, digest: str, base: BaseModel, breathe: Breathe = without_pause
+) -> Bundle:
     """The bundle, fully verified for this base model; raises `InvalidBundle` with every problem.
 
     Checked: the digest and each file's sha256, the format, the base model's digest, the adapter's
     configuration, the tensors' names and shapes against the base model's linear layers, that all
-    values are finite and no norm is absurd.
+    values are finite and no norm is absurd. `breathe` is called between pieces of the work.
     """
     folder = folder_of(root, digest)
-    problems = verify(root, digest)
+    problems = verify(root, digest, breathe)
     if not problems:
-        problems = list(_content_problems(folder, base))
+        problems = list(_content_problems(folder, base, breathe))
     if problems:
         raise InvalidBundle(problems)
     return Bundle(digest, folder, read_manifest(folder))
 
 
-def _content_problems(folder: Path, base: BaseModel) -> Iterator[str]:
+def _content_problems(folder: Path, base: BaseModel, breathe: Breathe) -> Iterator[str]:
     manifest = read_manifest(folder)
     if manifest.get("format") != FORMAT:
         yield f"format is {manifest.get('format')!r}, not {FORMAT!r}"
@@ -90,8 +95,9 @@ def _content_problems(folder: Path, base: BaseModel) -> Iterator[str]:
         return
     problems = list(_config_problems(config))
     yield from problems
+    breathe()
     if not problems:
-        yield from _weight_problems(folder / WEIGHTS, config, linear_shapes(base.folder))
+        yield from _weight_problems(folder / WEIGHTS, config, linear_shapes(base.folder), breathe)
 
 
 def _config_problems(config: Mapping[str, Any]) -> Iterator[str]:
@@ -125,42 +131,58 @@ def _is_number(value: Any, *kinds: type) -> bool:
 
 
 def _weight_problems(
-    path: Path, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, int]]
+    path: Path,
+    config: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, int]],
+    breathe: Breathe,
 ) -> Iterator[str]:
-    import torch
     from safetensors import SafetensorError, safe_open
 
+    sides: dict[str, set[str]] = {}
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+            for key in file.keys():  # noqa: SIM118 - not a dict
+                breathe()
+                match = _KEY.fullmatch(key)
+                if match and match["module"] in shapes:
+                    sides.setdefault(match["module"], set()).add(match["side"])
+                    shape = _expected_shape(match["side"], shapes[match["module"]], config["r"])
+                    yield from _tensor_problems(key, file.get_tensor(key), shape)
+                else:
+                    yield f"{key} is not a LoRA matrix of this base model"
     except (SafetensorError, OSError, ValueError) as error:
         yield f"{WEIGHTS} cannot be read: {error}"
         return
-    sides: dict[str, set[str]] = {}
-    for key, tensor in tensors.items():
-        match = _KEY.fullmatch(key)
-        if not match or match["module"] not in shapes:
-            yield f"{key} is not a LoRA matrix of this base model"
-            continue
-        sides.setdefault(match["module"], set()).add(match["side"])
-        out_features, in_features = shapes[match["module"]]
-        rank = config["r"]
-        expected = (rank, in_features) if match["side"] == "A" else (out_features, rank)
-        if tuple(tensor.shape) != expected:
-            yield f"{key} has shape {tuple(tensor.shape)}, not {expected}"
-        elif str(tensor.dtype) not in FLOATS:
-            yield f"{key} holds {tensor.dtype}, not one of {', '.join(FLOATS)}"
-        elif not torch.isfinite(tensor).all():
-            yield f"{key} holds NaN or infinite values"
-        elif (norm := float(tensor.float().norm())) > MAX_NORM or math.isnan(norm):
+    yield from _module_problems(sides, shapes.keys(), config["target_modules"])
+
+
+def _expected_shape(side: str, module: tuple[int, int], rank: int) -> tuple[int, int]:
+    out_features, in_features = module
+    return (rank, in_features) if side == "A" else (out_features, rank)
+
+
+def _tensor_problems(key: str, tensor: Tensor, shape: tuple[int, int]) -> Iterator[str]:
+    if tuple(tensor.shape) != shape:
+        yield f"{key} has shape {tuple(tensor.shape)}, not {shape}"
+    elif str(tensor.dtype) not in FLOATS:
+        yield f"{key} holds {tensor.dtype}, not one of {', '.join(FLOATS)}"
+    elif not (norm := float(tensor.float().norm())) <= MAX_NORM:  # so is NaN
+        if tensor.isfinite().all():
             yield f"{key} has norm {norm:.3g}, over the limit of {MAX_NORM:g}"
+        else:
+            yield f"{key} holds NaN or infinite values"
+
+
+def _module_problems(
+    sides: Mapping[str, set[str]], modules: Collection[str], targets: Sequence[str]
+) -> Iterator[str]:
     for module, found in sides.items():
         if found != {"A", "B"}:
             yield f"{module} has only lora_{found.pop()}"
     if not sides:
         yield f"{WEIGHTS} holds no LoRA matrices"
         return
-    targeted = {module for module in shapes if _is_target(module, config["target_modules"])}
+    targeted = {module for module in modules if _is_target(module, targets)}
     if targeted != sides.keys():
         odd = sorted(targeted ^ sides.keys())
         yield f"target_modules and {WEIGHTS} disagree about {len(odd)} modules, such as {odd[0]}"

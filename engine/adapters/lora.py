@@ -20,6 +20,7 @@ from engine.adapters.bundle import CONFIG, WEIGHTS
 from engine.errors import InvalidBundle
 from engine.kernels.native import NativeKernels
 from engine.models.decoder import LINEARS, Layout, Module
+from engine.serving.turns import Breathe, without_pause
 
 MAX_PARTS = 3
 
@@ -28,7 +29,7 @@ MAX_PARTS = 3
 class Part:
     """One module inside a fused matrix: y[:, offset:offset + out] += (x A^T) B."""
 
-    a: Tensor  # (rank, in)
+    a: Tensor  # (rank, in); those of one matrix lie one after the other
     b: Tensor  # (rank, out), the scaling folded in
     offset: int
 
@@ -53,26 +54,32 @@ class LoraAdapter:
     Held in float16 for the compiled kernel, which quantized weights go with; else in float32.
     """
 
-    def __init__(self, folder: Path, layout: Layout, *, device: str, native: bool) -> None:
-        """Read a *verified* PEFT folder; raises `InvalidBundle` for one that cannot be run."""
-        config, tensors = _read(folder)
+    def __init__(
+        self,
+        folder: Path,
+        layout: Layout,
+        *,
+        device: str,
+        native: bool,
+        breathe: Breathe = without_pause,
+    ) -> None:
+        """Read a *verified* PEFT folder; raises `InvalidBundle` for one that cannot be run.
+
+        `breathe` is called between pieces of the work.
+        """
+        config, tensors = _read(folder, breathe)
         rank = config["r"]
         # rsLoRA (Kalajdzievski 2023) divides by the root of the rank
         scaling = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
         dtype = torch.float16 if native else torch.float32
         self._parts: list[tuple[Part, ...]] = []
-        used: set[str] = set()
         for layer in layout.layers:
             for modules in layer.linears:
-                self._parts.append(
-                    tuple(_parts(modules, tensors, scaling, dtype=dtype, device=device, used=used))
-                )
-        if unknown := tensors.keys() - used:
-            raise InvalidBundle([f"{sorted(unknown)[0]} is not a matrix of this model's layers"])
-        self._stacked = [
-            torch.cat([p.a for p in parts]) if parts else None for parts in self._parts
-        ]
-        self._table = _native_table(self._parts, self._stacked) if native else None
+                self._parts.append(_parts(modules, tensors, scaling, dtype=dtype, device=device))
+                breathe()
+        if tensors:
+            raise InvalidBundle([f"{min(tensors)} is not a matrix of this model's layers"])
+        self._table = _native_table(self._parts) if native else None
 
     def parts(self, layer: int, linear: str) -> tuple[Part, ...]:
         """The modules that the adapter changes in one matrix."""
@@ -83,11 +90,6 @@ class LoraAdapter:
         """Where the compiled kernel finds the matrices."""
         assert self._table is not None
         return ctypes.addressof(self._table)
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes held."""
-        return sum(2 * p.a.nbytes + p.b.nbytes for parts in self._parts for p in parts)
 
 
 class StepAdapters:
@@ -131,14 +133,19 @@ class StepAdapters:
                     columns.index_add_(0, rows.to(x.device), change)
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+def _read(folder: Path, breathe: Breathe) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
 
+    tensors: dict[str, Tensor] = {}
     try:
-        return json.loads((folder / CONFIG).read_text("utf-8")), load_file(folder / WEIGHTS)
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a dict
+                breathe()
+                tensors[key] = file.get_tensor(key)
     except (OSError, ValueError, SafetensorError) as error:
         raise InvalidBundle([f"it cannot be read: {error}"]) from error
+    return config, tensors
 
 
 def _parts(
@@ -148,35 +155,37 @@ def _parts(
     *,
     dtype: torch.dtype,
     device: str,
-    used: set[str],
-) -> list[Part]:
-    parts: list[Part] = []
+) -> tuple[Part, ...]:
+    """One matrix's parts; what they are made of is taken out of `tensors`."""
+    found: list[tuple[Tensor, Tensor, int]] = []
     offset = 0
     for module in modules:
-        key = f"base_model.model.{module.name}.lora_%s.weight"
-        a, b = tensors.get(key % "A"), tensors.get(key % "B")
-        if a is not None and b is not None:
-            used.update((key % "A", key % "B"))
+        keys = [f"base_model.model.{module.name}.lora_{side}.weight" for side in "AB"]
+        if all(key in tensors for key in keys):
+            a, b = (tensors.pop(key) for key in keys)
             expected = (len(a), module.in_features), (module.out_features, len(a))
             if (tuple(a.shape), tuple(b.shape)) != expected:
-                raise InvalidBundle([f"{key % 'A or B'} has not the shape of {module.name}"])
+                raise InvalidBundle([f"{keys[0]} or its B has not the shape of {module.name}"])
             b = b if module.rows is None else b[module.rows]
-            scaled = (b.float() * scaling).T.to(device, dtype).contiguous()
-            parts.append(Part(a.to(device, dtype).contiguous(), scaled, offset))
+            b = (b.float() * scaling).T.to(device, dtype).contiguous()
+            found.append((a, b, offset))
         offset += module.out_features
-    return parts
+    if not found:
+        return ()
+    stacked = torch.cat([a for a, _, _ in found]).to(device, dtype)
+    rows = torch.split(stacked, [len(a) for a, _, _ in found])
+    return tuple(Part(a, b, offset) for a, (_, b, offset) in zip(rows, found, strict=True))
 
 
-def _native_table(parts_of: Sequence[Sequence[Part]], stacked: Sequence[Tensor | None]) -> Any:
+def _native_table(parts_of: Sequence[Sequence[Part]]) -> Any:
     table = (_NativeLora * len(parts_of))()
-    for entry, parts, a in zip(table, parts_of, stacked, strict=True):
-        if a is None:
+    for entry, parts in zip(table, parts_of, strict=True):
+        if not parts:
             continue
-        entry.a, entry.rank, entry.part_count = a.data_ptr(), len(a), len(parts)
-        rank_offset = 0
+        entry.a, entry.part_count = parts[0].a.data_ptr(), len(parts)
         for slot, part in zip(entry.parts, parts, strict=False):
             rank, out = part.b.shape
-            slot.b, slot.rank, slot.rank_offset = part.b.data_ptr(), rank, rank_offset
+            slot.b, slot.rank, slot.rank_offset = part.b.data_ptr(), rank, entry.rank
             slot.out, slot.out_offset = out, part.offset
-            rank_offset += rank
+            entry.rank += rank
     return table

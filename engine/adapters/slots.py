@@ -75,7 +75,8 @@ class AdapterSlots:
             self._pin(digest)
         try:
             if digest not in self._loaded:
-                bundle = open_bundle(self._bundles, digest, self._base)
+                with self._engine.background() as breathe:
+                    bundle = open_bundle(self._bundles, digest, self._base, breathe)
                 self._engine.load_adapter(digest, bundle.folder)
                 self._probe(digest)
                 self._loaded.add(digest)

@@ -20,7 +20,7 @@ import torch
 from engine.adapters.bundle import MAX_RANK, open_bundle
 from engine.errors import InvalidBundle, UnknownId
 from engine.models.catalogue import BaseModel, linear_shapes
-from engine.storage import folder_of
+from engine.storage import PIECE_BYTES, folder_of
 from tests.helpers import NO_SNAPSHOT, Tensors, make_bundle
 
 WEIGHTS = "adapter_model.safetensors"
@@ -45,6 +45,19 @@ def problems(root: Path, tiny_base: BaseModel) -> Callable[..., list[str]]:
         return raised.value.problems
 
     return refused
+
+
+def test_a_bundle_is_checked_in_small_pieces(root: Path, tiny_base: BaseModel) -> None:
+    """So that running streams get their tokens between them."""
+
+    def write_more(folder: Path) -> None:
+        (folder / "README.md").write_bytes(b"x" * (3 * PIECE_BYTES))
+
+    breaths: list[None] = []
+    digest = make_bundle(root, tiny_base, write_more=write_more)
+    open_bundle(root, digest, tiny_base, lambda: breaths.append(None))
+    matrices = 2 * len(linear_shapes(tiny_base.folder))
+    assert len(breaths) >= 3 + matrices
 
 
 def with_tensor(key: str, change: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, Any]:

@@ -7,24 +7,29 @@ import contextlib
 import itertools
 import json
 import os
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
 import torch
 
+from engine.adapters import bundle, lora
 from engine.adapters.slots import AdapterSlots
 from engine.errors import EngineFailure, ModelUnavailable, Overloaded, PromptTooLong
 from engine.kernels.portable import PAGE_TOKENS, Heads
 from engine.local import LocalEngine
 from engine.messages import Message
-from engine.models.catalogue import BaseModel
+from engine.models.catalogue import BaseModel, linear_shapes
 from engine.quantization import Quantization
 from engine.request import Failed, Finished, ScoreRequest, collect
+from engine.serving import turns
 from engine.serving.kv_cache import page_bytes
 from tests.engine.conftest import Adapters
 from tests.engine.test_engines import Peer
@@ -476,6 +481,75 @@ class TestAdaptersAndThreads:
             for loaded in loads:
                 loaded.result(timeout=30)
         assert not engine.alive
+
+    def test_a_running_stream_gets_a_token_after_each_piece_of_an_activation(
+        self,
+        start_local: StartLocal,
+        adapters: Adapters,
+        tiny_base: BaseModel,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        engine = start_local("int4")
+        slots = AdapterSlots(engine, tiny_base, adapters.root)
+        stream = engine.submit(ask("Why?", **LONG))
+        next(iter(stream))
+        real, steps = engine._forward, [0]
+        seen = []  # how many steps there were whenever the work in the background read its clock
+
+        def counted(*arguments: Any) -> Any:
+            steps[0] += 1
+            return real(*arguments)
+
+        def read_clock() -> float:
+            until(lambda: len(engine._turns._queue) == 2)  # the next step waits for this piece
+            seen.append(steps[0])
+            return float(len(seen))  # a second is long: every breath is due
+
+        monkeypatch.setattr(turns, "PATIENCE_SECONDS", 30)
+        monkeypatch.setattr(turns, "time", SimpleNamespace(perf_counter=read_clock))
+        monkeypatch.setattr(engine, "_forward", counted)
+        slots.activate(adapters.a)
+        stream.cancel()
+        assert slots.live == adapters.a
+        matrices = 2 * len(linear_shapes(tiny_base.folder))
+        assert len(set(seen)) > 2 * matrices  # a step after each one checked and each one loaded
+        assert max(Counter(seen).values()) == 2  # a piece reads it as it begins and as it ends
+
+    @pytest.mark.parametrize("where", ["check", "load"])
+    def test_a_load_that_fails_in_the_middle_lets_the_streams_go_on(
+        self, start_local: StartLocal, adapters: Adapters, tiny_base: BaseModel, where: str,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        engine = start_local()
+        slots = AdapterSlots(engine, tiny_base, adapters.root)
+        expected = answer(engine, "Why?")
+        name = {"check": "_tensor_problems", "load": "_parts"}[where]
+        module = {"check": bundle, "load": lora}[where]
+        monkeypatch.setattr(module, name, lambda *_, **__: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            slots.activate(adapters.a)
+        assert not engine._turns._queue
+        assert answer(engine, "Why?") == expected
+        assert engine.adapters == set()
+
+    def test_a_load_does_not_wait_for_ever_for_a_step_that_hangs(
+        self, start_local: StartLocal, adapters: Adapters, tiny_base: BaseModel,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        engine, hangs, over = start_local(), threading.Event(), threading.Event()
+
+        def hang(*_: Any) -> None:
+            hangs.set()
+            over.wait(30)
+
+        monkeypatch.setattr(engine, "_forward", hang)
+        monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.001)
+        stream = engine.submit(ask("Why?"))
+        assert hangs.wait(30)
+        engine.load_adapter(adapters.a, adapters.folder(adapters.a))
+        assert engine.adapters == {adapters.a}
+        over.set()
+        assert isinstance(list(stream)[-1], Failed)
 
     def test_many_who_ask_cancel_and_swap_at_once_leave_nothing_behind(
         self, start_local: StartLocal, adapters: Adapters, tiny_base: BaseModel
