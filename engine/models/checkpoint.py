@@ -90,7 +90,8 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 class FolderCheckpoint:
-    """Safetensors in a Hugging Face folder, in one file or in shards, memory-mapped.
+    """Safetensors in a Hugging Face folder, in one file or in shards, one of them memory-mapped at
+    a time: what was read of the others counts as the process's memory no longer.
 
     The files are those that transformers would read: `model.safetensors`, else what the index
     names; without either, every `*.safetensors` there is. All headers are read here, so that a
@@ -103,22 +104,29 @@ class FolderCheckpoint:
         self.config: Mapping[str, Any] = read_config(folder)
         if not (folder / SINGLE).is_file() and (folder / INDEX).is_file():
             shard_of = _read_index(folder / INDEX)
-            self._shards = _open_shards(self._folder, sorted(set(shard_of.values())))
+            held = _read_headers(self._folder, sorted(set(shard_of.values())))
         else:
-            self._shards = _open_shards(self._folder, _loose_shards(folder))
-            shard_of = _shard_of_each_tensor(folder, self._shards)
+            held = _read_headers(self._folder, _loose_shards(folder))
+            shard_of = _shard_of_each_tensor(folder, held)
+        _check_promises(folder, shard_of, held)
         self._shard_of = shard_of
-        _check_promises(folder, shard_of, self._shards)
+        self._mapped: tuple[str, Any] | None = None  # a shard's name, and the shard
         self.names = frozenset(shard_of)
 
     def tensor(self, name: str) -> Tensor:
         """See `Checkpoint`."""
         self._require(name)
         try:
-            tensor: Tensor = self._shards[self._shard_of[name]].get_tensor(name)
-        except (SafetensorError, OSError, RuntimeError, AttributeError) as error:
+            tensor: Tensor = self._shard(self._shard_of[name]).get_tensor(name)
+        except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError) as error:
             raise ModelUnavailable(f"cannot read {name} in {self._folder}: {error}") from error
         return tensor
+
+    def _shard(self, name: str) -> Any:
+        if self._mapped is None or self._mapped[0] != name:
+            self._mapped = None
+            self._mapped = name, _open_shard(self._folder, name)
+        return self._mapped[1]
 
     def blocks(self, name: str) -> Blocks | None:
         """None: these files hold no quantized groups."""
@@ -161,22 +169,23 @@ def _loose_shards(folder: Path) -> list[str]:
     return names
 
 
-def _open_shards(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """The open shards by name; untyped, since safetensors' own stubs are."""
-    shards: dict[str, Any] = {}
+def _read_headers(folder: Path, names: Iterable[str]) -> dict[str, frozenset[str]]:
+    """The tensors' names in each shard."""
+    held: dict[str, frozenset[str]] = {}
     problems: list[str] = []
     for name in names:
         try:
-            shards[name] = _open_shard(folder, name)
+            held[name] = frozenset(_open_shard(folder, name).keys())
         except (SafetensorError, OSError, ValueError, RuntimeError) as error:
             problems.append(f"{name!r} {error}")
     if problems:
         raise ModelUnavailable(f"cannot read the model in {folder}: " + "; ".join(problems))
-    return shards
+    return held
 
 
 def _open_shard(folder: Path, name: str) -> Any:
-    """One open shard; its name is a plain one and it lies in the folder.
+    """One open shard, untyped since safetensors' own stubs are; its name is a plain one and it
+    lies in the folder.
 
     In the hub's cache a snapshot's files are links into `blobs` folders, which are allowed.
     """
@@ -196,19 +205,20 @@ def _open_shard(folder: Path, name: str) -> Any:
         raise ValueError(f"is truncated or corrupt: {error}") from error
 
 
-def _shard_of_each_tensor(folder: Path, shards: Mapping[str, Any]) -> dict[str, str]:
-    counts = Counter(tensor for shard in shards.values() for tensor in shard.keys())  # noqa: SIM118
+def _shard_of_each_tensor(folder: Path, held: Mapping[str, frozenset[str]]) -> dict[str, str]:
+    counts = Counter(tensor for tensors in held.values() for tensor in tensors)
     twice = [tensor for tensor, count in counts.items() if count > 1]
     if twice:
         raise ModelUnavailable(
             f"cannot tell which weights to use in {folder}: {twice[0]!r} is in several of "
-            + ", ".join(sorted(shards))
+            + ", ".join(sorted(held))
         )
-    return {tensor: name for name, shard in shards.items() for tensor in shard.keys()}  # noqa: SIM118
+    return {tensor: name for name, tensors in held.items() for tensor in tensors}
 
 
-def _check_promises(folder: Path, shard_of: Mapping[str, str], shards: Mapping[str, Any]) -> None:
-    held = {name: set(shard.keys()) for name, shard in shards.items()}
+def _check_promises(
+    folder: Path, shard_of: Mapping[str, str], held: Mapping[str, frozenset[str]]
+) -> None:
     missing = [
         f"{tensor!r} is not in {name!r}"
         for tensor, name in shard_of.items()

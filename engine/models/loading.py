@@ -1,9 +1,10 @@
-"""From a checkpoint to a decoder in memory, one matrix at a time, so that loading needs little more
-than the result. Knows how matrices are fused and held; knows nothing of what a family computes."""
+"""From a checkpoint to a decoder in memory, one matrix at a time and a few rows of it at once, so
+that loading needs little more than the result. Knows how matrices are fused and held; knows nothing
+of what a family computes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -32,6 +33,9 @@ from engine.quantization.blocks import quantize_int4, quantize_int8
 from engine.quantization.dense import DenseLinear
 from engine.quantization.packed_cpu import NativeLinear, TorchInt4Linear, TorchInt8Linear
 
+# Weights that are rounded at once: with all that is computed of them they stay in a core's cache
+SLAB_WEIGHTS = 1 << 17
+
 
 @dataclass(frozen=True, slots=True)
 class Holding:
@@ -47,9 +51,10 @@ def load_decoder(checkpoint: Checkpoint, architecture: Architecture, holding: Ho
     """Read every weight; raises `ModelUnavailable` for one that is missing or unreadable."""
     reader = _Reader(checkpoint, architecture.config, holding)
     layout = architecture.layout
-    layers = [reader.layer(names) for names in layout.layers]
+    # The largest first: what loading them needs for a while is less than what the rest will need
     embedding = reader.embedding(layout.embedding)
     head = embedding if layout.head is None else reader.embedding(layout.head)
+    layers = [reader.layer(names) for names in layout.layers]
     native, config = holding.kernels.native, architecture.config
     fused = None
     if native is not None and FusedBlocks.covers(config, layers):
@@ -92,9 +97,10 @@ class _Reader:
         """A norm over `width` channels, the hidden size where None is given."""
         width = width or self.config.hidden_size
         device = self.holding.device
-        weight = self._dense(f"{name}.weight", width).to(device, torch.float32).contiguous()
+        # Copied, so that it does not keep its whole shard mapped
+        weight = self._dense(f"{name}.weight", width).to(device, torch.float32, copy=True)
         if self.config.norm == "layer":
-            bias = self._dense(f"{name}.bias", width).to(device, torch.float32)
+            bias = self._dense(f"{name}.bias", width).to(device, torch.float32, copy=True)
             return LayerNorm(weight, bias, self.config.eps)
         return RmsNorm(self.holding.kernels.kernels, weight, self.config.eps)
 
@@ -110,13 +116,11 @@ class _Reader:
         bias = self._bias(modules)
         if len(kept) == len(modules) and self.holding.kernels.native is not None:
             return NativeLinear(self.holding.kernels.native, _join(kept), bias)
-        weight = torch.cat(
-            [
-                _take(self._dense(f"{m.name}.weight", m.out_features, m.in_features), m.rows)
-                for m in modules
-            ]
-        )
-        return hold(weight, bias, self.holding)
+        weights = [
+            _take(self._dense(f"{m.name}.weight", m.out_features, m.in_features), m.rows)
+            for m in modules
+        ]
+        return hold(weights[0] if len(weights) == 1 else torch.cat(weights), bias, self.holding)
 
     def embedding(self, name: str) -> Embedding:
         """A vocabulary's matrix: never below 8 bits, where most of a small model's error arises;
@@ -157,14 +161,18 @@ def hold(weight: Tensor, bias: Tensor | None, holding: Holding) -> Linear:
             weight, bias, quantization=holding.quantization, dtype=holding.dtype,
             device=holding.device,
         )  # fmt: skip
-    native = holding.kernels.native
+    native, four = holding.kernels.native, holding.quantization == "int4"
+    if native is None and not four:
+        return TorchInt8Linear(weight, bias)
+    blocks = _in_slabs(quantize_int4 if four else quantize_int8, weight)
     if native is None:
-        four = holding.quantization == "int4"
-        return (
-            TorchInt4Linear(quantize_int4(weight), bias) if four else TorchInt8Linear(weight, bias)
-        )
-    quantize = quantize_int4 if holding.quantization == "int4" else quantize_int8
-    return NativeLinear(native, quantize(weight), bias, in_features=weight.shape[1])
+        return TorchInt4Linear(blocks, bias)
+    return NativeLinear(native, blocks, bias, in_features=weight.shape[1])
+
+
+def _in_slabs(quantize: Callable[[Tensor], Blocks], weight: Tensor) -> Blocks:
+    rows = max(1, SLAB_WEIGHTS // weight.shape[1])
+    return _join([quantize(slab) for slab in torch.split(weight, rows)])
 
 
 def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
