@@ -98,7 +98,7 @@ class JobRunner:
                     pass_fds=[descriptor],  # the lease lives as long as the worker
                     start_new_session=True,
                 )
-            (folder / "pid").write_text(str(worker.pid))
+            write_atomically(folder / "pid", str(worker.pid).encode())
             self._processes[spec.id] = worker
         return spec.id
 

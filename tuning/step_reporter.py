@@ -45,8 +45,9 @@ class StepReporter(TrainerCallback):  # type: ignore[misc]  # transformers is un
         if "loss" not in logs:
             return
         metrics = {ours: float(logs[theirs]) for theirs, ours in METRICS.items() if theirs in logs}
-        if not math.isfinite(metrics["loss"]):
-            raise EngineFailure(f"the loss is {metrics['loss']} at step {state.global_step}")
+        for name in ("loss", "gradient_norm"):
+            if not math.isfinite(metrics.get(name, 0.0)):
+                raise EngineFailure(f"the {name} is {metrics[name]} at step {state.global_step}")
         seconds = time.monotonic() - self._begun
         steps = state.global_step - self._first_step
         self._report(

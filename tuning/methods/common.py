@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
+
+from tuning.reference_cache import Compute, LogProbs, Row
+
+# Rows and a way to compute their reference log-probabilities -> those of each row
+References = Callable[[Sequence[Row], Compute], Sequence[LogProbs]]
+
+
+def compute_references(rows: Sequence[Row], compute: Compute) -> Sequence[LogProbs]:
+    """Without a cache."""
+    return compute(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +31,7 @@ class Stage:
     seed: int
     tokenizer: PreTrainedTokenizerBase
     callback: TrainerCallback
+    references: References = compute_references
 
     @property
     def checkpoint(self) -> str | None:
@@ -46,6 +58,7 @@ class Stage:
             "seed": self.seed,
             "data_seed": self.seed,
             "logging_steps": 1,
+            "logging_nan_inf_filter": False,  # it would log 0 for a loss that is not a number
             "save_strategy": "steps",
             "save_steps": 10,
             "save_total_limit": 2,

@@ -8,15 +8,25 @@ Raises: whatever trl's DPOTrainer raises.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
 from trl import DPOConfig, DPOTrainer
 
+from tuning.batch.collate import Collate, Packer, default_budget_tokens, tree_of_pair
+from tuning.batch.forward import accept_layouts, why_not
+from tuning.batch.reference import pair_log_probs
+from tuning.batch.steps import Pack, PackedSteps, Share
 from tuning.dataset import TokenizedPairs
-from tuning.methods.common import Stage
+from tuning.methods.common import References, Stage
 from tuning.recipe import Recipe
+
+REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")  # trl's names
+LOSS_COUNTS = {"sft": "chosen_tokens"}  # the mean of any other loss is over pairs
 
 
 class RenderedDPOTrainer(DPOTrainer):  # type: ignore[misc]  # trl is untyped here
@@ -30,23 +40,80 @@ class RenderedDPOTrainer(DPOTrainer):  # type: ignore[misc]  # trl is untyped he
         return dataset
 
 
+class PackedDPOTrainer(PackedSteps, RenderedDPOTrainer):
+    """The same losses on the same rows, computed in packs, each row's reference only once.
+
+    The reference is the model as it is handed over.
+    """
+
+    data_collator: Collate
+    train_dataset: Dataset
+    loss_weights: list[float]
+
+    def __init__(self, *args: Any, references: References, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        packer = Packer(self.data_collator, tree_of_pair, default_budget_tokens())
+        accept_layouts(self.model)
+        rows = self.train_dataset
+        found = references(list(rows), partial(pair_log_probs, self.model, packer))
+        for column, values in zip(REFERENCE_COLUMNS, zip(*found, strict=True), strict=True):
+            rows = rows.add_column(column, list(values))
+        self.data_collator, self.train_dataset = packer, rows
+        self.precompute_ref_logps = True  # they are in the rows now
+
+    def counts(self, pack: Pack) -> dict[str, int]:
+        """Pairs, and scored tokens by side."""
+        chosen, rejected = pack["completion_mask"][:, 1:].sum(1).chunk(2)
+        counts = {"chosen_tokens": int(chosen.sum()), "rejected_tokens": int(rejected.sum())}
+        return {"pairs": len(chosen), "tokens": sum(counts.values()), **counts}
+
+    def counted_by(self, metric: str) -> str:
+        """As trl's `_compute_loss` averages them."""
+        return {
+            "entropy": "tokens",
+            "mean_token_accuracy": "chosen_tokens",
+            "logits/chosen": "chosen_tokens",
+            "logits/rejected": "rejected_tokens",
+        }.get(metric, "pairs")
+
+    @contextmanager
+    def weighing(self, share: Share) -> Iterator[None]:
+        """Each loss is a mean over its pack; its weight makes it one over the batch."""
+        weights = self.loss_weights
+        self.loss_weights = [
+            weight * share[LOSS_COUNTS.get(kind, "pairs")]
+            for kind, weight in zip(self.loss_types, weights, strict=True)
+        ]
+        try:
+            yield
+        finally:
+            self.loss_weights = weights
+
+
 def train_dpo(model: PeftModel, pairs: TokenizedPairs, recipe: Recipe, stage: Stage) -> None:
     """Train the model's `default` adapter in place."""
-    dpo = recipe.dpo
-    trainer = RenderedDPOTrainer(
-        model=model,
-        args=DPOConfig(
-            **stage.arguments(
-                epochs=dpo.epochs, learning_rate=dpo.learning_rate, batch=dpo.batch_pairs
-            ),
-            max_length=None,
-            beta=dpo.beta,
-            loss_type=["sigmoid", "sft"] if dpo.sft_weight else ["sigmoid"],
-            loss_weights=[1.0, dpo.sft_weight] if dpo.sft_weight else [1.0],
-            precompute_ref_log_probs=True,  # once per pair instead of once per pair and epoch
-        ),
-        train_dataset=pairs.for_dpo(),
-        processing_class=stage.tokenizer,
-        callbacks=[stage.callback],
-    )
+    trainer = dpo_trainer(model, pairs.for_dpo(), recipe, stage)
     trainer.train(resume_from_checkpoint=stage.checkpoint)
+
+
+def dpo_trainer(
+    model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage
+) -> RenderedDPOTrainer:
+    """The trainer that suits the model: packed, or trl's own where packing is not possible."""
+    dpo = recipe.dpo
+    packed = why_not(model) is None
+    args = DPOConfig(
+        **stage.arguments(
+            epochs=dpo.epochs, learning_rate=dpo.learning_rate, batch=dpo.batch_pairs
+        ),
+        max_length=None,  # too long pairs were left out, by name, when they were rendered
+        beta=dpo.beta,
+        loss_type=["sigmoid", "sft"] if dpo.sft_weight else ["sigmoid"],
+        loss_weights=[1.0, dpo.sft_weight] if dpo.sft_weight else [1.0],
+        precompute_ref_log_probs=not packed,  # once per pair instead of once per pair and epoch
+    )
+    kind = partial(PackedDPOTrainer, references=stage.references) if packed else RenderedDPOTrainer
+    return kind(
+        model=model, args=args, train_dataset=rows, processing_class=stage.tokenizer,
+        callbacks=[stage.callback],
+    )  # fmt: skip

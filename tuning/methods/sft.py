@@ -7,18 +7,61 @@ Raises: whatever trl's SFTTrainer raises.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from datasets import Dataset
 from peft import PeftModel
+from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
+from tuning.batch.collate import Collate, Packer, default_budget_tokens, tree_of_example
+from tuning.batch.forward import accept_layouts, why_not
+from tuning.batch.steps import Pack, PackedSteps, Share
 from tuning.dataset import TokenizedPairs
 from tuning.methods.common import Stage
 from tuning.recipe import Recipe
 
 
+class PackedSFTTrainer(PackedSteps, SFTTrainer):  # type: ignore[misc]  # trl is untyped here
+    """trl's loss on the same rows, computed in packs."""
+
+    data_collator: Collate
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.data_collator = Packer(self.data_collator, tree_of_example, default_budget_tokens())
+        accept_layouts(self.model)
+
+    def counts(self, pack: Pack) -> dict[str, int]:
+        """Scored tokens."""
+        return {"tokens": int((pack["labels"][:, 1:] != -100).sum())}
+
+    def counted_by(self, metric: str) -> str:
+        """Entropy and accuracy are means over scored tokens."""
+        return "tokens"
+
+    def weighing(self, share: Share) -> AbstractContextManager[None]:
+        """trl divides by the tokens of the whole batch already."""
+        return nullcontext()
+
+    def _get_num_items_in_batch(self, batches: list[Pack], *args: Any) -> Tensor | int | None:
+        packs = [pack for batch in batches for pack in batch["packs"]]
+        count: Tensor | int | None = super()._get_num_items_in_batch(packs, *args)
+        return count
+
+
 def train_sft(model: PeftModel, pairs: TokenizedPairs, recipe: Recipe, stage: Stage) -> None:
     """Train the model's `default` adapter in place."""
+    trainer = sft_trainer(model, pairs.for_sft(), recipe, stage)
+    trainer.train(resume_from_checkpoint=stage.checkpoint)
+
+
+def sft_trainer(model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage) -> SFTTrainer:
+    """The trainer that suits the model: packed, or trl's own where packing is not possible."""
     sft = recipe.sft
-    trainer = SFTTrainer(
+    kind = SFTTrainer if why_not(model) else PackedSFTTrainer
+    return kind(
         model=model,
         args=SFTConfig(
             **stage.arguments(
@@ -27,8 +70,7 @@ def train_sft(model: PeftModel, pairs: TokenizedPairs, recipe: Recipe, stage: St
             max_length=None,  # too long pairs were left out, by name, when they were rendered
             completion_only_loss=True,
         ),
-        train_dataset=pairs.for_sft(),
+        train_dataset=rows,
         processing_class=stage.tokenizer,
         callbacks=[stage.callback],
     )
-    trainer.train(resume_from_checkpoint=stage.checkpoint)

@@ -1,0 +1,248 @@
+"""Tuning beside trl in its best setting: `python -m benchmarks.tuning --json`.
+
+Each trainer has a process of its own and they take their steps in turns, so that what else the
+machine does slows both. The ratio is that of the summed seconds of the same steps. trl is tried in
+several settings first, and the fastest is the one it is held against; as it comes (gradient
+checkpointing on) it is timed too. The last line of stdout is one JSON document, as in
+`benchmarks.serving`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+from safetensors.torch import load_file
+
+from benchmarks.serving import _processor
+from benchmarks.tuning_data import SETS
+
+OFF = {"gradient_checkpointing": False}
+# Settings of trl that a step can be fast in; its DPO trainer takes no packing in 1.16, and Liger's
+# kernels need a device
+TRL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "dpo": {
+        "batches of 4": OFF,
+        "batches of 2": {**OFF, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2},
+        "batches of 1": {**OFF, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
+        "as it comes": {"gradient_checkpointing": True},
+    },
+    "sft": {
+        "batches of 4": OFF,
+        "batches of 1": {**OFF, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 4},
+        "padding free": {**OFF, "padding_free": True},
+        "as it comes": {"gradient_checkpointing": True},
+    },
+}
+BF16 = {"bf16 weights, batches of 1": {
+    **OFF, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "bf16_weights": True
+}}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every measurement needs."""
+
+    model: str
+    cache: Path
+    steps: int
+    data: Sequence[str]
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def tell(self, name: str, asked: str, reached: float, *, met: bool, **behind: Any) -> None:
+        """Record a figure and say it."""
+        self.figures[name] = {"asked": asked, "reached": reached, "met": met, **behind}
+        print(f"{name}: {reached:.3g} (asked {asked})", file=sys.stderr, flush=True)
+
+
+class Child:
+    """One trainer, `benchmarks.tuning_child`."""
+
+    def __init__(
+        self, bench: Bench, who: str, method: str, data: str, trl: dict[str, Any],
+        gradients: Path | None = None,
+    ) -> None:  # fmt: skip
+        spec = {
+            "who": who, "method": method, "data": data, "model": bench.model,
+            "cache": str(bench.cache), "steps": bench.steps + 1, "trl": trl,
+            "gradients": str(gradients) if gradients else None,
+        }  # fmt: skip
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.tuning_child", json.dumps(spec)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        self.made = self._hear()
+        self.steps: list[dict[str, Any]] = []
+
+    def step(self) -> float:
+        """Take one step; its seconds."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self.steps.append(self._hear())
+        return float(self.steps[-1]["seconds"])
+
+    def tokens_per_second(self) -> float:
+        """Of all steps but the first: real tokens, a prompt counted with each completion."""
+        tokens = self.steps[-1]["tokens"] - self.steps[0]["tokens"]
+        return float(tokens / sum(step["seconds"] for step in self.steps[1:]))
+
+    def peak_bytes(self) -> int:
+        """Beyond what the imports take."""
+        return int(self.steps[-1]["peak_bytes"] - self.made["imports_bytes"])
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+
+    def _hear(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("event: "):
+                return dict(json.loads(line.removeprefix("event: ")))
+        raise RuntimeError("the trainer's process ended")
+
+
+def main() -> None:
+    """Measure everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="the document on one line")
+    parser.add_argument("--steps", type=int, default=3, help="timed steps of each trainer")
+    parser.add_argument("--only", nargs="*", default=list(MEASURES), choices=list(MEASURES))
+    parser.add_argument("--data", nargs="*", default=list(SETS), choices=list(SETS))
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--model-cache", type=Path, default=user_cache_path("burnish") / "models")
+    arguments = parser.parse_args()
+    bench = Bench(arguments.model, arguments.model_cache, arguments.steps, arguments.data)
+    for name in arguments.only:
+        MEASURES[name](bench)
+    document = {"figures": bench.figures, **_surroundings(bench)}
+    print(json.dumps(document) if arguments.json else json.dumps(document, indent=2))
+
+
+def dpo(bench: Bench) -> None:
+    """Preference tuning: tokens a second and peak memory."""
+    _speed(bench, "dpo", wanted=3.0)
+
+
+def sft(bench: Bench) -> None:
+    """Fine-tuning: the same."""
+    _speed(bench, "sft", wanted=2.0)
+
+
+def _speed(bench: Bench, method: str, wanted: float) -> None:
+    best, tried = _fastest_setting(bench, method)
+    for data in bench.data:
+        children = {
+            "ours": Child(bench, "ours", method, data, {}),
+            "trl": Child(bench, "trl", method, data, best),
+            "as it comes": Child(bench, "trl", method, data, {"gradient_checkpointing": True}),
+        }
+        _in_turns(list(children.values()), bench.steps + 1)
+        rates = {name: child.tokens_per_second() for name, child in children.items()}
+        peaks = {name: child.peak_bytes() for name, child in children.items()}
+        made = {name: child.made["made_seconds"] for name, child in children.items()}
+        source = children["ours"].made["source"]
+        bench.tell(
+            f"{method}_{data}_speed", f">= {wanted} of trl in its best setting",
+            rates["ours"] / rates["trl"], met=rates["ours"] >= wanted * rates["trl"],
+            tokens_per_second=rates, beside_trl_as_it_comes=rates["ours"] / rates["as it comes"],
+            trl=best, tried=tried, data=source, seconds_before_the_first_step=made,
+        )  # fmt: skip
+        bench.tell(
+            f"{method}_{data}_memory", "<= 0.6 of trl in its best setting",
+            peaks["ours"] / peaks["trl"], met=peaks["ours"] <= 0.6 * peaks["trl"],
+            peak_bytes_beyond_imports=peaks, trl=best,
+        )  # fmt: skip
+
+
+def same(bench: Bench) -> None:
+    """The first step's loss and gradients beside trl's, in this machine's number format."""
+    for method in ("dpo", "sft"):
+        with tempfile.TemporaryDirectory() as folder:
+            files = {who: Path(folder) / who for who in ("ours", "trl")}
+            losses = {}
+            for who, file in files.items():
+                child = Child(bench, who, method, bench.data[0], OFF, gradients=file)
+                child.step()
+                losses[who] = child.steps[0]["loss"]
+                child.close()
+            ours, trl = (load_file(file) for file in files.values())
+        apart = max(float((ours[n] - trl[n]).norm() / trl[n].norm().clamp(1e-12)) for n in trl)
+        loss = abs(losses["ours"] / losses["trl"] - 1)
+        worst = max(apart, loss)
+        bench.tell(
+            f"{method}_same", "<= 1e-4 relative", worst, met=worst <= 1e-4,
+            gradients_apart=apart, loss_apart=loss, losses=losses,
+        )  # fmt: skip
+
+
+def reference(bench: Bench) -> None:
+    """The reference pass of 20 pairs, and of those and two more, with the cache between."""
+    command = [sys.executable, "-m", "benchmarks.tuning_reference", bench.model, str(bench.cache)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    ratio = found["second_seconds"] / found["first_seconds"]
+    bench.tell("reference_second_run", "<= 0.15 of the first", ratio, met=ratio <= 0.15, **found)
+
+
+MEASURES: dict[str, Callable[[Bench], None]] = {
+    "same": same,
+    "dpo": dpo,
+    "sft": sft,
+    "reference": reference,
+}
+
+
+# Helpers
+
+
+def _fastest_setting(bench: Bench, method: str) -> tuple[dict[str, Any], dict[str, float]]:
+    """trl's fastest setting on the first data set, and the tokens a second of each."""
+    settings = dict(TRL_SETTINGS[method])
+    if torch.cpu._is_avx512_bf16_supported() or torch.cuda.is_available():
+        settings |= BF16
+    rates = {}
+    for name, setting in settings.items():
+        child = Child(bench, "trl", method, bench.data[0], setting)
+        _in_turns([child], bench.steps + 1)
+        rates[name] = child.tokens_per_second()
+        print(f"trl {method}, {name}: {rates[name]:.1f} tokens/s", file=sys.stderr, flush=True)
+    return settings[max(rates, key=lambda name: rates[name])], rates
+
+
+def _in_turns(children: Sequence[Child], steps: int) -> None:
+    for _ in range(steps):
+        for child in children:
+            child.step()
+    for child in children:
+        child.close()
+
+
+def _surroundings(bench: Bench) -> dict[str, Any]:
+    return {
+        "processor": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "versions": {name: version(name) for name in ("torch", "transformers", "trl", "peft")},
+        "model": bench.model,
+        "python": platform.python_version(),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""One trainer in a process of its own, a step at a time: `python -m benchmarks.tuning_child SPEC`.
+
+SPEC is a JSON object: who ("ours" or "trl"), method ("dpo" or "sft"), data, model, cache, steps,
+trl (changed arguments of trl's config) and gradients (a file for those of the first step). Says
+one JSON object a line: first that it is ready, then each step, which it takes when it is told to
+by a line on stdin.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
+from trl import DPOConfig, SFTConfig, SFTTrainer
+
+from benchmarks.tuning_data import pairs
+from engine.hardware import detect
+from engine.models.catalogue import BaseModel, linear_shapes, load_tokenizer, resolve
+from engine.prompts.render import Renderer
+from tuning.dataset import TokenizedPairs
+from tuning.methods.common import Stage
+from tuning.methods.dpo import RenderedDPOTrainer, dpo_trainer
+from tuning.methods.sft import sft_trainer
+from tuning.recipe import DpoRecipe, Recipe, SftRecipe
+
+BATCH_PAIRS = 4
+RANK = 16
+
+
+class Turns(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+    """Waits for its turn before each step and tells how long the step took."""
+
+    def __init__(self, gradients: str | None) -> None:
+        self._gradients = gradients
+        self._begun = 0.0
+        self._seconds = 0.0
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Wait; then the clock runs."""
+        if not sys.stdin.readline():
+            os._exit(0)  # nobody waits for the answer
+        self._begun = time.perf_counter()
+
+    def on_pre_optimizer_step(self, *_: Any, model: Any, **__: Any) -> None:
+        """Keep the first step's gradients, before the optimizer uses them."""
+        if self._gradients:
+            found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+            save_file(found, self._gradients)
+            self._gradients = None
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Stop the clock."""
+        self._seconds = time.perf_counter() - self._begun
+
+    def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+        """Tell."""
+        if "loss" in logs:
+            step = {"loss": logs["loss"], "tokens": logs["num_tokens"], "seconds": self._seconds}
+            _say({**step, "peak_bytes": _peak_bytes()})
+
+
+def main() -> None:
+    """Make the trainer and train."""
+    imports_bytes = _peak_bytes()
+    spec = json.loads(sys.argv[1])
+    base = resolve(spec["model"], Path(spec["cache"]))
+    tokenizer = load_tokenizer(base.folder)
+    source, rows = pairs(spec["data"], Renderer(tokenizer))
+    data = TokenizedPairs(tuple(rows[: BATCH_PAIRS * spec["steps"]]), ())
+    with tempfile.TemporaryDirectory() as folder:
+        stage = Stage("benchmark", Path(folder), 0, tokenizer, Turns(spec["gradients"]))
+        model = _model(base, spec["trl"].pop("bf16_weights", False))
+        begun = time.perf_counter()
+        trainer = (_ours if spec["who"] == "ours" else _trl)(spec, model, data, stage)
+        seconds = time.perf_counter() - begun  # for DPO, mostly the reference pass
+        _say({"made_seconds": seconds, "imports_bytes": imports_bytes, "source": source})
+        trainer.train()
+
+
+def _model(base: BaseModel, bf16: bool) -> PeftModel:
+    set_seed(0)
+    dtype = torch.bfloat16 if bf16 else detect().dtype
+    plain = AutoModelForCausalLM.from_pretrained(base.folder, dtype=dtype)
+    targets = sorted({name.rsplit(".", 1)[-1] for name in linear_shapes(base.folder)})
+    return get_peft_model(
+        plain,
+        LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules=targets, task_type="CAUSAL_LM"),
+    )
+
+
+def _ours(spec: dict[str, Any], model: PeftModel, data: TokenizedPairs, stage: Stage) -> Any:
+    recipe = Recipe(
+        sft=SftRecipe(epochs=1, batch_pairs=BATCH_PAIRS),
+        dpo=DpoRecipe(epochs=1, batch_pairs=BATCH_PAIRS),
+    )
+    if spec["method"] == "dpo":
+        return dpo_trainer(model, data.for_dpo(), recipe, stage)
+    return sft_trainer(model, data.for_sft(), recipe, stage)
+
+
+def _trl(spec: dict[str, Any], model: PeftModel, data: TokenizedPairs, stage: Stage) -> Any:
+    """trl's trainer on the same rows, with the same losses and the settings asked for."""
+    values = Recipe().dpo if spec["method"] == "dpo" else Recipe().sft
+    arguments = stage.arguments(epochs=1, learning_rate=values.learning_rate, batch=BATCH_PAIRS)
+    arguments |= {"max_length": None, **spec["trl"]}
+    common = {"model": model, "processing_class": stage.tokenizer, "callbacks": [stage.callback]}
+    if spec["method"] == "sft":
+        config = SFTConfig(**arguments, completion_only_loss=True)
+        return SFTTrainer(args=config, train_dataset=data.for_sft(), **common)
+    losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 1.0]}
+    config = DPOConfig(**arguments, **losses, precompute_ref_log_probs=True)
+    rows: Dataset = data.for_dpo()
+    return RenderedDPOTrainer(args=config, train_dataset=rows, **common)
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has had."""
+    status = Path("/proc/self/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
+
+
+def _say(event: dict[str, Any]) -> None:
+    print("event: " + json.dumps(event), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""The packed forward pass, behind the door at which trl's trainers ask for log-probabilities.
+
+trl asks a model for `model(..., labels=..., fused_lm_head=True)` and computes its losses on the
+grid of log-probabilities that comes back, (rows, tokens - 1), 0 where nothing is scored. A batch
+that carries a `layout` is computed as one pack and answered in that same grid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel
+from trl.trainer.utils import FusedCausalLMOutput
+
+from tuning.batch.attention import NAME
+from tuning.batch.head import score_tokens
+from tuning.batch.lora import quicken
+from tuning.batch.plan import Layout
+
+# Ways in which some architectures bend their logits; none of them is done here
+BENT_LOGITS = (
+    "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier",
+    "logits_scaling",
+)  # fmt: skip
+# transformers takes a mask of four dimensions as it is; segments need none, and one of tokens by
+# tokens is not built
+MADE_ALREADY = torch.empty(1, 1, 0, 0)
+
+
+def why_not(model: PeftModel | PreTrainedModel) -> str | None:
+    """Why a model's batches cannot be packed, or None if they can."""
+    base = _base(model)
+    config = base.config.get_text_config()
+    head = base.get_output_embeddings()
+    layers = set(getattr(config, "layer_types", None) or ["full_attention"])
+    reasons = {
+        "its attention cannot be exchanged": not base._supports_attention_backend,
+        "not every layer attends to everything": layers != {"full_attention"}
+        or getattr(config, "sliding_window", None) is not None,
+        "its logits are more than a product": head.bias is not None
+        or any(getattr(config, name, None) is not None for name in BENT_LOGITS),
+        "its head is trained": head.weight.requires_grad,
+        "its adapter is made of virtual tokens": isinstance(model, PeftModel)
+        and model.active_peft_config.is_prompt_learning,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def layout_tensors(layout: Layout) -> dict[str, Any]:
+    """A layout as what a batch is made of: integer tensors, and plain numbers for the bounds."""
+    return {
+        "input_ids": torch.tensor([layout.input_ids]),
+        "position_ids": torch.tensor([layout.position_ids]),
+        "sources": torch.tensor(layout.sources, dtype=torch.long),
+        "targets": torch.tensor(layout.targets, dtype=torch.long),
+        "rows": torch.tensor(layout.rows, dtype=torch.long),
+        "columns": torch.tensor(layout.columns, dtype=torch.long),
+        "segments": [(s.prompt_start, s.prompt_end, s.start, s.end) for s in layout.segments],
+    }
+
+
+def accept_layouts(model: PeftModel | PreTrainedModel) -> None:
+    """Let the model answer batches that carry a `layout`; others go where they went before.
+
+    Call it after trl has put its own head in place.
+    """
+    base = _base(model)
+    base.set_attn_implementation(NAME)
+    base.forward = MethodType(_Forward(base.forward), base)
+    if isinstance(model, PeftModel):
+        quicken(model)
+
+
+@dataclass(frozen=True, slots=True)
+class _Forward:
+    otherwise: Any
+
+    def __call__(
+        self, base: Any, *args: Any, layout: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        if layout is None:
+            return self.otherwise(*args, **kwargs)
+        hidden = base.base_model(
+            input_ids=layout["input_ids"], position_ids=layout["position_ids"], use_cache=False,
+            segments=layout["segments"], attention_mask=MADE_ALREADY,
+        ).last_hidden_state[0]  # fmt: skip
+        scores = score_tokens(
+            hidden.index_select(0, layout["sources"]), base.get_output_embeddings().weight,
+            layout["targets"],
+        )  # fmt: skip
+        rows, tokens = kwargs["labels"].shape
+        place = layout["rows"] * (tokens - 1) + layout["columns"]
+
+        def grid(values: Tensor) -> Tensor:
+            return values.new_zeros(rows * (tokens - 1)).index_copy(0, place, values).view(rows, -1)
+
+        return FusedCausalLMOutput(
+            log_probs=grid(scores.log_probs),
+            entropy=grid(scores.entropy),
+            mean_logits=grid(scores.mean_logits),
+            is_top1=grid(scores.is_top1),
+            label_mask=grid(torch.ones_like(layout["targets"], dtype=torch.bool)),
+        )
+
+
+def _base(model: PeftModel | PreTrainedModel) -> Any:
+    return model.get_base_model() if isinstance(model, PeftModel) else model

@@ -1,0 +1,112 @@
+"""Log-probabilities of given tokens from hidden states, never holding the logits of a batch.
+
+The output head is the largest matrix of a small model: its product is made tile by tile, with a
+running softmax (Milakov & Gimelshein 2018, alg. 3), and the gradient for the hidden states is
+gathered on the way, since for log p(target) it is W[target] - sum_v p_v W_v (times a number per
+token that comes later). So nothing is computed again in the backward pass. The head is frozen.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+TILE_TOKENS, TILE_VOCABULARY = 256, 4096  # 4 MB of floats: stays in a processor's cache
+SMALLEST_EXPONENT = -80.0  # e^-80 adds nothing; below it come denormal numbers, 20 times slower
+
+
+class Scores(NamedTuple):
+    """Of each token, (tokens,): natural log-probability; entropy and mean of the logits of its
+    distribution, and whether it was the likeliest token. Only the first has a gradient."""
+
+    log_probs: Tensor
+    entropy: Tensor
+    mean_logits: Tensor
+    is_top1: Tensor
+
+
+def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor) -> Scores:
+    """Score `targets` (tokens,) given the hidden states (tokens, width) that predict them.
+
+    weight: (vocabulary, width), frozen.
+    """
+    scores: tuple[Tensor, ...] = _Score.apply(hidden, weight, targets)  # type: ignore[no-untyped-call]
+    return Scores(*scores)
+
+
+class _Score(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor
+    ) -> tuple[Tensor, ...]:
+        mean = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
+        pieces = [
+            _score_tile(hidden[tile], weight, targets[tile], mean[tile])
+            for tile in _tiles(len(hidden), TILE_TOKENS)
+        ] or [tuple(mean.new_zeros(0) for _ in range(4))]
+        log_probs, entropy, mean_logits, is_top1 = (torch.cat(p) for p in zip(*pieces, strict=True))
+        gradient = mean.neg_().add_(weight[targets])  # of log p, for the hidden states
+        ctx.save_for_backward(gradient.to(hidden.dtype))
+        ctx.set_materialize_grads(False)
+        is_top1 = is_top1.bool()
+        ctx.mark_non_differentiable(entropy, mean_logits, is_top1)
+        return log_probs, entropy, mean_logits, is_top1
+
+    @staticmethod
+    def backward(
+        ctx: FunctionCtx, of_log_probs: Tensor | None, *_: None
+    ) -> tuple[Tensor | None, None, None]:
+        if of_log_probs is None:
+            return None, None, None
+        (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return gradient * of_log_probs[:, None].to(gradient.dtype), None, None
+
+
+def _score_tile(
+    hidden: Tensor, weight: Tensor, targets: Tensor, mean: Tensor
+) -> tuple[Tensor, ...]:
+    """Scores of one tile of tokens; `mean` (tokens, width) becomes sum_v p_v W_v."""
+    tokens, vocabulary = len(hidden), len(weight)
+    buffer = hidden.new_empty(tokens, min(TILE_VOCABULARY, vocabulary))
+    highest = torch.full((tokens,), -torch.inf, device=hidden.device)
+    total, logit_sum, own = (torch.zeros_like(highest) for _ in range(3))
+    for part in _tiles(vocabulary, TILE_VOCABULARY):
+        rows = weight[part]
+        logits = torch.mm(hidden, rows.t(), out=buffer[:, : len(rows)]).float()
+        logit_sum += logits.sum(-1)
+        own = _pick(logits, targets - part.start, own)
+        now = torch.maximum(highest, logits.amax(-1))
+        rescale = _exp_(highest - now)
+        _exp_(logits.sub_(now[:, None]))
+        total.mul_(rescale).add_(logits.sum(-1))
+        _add_product(mean.mul_(rescale[:, None]), logits, rows)
+        highest = now
+    mean.div_(total[:, None])
+    log_total = highest + total.log()
+    entropy = log_total - (hidden.float() * mean).sum(-1)
+    return own - log_total, entropy, logit_sum / vocabulary, own >= highest
+
+
+def _pick(logits: Tensor, places: Tensor, otherwise: Tensor) -> Tensor:
+    """logits[i, places[i]] where there is such a place."""
+    last = logits.shape[1] - 1
+    found = logits.gather(1, places.clamp(0, last)[:, None])[:, 0]
+    return torch.where((places >= 0) & (places <= last), found, otherwise)
+
+
+def _add_product(total: Tensor, weights: Tensor, rows: Tensor) -> None:
+    if rows.dtype == total.dtype:
+        total.addmm_(weights, rows)
+    else:
+        total.add_(torch.mm(weights.to(rows.dtype), rows))
+
+
+def _exp_(x: Tensor) -> Tensor:
+    return x.clamp_(min=SMALLEST_EXPONENT).exp_()
+
+
+def _tiles(length: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, length)) for start in range(0, length, size)]

@@ -1,0 +1,115 @@
+"""Which rows share a forward pass, and where each token of a pack comes from and goes to.
+
+A row is a prompt with one or more completions. The prompt is laid out once, its completions after
+it, each continuing the prompt's positions. Pure: knows token ids, no model and no trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One completion of a prompt; `scored[i]` says whether token i counts in the loss."""
+
+    ids: tuple[int, ...]
+    scored: tuple[bool, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A prompt and its completions: one for fine-tuning, two for a pair."""
+
+    prompt: tuple[int, ...]
+    branches: tuple[Branch, ...]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it takes when the prompt is laid out once."""
+        return len(self.prompt) + sum(len(branch.ids) for branch in self.branches)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of tokens that attend to `prompt_start:prompt_end`, then causally to themselves.
+
+    Bounds are places in the pack. The first completion of a row is laid out right after its
+    prompt and makes one segment with it, whose own prompt is empty.
+    """
+
+    prompt_start: int
+    prompt_end: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A pack of trees as one sequence of tokens.
+
+    For each scored token: `sources` is the place whose hidden state predicts it, `targets` its id,
+    and (`rows`, `columns`) where its log-probability goes in the trainer's grid. Row b * n + t is
+    branch b of tree t (n trees), so that a pair's chosen rows come first, as in trl; column c
+    predicts token c + 1 of prompt and completion.
+    """
+
+    input_ids: tuple[int, ...]
+    position_ids: tuple[int, ...]
+    segments: tuple[Segment, ...]
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+    rows: tuple[int, ...]
+    columns: tuple[int, ...]
+
+
+def pack(sizes: Sequence[int], budget_tokens: int) -> list[list[int]]:
+    """Indices of the items that share a pack, first fit by decreasing size.
+
+    A pack holds at most `budget_tokens`, except that an item over the budget has one of its own.
+    The packs and their items are in the items' order.
+    """
+    packs: list[list[int]] = []
+    room: list[int] = []
+    for item in sorted(range(len(sizes)), key=lambda i: (-sizes[i], i)):
+        place = next((p for p, free in enumerate(room) if sizes[item] <= free), None)
+        if place is None:
+            packs.append([])
+            room.append(budget_tokens)
+            place = len(packs) - 1
+        packs[place].append(item)
+        room[place] -= sizes[item]
+    return sorted(sorted(items) for items in packs)
+
+
+def lay_out(trees: Sequence[Tree]) -> Layout:
+    """One pack. A token without a predecessor is not scored, as in any causal model."""
+    ids: list[int] = []
+    positions: list[int] = []
+    segments: list[Segment] = []
+    scored: list[tuple[int, int, int, int]] = []
+    for number, tree in enumerate(trees):
+        start = len(ids)
+        prompt_end = start + len(tree.prompt)
+        ids += tree.prompt
+        positions += range(len(tree.prompt))
+        for side, branch in enumerate(tree.branches):
+            begun = len(ids)
+            ids += branch.ids
+            positions += range(len(tree.prompt), len(tree.prompt) + len(branch.ids))
+            first = side == 0
+            segments.append(
+                Segment(start, start, start, len(ids)) if first
+                else Segment(start, prompt_end, begun, len(ids))
+            )  # fmt: skip
+            for index, counts in enumerate(branch.scored):
+                source = prompt_end - 1 if index == 0 else begun + index - 1
+                column = len(tree.prompt) + index - 1
+                if counts and column >= 0:
+                    row = side * len(trees) + number
+                    scored.append((source, branch.ids[index], row, column))
+    sources, targets, rows, columns = zip(*scored, strict=True) if scored else ((), (), (), ())
+    return Layout(
+        tuple(ids), tuple(positions), tuple(segments), sources, targets, rows, columns
+    )  # fmt: skip

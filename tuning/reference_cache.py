@@ -1,0 +1,76 @@
+"""Reference log-probabilities, kept on disk so that each row is paid for once.
+
+DPO compares the model with the one it started from (Rafailov et al. 2023, eq. 7), which does not
+change: what it thinks of a row depends on the base, the start adapter, the template and the row's
+token ids alone. One file holds the rows of the latest run with the first three; a row that has
+left the data leaves the file. Numbers and digests only. Knows no trainer.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.storage import canonical_json, digest_bytes, digest_json, write_atomically
+
+Row = Mapping[str, Sequence[int]]  # prompt_ids, chosen_ids, rejected_ids
+LogProbs = tuple[float, float]  # of chosen and rejected: sums of natural logarithms
+Compute = Callable[[Sequence[Row]], Sequence[LogProbs]]
+COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceKey:
+    """What the reference is, beside the rows."""
+
+    base: str  # digest of the base model
+    adapter: str | None  # digest of the start adapter; None: the base model itself
+    template: str  # digest of the chat template
+    number_format: str  # what the pass is computed in, such as float32
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What a look into the cache gave: a value a row, and how many were there already."""
+
+    log_probs: tuple[LogProbs, ...]
+    cached: int
+
+
+def look_up(folder: Path, key: ReferenceKey, rows: Sequence[Row], compute: Compute) -> Looked:
+    """Each row's log-probabilities; those not in the folder are computed, and all are kept.
+
+    A file that is not what was written is not read: its rows are computed again.
+    """
+    path = folder / f"{digest_json(asdict(key)).removeprefix('sha256:')}.json"
+    known = _read(path)
+    digests = [row_digest(row) for row in rows]
+    missing = {
+        digest: row for digest, row in zip(digests, rows, strict=True) if digest not in known
+    }
+    if missing:
+        found = compute(list(missing.values()))
+        known |= dict(zip(missing, found, strict=True))
+    kept = {digest: known[digest] for digest in digests}
+    folder.mkdir(parents=True, exist_ok=True)
+    body = canonical_json({"key": asdict(key), "rows": kept})
+    write_atomically(path, digest_bytes(body).encode() + b"\n" + body)
+    cached = sum(digest not in missing for digest in digests)
+    return Looked(tuple(known[digest] for digest in digests), cached)
+
+
+def row_digest(row: Row) -> str:
+    """Digest of a row's token ids."""
+    return digest_json([list(row[column]) for column in COLUMNS])
+
+
+def _read(path: Path) -> dict[str, LogProbs]:
+    try:
+        digest, body = path.read_bytes().split(b"\n", 1)
+    except (OSError, ValueError):
+        return {}
+    if digest.decode(errors="replace") != digest_bytes(body):
+        return {}
+    return {row: (chosen, rejected) for row, (chosen, rejected) in json.loads(body)["rows"].items()}
