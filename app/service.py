@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, TypeVar
 
 from app.conversation import Chat
 from app.settings import Settings
+from deploy.forgetting import Forgetting
 from deploy.loop import Loop, LoopResult
 from deploy.registry import Registry
 from deploy.release import Releases
@@ -22,12 +24,19 @@ from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.examples import Example, default_examples_text, read_examples
 from engine.request import SamplingParams
 from engine.storage import sweep, write_atomically
+from feedback_store.alerts import alerts
+from feedback_store.curation import Curation
 from feedback_store.database import Database, database_url
+from feedback_store.evidence import EvidenceReader
+from feedback_store.pairing import Rules
 from feedback_store.store import FeedbackStore
+from feedback_store.training_set import TrainingSet
 from tuning.jobs import JobRunner
 from tuning.recipe import Recipe, origins, read_recipe
 
 T = TypeVar("T")
+ALERT_DAYS = 30
+RETENTION_SCHEDULE = "0 4 * * *"  # at night, each day
 
 
 class Workspace:
@@ -44,6 +53,12 @@ class Workspace:
             write_atomically(examples, default_examples_text().encode())
         self.database = Database(database_url(self.home, settings.database_url))
         self.store = FeedbackStore(self.database)
+        self.curation = Curation(self.database, consent_by_default=settings.consent == "opt-out")
+        self.training_set = TrainingSet(
+            EvidenceReader(self.database), self.curation,
+            Rules(max_answer_chars=settings.max_answer_chars),
+            user_share=settings.user_share, user_floor=settings.user_floor,
+        )  # fmt: skip
         self.registry = Registry(self.database)
         self.jobs = JobRunner(self.home, settings.model_cache)
 
@@ -61,9 +76,28 @@ class Workspace:
     def loop(self) -> Loop:
         """The periodic loop."""
         return Loop(
-            home=self.home, base=self.base, store=self.store, registry=self.registry,
-            jobs=self.jobs, min_new_pairs=self.settings.loop_min_new_pairs,
+            home=self.home, base=self.base, training_set=self.training_set,
+            curation=self.curation, registry=self.registry, jobs=self.jobs,
+            min_new_pairs=self.settings.loop_min_new_pairs, redact=self.settings.redact,
+            thoughts_in_loss=self.settings.learn_thoughts,
         )  # fmt: skip
+
+    @cached_property
+    def forgetting(self) -> Forgetting:
+        """Erasure and retention."""
+        return Forgetting(
+            home=self.home, database=self.database, registry=self.registry, jobs=self.jobs
+        )
+
+    def alerts(self) -> list[dict[str, Any]]:
+        """Suspicious votes of the last weeks, with the text they are about."""
+        return alerts(self.database, since=time.time() - ALERT_DAYS * 24 * 3600)
+
+    def forget_old(self) -> None:
+        """Delete conversations that are older than the operator wants to keep."""
+        days = self.settings.retention_days
+        if days is not None:
+            self.forgetting.forget_before(time.time() - days * 24 * 3600)
 
     @property
     def bundles(self) -> Path:
@@ -122,21 +156,25 @@ class Service:
             ),
             max_message_chars=settings.max_message_chars,
         )  # fmt: skip
-        self._scheduler: Any = None
+        self._schedulers: list[Any] = []
         self._round = threading.Lock()
         self.last_round = "none yet"
 
     def start(self) -> None:
-        """Serve the live release and start the schedule, if one is set."""
+        """Serve the live release and start what is done on a schedule, if anything is."""
+        settings = self.workspace.settings
         self.workspace.store.abort_unfinished()
         self.follower.start()
-        if self.workspace.settings.loop_enabled:
-            self._scheduler = _schedule(self.workspace.settings.loop_schedule, self.run_round)
+        if settings.loop_enabled:
+            self._schedulers.append(_schedule(settings.loop_schedule, self.run_round))
+        if settings.retention_days is not None:
+            self.workspace.forget_old()
+            self._schedulers.append(_schedule(RETENTION_SCHEDULE, self.workspace.forget_old))
 
     def close(self) -> None:
         """Stop everything, in the reverse order."""
-        if self._scheduler is not None:
-            self._scheduler.shutdown(wait=False)
+        for scheduler in self._schedulers:
+            scheduler.shutdown(wait=False)
         self.follower.stop()
         self.engine.close()
         self.workspace.close()

@@ -56,6 +56,22 @@ class Settings(BaseSettings):
     port: int = Field(default=7860, ge=0, le=65535)
     operator_password: SecretStr | None = None
 
+    consent: Literal["opt-out", "opt-in"] = Field(
+        default="opt-out", description="whether what people say is trained on unless they object"
+    )
+    redact: bool = Field(default=True, description="take personal data out before training")
+    learn_thoughts: bool = Field(
+        default=True, description="train on the thought of a chain-of-thought answer, too"
+    )
+    retention_days: int | None = Field(
+        default=None, ge=1, description="conversations are deleted so long after they ended"
+    )
+    max_answer_chars: int = Field(default=8_000, ge=1, description="longer ones teach nothing")
+    user_share: float = Field(
+        default=0.2, gt=0, le=1, description="of all examples, one user's at most"
+    )
+    user_floor: int = Field(default=50, ge=0, description="so many examples anybody may have")
+
     recipe: Path | None = None
     loop_enabled: bool = False
     loop_schedule: str = Field(

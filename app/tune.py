@@ -35,12 +35,9 @@ def show_pairs(workspace: Workspace, snapshot: str, count: int) -> None:
     tokenizer = load_tokenizer(workspace.base.folder)
     renderer = Renderer(tokenizer)
     console = Console()
-    for row in open_snapshot(workspace.home / "snapshots", snapshot).train[:count]:
-        for name, completion, complete in (
-            ("chosen", row.chosen, row.chosen_complete),
-            ("rejected", row.rejected, row.rejected_complete),
-        ):
-            rendered = renderer.pair(row.prompt, completion, complete=complete)
+    for pair in open_snapshot(workspace.home / "snapshots", snapshot).train.pairs[:count]:
+        for name, side in (("chosen", pair.chosen), ("rejected", pair.rejected)):
+            rendered = renderer.pair(pair.prompt, side.full_text, complete=side.complete)
             line = Text(f"{name}: ", style="bold")
             for token_id, in_loss in zip(rendered.input_ids, rendered.loss_mask, strict=True):
                 line.append(tokenizer.decode([token_id]), "black on green" if in_loss else "dim")

@@ -18,9 +18,10 @@ from engine.errors import InvalidInput
 from engine.models.catalogue import BaseModel
 from engine.request import Engine
 from engine.storage import folder_of, list_digests, read_manifest
-from feedback_store.pairing import build_pairs
+from feedback_store.curation import Curation
+from feedback_store.privacy.redaction import Redactor
 from feedback_store.snapshot import freeze, open_snapshot
-from feedback_store.store import FeedbackStore
+from feedback_store.training_set import TrainingSet
 from tuning.evaluate import evaluate
 from tuning.jobs import JobRunner
 from tuning.recipe import Recipe
@@ -81,17 +82,23 @@ class Loop:
         *,
         home: Path,
         base: BaseModel,
-        store: FeedbackStore,
+        training_set: TrainingSet,
+        curation: Curation,
         registry: Registry,
         jobs: JobRunner,
         min_new_pairs: int,
+        redact: bool,
+        thoughts_in_loss: bool = True,
     ) -> None:
         self._home = home
         self._base = base
-        self._store = store
+        self._training_set = training_set
+        self._curation = curation
         self._registry = registry
         self._jobs = jobs
         self._min_new_pairs = min_new_pairs
+        self._redact = redact
+        self._thoughts_in_loss = thoughts_in_loss
         self._releases = Releases(registry, home / "bundles", base)
 
     def run(
@@ -135,16 +142,23 @@ class Loop:
 
     def status(self) -> LoopStatus:
         """What `run` would do."""
-        pairs = len(build_pairs(self._store.evidence()).pairs)
+        pairs = len(self._training_set.select().examples.pairs)
         trained = max((self._pairs_of(d) for d in self._trained_snapshots()), default=0)
         running = any(job.state == "running" for job in self._jobs.list())
         return LoopStatus(pairs, max(0, pairs - trained), self._min_new_pairs, running)
 
     def snapshot(self) -> str:
-        """Freeze the pairs of now; returns the digest."""
-        count = self._store.event_count()
-        pairing = build_pairs(self._store.evidence())
-        return freeze(self._home / "snapshots", pairing, last_event_count=count)
+        """Freeze the examples of now; returns the digest."""
+        selected = self._training_set.settle()
+        return freeze(
+            self._home / "snapshots",
+            selected.examples,
+            last_event=selected.last_event,
+            gold=self._curation.gold(),
+            redact=Redactor().redact if self._redact else None,
+            thoughts_in_loss=self._thoughts_in_loss,
+            flip_rate=selected.trust.flip_rate,
+        )
 
     def evaluate(
         self,
@@ -158,9 +172,9 @@ class Loop:
         incumbent = against or self._registry.live().bundle
         if incumbent == bundle:
             raise InvalidInput("a bundle cannot be judged against itself")
-        rows = open_snapshot(self._home / "snapshots", snapshot).heldout
+        held_out = open_snapshot(self._home / "snapshots", snapshot).heldout
         with slots.hold(bundle), slots.hold(incumbent):
-            scores = evaluate(engine, rows, candidate=bundle, incumbent=incumbent)
+            scores = evaluate(engine, held_out.pairs, candidate=bundle, incumbent=incumbent)
         gate = judge(scores)
         self._registry.add(
             bundle,
@@ -184,4 +198,5 @@ class Loop:
 
     def _pairs_of(self, snapshot: str) -> int:
         manifest = read_manifest(folder_of(self._home / "snapshots", snapshot))
-        return sum(manifest["pairs"].values())
+        counts = manifest.get("counts", {})  # "burnish-snapshot/1" has none, nor can it be opened
+        return sum(kinds["pairs"] for kinds in counts.values())

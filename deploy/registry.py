@@ -8,7 +8,7 @@ report what they serve. Knows no engine.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 
 from engine.errors import Conflict, UnknownId
-from feedback_store.database import Database
+from feedback_store.database import Database, insert_once
 
 metadata = MetaData()
 releases = Table(
@@ -66,6 +66,13 @@ servers = Table(
     Column("generation", Integer, nullable=False),
     Column("bundle", String(71)),
     Column("seen_at", Float, nullable=False),
+)
+taints = Table(
+    "taints",
+    metadata,
+    Column("bundle", String(71), primary_key=True),
+    Column("reason", Text, nullable=False),
+    Column("at", Float, nullable=False),
 )
 SERVER_LOST_SECONDS = 10.0
 
@@ -148,6 +155,8 @@ class Registry:
         """Point at a release; raises `Conflict` when the pointer is no longer what was seen."""
         with self._database.write() as connection:
             _release_row(connection, bundle)
+            if bundle in _taints(connection):
+                raise Conflict("this release is tainted; retrain instead")
             return _move(connection, "promote", bundle, expected, note)
 
     def rollback_target(self, seen: Live) -> str | None:
@@ -162,6 +171,23 @@ class Registry:
         """Point at `rollback_target`; raises `Conflict` when the pointer has moved."""
         with self._database.write() as connection:
             return _move(connection, "rollback", _before(connection, expected), expected, note)
+
+    def taint(self, bundles: Iterable[str], reason: str) -> Live:
+        """Never serve these bundles again; if one of them is live, what was live before is."""
+        with self._database.write() as connection:
+            for bundle in bundles:
+                insert_once(
+                    connection, taints, {"bundle": bundle, "reason": reason, "at": time.time()}
+                )
+            seen = _live(connection)
+            if seen.bundle is None or seen.bundle not in _taints(connection):
+                return seen
+            return _move(connection, "retire", _before(connection, seen), seen, reason)
+
+    def tainted(self) -> Mapping[str, str]:
+        """Bundles that are never served again, and why."""
+        with self._database.read() as connection:
+            return _taints(connection)
 
     def history(self) -> Sequence[Change]:
         """Every change of the pointer, the newest first."""
@@ -199,7 +225,10 @@ def _live(connection: Connection) -> Live:
 
 
 def _before(connection: Connection, seen: Live) -> str | None:
-    """What was live before: promotions pile up, a rollback takes the topmost off."""
+    """What was live before: promotions pile up, a rollback takes the topmost off.
+
+    A release that was retired takes all tainted ones under it off, too.
+    """
     pile: list[str | None] = [None]
     query = select(history.c.action, history.c.bundle).order_by(history.c.generation)
     for action, bundle in connection.execute(query):
@@ -207,11 +236,18 @@ def _before(connection: Connection, seen: Live) -> str | None:
             pile.append(bundle)
         else:
             pile.pop()
+            while pile[-1] != bundle:
+                pile.pop()
     if pile[-1] != seen.bundle:
         raise Conflict("the live release was changed meanwhile; look again")
     if seen.bundle is None:
         raise Conflict("nothing to roll back: the base model is live")
-    return pile[-2]
+    tainted = _taints(connection)
+    return next(bundle for bundle in reversed(pile[:-1]) if bundle not in tainted)
+
+
+def _taints(connection: Connection) -> dict[str, str]:
+    return {row.bundle: row.reason for row in connection.execute(select(taints))}
 
 
 def _move(

@@ -1,15 +1,32 @@
-"""Value types of the store. Knows nothing of SQL."""
+"""Value types of the store. Knows nothing of SQL.
+
+What is *current* is what counts of each person's statements now: the latest vote and correction
+of each user on each answer, the latest choice of each user on each comparison.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from engine.messages import Message
 
 Vote = Literal[-1, 0, 1]
+Choice = Literal["left", "right", "tie", "both_bad"]
 AnswerStatus = Literal["streaming", "done", "stopped", "failed", "aborted"]
+
+# Why a thumb points where it points: one word names a fault and its good twin.
+GoodReason = Literal[
+    "right_facts", "followed", "right_length", "safe", "good_style", "right_language", "other"
+]
+BadReason = Literal[
+    "wrong_facts", "did_not_follow", "too_long", "too_short", "unsafe", "bad_style",
+    "wrong_language", "other",
+]  # fmt: skip
+GOOD_REASONS: tuple[str, ...] = get_args(GoodReason)
+BAD_REASONS: tuple[str, ...] = get_args(BadReason)
+CHOICES: tuple[str, ...] = get_args(Choice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,25 +62,122 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedPair:
-    """A preference from elsewhere. A side that is not complete was cut off."""
+class Comparison:
+    """Two answers to one turn that a person sees side by side; who stood where is kept."""
 
-    prompt: tuple[Message, ...]
-    better: str
-    worse: str
-    better_complete: bool = True
-    worse_complete: bool = True
+    id: str
+    turn_id: str
+    left_answer_id: str
+    right_answer_id: str
+    user_id: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentVote:
+    """A user's thumb on an answer: +1 or -1."""
+
+    event_id: int
+    answer_id: str
+    user_id: str
+    vote: int
+    at: float
+    reasons: tuple[str, ...] = ()
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentCorrection:
+    """An answer as a user would have had it."""
+
+    event_id: int
+    answer_id: str
+    user_id: str
+    text: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CurrentChoice:
+    """A user's choice between two answers."""
+
+    event_id: int
+    left_answer_id: str
+    right_answer_id: str
+    user_id: str
+    choice: Choice
+    at: float
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One turn with its answers and what people say of them now: all that pairing looks at.
+    """One prompt, all its answers, and what people say of them now: all that pairing looks at.
 
-    Votes and corrections are (event id, answer id, user id, value), in the order they came.
+    Turns of one conversation that were shown the very same messages are one prompt. Statements
+    are in the order they came. `flagged` are answers with a red flag on them or on their prompt.
     """
 
-    turn: Turn
+    conversation_id: str
+    user_id: str  # who asked
+    template_hash: str
+    mode: str
     prompt: tuple[Message, ...]
     answers: tuple[Answer, ...]
-    votes: tuple[tuple[int, str, str, int], ...]
-    corrections: tuple[tuple[int, str, str, str], ...]
+    votes: tuple[CurrentVote, ...] = ()
+    corrections: tuple[CurrentCorrection, ...] = ()
+    choices: tuple[CurrentChoice, ...] = ()
+    flagged: frozenset[str] = frozenset()
+
+
+# What comes in from files
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedVote:
+    """What somebody elsewhere said of an answer."""
+
+    user: str
+    vote: Literal[-1, 1]
+    reasons: tuple[str, ...] = ()
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedAnswer:
+    """An answer from a file. `model` names who wrote it, where that is known.
+
+    One that is not complete was cut off. `flagged`: it carries a red flag.
+    """
+
+    text: str
+    thought: str = ""
+    complete: bool = True
+    model: str = ""
+    votes: tuple[ImportedVote, ...] = ()
+    corrections: tuple[tuple[str, str], ...] = ()  # (user, text)
+    flagged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedChoice:
+    """Of two answers to a turn, by their places in `ImportedTurn.answers`."""
+
+    user: str
+    left: int
+    right: int
+    choice: Choice
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedTurn:
+    """A prompt from a file, its answers, and what was said of them.
+
+    The prompt ends with a user message. Turns with the same `conversation` are split together;
+    where it is empty, turns with the same prompt are.
+    """
+
+    prompt: tuple[Message, ...]
+    answers: tuple[ImportedAnswer, ...]
+    choices: tuple[ImportedChoice, ...] = ()
+    conversation: str = ""
+    flagged: bool = False

@@ -1,124 +1,285 @@
 """The snapshot: frozen training data, content-addressed. This module owns the format.
 
-`train.jsonl` and `heldout.jsonl` hold one canonical JSON object a line, in TRL's conversational
-preference format. The same evidence always gives the same digest, and a conversation stays on its
-side of the split for good, since its side depends on its id alone.
+`train`, `heldout` and `gold` are folders with one file for each kind of example, one canonical JSON
+object a line. The same examples always give the same digest. A conversation stays on its side of
+the split for good, since its side depends on its id alone; gold conversations are held-out ones
+that the operator marked.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.errors import InvalidInput
-from engine.messages import Message, messages_from_dicts
+from engine.messages import Message
 from engine.storage import canonical_json, folder_of, publish, read_manifest, verify
-from feedback_store.pairing import Pair, Pairing
+from feedback_store.examples import (
+    Demonstration,
+    Example,
+    Pair,
+    Side,
+    Unpaired,
+    demonstration_from_dict,
+    derived_id,
+    pair_from_dict,
+    unpaired_from_dict,
+)
+from feedback_store.pairing import read_the_same
+from feedback_store.selection import Examples
+from feedback_store.split import HELDOUT_SHARE, SPLITS, SplitName, split_of
 
-FORMAT = "burnish-snapshot/1"
-HELDOUT_SHARE = 0.2
-SPLITS = ("train", "heldout")
+FORMAT = "burnish-snapshot/2"
+READERS: Mapping[str, Callable[[Mapping[str, Any]], Example]] = {
+    "pairs": pair_from_dict,
+    "unpaired": unpaired_from_dict,
+    "demonstrations": demonstration_from_dict,
+}
+# What reading a file raises that is no snapshot's
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, RecursionError, InvalidInput)
+Redact = Callable[[str], str]
+BySplit = Mapping[SplitName, Mapping[str, Sequence[Example]]]
 
 
 @dataclass(frozen=True, slots=True)
-class PreferenceRow:
-    """One line of a snapshot, as tuning and evaluation read it."""
+class Split:
+    """One side of a snapshot."""
 
-    prompt: tuple[Message, ...]
-    chosen: str
-    rejected: str
-    chosen_complete: bool
-    rejected_complete: bool
-    conversation_id: str
+    pairs: tuple[Pair, ...] = ()
+    unpaired: tuple[Unpaired, ...] = ()
+    demonstrations: tuple[Demonstration, ...] = ()
+
+    @property
+    def examples(self) -> Iterator[Example]:
+        """All of them."""
+        yield from self.pairs
+        yield from self.unpaired
+        yield from self.demonstrations
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A verified snapshot."""
+    """A snapshot, read."""
 
     digest: str
     manifest: Mapping[str, Any]
-    train: tuple[PreferenceRow, ...]
-    heldout: tuple[PreferenceRow, ...]
+    train: Split
+    heldout: Split
+    gold: Split
 
 
-def split_of(conversation_id: str, heldout_share: float = HELDOUT_SHARE) -> str:
-    """The side of the split a conversation belongs to, by its id alone."""
-    head = hashlib.sha256(b"burnish-split/1:" + conversation_id.encode()).digest()[:8]
-    return "heldout" if int.from_bytes(head) < heldout_share * 2**64 else "train"
+def freeze(
+    root: Path,
+    examples: Examples,
+    *,
+    last_event: int,
+    gold: frozenset[str] = frozenset(),
+    redact: Redact | None = None,
+    thoughts_in_loss: bool = True,
+    flip_rate: float | None = None,
+) -> str:
+    """Publish examples as a snapshot; returns its digest.
 
-
-def freeze(root: Path, pairing: Pairing, *, last_event_count: int) -> str:
-    """Publish the pairs as a snapshot; returns its digest.
-
-    Raises `InvalidInput` when there is not one pair to train on.
+    `redact` is applied to every text; a pair that it makes alike is set aside. `thoughts_in_loss`:
+    whether training covers the thought of a chain-of-thought answer or the answer alone.
+    `flip_rate`: the estimated share of votes that point the wrong way, for robust DPO.
+    Raises `InvalidInput` when there is nothing to train on.
     """
-    by_split: dict[str, list[Pair]] = {split: [] for split in SPLITS}
-    for pair in pairing.pairs:
-        by_split[split_of(pair.conversation_id)].append(pair)
-    if not by_split["train"]:
+    kept, set_aside = _redacted(examples, redact)
+    by_split = {split: {kind: _of(kept[kind], split, gold) for kind in READERS} for split in SPLITS}
+    return _publish(
+        root,
+        by_split,
+        {
+            "format": FORMAT,
+            "last_event": last_event,
+            "heldout_share": HELDOUT_SHARE,
+            "thoughts_in_loss": thoughts_in_loss,
+            "flip_rate": flip_rate,
+            "redacted": redact is not None,
+            "set_aside": set_aside,
+        },
+    )
+
+
+def rewrite(root: Path, snapshot: Snapshot, keep: Callable[[Example], bool]) -> str | None:
+    """Publish a snapshot's examples that may stay; None where nothing to train on is left."""
+    by_split = {
+        split: {
+            kind: [row for row in getattr(getattr(snapshot, split), kind) if keep(row)]
+            for kind in READERS
+        }
+        for split in SPLITS
+    }
+    if not any(by_split["train"].values()):
+        return None
+    derived = ("counts", "sources", "files")
+    return _publish(
+        root, by_split, {k: v for k, v in snapshot.manifest.items() if k not in derived}
+    )
+
+
+def _publish(root: Path, by_split: BySplit, manifest: Mapping[str, Any]) -> str:
+    if not any(by_split["train"].values()):
         raise InvalidInput(
-            f"no preference pairs to train on yet ({len(pairing.pairs)} in all): correct an answer,"
-            " or regenerate one and vote differently on the two"
+            "nothing to train on yet: correct an answer, compare two, or regenerate one and vote"
+            " differently on the two"
         )
 
     def fill(folder: Path) -> dict[str, Any]:
-        for split, pairs in by_split.items():
-            lines = b"".join(canonical_json(pair.as_trl()) + b"\n" for pair in pairs)
-            (folder / f"{split}.jsonl").write_bytes(lines)
-        return {
-            "format": FORMAT,
-            "event_count": last_event_count,
-            "heldout_share": HELDOUT_SHARE,
-            "pairs": {split: len(pairs) for split, pairs in by_split.items()},
-            "sources": dict(Counter(pair.source for pair in pairing.pairs)),
-            "set_aside": {k: n for k, n in pairing.set_aside.items() if n},
-        }
+        for split, kinds in by_split.items():
+            (folder / split).mkdir()
+            for kind, rows in kinds.items():
+                lines = b"".join(canonical_json(row.as_dict()) + b"\n" for row in rows)
+                (folder / split / f"{kind}.jsonl").write_bytes(lines)
+        return {**manifest, "counts": _counts(by_split), "sources": _sources(by_split)}
 
     return publish(root, fill)
 
 
 def open_snapshot(root: Path, digest: str) -> Snapshot:
-    """Read a snapshot, verified; raises `InvalidInput` with every problem found."""
-    folder = folder_of(root, digest)
-    problems = verify(root, digest)
+    """Read a snapshot; raises `InvalidInput` with every problem that `verify_snapshot` finds."""
+    problems = verify_snapshot(root, digest)
     if problems:
         raise InvalidInput(f"snapshot {digest} refused: " + "; ".join(problems))
-    manifest = read_manifest(folder)
-    if manifest.get("format") != FORMAT:
-        raise InvalidInput(f"snapshot {digest} has format {manifest.get('format')!r}")
-    train, heldout = (_read(folder / f"{split}.jsonl") for split in SPLITS)
-    for split, rows in zip(SPLITS, (train, heldout), strict=True):
-        if any(split_of(row.conversation_id, manifest["heldout_share"]) != split for row in rows):
-            raise InvalidInput(
-                f"snapshot {digest}: a conversation is on the wrong side of the split"
-            )
-    return Snapshot(digest, manifest, train, heldout)
-
-
-def _read(path: Path) -> tuple[PreferenceRow, ...]:
-    with path.open("rb") as file:
-        return tuple(preference_row(json.loads(line)) for line in file)
-
-
-def preference_row(row: Mapping[str, Any]) -> PreferenceRow:
-    """A line's JSON object as a value."""
-    return PreferenceRow(
-        prompt=messages_from_dicts(row["prompt"]),
-        chosen=_only(row["chosen"]),
-        rejected=_only(row["rejected"]),
-        chosen_complete=row["chosen_complete"],
-        rejected_complete=row["rejected_complete"],
-        conversation_id=row["conversation_id"],
+    folder = folder_of(root, digest)
+    return Snapshot(
+        digest, read_manifest(folder), *(_read_split(folder, split) for split in SPLITS)
     )
 
 
-def _only(messages: Iterable[Mapping[str, str]]) -> str:
-    """The content of the one assistant message of a completion."""
-    (message,) = messages_from_dicts(messages)
-    return message.content
+def verify_snapshot(root: Path, digest: str) -> list[str]:
+    """Everything about a snapshot derived anew, and each way in which it differs from what it says.
+
+    Files and their digests, each line's canonical form, ids, sides of the split, counts, sources.
+    """
+    problems = verify(root, digest)
+    if problems:
+        return problems
+    folder = folder_of(root, digest)
+    manifest = read_manifest(folder)
+    if manifest.get("format") != FORMAT:
+        return [f"its format is {manifest.get('format')!r}, not {FORMAT!r}; make a new one"]
+    heldout_share = manifest.get("heldout_share")
+    if not isinstance(heldout_share, float):
+        return ["the manifest does not say what share is held out"]
+    found: dict[SplitName, dict[str, Sequence[Example]]] = {}
+    for split in SPLITS:
+        found[split] = {}
+        for kind in READERS:
+            path = folder / split / f"{kind}.jsonl"
+            try:
+                found[split][kind] = _read(path, kind)
+            except UNREADABLE as error:
+                return [*problems, f"{split}/{path.name} cannot be read: {error}"]
+            problems += _row_problems(path, found[split][kind], split, heldout_share)
+    if _counts(found) != manifest.get("counts"):
+        problems.append("the counts are not those of the rows")
+    if _sources(found) != manifest.get("sources"):
+        problems.append("the sources are not those of the rows")
+    return problems
+
+
+def _row_problems(
+    path: Path, rows: Sequence[Example], split: str, heldout_share: float
+) -> Iterator[str]:
+    place = f"{split}/{path.name}"
+    if b"".join(canonical_json(row.as_dict()) + b"\n" for row in rows) != path.read_bytes():
+        yield f"{place}: a line is not in canonical form"
+    if len({row.id for row in rows}) != len(rows):
+        yield f"{place}: an id appears twice"
+    if any(derived_id(row) != row.id for row in rows):
+        yield f"{place}: an id is not that of its row"
+    side = "train" if split == "train" else "heldout"
+    if any(split_of(row.origin.conversation_id, heldout_share) != side for row in rows):
+        yield f"{place}: a conversation is on the wrong side of the split"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What one snapshot has and the other has not, as example ids for each `split/kind`."""
+
+    added: Mapping[str, tuple[str, ...]]
+    removed: Mapping[str, tuple[str, ...]]
+    changed: Mapping[str, tuple[str, ...]]
+
+
+def diff(old: Snapshot, new: Snapshot) -> Difference:
+    """What became of each example from one snapshot to the next."""
+    added, removed, changed = {}, {}, {}
+    for split in SPLITS:
+        for kind in READERS:
+            before, after = (
+                {example.id: example for example in getattr(getattr(snapshot, split), kind)}
+                for snapshot in (old, new)
+            )
+            place = f"{split}/{kind}"
+            added[place] = tuple(sorted(after.keys() - before.keys()))
+            removed[place] = tuple(sorted(before.keys() - after.keys()))
+            changed[place] = tuple(
+                sorted(k for k in before.keys() & after.keys() if before[k] != after[k])
+            )
+    return Difference(added, removed, changed)
+
+
+def _redacted(
+    examples: Examples, redact: Redact | None
+) -> tuple[dict[str, list[Example]], dict[str, int]]:
+    kept: dict[str, list[Example]] = {kind: [*getattr(examples, kind)] for kind in READERS}
+    set_aside = Counter(examples.set_aside_counts)
+    if redact is not None:
+        for kind, rows in kept.items():
+            kept[kind] = [_redact(row, redact) for row in rows]
+        told_apart = [row for row in kept["pairs"] if not read_the_same(*row.sides)]
+        if len(told_apart) < len(kept["pairs"]):
+            set_aside["identical after redaction"] += len(kept["pairs"]) - len(told_apart)
+        kept["pairs"] = told_apart
+    return kept, dict(sorted(set_aside.items()))
+
+
+def _redact(example: Example, redact: Redact) -> Example:
+    prompt = tuple(Message(m.role, redact(m.content)) for m in example.prompt)
+
+    def clean(side: Side) -> Side:
+        return replace(side, text=redact(side.text), thought=redact(side.thought))
+
+    if isinstance(example, Pair):
+        return replace(
+            example, prompt=prompt, chosen=clean(example.chosen), rejected=clean(example.rejected)
+        )
+    return replace(example, prompt=prompt, completion=clean(example.completion))
+
+
+def _of(examples: Sequence[Example], split: SplitName, gold: frozenset[str]) -> list[Example]:
+    return [e for e in examples if split_of(e.origin.conversation_id, gold=gold) == split]
+
+
+def _counts(by_split: BySplit) -> dict[str, dict[str, int]]:
+    return {
+        split: {kind: len(rows) for kind, rows in kinds.items()}
+        for split, kinds in by_split.items()
+    }
+
+
+def _sources(by_split: BySplit) -> dict[str, int]:
+    """How many examples of each kind come from which sort of statement."""
+    counted = Counter(
+        f"{kind}/{row.source}"
+        for kinds in by_split.values()
+        for kind, rows in kinds.items()
+        for row in rows
+    )
+    return dict(sorted(counted.items()))
+
+
+def _read_split(folder: Path, split: str) -> Split:
+    return Split(*(tuple(_read(folder / split / f"{kind}.jsonl", kind)) for kind in READERS))  # type: ignore[arg-type]  # in the order of the fields
+
+
+def _read(path: Path, kind: str) -> list[Example]:
+    with path.open("rb") as file:
+        return [READERS[kind](json.loads(line)) for line in file]

@@ -8,24 +8,49 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import Connection, RowMapping, column, insert, select, table, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import (
+    Connection,
+    FromClause,
+    column,
+    func,
+    insert,
+    select,
+    table,
+    update,
+)
 
 from engine.errors import InvalidInput, UnknownId
 from engine.messages import Message, clean_text, messages_from_dicts, require_text
-from engine.prompts.modes import PromptTemplate, template_from_dict
-from engine.storage import digest_json
+from engine.prompts.modes import PromptTemplate
 from feedback_store import tables as t
-from feedback_store.database import Database
-from feedback_store.records import Answer, AnswerStatus, Evidence, JudgedPair, Turn, Vote
+from feedback_store.database import Database, insert_once
+from feedback_store.events import add_event, event_values
+from feedback_store.evidence import ANSWER_COLUMNS, answer_of, read_templates
+from feedback_store.group_commit import GroupCommit
+from feedback_store.intake import add_imported
+from feedback_store.records import (
+    BAD_REASONS,
+    CHOICES,
+    GOOD_REASONS,
+    Answer,
+    AnswerStatus,
+    Choice,
+    Comparison,
+    ImportedTurn,
+    Turn,
+    Vote,
+)
 
 current_feedback = table("current_feedback", *(column(c.name, c.type) for c in t.events.columns))
-ANSWER_COLUMNS = [t.answers.c[name] for name in Answer.__dataclass_fields__]
+Noted = Literal["regeneration", "copy", "flag"]
+REASONS_OF: Mapping[int, tuple[str, ...]] = {1: GOOD_REASONS, -1: BAD_REASONS, 0: ()}
+MAX_COMMENT_CHARS = 4_000
+MAX_IDS_A_QUERY = 1_000
 TURN_COLUMNS = [t.turns.c[name] for name in Turn.__dataclass_fields__]
 
 
@@ -39,6 +64,7 @@ class FeedbackStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._group = GroupCommit(database)
         database.migrate(
             Path(__file__).with_name("migrations"), version_table="alembic_version_feedback"
         )
@@ -71,9 +97,7 @@ class FeedbackStore:
                 parent = self._own_turn(connection, parent_answer_id, user_id)
                 if parent["conversation_id"] != conversation_id:
                     raise UnknownId(f"no answer {parent_answer_id[:80]!r} in this conversation")
-            _insert_once(
-                connection, t.templates, {"hash": template.hash, "definition": template.as_dict()}
-            )
+            _insert_template(connection, template)
             row = {name: getattr(turn, name) for name in Turn.__dataclass_fields__}
             row["prompt"] = None if prompt is None else [m.as_dict() for m in prompt]
             connection.execute(insert(t.turns).values(created_at=time.time(), **row))
@@ -152,7 +176,7 @@ class FeedbackStore:
         with self._database.read() as connection:
             self._own_turn(connection, answer_id, user_id)
             query = select(*ANSWER_COLUMNS).where(t.answers.c.id == answer_id)
-            return _answer(connection.execute(query).mappings().one())
+            return answer_of(connection.execute(query).one())
 
     def turn_of(self, answer_id: str, user_id: str) -> Turn:
         """The turn an answer of this user's replies to."""
@@ -177,96 +201,106 @@ class FeedbackStore:
         with self._database.read() as connection:
             query = select(t.turns.c.prompt).where(t.turns.c.id == turn.id)
             shown = connection.execute(query).scalar_one()
-            template = self._templates(connection)[turn.template_hash]
+            template = read_templates(connection)[turn.template_hash]
         return turn, self._prompt(turn, shown, template)
+
+    def texts(self, answer_ids: Iterable[str]) -> dict[str, str]:
+        """What answers say, whoever's they are: for the operator."""
+        wanted = sorted(set(answer_ids))
+        found: dict[str, str] = {}
+        with self._database.read() as connection:
+            for begin in range(0, len(wanted), MAX_IDS_A_QUERY):
+                batch = t.answers.c.id.in_(wanted[begin : begin + MAX_IDS_A_QUERY])
+                rows = connection.execute(select(t.answers.c.id, t.answers.c.text).where(batch))
+                found |= {row.id: row.text for row in rows}
+        return found
 
     # Feedback
 
     def vote(
-        self, answer_id: str, user_id: str, vote: Vote, *, idempotency_key: str | None = None
+        self,
+        answer_id: str,
+        user_id: str,
+        vote: Vote,
+        *,
+        reasons: Sequence[str] = (),
+        comment: str = "",
+        idempotency_key: str | None = None,
     ) -> None:
-        """Thumb up (+1), down (-1) or cleared (0); a user's last vote counts."""
-        if vote not in (-1, 0, 1):
+        """Thumb up (+1), down (-1) or cleared (0), and why; a user's last vote counts."""
+        if vote not in REASONS_OF:
             raise InvalidInput("a vote is 1 (up), -1 (down) or 0 (cleared)")
-        self._add_event(answer_id, user_id, idempotency_key, kind="vote", vote=vote)
+        if unknown := set(reasons) - set(REASONS_OF[vote]):
+            known = ", ".join(REASONS_OF[vote]) or "none"
+            raise InvalidInput(f"{min(unknown)[:40]!r} is no reason for this vote; known: {known}")
+        clean_text(comment, what="comment", limit_chars=MAX_COMMENT_CHARS)
+        self._add_event(
+            "vote", answer_id, user_id, idempotency_key, vote=vote,
+            reasons=sorted(set(reasons)) or None, comment=comment or None,
+        )  # fmt: skip
 
     def correct(
         self, answer_id: str, user_id: str, text: str, *, idempotency_key: str | None = None
     ) -> None:
         """The answer as the user would have had it."""
         require_text(text, what="correction")
-        self._add_event(answer_id, user_id, idempotency_key, kind="correction", correction=text)
+        self._add_event("correction", answer_id, user_id, idempotency_key, correction=text)
 
-    def add_judged_pairs(
-        self,
-        pairs: Iterable[JudgedPair],
-        template: PromptTemplate,
-        user_id: str,
+    def note(
+        self, answer_id: str, user_id: str, kind: Noted, *, idempotency_key: str | None = None
     ) -> None:
-        """Store preferences from elsewhere, in one transaction.
+        """That a user copied an answer, asked for another one, or flagged it as not to be used."""
+        self._add_event(kind, answer_id, user_id, idempotency_key)
 
-        Each becomes a turn with two answers and opposite votes. Pairs of one prompt share a
-        conversation, so that they fall on the same side of a snapshot's split.
-        """
-        now = time.time()
+    def compare(self, left_answer_id: str, right_answer_id: str, user_id: str) -> Comparison:
+        """Two answers to one turn of this user's are shown side by side."""
         with self._database.write() as connection:
-            _insert_once(
-                connection, t.templates, {"hash": template.hash, "definition": template.as_dict()}
+            left = self._own_turn(connection, left_answer_id, user_id)
+            right = self._own_turn(connection, right_answer_id, user_id)
+            if left["id"] != right["id"] or left_answer_id == right_answer_id:
+                raise InvalidInput("a comparison is between two answers to the same question")
+            comparison = Comparison(
+                new_id(), left["id"], left_answer_id, right_answer_id, user_id, time.time()
             )
-            for pair in pairs:
-                shown = [message.as_dict() for message in pair.prompt]
-                turn_id = new_id()
-                connection.execute(
-                    insert(t.turns).values(
-                        id=turn_id, conversation_id=f"import-{digest_json(shown)[7:39]}",
-                        user_id=user_id, question=pair.prompt[-1].content, mode=template.mode,
-                        template_hash=template.hash, prompt=shown, created_at=now,
-                    )
-                )  # fmt: skip
-                for text, complete, vote in (
-                    (pair.better, pair.better_complete, 1),
-                    (pair.worse, pair.worse_complete, -1),
-                ):
-                    answer_id = new_id()
-                    connection.execute(
-                        insert(t.answers).values(
-                            id=answer_id, turn_id=turn_id, status="done", text=text, thought="",
-                            complete=int(complete), base_digest="imported", sampling={}, seed=0,
-                            created_at=now, finished_at=now,
-                        )
-                    )  # fmt: skip
-                    connection.execute(
-                        insert(t.events).values(
-                            idempotency_key=new_id(), kind="vote", answer_id=answer_id,
-                            user_id=user_id, vote=vote, created_at=now,
-                        )
-                    )  # fmt: skip
+            connection.execute(insert(t.comparisons).values(asdict(comparison)))
+        return comparison
 
-    # Evidence
+    def choose(
+        self,
+        comparison_id: str,
+        user_id: str,
+        choice: Choice,
+        *,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Which of the two is better; a user's last choice counts."""
+        if choice not in CHOICES:
+            raise InvalidInput(f"a choice is one of {', '.join(CHOICES)}")
+        values = event_values("choice", user_id, idempotency_key, choice=choice)
 
-    def evidence(self) -> Iterator[Evidence]:
-        """Each turn that has feedback, with its answers and what people say of them now."""
-        with self._database.read() as connection:
-            feedback = connection.execute(
-                select(current_feedback).order_by(current_feedback.c.id)
-            ).mappings()
-            by_answer: dict[str, list[RowMapping]] = defaultdict(list)
-            for event in feedback:
-                by_answer[event["answer_id"]].append(event)
-            templates = self._templates(connection)
-            query = (
-                select(*TURN_COLUMNS, t.turns.c.prompt)
-                .where(
-                    t.turns.c.id.in_(
-                        select(t.answers.c.turn_id).join(
-                            current_feedback, current_feedback.c.answer_id == t.answers.c.id
-                        )
-                    )
+        def work(connection: Connection) -> None:
+            if not add_event(connection, t.comparisons, clean_text(comparison_id), values):
+                own = select(t.comparisons.c.id).where(
+                    t.comparisons.c.id == comparison_id, t.comparisons.c.user_id == user_id
                 )
-                .order_by(t.turns.c.created_at, t.turns.c.id)
-            )
-            for row in connection.execute(query).mappings().all():
-                yield self._evidence_of(connection, row, templates, by_answer)
+                if connection.execute(own).one_or_none() is None:
+                    raise UnknownId(f"no comparison {comparison_id[:80]!r}")
+
+        self._group.run(work)
+
+    def add_imported(
+        self, turns: Iterable[ImportedTurn], template: PromptTemplate, user_id: str
+    ) -> int:
+        """Store turns from elsewhere, in one transaction; returns how many.
+
+        Turns of one conversation, or of one prompt where they name none, share a conversation
+        here, so that they fall on the same side of a snapshot's split.
+        """
+        with self._database.write() as connection:
+            _insert_template(connection, template)
+            return add_imported(connection, turns, template, user_id)
+
+    # Counts
 
     def event_count(self) -> int:
         """Feedback events ever stored; grows with each one."""
@@ -284,30 +318,26 @@ class FeedbackStore:
                 "votes": _count(connection, votes.subquery()),
                 "votes_up": _count(connection, votes.where(view.vote == 1).subquery()),
                 "votes_down": _count(connection, votes.where(view.vote == -1).subquery()),
-                "corrections": _count(
-                    connection, select(view.id).where(view.kind == "correction").subquery()
-                ),
-                "comparisons": 0,
+                "corrections": _count_of(connection, "correction"),
+                "comparisons": _count_of(connection, "choice"),
+                "flags": _count_of(connection, "flag"),
+                "regenerations": _count_of(connection, "regeneration"),
+                "copies": _count_of(connection, "copy"),
             }
 
     # Helpers
 
     def _add_event(
-        self, answer_id: str, user_id: str, idempotency_key: str | None, **values: Any
+        self, kind: str, answer_id: str, user_id: str, idempotency_key: str | None, **said: Any
     ) -> None:
-        with self._database.write() as connection:
-            self._own_turn(connection, answer_id, user_id)
-            _insert_once(
-                connection,
-                t.events,
-                {
-                    "idempotency_key": clean_text(idempotency_key or new_id(), limit_chars=64),
-                    "answer_id": answer_id,
-                    "user_id": user_id,
-                    "created_at": time.time(),
-                    **values,
-                },
-            )
+        """Add an event about an answer of this user's, unless the same was sent before."""
+        values = event_values(kind, user_id, idempotency_key, **said)
+
+        def work(connection: Connection) -> None:
+            if not add_event(connection, t.answers, clean_text(answer_id), values):
+                self._own_turn(connection, answer_id, user_id)  # a replay, or not this user's
+
+        self._group.run(work)
 
     def _own_turn(self, connection: Connection, answer_id: str, user_id: str) -> dict[str, Any]:
         query = (
@@ -320,29 +350,6 @@ class FeedbackStore:
             raise UnknownId(f"no answer {answer_id[:80]!r}")
         return dict(row)
 
-    def _evidence_of(
-        self,
-        connection: Connection,
-        row: RowMapping,
-        templates: Mapping[str, PromptTemplate],
-        by_answer: Mapping[str, Sequence[RowMapping]],
-    ) -> Evidence:
-        turn = Turn(**{name: row[name] for name in Turn.__dataclass_fields__})
-        query = (
-            select(*ANSWER_COLUMNS)
-            .where(t.answers.c.turn_id == turn.id)
-            .order_by(t.answers.c.created_at, t.answers.c.id)
-        )
-        answers = tuple(_answer(a) for a in connection.execute(query).mappings())
-        events = sorted((e for a in answers for e in by_answer[a.id]), key=lambda e: int(e["id"]))
-        return Evidence(
-            turn=turn,
-            prompt=self._prompt(turn, row["prompt"], templates[turn.template_hash]),
-            answers=answers,
-            votes=tuple(_said(events, "vote")),
-            corrections=tuple(_said(events, "correction")),
-        )
-
     def _prompt(
         self, turn: Turn, shown: list[dict[str, str]] | None, template: PromptTemplate
     ) -> tuple[Message, ...]:
@@ -351,29 +358,18 @@ class FeedbackStore:
             return messages_from_dicts(shown)
         return template.build(self.history(turn.parent_answer_id, turn.user_id), turn.question)
 
-    def _templates(self, connection: Connection) -> dict[str, PromptTemplate]:
-        rows = connection.execute(select(t.templates)).mappings()
-        return {row["hash"]: template_from_dict(row["definition"]) for row in rows}
+
+def _insert_template(connection: Connection, template: PromptTemplate) -> None:
+    row = {"hash": template.hash, "definition": template.as_dict()}
+    insert_once(connection, t.templates, row)
 
 
-def _answer(row: RowMapping) -> Answer:
-    return Answer(**{**row, "complete": bool(row["complete"])})
+def _count_of(connection: Connection, kind: str) -> int:
+    """How many statements of a kind are current; what a person merely did counts each time."""
+    current = kind in ("correction", "choice", "flag")
+    source = current_feedback if current else t.events
+    return _count(connection, select(source.c.id).where(source.c.kind == kind).subquery())
 
 
-def _said(events: Iterable[RowMapping], kind: str) -> Iterator[tuple[int, str, str, Any]]:
-    """The events of one kind, as (event id, answer id, user id, value)."""
-    for event in events:
-        if event["kind"] == kind:
-            yield event["id"], event["answer_id"], event["user_id"], event[kind]
-
-
-def _insert_once(connection: Connection, into: Any, row: Mapping[str, Any]) -> None:
-    """Insert a row unless its unique key is there already: a replay changes nothing."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(into).values(**row).on_conflict_do_nothing())
-
-
-def _count(connection: Connection, source: Any) -> int:
-    from sqlalchemy import func
-
+def _count(connection: Connection, source: FromClause) -> int:
     return int(connection.execute(select(func.count()).select_from(source)).scalar_one())

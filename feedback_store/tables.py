@@ -1,5 +1,6 @@
 """The tables. A turn is what a person asked; an answer is one reply to it; an event is what a
-person said of an answer. Events are only ever added; current votes are a view on them."""
+person said or did about an answer or a comparison of two. Events, decisions and consents are only
+ever added, until a person is forgotten; what is current is a view on them."""
 
 from __future__ import annotations
 
@@ -18,6 +19,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+
+from feedback_store.records import CHOICES
 
 metadata = MetaData(
     naming_convention={
@@ -50,6 +53,8 @@ turns = Table(
     Column("prompt", JSON(none_as_null=True)),
     Column("created_at", Float, nullable=False),
     Index(None, "conversation_id"),
+    Index(None, "user_id"),
+    Index(None, "created_at"),
 )
 
 ANSWER_STATUS = ("streaming", "done", "stopped", "failed", "aborted")
@@ -77,6 +82,21 @@ answers = Table(
     Index(None, "status"),
 )
 
+comparisons = Table(
+    "comparisons",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("turn_id", ForeignKey("turns.id"), nullable=False),
+    Column("left_answer_id", ForeignKey("answers.id"), nullable=False),
+    Column("right_answer_id", ForeignKey("answers.id"), nullable=False),
+    Column("user_id", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index(None, "turn_id"),
+)
+
+# What a person said or did; each kind fills one column of its own, or none
+EVENT_KINDS = ("vote", "correction", "choice", "flag", "regeneration", "copy")
+
 events = Table(
     "events",
     metadata,
@@ -85,16 +105,84 @@ events = Table(
     ),
     Column("idempotency_key", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
-    Column("answer_id", ForeignKey("answers.id"), nullable=False),
+    Column("answer_id", ForeignKey("answers.id")),
+    Column("comparison_id", ForeignKey("comparisons.id")),
     Column("user_id", String(64), nullable=False),
-    Column("vote", Integer),  # +1, -1, 0 cleared; NULL unless kind is "vote"
-    Column("correction", Text),  # NULL unless kind is "correction"
+    Column("vote", Integer),  # +1, -1, 0 cleared
+    Column("reasons", JSON(none_as_null=True)),  # words of `records.GOOD_REASONS`, `BAD_REASONS`
+    Column("comment", Text),
+    Column("correction", Text),
+    Column("choice", String(16)),
     Column("created_at", Float, nullable=False),
     CheckConstraint(
-        "(kind = 'vote' AND vote IN (-1, 0, 1) AND correction IS NULL)"
-        " OR (kind = 'correction' AND correction IS NOT NULL AND vote IS NULL)",
+        f"kind IN {EVENT_KINDS}"
+        " AND (kind = 'vote') = (vote IS NOT NULL) AND (vote IS NULL OR vote IN (-1, 0, 1))"
+        " AND (kind = 'correction') = (correction IS NOT NULL)"
+        f" AND (kind = 'choice') = (choice IS NOT NULL) AND (choice IS NULL OR choice IN {CHOICES})"
+        " AND (kind = 'choice') = (comparison_id IS NOT NULL)"
+        " AND (kind = 'choice') = (answer_id IS NULL)",
         name="kind",
     ),
     UniqueConstraint("user_id", "idempotency_key", name="uq_events_user_id_idempotency_key"),
     Index(None, "answer_id", "user_id", "kind"),
+    Index(None, "comparison_id", "user_id"),
+    Index(None, "kind", "id"),
+    sqlite_autoincrement=True,  # the number of an event that was erased is never given again
+)
+
+# What the operator decided about an example; the latest decision about it counts
+decisions = Table(
+    "decisions",
+    metadata,
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
+    Column("example_id", String(71), nullable=False),
+    Column("conversation_id", String(64), nullable=False),
+    Column("user_ids", JSON, nullable=False),  # whose statements the example rests on
+    Column("action", String(16), nullable=False),
+    Column("chosen", Text),  # the edited texts; NULL unless action is "edit"
+    Column("rejected", Text),
+    Column("note", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    CheckConstraint("action IN ('exclude', 'include', 'edit')", name="action"),
+    Index(None, "example_id"),
+    Index(None, "conversation_id"),
+)
+
+# Conversations that nothing may ever be trained on: the operator's yardstick
+gold = Table(
+    "gold",
+    metadata,
+    Column("conversation_id", String(64), primary_key=True),
+    Column("created_at", Float, nullable=False),
+)
+
+# Whether a person's words may be trained on; the latest statement counts
+consents = Table(
+    "consents",
+    metadata,
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
+    Column("user_id", String(64), nullable=False),
+    Column("allowed", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Index(None, "user_id"),
+)
+
+# What was erased, when and with what effect; names nobody
+erasures = Table(
+    "erasures",
+    metadata,
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
+    Column("receipt", JSON, nullable=False),
+    # What must be known to go on after a crash; NULL once all is done
+    Column("unfinished", JSON(none_as_null=True)),
+    # Retention: snapshot -> digests of the people whose examples it lost, so that what was trained
+    # on it is still found when one of them is forgotten
+    Column("people", JSON(none_as_null=True)),
+    Column("created_at", Float, nullable=False),
 )

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.request import Engine, ScoreRequest
-from feedback_store.snapshot import PreferenceRow
+from feedback_store.examples import Pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,34 +35,31 @@ class PairScores:
 
 
 def evaluate(
-    engine: Engine, rows: Sequence[PreferenceRow], *, candidate: str | None, incumbent: str | None
+    engine: Engine, pairs: Sequence[Pair], *, candidate: str | None, incumbent: str | None
 ) -> list[PairScores]:
     """Score each pair under both adapters, which must be loaded (None: the base model)."""
-    return [_score_pair(engine, row, candidate, incumbent) for row in rows]
+    return [_score_pair(engine, pair, candidate, incumbent) for pair in pairs]
 
 
 def _score_pair(
-    engine: Engine, row: PreferenceRow, candidate: str | None, incumbent: str | None
+    engine: Engine, pair: Pair, candidate: str | None, incumbent: str | None
 ) -> PairScores:
     scores = engine.score(
         [
-            ScoreRequest(row.prompt, text, adapter, complete)
+            ScoreRequest(pair.prompt, side.full_text, adapter, side.complete)
             for adapter in (candidate, incumbent)
-            for text, complete in (
-                (row.chosen, row.chosen_complete),
-                (row.rejected, row.rejected_complete),
-            )
+            for side in pair.sides
         ]
     )
     candidate_chosen, candidate_rejected, incumbent_chosen, incumbent_rejected = (
         score.per_token for score in scores
     )
     return PairScores(
-        conversation_id=row.conversation_id,
+        conversation_id=pair.origin.conversation_id,
         candidate_chosen=candidate_chosen,
         candidate_rejected=candidate_rejected,
         incumbent_chosen=incumbent_chosen,
         incumbent_rejected=incumbent_rejected,
-        chosen_chars=len(row.chosen),
-        rejected_chars=len(row.rejected),
+        chosen_chars=len(pair.chosen.full_text),
+        rejected_chars=len(pair.rejected.full_text),
     )

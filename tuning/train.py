@@ -9,27 +9,28 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, set_seed
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase, set_seed
 
 from engine.adapters.bundle import CONFIG, WEIGHTS, open_bundle, publish_bundle
 from engine.hardware import detect
 from engine.models.catalogue import BaseModel, linear_shapes, load_tokenizer
 from engine.prompts.render import Renderer
-from engine.storage import canonical_json
+from engine.storage import canonical_json, digest_file, digest_json
 from feedback_store.snapshot import Snapshot
 from tuning.dataset import TokenizedPairs, tokenize
-from tuning.methods.common import Stage
+from tuning.methods.common import References, Stage
 from tuning.methods.dpo import train_dpo
 from tuning.methods.sft import train_sft
 from tuning.progress import Report
 from tuning.recipe import Recipe
+from tuning.reference_cache import Compute, LogProbs, ReferenceKey, Row, look_up
 from tuning.step_reporter import StepReporter
 
 Train = Callable[[PeftModel, TokenizedPairs, Recipe, Stage], None]
@@ -52,14 +53,18 @@ def run(job: TrainingRun, report: Report) -> str:
     """Train, publish and verify; returns the bundle's digest."""
     begun = time.monotonic()
     tokenizer = load_tokenizer(job.base.folder)
-    pairs = tokenize(Renderer(tokenizer), job.snapshot.train, job.recipe.max_sequence_tokens)
+    pairs = tokenize(
+        Renderer(tokenizer), job.snapshot.train.pairs, job.recipe.max_sequence_tokens,
+        thoughts_in_loss=job.snapshot.manifest["thoughts_in_loss"],
+    )  # fmt: skip
     report({"event": "data", "pairs": len(pairs.rows), "too_long": len(pairs.too_long)})
     adapter: Path | None = None
     for name, epochs, train in _stages(job.recipe):
         if epochs > 0:
             stage = Stage(
-                name, job.folder / name, job.recipe.seed, tokenizer, StepReporter(name, report)
-            )
+                name, job.folder / name, job.recipe.seed, tokenizer, StepReporter(name, report),
+                _references(job, tokenizer, adapter, report),
+            )  # fmt: skip
             adapter = _run_stage(job, stage, train, pairs, adapter)
     assert adapter is not None, "a recipe has at least one stage"
     digest = publish_bundle(
@@ -90,6 +95,30 @@ def _run_stage(
     model.save_pretrained(str(temporary), selected_adapters=["default"])
     temporary.rename(finished)
     return finished
+
+
+def _references(
+    job: TrainingRun, tokenizer: PreTrainedTokenizerBase, adapter: Path | None, report: Report
+) -> References:
+    """Reference log-probabilities of the model that a stage starts from, kept between jobs."""
+    key = ReferenceKey(
+        base=job.base.digest,
+        # A fresh adapter changes nothing: the reference is the base model
+        adapter=None if adapter is None else _adapter_digest(adapter),
+        template=digest_json(tokenizer.chat_template),
+        number_format=str(detect().dtype),
+    )
+
+    def references(rows: Sequence[Row], compute: Compute) -> Sequence[LogProbs]:
+        found = look_up(job.bundles.parent / "references", key, rows, compute)
+        report({"event": "reference", "rows": len(rows), "cached": found.cached})
+        return found.log_probs
+
+    return references
+
+
+def _adapter_digest(folder: Path) -> str:
+    return digest_json([digest_file(folder / name) for name in (WEIGHTS, CONFIG)])
 
 
 def _model(job: TrainingRun, adapter: Path | None) -> PeftModel:

@@ -12,12 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
-from langchain_core.prompts import (
-    ChatPromptTemplate,
-    FewShotChatMessagePromptTemplate,
-    MessagesPlaceholder,
-)
+from langchain_core.prompts import ChatPromptTemplate, FewShotChatMessagePromptTemplate
 
 from engine.errors import InvalidInput
 from engine.messages import Message
@@ -35,11 +30,6 @@ SYSTEM_PROMPT = "You are a helpful assistant."
 COT_INSTRUCTION = (
     "Think step by step first. Then give the final answer on a new line that starts with 'Answer:'."
 )
-TO_LANGCHAIN: dict[str, Callable[[str], BaseMessage]] = {
-    "system": SystemMessage,
-    "user": HumanMessage,
-    "assistant": AIMessage,
-}
 FROM_LANGCHAIN: dict[str, Callable[[str], Message]] = {
     "system": lambda text: Message("system", text),
     "human": lambda text: Message("user", text),
@@ -75,17 +65,11 @@ class PromptTemplate:
 
         The texts are values of the template's variables, so braces in them are plain text.
         """
-        prompt = self._langchain.invoke(
-            {
-                "system": self.system,
-                "history": [_to_langchain(message) for message in history],
-                "question": self._ask(question),
-            }
-        )
-        return tuple(FROM_LANGCHAIN[m.type](str(m.content)) for m in prompt.to_messages())
+        return (*self._head, *history, Message("user", self._ask(question)))
 
     @cached_property
-    def _langchain(self) -> ChatPromptTemplate:
+    def _head(self) -> tuple[Message, ...]:
+        """System prompt and examples: the same for every question, and slow to render."""
         examples = FewShotChatMessagePromptTemplate(
             example_prompt=ChatPromptTemplate.from_messages(
                 [("human", "{question}"), ("ai", "{answer}")]
@@ -95,14 +79,9 @@ class PromptTemplate:
             ],
             input_variables=[],
         )
-        return ChatPromptTemplate.from_messages(
-            [
-                ("system", "{system}"),
-                examples,
-                MessagesPlaceholder("history"),
-                ("human", "{question}"),
-            ]
-        )
+        template = ChatPromptTemplate.from_messages([("system", "{system}"), examples])
+        prompt = template.invoke({"system": self.system})
+        return tuple(FROM_LANGCHAIN[m.type](str(m.content)) for m in prompt.to_messages())
 
     def _ask(self, question: str) -> str:
         return f"{question}\n\n{self.instruction}" if self.instruction else question
@@ -129,7 +108,3 @@ def template_from_dict(definition: Mapping[str, Any]) -> PromptTemplate:
     """Inverse of `PromptTemplate.as_dict`."""
     examples = tuple(Example(**example) for example in definition["examples"])
     return PromptTemplate(**{**definition, "examples": examples})
-
-
-def _to_langchain(message: Message) -> BaseMessage:
-    return TO_LANGCHAIN[message.role](message.content)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,19 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli import app, main
+from deploy.registry import Registry
 from engine.models.catalogue import BaseModel
+from feedback_store.database import Database
+from tests.feedback_store.conftest import sqlite_url
+from tests.feedback_store.people import People, Person, files_with
+from tests.helpers import make_bundle
 
 COMMANDS = [
     [], ["serve"], ["ask"], ["tune"], ["evaluate"], ["demo"], ["doctor"],
-    ["feedback"], ["feedback", "stats"], ["feedback", "pairs"], ["feedback", "snapshot"],
-    ["feedback", "import"], ["feedback", "export"],
+    ["feedback"], ["feedback", "stats"], ["feedback", "pairs"], ["feedback", "exclude"],
+    ["feedback", "include"], ["feedback", "edit"], ["feedback", "gold"], ["feedback", "alerts"],
+    ["feedback", "snapshot"], ["feedback", "import"], ["feedback", "export"],
+    ["feedback", "forget"], ["feedback", "retain"], ["feedback", "consent"],
     ["release"], ["release", "list"], ["release", "show"], ["release", "promote"],
     ["release", "rollback"], ["release", "export"], ["loop"], ["loop", "run"], ["loop", "status"],
 ]  # fmt: skip
@@ -201,3 +209,192 @@ def test_an_unknown_setting_is_an_error(cli: Cli) -> None:
 def test_the_server_listens_beyond_this_machine_only_with_a_password(cli: Cli) -> None:
     _, errors = cli("serve", "--host", "0.0.0.0", status=1)
     assert "OPERATOR_PASSWORD" in errors
+
+
+# Feedback
+
+
+@pytest.fixture
+def spoken(cli: Cli) -> Iterator[People]:
+    """A home in which Ann and Bob have spoken; each has three pairs."""
+    cli.home.mkdir()
+    database = Database(sqlite_url(cli.home))
+    people = People(database)
+    for name in ("ann", "bob"):
+        people.speaks(name)
+    yield people
+    database.close()
+
+
+ANN, BOB = Person("ann"), Person("bob")
+
+
+def test_statistics_count_what_was_said_and_what_it_teaches(cli: Cli, spoken: People) -> None:
+    stats = cli.json("feedback", "stats")
+    assert (stats["turns"], stats["answers"], stats["votes"], stats["corrections"]) == (8, 14, 4, 2)
+    assert (stats["pairs"], stats["demonstrations"]) == (6, 2)
+    assert stats["set_aside"] == {"excluded by the operator": 2}
+    output, _ = cli("feedback", "stats")
+    assert "corrections     2" in output
+
+
+def test_pairs_are_listed_with_their_reasons_and_on_demand_what_is_set_aside(
+    cli: Cli, spoken: People
+) -> None:
+    listed = cli.json("feedback", "pairs")
+    assert set(listed) == {"pairs"}
+    assert sorted(pair["source"] for pair in listed["pairs"]) == sorted(
+        ["comparison", "correction", "votes"] * 2
+    )
+    assert all(pair["users"] in ([ANN.id], [BOB.id]) and pair["events"] for pair in listed["pairs"])
+    explained = cli.json("feedback", "pairs", "--explain")
+    (first, second) = explained["set_aside"]
+    assert first["reason"] == second["reason"] == "excluded by the operator"
+    assert first["texts"][0].endswith(" A")
+    assert {example["users"][0] for example in explained["demonstrations"]} == {ANN.id, BOB.id}
+    output, _ = cli("feedback", "pairs", "--explain")
+    assert "set aside: excluded by the operator" in output
+    assert f"of {ANN.id}" in output
+
+
+def test_an_example_is_excluded_edited_and_taken_back_by_the_beginning_of_its_id(
+    cli: Cli, spoken: People
+) -> None:
+    pairs = cli.json("feedback", "pairs")["pairs"]
+    chosen = next(pair["id"] for pair in pairs if pair["source"] == "votes")
+    assert cli.json("feedback", "exclude", chosen[:20], "--note", "rude") == {"excluded": chosen}
+    assert len(cli.json("feedback", "pairs")["pairs"]) == 5
+    cli("feedback", "exclude", chosen[:20], status=1)  # it is no example any more
+    assert cli.json("feedback", "include", chosen[:20]) == {"included": chosen}
+    assert cli.json("feedback", "pairs")["pairs"] == pairs
+    cli("feedback", "edit", chosen, "--chosen", "New words.", "--rejected", "Bad words.")
+    (edited,) = [p for p in cli.json("feedback", "pairs")["pairs"] if p["id"] == chosen]
+    assert (edited["chosen"]["text"], edited["rejected"]["text"]) == ("New words.", "Bad words.")
+
+
+@pytest.mark.parametrize("command", ["exclude", "include", "edit"])
+def test_a_decision_about_no_one_example_is_refused(cli: Cli, spoken: People, command: str) -> None:
+    for beginning in ("sha256:", "nonsense"):
+        _, errors = cli("feedback", command, beginning, "--note", "x", status=1)
+        assert errors.startswith("burnish: no one ")
+
+
+def test_a_held_out_conversation_becomes_gold_and_back(cli: Cli, spoken: People) -> None:
+    gold = cli.json("feedback", "gold", spoken.speaks("eve").conversations[2])["gold"]
+    assert len(gold) == 3
+    assert len(cli.json("feedback", "gold", gold[0], "--undo")["gold"]) == 2
+    _, errors = cli("feedback", "gold", spoken.speaks("dan").conversations[0], status=1)
+    assert "training side" in errors
+
+
+def test_nothing_suspicious_is_said_to_be_nothing(cli: Cli, spoken: People) -> None:
+    assert cli.json("feedback", "alerts") == {"alerts": []}
+    assert cli("feedback", "alerts")[0] == "nothing suspicious\n"
+
+
+def test_a_snapshot_is_frozen_verified_and_compared(cli: Cli, spoken: People) -> None:
+    first = cli.json("feedback", "snapshot")
+    assert first["counts"]["train"]["pairs"] == 4
+    spoken.speaks("eve")
+    second = cli.json("feedback", "snapshot")
+    beginning = first["snapshot"][7:20]
+    assert cli.json("feedback", "snapshot", "--verify", beginning)["problems"] == []
+    changed = cli.json("feedback", "snapshot", "--diff", beginning, second["snapshot"])
+    assert len(changed["added"]["train/pairs"]) == 2
+    assert changed["removed"]["train/pairs"] == []
+    folder = cli.home / "snapshots" / first["snapshot"][7:]
+    (folder / "train" / "pairs.jsonl").write_text("")
+    output, _ = cli("feedback", "snapshot", "--verify", beginning, status=1)
+    assert "train/pairs.jsonl differs" in output
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "examples"),
+    [("trl", (), 6), ("csv", (), 6), ("llama-factory", (), 8),
+     ("sharegpt", ("--kind", "demonstrations"), 2)],
+)  # fmt: skip
+def test_examples_are_exported_once_and_never_over_a_file(
+    cli: Cli, spoken: People, tmp_path: Path, kind: str, options: tuple[str, ...], examples: int
+) -> None:
+    export = ("feedback", "export", str(tmp_path / "out"), "--format", kind, *options)
+    assert cli.json(*export)["examples"] == examples
+    assert (tmp_path / "out").exists()
+    cli(*export, status=1)
+
+
+def test_an_unknown_format_is_refused_naming_the_known_ones(
+    cli: Cli, spoken: People, tmp_path: Path
+) -> None:
+    _, errors = cli("feedback", "export", str(tmp_path / "out"), "--format", "x", status=1)
+    assert all(known in errors for known in ("trl", "llama-factory", "sharegpt", "csv"))
+
+
+def test_a_file_is_imported_whole_or_not_at_all(cli: Cli, tmp_path: Path) -> None:
+    good = pairs_file(tmp_path / "good.jsonl", 3)
+    assert cli.json("feedback", "import", str(good), "--user", "eve")["turns"] == 3
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(good.read_text() + "\n{}\n")
+    _, errors = cli("feedback", "import", str(bad), status=1)
+    assert "line 4" in errors
+    stats = cli.json("feedback", "stats")
+    assert (stats["turns"], stats["comparisons"]) == (3, 3)
+    assert {p["users"][0] for p in cli.json("feedback", "pairs")["pairs"]} == {"eve"}
+
+
+# Privacy
+
+
+def test_forgetting_prints_the_receipt(cli: Cli, spoken: People, tmp_path: Path) -> None:
+    cli("feedback", "snapshot")
+    output, _ = cli("feedback", "forget", ANN.id)
+    lines = {line.split()[0]: line for line in output.splitlines()}
+    assert lines["receipt"] == f"receipt 1: user {ANN.id} is forgotten"
+    assert "4 turns" in lines["rows"] and "in 3 conversations" in lines["rows"]
+    assert "1 replaced" in lines["snapshots"]
+    assert "0 tainted" in lines["adapters"]
+    assert "base" in lines["live"]
+    assert "Backups" in lines["backups"]
+    assert "to" not in lines  # nothing was trained on her
+    assert files_with(cli.home, [ANN.canary, ANN.id]) == []
+    assert files_with(cli.home, [BOB.canary]) != []
+    _, errors = cli("feedback", "forget", ANN.id, status=1)
+    assert "nothing is known of a user" in errors
+
+
+def test_forgetting_retires_what_learnt_and_asks_for_a_retrain(
+    cli: Cli, spoken: People, tiny_base: BaseModel
+) -> None:
+    snapshot = cli.json("feedback", "snapshot")["snapshot"]
+    bundle = make_bundle(cli.home / "bundles", tiny_base, manifest={"snapshot": snapshot})
+    registry = Registry(spoken.database)
+    registry.add(bundle, {"verdict": "better"})
+    cli("release", "promote", bundle)
+    receipt = cli.json("feedback", "forget", BOB.id)
+    assert (receipt["user"], receipt["number"]) == (BOB.id, 1)
+    assert (receipt["bundles"], receipt["live"], receipt["retrain"]) == ([bundle], None, True)
+    assert cli.json("release", "list")["live"] == "base"
+    cli("release", "promote", bundle, "--force", status=1)
+    again = cli("feedback", "forget", ANN.id)[0]
+    assert "burnish tune" not in again
+
+
+def test_old_conversations_are_deleted_by_their_age(cli: Cli, spoken: People) -> None:
+    assert cli("feedback", "retain", "30")[0] == "nothing is that old\n"
+    day = 24 * 3600
+    with spoken.database.write() as connection:
+        connection.exec_driver_sql(
+            f"UPDATE turns SET created_at = {time.time() - 31 * day} WHERE user_id = '{ANN.id}'"
+        )
+    receipt = cli.json("feedback", "retain", "30")
+    assert (receipt["rows"]["turns"], receipt["conversations"]) == (4, 3)
+    assert receipt["retrain"] is False
+    assert cli.json("feedback", "retain", "30") == {"rows": {}}
+    cli("feedback", "retain", "0", status=2)
+
+
+def test_what_is_said_may_be_kept_out_of_training(cli: Cli, spoken: People) -> None:
+    assert cli.json("feedback", "consent", ANN.id, "--no") == {"user": ANN.id, "allowed": False}
+    assert {p["users"][0] for p in cli.json("feedback", "pairs")["pairs"]} == {BOB.id}
+    assert cli("feedback", "consent", ANN.id, "--yes")[0] == "allowed\n"
+    assert len(cli.json("feedback", "pairs")["pairs"]) == 6
+    cli("feedback", "consent", ANN.id, status=2)  # one or the other must be said

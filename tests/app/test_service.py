@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 
@@ -12,7 +13,7 @@ from app.settings import Settings
 from engine.errors import Conflict
 from engine.messages import Message
 from engine.prompts.modes import PromptTemplate
-from feedback_store.records import JudgedPair
+from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
 
 TEMPLATE = PromptTemplate("plain", "", "", ())
 
@@ -24,13 +25,14 @@ def test_the_loop_runs_on_its_schedule_only_when_enabled(
     monkeypatch.setattr(Service, "run_round", lambda self: rounds.append(self))
     quiet = Service(Workspace(settings))
     quiet.start()
-    assert quiet._scheduler is None
+    assert quiet._schedulers == []
     quiet.close()
 
     enabled = settings.model_copy(update={"loop_enabled": True, "loop_schedule": "5 4 * * 6"})
     service = Service(Workspace(enabled))
     service.start()
-    (job,) = service._scheduler.get_jobs()
+    (scheduler,) = service._schedulers
+    (job,) = scheduler.get_jobs()
     assert (job.next_run_time.hour, job.next_run_time.minute) == (4, 5)
     assert job.next_run_time.strftime("%A") == "Sunday"  # APScheduler counts Monday as 0
     job.modify(next_run_time=job.next_run_time.now(job.next_run_time.tzinfo))
@@ -41,16 +43,36 @@ def test_the_loop_runs_on_its_schedule_only_when_enabled(
     service.close()
 
 
+def test_what_is_older_than_the_operator_keeps_is_forgotten_at_the_start_and_each_day(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forgotten: list[Workspace] = []
+    monkeypatch.setattr(Workspace, "forget_old", lambda self: forgotten.append(self))
+    service = Service(Workspace(settings.model_copy(update={"retention_days": 30})))
+    service.start()
+    (scheduler,) = service._schedulers
+    (job,) = scheduler.get_jobs()
+    service.close()
+    assert forgotten == [service.workspace]
+    fires = [job.trigger.get_next_fire_time(None, job.next_run_time)]
+    fires.append(job.trigger.get_next_fire_time(fires[0], fires[0] + timedelta(seconds=1)))
+    assert (fires[1] - fires[0]).days == 1
+
+
 def test_tuning_from_the_console_ends_in_a_release_that_is_not_yet_live(
     service: Service,
 ) -> None:
     """The whole way through a real worker process: pairs in, judged release out."""
-    prompts = [(Message("user", f"Question {number}?"),) for number in range(40)]
-    service.workspace.store.add_judged_pairs(
-        [JudgedPair(prompt, "The sea.", "The cat sat on the warm stone.") for prompt in prompts],
-        TEMPLATE,
-        "ann",
-    )
+    answers = ImportedAnswer("The sea."), ImportedAnswer("The cat sat on the warm stone.")
+    turns = [
+        ImportedTurn(
+            (Message("user", f"Question {number}?"),),
+            answers,
+            (ImportedChoice("ann", 0, 1, "left"),),
+        )
+        for number in range(40)
+    ]
+    service.workspace.store.add_imported(turns, TEMPLATE, "ann")
     service.tune_in_background()
     _wait_for(lambda: service.last_round == "running")
     with pytest.raises(Conflict):

@@ -17,9 +17,14 @@ from engine.models.catalogue import BaseModel
 from engine.prompts.modes import make_template
 from engine.reference import ReferenceEngine
 from engine.request import Score, ScoreRequest
+from engine.storage import publish
+from feedback_store.curation import Curation
 from feedback_store.database import Database
-from feedback_store.snapshot import split_of
+from feedback_store.evidence import EvidenceReader
+from feedback_store.snapshot import open_snapshot
+from feedback_store.split import split_of
 from feedback_store.store import FeedbackStore
+from feedback_store.training_set import TrainingSet
 from tests.helpers import make_bundle
 from tuning.jobs import Job, JobRunner
 from tuning.recipe import Recipe
@@ -82,12 +87,23 @@ def jobs(bundles: Path, tiny_base: BaseModel) -> PlayedJobs:
 
 
 @pytest.fixture
+def curation(database: Database, store: FeedbackStore) -> Curation:
+    return Curation(database)
+
+
+@pytest.fixture
+def training_set(database: Database, curation: Curation) -> TrainingSet:
+    return TrainingSet(EvidenceReader(database), curation)
+
+
+@pytest.fixture
 def loop(
-    tmp_path: Path, tiny_base: BaseModel, store: FeedbackStore, registry: Registry, jobs: PlayedJobs
-) -> Loop:
+    tmp_path: Path, tiny_base: BaseModel, training_set: TrainingSet, curation: Curation,
+    registry: Registry, jobs: PlayedJobs,
+) -> Loop:  # fmt: skip
     return Loop(
-        home=tmp_path, base=tiny_base, store=store, registry=registry,
-        jobs=jobs, min_new_pairs=3,  # type: ignore[arg-type]
+        home=tmp_path, base=tiny_base, training_set=training_set, curation=curation,
+        registry=registry, jobs=jobs, min_new_pairs=3, redact=True,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
@@ -96,7 +112,7 @@ def slots(engine: ReferenceEngine, tiny_base: BaseModel, bundles: Path) -> Adapt
     return AdapterSlots(engine, tiny_base, bundles)
 
 
-def correct(store: FeedbackStore, *conversations: str) -> None:
+def correct(store: FeedbackStore, *conversations: str, better: str = "Better.") -> None:
     """One correction in each conversation."""
     for name in conversations:
         turn = store.add_turn(
@@ -106,7 +122,7 @@ def correct(store: FeedbackStore, *conversations: str) -> None:
             turn.id, base_digest="base", adapter_digest=None, sampling={}, seed=0
         )
         store.finish_answer(answer_id, status="done", text="Worse.", complete=True)
-        store.correct(answer_id, "ann", "Better.")
+        store.correct(answer_id, "ann", better)
 
 
 def run(loop: Loop, judge: Judge | None, slots: AdapterSlots | None, **options: Any) -> LoopResult:
@@ -157,6 +173,30 @@ def test_the_loop_waits_for_a_running_job(
     jobs.running = [Job("id", "running", "snapshot", None, None, 0.0)]
     assert not loop.status().would_run
     assert loop.status().reason == "a tuning job is running"
+
+
+def test_a_snapshot_of_an_older_release_counts_for_nothing(
+    loop: Loop, store: FeedbackStore, bundles: Path, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    """Nothing can be judged by it any more, so its pairs are new to whatever is trained next."""
+    old = publish(tmp_path / "snapshots", lambda _: {"format": "burnish-snapshot/1", "pairs": {}})
+    make_bundle(bundles, tiny_base, manifest={"snapshot": old})
+    correct(store, *TRAIN[:3])
+    assert (loop.status().pairs, loop.status().new_pairs) == (3, 3)
+
+
+# What is frozen
+
+
+def test_a_snapshot_is_redacted_and_knows_its_gold_and_its_last_event(
+    loop: Loop, store: FeedbackStore, curation: Curation, tmp_path: Path
+) -> None:
+    correct(store, TRAIN[0], HELDOUT[0], better="Write to ann@example.org.")
+    curation.mark_gold(HELDOUT[0])
+    snapshot = open_snapshot(tmp_path / "snapshots", loop.snapshot())
+    assert [pair.chosen.text for pair in snapshot.train.pairs] == ["Write to <EMAIL>."]
+    assert (len(snapshot.heldout.pairs), len(snapshot.gold.pairs)) == (0, 1)
+    assert (snapshot.manifest["last_event"], snapshot.manifest["redacted"]) == (2, True)
 
 
 # What a round does
@@ -235,11 +275,12 @@ def test_a_bundle_is_never_judged_against_itself(
 
 
 def test_a_home_without_jobs_has_none_running(
-    tmp_path: Path, tiny_base: BaseModel, store: FeedbackStore, registry: Registry
-) -> None:
+    tmp_path: Path, tiny_base: BaseModel, training_set: TrainingSet, curation: Curation,
+    registry: Registry,
+) -> None:  # fmt: skip
     real = Loop(
-        home=tmp_path, base=tiny_base, store=store, registry=registry,
-        jobs=JobRunner(tmp_path, tmp_path), min_new_pairs=1,
+        home=tmp_path, base=tiny_base, training_set=training_set, curation=curation,
+        registry=registry, jobs=JobRunner(tmp_path, tmp_path), min_new_pairs=1, redact=False,
     )  # fmt: skip
     assert real.status().as_dict() == {
         "pairs": 0, "new_pairs": 0, "min_new_pairs": 1, "job_running": False, "would_run": False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,8 +16,19 @@ from deploy.registry import Live, Registry
 from engine.errors import BurnishError, Conflict, UnknownId
 from feedback_store.database import Database
 from feedback_store.store import FeedbackStore
+from tests.feedback_store.conftest import postgresql, sqlite_url  # noqa: F401 - a fixture
+from tests.postgresql import Server
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty database."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path)
+    server: Server = request.getfixturevalue("postgresql")
+    return server.create()
 
 
 def promote(registry: Registry, *bundles: str) -> None:
@@ -178,6 +190,88 @@ def test_a_rollback_that_looked_too_early_is_refused(registry: Registry) -> None
     assert registry.live().bundle == B
 
 
+# Tainted releases
+
+
+def test_a_tainted_release_that_is_live_makes_way_for_the_one_before(registry: Registry) -> None:
+    promote(registry, A, B)
+    assert registry.taint([B], "forgotten") == registry.live() == Live(A, 3)
+    latest = registry.history()[0]
+    assert (latest.action, latest.bundle, latest.previous, latest.note) == (
+        "retire", A, B, "forgotten",
+    )  # fmt: skip
+    assert registry.rollback(registry.live()).bundle is None
+
+
+def test_tainted_releases_are_passed_over_down_to_the_base_model(registry: Registry) -> None:
+    promote(registry, A, B, C)
+    assert registry.taint([A, B], "forgotten") == Live(C, 3)  # what is live is not touched
+    assert registry.rollback_target(registry.live()) is None
+    assert registry.taint([C], "forgotten") == Live(None, 4)
+    with pytest.raises(Conflict, match="the base model is live"):
+        registry.rollback(registry.live())
+
+
+def test_a_release_that_is_live_for_the_second_time_makes_way_too(registry: Registry) -> None:
+    promote(registry, A, B)
+    registry.promote(A, registry.live())
+    assert registry.taint([A], "forgotten").bundle == B
+    assert registry.rollback(registry.live()).bundle is None  # not A again
+
+
+def test_promotions_and_rollbacks_go_on_after_a_taint(registry: Registry) -> None:
+    promote(registry, A, B)
+    registry.taint([B], "forgotten")
+    promote(registry, C)
+    assert [registry.rollback(registry.live()).bundle for _ in range(2)] == [A, None]
+
+
+def test_a_tainted_release_is_never_promoted(registry: Registry) -> None:
+    registry.add(A, {"verdict": "better"})
+    seen = registry.taint([A], "forgotten")
+    assert seen == Live(None, 0)
+    with pytest.raises(Conflict, match="tainted; retrain"):
+        registry.promote(A, seen)
+    registry.add(A, {"verdict": "better"})  # a newer report washes nothing off
+    with pytest.raises(Conflict, match="tainted"):
+        registry.promote(A, seen)
+    assert (registry.live(), registry.history()) == (Live(None, 0), [])
+
+
+def test_the_first_reason_for_a_taint_stays(registry: Registry) -> None:
+    for reason in ("first", "second"):
+        registry.taint([A, B], reason)
+    registry.taint([], "nothing")
+    assert registry.tainted() == {A: "first", B: "first"}
+
+
+def test_a_taint_and_promotions_at_once_never_leave_a_tainted_release_live(url: str) -> None:
+    databases = [Database(url) for _ in range(2)]
+    one, other = (Registry(database) for database in databases)
+    for number in range(10):
+        name = f"sha256:{number:064}"
+        one.add(name, {})
+        seen, together = one.live(), threading.Barrier(2)
+
+        def promote_it(name: str = name, seen: Live = seen, together: object = together) -> bool:
+            together.wait()  # type: ignore[attr-defined]
+            try:
+                other.promote(name, seen)
+            except Conflict:
+                return False
+            return True
+
+        def taint_it(name: str = name, together: object = together) -> Live:
+            together.wait()  # type: ignore[attr-defined]
+            return one.taint([name], "forgotten")
+
+        with ThreadPoolExecutor(2) as pool:
+            promoted, tainted = pool.submit(promote_it), pool.submit(taint_it)
+        assert one.live() == tainted.result() == Live(None, 2 * promoted.result() + seen.generation)
+    for database in databases:
+        database.close()
+
+
 # Servers
 
 
@@ -217,6 +311,34 @@ def test_the_tables_in_the_code_are_those_of_the_migrations(
             connection, opts={"version_table": "alembic_version_deploy", "compare_type": True}
         )
         assert compare_metadata(context, registry_module.metadata) == []
+
+
+def test_a_registry_of_the_first_version_keeps_every_row(database: Database) -> None:
+    """Version deploy_0001, which knew no taints, as Burnish 0.1 left it."""
+    for statement in (
+        "CREATE TABLE releases (bundle VARCHAR(71) NOT NULL PRIMARY KEY, report JSON NOT NULL,"
+        " created_at FLOAT NOT NULL)",
+        "CREATE TABLE live (id INTEGER NOT NULL PRIMARY KEY, bundle VARCHAR(71),"
+        " generation INTEGER NOT NULL, CONSTRAINT ck_live_one_row CHECK (id = 1))",
+        "CREATE TABLE release_history (generation BIGINT NOT NULL PRIMARY KEY,"
+        " action VARCHAR(16) NOT NULL, bundle VARCHAR(71), previous VARCHAR(71),"
+        " note TEXT NOT NULL, at FLOAT NOT NULL)",
+        "CREATE TABLE servers (id VARCHAR(32) NOT NULL PRIMARY KEY, generation INTEGER NOT NULL,"
+        " bundle VARCHAR(71), seen_at FLOAT NOT NULL)",
+        "CREATE TABLE alembic_version_deploy (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
+        "INSERT INTO alembic_version_deploy VALUES ('deploy_0001')",
+        f"INSERT INTO releases VALUES ('{A}', '{{}}', 1.0), ('{B}', '{{}}', 2.0)",
+        f"INSERT INTO live VALUES (1, '{B}', 2)",
+        f"INSERT INTO release_history VALUES (1, 'promote', '{A}', NULL, '', 1.0),"
+        f" (2, 'promote', '{B}', '{A}', '', 2.0)",
+    ):
+        with database.write() as connection:
+            connection.exec_driver_sql(statement)
+    registry = Registry(database)
+    assert [release.bundle for release in registry.list()] == [B, A]
+    assert [change.bundle for change in registry.history()] == [B, A]
+    assert registry.live() == Live(B, 2)
+    assert registry.taint([B], "forgotten") == Live(A, 3)
 
 
 def test_the_registry_shares_a_database_with_the_store_and_survives_reopening(

@@ -1,4 +1,7 @@
-"""A store in a fresh SQLite file, and a short way to have a conversation in it."""
+"""A fresh store, in SQLite and again in PostgreSQL, and a short way to have a conversation in it.
+
+A module that is about SQLite alone has a fixture `url` of its own.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,21 @@ from pathlib import Path
 import pytest
 
 from engine.prompts.modes import PromptTemplate, make_template
+from feedback_store import tables
+from feedback_store.curation import Curation
 from feedback_store.database import Database
+from feedback_store.evidence import EvidenceReader
 from feedback_store.records import AnswerStatus
 from feedback_store.store import FeedbackStore
+from feedback_store.training_set import TrainingSet
+from tests.postgresql import Server, running
 
 PLAIN = make_template("plain", ())
+
+
+def sqlite_url(folder: Path) -> str:
+    """A database file in a folder."""
+    return f"sqlite:///{folder / 'burnish.db'}"
 
 
 class Conversations:
@@ -54,9 +67,43 @@ class Conversations:
         return answer_id
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'burnish.db'}"
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A real server; skips where there is none."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_url(postgresql: Server) -> str:
+    """A database with all tables, which tests empty and use one after the other."""
+    url = postgresql.create()
+    database = Database(url)
+    FeedbackStore(database)
+    database.close()
+    return url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path)
+    url: str = request.getfixturevalue("postgresql_url")
+    _empty(url)
+    return url
+
+
+def _empty(url: str) -> None:
+    """Delete all rows; numbers begin at 1 again."""
+    database = Database(url)
+    with database.write() as connection:
+        for table in reversed(tables.metadata.sorted_tables):
+            connection.execute(table.delete())
+            if "id" in table.c and table.c.id.autoincrement is True:
+                connection.exec_driver_sql(
+                    f"SELECT setval(pg_get_serial_sequence('{table.name}', 'id'), 1, false)"
+                )
+    database.close()
 
 
 @pytest.fixture
@@ -74,3 +121,13 @@ def store(database: Database) -> FeedbackStore:
 @pytest.fixture
 def talk(store: FeedbackStore) -> Conversations:
     return Conversations(store)
+
+
+@pytest.fixture
+def curation(database: Database, store: FeedbackStore) -> Curation:
+    return Curation(database)
+
+
+@pytest.fixture
+def training_set(database: Database, curation: Curation) -> TrainingSet:
+    return TrainingSet(EvidenceReader(database), curation)

@@ -1,25 +1,33 @@
-"""The database is set up for durability, upgraded in place, and never read by an older version."""
+"""SQLite is set up for durability, and says what it could not do. Most other tests are on both."""
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, inspect
+from sqlalchemy import Connection
 
-from engine.errors import BurnishError, StorageFull
+from engine.errors import Conflict, InvalidInput, StorageFull
+from feedback_store import database as database_module
 from feedback_store import tables
 from feedback_store.database import Database, database_url
 from feedback_store.store import FeedbackStore
-from tests.feedback_store.conftest import Conversations
+from tests.feedback_store.conftest import Conversations, sqlite_url
+from tests.feedback_store.people import files_with
 
 
-def pragma(connection: object, name: str) -> object:
-    return connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()  # type: ignore[attr-defined]
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return sqlite_url(tmp_path)
+
+
+def pragma(connection: Connection, name: str) -> object:
+    return connection.exec_driver_sql(f"PRAGMA {name}").scalar_one()
+
+
+def pragma_set(connection: Connection, setting: str) -> None:
+    connection.exec_driver_sql(f"PRAGMA {setting}")
 
 
 def test_every_connection_is_durable_and_checks_foreign_keys(database: Database) -> None:
@@ -28,6 +36,7 @@ def test_every_connection_is_durable_and_checks_foreign_keys(database: Database)
             assert pragma(connection, "journal_mode") == "wal"
             assert pragma(connection, "synchronous") == 2  # FULL
             assert pragma(connection, "foreign_keys") == 1
+            assert pragma(connection, "secure_delete") == 1
 
 
 def test_sqlite_is_new_enough_not_to_corrupt_in_wal_mode(database: Database) -> None:
@@ -62,85 +71,73 @@ def test_a_full_disk_refuses_the_vote_and_keeps_the_rest(
     assert store.event_count() == 1
 
 
-def test_opening_a_migrated_database_again_keeps_its_rows(url: str) -> None:
-    first = Database(url)
-    answer_id = Conversations(FeedbackStore(first)).ask("Q", "A")
-    first.close()
-    second = Database(url)
-    assert [m.content for m in FeedbackStore(second).history(answer_id, "ann")] == ["Q", "A"]
-    second.close()
-
-
-def test_a_database_from_a_newer_version_is_refused_and_left_alone(
-    store: FeedbackStore, talk: Conversations, database: Database, url: str
+def test_a_disk_that_cannot_be_written_is_said(
+    store: FeedbackStore, talk: Conversations, database: Database
 ) -> None:
     answer_id = talk.ask()
+    with database.read() as connection:  # the one pooled connection
+        pragma_set(connection, "query_only=ON")
+    with pytest.raises(StorageFull, match=r"not saved: .*readonly"):
+        store.vote(answer_id, "ann", 1)
+    with database.read() as connection:
+        pragma_set(connection, "query_only=OFF")
+    store.vote(answer_id, "ann", 1)
+
+
+def test_what_was_deleted_is_in_no_file_after_a_vacuum(
+    store: FeedbackStore, talk: Conversations, database: Database, tmp_path: Path
+) -> None:
+    talk.ask("canary question", "canary answer " * 1000)
+    assert files_with(tmp_path, ["canary"]) != []
     with database.write() as connection:
-        connection.exec_driver_sql("UPDATE alembic_version_feedback SET version_num = 'next_9999'")
-    later = Database(url)
-    with pytest.raises(BurnishError, match=r"newer Burnish.*next_9999.*upgrade Burnish"):
-        FeedbackStore(later)
-    later.close()
-    assert store.answer(answer_id, "ann").text == "A leaf."
+        for table in reversed(tables.metadata.sorted_tables):
+            connection.execute(table.delete())
+    database.vacuum()
+    assert files_with(tmp_path, ["canary"]) == []
 
 
-def test_a_migration_killed_half_way_leaves_an_empty_database(
-    database: Database, url: str, monkeypatch: pytest.MonkeyPatch
+def test_a_vacuum_that_cannot_empty_the_log_says_so(
+    store: FeedbackStore, talk: Conversations, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from alembic.operations import Operations
-
-    class Killed(Exception):
-        pass
-
-    def die(*_: object, **__: object) -> None:
-        raise Killed
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Operations, "execute", die)  # the view comes last, after all tables
-        with pytest.raises(Killed):
-            FeedbackStore(database)
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_MS", 10)
+    impatient = Database(database.url)
+    talk.ask()
     with database.read() as connection:
-        assert inspect(connection).get_table_names() == []
-    assert FeedbackStore(database).event_count() == 0
+        connection.execute(tables.turns.select()).all()  # somebody is still looking at this moment
+        with pytest.raises(Conflict, match="being read"):
+            impatient.vacuum()
+    impatient.vacuum()
+    impatient.close()
 
 
-def test_servers_that_start_together_can_share_a_new_database(url: str) -> None:
-    together = threading.Barrier(4)
-
-    def start(number: int) -> str:
-        database = Database(url)
-        together.wait()
-        answer_id = Conversations(FeedbackStore(database)).ask(text=f"from server {number}")
-        database.close()
-        return answer_id
-
-    with ThreadPoolExecutor(4) as servers:
-        answers = list(servers.map(start, range(4)))
-    database = Database(url)
-    store = FeedbackStore(database)
-    assert [store.answer(a, "ann").text for a in answers] == [f"from server {n}" for n in range(4)]
-    database.close()
-
-
-def test_the_tables_in_the_code_are_those_of_the_migrations(
-    store: FeedbackStore, database: Database
+def test_one_process_writes_at_a_time_and_the_others_wait(
+    store: FeedbackStore, url: str, database: Database
 ) -> None:
+    """Connections of their own, as processes have; each reads what it then writes."""
+    each, writers = 20, 4
+    with database.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE counter (value INTEGER)")
+        connection.exec_driver_sql("INSERT INTO counter VALUES (0)")
+
+    def count(_writer: int) -> None:
+        own = Database(url)
+        for _ in range(each):
+            with own.write() as connection:
+                value = connection.exec_driver_sql("SELECT value FROM counter").scalar_one()
+                connection.exec_driver_sql(f"UPDATE counter SET value = {value + 1}")
+        own.close()
+
+    with ThreadPoolExecutor(writers) as pool:
+        list(pool.map(count, range(writers)))
     with database.read() as connection:
-        context = MigrationContext.configure(
-            connection, opts={"version_table": "alembic_version_feedback", "compare_type": True}
-        )
-        assert compare_metadata(context, tables.metadata) == []
+        total = connection.exec_driver_sql("SELECT value FROM counter").scalar_one()
+    assert total == each * writers
 
 
-def test_the_checks_in_the_code_are_those_of_the_migrations(
-    store: FeedbackStore, database: Database
-) -> None:
-    fresh = create_engine("sqlite://")
-    tables.metadata.create_all(fresh)
-    with database.read() as migrated, fresh.connect() as expected:
-        for name in tables.metadata.tables:
-            found = inspect(migrated).get_check_constraints(name)
-            assert found == inspect(expected).get_check_constraints(name)
+@pytest.mark.parametrize("url", ["mysql://host/db", "burnish.db", "", "sqlite3:x", "duckdb:///x"])
+def test_any_other_kind_of_database_is_refused_by_name(url: str) -> None:
+    with pytest.raises(InvalidInput, match="known: sqlite, postgresql"):
+        Database(url)
 
 
 def test_the_database_is_in_the_home_folder_unless_configured(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ PROCESSES.set_forkserver_preload([__name__])
 
 
 @pytest.mark.parametrize(
-    ("rounds", "writers"), [(10, 8), pytest.param(30, 20, marks=pytest.mark.slow)]
+    ("rounds", "writers"), [(5, 20), pytest.param(30, 20, marks=pytest.mark.slow)]
 )
 def test_no_acknowledged_vote_is_lost_by_kill_9(
     tmp_path: Path, url: str, rounds: int, writers: int
@@ -88,10 +88,11 @@ def _keys(acknowledged: Path) -> set[str]:
 
 
 def _stored_keys(url: str) -> set[str]:
-    """The keys in the database, whose integrity is checked."""
+    """The keys in the database; of SQLite, whose file the dead process wrote, it is checked."""
     database = Database(url)
     with database.read() as connection:
-        assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
+        if connection.dialect.name == "sqlite":
+            assert connection.exec_driver_sql("PRAGMA integrity_check").scalar_one() == "ok"
         keys = set(connection.scalars(select(tables.events.c.idempotency_key)))
     database.close()
     return keys

@@ -5,48 +5,42 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.messages import Message
-from engine.prompts.modes import make_template
-from feedback_store.formats import export_preferences, import_preferences
-from feedback_store.pairing import build_pairs
-from feedback_store.records import JudgedPair
+from feedback_store.formats import export_examples, import_file
+from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
 from feedback_store.snapshot import freeze, open_snapshot
 from feedback_store.store import FeedbackStore
-
-PLAIN = make_template("plain", ())
-
-
-def answered(store: FeedbackStore, user: str, text: str) -> str:
-    turn = store.add_turn(
-        user_id=user, question="Why?", template=PLAIN, conversation_id=f"conversation-{user}"
-    )
-    answer = store.begin_answer(
-        turn.id, base_digest="base", adapter_digest=None, sampling={}, seed=0
-    )
-    store.finish_answer(answer, status="done", text=text, complete=True)
-    return answer
+from feedback_store.training_set import TrainingSet
+from tests.feedback_store.conftest import PLAIN, Conversations
 
 
-def test_two_people_may_use_the_same_idempotency_key(store: FeedbackStore) -> None:
+def test_two_people_may_use_the_same_idempotency_key(
+    store: FeedbackStore, talk: Conversations
+) -> None:
     for user in ("ann", "bob"):
-        store.vote(answered(store, user, "Because."), user, 1, idempotency_key="1")
+        store.vote(talk.ask(user=user, conversation=user), user, 1, idempotency_key="1")
     assert store.counts()["votes_up"] == 2
 
 
-def test_a_nul_that_a_model_wrote_spoils_no_snapshot(store: FeedbackStore, tmp_path: Path) -> None:
-    for number in range(12):
-        user = f"user-{number}"
-        store.correct(answered(store, user, "Be\x00cause."), user, "Because.")
-    digest = freeze(tmp_path, build_pairs(store.evidence()), last_event_count=12)
-    assert open_snapshot(tmp_path, digest).train[0].rejected == "Be\ufffdcause."
+def test_a_nul_that_a_model_wrote_spoils_no_snapshot(
+    store: FeedbackStore, talk: Conversations, training_set: TrainingSet, tmp_path: Path
+) -> None:
+    store.correct(talk.ask(text="Be\x00cause.", conversation="c0"), "ann", "Because.")
+    digest = freeze(tmp_path / "snapshots", training_set.settle().examples, last_event=1)
+    (pair,) = open_snapshot(tmp_path / "snapshots", digest).train.pairs
+    assert pair.rejected.text == "Be\ufffdcause."
 
 
 def test_a_cut_off_side_stays_cut_off_through_export_and_import(
-    store: FeedbackStore, tmp_path: Path
+    store: FeedbackStore, training_set: TrainingSet, tmp_path: Path
 ) -> None:
-    pair = JudgedPair((Message("user", "Why?"),), "Because.", "Because it", worse_complete=False)
-    store.add_judged_pairs([pair], PLAIN, "ann")
-    export_preferences(build_pairs(store.evidence()).pairs, tmp_path / "pairs.jsonl")
-    text = (tmp_path / "pairs.jsonl").read_text().replace("Why?", "How?")
-    (tmp_path / "again.jsonl").write_text(text)
-    import_preferences(store, tmp_path / "again.jsonl")
-    assert [p.rejected_complete for p in build_pairs(store.evidence()).pairs] == [False, False]
+    answers = ImportedAnswer("Because."), ImportedAnswer("Because it", complete=False)
+    choice = ImportedChoice("ann", 0, 1, "left")
+    turn = ImportedTurn((Message("user", "Why?"),), answers, (choice,))
+    store.add_imported([turn], PLAIN, "ann")
+    exported = tmp_path / "pairs.jsonl"
+    export_examples(training_set.select().examples.pairs, exported, format="trl")
+    exported.write_text(exported.read_text("utf-8").replace("Why?", "How?"), "utf-8")
+    import_file(store, exported)
+    pairs = training_set.select().examples.pairs
+    assert [pair.prompt[-1].content for pair in pairs] == ["Why?", "How?"]
+    assert [(p.chosen.complete, p.rejected.complete) for p in pairs] == [(True, False)] * 2

@@ -21,7 +21,8 @@ from engine.prompts.examples import Example
 from engine.prompts.modes import make_template
 from feedback_store import tables
 from feedback_store.database import Database
-from feedback_store.records import Answer, Evidence, Turn
+from feedback_store.evidence import EvidenceReader
+from feedback_store.records import BAD_REASONS, GOOD_REASONS, Answer, Evidence, Turn
 from feedback_store.store import FeedbackStore, new_id
 from tests.feedback_store.conftest import PLAIN, Conversations
 
@@ -37,14 +38,14 @@ def everything(database: Database) -> dict[str, list[Any]]:
         }
 
 
-def only_evidence(store: FeedbackStore) -> Evidence:
-    (evidence,) = store.evidence()
+def only_evidence(database: Database) -> Evidence:
+    (evidence,) = EvidenceReader(database).all()
     return evidence
 
 
-def current_votes(store: FeedbackStore) -> list[tuple[str, int]]:
+def current_votes(database: Database) -> list[tuple[str, int]]:
     """(answer id, vote) of every vote that counts now."""
-    return [(answer, vote) for e in store.evidence() for _, answer, _, vote in e.votes]
+    return [(v.answer_id, v.vote) for e in EvidenceReader(database).all() for v in e.votes]
 
 
 # Turns and answers
@@ -154,8 +155,11 @@ def test_a_late_partial_save_does_not_touch_an_answer_that_has_ended(
 # One user cannot touch, or learn of, what is another's
 
 ON_AN_ANSWER: dict[str, Callable[[FeedbackStore, str, str], object]] = {
-    "vote": lambda s, a, user: s.vote(a, user, 1),
+    "vote": lambda s, a, user: s.vote(a, user, 1, reasons=["safe"], comment="Good."),
     "correct": lambda s, a, user: s.correct(a, user, "Better."),
+    "copy": lambda s, a, user: s.note(a, user, "copy"),
+    "flag": lambda s, a, user: s.note(a, user, "flag"),
+    "regeneration": lambda s, a, user: s.note(a, user, "regeneration"),
     "answer": lambda s, a, user: s.answer(a, user),
     "history": lambda s, a, user: s.history(a, user),
     "turn_of": lambda s, a, user: s.turn_of(a, user),
@@ -167,22 +171,51 @@ ON_AN_ANSWER: dict[str, Callable[[FeedbackStore, str, str], object]] = {
 
 
 @pytest.mark.parametrize("operation", ON_AN_ANSWER.values(), ids=ON_AN_ANSWER)
-@pytest.mark.parametrize(("owner", "stranger"), [("ann", "bob"), ("bob", "ann")])
 def test_unknown_and_foreign_answers_are_refused_alike_and_nothing_changes(
     store: FeedbackStore, talk: Conversations, database: Database,
-    operation: Callable[[FeedbackStore, str, str], object], owner: str, stranger: str,
+    operation: Callable[[FeedbackStore, str, str], object],
 ) -> None:  # fmt: skip
-    foreign, unknown = talk.ask(user=owner), new_id()
-    talk.ask(user=stranger, conversation="c2")
+    foreign, unknown = talk.ask(user="ann"), new_id()
+    talk.ask(user="bob", conversation="c2")
     before = everything(database)
     refusals = []
     for answer_id in (foreign, unknown):
         with pytest.raises(UnknownId) as refused:
-            operation(store, answer_id, stranger)
+            operation(store, answer_id, "bob")
         refusals.append(str(refused.value).replace(answer_id, "ID"))
     assert refusals[0] == refusals[1]
     assert everything(database) == before
-    operation(store, foreign, owner)  # the owner may
+    operation(store, foreign, "ann")  # the owner may
+
+
+def test_unknown_and_foreign_comparisons_are_refused_alike_and_nothing_changes(
+    store: FeedbackStore, talk: Conversations, database: Database
+) -> None:
+    left = talk.ask(user="ann")
+    foreign, unknown = store.compare(left, talk.again(left, "B"), "ann").id, new_id()
+    before = everything(database)
+    refusals = []
+    for comparison_id in (foreign, unknown):
+        with pytest.raises(UnknownId) as refused:
+            store.choose(comparison_id, "bob", "left")
+        refusals.append(str(refused.value).replace(comparison_id, "ID"))
+    assert refusals[0] == refusals[1]
+    assert everything(database) == before
+    store.choose(foreign, "ann", "left")
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["left", "right"])
+def test_a_comparison_with_a_foreign_or_unknown_answer_is_refused(
+    store: FeedbackStore, talk: Conversations, database: Database, at: int
+) -> None:
+    own, foreign = talk.ask(user="bob", conversation="c2"), talk.ask(user="ann")
+    before = everything(database)
+    for other in (foreign, new_id()):
+        two = [own, own]
+        two[at] = other
+        with pytest.raises(UnknownId, match="no answer"):
+            store.compare(two[0], two[1], "bob")
+    assert everything(database) == before
 
 
 def test_a_parent_from_another_conversation_is_refused(
@@ -199,25 +232,28 @@ def test_a_parent_from_another_conversation_is_refused(
 
 
 def test_a_flipped_vote_counts_once_with_its_last_value(
-    store: FeedbackStore, talk: Conversations
+    store: FeedbackStore, talk: Conversations, database: Database
 ) -> None:
     answer_id = talk.ask()
     store.vote(answer_id, "ann", 1)
     store.vote(answer_id, "ann", -1)
-    assert current_votes(store) == [(answer_id, -1)]
+    assert current_votes(database) == [(answer_id, -1)]
     assert store.event_count() == 2  # history is kept
 
 
-def test_a_cleared_vote_is_no_vote(store: FeedbackStore, talk: Conversations) -> None:
+def test_a_cleared_vote_is_no_vote(
+    store: FeedbackStore, talk: Conversations, database: Database
+) -> None:
     answer_id = talk.ask()
     store.vote(answer_id, "ann", 1)
     assert (store.counts()["votes"], store.counts()["votes_up"]) == (1, 1)
     store.vote(answer_id, "ann", 0)
     assert (store.counts()["votes"], store.counts()["votes_up"]) == (0, 0)
+    assert current_votes(database) == []
 
 
 def test_a_replayed_vote_neither_counts_twice_nor_undoes_a_later_one(
-    store: FeedbackStore, talk: Conversations
+    store: FeedbackStore, talk: Conversations, database: Database
 ) -> None:
     answer_id = talk.ask()
     store.vote(answer_id, "ann", 1, idempotency_key="first")
@@ -225,17 +261,79 @@ def test_a_replayed_vote_neither_counts_twice_nor_undoes_a_later_one(
     assert store.event_count() == 1
     store.vote(answer_id, "ann", -1, idempotency_key="second")
     store.vote(answer_id, "ann", 1, idempotency_key="first")
-    assert current_votes(store) == [(answer_id, -1)]
+    assert current_votes(database) == [(answer_id, -1)]
+
+
+def test_two_users_may_use_the_same_key(store: FeedbackStore, talk: Conversations) -> None:
+    store.vote(talk.ask(user="ann"), "ann", 1, idempotency_key="1")
+    store.vote(talk.ask(user="bob", conversation="c2"), "bob", 1, idempotency_key="1")
+    assert store.counts()["votes"] == 2
+
+
+@pytest.mark.parametrize("vote", [1, -1])
+def test_reasons_and_comment_are_kept_with_the_vote(
+    store: FeedbackStore, talk: Conversations, database: Database, vote: Any
+) -> None:
+    answer_id = talk.ask()
+    reasons = GOOD_REASONS if vote > 0 else BAD_REASONS
+    comment = "Weiß ich nicht; 'ne Frage? 好"
+    store.vote(answer_id, "ann", vote, reasons=[*reasons, reasons[0]], comment=comment)
+    (said,) = only_evidence(database).votes
+    assert (said.vote, said.comment) == (vote, comment)
+    assert said.reasons == tuple(sorted(reasons))  # each once
+
+
+def test_a_later_vote_has_its_own_reasons_or_none(
+    store: FeedbackStore, talk: Conversations, database: Database
+) -> None:
+    answer_id = talk.ask()
+    store.vote(answer_id, "ann", -1, reasons=["too_long"], comment="Endless.")
+    store.vote(answer_id, "ann", 1)
+    (said,) = only_evidence(database).votes
+    assert (said.vote, said.reasons, said.comment) == (1, (), "")
+
+
+@pytest.mark.parametrize(
+    ("vote", "reasons", "known"),
+    [
+        (-1, ["boring"], BAD_REASONS),
+        (-1, ["too_long", "right_facts"], BAD_REASONS),
+        (1, ["wrong_facts"], GOOD_REASONS),
+        (0, ["other"], ("none",)),
+    ],
+    ids=["unknown", "of a thumb up", "of a thumb down", "of no thumb"],
+)
+def test_a_word_that_is_no_reason_for_this_vote_is_refused_naming_those_that_are(
+    store: FeedbackStore, talk: Conversations, vote: Any, reasons: list[str], known: tuple[str, ...]
+) -> None:
+    answer_id = talk.ask()
+    with pytest.raises(InvalidInput) as refused:
+        store.vote(answer_id, "ann", vote, reasons=reasons)
+    assert repr(reasons[-1]) in str(refused.value)
+    assert str(refused.value).endswith(f"known: {', '.join(known)}")
+    assert store.event_count() == 0
+
+
+@pytest.mark.parametrize("comment", ["a\x00b", "a\ud800", "a" * 4_001])
+def test_a_comment_that_is_no_text_or_a_book_is_refused(
+    store: FeedbackStore, talk: Conversations, comment: str
+) -> None:
+    answer_id = talk.ask()
+    with pytest.raises(InvalidText, match="comment"):
+        store.vote(answer_id, "ann", 1, comment=comment)
+    with pytest.raises(InvalidText):
+        store.vote(answer_id, "ann", 1, idempotency_key=comment)
+    assert store.event_count() == 0
 
 
 def test_the_last_correction_is_the_one_that_counts(
-    store: FeedbackStore, talk: Conversations
+    store: FeedbackStore, talk: Conversations, database: Database
 ) -> None:
     answer_id = talk.ask()
     store.correct(answer_id, "ann", "Better.")
     store.correct(answer_id, "ann", "Best.")
-    ((_, _, _, correction),) = only_evidence(store).corrections
-    assert correction == "Best."
+    (said,) = only_evidence(database).corrections
+    assert (said.answer_id, said.user_id, said.text) == (answer_id, "ann", "Best.")
 
 
 @pytest.mark.parametrize("vote", [2, -2, 0.5])
@@ -261,32 +359,74 @@ def test_twenty_tabs_voting_at_once_leave_one_current_vote_and_all_of_history(
         query = select(tables.events.c.vote).order_by(tables.events.c.id)
         written = list(connection.scalars(query))
     assert sorted(written) == [-1] * 10 + [1] * 10
-    assert current_votes(store) == [(answer_id, written[-1])]
+    assert current_votes(database) == [(answer_id, written[-1])]
 
 
-def test_counts_are_of_what_holds_now(store: FeedbackStore, talk: Conversations) -> None:
+# Comparisons and what is merely noted
+
+
+def test_a_comparison_remembers_who_stood_where_and_the_last_choice_counts(
+    store: FeedbackStore, talk: Conversations, database: Database
+) -> None:
+    one = talk.ask(text="A")
+    other = talk.again(one, "B")
+    comparison = store.compare(other, one, "ann")
+    store.choose(comparison.id, "ann", "left", idempotency_key="first")
+    store.choose(comparison.id, "ann", "both_bad")
+    store.choose(comparison.id, "ann", "left", idempotency_key="first")  # a replay
+    (said,) = only_evidence(database).choices
+    assert (said.left_answer_id, said.right_answer_id) == (other, one)
+    assert (said.user_id, said.choice) == ("ann", "both_bad")
+    assert store.event_count() == 2
+
+
+def test_only_two_answers_to_the_same_question_can_be_compared(
+    store: FeedbackStore, talk: Conversations, database: Database
+) -> None:
+    one, elsewhere = talk.ask(), talk.ask("Another question?")
+    before = everything(database)
+    for other in (one, elsewhere):
+        with pytest.raises(InvalidInput, match="same question"):
+            store.compare(one, other, "ann")
+    assert everything(database) == before
+
+
+def test_a_choice_is_one_of_four_words(store: FeedbackStore, talk: Conversations) -> None:
+    one = talk.ask()
+    comparison = store.compare(one, talk.again(one, "B"), "ann")
+    with pytest.raises(InvalidInput, match="left, right, tie, both_bad"):
+        store.choose(comparison.id, "ann", "neither")  # type: ignore[arg-type]
+    assert store.event_count() == 0
+
+
+def test_counts_are_of_what_holds_now_and_of_what_was_done(
+    store: FeedbackStore, talk: Conversations
+) -> None:
     first = talk.ask()
     second = talk.again(first, "Another.")
-    store.vote(first, "ann", 1)
-    store.vote(second, "ann", -1)
-    store.correct(second, "ann", "Better.")
-    counts = store.counts()
-    assert {name: counts[name] for name in ("turns", "answers", "votes")} == {
-        "turns": 1,
-        "answers": 2,
-        "votes": 2,
+    comparison = store.compare(first, second, "ann")
+    for _ in range(2):  # the second time changes what was said, or does the same once more
+        store.vote(first, "ann", 1)
+        store.vote(second, "ann", -1)
+        store.correct(second, "ann", "Better.")
+        store.choose(comparison.id, "ann", "tie")
+        for kind in ("flag", "copy", "regeneration"):
+            store.note(first, "ann", kind)
+    assert store.counts() == {
+        "turns": 1, "answers": 2, "votes": 2, "votes_up": 1, "votes_down": 1, "corrections": 1,
+        "comparisons": 1, "flags": 1, "regenerations": 2, "copies": 2,
+    }  # fmt: skip
+    assert store.event_count() == 14
+
+
+def test_the_operator_can_read_answers_whoever_they_are_for(
+    store: FeedbackStore, talk: Conversations
+) -> None:
+    answers = {
+        talk.ask(text=f"A{n}", user=f"user-{n}", conversation=f"c{n}"): f"A{n}" for n in range(3)
     }
-    assert (counts["votes_up"], counts["votes_down"], counts["corrections"]) == (1, 1, 1)
-
-
-def test_only_turns_with_feedback_are_evidence(store: FeedbackStore, talk: Conversations) -> None:
-    talk.ask("nobody cared")
-    voted = talk.ask("somebody did")
-    talk.again(voted, "a sibling without a vote")
-    store.vote(voted, "ann", 1)
-    evidence = only_evidence(store)
-    assert evidence.turn.question == "somebody did"
-    assert [a.text for a in evidence.answers] == ["A leaf.", "a sibling without a vote"]
+    assert store.texts([*answers, *answers, "unknown"]) == answers
+    assert store.texts([]) == {}
 
 
 # Odd texts
@@ -310,13 +450,15 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", KEPT.values(), ids=KEPT)
-def test_odd_text_is_kept_faithfully(store: FeedbackStore, talk: Conversations, text: str) -> None:
+def test_odd_text_is_kept_faithfully(
+    store: FeedbackStore, talk: Conversations, database: Database, text: str
+) -> None:
     answer_id = talk.ask(question=text, text=text)
     store.correct(answer_id, "ann", text)
-    evidence = only_evidence(store)
-    assert evidence.turn.question == text
+    evidence = only_evidence(database)
+    assert evidence.prompt[-1].content == text
     assert evidence.answers[0].text == text
-    assert evidence.corrections[0][3] == text
+    assert evidence.corrections[0].text == text
 
 
 @pytest.mark.parametrize("text", REFUSED.values(), ids=REFUSED)
@@ -349,5 +491,5 @@ def test_any_correction_is_kept_faithfully_or_refused_for_a_reason(texts: list[s
                     store.correct(answer_id, "ann", text)
             else:
                 store.correct(answer_id, "ann", text)
-                assert only_evidence(store).corrections[0][3] == text
+                assert only_evidence(database).corrections[0].text == text
         database.close()

@@ -11,42 +11,43 @@ from transformers import AutoTokenizer
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
-from feedback_store.pairing import Pair, Pairing
-from feedback_store.snapshot import PreferenceRow, freeze
+from feedback_store.examples import Origin, Pair, Side, example_id
+from feedback_store.selection import Examples
+from feedback_store.snapshot import freeze
 
 
-def row(question: str, chosen: str, rejected: str, **changed: Any) -> PreferenceRow:
-    """A complete pair for one question, in a conversation named after it."""
-    fields = {"chosen_complete": True, "rejected_complete": True, "conversation_id": question}
-    return PreferenceRow((Message("user", question),), chosen, rejected, **(fields | changed))
+def row(
+    question: str,
+    chosen: str,
+    rejected: str,
+    *,
+    rejected_complete: bool = True,
+    thoughts: tuple[str, str] = ("", ""),
+    conversation: str = "",
+) -> Pair:
+    """A pair for one question, in a conversation named after it unless it is told."""
+    good = Side(chosen, thoughts[0], True, f"good-{question}", "sha256:base", None)
+    bad = Side(rejected, thoughts[1], rejected_complete, f"bad-{question}", "sha256:base", None)
+    return Pair(
+        id=example_id("votes", (good, bad), "votes", ("ann",)),
+        prompt=(Message("user", question),),
+        chosen=good,
+        rejected=bad,
+        source="votes",
+        origin=Origin(conversation or question, "hash", (1, 2), ("ann",)),
+    )
 
 
 def snapshot_of(home: Path, pairs: int) -> str:
     """Freeze short pairs, each of a conversation of its own; returns the digest."""
-    return freeze(
-        home / "snapshots",
-        Pairing(
-            [
-                Pair(
-                    prompt=(Message("user", f"Say word {i}."),),
-                    chosen=f"Word {i}.",
-                    rejected=f"No, never {i * 7}.",
-                    chosen_complete=True,
-                    rejected_complete=True,
-                    source="votes",
-                    conversation_id=f"conversation-{i}",
-                    turn_id=f"t{i}",
-                    template_hash="hash",
-                    event_ids=(2 * i, 2 * i + 1),
-                    user_ids=("ann",),
-                    chosen_adapter=None,
-                    rejected_adapter=None,
-                )
-                for i in range(pairs)
-            ]
-        ),
-        last_event_count=2 * pairs,
-    )
+    rows = [
+        row(
+            f"Say word {i}.", f"Word {i}.", f"No, never {i * 7}.",
+            conversation=f"conversation-{i}",
+        )
+        for i in range(pairs)
+    ]  # fmt: skip
+    return freeze(home / "snapshots", Examples(pairs=rows), last_event=2)
 
 
 @pytest.fixture(scope="session")

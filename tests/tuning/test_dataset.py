@@ -37,6 +37,34 @@ def test_training_and_serving_render_a_prompt_alike(renderer: Renderer) -> None:
     assert tuple(ids["prompt_ids"]) == renderer.prompt(prompt)
 
 
+def test_training_reads_a_thought_as_the_model_writes_it(
+    renderer: Renderer, tokenizer: Any
+) -> None:
+    pair = row("2 and 2?", "4", "5", thoughts=("Two and two.", ""))
+    (ids,) = tokenize(renderer, [pair], 512).rows
+    assert tokenizer.decode(ids["chosen_ids"]) == "Two and two.\nAnswer: 4<|im_end|>"
+    assert tokenizer.decode(ids["rejected_ids"]) == "5<|im_end|>"
+
+
+def test_a_thought_that_is_not_to_be_learnt_is_read_as_part_of_the_prompt(
+    renderer: Renderer, tokenizer: Any
+) -> None:
+    pair = row("2 and 2?", "4", "5", thoughts=("Two and two.", "Two and two."))
+    other = row("3 and 3?", "6", "5", thoughts=("Three twice.", "Guess."))
+    pairs = tokenize(renderer, [pair, other], 512, thoughts_in_loss=False)
+    (ids,) = pairs.rows
+    assert pairs.other_thoughts == ("3 and 3?",)
+    assert tokenizer.decode(ids["prompt_ids"]).endswith("assistant\nTwo and two.\nAnswer:")
+    assert tokenizer.decode(ids["chosen_ids"]) == " 4<|im_end|>"
+    (whole,) = tokenize(renderer, [pair], 512).rows
+    assert ids["prompt_ids"] + ids["chosen_ids"] == whole["prompt_ids"] + whole["chosen_ids"]
+
+
+def test_a_snapshot_without_pairs_is_refused(renderer: Renderer) -> None:
+    with pytest.raises(InvalidInput, match="no preference pairs"):
+        tokenize(renderer, [], 512)
+
+
 def test_a_side_that_was_cut_off_has_no_end_token(renderer: Renderer, tokenizer: Any) -> None:
     (ids,) = tokenize(renderer, [row("Q", "Yes.", "No, bec", rejected_complete=False)], 512).rows
     assert ids["chosen_ids"][-1] == tokenizer.eos_token_id
@@ -61,9 +89,7 @@ def test_a_pair_is_left_out_by_name_when_its_longer_side_does_not_fit(
 ) -> None:
     texts = {"chosen": "Short.", "rejected": "Short."} | {longer_side: "A long story. " * 5}
     long = row("long", **texts)
-    tokens = max(
-        len(renderer.pair(long.prompt, text).input_ids) for text in (long.chosen, long.rejected)
-    )
+    tokens = max(len(renderer.pair(long.prompt, side.full_text).input_ids) for side in long.sides)
     short = row("short", "Yes.", "No.")
     fits = tokenize(renderer, [long, short], tokens)
     assert (len(fits.rows), fits.too_long) == (2, ())

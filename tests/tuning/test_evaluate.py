@@ -18,7 +18,7 @@ from tests.tuning.conftest import row
 from tuning.evaluate import evaluate
 
 ROWS = [
-    row("Say hello.", "Hello there!", "No."),
+    row("Say hello.", "Hello there!", "No.", thoughts=("A greeting.", "")),
     row("And the sea?", "Wide.", "The sea is", rejected_complete=False),
 ]
 
@@ -47,18 +47,18 @@ def test_each_side_is_scored_by_the_mean_of_its_tokens(
         evaluate(engine, ROWS, candidate=None, incumbent=None), ROWS, strict=True
     ):
         prompt = list(renderer.prompt(pair.prompt))
-        chosen = tokenizer.encode(pair.chosen, add_special_tokens=False) + end
-        rejected = tokenizer.encode(pair.rejected, add_special_tokens=False)
-        rejected += end if pair.rejected_complete else []
+        chosen = tokenizer.encode(pair.chosen.full_text, add_special_tokens=False) + end
+        rejected = tokenizer.encode(pair.rejected.full_text, add_special_tokens=False)
+        rejected += end if pair.rejected.complete else []
         expected = pytest.approx(mean_logprob(model, prompt, chosen), rel=1e-4)
         assert scores.candidate_chosen == scores.incumbent_chosen == expected
         expected = pytest.approx(mean_logprob(model, prompt, rejected), rel=1e-4)
         assert scores.candidate_rejected == scores.incumbent_rejected == expected
         assert (scores.chosen_chars, scores.rejected_chars) == (
-            len(pair.chosen),
-            len(pair.rejected),
+            len(pair.chosen.full_text),
+            len(pair.rejected.full_text),
         )
-        assert scores.conversation_id == pair.conversation_id
+        assert scores.conversation_id == pair.origin.conversation_id
 
 
 def test_candidate_and_incumbent_are_not_mixed_up(

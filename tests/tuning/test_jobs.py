@@ -294,7 +294,8 @@ def test_a_job_makes_a_verified_bundle_and_says_what_it_was_made_of(
 
 def test_a_job_reports_each_step_of_each_stage_and_learns(uninterrupted: Ran) -> None:
     kinds = [event["event"] for event in uninterrupted.events]
-    assert kinds == ["started", "data", *["step"] * (4 + DPO_STEPS), "bundle"]
+    steps = [*["step"] * 4, "reference", *["step"] * DPO_STEPS]
+    assert kinds == ["started", "data", *steps, "bundle"]
     assert [(e["stage"], e["step"]) for e in uninterrupted.steps] == [
         *(("sft", n) for n in range(1, 5)), *(("dpo", n) for n in range(1, DPO_STEPS + 1)),
     ]  # fmt: skip
@@ -360,14 +361,14 @@ def test_a_job_that_fails_says_why_and_frees_its_place(
     tmp_path: Path, tiny_base: BaseModel
 ) -> None:
     runner, snapshot = home_with_pairs(tmp_path, tiny_base)
-    file = tmp_path / "snapshots" / snapshot.removeprefix("sha256:") / "train.jsonl"
+    file = tmp_path / "snapshots" / snapshot.removeprefix("sha256:") / "train" / "pairs.jsonl"
     file.write_bytes(file.read_bytes().replace(b"never", b"maybe"))
     job = start(runner, snapshot, base=tiny_base)
     list(runner.wait(job))
     failed = runner.get(job)
     assert (failed.state, failed.bundle) == ("failed", None)
     assert failed.error is not None
-    assert "train.jsonl differs from its sha256" in failed.error
-    with pytest.raises(BurnishError, match=r"tuning failed: .*train.jsonl differs"):
+    assert "train/pairs.jsonl differs from its sha256" in failed.error
+    with pytest.raises(BurnishError, match=r"tuning failed: .*train/pairs.jsonl differs"):
         runner.result(job)
     assert not (tmp_path / "bundles").exists()

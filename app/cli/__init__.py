@@ -1,0 +1,28 @@
+"""The command line. Reads arguments, calls one function of the floors below, prints.
+
+Every command takes `--home` and `--json` (one JSON document, the last line of standard output),
+and exits 0 on success, 2 on a usage error, 1 on failure with one clear sentence on standard error.
+Imports are inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from app.cli.commands import app
+from app.cli.feedback import feedback_app
+from app.cli.releases import loop_app, release_app
+from engine.errors import BurnishError
+
+app.add_typer(feedback_app, name="feedback")
+app.add_typer(release_app, name="release")
+app.add_typer(loop_app, name="loop")
+
+
+def main() -> None:
+    """Entry point: errors of the tree become one sentence and exit status 1."""
+    try:
+        app()
+    except BurnishError as error:
+        print(f"burnish: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)

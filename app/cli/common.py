@@ -1,0 +1,60 @@
+"""What all commands share: options, an opened home, how results are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from app.service import Service, Workspace
+
+Home = Annotated[
+    Path | None,
+    typer.Option("--home", help="Where all state lives. [default: the platform's data folder]"),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line.")]
+
+
+@contextmanager
+def opened(home: Path | None, **overrides: Any) -> Iterator[Workspace]:
+    """A home folder, opened for one command."""
+    from app.service import Workspace
+    from app.settings import load_settings
+
+    workspace = Workspace(load_settings(home=home, **overrides))
+    try:
+        yield workspace
+    finally:
+        workspace.close()
+
+
+@contextmanager
+def running(home: Path | None, **overrides: Any) -> Iterator[Service]:
+    """A home folder with a model in memory, for one command."""
+    from app.service import Service
+
+    with opened(home, **overrides) as workspace:
+        service = Service(workspace)
+        try:
+            yield service
+        finally:
+            service.engine.close()
+
+
+def say(as_json: bool, text: str) -> None:
+    """A line for a person: on standard error where standard output is for a program."""
+    print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
+
+
+def finish(as_json: bool, document: Any, text: str) -> None:
+    """What a command found: a document for programs or a text for people."""
+    if as_json:
+        print(json.dumps(document, ensure_ascii=False), flush=True)  # noqa: T201
+    elif text:
+        print(text, flush=True)  # noqa: T201

@@ -1,0 +1,353 @@
+"""`burnish feedback`: what people said, what it teaches, and what is forgotten."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.common import Home, Json, finish, opened
+
+if TYPE_CHECKING:
+    from app.service import Workspace
+    from feedback_store.examples import Example
+    from feedback_store.pairing import SetAside
+
+feedback_app = typer.Typer(no_args_is_help=True, help="What people said, and what it can teach.")
+
+ExampleId = Annotated[str, typer.Argument(help="An example's id, or its beginning.")]
+Note = Annotated[str, typer.Option(help="Why; kept with the decision.")]
+
+
+@feedback_app.command("stats")
+def stats(home: Home = None, as_json: Json = False) -> None:
+    """How many turns, answers, votes, corrections and pairs there are."""
+    with opened(home) as workspace:
+        selected = workspace.training_set.settle()
+        counts: dict[str, Any] = {
+            **workspace.store.counts(),
+            "pairs": len(selected.examples.pairs),
+            "unpaired": len(selected.examples.unpaired),
+            "demonstrations": len(selected.examples.demonstrations),
+            "flip_rate": selected.trust.flip_rate,
+            "set_aside": selected.examples.set_aside_counts,
+        }
+    finish(as_json, counts, "\n".join(f"{key:15} {value}" for key, value in counts.items()))
+
+
+@feedback_app.command("pairs")
+def pairs(
+    home: Home = None,
+    explain: Annotated[
+        bool, typer.Option(help="Also lone judgements, demonstrations and what is set aside.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """The preference pairs of now, each with where it comes from."""
+    from feedback_store.explain import explain as explained
+
+    with opened(home) as workspace:
+        examples = workspace.training_set.settle().examples
+        base, incumbent = workspace.base.digest, workspace.registry.live().bundle
+        texts = workspace.store.texts([a for s in examples.set_aside for a in s.answer_ids])
+    document = {"pairs": [explained(pair, base, incumbent) for pair in examples.pairs]}
+    if explain:
+        document |= {
+            "unpaired": [explained(e, base, incumbent) for e in examples.unpaired],
+            "demonstrations": [explained(e, base, incumbent) for e in examples.demonstrations],
+            "set_aside": [_set_aside(item, texts) for item in examples.set_aside],
+        }
+    finish(as_json, document, "\n\n".join(map(_lines, _flat(document))))
+
+
+@feedback_app.command("exclude")
+def exclude(example: ExampleId, note: Note = "", home: Home = None, as_json: Json = False) -> None:
+    """Never train on an example."""
+    with opened(home) as workspace:
+        found = _example(workspace, example)
+        workspace.curation.exclude(found, note)
+    finish(as_json, {"excluded": found.id}, f"excluded: {found.id}")
+
+
+@feedback_app.command("include")
+def include(example: ExampleId, note: Note = "", home: Home = None, as_json: Json = False) -> None:
+    """Take back an exclusion or an edit."""
+    with opened(home) as workspace:
+        decided = _decided(workspace, example)
+        workspace.curation.take_back(decided, note)
+    finish(as_json, {"included": decided}, f"included: {decided}")
+
+
+@feedback_app.command("edit")
+def edit(
+    example: ExampleId,
+    chosen: Annotated[str | None, typer.Option(help="Words for the better side.")] = None,
+    rejected: Annotated[str | None, typer.Option(help="Words for the worse side.")] = None,
+    note: Note = "",
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Train on other words; the original stays in the store."""
+    with opened(home) as workspace:
+        found = _example(workspace, example)
+        workspace.curation.edit(found, chosen=chosen, rejected=rejected, note=note)
+    finish(as_json, {"edited": found.id}, f"edited: {found.id}")
+
+
+@feedback_app.command("gold")
+def gold(
+    conversation: Annotated[str, typer.Argument(help="A held-out conversation's id.")],
+    undo: Annotated[bool, typer.Option("--undo", help="Put it back.")] = False,
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Make a held-out conversation part of the yardstick that is never trained on."""
+    with opened(home) as workspace:
+        if undo:
+            workspace.curation.unmark_gold(conversation)
+        else:
+            workspace.curation.mark_gold(conversation)
+        marked = sorted(workspace.curation.gold())
+    finish(as_json, {"gold": marked}, f"{len(marked)} gold conversations")
+
+
+@feedback_app.command("alerts")
+def alerts(home: Home = None, as_json: Json = False) -> None:
+    """Votes that came too fast or too much alike to be honest, with the text they are about."""
+    with opened(home) as workspace:
+        found = workspace.alerts()
+    text = "\n\n".join(
+        f"{alert['explanation']}\n  users: {', '.join(alert['users'])}\n  {alert['text']}"
+        for alert in found
+    )
+    finish(as_json, {"alerts": found}, text or "nothing suspicious")
+
+
+@feedback_app.command("snapshot")
+def snapshot(
+    home: Home = None,
+    verify: Annotated[str | None, typer.Option(help="Derive this snapshot anew.")] = None,
+    diff: Annotated[
+        tuple[str, str] | None, typer.Option(help="What changed from one to another.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Freeze the examples of now; prints the snapshot's id."""
+    if verify:
+        _verify(home, verify, as_json)
+        return
+    if diff:
+        _diff(home, *diff, as_json)
+        return
+    from engine.storage import folder_of, read_manifest
+
+    with opened(home) as workspace:
+        digest = workspace.loop.snapshot()
+        manifest = read_manifest(folder_of(workspace.home / "snapshots", digest))
+    finish(as_json, {"snapshot": digest, "counts": manifest["counts"]}, digest)
+
+
+def _verify(home: Path | None, snapshot_id: str, as_json: bool) -> None:
+    from engine.storage import find_digest
+    from feedback_store.snapshot import verify_snapshot
+
+    with opened(home) as workspace:
+        root = workspace.home / "snapshots"
+        digest = find_digest(root, snapshot_id)
+        problems = verify_snapshot(root, digest)
+    finish(as_json, {"snapshot": digest, "problems": problems}, "\n".join(problems) or "intact")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _diff(home: Path | None, old: str, new: str, as_json: bool) -> None:
+    from dataclasses import asdict
+
+    from engine.storage import find_digest
+    from feedback_store.snapshot import diff as compare
+    from feedback_store.snapshot import open_snapshot
+
+    with opened(home) as workspace:
+        root = workspace.home / "snapshots"
+        before, after = (open_snapshot(root, find_digest(root, each)) for each in (old, new))
+    difference = asdict(compare(before, after))
+    lines = [
+        f"{place:22} {change:8} {len(ids)}"
+        for change, places in difference.items()
+        for place, ids in places.items()
+        if ids
+    ]
+    finish(as_json, difference, "\n".join(lines) or "no difference")
+
+
+@feedback_app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="JSON, JSON lines or CSV.")],
+    home: Home = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        str | None, typer.Option(help="[default: found out from the content]")
+    ] = None,
+    user: Annotated[str, typer.Option(help="Who says so, where the file names nobody.")] = "import",
+    adjacent: Annotated[
+        bool, typer.Option("--adjacent", help="Of ranked answers, compare neighbours alone.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Take over what people said elsewhere, all or nothing. Detects the format."""
+    from dataclasses import asdict
+
+    from feedback_store.formats import import_file
+
+    with opened(home) as workspace:
+        report = asdict(
+            import_file(
+                workspace.store, file, format=format, user=user,
+                ranks="adjacent" if adjacent else "all",
+            )
+        )  # fmt: skip
+    text = ", ".join(f"{count} {what}" for what, count in report.items() if what != "format")
+    finish(as_json, report, f"{report['format']}: {text}")
+
+
+@feedback_app.command("export")
+def export(
+    target: Annotated[Path, typer.Argument(help="File or folder; must not exist.")],
+    home: Home = None,
+    format: Annotated[  # noqa: A002 - the option's name
+        str, typer.Option(help="trl, llama-factory, sharegpt or csv.")
+    ] = "trl",
+    kind: Annotated[
+        str, typer.Option(help="pairs, unpaired or demonstrations; llama-factory takes all.")
+    ] = "pairs",
+    as_json: Json = False,
+) -> None:
+    """Write the examples of now for other tools."""
+    from feedback_store.formats import export_examples
+
+    with opened(home) as workspace:
+        examples = workspace.training_set.settle().examples
+        chosen = examples.every if format == "llama-factory" else examples.of_kind(kind)
+        count = export_examples(chosen, target, format=format)
+    finish(as_json, {"examples": count, "target": str(target)}, f"{count} written to {target}")
+
+
+@feedback_app.command("forget")
+def forget(
+    user: Annotated[str, typer.Argument(help="The user's id.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Forget a person: rows, examples, snapshot entries, and the adapters that learnt from them."""
+    from dataclasses import asdict
+
+    with opened(home) as workspace:
+        receipt = workspace.forgetting.forget(user)
+        live = workspace.registry.live()
+        if receipt.bundles and live.generation:  # 0: nothing was ever released
+            workspace.releases.wait_until_served(live)
+    finish(as_json, {"user": user, **asdict(receipt)}, _receipt(user, asdict(receipt)))
+
+
+@feedback_app.command("retain")
+def retain(
+    days: Annotated[int, typer.Argument(min=1, help="Conversations that ended before go.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Delete conversations that ended so many days ago, in the store and in snapshots."""
+    from dataclasses import asdict
+
+    with opened(home) as workspace:
+        receipt = workspace.forgetting.forget_before(time.time() - days * 24 * 3600)
+    if receipt is None:
+        finish(as_json, {"rows": {}}, "nothing is that old")
+    else:
+        finish(as_json, asdict(receipt), _receipt(None, asdict(receipt)))
+
+
+@feedback_app.command("consent")
+def consent(
+    user: Annotated[str, typer.Argument(help="The user's id.")],
+    allowed: Annotated[bool, typer.Option("--yes/--no", help="May it be trained on?")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Whether a person's words may be trained on."""
+    with opened(home) as workspace:
+        workspace.curation.set_consent(user, allowed)
+    finish(as_json, {"user": user, "allowed": allowed}, "allowed" if allowed else "not allowed")
+
+
+def _example(workspace: Workspace, beginning: str) -> Example:
+    """The example whose id begins like this; raises `UnknownId` for none or several."""
+    from engine.errors import UnknownId
+
+    found = workspace.training_set.settle().examples.find(beginning)
+    if found is None:
+        raise UnknownId(f"no one example's id begins with {beginning[:80]!r}")
+    return found
+
+
+def _decided(workspace: Workspace, beginning: str) -> str:
+    from engine.errors import UnknownId
+
+    ids = [each for each in workspace.curation.decisions() if each.startswith(beginning)]
+    if len(ids) != 1:
+        raise UnknownId(f"no one decision is about an example {beginning[:80]!r}")
+    return ids[0]
+
+
+def _set_aside(item: SetAside, texts: dict[str, str]) -> dict[str, Any]:
+    return {
+        "kind": "set aside",
+        "reason": item.reason,
+        "conversation": item.conversation_id,
+        "events": list(item.event_ids),
+        "users": list(item.user_ids),
+        "texts": [texts.get(answer_id, "") for answer_id in item.answer_ids],
+        "id": item.example_id,
+    }
+
+
+def _flat(document: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [row for rows in document.values() for row in rows]
+
+
+def _lines(row: dict[str, Any]) -> str:
+    """One example, or one thing set aside, for a terminal."""
+    if row["kind"] == "set aside":
+        head = f"set aside: {row['reason']}"
+        body = [f"  text:      {text}" for text in row["texts"]]
+    else:
+        head = f"[{row['kind']}: {row['source']}, {row['policy']}-policy] {row['question']}"
+        body = [
+            f"  {name + ':':10} {row[name]['text']}  ({row[name]['written_by'][:19]})"
+            for name in ("chosen", "rejected", "completion")
+            if name in row
+        ]
+        if "label" in row:
+            body.append(f"  judged:    {'good' if row['label'] else 'bad'}")
+    events = ", ".join(map(str, row["events"]))
+    foot = [
+        f"  because:   events {events} of {', '.join(row['users'])}",
+        f"  id:        {row['id']}",
+    ]
+    return "\n".join([head, *body, *foot])
+
+
+def _receipt(user: str | None, receipt: dict[str, Any]) -> str:
+    """The receipt for a terminal."""
+    rows = ", ".join(f"{n} {table}" for table, n in receipt["rows"].items() if n)
+    whom = "forgotten" if user is None else f"user {user} is forgotten"
+    lines = [
+        f"receipt {receipt['number']}: {whom}",
+        f"  rows        {rows or 'none'}, in {receipt['conversations']} conversations",
+        f"  snapshots   {len(receipt['snapshots'])} replaced",
+        f"  adapters    {len(receipt['bundles'])} tainted, retired and deleted",
+        f"  live        {receipt['live'] or 'base'}",
+    ]
+    if receipt["retrain"]:
+        lines.append("  to do       burnish tune: make an adapter that never saw this person")
+    return "\n".join([*lines, f"  backups     {receipt['backups']}"])

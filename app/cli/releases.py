@@ -1,0 +1,123 @@
+"""`burnish release` and `burnish loop`: which adapter is live, and the periodic loop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from app.cli.common import Home, Json, finish, opened, running
+
+release_app = typer.Typer(no_args_is_help=True, help="Which adapter is live.")
+loop_app = typer.Typer(no_args_is_help=True, help="The periodic loop.")
+
+
+@release_app.command("list")
+def release_list(home: Home = None, as_json: Json = False) -> None:
+    """All releases, the newest first; the live one is marked."""
+    with opened(home) as workspace:
+        live = workspace.registry.live().bundle
+        releases = workspace.registry.list()
+    rows = [
+        {"release": r.bundle, "verdict": r.report["verdict"], "live": r.bundle == live}
+        for r in releases
+    ]
+    lines = [f"{'*' if live is None else ' '} base"] + [
+        f"{'*' if row['live'] else ' '} {row['release']}  {row['verdict']}" for row in rows
+    ]
+    finish(as_json, {"live": live or "base", "releases": rows}, "\n".join(lines))
+
+
+@release_app.command("show")
+def release_show(
+    release: Annotated[str, typer.Argument(help="A release's id, or its beginning.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """The gate's report and the training manifest of a release."""
+    from engine.storage import find_digest, folder_of, read_manifest
+
+    with opened(home) as workspace:
+        digest = find_digest(workspace.bundles, release)
+        found = workspace.registry.get(digest)
+        manifest = read_manifest(folder_of(workspace.bundles, digest))
+    report = {key: value for key, value in found.report.items() if key != "scores"}
+    document = {"release": digest, "report": report, "manifest": manifest}
+    finish(as_json, document, json.dumps(document, indent=2))
+
+
+@release_app.command("promote")
+def release_promote(
+    release: Annotated[str, typer.Argument(help="A release's id, or its beginning.")],
+    home: Home = None,
+    force: Annotated[bool, typer.Option(help="Even if the gate did not find it better.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Make a release live; running servers follow, and this waits for them."""
+    from engine.storage import find_digest
+
+    with opened(home) as workspace:
+        digest = find_digest(workspace.bundles, release)
+        live = workspace.releases.promote(digest, force=force)
+        servers = workspace.releases.wait_until_served(live)
+    finish(as_json, {"live": digest, "servers": servers}, f"live: {digest} ({servers} servers)")
+
+
+@release_app.command("rollback")
+def release_rollback(home: Home = None, as_json: Json = False) -> None:
+    """Go back to what was live before; running servers follow, and this waits for them."""
+    with opened(home) as workspace:
+        live = workspace.releases.rollback()
+        servers = workspace.releases.wait_until_served(live)
+    name = live.bundle or "base"
+    finish(as_json, {"live": name, "servers": servers}, f"live: {name} ({servers} servers)")
+
+
+@release_app.command("export")
+def release_export(
+    release: Annotated[str, typer.Argument(help="A release's id, or its beginning.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write; must not exist.")],
+    home: Home = None,
+    as_json: Json = False,
+) -> None:
+    """Write the base model with the adapter merged in, in Hugging Face layout."""
+    from deploy.export import export_merged
+    from engine.storage import find_digest
+
+    with opened(home) as workspace:
+        digest = find_digest(workspace.bundles, release)
+        export_merged(workspace.base, workspace.bundles, digest, folder)
+    finish(as_json, {"release": digest, "folder": str(folder)}, f"written to {folder}")
+
+
+@loop_app.command("run")
+def loop_run(
+    home: Home = None,
+    force: Annotated[bool, typer.Option(help="Even without enough new evidence.")] = False,
+    as_json: Json = False,
+) -> None:
+    """One round: snapshot, tune, gate, and promote if better."""
+    from app.tune import print_step
+
+    with opened(home) as workspace:
+        status = workspace.loop.status()
+        if not status.would_run and not force:
+            finish(as_json, {"ran": False, "reason": status.reason}, f"not run: {status.reason}")
+            return
+    with running(home) as service:
+        recipe, origins = service.workspace.recipe()
+        result = service.workspace.loop.run(
+            service.engine, service.slots, recipe, origins, print_step, force=force
+        )
+    finish(as_json, result.as_dict(), f"{result.bundle}: {result.reason}; {result.promoted=}")
+
+
+@loop_app.command("status")
+def loop_status(home: Home = None, as_json: Json = False) -> None:
+    """What the loop would do now, and why."""
+    with opened(home) as workspace:
+        status = workspace.loop.status()
+    verb = "would run" if status.would_run else "would not run"
+    finish(as_json, status.as_dict(), f"{verb}: {status.reason}")

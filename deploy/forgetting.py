@@ -1,0 +1,190 @@
+"""Forgetting a person all the way: rows, snapshot entries, adapters that learnt from them.
+
+An adapter cannot unlearn, so each one that was trained on the person's words is found by its
+lineage (bundle -> snapshot -> example), marked as tainted, taken out of service and deleted. What
+is left to do, a retrain and the operator's backups, is in the receipt.
+
+Each step first saves what it is about to do, and doing it twice does no harm: whatever a crash
+broke off, `finish` ends, and `forget` calls it first.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deploy.registry import Registry
+from engine.errors import Conflict, UnknownId
+from engine.storage import folder_of, list_digests, read_manifest, sweep
+from feedback_store.database import Database
+from feedback_store.privacy.erasure import (
+    Erasure,
+    erasures,
+    forget_before,
+    forget_user,
+    person_digest,
+    rewrite_snapshots,
+    save_erasure,
+    unfinished,
+)
+from tuning.jobs import JobRunner
+
+REASON = "trained on the words or judgements of a person who was forgotten"
+BACKUPS = (
+    "Backups and exports of the database, of snapshots or of bundles made before are not reached"
+    " from here, encrypted or not: delete them, or forget the person again after a restore."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What was forgotten and what remains to be done. Names nobody."""
+
+    number: int
+    rows: Mapping[str, int]
+    conversations: int
+    snapshots: Mapping[str, str | None]  # old digest -> what stands for it now
+    bundles: tuple[str, ...]  # tainted and deleted
+    live: str | None  # what is live now
+    retrain: bool
+    backups: str = BACKUPS
+
+
+class Forgetting:
+    """Forgetting over one home."""
+
+    def __init__(
+        self, *, home: Path, database: Database, registry: Registry, jobs: JobRunner
+    ) -> None:
+        self._home = home
+        self._snapshots = home / "snapshots"
+        self._bundles = home / "bundles"
+        self._database = database
+        self._registry = registry
+        self._jobs = jobs
+
+    def forget(self, user_id: str) -> Receipt:
+        """Forget a person; raises `UnknownId` for one of whom nothing is known.
+
+        Raises `Conflict` while somebody else is being forgotten. After a crash, forgetting the
+        person again ends what was begun.
+        """
+        with self._alone():
+            resumed = {e.person: self._carry_out(e) for e in unfinished(self._database)}
+            try:
+                erasure = forget_user(self._database, user_id)
+            except UnknownId:
+                if receipt := resumed.get(person_digest(user_id)):
+                    return receipt
+                raise
+            return self._carry_out(erasure)
+
+    def forget_before(self, at: float) -> Receipt | None:
+        """Retention: forget the conversations that ended before a moment; None if there are none.
+
+        What was learnt from them stays: retention is about keeping, not about a person's wish.
+        """
+        self.finish()
+        with self._alone():
+            erasure = forget_before(self._database, at)
+            return self._carry_out(erasure) if erasure else None
+
+    def finish(self) -> list[Receipt]:
+        """End what a crash broke off."""
+        with self._alone():
+            return [self._carry_out(erasure) for erasure in unfinished(self._database)]
+
+    def _carry_out(self, erasure: Erasure) -> Receipt:
+        """From the rows, which are gone, to snapshots, jobs, bundles and the live pointer."""
+        erasure = rewrite_snapshots(self._snapshots, erasure)
+        save_erasure(self._database, erasure)
+        _remove(folder_of(self._snapshots, digest) for digest in erasure.receipt["snapshots"])
+        if erasure.person is not None:
+            erasure = self._unlearn(erasure)
+        erasure = replace(erasure, conversation_ids=frozenset())  # before what is old is swept away
+        save_erasure(self._database, erasure)
+        self._database.vacuum()
+        save_erasure(self._database, erasure, done=True)
+        return self._receipt(erasure)
+
+    def _unlearn(self, erasure: Erasure) -> Erasure:
+        """Take out of service, and delete, what learnt from a person."""
+        held_them = self._lineage(erasure)
+        self._end_jobs(held_them)
+        found = {b for b in list_digests(self._bundles) if held_them(self._snapshot_of(b))}
+        bundles = sorted(found.union(erasure.receipt["bundles"]))
+        erasure = replace(erasure, receipt={**erasure.receipt, "bundles": bundles})
+        save_erasure(self._database, erasure)
+        self._registry.taint(bundles, REASON)
+        _remove(folder_of(self._bundles, bundle) for bundle in bundles)
+        _remove([self._home / "references"])  # digests of their rows; computed anew when needed
+        return erasure
+
+    def _lineage(self, erasure: Erasure) -> Callable[[str], bool]:
+        """Whether a snapshot held the person, or whether nobody can tell any more."""
+        replaced: dict[str, str | None] = {}
+        people: dict[str, list[str]] = {}
+        for each in erasures(self._database):
+            replaced |= each.receipt["snapshots"]
+            people |= each.people
+        known = set(list_digests(self._snapshots))
+
+        def held_them(snapshot: str) -> bool:
+            now: str | None = snapshot
+            while now is not None and now not in known:
+                if now in erasure.receipt["snapshots"] or erasure.person in people.get(now, ()):
+                    return True
+                now = replaced.get(now)
+            return now is None
+
+        return held_them
+
+    def _snapshot_of(self, bundle: str) -> str:
+        """What a bundle was trained on; nothing known for one that does not say."""
+        with suppress(UnknownId):
+            return str(read_manifest(folder_of(self._bundles, bundle)).get("snapshot"))
+        return ""
+
+    def _end_jobs(self, held_them: Callable[[str], bool]) -> None:
+        """Stop and delete jobs: their checkpoints are adapters too, and they may yet publish."""
+        jobs = [job for job in self._jobs.list() if held_them(job.snapshot)]
+        for job in jobs:
+            with suppress(Conflict, ProcessLookupError):  # it has ended meanwhile
+                self._jobs.cancel(job.id)
+            for _ in self._jobs.wait(job.id):
+                pass
+        sweep(self._home / "jobs")
+        _remove(self._jobs.folder(job.id) for job in jobs)
+
+    def _receipt(self, erasure: Erasure) -> Receipt:
+        receipt = erasure.receipt
+        bundles = tuple(receipt["bundles"])
+        return Receipt(
+            erasure.number, receipt["rows"], receipt["conversations"], receipt["snapshots"],
+            bundles, self._registry.live().bundle, retrain=bool(bundles),
+        )  # fmt: skip
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One erasure at a time over a home; a process that dies lets the next one in."""
+        with (self._home / "forgetting.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Conflict("somebody is being forgotten just now; try again") from None
+            yield
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    """Delete folders that may be gone already; half of one is never seen under its name."""
+    for folder in folders:
+        doomed = folder.with_name(f".tmp-{folder.name}")
+        if doomed.exists():
+            shutil.rmtree(doomed)  # a crash left it
+        if folder.exists():
+            folder.rename(doomed)
+            shutil.rmtree(doomed)

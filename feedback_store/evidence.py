@@ -1,0 +1,280 @@
+"""Evidence out of the tables: conversations that somebody judged, a batch at a time.
+
+Reads only; the whole store is read in bounded memory. Knows tables and templates; knows nothing of
+what evidence is good for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, RowMapping, func, select, true
+
+from engine.messages import Message, messages_from_dicts
+from engine.prompts.modes import PromptTemplate, template_from_dict
+from feedback_store import tables as t
+from feedback_store.database import Database
+from feedback_store.records import (
+    Answer,
+    CurrentChoice,
+    CurrentCorrection,
+    CurrentVote,
+    Evidence,
+)
+
+BATCH_CONVERSATIONS = 200
+BATCH_USERS = 5_000  # PostgreSQL takes 65,535 values in one query
+JUDGEMENTS = ("vote", "correction", "choice", "flag")
+ANSWER_COLUMNS = [t.answers.c[name] for name in Answer.__dataclass_fields__]
+COMPLETE = list(Answer.__dataclass_fields__).index("complete")
+
+
+class EvidenceReader:
+    """What people say now of what they were shown."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def last_event(self) -> int:
+        """The newest event's number; 0 where there is none."""
+        with self._database.read() as connection:
+            return _last_event(connection)
+
+    def all(self) -> Iterator[Evidence]:
+        """Everything, conversation by conversation."""
+        with self._database.read() as connection:
+            conversations = _judged_conversations(connection, true())
+            yield from self._read(connection, conversations)
+
+    def of(self, conversation_ids: Iterable[str]) -> Iterator[Evidence]:
+        """The evidence of given conversations."""
+        with self._database.read() as connection:
+            yield from self._read(connection, sorted(conversation_ids))
+
+    def judged_since(self, event_id: int) -> tuple[set[str], int]:
+        """Conversations with events newer than one seen, and the newest event now."""
+        with self._database.read() as connection:
+            newest = _last_event(connection)
+            return set(_judged_conversations(connection, t.events.c.id > event_id)), newest
+
+    def conversations_of(self, user_ids: Iterable[str]) -> set[str]:
+        """Conversations in which these users asked or judged."""
+        users = sorted(user_ids)
+        found: set[str] = set()
+        with self._database.read() as connection:
+            for begin in range(0, len(users), BATCH_USERS):
+                batch = users[begin : begin + BATCH_USERS]
+                asked = select(t.turns.c.conversation_id).where(t.turns.c.user_id.in_(batch))
+                found.update(connection.execute(asked).scalars())
+                found.update(_judged_conversations(connection, t.events.c.user_id.in_(batch)))
+        return found
+
+    def shared_votes(self) -> list[tuple[str, CurrentVote]]:
+        """Current thumbs on answers that several users voted on, each with its conversation."""
+        shared = (
+            select(t.events.c.answer_id)
+            .where(t.events.c.kind == "vote")
+            .group_by(t.events.c.answer_id)
+            .having(func.count(t.events.c.user_id.distinct()) > 1)
+        )
+        query = (
+            select(t.events, t.turns.c.conversation_id)
+            .join(t.answers, t.answers.c.id == t.events.c.answer_id)
+            .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
+            .where(t.events.c.kind == "vote", t.events.c.answer_id.in_(shared))
+            .order_by(t.events.c.id)
+        )
+        with self._database.read() as connection:
+            current = {
+                (row["answer_id"], row["user_id"]): row
+                for row in connection.execute(query).mappings()
+            }
+        return [(row["conversation_id"], vote_of(row)) for row in current.values() if row["vote"]]
+
+    def last_erasure(self) -> int:
+        """The newest erasure's number; 0 where there is none."""
+        query = select(func.coalesce(func.max(t.erasures.c.id), 0))
+        with self._database.read() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def _read(self, connection: Connection, conversations: Sequence[str]) -> Iterator[Evidence]:
+        templates = read_templates(connection)
+        for begin in range(0, len(conversations), BATCH_CONVERSATIONS):
+            batch = conversations[begin : begin + BATCH_CONVERSATIONS]
+            found = _load(connection, batch)
+            for conversation_id in batch:
+                yield from found[conversation_id].evidence(templates)
+
+
+def read_templates(connection: Connection) -> dict[str, PromptTemplate]:
+    """Every prompt template ever used, by its hash."""
+    rows = connection.execute(select(t.templates.c.hash, t.templates.c.definition))
+    return {row.hash: template_from_dict(row.definition) for row in rows}
+
+
+@dataclass
+class _Conversation:
+    """The rows of one conversation."""
+
+    turns: dict[str, RowMapping] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
+    current: dict[tuple[Any, ...], RowMapping] = field(default_factory=dict)
+    comparisons: dict[str, RowMapping] = field(default_factory=dict)
+
+    def evidence(self, templates: Mapping[str, PromptTemplate]) -> Iterator[Evidence]:
+        """One for each prompt that somebody judged an answer to, in the order they were asked."""
+        events = sorted(self.current.values(), key=lambda event: int(event["id"]))
+        turns_of: dict[tuple[str, str, tuple[Message, ...]], list[str]] = defaultdict(list)
+        judged = {self._turn_of(event) for event in events}
+        for turn_id, turn in self.turns.items():
+            if turn_id in judged:
+                prompt = self._prompt(turn, templates[turn["template_hash"]])
+                turns_of[turn["user_id"], turn["template_hash"], prompt].append(turn_id)
+        for (_, _, prompt), turn_ids in turns_of.items():
+            said = [event for event in events if self._turn_of(event) in turn_ids]
+            yield self._evidence_of(prompt, turn_ids, said)
+
+    def _evidence_of(
+        self, prompt: tuple[Message, ...], turn_ids: Sequence[str], events: Sequence[RowMapping]
+    ) -> Evidence:
+        first = self.turns[turn_ids[0]]
+        return Evidence(
+            conversation_id=first["conversation_id"],
+            user_id=first["user_id"],
+            template_hash=first["template_hash"],
+            mode=first["mode"],
+            prompt=prompt,
+            answers=tuple(a for a in self.answers.values() if a.turn_id in turn_ids),
+            votes=tuple(vote_of(e) for e in events if e["kind"] == "vote" and e["vote"]),
+            corrections=tuple(_correction(e) for e in events if e["kind"] == "correction"),
+            choices=tuple(self._choice(e) for e in events if e["kind"] == "choice"),
+            flagged=frozenset(e["answer_id"] for e in events if e["kind"] == "flag"),
+        )
+
+    def _turn_of(self, event: RowMapping) -> str:
+        if event["comparison_id"] is not None:
+            return str(self.comparisons[event["comparison_id"]]["turn_id"])
+        return self.answers[event["answer_id"]].turn_id
+
+    def _prompt(self, turn: RowMapping, template: PromptTemplate) -> tuple[Message, ...]:
+        """The messages the model was shown."""
+        if turn["prompt"] is not None:
+            return messages_from_dicts(turn["prompt"])
+        history: list[Message] = []
+        parent = turn["parent_answer_id"]
+        while parent is not None:
+            answer = self.answers[parent]
+            asked = self.turns[answer.turn_id]
+            history += [Message("assistant", answer.text), Message("user", asked["question"])]
+            parent = asked["parent_answer_id"]
+        return template.build(history[::-1], turn["question"])
+
+    def _choice(self, event: RowMapping) -> CurrentChoice:
+        comparison = self.comparisons[event["comparison_id"]]
+        return CurrentChoice(
+            event["id"], comparison["left_answer_id"], comparison["right_answer_id"],
+            event["user_id"], event["choice"], event["created_at"],
+        )  # fmt: skip
+
+
+def _load(connection: Connection, conversation_ids: Sequence[str]) -> dict[str, _Conversation]:
+    """Four queries for a batch: turns, answers, comparisons, events."""
+    found = {conversation_id: _Conversation() for conversation_id in conversation_ids}
+    in_batch = t.turns.c.conversation_id.in_(conversation_ids)
+    turns = (
+        select(
+            t.turns.c.id, t.turns.c.conversation_id, t.turns.c.parent_answer_id,
+            t.turns.c.user_id, t.turns.c.question, t.turns.c.mode, t.turns.c.template_hash,
+            t.turns.c.prompt,
+        )
+        .where(in_batch)
+        .order_by(t.turns.c.created_at, t.turns.c.id)
+    )  # fmt: skip
+    of_conversation: dict[str, _Conversation] = {}  # by the id of any row
+    for turn in connection.execute(turns).mappings():
+        conversation = found[turn["conversation_id"]]
+        conversation.turns[turn["id"]] = turn
+        of_conversation[turn["id"]] = conversation
+    answers = (
+        select(*ANSWER_COLUMNS)
+        .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
+        .where(in_batch)
+        .order_by(t.answers.c.created_at, t.answers.c.id)
+    )
+    for answer in map(answer_of, connection.execute(answers)):
+        of_conversation[answer.id] = of_conversation[answer.turn_id]
+        of_conversation[answer.id].answers[answer.id] = answer
+    comparisons = (
+        select(t.comparisons).join(t.turns, t.turns.c.id == t.comparisons.c.turn_id).where(in_batch)
+    )
+    for row in connection.execute(comparisons).mappings():
+        of_conversation[row["id"]] = of_conversation[row["turn_id"]]
+        of_conversation[row["id"]].comparisons[row["id"]] = row
+    answer_ids = [a for each in found.values() for a in each.answers]
+    comparison_ids = [c for each in found.values() for c in each.comparisons]
+    for event in _events(connection, answer_ids, comparison_ids):
+        key = event["answer_id"], event["comparison_id"], event["user_id"], event["kind"]
+        of_conversation[event["answer_id"] or event["comparison_id"]].current[key] = event
+    return found
+
+
+def _events(
+    connection: Connection, answer_ids: Sequence[str], comparison_ids: Sequence[str]
+) -> list[RowMapping]:
+    """Judgements, the oldest first, so that a later one takes an earlier one's place.
+
+    The kinds are chosen here and not in the query, which would then read every vote there is.
+    """
+    about_answers = select(t.events).where(t.events.c.answer_id.in_(answer_ids))
+    about_comparisons = select(t.events).where(t.events.c.comparison_id.in_(comparison_ids))
+    rows = [
+        *connection.execute(about_answers).mappings(),
+        *(connection.execute(about_comparisons).mappings() if comparison_ids else ()),
+    ]
+    return sorted((r for r in rows if r["kind"] in JUDGEMENTS), key=lambda r: int(r["id"]))
+
+
+def _last_event(connection: Connection) -> int:
+    return int(connection.execute(select(func.coalesce(func.max(t.events.c.id), 0))).scalar_one())
+
+
+def _judged_conversations(connection: Connection, which: ColumnElement[bool]) -> list[str]:
+    """Conversations with judgements of some sort, sorted."""
+    about_answers = (
+        select(t.turns.c.conversation_id)
+        .join(t.answers, t.answers.c.turn_id == t.turns.c.id)
+        .join(t.events, t.events.c.answer_id == t.answers.c.id)
+        .where(which, t.events.c.kind.in_(JUDGEMENTS))
+    )
+    about_comparisons = (
+        select(t.turns.c.conversation_id)
+        .join(t.comparisons, t.comparisons.c.turn_id == t.turns.c.id)
+        .join(t.events, t.events.c.comparison_id == t.comparisons.c.id)
+        .where(which)
+    )
+    return sorted(connection.execute(about_answers.union(about_comparisons)).scalars())
+
+
+def answer_of(row: Row[Any]) -> Answer:
+    """A row of ANSWER_COLUMNS as a value."""
+    values = list(row)
+    values[COMPLETE] = bool(values[COMPLETE])
+    return Answer(*values)
+
+
+def vote_of(event: RowMapping) -> CurrentVote:
+    """An event of kind "vote" as a value."""
+    return CurrentVote(
+        event["id"], event["answer_id"], event["user_id"], event["vote"], event["created_at"],
+        tuple(event["reasons"] or ()), event["comment"] or "",
+    )  # fmt: skip
+
+
+def _correction(event: RowMapping) -> CurrentCorrection:
+    return CurrentCorrection(
+        event["id"], event["answer_id"], event["user_id"], event["correction"],
+        event["created_at"],
+    )  # fmt: skip

@@ -1,0 +1,91 @@
+"""CSV for spreadsheets: one row an example, its texts in cells that no spreadsheet computes.
+
+OWASP ("CSV Injection") advises to quote all cells and to put a single quote before one that begins
+as a formula does. Here a cell that begins with a single quote of its own gets another, so that
+taking one away always gives the text back.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+
+from engine.errors import InvalidInput
+from feedback_store.examples import Example
+from feedback_store.formats.fields import Row, any_text, text
+from feedback_store.formats.trl import completion_turns, preference_turns, unpaired_turns
+from feedback_store.formats.turns import Options
+from feedback_store.records import ImportedTurn
+
+# As OWASP lists them: signs that start a formula, their full-width twins, tab and line ends.
+RISKY = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "'")
+COMPLETIONS = {"chosen", "rejected", "completion"}
+FLAGS = ("label", "chosen_complete", "rejected_complete", "completion_complete")
+
+
+def guarded(cell: str) -> str:
+    """The cell with a single quote before it where it could be taken for a formula."""
+    return f"'{cell}" if cell.startswith(RISKY) else cell
+
+
+def unguarded(cell: str) -> str:
+    """Inverse of `guarded`."""
+    return cell.removeprefix("'")
+
+
+def csv_bytes(examples: Iterable[Example]) -> bytes:
+    """A header and one row for each example; all of one kind.
+
+    The last question stands alone in `question`, what went before it as JSON in `context`. With a
+    byte order mark, without which spreadsheets take UTF-8 for something else.
+    """
+    out = io.StringIO(newline="")
+    rows = [_cells(example) for example in examples]
+    writer = csv.DictWriter(out, rows[0].keys() if rows else (), quoting=csv.QUOTE_ALL)
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().encode("utf-8-sig")
+
+
+def csv_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+    """Reads what `csv_bytes` writes."""
+    cells: dict[str, object] = {key: unguarded(text_of) for key, text_of in _texts(row)}
+    question = {"role": "user", "content": text(cells, "question")}
+    cells["prompt"] = [*_context(any_text(cells, "context")), question]
+    for key in FLAGS:
+        if key in cells:
+            cells[key] = {"true": True, "false": False}.get(str(cells[key]).lower())
+    if "chosen" in cells:
+        return preference_turns(cells, options)
+    return unpaired_turns(cells, options) if "label" in cells else completion_turns(cells, options)
+
+
+def _cells(example: Example) -> dict[str, str]:
+    """The row of an example with text alone in it."""
+    row = example.as_dict()
+    *context, question = row.pop("prompt")
+    for name in COMPLETIONS & row.keys():
+        row[name] = row[name][0]["content"]
+    row = {"question": question["content"], "context": context or "", **row}
+    return {key: guarded(_cell(value)) for key, value in row.items()}
+
+
+def _cell(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _texts(row: Row) -> Iterator[tuple[str, str]]:
+    for key in row:
+        yield key, any_text(row, key)
+
+
+def _context(cell: str) -> list[object]:
+    try:
+        found = json.loads(cell or "[]")
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list):
+        raise InvalidInput("'context' must be a list of messages in JSON")
+    return found

@@ -1,0 +1,75 @@
+"""Typed reads from a record that somebody else wrote: each gives what it says or `InvalidInput`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from engine.errors import InvalidInput
+from engine.messages import clean_text, require_text
+
+Row = Mapping[str, object]
+_MISSING = object()
+
+
+def value(row: Row, key: str) -> object:
+    """Whatever stands there."""
+    if (found := row.get(key, _MISSING)) is _MISSING:
+        raise InvalidInput(f"missing {key!r}")
+    return found
+
+
+def text(row: Row, key: str) -> str:
+    """Text that is not blank."""
+    return require_text(_as_text(value(row, key), key), what=repr(key))
+
+
+def any_text(row: Row, key: str) -> str:
+    """Text, which may be blank; "" where it is missing or null."""
+    found = row.get(key)
+    return "" if found is None else clean_text(_as_text(found, key), what=repr(key))
+
+
+def truth(row: Row, key: str, default: bool | None = None) -> bool:
+    """True or false; where it is missing, the default if there is one."""
+    found = value(row, key) if default is None else row.get(key, default)
+    if not isinstance(found, bool):
+        raise InvalidInput(f"{key!r} must be true or false")
+    return found
+
+
+def count(row: Row, key: str, limit: int) -> int:
+    """A whole number from 0 up to a limit; 0 where it is missing."""
+    found = row.get(key, 0)
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= limit:
+        raise InvalidInput(f"{key!r} must be a whole number from 0 to {limit:,}")
+    return found
+
+
+def items(row: Row, key: str) -> Sequence[object]:
+    """A list."""
+    return as_list(value(row, key), key)
+
+
+def mapping(row: Row, key: str) -> Row:
+    """An object."""
+    return as_mapping(value(row, key), key)
+
+
+def as_list(found: object, what: str) -> Sequence[object]:
+    """The value, which must be a list."""
+    if not isinstance(found, list):
+        raise InvalidInput(f"{what!r} must be a list")
+    return found
+
+
+def as_mapping(found: object, what: str) -> Row:
+    """The value, which must be an object."""
+    if not isinstance(found, dict):
+        raise InvalidInput(f"{what!r} must be an object")
+    return found
+
+
+def _as_text(found: object, key: str) -> str:
+    if not isinstance(found, str):
+        raise InvalidInput(f"{key!r} must be text")
+    return found

@@ -1,0 +1,178 @@
+"""A file into the store: all of it, or nothing and the list of what is wrong with it.
+
+The file is read twice: the first time each record is understood and thrown away, the second time,
+if nothing was wrong, the turns go into one transaction as they are read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, get_args
+
+from engine.errors import InvalidInput
+from engine.messages import require_text
+from engine.prompts.modes import PromptTemplate
+from feedback_store.formats.catalogue import (
+    IMPORT_FORMATS,
+    format_named,
+    keys_of,
+    names_that_match,
+)
+from feedback_store.formats.fields import Row
+from feedback_store.formats.reading import Record, read_records
+from feedback_store.formats.turns import Options, Ranks
+from feedback_store.records import ImportedTurn
+
+IMPORTED = PromptTemplate("plain", "", "", ())  # imported prompts come as they are
+IMPORT_USER = "import"
+MAX_PROBLEMS_SHOWN = 20
+
+
+class TurnStore(Protocol):
+    """Where the turns go: `FeedbackStore`."""
+
+    def add_imported(
+        self, turns: Iterable[ImportedTurn], template: PromptTemplate, user_id: str, /
+    ) -> int:
+        """Store all turns or, where the iteration raises, none; returns how many."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What came in, and as what the file was read."""
+
+    format: str
+    turns: int
+    answers: int
+    votes: int
+    corrections: int
+    comparisons: int
+
+
+def import_file(
+    store: TurnStore,
+    file: Path,
+    *,
+    format: str | None = None,  # noqa: A002 - the word of the command line
+    user: str = IMPORT_USER,
+    ranks: Ranks = "all",
+) -> ImportReport:
+    """Store what a file holds; its format is found out unless it is named.
+
+    `user` is who imports, and who said what the file says where it names nobody. `ranks` says
+    whether each pair of ranked answers becomes a comparison, or only neighbours.
+    Raises `InvalidInput` with every problem and its line or record, and then nothing is stored.
+    """
+    if ranks not in get_args(Ranks):
+        raise InvalidInput(f"unknown ranks {ranks!r}; known: {', '.join(get_args(Ranks))}")
+    options = Options(require_text(user, what="user"), ranks)
+    name = _check(file, format, options)
+    tally: Counter[str] = Counter()
+    store.add_imported(_counted(_turns(file, name, options), tally), IMPORTED, options.user)
+    return ImportReport(
+        format=name,
+        turns=tally["turns"],
+        answers=tally["answers"],
+        votes=tally["votes"],
+        corrections=tally["corrections"],
+        comparisons=tally["comparisons"],
+    )
+
+
+def _turns(file: Path, name: str, options: Options) -> Iterator[ImportedTurn]:
+    known = format_named(name)
+    for record in read_records(file):
+        if record.row is None:
+            raise InvalidInput(f"{file.name} changed while it was read")
+        yield from known.turns(record.row, options)
+
+
+def _counted(turns: Iterable[ImportedTurn], tally: Counter[str]) -> Iterator[ImportedTurn]:
+    for turn in turns:
+        tally["turns"] += 1
+        tally["answers"] += len(turn.answers)
+        tally["comparisons"] += len(turn.choices)
+        for answer in turn.answers:
+            tally["votes"] += len(answer.votes)
+            tally["corrections"] += len(answer.corrections)
+        yield turn
+
+
+# The first reading
+
+
+class _Problems:
+    """The first problems and the number of all."""
+
+    def __init__(self) -> None:
+        self._shown: list[str] = []
+        self._count = 0
+
+    def add(self, place: str, problem: str) -> None:
+        self._count += 1
+        if self._count <= MAX_PROBLEMS_SHOWN:
+            self._shown.append(f"{place}: {problem}")
+
+    def __bool__(self) -> bool:
+        return self._count > 0
+
+    def __str__(self) -> str:
+        more = self._count - len(self._shown)
+        return "; ".join(self._shown) + (f"; and {more} more" if more else "")
+
+
+def _check(file: Path, name: str | None, options: Options) -> str:
+    """The format of a file in which nothing is wrong."""
+    told = name is not None
+    problems, first_row, records = _Problems(), None, 0
+    for record in read_records(file):
+        records += 1
+        if record.row is None:
+            problems.add(record.place, record.problem)
+            continue
+        first_row = first_row or record.row
+        name = name or _only_match(file, record)
+        if problem := _problem(record.row, name, told, options):
+            problems.add(record.place, problem)
+    if name is None and first_row is not None:
+        raise InvalidInput(
+            f"{file.name}: no known format has the keys {keys_of(first_row)}; "
+            f"known formats: {', '.join(IMPORT_FORMATS)}"
+        )
+    if problems:
+        raise InvalidInput(f"{file.name}: {problems}")
+    if not records or name is None:
+        raise InvalidInput(f"{file.name} holds no records")
+    return name
+
+
+def _only_match(file: Path, record: Record) -> str | None:
+    """The format of a record, if there is one; two are one too many."""
+    assert record.row is not None
+    names = names_that_match(record.row)
+    if len(names) > 1:
+        fitting = " and ".join(names)
+        raise InvalidInput(
+            f"{file.name}, {record.place}: fits {fitting}; say which it is; "
+            f"its keys: {keys_of(record.row)}"
+        )
+    return names[0] if names else None
+
+
+def _problem(row: Row, name: str | None, told: bool, options: Options) -> str:
+    """What is wrong with a record, "" if nothing is. Where we were told the format, it holds."""
+    if name is None:
+        return f"no known format has the keys {keys_of(row)}"
+    known = format_named(name)
+    if not told and not known.matches(row) and (others := names_that_match(row)):
+        return f"is {others[0]}, while the file began as {name}"
+    try:
+        for _ in known.turns(row, options):
+            pass
+    except InvalidInput as error:
+        return str(error)
+    return "" if told or known.matches(row) else f"is not {name}; its keys: {keys_of(row)}"

@@ -1,0 +1,165 @@
+"""Open WebUI's feedback export (admin panel, Evaluations, Feedbacks, Export): a JSON array.
+
+A row is one rating: `user_id`, `data` (rating, model_id, sibling_model_ids, reason, comment,
+details), `meta` (chat_id, message_id), and in `snapshot.chat.chat.history.messages` the whole chat
+by message id, each naming its parent. The shape is that of `feedbackHandler` in its
+ResponseMessage.svelte and of its models/feedbacks.py.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Mapping
+from typing import Literal
+
+from engine.errors import InvalidInput
+from engine.messages import Message, clean_text, require_text
+from feedback_store.formats.fields import Row, any_text, as_mapping, mapping, text
+from feedback_store.formats.turns import OPENAI, Options, asked, message_of, system_of
+from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn, ImportedVote
+
+# The words of its RateComment.svelte that mean one of ours; the others are "other".
+REASONS: Mapping[str, str] = {
+    "accurate_information": "right_facts",
+    "followed_instructions_perfectly": "followed",
+    "showcased_creativity": "good_style",
+    "positive_attitude": "good_style",
+    "not_factually_correct": "wrong_facts",
+    "didnt_fully_follow_instructions": "did_not_follow",
+    "too_verbose": "too_long",
+    "dont_like_the_style": "bad_style",
+}
+RATINGS: Mapping[object, Literal[-1, 0, 1]] = {
+    1: 1, "1": 1, -1: -1, "-1": -1, 0: 0, "0": 0, None: 0,
+}  # fmt: skip
+REASONING = re.compile(
+    r'\s*<details type="reasoning"[^>]*>\s*(?:<summary>[^<]*</summary>)?(.*?)</details>\s*',
+    re.DOTALL,
+)
+
+
+def rating_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+    """One turn with the rated answer; beside it the answers it won against, if it did.
+
+    Open WebUI counts a thumb up as a win over the answers that stood beside it
+    (`sibling_model_ids`) and a thumb down as a defeat. The second is not taken over: two answers
+    can both be bad.
+    """
+    data, meta = mapping(row, "data"), mapping(row, "meta")
+    chat = _chat(row)
+    said = mapping(mapping(chat, "history"), "messages")
+    rated = _message(said, text(meta, "message_id"))
+    user = f"openwebui:{text(row, 'user_id')}"
+    vote = _vote(data, user)
+    answer = _answer(rated, vote)
+    siblings = list(_siblings(said, rated, data)) if vote and vote.vote > 0 else []
+    yield ImportedTurn(
+        prompt=asked(_prompt(chat, said, rated)),
+        answers=(answer, *(_answer(sibling, None) for sibling in siblings)),
+        choices=tuple(
+            ImportedChoice(user, 0, place, "left") for place in range(1, len(siblings) + 1)
+        ),
+        conversation=any_text(meta, "chat_id"),
+    )
+
+
+def _chat(row: Row) -> Row:
+    if row.get("snapshot") is None:
+        raise InvalidInput("there is no 'snapshot', and so no text")
+    return mapping(mapping(mapping(row, "snapshot"), "chat"), "chat")
+
+
+def _message(said: Row, identity: str) -> Row:
+    if identity not in said:
+        raise InvalidInput("the chat lacks a message that is named in it")
+    return as_mapping(said[identity], "messages")
+
+
+def _prompt(chat: Row, said: Row, rated: Row) -> tuple[Message, ...]:
+    """From the root to the question; thoughts are not shown to a model again."""
+    path: list[Message] = []
+    seen: set[str] = set()
+    parent = any_text(rated, "parentId")
+    while parent:
+        if parent in seen:
+            raise InvalidInput("the chat's messages go round in a circle")
+        seen.add(parent)
+        row = _message(said, parent)
+        message = message_of(row, OPENAI, "messages")
+        if message.role == "assistant":
+            message = Message("assistant", _split(message.content)[1])
+        path.append(message)
+        parent = any_text(row, "parentId")
+    params = chat.get("params")
+    system = system_of(params) if isinstance(params, dict) else ()
+    return (*system, *reversed(path))
+
+
+def _answer(row: Row, vote: ImportedVote | None) -> ImportedAnswer:
+    message = message_of(row, OPENAI, "messages")
+    if message.role != "assistant":
+        raise InvalidInput("the rated message is not an assistant's")
+    thought, answer = _split(message.content)
+    return ImportedAnswer(
+        require_text(answer, what="answer"),
+        thought=thought,
+        complete=row.get("done") is not False,
+        model=_model(row),
+        votes=(vote,) if vote else (),
+    )
+
+
+def _split(content: str) -> tuple[str, str]:
+    """Thought and answer: a thought is a folded block, quoted line by line, at the start."""
+    block = REASONING.match(content)
+    if not block:
+        return "", content
+    quoted = block[1].strip()
+    if quoted.startswith("&gt;"):  # newer versions escape the block as HTML
+        quoted = html.unescape(quoted)
+    thought = "\n".join(re.sub(r"^> ?", "", line) for line in quoted.split("\n"))
+    return thought.strip(), content[block.end() :]
+
+
+def _siblings(said: Row, rated: Row, data: Row) -> Iterator[Row]:
+    """Other finished answers to the same question by models that the rating names."""
+    names = data.get("sibling_model_ids")
+    named = names if isinstance(names, list) else []
+    for item in said.values():
+        other = as_mapping(item, "messages")
+        beside = other is not rated and other.get("parentId") == rated.get("parentId")
+        finished = other.get("done") is not False and any_text(other, "content")
+        if beside and finished and other.get("role") == "assistant" and _model(other) in named:
+            yield other
+
+
+def _model(row: Row) -> str:
+    return any_text(row, "selectedModelId") or any_text(row, "model")
+
+
+def _vote(data: Row, user: str) -> ImportedVote | None:
+    rating = data.get("rating")
+    if isinstance(rating, bool | list | dict) or rating not in RATINGS:
+        raise InvalidInput("'rating' must be 1, 0 or -1")
+    vote = RATINGS[rating]
+    if not vote:
+        return None
+    reasons, comment = _reasons(data, vote)
+    return ImportedVote(user, vote, reasons, clean_text(comment, what="comment"))
+
+
+def _reasons(data: Row, vote: int) -> tuple[tuple[str, ...], str]:
+    """Our word for its reason, and a comment that keeps what our words do not say."""
+    given = any_text(data, "reason")
+    # Older versions store the words shown, newer ones a key made of them.
+    key = given.lower().replace("'", "").replace(" ", "_")
+    ours = REASONS.get(key, "other")
+    details = data.get("details")
+    score = details.get("rating") if isinstance(details, dict) else None
+    parts = (
+        given if ours == "other" and key != "other" else "",
+        any_text(data, "comment"),
+        f"rated {score} of 10" if isinstance(score, int) and not isinstance(score, bool) else "",
+    )
+    return ((ours,) if given else ()), "; ".join(part for part in parts if part)

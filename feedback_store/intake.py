@@ -1,0 +1,125 @@
+"""Imported turns into the tables. Knows tables and value types; knows no file formats."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Table, insert
+
+from engine.messages import clean_text
+from engine.prompts.modes import PromptTemplate
+from engine.storage import digest_json
+from feedback_store import tables as t
+from feedback_store.examples import IMPORTED
+from feedback_store.records import ImportedTurn
+
+CHUNK_TURNS = 500
+MAX_USER_ID_CHARS = 64
+
+
+def add_imported(
+    connection: Connection, turns: Iterable[ImportedTurn], template: PromptTemplate, user_id: str
+) -> int:
+    """Store turns with their answers and statements; returns how many turns.
+
+    `user_id` is who imports, and so whose turns they are; statements keep their own users.
+    Raises `InvalidText` for a user's id that no database could hold.
+    """
+    count = 0
+    for chunk in _chunks(turns):
+        rows: dict[Table, list[dict[str, Any]]] = {
+            table: [] for table in (t.turns, t.answers, t.comparisons, t.events)
+        }
+        for turn in chunk:
+            _Turn(turn, template, user_id, rows).add()
+        for table, values in rows.items():
+            if values:
+                connection.execute(insert(table), values)
+        count += len(chunk)
+    return count
+
+
+class _Turn:
+    """One turn on its way into rows."""
+
+    def __init__(
+        self,
+        turn: ImportedTurn,
+        template: PromptTemplate,
+        user_id: str,
+        rows: dict[Table, list[dict[str, Any]]],
+    ) -> None:
+        self._turn = turn
+        self._template = template
+        self._user_id = user_id
+        self._rows = rows
+        self._now = time.time()
+        self._turn_id = uuid.uuid4().hex
+        self._answer_ids = [uuid.uuid4().hex for _ in turn.answers]
+
+    def add(self) -> None:
+        """Add all of its rows."""
+        turn = self._turn
+        prompt = [message.as_dict() for message in turn.prompt]
+        conversation = digest_json(turn.conversation or prompt)[7:39]
+        self._row(
+            t.turns, id=self._turn_id, conversation_id=f"import-{conversation}",
+            parent_answer_id=None, user_id=self._user_id, question=turn.prompt[-1].content,
+            mode=self._template.mode, template_hash=self._template.hash, prompt=prompt,
+            created_at=self._now,
+        )  # fmt: skip
+        for answer_id, answer in zip(self._answer_ids, turn.answers, strict=True):
+            self._row(
+                t.answers, id=answer_id, turn_id=self._turn_id, status="done", text=answer.text,
+                thought=answer.thought, complete=int(answer.complete), base_digest=IMPORTED,
+                adapter_digest=None, sampling={"model": answer.model} if answer.model else {},
+                seed=0, created_at=self._now, finished_at=self._now,
+            )  # fmt: skip
+            for vote in answer.votes:
+                self._event(
+                    "vote", vote.user, answer_id=answer_id, vote=vote.vote,
+                    reasons=list(vote.reasons) or None, comment=vote.comment or None,
+                )  # fmt: skip
+            for user, text in answer.corrections:
+                self._event("correction", user, answer_id=answer_id, correction=text)
+            if answer.flagged or turn.flagged:
+                self._event("flag", self._user_id, answer_id=answer_id)
+        for choice in turn.choices:
+            self._choice(choice.user, choice.left, choice.right, choice.choice)
+
+    def _choice(self, user: str, left: int, right: int, choice: str) -> None:
+        comparison_id = uuid.uuid4().hex
+        self._row(
+            t.comparisons, id=comparison_id, turn_id=self._turn_id, user_id=user,
+            left_answer_id=self._answer_ids[left], right_answer_id=self._answer_ids[right],
+            created_at=self._now,
+        )  # fmt: skip
+        self._event("choice", user, comparison_id=comparison_id, choice=choice)
+
+    def _event(self, kind: str, user: str, **values: Any) -> None:
+        empty = dict.fromkeys(
+            ("answer_id", "comparison_id", "vote", "reasons", "comment", "correction", "choice")
+        )
+        self._row(
+            t.events,
+            **{**empty, **values},
+            idempotency_key=uuid.uuid4().hex, kind=kind, created_at=self._now,
+            user_id=clean_text(user, what="user's id", limit_chars=MAX_USER_ID_CHARS),
+        )  # fmt: skip
+
+    def _row(self, table: Table, **values: Any) -> None:
+        self._rows[table].append(values)
+
+
+def _chunks(turns: Iterable[ImportedTurn]) -> Iterator[list[ImportedTurn]]:
+    chunk: list[ImportedTurn] = []
+    for turn in turns:
+        chunk.append(turn)
+        if len(chunk) == CHUNK_TURNS:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,163 @@
+"""People who leave a canary in everything they say, and a look for what is left of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import select
+
+from feedback_store import tables
+from feedback_store.curation import Curation
+from feedback_store.database import Database
+from feedback_store.evidence import EvidenceReader
+from feedback_store.examples import Example
+from feedback_store.snapshot import Snapshot, freeze, open_snapshot, split_of
+from feedback_store.store import FeedbackStore
+from feedback_store.training_set import TrainingSet
+from tests.feedback_store.conftest import Conversations
+
+Rows = dict[str, list[str]]
+
+
+@dataclass
+class Person:
+    """Somebody with two conversations on the training side and one that is held out."""
+
+    name: str
+    conversations: list[str] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        return f"user-{self.name}-7f3a"
+
+    @property
+    def canary(self) -> str:
+        return f"canary-{self.name}-c0ffee"
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What no file and no row may hold once this person is forgotten."""
+        return self.id, self.canary, *self.conversations
+
+
+class People:
+    """A store with its training set, in which persons speak."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.store = FeedbackStore(database)
+        self.curation = Curation(database)
+        self.training_set = TrainingSet(EvidenceReader(database), self.curation)
+        self._talk = Conversations(self.store)
+
+    def speaks(self, name: str) -> Person:
+        """Everything a person can say, and what an operator can decide about it."""
+        person = Person(
+            name, [_conversation(name, side) for side in ("train", "train2", "heldout")]
+        )
+        self._votes(person, person.conversations[0])
+        self._corrects(person, person.conversations[1])
+        self._compares(person, person.conversations[2])
+        self.curation.set_consent(person.id, True)
+        self.curation.mark_gold(person.conversations[2])
+        self._operator_decides(person)
+        return person
+
+    def _votes(self, person: Person, conversation: str) -> None:
+        good, bad = self._two_answers(person, conversation)
+        self.store.vote(good, person.id, 1, reasons=["safe"], comment=f"{person.canary} comment")
+        self.store.vote(bad, person.id, -1, comment=f"{person.canary} comment")
+        self.store.note(good, person.id, "copy", idempotency_key=f"{person.canary} key")
+
+    def _corrects(self, person: Person, conversation: str) -> None:
+        first, flagged = self._two_answers(person, conversation)
+        self.store.correct(first, person.id, f"{person.canary} correction")
+        self.store.note(flagged, person.id, "flag")
+        self._ask(person, conversation, parent=first)
+
+    def _compares(self, person: Person, conversation: str) -> None:
+        left, right = self._two_answers(person, conversation)
+        self.store.choose(self.store.compare(left, right, person.id).id, person.id, "left")
+
+    def _operator_decides(self, person: Person) -> None:
+        """One example is excluded, one edited, and one exclusion taken back."""
+        note = f"{person.canary} note"
+        voted, corrected, compared = (
+            next(p for p in self.pairs() if p.origin.conversation_id == conversation)
+            for conversation in person.conversations
+        )
+        demonstration = next(
+            d for d in self.training_set.select().examples.demonstrations
+            if d.origin.conversation_id == person.conversations[0]
+        )  # fmt: skip
+        self.curation.exclude(demonstration, note)
+        self.curation.edit(corrected, chosen=f"{person.canary} edited", note=note)
+        for example in (voted, compared):
+            self.curation.exclude(example, note)
+            self.curation.take_back(example.id, note)
+
+    def _two_answers(self, person: Person, conversation: str) -> tuple[str, str]:
+        first = self._ask(person, conversation)
+        again = self._talk.again(first, f"{person.canary} {conversation} B", user=person.id)
+        return first, again
+
+    def _ask(self, person: Person, conversation: str, parent: str | None = None) -> str:
+        return self._talk.ask(
+            f"{person.canary} {conversation} question", f"{person.canary} {conversation} A",
+            user=person.id, conversation=conversation, parent=parent,
+        )  # fmt: skip
+
+    def pairs(self) -> list[Example]:
+        """The pairs of now."""
+        return [*self.training_set.select().examples.pairs]
+
+    def freeze(self, root: Path) -> str:
+        """A snapshot of now."""
+        selected = self.training_set.settle()
+        return freeze(
+            root, selected.examples, last_event=selected.last_event, gold=self.curation.gold()
+        )
+
+
+def _conversation(name: str, side: str) -> str:
+    """An id on a side of the split."""
+    ids = (f"conversation-{name}-{side}-{number}" for number in range(1000))
+    return next(each for each in ids if split_of(each) == side.rstrip("2"))
+
+
+def all_rows(database: Database) -> Rows:
+    """Every row of every table, as text; erasures left out."""
+    with database.read() as connection:
+        return {
+            table.name: sorted(map(str, connection.execute(select(table)).mappings()))
+            for table in tables.metadata.sorted_tables
+            if table is not tables.erasures
+        }
+
+
+def without(rows: Rows, person: Person) -> Rows:
+    """Rows that hold no mark of a person."""
+    return {
+        name: [row for row in each if not any(mark in row for mark in person.marks)]
+        for name, each in rows.items()
+    }
+
+
+def files_with(home: Path, marks: Iterable[str]) -> list[str]:
+    """Files under a folder that hold one of these strings, in name or content."""
+    wanted = [mark.encode() for mark in marks]
+    return sorted(
+        str(path.relative_to(home))
+        for path in home.rglob("*")
+        if any(mark in str(path.relative_to(home)).encode() for mark in wanted)
+        or (path.is_file() and any(mark in path.read_bytes() for mark in wanted))
+    )
+
+
+def examples_of(root: Path, digest: str) -> list[Example]:
+    """All examples of a snapshot."""
+    snapshot: Snapshot = open_snapshot(root, digest)
+    splits = (snapshot.train, snapshot.heldout, snapshot.gold)
+    return [example for split in splits for example in split.examples]
