@@ -151,14 +151,23 @@ class Chat:
         user_id: str,
         answer_id: str,
         *,
+        to_compare: bool = False,
         sampling: SamplingParams | None = None,
         stop: StopButton | None = None,
     ) -> Iterator[AnswerUpdate]:
-        """Another answer to the same turn: a sibling, for the very same prompt."""
+        """Another answer to the same turn: a sibling, for the very same prompt.
+
+        That a person asked for it is noted on the first one, unless the two are to be compared,
+        which says nothing of either yet.
+        """
         turn, messages = self._store.shown_prompt(answer_id, user_id)
-        work = _Work(
-            messages, self._seeded(sampling), lambda: turn.id, turn.mode == "cot", user=user_id
-        )
+
+        def begin() -> str:
+            if not to_compare:
+                self._store.note(answer_id, user_id, "regeneration")
+            return turn.id
+
+        work = _Work(messages, self._seeded(sampling), begin, turn.mode == "cot", user=user_id)
         yield from self._run(work, stop)
 
     def complete(

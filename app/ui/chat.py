@@ -1,231 +1,220 @@
-"""The chat page: ask, stop, regenerate, vote, correct. Knows widgets; `app.conversation` knows
-what a turn is.
+"""The chat page: ask, stop, regenerate, vote, correct, report. Knows widgets; `app.conversation`
+knows what a turn is.
 
-The page's state is the list of shown answers; each entry of the chat window belongs to a turn, and
-a turn's answer is the one it shows now.
+A red flag (Report) keeps a text out of all training, and the operator sees it. The reason "unsafe"
+of a thumb down is less: a bad answer to learn from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import gradio as gr
 
 from app.conversation import AnswerUpdate, Chat, StopButton
-from app.ui.errors import shown_errors
-from app.ui.texts import text
-from app.web.identity import user_of
+from app.ui.changes import changes_update, changes_view
+from app.ui.compare import Comparisons, build_panel
+from app.ui.errors import escaped, shown_errors
+from app.ui.exchange import THUMBS, Exchange, Page
+from app.ui.reasons import Reasons, build_row, opened
+from app.ui.session import Stops, last_answer, nothing, user
+from app.ui.texts import text, toast
 from engine.errors import BurnishError
 from engine.prompts.modes import MODES
-from feedback_store.records import Vote
+from feedback_store.curation import Curation
+from feedback_store.explain import changes
 from feedback_store.store import FeedbackStore, new_id
 
-Bubbles = list[gr.ChatMessage]
-THUMBS: dict[bool | str, Vote] = {True: 1, "Like": 1, False: -1, "Dislike": -1}
-
-
-@dataclass
-class Exchange:
-    """One question with the answer shown for it."""
-
-    question: str
-    answer_id: str | None = None
-    thought: str = ""
-    answer: str = ""
-    thinking: bool = False
-    note: str = ""
-    vote: Vote = 0
-    correction: str = ""
-
-    def show(self, update: AnswerUpdate) -> None:
-        """Take over what the stream says."""
-        self.answer_id, self.thought, self.answer = update.answer_id, update.thought, update.text
-        self.thinking = update.status == "streaming" and not update.text
-        self.note = update.note
-        if update.status == "stopped":
-            self.note = "Stopped."
-
-    def bubbles(self) -> Bubbles:
-        """The chat window's entries for this exchange."""
-        shown = [gr.ChatMessage(role="user", content=self.question)]
-        if self.thought:
-            status = "pending" if self.thinking else "done"
-            metadata: Any = {"title": "💭 Thought", "status": status}
-            shown.append(gr.ChatMessage(content=self.thought, metadata=metadata))
-        if self.answer or not self.thought:
-            shown.append(gr.ChatMessage(content=self.answer or "…"))
-        if self.correction:
-            corrected: Any = {"title": "✏️ Your correction, saved", "status": "done"}
-            shown.append(gr.ChatMessage(content=self.correction, metadata=corrected))
-        if self.note:
-            shown.append(gr.ChatMessage(content=f"*{self.note}*"))
-        return shown
-
-
-@dataclass
-class Page:
-    """What one browser tab shows."""
-
-    conversation_id: str = ""  # made with the first question: tabs start as copies of one page
-    exchanges: list[Exchange] = field(default_factory=list)
-
-    @property
-    def last_answer_id(self) -> str | None:
-        """The newest stored answer."""
-        return self.exchanges[-1].answer_id if self.exchanges else None
-
-    def bubbles(self) -> Bubbles:
-        """The whole chat window."""
-        return [bubble for exchange in self.exchanges for bubble in exchange.bubbles()]
-
-    def exchange_at(self, index: int) -> Exchange:
-        """The exchange the chat window's entry `index` belongs to."""
-        for exchange in self.exchanges:
-            index -= len(exchange.bubbles())
-            if index < 0:
-                return exchange
-        raise gr.Error("This answer is gone.")
+Streamed = tuple[Any, Any, Any]  # chat window, state, question
 
 
 class ChatPage:
     """The handlers of the page, over one chat and one store."""
 
-    def __init__(self, chat: Chat, store: FeedbackStore) -> None:
+    def __init__(self, chat: Chat, store: FeedbackStore, curation: Curation, stops: Stops) -> None:
         self._chat = chat
         self._store = store
-        self._stops: dict[str, StopButton] = {}  # one per browser tab with a running answer
+        self._curation = curation
+        self._stops = stops
 
-    def ask(
-        self, question: str, mode: str, page: Page, request: gr.Request
-    ) -> Iterator[tuple[Bubbles, Page, str]]:
+    def ask(self, question: str, mode: str, page: Page, request: gr.Request) -> Iterator[Streamed]:
         """Stream the answer to a new question."""
         page.conversation_id = page.conversation_id or new_id()
         parent = page.last_answer_id
         page.exchanges.append(Exchange(question))
-        stop = self._stop_button(request)
+        stop = self._stops.begin(request)
         updates = self._chat.ask(
-            _user(request), question, conversation_id=page.conversation_id,
+            user(request), question, conversation_id=page.conversation_id,
             parent_answer_id=parent, mode=mode, stop=stop,
         )  # fmt: skip
-        yield from self._stream(page, updates, request, unsent=question)
+        yield from self._stream(page, updates, stop, request, unsent=question)
 
-    def regenerate(self, page: Page, request: gr.Request) -> Iterator[tuple[Bubbles, Page, Any]]:
+    def regenerate(self, page: Page, request: gr.Request) -> Iterator[Streamed]:
         """Replace the last answer by another one; both stay in the store, as siblings."""
-        if page.last_answer_id is None:
-            raise gr.Error("There is no answer to regenerate yet.")
-        answer_id = page.last_answer_id
+        answer_id = last_answer(page, request)
         page.exchanges[-1] = Exchange(page.exchanges[-1].question)
-        stop = self._stop_button(request)
-        updates = self._chat.regenerate(_user(request), answer_id, stop=stop)
-        yield from self._stream(page, updates, request, unsent="")
+        stop = self._stops.begin(request)
+        updates = self._chat.regenerate(user(request), answer_id, stop=stop)
+        yield from self._stream(page, updates, stop, request, unsent="")
 
-    def stop(self, request: gr.Request) -> None:
-        """End this tab's running answer; also called when the tab closes."""
-        if button := self._stops.get(str(request.session_hash)):
-            button.press()
+    def begin_anew(self, page: Page, request: gr.Request) -> tuple[Any, Page]:
+        """An empty page; an answer that is still being made for the old one is stopped."""
+        page.left = True
+        self._stops.press(request)
+        return [], Page()
 
-    def vote(self, page: Page, event: gr.LikeData, request: gr.Request) -> Page:
-        """A thumb on one answer; taking the thumb back clears it."""
+    def vote(self, page: Page, event: gr.LikeData, request: gr.Request) -> tuple[Any, ...]:
+        """A thumb on one answer; taking the thumb back clears it. Then ask why."""
         exchange = page.exchange_at(int(event.index))  # type: ignore[arg-type]
-        if exchange.answer_id is None:
-            raise gr.Error("This answer was not saved; it cannot be voted on.")
-        exchange.vote = THUMBS.get(event.liked, 0)
+        if exchange is None or exchange.answer_id is None:
+            raise gr.Error(toast("vote_unsaved" if exchange else "answer_gone", request))
+        vote = THUMBS.get(event.liked, 0)
         with shown_errors():
-            self._store.vote(exchange.answer_id, _user(request), exchange.vote)
-        gr.Info("Thank you." if exchange.vote else "Vote taken back.", duration=2)
-        return page
+            self._store.vote(exchange.answer_id, user(request), vote)
+        exchange.vote = vote
+        gr.Info(toast("thanks" if vote else "vote_cleared", request), duration=2)
+        page.judged = exchange if vote else None
+        thumbs = gr.update(feedback_value=page.window()["feedback_value"])
+        return page, thumbs, *opened(page.judged)
 
-    def open_correction(self, page: Page) -> tuple[Any, str]:
+    def copied(self, page: Page, event: gr.CopyData, request: gr.Request) -> None:
+        """Note that an answer was copied; the event says only which text."""
+        exchange = page.exchange_saying(str(event.value))
+        if exchange is not None and exchange.answer_id is not None:
+            with shown_errors():
+                self._store.note(exchange.answer_id, user(request), "copy")
+
+    def report(self, page: Page, request: gr.Request) -> None:
+        """A red flag on the last answer."""
+        with shown_errors():
+            self._store.note(last_answer(page, request), user(request), "flag")
+        gr.Info(toast("reported", request), duration=4)
+
+    def open_correction(self, page: Page, request: gr.Request) -> tuple[Any, str]:
         """Show the editor with the last answer in it."""
-        if page.last_answer_id is None:
-            raise gr.Error("There is no answer to correct yet.")
+        last_answer(page, request)
         return gr.update(visible=True), page.exchanges[-1].answer
 
-    def correct(
-        self, correction: str, page: Page, request: gr.Request
-    ) -> tuple[Bubbles, Page, Any]:
-        """Save the last answer as it should have been."""
+    def correct(self, correction: str, page: Page, request: gr.Request) -> tuple[Any, ...]:
+        """Save the last answer as it should have been and show what is different."""
         exchange = page.exchanges[-1]
         with shown_errors():
-            assert exchange.answer_id is not None
-            self._store.correct(exchange.answer_id, _user(request), correction)
+            self._store.correct(last_answer(page, request), user(request), correction)
         exchange.correction = correction
-        gr.Info("Correction saved.", duration=2)
-        return page.bubbles(), page, gr.update(visible=False)
+        gr.Info(toast("correction_saved", request), duration=2)
+        changed = changes_update(changes(exchange.answer, correction))
+        return page.window(), page, gr.update(visible=False), changed
+
+    def consent(self, request: gr.Request) -> bool:
+        """Whether the person's conversations may be trained on."""
+        return self._curation.consents(user(request))
+
+    def set_consent(self, allowed: bool, request: gr.Request) -> None:
+        """What the person says about that from now on."""
+        with shown_errors():
+            self._curation.set_consent(user(request), allowed)
+        gr.Info(toast("saved", request), duration=2)
 
     def _stream(
-        self, page: Page, updates: Iterator[AnswerUpdate], request: gr.Request, unsent: str
-    ) -> Iterator[tuple[Bubbles, Page, str]]:
-        """Show each update. A refused question goes back into the box."""
-        tab = str(request.session_hash)
-        yield page.bubbles(), page, ""
+        self,
+        page: Page,
+        updates: Iterator[AnswerUpdate],
+        stop: StopButton,
+        request: gr.Request,
+        unsent: str,
+    ) -> Iterator[Streamed]:
+        """Show each update. A refused question goes back into the box, where the next one may be
+        typed in the meantime."""
+        yield page.window(), page, ""
         try:
             for update in updates:
+                if page.left:
+                    yield nothing(3)
+                    return
                 page.exchanges[-1].show(update)
-                yield page.bubbles(), page, ""
+                yield page.window(), page, gr.skip()
         except BurnishError as error:
             refused = page.exchanges.pop()
-            gr.Warning(str(error))
-            yield page.bubbles(), page, unsent or refused.question
+            gr.Warning(escaped(error))
+            yield page.window(), page, unsent or refused.question
         finally:
-            self._stops.pop(tab, None)
-
-    def _stop_button(self, request: gr.Request) -> StopButton:
-        button = StopButton()
-        self._stops[str(request.session_hash)] = button
-        return button
+            self._stops.end(stop, request)
 
 
-def build_chat_page(chat: Chat, store: FeedbackStore) -> gr.Blocks:
+def build_chat_page(chat: Chat, store: FeedbackStore, curation: Curation) -> gr.Blocks:
     """The page's widgets, wired to its handlers."""
-    page = ChatPage(chat, store)
+    stops = Stops()
+    page = ChatPage(chat, store, curation, stops)
     with gr.Blocks(title="Burnish", fill_height=True, analytics_enabled=False) as blocks:
         state = gr.State(Page())
         window = gr.Chatbot(
-            label=text("chat"), elem_id="chat", scale=1, height="65vh", buttons=["copy"],
+            label=text("chat"), elem_id="chat", elem_classes="window", buttons=["copy"],
             feedback_options=("Like", "Dislike"), sanitize_html=True,
             group_consecutive_messages=False, render_markdown=True, allow_tags=False,
         )  # fmt: skip
-        with gr.Row(equal_height=True):
-            question = gr.Textbox(
-                placeholder=text("ask"), show_label=False, scale=8, autofocus=True,
-                elem_id="question", lines=1, max_lines=8, submit_btn=False,
-            )  # fmt: skip
-            mode = gr.Dropdown(
-                list(MODES), value=MODES[0], label=text("mode"), scale=2, elem_id="mode",
-                min_width=120,
-            )  # fmt: skip
-            send = gr.Button(text("send"), variant="primary", scale=1, elem_id="send", min_width=80)
-            stop = gr.Button(text("stop"), scale=1, elem_id="stop", min_width=80)
+        panel, why = build_panel(), build_row()
+        changed = changes_view()
+        question, mode, send, stop = _question_row()
         with gr.Row():
-            again = gr.Button(text("regenerate"), elem_id="regenerate", size="sm")
-            correct = gr.Button(text("correct"), elem_id="correct", size="sm")
-            new = gr.Button(text("new_chat"), elem_id="new-chat", size="sm")
+            again, compare, correct, report, new = (
+                gr.Button(text(key), elem_id=key.replace("_", "-"), size="sm", min_width=100)
+                for key in ("regenerate", "compare", "correct", "report", "new_chat")
+            )
         with gr.Column(visible=False) as editor:
             correction = gr.Textbox(label=text("correction"), lines=4, elem_id="correction")
             with gr.Row():
                 save = gr.Button(text("save"), variant="primary", elem_id="save-correction")
                 dismiss = gr.Button(text("cancel"))
+        consent = gr.Checkbox(label=text("consent"), elem_id="consent", container=False)
 
         streamed: Any = [window, state, question]
         hidden: Any = {"api_visibility": "private"}
-        gr.on(
-            [send.click, question.submit], page.ask, [question, mode, state], streamed,
-            concurrency_limit=None, **hidden,
-        )  # fmt: skip
-        again.click(page.regenerate, [state], streamed, concurrency_limit=None, **hidden)
-        stop.click(page.stop, None, None, concurrency_limit=None, queue=False, **hidden)
-        window.like(page.vote, [state], [state], **hidden)
+        unlimited: Any = {"concurrency_limit": None, **hidden}
+
+        def tidy(*triggers: Any) -> Any:
+            shown: Any = [state, window, panel.panel, changed, *why.widgets]
+            return gr.on(triggers, _put_away, [state], shown, show_progress="hidden", **unlimited)
+
+        asked = tidy(send.click, question.submit)
+        asked.then(page.ask, [question, mode, state], streamed, **unlimited)
+        tidy(again.click).then(page.regenerate, [state], streamed, **unlimited)
+        panel.wire(Comparisons(chat, store, stops), tidy(compare.click), state, window)
+        tidy(new.click, window.clear).then(page.begin_anew, [state], [window, state], **unlimited)
+        stop.click(stops.press, None, None, queue=False, **unlimited)
+        # "multiple": else a click while the one before is on its way would be lost
+        every: Any = {"trigger_mode": "multiple", **unlimited}
+        window.like(page.vote, [state], [state, window, *why.widgets], **every)
+        window.copy(page.copied, [state], None, **every)
+        why.wire(Reasons(store), state)
+        report.click(page.report, [state], None, **hidden)
         correct.click(page.open_correction, [state], [editor, correction], **hidden)
-        save.click(page.correct, [correction, state], [window, state, editor], **hidden)
+        save.click(page.correct, [correction, state], [window, state, editor, changed], **hidden)
         dismiss.click(lambda: gr.update(visible=False), None, [editor], **hidden)
-        gr.on([new.click, window.clear], lambda: ([], Page()), None, [window, state], **hidden)
-        blocks.unload(page.stop)
+        consent.input(page.set_consent, [consent], None, **hidden)
+        blocks.load(page.consent, None, [consent], **hidden)
+        blocks.unload(stops.press)
     return blocks  # type: ignore[no-any-return]  # gradio types its context manager as Any
 
 
-def _user(request: gr.Request) -> str:
-    assert request.request is not None
-    return user_of(request.request.session)
+def _question_row() -> tuple[gr.Textbox, gr.Dropdown, gr.Button, gr.Button]:
+    with gr.Row(equal_height=True):
+        question = gr.Textbox(
+            placeholder=text("ask"), show_label=False, scale=8, autofocus=True,
+            elem_id="question", lines=1, max_lines=8, submit_btn=False,
+        )  # fmt: skip
+        mode = gr.Dropdown(
+            list(MODES), value=MODES[0], label=text("mode"), scale=2, elem_id="mode",
+            min_width=120,
+        )  # fmt: skip
+        send = gr.Button(text("send"), variant="primary", scale=1, elem_id="send", min_width=80)
+        stop = gr.Button(text("stop"), scale=1, elem_id="stop", min_width=80)
+    return question, mode, send, stop
+
+
+def _put_away(page: Page) -> tuple[Any, ...]:
+    """The page without what is about earlier answers, before the next one is made."""
+    page.judged = page.comparing = None
+    window = gr.update(visible=True, **page.window())
+    gone = gr.update(visible=False)
+    return page, window, gone, gone, *opened(None)

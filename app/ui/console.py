@@ -10,9 +10,10 @@ import pandas as pd
 
 from app.service import Service
 from app.ui.errors import shown_errors
+from app.ui.feedback_console import build_training_tab
 from app.ui.texts import text
+from app.ui.training_rows import kind_counts
 from engine.storage import find_digest
-from feedback_store.pairing import build_pairs
 from tuning.jobs import Job
 from tuning.progress import read_progress
 
@@ -31,13 +32,8 @@ class ConsolePage:
 
     def feedback(self) -> pd.DataFrame:
         """Counts of what people said and of what can be trained on."""
-        pairing = build_pairs(self._workspace.store.evidence())
-        counts = {
-            **self._workspace.store.counts(),
-            "pairs": len(pairing.pairs),
-            "unpaired votes": pairing.unpaired,
-            **{f"set aside: {k}": n for k, n in pairing.set_aside.items() if n},
-        }
+        examples = self._workspace.training_set.select().examples
+        counts = self._workspace.store.counts() | kind_counts(examples)
         return pd.DataFrame({"what": list(counts), "count": list(counts.values())})
 
     def jobs(self) -> pd.DataFrame:
@@ -86,16 +82,16 @@ class ConsolePage:
         loop = self._workspace.loop.status()
         return f"**Live: {live}** · loop: {loop.reason} · last round: {self._service.last_round}"
 
-    def release_choices(self) -> Any:
-        """The releases one can promote."""
-        names = [release.bundle[7:19] for release in self._workspace.registry.list()]
-        return gr.update(choices=names)
+    def refresh(self, offered: list[str]) -> tuple[Any, ...]:
+        """Everything the page shows; `offered` are the releases in the list one can promote from.
 
-    def refresh(self) -> tuple[Any, ...]:
-        """Everything the page shows."""
+        That list is left alone unless it has changed: it may be open just now.
+        """
+        names = [release.bundle[7:19] for release in self._workspace.registry.list()]
+        choices = gr.skip() if names == offered else gr.update(choices=names)
         return (
             self.status(), self.feedback(), self.jobs(), self.losses(), self.releases(),
-            self.history(), self.release_choices(),
+            self.history(), choices, names,
         )  # fmt: skip
 
     def tune(self) -> None:
@@ -137,39 +133,47 @@ class ConsolePage:
 
 
 def build_console_page(service: Service) -> gr.Blocks:
-    """The page's widgets, refreshed on a timer."""
-    page = ConsolePage(service)
+    """The page's tabs."""
     with gr.Blocks(title="Burnish console", fill_width=True, analytics_enabled=False) as blocks:
-        status = gr.Markdown(elem_id="status")
-        with gr.Row():
-            with gr.Column(scale=1):
-                feedback = gr.Dataframe(
-                    label=text("feedback"), interactive=False, elem_id="feedback"
-                )
-                tune = gr.Button(text("tune"), variant="primary", elem_id="tune")
-            with gr.Column(scale=3):
-                losses = gr.LinePlot(
-                    x="step", y="loss", color="stage", label=text("loss"), height=280,
-                    elem_id="loss",
-                )  # fmt: skip
-                jobs = gr.Dataframe(label=text("jobs"), interactive=False, elem_id="jobs")
-        releases = gr.Dataframe(label=text("releases"), interactive=False, elem_id="releases")
-        with gr.Row(equal_height=True):
-            chosen = gr.Dropdown([], label=text("release"), elem_id="release")
-            force = gr.Checkbox(label=text("force"), elem_id="force")
-            promote = gr.Button(text("promote"), variant="primary", elem_id="promote")
-            rollback = gr.Button(text("rollback"), variant="stop", elem_id="rollback")
-        history = gr.Dataframe(label=text("history"), interactive=False, elem_id="history")
-
-        shown: Any = [status, feedback, jobs, losses, releases, history, chosen]
-        hidden: Any = {"api_visibility": "private"}
-        quiet: Any = {"show_progress": "hidden", **hidden}
-        blocks.load(page.refresh, None, shown, **hidden)
-        gr.Timer(REFRESH_SECONDS).tick(page.refresh, None, shown, **quiet)
-        tune.click(page.tune, None, None, **hidden)
-        promote.click(page.promote, [chosen, force], None, **hidden)
-        rollback.click(page.rollback, None, None, **hidden)
+        with gr.Tab(text("overview")):
+            _build_overview(ConsolePage(service), blocks)
+        with gr.Tab(text("training_data")) as training_data:
+            build_training_tab(service.workspace, training_data)
     return blocks  # type: ignore[no-any-return]  # gradio types its context manager as Any
+
+
+def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
+    """Counts, jobs and releases, refreshed on a timer."""
+    status = gr.Markdown(elem_id="status")
+    with gr.Row():
+        with gr.Column(scale=1):
+            feedback = gr.Dataframe(
+                label=text("feedback"), interactive=False, elem_id="feedback",
+                column_widths=["65%", "35%"],
+            )  # fmt: skip
+            tune = gr.Button(text("tune"), variant="primary", elem_id="tune")
+        with gr.Column(scale=3):
+            losses = gr.LinePlot(
+                x="step", y="loss", color="stage", label=text("loss"), height=280, elem_id="loss"
+            )
+            jobs = gr.Dataframe(label=text("jobs"), interactive=False, elem_id="jobs")
+    releases = gr.Dataframe(label=text("releases"), interactive=False, elem_id="releases")
+    with gr.Row(equal_height=True):
+        chosen = gr.Dropdown([], label=text("release"), elem_id="release")
+        force = gr.Checkbox(label=text("force"), elem_id="force")
+        promote = gr.Button(text("promote"), variant="primary", elem_id="promote")
+        rollback = gr.Button(text("rollback"), variant="stop", elem_id="rollback")
+    history = gr.Dataframe(label=text("history"), interactive=False, elem_id="history")
+
+    offered = gr.State([])
+    shown: Any = [status, feedback, jobs, losses, releases, history, chosen, offered]
+    hidden: Any = {"api_visibility": "private"}
+    quiet: Any = {"show_progress": "hidden", **hidden}
+    blocks.load(page.refresh, [offered], shown, **hidden)
+    gr.Timer(REFRESH_SECONDS).tick(page.refresh, [offered], shown, **quiet)
+    tune.click(page.tune, None, None, **hidden)
+    promote.click(page.promote, [chosen, force], None, **hidden)
+    rollback.click(page.rollback, None, None, **hidden)
 
 
 def _when(at: float) -> str:

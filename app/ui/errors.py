@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,4 +17,9 @@ def shown_errors() -> Iterator[None]:
     try:
         yield
     except BurnishError as error:
-        raise gr.Error(str(error)) from error
+        raise gr.Error(escaped(error), print_exception=False) from error
+
+
+def escaped(message: object) -> str:
+    """A message as text: gradio draws what it is given as HTML."""
+    return html.escape(str(message), quote=False)

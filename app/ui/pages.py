@@ -13,7 +13,19 @@ from app.ui.chat import build_chat_page
 from app.ui.console import build_console_page
 from app.ui.texts import I18N
 
-CSS = "footer {display: none !important}"
+# The chat's windows take what the rows under them leave of the screen
+CSS = """
+footer {display: none !important}
+.window {height: calc(100vh - 240px) !important; min-height: 240px}
+.gradio-container:has(#why) .window {height: calc(100vh - 425px) !important}
+.gradio-container:has(#compare-panel) .window {height: calc(100vh - 290px) !important}
+#compare-panel .icon-button-wrapper {display: none}
+.gradio-container:has(#changes) .window {height: calc(100vh - 430px) !important}
+#changes {max-height: 150px; overflow-y: auto !important}
+#changes * {word-break: normal !important; overflow-wrap: anywhere}
+#range {text-align: center; padding-top: 4px}
+#facts textarea {font-family: monospace; font-size: 12px}
+"""
 
 
 def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> None:
@@ -25,7 +37,8 @@ def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> Non
     shared: Any = {"i18n": I18N, "css": CSS, "theme": gr.themes.Soft(), "ssr_mode": False}
     console = build_console_page(service).queue(default_concurrency_limit=8)
     gr.mount_gradio_app(app, console, "/console", auth_dependency=operator, **shared)
-    chat_page = build_chat_page(service.chat, service.workspace.store).queue(
+    workspace = service.workspace
+    chat_page = build_chat_page(service.chat, workspace.store, workspace.curation).queue(
         default_concurrency_limit=64
     )
     gr.mount_gradio_app(app, chat_page, "/", **shared)

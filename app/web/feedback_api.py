@@ -3,52 +3,130 @@ somebody else's both answer 404."""
 
 from __future__ import annotations
 
-from typing import Literal
-
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.service import Service
 from app.web.body import StrictJsonRoute
 from app.web.identity import user_of
+from engine.errors import InvalidInput, InvalidText, UnknownId
+from feedback_store.records import Choice, Vote
+from feedback_store.store import FeedbackStore, Noted
+
+SAVED = {"status": "saved"}
 
 
-class VoteBody(BaseModel):
-    """A thumb: 1 up, -1 down, 0 cleared."""
+class Statement(BaseModel):
+    """Whatever a person says. A key that was sent before changes nothing."""
 
     model_config = ConfigDict(extra="forbid")
-    vote: Literal[-1, 0, 1]
     idempotency_key: str | None = Field(default=None, max_length=64)
 
 
-class CorrectionBody(BaseModel):
+class VoteBody(Statement):
+    """A thumb: 1 up, -1 down, 0 cleared; and why."""
+
+    vote: Vote
+    reasons: list[str] = Field(default=[], max_length=20)
+    comment: str = ""
+
+
+class CorrectionBody(Statement):
     """The answer as it should have been."""
 
-    model_config = ConfigDict(extra="forbid")
     text: str
-    idempotency_key: str | None = Field(default=None, max_length=64)
+
+
+class ComparisonBody(BaseModel):
+    """Two answers to one question, as they stand side by side."""
+
+    model_config = ConfigDict(extra="forbid")
+    left: str
+    right: str
+
+
+class ChoiceBody(Statement):
+    """Which of two answers is better."""
+
+    choice: Choice
+
+
+class ConsentBody(BaseModel):
+    """Whether what the caller says may be used for training."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    allowed: bool
 
 
 def feedback_router(service: Service) -> APIRouter:
     """The routes over one running service."""
-    router = APIRouter(prefix="/api/answers", route_class=StrictJsonRoute)
-    store = service.workspace.store
+    router = APIRouter(prefix="/api", route_class=StrictJsonRoute)
+    _add_answer_routes(router, service.workspace.store)
+    _add_comparison_routes(router, service.workspace.store)
+    _add_consent_routes(router, service)
+    return router
 
-    @router.get("/{answer_id}")
+
+def _add_answer_routes(router: APIRouter, store: FeedbackStore) -> None:
+    @router.get("/answers/{answer_id}")
     def answer(answer_id: str, request: Request) -> dict[str, object]:
         found = store.answer(answer_id, user_of(request.session))
         return {name: getattr(found, name) for name in found.__dataclass_fields__}
 
-    @router.post("/{answer_id}/vote")
+    @router.post("/answers/{answer_id}/vote")
     def vote(answer_id: str, body: VoteBody, request: Request) -> dict[str, str]:
-        user = user_of(request.session)
-        store.vote(answer_id, user, body.vote, idempotency_key=body.idempotency_key)
-        return {"status": "saved"}
+        try:
+            store.vote(
+                answer_id, user_of(request.session), body.vote, reasons=body.reasons,
+                comment=body.comment, idempotency_key=body.idempotency_key,
+            )  # fmt: skip
+        except UnknownId:
+            raise
+        except InvalidInput as error:  # a word that is no reason is refused as text is, with 422
+            raise InvalidText(str(error)) from error
+        return SAVED
 
-    @router.post("/{answer_id}/correction")
+    @router.post("/answers/{answer_id}/correction")
     def correct(answer_id: str, body: CorrectionBody, request: Request) -> dict[str, str]:
         user = user_of(request.session)
         store.correct(answer_id, user, body.text, idempotency_key=body.idempotency_key)
-        return {"status": "saved"}
+        return SAVED
 
-    return router
+    def note(answer_id: str, body: Statement | None, request: Request, kind: Noted) -> None:
+        key = body.idempotency_key if body else None
+        store.note(answer_id, user_of(request.session), kind, idempotency_key=key)
+
+    @router.post("/answers/{answer_id}/copy")
+    def copy(answer_id: str, request: Request, body: Statement | None = None) -> dict[str, str]:
+        note(answer_id, body, request, "copy")
+        return SAVED
+
+    @router.post("/answers/{answer_id}/flag")
+    def flag(answer_id: str, request: Request, body: Statement | None = None) -> dict[str, str]:
+        note(answer_id, body, request, "flag")
+        return SAVED
+
+
+def _add_comparison_routes(router: APIRouter, store: FeedbackStore) -> None:
+    @router.post("/comparisons")
+    def compare(body: ComparisonBody, request: Request) -> dict[str, str]:
+        return {"id": store.compare(body.left, body.right, user_of(request.session)).id}
+
+    @router.post("/comparisons/{comparison_id}/choice")
+    def choose(comparison_id: str, body: ChoiceBody, request: Request) -> dict[str, str]:
+        user = user_of(request.session)
+        store.choose(comparison_id, user, body.choice, idempotency_key=body.idempotency_key)
+        return SAVED
+
+
+def _add_consent_routes(router: APIRouter, service: Service) -> None:
+    curation = service.workspace.curation
+
+    @router.get("/consent")
+    def consent(request: Request) -> dict[str, bool]:
+        return {"allowed": curation.consents(user_of(request.session))}
+
+    @router.put("/consent")
+    def set_consent(body: ConsentBody, request: Request) -> dict[str, bool]:
+        curation.set_consent(user_of(request.session), body.allowed)
+        return {"allowed": body.allowed}

@@ -10,7 +10,8 @@ import pytest
 
 from app.conversation import TRIMMED, AnswerUpdate, Chat, StopButton
 from app.service import Service
-from engine.errors import InvalidText, PromptTooLong, StorageFull, UnknownId
+from app.ui.exchange import Comparing, Exchange
+from engine.errors import InvalidText, Overloaded, PromptTooLong, StorageFull, UnknownId
 from engine.request import SamplingParams
 from tests.helpers import make_bundle
 
@@ -63,6 +64,33 @@ def test_the_next_question_sees_the_history_and_a_regeneration_the_same_prompt(
     turn, messages = service.workspace.store.shown_prompt(str(again.answer_id), "ann")
     assert turn.id == service.workspace.store.turn_of(str(second.answer_id), "ann").id
     assert [m.content for m in messages[1:]] == ["Say hello.", first.text, "And now?"]
+
+
+def test_asking_again_is_noted_on_the_first_answer_unless_it_is_to_compare(
+    chat: Chat, service: Service
+) -> None:
+    first = ask(chat, "Say hello.")
+    *_, _ = chat.regenerate("ann", str(first.answer_id), sampling=GREEDY, to_compare=True)
+    assert service.workspace.store.counts()["regenerations"] == 0
+    *_, _ = chat.regenerate("ann", str(first.answer_id), sampling=GREEDY)
+    assert service.workspace.store.counts()["regenerations"] == 1
+    with service.workspace.database.read() as connection:
+        noted = connection.exec_driver_sql("SELECT answer_id FROM events").scalar_one()
+    assert noted == first.answer_id
+
+
+def test_a_refused_regeneration_notes_nothing(
+    chat: Chat, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ask(chat, "Say hello.")
+
+    def full(_request: object) -> None:
+        raise Overloaded("the queue is full", retry_after_seconds=1)
+
+    monkeypatch.setattr(service.engine, "submit", full)
+    with pytest.raises(Overloaded):
+        next(chat.regenerate("ann", str(first.answer_id)))
+    assert service.workspace.store.counts()["regenerations"] == 0
 
 
 def test_stop_keeps_what_was_made(chat: Chat, service: Service) -> None:
@@ -157,3 +185,19 @@ def test_answers_left_streaming_by_a_dead_process_are_aborted_at_the_next_start(
     answer_id = str(next(updates).answer_id)
     assert service.workspace.store.abort_unfinished() == 1
     assert service.workspace.store.answer(answer_id, "ann").status == "aborted"
+
+
+def test_nothing_tells_which_of_two_compared_answers_was_there_first() -> None:
+    first = Exchange("What is it?", "1", answer="Salt water.", note="Stopped.", vote=1)
+    first.correction = "Sea water."
+    second = Exchange("What is it?", "2", answer="Sea", note="Stopped.")
+    for first_is_left in (True, False):
+        comparing = Comparing(first, second, first_is_left)
+        sides = comparing.bubbles() if first_is_left else comparing.bubbles()[::-1]
+        assert [[b.content for b in side] for side in sides] == [
+            ["What is it?", "Sal"],  # three characters, as the second has so far
+            ["What is it?", "Sea"],
+        ]
+        comparing.done = True
+        sides = comparing.bubbles() if first_is_left else comparing.bubbles()[::-1]
+        assert [side[-1].content for side in sides] == ["Salt water.", "Sea"]

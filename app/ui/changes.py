@@ -1,0 +1,27 @@
+"""What a correction changed, as coloured text: "−" was taken out, "+" was put in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import gradio as gr
+
+from app.ui.texts import text
+from feedback_store.explain import Change
+
+SIGNS = {"same": None, "removed": "−", "added": "+"}
+
+
+def changes_view() -> gr.HighlightedText:
+    """The widget, hidden until there is a change to show."""
+    return gr.HighlightedText(
+        label=text("changes"), color_map={"−": "red", "+": "green"}, visible=False,
+        elem_id="changes",
+    )  # fmt: skip
+
+
+def changes_update(changes: Iterable[Change]) -> Any:
+    """The widget's update: these changes, or hidden where there are none."""
+    pieces = [(words, SIGNS[kind]) for kind, words in changes]
+    return gr.update(value=pieces, visible=bool(pieces))

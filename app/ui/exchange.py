@@ -1,0 +1,123 @@
+"""What one browser tab of the chat shows: questions, answers, two answers side by side.
+
+Each entry of the chat window belongs to an exchange, and an exchange shows one answer. Knows how
+these look in gradio's chat window; knows nothing of handlers and stores.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import gradio as gr
+
+from app.conversation import AnswerUpdate
+from feedback_store.records import Vote
+
+Bubbles = list[gr.ChatMessage]
+THUMBS: dict[bool | str, Vote] = {True: 1, False: -1}  # as gradio's like event has them
+HIGHLIGHTS: dict[Vote, str | None] = {1: "Like", -1: "Dislike", 0: None}
+
+
+@dataclass
+class Exchange:
+    """One question with the answer shown for it."""
+
+    question: str
+    answer_id: str | None = None
+    thought: str = ""
+    answer: str = ""
+    thinking: bool = False
+    note: str = ""
+    vote: Vote = 0
+    correction: str = ""
+
+    def show(self, update: AnswerUpdate) -> None:
+        """Take over what the stream says."""
+        self.answer_id, self.thought, self.answer = update.answer_id, update.thought, update.text
+        self.thinking = update.status == "streaming" and not update.text
+        self.note = update.note
+        if update.status == "stopped":
+            self.note = "Stopped."
+
+    def bubbles(self) -> Bubbles:
+        """The chat window's entries for this exchange."""
+        shown = [gr.ChatMessage(role="user", content=self.question)]
+        if self.thought:
+            status = "pending" if self.thinking else "done"
+            metadata: Any = {"title": "💭 Thought", "status": status}
+            shown.append(gr.ChatMessage(content=self.thought, metadata=metadata))
+        if self.answer or not self.thought:
+            shown.append(gr.ChatMessage(content=self.answer or "…"))
+        if self.correction:
+            corrected: Any = {"title": "✏️ Your correction, saved", "status": "done"}
+            shown.append(gr.ChatMessage(content=self.correction, metadata=corrected))
+        if self.note:
+            shown.append(gr.ChatMessage(content=f"*{self.note}*"))
+        return shown
+
+    def bare(self, shown_chars: int | None = None) -> Exchange:
+        """Question and answer alone; of thought and answer the first `shown_chars` characters."""
+        alone = replace(self, note="", correction="", vote=0)
+        if shown_chars is None:
+            return alone
+        rest = max(0, shown_chars - len(self.thought))
+        return replace(alone, thought=self.thought[:shown_chars], answer=self.answer[:rest])
+
+
+@dataclass
+class Comparing:
+    """Two answers to one question side by side. Nothing says which of them was there first: the
+    sides are drawn by lot, and while the second is being made the first grows at its pace."""
+
+    first: Exchange
+    second: Exchange
+    first_is_left: bool
+    done: bool = False  # the second answer has ended and both can be judged
+
+    @property
+    def sides(self) -> tuple[Exchange, Exchange]:
+        """Left and right."""
+        both = self.first, self.second
+        return both if self.first_is_left else both[::-1]
+
+    def bubbles(self) -> tuple[Bubbles, Bubbles]:
+        """The entries of the left and the right window."""
+        pace = None if self.done else len(self.second.thought) + len(self.second.answer)
+        left, right = (side.bare(pace).bubbles() for side in self.sides)
+        return left, right
+
+
+@dataclass
+class Page:
+    """What one browser tab shows."""
+
+    conversation_id: str = ""  # made with the first question: tabs start as copies of one page
+    exchanges: list[Exchange] = field(default_factory=list)
+    judged: Exchange | None = None  # whose thumb is being explained
+    comparing: Comparing | None = None
+    left: bool = False  # another conversation has taken its place; running answers show no more
+
+    @property
+    def last_answer_id(self) -> str | None:
+        """The newest stored answer."""
+        return self.exchanges[-1].answer_id if self.exchanges else None
+
+    def window(self) -> Any:
+        """The whole chat window: its entries, and the thumb that each answer has."""
+        bubbles = [(b, e.vote) for e in self.exchanges for b in e.bubbles()]
+        thumbs = [HIGHLIGHTS[vote] for bubble, vote in bubbles if bubble.role == "assistant"]
+        return gr.update(value=[bubble for bubble, _ in bubbles], feedback_value=thumbs)
+
+    def exchange_at(self, index: int) -> Exchange | None:
+        """The exchange the chat window's entry `index` belongs to."""
+        for exchange in self.exchanges:
+            index -= len(exchange.bubbles())
+            if index < 0:
+                return exchange
+        return None
+
+    def exchange_saying(self, text: str) -> Exchange | None:
+        """The newest exchange with this answer."""
+        said = (e for e in reversed(self.exchanges) if e.answer.strip() == text.strip())
+        return next(said, None)

@@ -1,0 +1,234 @@
+"""The console's tab on training data: what is trained on, what is set aside and why; exclude, edit,
+take back, mark gold. What people wrote is shown as text, never as HTML or Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+
+from app.service import Workspace
+from app.ui.errors import shown_errors
+from app.ui.texts import text, toast
+from app.ui.training_detail import DetailPanel, closed, opened
+from app.ui.training_rows import (
+    ROWS_A_PAGE,
+    SET_ASIDE,
+    Row,
+    Shown,
+    conversation_of,
+    detail,
+    id_of,
+    kind_counts,
+    matching,
+    reason_counts,
+    rows_of,
+    shown,
+)
+from feedback_store.evidence import EvidenceReader
+from feedback_store.examples import Example, Pair
+from feedback_store.pairing import SetAside
+from feedback_store.records import Evidence
+from feedback_store.selection import KINDS
+
+COLUMNS = ["#", "reason", "question", "answer", "other answer"]
+COLUMN_WIDTHS: list[str | int] = ["8%", "23%", "23%", "23%", "23%"]
+ALERTS = ["what", "users", "text"]
+ANY = ""  # every reason
+
+
+@dataclass
+class View:
+    """What one browser tab shows. The rows of its page stay on the server."""
+
+    first: int = 0
+    total: int = 0
+    page: list[Shown] = field(default_factory=list)
+    selected: Shown | None = None
+
+    @property
+    def range(self) -> str:
+        """Which rows the page shows, of how many."""
+        last = self.first + len(self.page)
+        return f"{min(self.first + 1, last)}–{last} / {self.total}"
+
+
+class TrainingDataPage:
+    """The tab's readers and buttons, over one workspace."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._reader = EvidenceReader(workspace.database)
+
+    def show(self, kind: str, reason: str, search: str, view: View) -> tuple[Any, ...]:
+        """The page of rows that the filters leave; the reader's page stays where it can."""
+        with shown_errors():
+            examples = self._workspace.training_set.select().examples
+            everything = rows_of(examples, kind)
+            counts = reason_counts(everything)
+            rows = matching(
+                everything, reason if reason in counts else None, search,
+                self._workspace.store.texts,
+            )  # fmt: skip
+        view.total, view.selected = len(rows), None
+        view.first = max(0, min(view.first, (len(rows) - 1) // ROWS_A_PAGE * ROWS_A_PAGE))
+        some = rows[view.first : view.first + ROWS_A_PAGE]
+        view.page = shown(some, self._evidence(some) if kind == SET_ASIDE else ())
+        cells = [row.cells(view.first + i) for i, row in enumerate(view.page, start=1)]
+        reasons = [(text("any_reason"), ANY), *((f"{r} ({n})", r) for r, n in counts.items())]
+        return (
+            view, pd.DataFrame(cells, columns=COLUMNS), view.range,
+            gr.update(choices=kind_choices(kind_counts(examples))),
+            gr.update(choices=reasons, value=reason if reason in counts else ANY),
+            *closed(),
+        )  # fmt: skip
+
+    def from_start(self, kind: str, reason: str, search: str, view: View) -> tuple[Any, ...]:
+        """The first page, for new filters."""
+        view.first = 0
+        return self.show(kind, reason, search, view)
+
+    def forward(self, kind: str, reason: str, search: str, view: View) -> tuple[Any, ...]:
+        """The next page."""
+        view.first += ROWS_A_PAGE
+        return self.show(kind, reason, search, view)
+
+    def back(self, kind: str, reason: str, search: str, view: View) -> tuple[Any, ...]:
+        """The page before."""
+        view.first -= ROWS_A_PAGE
+        return self.show(kind, reason, search, view)
+
+    def choose(self, view: View, event: gr.SelectData) -> tuple[Any, ...]:
+        """All about one row."""
+        number = int(event.row_value[0])  # the table may be sorted in the browser
+        view.selected = view.page[number - 1 - view.first]
+        workspace, row = self._workspace, view.selected.row
+        with shown_errors():
+            about = detail(
+                row, self._evidence([row]), workspace.curation, workspace.base.digest,
+                workspace.registry.live().bundle,
+            )  # fmt: skip
+            gold = conversation_of(row) in workspace.curation.gold()
+            decided = workspace.curation.decisions().get(id_of(row))
+        taken = decided is not None and decided.action != "include"
+        return view, *opened(view.selected, about, gold=gold, taken=taken)
+
+    def exclude(self, note: str, view: View, request: gr.Request) -> None:
+        """Never train on the chosen example."""
+        with shown_errors():
+            self._workspace.curation.exclude(_example(view, request), note)
+        gr.Info(toast("excluded", request), duration=2)
+
+    def edit(self, chosen: str, rejected: str, note: str, view: View, request: gr.Request) -> None:
+        """Train on other words; what was not touched stays as it is."""
+        example = _example(view, request)
+        before = [side.text for side in example.sides]
+        after = [chosen, rejected] if isinstance(example, Pair) else [chosen]
+        new = [b if b != a else None for a, b in zip(before, after, strict=True)]
+        with shown_errors():
+            self._workspace.curation.edit(
+                example, chosen=new[0], rejected=new[1] if len(new) > 1 else None, note=note
+            )
+        gr.Info(toast("edited", request), duration=2)
+
+    def take_back(self, note: str, view: View, request: gr.Request) -> None:
+        """Undo an exclusion or an edit."""
+        with shown_errors():
+            self._workspace.curation.take_back(id_of(_row(view, request)), note)
+        gr.Info(toast("taken_back", request), duration=2)
+
+    def toggle_gold(self, view: View, request: gr.Request) -> None:
+        """Make the row's conversation part of the yardstick, or put it back."""
+        curation, conversation = self._workspace.curation, conversation_of(_row(view, request))
+        with shown_errors():
+            if conversation in curation.gold():
+                curation.unmark_gold(conversation)
+            else:
+                curation.mark_gold(conversation)
+        gr.Info(toast("saved", request), duration=2)
+
+    def alerts(self) -> tuple[Any, pd.DataFrame]:
+        """How many votes an operator should look at, and which."""
+        found = self._workspace.alerts()
+        rows = [[a["explanation"], ", ".join(a["users"]), a["text"]] for a in found]
+        label = f"{text('alerts')} ({len(rows)})"
+        return gr.update(label=label), pd.DataFrame(rows, columns=ALERTS)
+
+    def _evidence(self, rows: Sequence[Row]) -> list[Evidence]:
+        return list(self._reader.of({conversation_of(row) for row in rows}))
+
+
+def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
+    """The tab's widgets, inside `tab`, filled when it is opened."""
+    page = TrainingDataPage(workspace)
+    view = gr.State(View())
+    with gr.Row(equal_height=True):
+        kind = gr.Radio(
+            kind_choices({}), value=KINDS[0], label=text("kind"), elem_id="kind", scale=5
+        )
+        reason = gr.Dropdown(
+            [(text("any_reason"), ANY)], value=ANY, label=text("reason"), elem_id="reason", scale=2,
+            min_width=160,
+        )  # fmt: skip
+        search = gr.Textbox(
+            "", label=text("search"), elem_id="search", scale=2, min_width=160, lines=1
+        )
+    with gr.Row():
+        with gr.Column(scale=1):
+            rows = gr.Dataframe(
+                headers=COLUMNS, datatype="str", interactive=False, column_widths=COLUMN_WIDTHS,
+                elem_id="rows", max_height=620, show_label=False, buttons=[],
+            )  # fmt: skip
+            with gr.Row():
+                back = gr.Button("←", size="sm", scale=0, min_width=80, elem_id="back")
+                where = gr.Markdown(elem_id="range")
+                forward = gr.Button("→", size="sm", scale=0, min_width=80, elem_id="forward")
+        with gr.Column(scale=1, min_width=480):
+            about = DetailPanel()
+    with gr.Accordion(text("alerts"), open=False, elem_id="alerts") as folded:
+        alerts = gr.Dataframe(
+            headers=ALERTS, datatype="str", interactive=False, wrap=True, show_label=False,
+            buttons=[], column_widths=["40%", "20%", "40%"],
+        )  # fmt: skip
+
+    filters: Any = [kind, reason, search, view]
+    shown_now: Any = [view, rows, where, kind, reason, *about.widgets]
+    hidden: Any = {"api_visibility": "private"}
+    tab.select(page.show, filters, shown_now, **hidden)
+    tab.select(page.alerts, None, [folded, alerts], **hidden)
+    gr.on([kind.input, reason.input, search.submit], page.from_start, filters, shown_now, **hidden)
+    back.click(page.back, filters, shown_now, **hidden)
+    forward.click(page.forward, filters, shown_now, **hidden)
+    rows.select(page.choose, [view], [view, *about.widgets], **hidden)
+    edited: Any = [about.first, about.second, about.note, view]
+    for decided in (
+        about.exclude.click(page.exclude, [about.note, view], None, **hidden),
+        about.edit.click(page.edit, edited, None, **hidden),
+        about.take_back.click(page.take_back, [about.note, view], None, **hidden),
+        about.gold.click(page.toggle_gold, [view], None, **hidden),
+    ):
+        decided.success(page.show, filters, shown_now, **hidden)
+
+
+def kind_choices(counts: dict[str, int]) -> list[tuple[str, str]]:
+    """The kinds by name, with how many rows each has."""
+    return [
+        (f"{text(f'kind_{kind}')} ({counts[kind]})" if counts else text(f"kind_{kind}"), kind)
+        for kind in (*KINDS, SET_ASIDE)
+    ]
+
+
+def _row(view: View, request: gr.Request) -> Row:
+    if view.selected is None:
+        raise gr.Error(toast("choose_row_first", request), print_exception=False)
+    return view.selected.row
+
+
+def _example(view: View, request: gr.Request) -> Example:
+    row = _row(view, request)
+    if isinstance(row, SetAside):
+        raise gr.Error(toast("set_aside_already", request), print_exception=False)
+    return row

@@ -1,0 +1,77 @@
+"""The console's view of one example: prompt, sides, facts, and the buttons that decide about it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import gradio as gr
+
+from app.ui.changes import changes_update, changes_view
+from app.ui.texts import text
+from app.ui.training_rows import Detail, Shown, conversation_of
+from feedback_store.pairing import SetAside
+from feedback_store.split import split_of
+
+
+class DetailPanel:
+    """The widgets about one row."""
+
+    def __init__(self) -> None:
+        self.hint = gr.Markdown(text("choose_row"))
+        with gr.Column(visible=False, elem_id="detail") as self.column:
+            self.prompt = gr.Textbox(
+                label=text("prompt"), lines=2, max_lines=3, interactive=False, elem_id="prompt"
+            )
+            with gr.Row():
+                self.first, self.second = (
+                    gr.Textbox(lines=4, max_lines=5, min_width=200, elem_id=f"side-{n}")
+                    for n in (1, 2)
+                )
+            self.changes = changes_view()
+            self.facts = gr.Textbox(
+                label=text("facts"), lines=4, max_lines=8, interactive=False, elem_id="facts"
+            )
+            self.note = gr.Textbox("", placeholder=text("note"), show_label=False, elem_id="note")
+            with gr.Row():
+                self.exclude = _button("exclude", "stop")
+                self.edit = _button("edit", "primary")
+                self.take_back, self.gold = _button("take_back"), _button("mark_gold")
+
+    @property
+    def widgets(self) -> list[Any]:
+        """What `opened` and `closed` are about."""
+        return [
+            self.hint, self.column, self.prompt, self.first, self.second, self.changes, self.facts,
+            self.note, self.exclude, self.edit, self.take_back, self.gold,
+        ]  # fmt: skip
+
+
+def opened(selected: Shown, about: Detail, *, gold: bool, taken: bool) -> tuple[Any, ...]:
+    """Updates of the detail's widgets for one row. `taken`: a decision about it can be undone."""
+    is_example = not isinstance(selected.row, SetAside)
+    heldout = split_of(conversation_of(selected.row)) != "train"
+    sides = [
+        gr.update(label=text(f"side_{name}"), value=words, interactive=is_example, visible=True)
+        for name, words in selected.sides
+    ]
+    nothing = gr.update(visible=False, value="")
+    return (
+        gr.update(visible=False), gr.update(visible=True),
+        "\n".join(f"{m.role}: {m.content}" for m in selected.prompt),
+        *(*sides, nothing, nothing)[:2],
+        changes_update(about.changes),
+        "\n".join(f"{name}: {value}" for name, value in about.facts), "",
+        gr.update(interactive=is_example), gr.update(interactive=is_example),
+        gr.update(interactive=taken),
+        gr.update(interactive=heldout, value=text("unmark_gold" if gold else "mark_gold")),
+    )  # fmt: skip
+
+
+def closed() -> tuple[Any, ...]:
+    """Updates of the detail's widgets where no row is chosen."""
+    return gr.update(visible=True), gr.update(visible=False), *[gr.skip()] * 10
+
+
+def _button(key: str, look: Literal["primary", "secondary", "stop"] = "secondary") -> gr.Button:
+    name = key.replace("_", "-")
+    return gr.Button(text(key), variant=look, size="sm", min_width=90, elem_id=name)

@@ -1,0 +1,192 @@
+"""What the console says of training data: which rows, page by page, and all about one of them.
+
+Values in, texts out. Knows the store's readers; knows nothing of widgets.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engine.messages import Message
+from feedback_store.curation import Curation
+from feedback_store.examples import Example, Pair, Unpaired
+from feedback_store.explain import Change, explain
+from feedback_store.pairing import SetAside
+from feedback_store.records import CurrentVote, Evidence
+from feedback_store.selection import KINDS, Examples
+from feedback_store.split import split_of
+
+ROWS_A_PAGE = 50
+PREVIEW_CHARS = 160
+SET_ASIDE = "set_aside"
+Row = Example | SetAside
+SideName = Literal["better", "worse", "good", "bad", "answer"]
+Texts = Callable[[Iterable[str]], Mapping[str, str]]  # answer ids -> what they say
+
+
+def rows_of(examples: Examples, kind: str) -> Sequence[Row]:
+    """Examples of one kind, or what is set aside; raises `InvalidInput` naming the kinds."""
+    return examples.set_aside if kind == SET_ASIDE else examples.of_kind(kind)
+
+
+def kind_counts(examples: Examples) -> dict[str, int]:
+    """How many rows each kind has."""
+    return {kind: len(rows_of(examples, kind)) for kind in (*KINDS, SET_ASIDE)}
+
+
+def reason_of(row: Row) -> str:
+    """Why a row is where it is: the sort of statement it rests on, or what spoke against it."""
+    return row.reason if isinstance(row, SetAside) else row.source
+
+
+def reason_counts(rows: Iterable[Row]) -> dict[str, int]:
+    """How many rows have each reason, the most frequent first."""
+    return dict(Counter(map(reason_of, rows)).most_common())
+
+
+def matching(rows: Sequence[Row], reason: str | None, search: str, texts: Texts) -> list[Row]:
+    """Rows with a reason and with words in their question or answers, whatever their case."""
+    found = [row for row in rows if reason is None or reason_of(row) == reason]
+    wanted = search.strip().casefold()
+    if not wanted:
+        return found
+    aside = texts({a for row in found if isinstance(row, SetAside) for a in row.answer_ids})
+    return [row for row in found if any(wanted in t.casefold() for t in _searched(row, aside))]
+
+
+def _searched(row: Row, aside: Mapping[str, str]) -> list[str]:
+    if isinstance(row, SetAside):
+        return [aside.get(answer_id, "") for answer_id in row.answer_ids]
+    return [row.prompt[-1].content, *(side.full_text for side in row.sides)]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A row with its words. `sides` are one or two answers: what each is to be, and its text."""
+
+    row: Row
+    prompt: tuple[Message, ...]
+    sides: tuple[tuple[SideName, str], ...]
+
+    @property
+    def question(self) -> str:
+        """What was asked."""
+        return self.prompt[-1].content if self.prompt else ""
+
+    def cells(self, number: int) -> list[str | int]:
+        """A line of the table."""
+        first, second = (*(text for _, text in self.sides), "", "")[:2]
+        reason = reason_of(self.row)
+        if isinstance(self.row, Unpaired):
+            reason += f" ({self.sides[0][0]})"
+        return [number, reason, *map(_preview, (self.question, first, second))]
+
+
+def shown(rows: Sequence[Row], evidence: Iterable[Evidence]) -> list[Shown]:
+    """Rows with their words. What is set aside has its words in the evidence alone."""
+    found = {answer.id: (each, answer.text) for each in evidence for answer in each.answers}
+    return [_shown(row, found) for row in rows]
+
+
+def _shown(row: Row, found: Mapping[str, tuple[Evidence, str]]) -> Shown:
+    if isinstance(row, SetAside):
+        known = [found[answer_id] for answer_id in row.answer_ids if answer_id in found]
+        prompt = known[0][0].prompt if known else ()
+        return Shown(row, prompt, tuple(("answer", text) for _, text in known))
+    if isinstance(row, Pair):
+        return Shown(row, row.prompt, (("better", row.chosen.text), ("worse", row.rejected.text)))
+    bad = isinstance(row, Unpaired) and not row.label
+    return Shown(row, row.prompt, (("bad" if bad else "good", row.completion.text),))
+
+
+def _preview(text: str) -> str:
+    line = " ".join(text[: 2 * PREVIEW_CHARS].split())
+    return line if len(line) <= PREVIEW_CHARS else line[: PREVIEW_CHARS - 1] + "…"
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """All about one row: facts as (name, value), and what a correction changed."""
+
+    facts: tuple[tuple[str, str], ...]
+    changes: tuple[Change, ...] = ()
+
+
+def detail(
+    row: Row,
+    evidence: Iterable[Evidence],
+    curation: Curation,
+    base_digest: str,
+    incumbent: str | None,
+) -> Detail:
+    """Why a row is here: statements, people, who wrote each side, what the operator decided."""
+    about = _explained(row, base_digest, incumbent)
+    votes = [vote for each in evidence for vote in each.votes if vote.event_id in about["events"]]
+    facts = {
+        "reason": reason_of(row),
+        "policy": about.get("policy", ""),
+        **_of_sides(about),
+        "events": ", ".join(map(str, about["events"])),
+        "users": ", ".join(about["users"]),
+        "said": "\n".join(filter(None, map(_said, votes))),
+        "conversation": f"{about['conversation']} ({_side_of_split(about, curation)})",
+        "decided": _decided(about["id"], curation),
+        "id": _short(about["id"]),
+    }
+    return Detail(
+        tuple((name, value) for name, value in facts.items() if value),
+        tuple(about.get("changes", ())),
+    )
+
+
+def _explained(row: Row, base_digest: str, incumbent: str | None) -> dict[str, Any]:
+    """`explain`, also of what is set aside."""
+    if not isinstance(row, SetAside):
+        return explain(row, base_digest, incumbent)
+    return {
+        "id": row.example_id,
+        "events": list(row.event_ids),
+        "users": list(row.user_ids),
+        "conversation": row.conversation_id,
+    }
+
+
+def id_of(row: Row) -> str:
+    """The id of the example that a row is or would have been."""
+    return row.example_id if isinstance(row, SetAside) else row.id
+
+
+def conversation_of(row: Row) -> str:
+    """The conversation a row comes from."""
+    return row.conversation_id if isinstance(row, SetAside) else row.origin.conversation_id
+
+
+def _short(digest: str) -> str:
+    """As much of a digest as tells it from others; the commands take its beginning."""
+    return digest[:19]
+
+
+def _of_sides(about: Mapping[str, Any]) -> dict[str, str]:
+    """Who wrote each side, and the thought that led to it."""
+    sides = {name: about[name] for name in ("chosen", "rejected", "completion") if name in about}
+    written = {f"{name} written by": _short(side["written_by"]) for name, side in sides.items()}
+    return written | {f"{name}, its thought": side["thought"] for name, side in sides.items()}
+
+
+def _said(vote: CurrentVote) -> str:
+    why = "; ".join(filter(None, (", ".join(vote.reasons), vote.comment)))
+    return f"{'up' if vote.vote > 0 else 'down'}: {why}" if why else ""
+
+
+def _side_of_split(about: Mapping[str, Any], curation: Curation) -> str:
+    return split_of(about["conversation"], gold=curation.gold())
+
+
+def _decided(example_id: str, curation: Curation) -> str:
+    decision = curation.decisions().get(example_id)
+    if decision is None:
+        return ""
+    return f"{decision.action}: {decision.note}" if decision.note else decision.action
