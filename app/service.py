@@ -164,6 +164,7 @@ class Service:
         """Serve the live release and start what is done on a schedule, if anything is."""
         settings = self.workspace.settings
         self.workspace.store.abort_unfinished()
+        self.workspace.forgetting.finish()
         self.follower.start()
         if settings.loop_enabled:
             self._schedulers.append(_schedule(settings.loop_schedule, self.run_round))

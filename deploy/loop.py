@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -149,16 +150,21 @@ class Loop:
 
     def snapshot(self) -> str:
         """Freeze the examples of now; returns the digest."""
-        selected = self._training_set.settle()
-        return freeze(
-            self._home / "snapshots",
-            selected.examples,
-            last_event=selected.last_event,
-            gold=self._curation.gold(),
-            redact=Redactor().redact if self._redact else None,
-            thoughts_in_loss=self._thoughts_in_loss,
-            flip_rate=selected.trust.flip_rate,
-        )
+        root = self._home / "snapshots"
+        while True:
+            selected = self._training_set.settle()
+            digest = freeze(
+                root,
+                selected.examples,
+                last_event=selected.last_event,
+                gold=self._curation.gold(),
+                redact=Redactor().redact if self._redact else None,
+                thoughts_in_loss=self._thoughts_in_loss,
+                flip_rate=selected.trust.flip_rate,
+            )
+            if self._training_set.holds_still(selected):
+                return digest
+            shutil.rmtree(folder_of(root, digest))  # somebody in it was forgotten meanwhile
 
     def evaluate(
         self,

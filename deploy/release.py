@@ -61,8 +61,8 @@ class Releases:
         """
         deadline = time.monotonic() + timeout_seconds
         while True:
-            newest = self._registry.history()[0]
-            if newest.generation > wanted.generation:
+            newest = next(iter(self._registry.history()), None)
+            if newest is not None and newest.generation > wanted.generation:
                 raise EngineFailure(
                     f"the release did not stay live ({newest.action}: {newest.note})"
                 )

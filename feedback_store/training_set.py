@@ -26,6 +26,7 @@ class Selected:
 
     examples: Examples
     last_event: int
+    last_erasure: int
     trust: Trust
 
 
@@ -75,6 +76,10 @@ class TrainingSet:
         """The same from a fresh estimate of trust: what is frozen into a snapshot."""
         return self._look(settle=True)
 
+    def holds_still(self, selected: Selected) -> bool:
+        """Whether nobody was forgotten since."""
+        return self._reader.last_erasure() == selected.last_erasure
+
     def _look(self, *, settle: bool) -> Selected:
         with self._lock:
             try:
@@ -95,7 +100,9 @@ class TrainingSet:
         decisions = self._curation.decisions()
         if changed or known.selected is None or decisions != known.decisions:
             known.decisions = decisions
-            known.selected = Selected(self._examples(decisions), known.last_event, known.trust)
+            known.selected = Selected(
+                self._examples(decisions), known.last_event, last_erasure, known.trust
+            )
         return replace(known.selected, last_event=known.last_event)
 
     def _examples(self, decisions: dict[str, Decision]) -> Examples:

@@ -244,9 +244,8 @@ def forget(
 
     with opened(home) as workspace:
         receipt = workspace.forgetting.forget(user)
-        live = workspace.registry.live()
-        if receipt.bundles and live.generation:  # 0: nothing was ever released
-            workspace.releases.wait_until_served(live)
+        if receipt.bundles:
+            workspace.releases.wait_until_served(workspace.registry.live())
     finish(as_json, {"user": user, **asdict(receipt)}, _receipt(user, asdict(receipt)))
 
 

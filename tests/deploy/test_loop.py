@@ -17,11 +17,12 @@ from engine.models.catalogue import BaseModel
 from engine.prompts.modes import make_template
 from engine.reference import ReferenceEngine
 from engine.request import Score, ScoreRequest
-from engine.storage import publish
+from engine.storage import list_digests, publish
 from feedback_store.curation import Curation
 from feedback_store.database import Database
 from feedback_store.evidence import EvidenceReader
-from feedback_store.snapshot import open_snapshot
+from feedback_store.privacy.erasure import forget_user
+from feedback_store.snapshot import freeze, open_snapshot
 from feedback_store.split import split_of
 from feedback_store.store import FeedbackStore
 from feedback_store.training_set import TrainingSet
@@ -112,17 +113,19 @@ def slots(engine: ReferenceEngine, tiny_base: BaseModel, bundles: Path) -> Adapt
     return AdapterSlots(engine, tiny_base, bundles)
 
 
-def correct(store: FeedbackStore, *conversations: str, better: str = "Better.") -> None:
+def correct(
+    store: FeedbackStore, *conversations: str, better: str = "Better.", user: str = "ann"
+) -> None:
     """One correction in each conversation."""
     for name in conversations:
         turn = store.add_turn(
-            user_id="ann", question=f"Q of {name}", template=PLAIN, conversation_id=name
+            user_id=user, question=f"Q of {name}", template=PLAIN, conversation_id=name
         )
         answer_id = store.begin_answer(
             turn.id, base_digest="base", adapter_digest=None, sampling={}, seed=0
         )
         store.finish_answer(answer_id, status="done", text="Worse.", complete=True)
-        store.correct(answer_id, "ann", better)
+        store.correct(answer_id, user, better)
 
 
 def run(loop: Loop, judge: Judge | None, slots: AdapterSlots | None, **options: Any) -> LoopResult:
@@ -197,6 +200,26 @@ def test_a_snapshot_is_redacted_and_knows_its_gold_and_its_last_event(
     assert [pair.chosen.text for pair in snapshot.train.pairs] == ["Write to <EMAIL>."]
     assert (len(snapshot.heldout.pairs), len(snapshot.gold.pairs)) == (0, 1)
     assert (snapshot.manifest["last_event"], snapshot.manifest["redacted"]) == (2, True)
+
+
+def test_whoever_is_forgotten_while_a_snapshot_is_made_is_not_in_it(
+    loop: Loop, store: FeedbackStore, database: Database, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    correct(store, TRAIN[0])
+    correct(store, TRAIN[1], user="bob")
+    made: list[str] = []
+
+    def freeze_slowly(*given: Any, **named: Any) -> str:
+        made.append(freeze(*given, **named))
+        if len(made) == 1:
+            forget_user(database, "bob")
+        return made[-1]
+
+    monkeypatch.setattr("deploy.loop.freeze", freeze_slowly)
+    snapshot = open_snapshot(tmp_path / "snapshots", loop.snapshot())
+    assert [pair.origin.user_ids for pair in snapshot.train.pairs] == [("ann",)]
+    assert list_digests(tmp_path / "snapshots") == [snapshot.digest]
 
 
 # What a round does

@@ -218,6 +218,12 @@ def test_whoever_waits_for_a_refused_release_is_told_why(
     follower.stop()
 
 
+def test_where_nothing_was_ever_released_there_is_nothing_to_wait_for(
+    releases: Releases, registry: Registry
+) -> None:
+    assert releases.wait_until_served(registry.live()) == 0
+
+
 def test_waiting_for_a_server_that_does_not_follow_ends(
     releases: Releases, registry: Registry, better: Callable[[int], str]
 ) -> None:
