@@ -62,6 +62,7 @@ class ChatPage:
         """An empty page; an answer that is still being made for the old one is stopped."""
         page.left = True
         self._stops.press(request)
+        self._stops.wait(request)
         return [], Page()
 
     def vote(self, page: Page, event: gr.LikeData, request: gr.Request) -> tuple[Any, ...]:

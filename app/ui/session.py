@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import gradio as gr
@@ -10,6 +11,8 @@ from app.conversation import StopButton
 from app.ui.exchange import Page
 from app.ui.texts import toast
 from app.web.identity import user_of
+
+LONGEST_WAIT_SECONDS = 10.0  # a stopped answer ends within a step, unless the engine hangs
 
 
 def user(request: gr.Request) -> str:
@@ -36,6 +39,7 @@ class Stops:
 
     def __init__(self) -> None:
         self._buttons: dict[str, StopButton] = {}
+        self._ended = threading.Condition()
 
     def begin(self, request: gr.Request) -> StopButton:
         """A fresh button, for an answer that begins now."""
@@ -49,8 +53,15 @@ class Stops:
 
     def end(self, button: StopButton, request: gr.Request) -> None:
         """An answer has ended; the tab may have begun another one in the meantime."""
-        if self._buttons.get(_tab(request)) is button:
-            del self._buttons[_tab(request)]
+        with self._ended:
+            if self._buttons.get(_tab(request)) is button:
+                del self._buttons[_tab(request)]
+            self._ended.notify_all()
+
+    def wait(self, request: gr.Request) -> None:
+        """Wait until the tab's stopped answer draws no more, so that what is drawn next stays."""
+        with self._ended:
+            self._ended.wait_for(lambda: _tab(request) not in self._buttons, LONGEST_WAIT_SECONDS)
 
 
 def _tab(request: gr.Request) -> str:
