@@ -478,7 +478,7 @@ def _tell_ratio(
 def _surroundings(bench: Bench) -> dict[str, Any]:
     packages = ("torch", "transformers", "xllamacpp", "vllm")
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": bench.threads,
         "cores": os.cpu_count(),
@@ -491,7 +491,8 @@ def _surroundings(bench: Bench) -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -26,7 +26,7 @@ import torch
 from platformdirs import user_cache_path
 from safetensors.torch import load_file
 
-from benchmarks.serving import _processor
+from benchmarks.serving import processor
 from benchmarks.tuning_data import SETS
 
 OFF = {"gradient_checkpointing": False}
@@ -234,7 +234,7 @@ def _in_turns(children: Sequence[Child], steps: int) -> None:
 
 def _surroundings(bench: Bench) -> dict[str, Any]:
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
