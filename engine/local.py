@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 from torch import Tensor
 
 from engine.adapters.lora import LoraAdapter, StepAdapters
+from engine.adapters.soft_prompt import is_soft_prompt, read_soft_prompt
 from engine.errors import (
     Conflict,
     DeadlineExceeded,
@@ -41,7 +44,9 @@ from engine.prompts.load import load_renderer
 from engine.quantization import Quantization
 from engine.request import GenerationRequest, Score, ScoreRequest
 from engine.serving.answer import Answer
-from engine.serving.kv_cache import PagedCache, page_bytes
+from engine.serving.commands import Commands
+from engine.serving.held_prefixes import hold_prefix
+from engine.serving.kv_cache import HeldPrefix, PagedCache, page_bytes
 from engine.serving.scheduler import RunningSequence, Scheduler, Share
 from engine.serving.scoring import Scoring
 from engine.serving.stream import QueuedStream
@@ -96,7 +101,8 @@ class LocalEngine:
         self._cache = self._make_cache(quantization, kv_cache_bytes, share=prefix_cache)
         self._scheduler = Scheduler(self._cache, max_rows=max_rows)
         self._max_queue = max_queue
-        self._adapters: dict[str, LoraAdapter] = {}
+        self._adapters: dict[str, LoraAdapter | HeldPrefix] = {}
+        self._commands = Commands()
         self._turns = Turns()
         self._inbox: list[RunningSequence] = []
         self._wake = threading.Condition()
@@ -114,8 +120,11 @@ class LocalEngine:
 
     @property
     def context_tokens(self) -> int:
-        """Longest prompt plus answer, in tokens: what the model or the cache's budget can hold."""
-        return min(self._config.context_tokens, self._cache.page_count * PAGE_TOKENS)
+        """Longest prompt plus answer, in tokens: what the model or the cache's budget can hold
+        beside the virtual tokens of loaded adapters."""
+        held = (a for a in list(self._adapters.values()) if isinstance(a, HeldPrefix))
+        pages = self._cache.page_count - sum(len(prefix.lease.pages) for prefix in held)
+        return min(self._config.context_tokens, pages * PAGE_TOKENS)
 
     @property
     def alive(self) -> bool:
@@ -151,7 +160,7 @@ class LocalEngine:
         answers = []
         for request in requests:
             prompt_ids = self._renderer.prompt(request.messages)
-            room = self._room_after(len(prompt_ids))
+            room = self._room_after(len(prompt_ids), request.adapter)
             answer = Answer(request, prompt_ids, room, self._renderer)
             answers.append(self._sequence(answer, request.adapter, request.user))
         self._enqueue(answers)
@@ -165,7 +174,7 @@ class LocalEngine:
             rendered = self._renderer.pair(
                 request.messages, request.completion, complete=request.complete
             )
-            self._room_after(len(rendered.input_ids) - 1)
+            self._room_after(len(rendered.input_ids) - 1, request.adapter)
             scoring = Scoring(rendered)
             sequence = self._sequence(scoring, request.adapter, user="")
             if rendered.completion_ids:
@@ -181,8 +190,20 @@ class LocalEngine:
         return self._turns.pieces()
 
     def load_adapter(self, digest: str, folder: Path) -> None:
-        """Hold a verified PEFT adapter under its digest."""
+        """Hold a verified PEFT adapter under its digest.
+
+        Raises `Overloaded` where a soft prompt finds no room in the cache.
+        """
         if digest in self._adapters:
+            return
+        if is_soft_prompt(folder):
+            prompt = read_soft_prompt(
+                folder, self._base.folder, self._config.heads, self._layout, device=self._device
+            )
+            prefix = hold_prefix(self._queue_call, self._decoder, self._cache, digest, prompt)
+            with self._wake:
+                if self._adapters.setdefault(digest, prefix) is not prefix:  # another was faster
+                    self._queue_call(partial(self._cache.release, prefix.lease))
             return
         with self.background() as breathe:
             self._adapters[digest] = LoraAdapter(  # one assignment: no step sees half of it
@@ -198,7 +219,9 @@ class LocalEngine:
             users = (s for s in self._everybody() if not s.work.ended)
             if any(s.adapter_digest == digest for s in users):
                 raise Conflict("a stream still decodes with this adapter")
-            self._adapters.pop(digest, None)
+            adapter = self._adapters.pop(digest, None)
+            if isinstance(adapter, HeldPrefix):
+                self._queue_call(partial(self._cache.release, adapter.lease))
 
     def close(self) -> None:
         """End every stream, end the thread; one that hangs is left behind."""
@@ -207,7 +230,7 @@ class LocalEngine:
             self._wake.notify()
         while self._thread.is_alive() and not self._watchdog.expired:
             self._thread.join(LOOK_SECONDS)
-        self._fail(self._everybody(), EngineFailure("the engine stopped"))
+        self._fail_all(EngineFailure("the engine stopped"))
         self._watchdog.close()
 
     # The engine's thread
@@ -221,17 +244,20 @@ class LocalEngine:
         finally:
             with self._wake:  # whoever is queueing now is failed below, the next one is refused
                 self._closing = True
-            self._fail(self._everybody(), EngineFailure("the engine stopped"))
+            self._fail_all(EngineFailure("the engine stopped"))
 
     def _wait_for_work(self) -> bool:
         with self._wake:
-            self._wake.wait_for(lambda: self._closing or self._inbox or not self._scheduler.idle)
+            self._wake.wait_for(
+                lambda: self._closing or self._inbox or self._commands or not self._scheduler.idle
+            )
             self._scheduler.waiting.extend(self._inbox)
             self._inbox.clear()
             return not self._closing
 
     def _step(self) -> None:
         """The algorithm: end what must end, plan, compute, hand out."""
+        self._commands.run_one()
         try:
             self._end_late_and_cancelled()
             begun = time.perf_counter()
@@ -265,7 +291,7 @@ class LocalEngine:
         wanted: list[int] = []
         for share in shares:
             sequence, count = share.sequence, share.end - share.begin
-            prompt_ids = sequence.work.prompt_ids
+            prompt_ids = sequence.prompt_ids
             assert sequence.lease is not None
             first = len(ids)
             ids += sequence.ids(share.begin, share.end)
@@ -273,7 +299,7 @@ class LocalEngine:
             slots.append(sequence.lease.slots(share.begin, share.end))
             sequences.append((first, count, share.begin, self._positions.prefix(prompt_ids)))
             wants = _wanted(share)
-            rows += [first + token - share.begin for token in wants]
+            rows += [first + token for token in wants]
             wanted.append(len(wants))
         cos, sin = self._decoder.angles(torch.cat(positions).to(self._device))
         step = Step(
@@ -322,7 +348,11 @@ class LocalEngine:
 
     def _give_up(self) -> None:
         """Called by the watchdog when a step hangs: nobody may wait for a token for ever."""
-        self._fail(self._everybody(), EngineFailure("the engine hangs; restart the server"))
+        self._fail_all(EngineFailure("the engine hangs; restart the server"))
+
+    def _fail_all(self, failure: EngineFailure) -> None:
+        self._fail(self._everybody(), failure)
+        self._commands.fail(failure)
 
     # Helpers
 
@@ -348,21 +378,39 @@ class LocalEngine:
         loaded = None if adapter is None else self._adapters.get(adapter)
         if adapter is not None and loaded is None:
             raise UnknownId(f"no adapter {adapter[:80]} is loaded")
-        return RunningSequence(work, adapter, loaded, user, self._config.prefix_lm)
+        lora, prefix = (None, loaded) if isinstance(loaded, HeldPrefix) else (loaded, None)
+        return RunningSequence(work, adapter, lora, user, self._config.prefix_lm, prefix)
 
-    def _room_after(self, prompt_tokens: int) -> int:
+    def _room_after(self, prompt_tokens: int, adapter: str | None) -> int:
         """Tokens that the context leaves for an answer; raises `PromptTooLong`."""
-        room = self.context_tokens - prompt_tokens
+        loaded = None if adapter is None else self._adapters.get(adapter)
+        context = self.context_tokens
+        if isinstance(loaded, HeldPrefix):
+            context -= loaded.tokens
+        room = context - prompt_tokens
         if room < 1:
             raise PromptTooLong(
-                f"the prompt has {prompt_tokens} tokens; the context holds {self.context_tokens}"
+                f"the prompt has {prompt_tokens} tokens; the context holds {context}"
             )
         return room
+
+    def _queue_call(self, call: Callable[[], Any]) -> Future[Any]:
+        """Have a call run on the engine's thread, where alone the cache may be changed."""
+        with self._wake:
+            if not self.alive:
+                raise EngineFailure("the engine is not running")
+            future = self._commands.put(call)
+            self._wake.notify()
+        return future
 
     def _enqueue(self, sequences: Sequence[RunningSequence], *, bounded: bool = True) -> None:
         with self._wake:
             if not self.alive:
                 raise EngineFailure("the engine is not running")
+            for s in sequences:  # its pages may have been given back since it was looked up
+                loaded = self._adapters.get(s.adapter_digest or "")
+                if s.prefix is not None and loaded is not s.prefix:
+                    raise UnknownId("the adapter was freed while the answer was made ready")
             waiting = [*self._inbox, *self._scheduler.waiting]
             queued = sum(isinstance(s.work, Answer) for s in waiting)  # who scores waits by itself
             if bounded and queued + len(sequences) > self._max_queue:
@@ -376,11 +424,13 @@ def _failure(error: Exception) -> EngineFailure:
 
 
 def _wanted(share: Share) -> range:
-    """The tokens of a share whose logits are wanted."""
-    work = share.sequence.work
+    """The tokens of a share whose logits are wanted, counted from its first."""
+    work, count = share.sequence.work, share.end - share.begin
     if isinstance(work, Scoring):
-        return work.wanted(share.begin, share.end)
-    return range(share.end - 1, share.end) if share.completes else range(0)
+        begin = share.begin - share.sequence.virtual_tokens
+        wanted = work.wanted(begin, begin + count)
+        return range(wanted.start - begin, wanted.stop - begin)
+    return range(count - 1, count) if share.completes else range(0)
 
 
 def _page_table(pages: Sequence[Sequence[int]]) -> Tensor:

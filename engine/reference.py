@@ -25,6 +25,8 @@ from transformers import AutoModelForCausalLM
 from transformers.cache_utils import Cache
 from transformers.utils import logging as transformers_logging
 
+from engine.adapters import virtual_tokens
+from engine.adapters.soft_prompt import is_soft_prompt
 from engine.errors import (
     Conflict,
     DeadlineExceeded,
@@ -72,7 +74,8 @@ class ReferenceEngine:
         self._renderer = load_renderer(base.folder)
         self._model: Any = _load_model(base, quantization, self._dtype, self._device)
         self._accepted = frozenset(inspect.signature(self._model.forward).parameters)
-        self._adapters: set[str] = set()
+        self._adapters: set[str] = set()  # LoRA, in the model
+        self._soft_prompts: dict[str, Cache] = {}  # what their rows begin with
         self._inbox: deque[_Row] = deque()
         self._commands: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = (
             queue.SimpleQueue()
@@ -109,7 +112,7 @@ class ReferenceEngine:
     @property
     def adapters(self) -> frozenset[str]:
         """Digests of the adapters that are loaded."""
-        return frozenset(self._adapters)
+        return frozenset(self._adapters | self._soft_prompts.keys())
 
     def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
         """Tokens of the rendered prompt."""
@@ -220,16 +223,23 @@ class ReferenceEngine:
         if not self._inbox or len(self._rows) >= self._max_rows:
             return
         row = self._inbox.popleft()
-        if row.adapter != BASE and row.adapter not in self._adapters:
+        if row.adapter != BASE and row.adapter not in self.adapters:
             row.fail(UnknownId("the adapter was freed while the answer waited"))
             return
         self._rows.append(row)  # so that a failure below ends this stream too
-        cache = new_cache()
+        cache = self._new_cache(row.adapter)
         ids = torch.tensor([row.prompt_ids], device=self._device)
-        mask = torch.ones_like(ids)
-        logits = self._forward(ids, mask, None, [row.adapter], cache)
+        logits = self._forward(ids, _mask_after(cache, ids), None, [row.adapter], cache)
         self._batch.join(cache)
         row.take(logits[0, -1])
+
+    def _new_cache(self, adapter: str) -> Cache:
+        """The cache of one row, empty or with its adapter's virtual tokens."""
+        cache = new_cache()
+        if adapter in self._soft_prompts:
+            for index, layer in enumerate(self._soft_prompts[adapter].layers):
+                cache.update(layer.keys, layer.values, index)
+        return cache
 
     def _decode(self) -> None:
         """One token for every row that has not ended."""
@@ -253,7 +263,7 @@ class ReferenceEngine:
         cache: Cache | None,
         logits_to_keep: int = 1,
     ) -> Tensor:
-        """Logits (rows, kept tokens, vocabulary) on the CPU."""
+        """Logits (rows, kept tokens, vocabulary) on the CPU; `ids` may be input embeddings."""
         wanted: dict[str, Any] = {
             "attention_mask": mask.to(self._device),
             "past_key_values": cache,
@@ -264,27 +274,32 @@ class ReferenceEngine:
             wanted["position_ids"] = positions.to(self._device)
         arguments = {name: value for name, value in wanted.items() if name in self._accepted}
         if self._adapters:
-            arguments["adapter_names"] = adapters
-        logits: Tensor = self._model(input_ids=ids, **arguments).logits
+            names = [name if name in self._adapters else BASE for name in adapters]
+            arguments["adapter_names"] = names
+        arguments["inputs_embeds" if ids.is_floating_point() else "input_ids"] = ids
+        logits: Tensor = self._model(**arguments).logits
         return logits[:, -logits_to_keep:].cpu()
 
     def _score(self, request: ScoreRequest) -> Score:
         rendered = self._renderer.pair(
             request.messages, request.completion, complete=request.complete
         )
-        if len(rendered.input_ids) > self.context_tokens:
+        adapter = request.adapter or BASE
+        context = self._context_after(adapter)
+        if len(rendered.input_ids) > context:
             raise PromptTooLong(
                 f"prompt and completion have {len(rendered.input_ids)} tokens; "
-                f"the context holds {self.context_tokens}"
+                f"the context holds {context}"
             )
         ids = torch.tensor([rendered.input_ids], device=self._device)
         completion = torch.tensor(rendered.completion_ids)
+        cache = self._new_cache(adapter) if adapter in self._soft_prompts else None
         logits = self._forward(
             ids,
-            torch.ones_like(ids),
+            _mask_after(cache, ids),
             None,
-            [request.adapter or BASE],
-            None,
+            [adapter],
+            cache,
             logits_to_keep=len(completion) + 1,
         )[0, :-1]
         logprobs = logits.float().log_softmax(-1).gather(1, completion[:, None])[:, 0]
@@ -293,7 +308,10 @@ class ReferenceEngine:
     def _load_adapter(self, digest: str, folder: Path) -> None:
         from peft import PeftModel
 
-        if digest in self._adapters:
+        if digest in self.adapters:
+            return
+        if is_soft_prompt(folder):
+            self._soft_prompts[digest] = self._soft_prompt(folder)
             return
         try:
             if self._adapters:
@@ -306,6 +324,25 @@ class ReferenceEngine:
         self._model.eval()
         self._adapters.add(digest)
 
+    def _soft_prompt(self, folder: Path) -> Cache:
+        """The keys and values of an adapter's virtual tokens, from what peft makes of its files."""
+        from peft import PeftModel
+
+        if (reason := virtual_tokens.why_not_served_by(self._base.folder)) is not None:
+            raise InvalidBundle([reason])
+        base = self._model.get_base_model() if self._adapters else self._model
+        try:
+            prompt = PeftModel.from_pretrained(base, folder).get_prompt(batch_size=1)
+        except Exception as error:
+            raise InvalidBundle([f"peft cannot load it: {error}"]) from error
+        if isinstance(prompt, Cache):
+            return prompt
+        cache = new_cache()
+        embeddings = prompt.to(self._dtype)
+        mask = torch.ones(embeddings.shape[:2], dtype=torch.long)
+        self._forward(embeddings, mask, None, [BASE], cache)
+        return cache
+
     def _forget_half_loaded(self, digest: str) -> None:
         """peft changes the model as it loads; take back what a failure left behind."""
         if not self._adapters:
@@ -314,10 +351,12 @@ class ReferenceEngine:
             self._model.delete_adapter(digest)
 
     def _unload_adapter(self, digest: str) -> None:
-        if digest not in self._adapters:
+        if digest not in self.adapters:
             return
         if any(row.adapter == digest and not row.ended for row in [*self._rows, *self._inbox]):
             raise Conflict("a stream still decodes with this adapter")
+        if self._soft_prompts.pop(digest, None) is not None:
+            return
         self._adapters.discard(digest)
         if self._adapters:
             self._model.delete_adapter(digest)
@@ -329,15 +368,21 @@ class ReferenceEngine:
     def _make_row(self, request: GenerationRequest) -> _Row:
         self._check_adapter(request.adapter)
         prompt_ids = self._renderer.prompt(request.messages)
-        room = self.context_tokens - len(prompt_ids)
+        context = self._context_after(request.adapter or BASE)
+        room = context - len(prompt_ids)
         if room < 1:
             raise PromptTooLong(
-                f"the prompt has {len(prompt_ids)} tokens; the context holds {self.context_tokens}"
+                f"the prompt has {len(prompt_ids)} tokens; the context holds {context}"
             )
         return _Row(request, prompt_ids, room, self._renderer)
 
+    def _context_after(self, adapter: str) -> int:
+        """Tokens that the context holds beside an adapter's virtual ones."""
+        prompt = self._soft_prompts.get(adapter)
+        return self.context_tokens - (0 if prompt is None else int(prompt.get_seq_length()))
+
     def _check_adapter(self, digest: str | None) -> None:
-        if digest is not None and digest not in self._adapters:
+        if digest is not None and digest not in self.adapters:
             raise UnknownId(f"no adapter {digest[:80]} is loaded")
 
     def _call(self, command: Callable[[], T]) -> T:
@@ -362,6 +407,12 @@ class _Row(Answer):
     ) -> None:
         super().__init__(request, prompt_ids, room, renderer)
         self.adapter = request.adapter or BASE
+
+
+def _mask_after(cache: Cache | None, ids: Tensor) -> Tensor:
+    """Ones (1, tokens) for all that is cached and one row's ids."""
+    cached = 0 if cache is None else cache.get_seq_length()
+    return torch.ones(1, cached + ids.shape[1], dtype=torch.long)
 
 
 def _load_model(

@@ -1,1 +1,1 @@
-"""LoRA adapters: the bundle on disk and the slots in a running engine."""
+"""Adapters: the bundle on disk and the slots in a running engine."""

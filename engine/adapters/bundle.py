@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.adapters import virtual_tokens
 from engine.errors import InvalidBundle
 from engine.models.catalogue import BaseModel, linear_shapes
 from engine.serving.turns import Breathe, without_pause
@@ -65,8 +66,8 @@ def open_bundle(
     """The bundle, fully verified for this base model; raises `InvalidBundle` with every problem.
 
     Checked: the digest and each file's sha256, the format, the base model's digest, the adapter's
-    configuration, the tensors' names and shapes against the base model's linear layers, that all
-    values are finite and no norm is absurd. `breathe` is called between pieces of the work.
+    configuration, the tensors' names and shapes against the base model's layers, that all values
+    are finite and no norm is absurd. `breathe` is called between pieces of the work.
     """
     folder = folder_of(root, digest)
     problems = verify(root, digest, breathe)
@@ -93,11 +94,46 @@ def _content_problems(folder: Path, base: BaseModel, breathe: Breathe) -> Iterat
     if not isinstance(config, dict):
         yield f"{CONFIG} cannot be read"
         return
+    if config.get("peft_type") in virtual_tokens.KINDS:
+        yield from _soft_prompt_problems(folder / WEIGHTS, config, base, breathe)
+        return
     problems = list(_config_problems(config))
     yield from problems
     breathe()
     if not problems:
         yield from _weight_problems(folder / WEIGHTS, config, linear_shapes(base.folder), breathe)
+
+
+def _soft_prompt_problems(
+    path: Path, config: Mapping[str, Any], base: BaseModel, breathe: Breathe
+) -> Iterator[str]:
+    """What is wrong with a prefix or a prompt: its configuration, else its one tensor."""
+    from safetensors import SafetensorError, safe_open
+
+    reason = virtual_tokens.why_not_served_by(base.folder)
+    if reason is not None:
+        yield f"peft_type is {config['peft_type']!r}: {reason}"
+        return
+    sizes = virtual_tokens.prompt_sizes(base.folder)
+    problems = list(virtual_tokens.config_problems(config, sizes, HARMLESS))
+    yield from problems
+    breathe()
+    if problems:
+        return
+    shape = sizes.shape(config["peft_type"], config["num_virtual_tokens"])
+    max_norm = virtual_tokens.MAX_ROOT_MEAN_SQUARE * (shape[0] * shape[1]) ** 0.5
+    try:
+        with safe_open(path, framework="pt") as file:
+            keys = set(file.keys())
+            for odd in sorted(keys - {virtual_tokens.KEY}):
+                yield f"{odd} is not a soft prompt's tensor"
+            if virtual_tokens.KEY not in keys:
+                yield f"{WEIGHTS} holds no {virtual_tokens.KEY}"
+                return
+            tensor = file.get_tensor(virtual_tokens.KEY)
+            yield from _tensor_problems(virtual_tokens.KEY, tensor, shape, max_norm)
+    except (SafetensorError, OSError, ValueError) as error:
+        yield f"{WEIGHTS} cannot be read: {error}"
 
 
 def _config_problems(config: Mapping[str, Any]) -> Iterator[str]:
@@ -161,14 +197,16 @@ def _expected_shape(side: str, module: tuple[int, int], rank: int) -> tuple[int,
     return (rank, in_features) if side == "A" else (out_features, rank)
 
 
-def _tensor_problems(key: str, tensor: Tensor, shape: tuple[int, int]) -> Iterator[str]:
+def _tensor_problems(
+    key: str, tensor: Tensor, shape: tuple[int, int], max_norm: float = MAX_NORM
+) -> Iterator[str]:
     if tuple(tensor.shape) != shape:
         yield f"{key} has shape {tuple(tensor.shape)}, not {shape}"
     elif str(tensor.dtype) not in FLOATS:
         yield f"{key} holds {tensor.dtype}, not one of {', '.join(FLOATS)}"
-    elif not (norm := float(tensor.float().norm())) <= MAX_NORM:  # so is NaN
+    elif not (norm := float(tensor.float().norm())) <= max_norm:  # so is NaN
         if tensor.isfinite().all():
-            yield f"{key} has norm {norm:.3g}, over the limit of {MAX_NORM:g}"
+            yield f"{key} has norm {norm:.3g}, over the limit of {max_norm:g}"
         else:
             yield f"{key} holds NaN or infinite values"
 

@@ -209,12 +209,23 @@ class Decoder:
         adapters: RowAdapters | None = None,
     ) -> Tensor:
         """Logits (wanted, vocabulary) of the rows `wanted` of ids (T,); fills the cache."""
-        hidden = self.embedding.rows(ids)
+        hidden = self.run(self.embedding.rows(ids), step, cache, adapters)
+        return self.head(self.final_norm(hidden[wanted]))
+
+    def run(
+        self,
+        hidden: Tensor,
+        step: Step,
+        cache: Sequence[LayerCache],
+        adapters: RowAdapters | None = None,
+    ) -> Tensor:
+        """Input embeddings (T, hidden size), which it may change, through all layers; fills the
+        cache. Returns what the final norm takes."""
         if self.fused is not None and (adapters is None or adapters.address is not None):
             self.fused(hidden, step, cache, adapters)
         else:
             hidden = self._blocks(hidden, step, cache, adapters)
-        return self.head(self.final_norm(hidden[wanted]))
+        return hidden
 
     def _blocks(
         self,

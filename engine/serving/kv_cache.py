@@ -19,6 +19,8 @@ from torch import Tensor
 from engine.kernels.portable import PAGE_TOKENS, Heads, LayerCache
 
 PageKey = bytes
+# Stands for a virtual token, which has no id; which one it is, its place and the adapter tell
+VIRTUAL_ID = -1
 
 
 @dataclass(slots=True)
@@ -43,6 +45,14 @@ class Lease:
     def cached_tokens(self) -> int:
         """Tokens whose keys and values need not be computed."""
         return self.shared * PAGE_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class HeldPrefix:
+    """Leading tokens of every sequence of an adapter, in pages that stay until it is freed."""
+
+    tokens: int
+    lease: Lease
 
 
 class PagedCache:
@@ -90,6 +100,35 @@ class PagedCache:
             len(shared),
             adapter,
         )
+
+    def hold(self, adapter: str, tokens: int) -> HeldPrefix | None:
+        """Pages for the virtual tokens of an adapter; None where there is no room now."""
+        lease = self.lease(adapter, (VIRTUAL_ID,) * tokens, tokens, reusable=tokens)
+        return None if lease is None else HeldPrefix(tokens, lease)
+
+    def share_prefix(self, prefix: HeldPrefix) -> None:
+        """Let sequences begin with the pages that it has filled."""
+        self.publish(prefix.lease, lambda begin, end: (VIRTUAL_ID,) * (end - begin), prefix.tokens)
+
+    def put(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Write tokens at `slots` (tokens,): keys and values (layers, tokens, kv heads, dim)."""
+        page, offset = slots // PAGE_TOKENS, slots % PAGE_TOKENS
+        for layer, k, v in zip(self.layers, keys, values, strict=True):
+            layer.keys[page, :, :, offset] = k.to(layer.keys.dtype)
+            layer.values[page, :, offset] = v.to(layer.values.dtype)
+
+    def begin_with(self, lease: Lease, prefix: HeldPrefix) -> int:
+        """Put a prefix at the beginning of a lease; returns the tokens that are cached then.
+
+        Its full pages are shared. The last one, which the sequence will write into, is copied; so
+        are all of them where nothing is shared.
+        """
+        for index in range(lease.shared, pages_for(prefix.tokens)):
+            source, target = prefix.lease.pages[index], lease.pages[index]
+            for layer in self.layers:
+                layer.keys[target] = layer.keys[source]
+                layer.values[target] = layer.values[source]
+        return max(lease.cached_tokens, prefix.tokens)
 
     def publish(
         self, lease: Lease, ids: Callable[[int, int], Sequence[int]], computed: int

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from engine.adapters.lora import LoraAdapter
+from engine.errors import Overloaded
 from engine.serving.answer import Answer
-from engine.serving.kv_cache import Lease, PagedCache
+from engine.serving.kv_cache import VIRTUAL_ID, HeldPrefix, Lease, PagedCache
 from engine.serving.scoring import Scoring
 
 # Tokens of a prompt computed at once while no answer runs: enough to keep the processor busy.
@@ -35,15 +36,28 @@ class State(Enum):
 
 @dataclass(slots=True, eq=False)
 class RunningSequence:
-    """A sequence of tokens, what it is computed for, and how far it is."""
+    """A sequence of tokens, what it is computed for, and how far it is.
+
+    Where its adapter is a soft prompt it begins with virtual tokens, which count as its tokens.
+    """
 
     work: Answer | Scoring
     adapter_digest: str | None
     adapter: LoraAdapter | None
     user: str
     whole_prompt: bool  # a prefix language model: its prompt cannot be cut into chunks
+    prefix: HeldPrefix | None = None
     lease: Lease | None = None
     computed: int = 0  # tokens whose keys and values are in the cache
+    prompt_ids: tuple[int, ...] = field(init=False)  # the virtual ones included
+
+    def __post_init__(self) -> None:
+        self.prompt_ids = (VIRTUAL_ID,) * self.virtual_tokens + tuple(self.work.prompt_ids)
+
+    @property
+    def virtual_tokens(self) -> int:
+        """How many of its tokens are an adapter's."""
+        return 0 if self.prefix is None else self.prefix.tokens
 
     @property
     def state(self) -> State:
@@ -56,7 +70,7 @@ class RunningSequence:
 
     def ids(self, begin: int, end: int) -> list[int]:
         """Tokens begin..end of prompt and answer."""
-        prompt = self.work.prompt_ids
+        prompt = self.prompt_ids
         return [
             *prompt[begin:end],
             *self.work.ids[max(0, begin - len(prompt)) : max(0, end - len(prompt))],
@@ -65,12 +79,12 @@ class RunningSequence:
     @property
     def tokens(self) -> int:
         """How many they are."""
-        return len(self.work.prompt_ids) + len(self.work.ids)
+        return len(self.prompt_ids) + len(self.work.ids)
 
     @property
     def most_tokens(self) -> int:
         """How many they may become."""
-        return len(self.work.prompt_ids) + self.work.max_tokens
+        return len(self.prompt_ids) + self.work.max_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,18 +193,23 @@ class Scheduler:
             return None
         busy = Counter(s.user for s in self.running)
         for sequence in sorted(self.waiting, key=lambda s: busy[s.user]):
-            if any(self._cache.alike(sequence.work.prompt_ids, sequence.adapter_digest,
-                                     s.sequence.work.prompt_ids, s.sequence.adapter_digest)
+            if any(self._cache.alike(sequence.prompt_ids, sequence.adapter_digest,
+                                     s.sequence.prompt_ids, s.sequence.adapter_digest)
                    for s in shares if s.end - s.begin > 1):  # fmt: skip
                 continue
             lease = self._cache.lease(
-                sequence.adapter_digest, sequence.work.prompt_ids, sequence.most_tokens,
-                reusable=sequence.work.reusable_tokens,
+                sequence.adapter_digest, sequence.prompt_ids, sequence.most_tokens,
+                reusable=sequence.virtual_tokens + sequence.work.reusable_tokens,
             )  # fmt: skip
             if lease is None:
+                if not self.running:  # held prefixes took what it was promised when it was queued
+                    sequence.work.fail(Overloaded("the cache has no room for it beside adapters"))
                 return None  # nobody overtakes the one that needs more room
-            sequence.lease, sequence.computed = lease, lease.cached_tokens
-            sequence.work.cached_prompt_tokens = lease.cached_tokens
+            cached = lease.cached_tokens
+            if sequence.prefix is not None:
+                cached = self._cache.begin_with(lease, sequence.prefix)
+            sequence.lease, sequence.computed = lease, cached
+            sequence.work.cached_prompt_tokens = cached - sequence.virtual_tokens
             self.running.append(sequence)  # first: who counts the users of an adapter sees it
             self.waiting.remove(sequence)
             return sequence
