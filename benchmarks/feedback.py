@@ -33,7 +33,7 @@ from feedback_store.training_set import TrainingSet
 
 TURNS_A_CONVERSATION = 5
 REGENERATED = 0.1  # of the turns have a second answer
-SHARED = 0.02  # of the votes are by somebody who did not ask
+SHARED = 0.02  # of the judged answers are judged by somebody else as well
 WORDS_AN_ANSWER = 80
 WRITERS, VOTES_A_WRITER = 40, 50
 CHUNK = 20_000
@@ -102,7 +102,7 @@ class Rows:
         self._users = users
         self._template = template
         # A turn with two answers gets two votes where it gets any
-        self._vote_rate = vote_rate / (1 + REGENERATED)
+        self._vote_rate = vote_rate / (1 + REGENERATED) / (1 + SHARED)
         self.some_answers: list[tuple[str, str]] = []
 
     def of(self, begin: int, end: int) -> dict[Any, list[dict[str, Any]]]:
@@ -128,6 +128,9 @@ class Rows:
                 rows[t.answers].append(self._answer(parent, f"t{number}", float(number)))
                 if voted:
                     rows[t.events].append(self._vote(parent, user, float(number)))
+                if voted and self._rng.random() < SHARED:
+                    other = f"user{self._rng.randrange(self._users)}"
+                    rows[t.events].append(self._vote(parent, other, float(number)))
             if len(self.some_answers) < 1_000:
                 self.some_answers.append((f"a{number}-0", user))
         return rows
@@ -141,11 +144,10 @@ class Rows:
         }  # fmt: skip
 
     def _vote(self, answer_id: str, user: str, at: float) -> dict[str, Any]:
-        if self._rng.random() < SHARED:
-            user = f"user{self._rng.randrange(self._users)}"
         return {
-            "idempotency_key": answer_id, "kind": "vote", "answer_id": answer_id, "user_id": user,
-            "vote": self._rng.choice((-1, 1)), "created_at": at,
+            "idempotency_key": f"{answer_id}-{self._rng.random()}", "kind": "vote",
+            "answer_id": answer_id, "user_id": user, "vote": self._rng.choice((-1, 1)),
+            "created_at": at,
         }  # fmt: skip
 
     def _text(self, count: int) -> str:
@@ -169,13 +171,9 @@ def _rebuild(path: Path) -> dict[str, Any]:
     database = Database(f"sqlite:///{path}")
     training_set = TrainingSet(EvidenceReader(database), Curation(database))
     begun = time.perf_counter()
-    examples = training_set.settle().examples
+    counts = training_set.settle().counts
     seconds = time.perf_counter() - begun
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    counts = {
-        "pairs": len(examples.pairs), "unpaired": len(examples.unpaired),
-        "demonstrations": len(examples.demonstrations), "set_aside": examples.set_aside_counts,
-    }  # fmt: skip
     incremental = statistics.median(_after_new_votes(database, training_set) for _ in range(3))
     return {
         "rebuild_seconds": _figure("< 60", seconds, seconds < 60, **counts),
@@ -204,14 +202,13 @@ def _console(path: Path) -> dict[str, Any]:
     database = Database(f"sqlite:///{path}")
     store, curation = FeedbackStore(database), Curation(database)
     training_set = TrainingSet(EvidenceReader(database), curation)
-    examples = training_set.settle().examples
+    pairs = training_set.select().count("pairs")
     rng = random.Random(1)
     queries: dict[str, Callable[[], object]] = {
         "counts": store.counts,
-        "examples": lambda: training_set.select().examples.set_aside_counts,
-        "texts of a page": lambda: store.texts(
-            side.answer_id for pair in rng.sample(examples.pairs, 50) for side in pair.sides
-        ),
+        "examples": training_set.select,
+        "a page": lambda: training_set.page("pairs", first=rng.randrange(pairs)),
+        "a page of what is set aside": lambda: training_set.page("set_aside"),
         "decisions": curation.decisions,
         "gold": curation.gold,
     }

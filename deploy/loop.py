@@ -143,7 +143,7 @@ class Loop:
 
     def status(self) -> LoopStatus:
         """What `run` would do."""
-        pairs = len(self._training_set.select().examples.pairs)
+        pairs = self._training_set.select().count("pairs")
         trained = max((self._pairs_of(d) for d in self._trained_snapshots()), default=0)
         running = any(job.state == "running" for job in self._jobs.list())
         return LoopStatus(pairs, max(0, pairs - trained), self._min_new_pairs, running)
@@ -152,15 +152,16 @@ class Loop:
         """Freeze the examples of now; returns the digest."""
         root = self._home / "snapshots"
         while True:
-            selected = self._training_set.settle()
+            self._training_set.settle()
+            selected, examples = self._training_set.everything()
             digest = freeze(
                 root,
-                selected.examples,
+                examples,
                 last_event=selected.last_event,
                 gold=self._curation.gold(),
                 redact=Redactor().redact if self._redact else None,
                 thoughts_in_loss=self._thoughts_in_loss,
-                flip_rate=selected.trust.flip_rate,
+                flip_rate=selected.flip_rate,
             )
             if self._training_set.holds_still(selected):
                 return digest

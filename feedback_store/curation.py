@@ -84,15 +84,8 @@ class Curation:
 
     def decisions(self) -> dict[str, Decision]:
         """The latest decision about each example."""
-        latest = select(func.max(t.decisions.c.id)).group_by(t.decisions.c.example_id)
-        query = select(t.decisions).where(t.decisions.c.id.in_(latest))
         with self._database.read() as connection:
-            return {
-                row.example_id: Decision(
-                    row.example_id, row.action, row.chosen, row.rejected, row.note, row.created_at
-                )
-                for row in connection.execute(query)
-            }
+            return read_decisions(connection)
 
     def _decide(
         self,
@@ -172,6 +165,27 @@ class Curation:
             everybody = select(t.turns.c.user_id).union(select(t.events.c.user_id))
             people = set(connection.execute(everybody).scalars())
         return frozenset(user for user in people if not answers.get(user, False))
+
+
+def read_decisions(connection: Connection, until: int | None = None) -> dict[str, Decision]:
+    """The latest decision about each example; `until`: of those up to one of a number."""
+    latest = select(func.max(t.decisions.c.id)).group_by(t.decisions.c.example_id)
+    if until is not None:
+        latest = latest.where(t.decisions.c.id <= until)
+    query = select(t.decisions).where(t.decisions.c.id.in_(latest))
+    return {
+        row.example_id: Decision(
+            row.example_id, row.action, row.chosen, row.rejected, row.note, row.created_at
+        )
+        for row in connection.execute(query)
+    }
+
+
+def decided_since(connection: Connection, number: int) -> tuple[set[str], int]:
+    """Conversations with decisions newer than one, and the number of the newest now."""
+    newest = connection.execute(select(func.coalesce(func.max(t.decisions.c.id), 0))).scalar_one()
+    query = select(t.decisions.c.conversation_id).where(t.decisions.c.id > number)
+    return set(connection.execute(query).scalars()), int(newest)
 
 
 def _insert_decision(

@@ -104,10 +104,10 @@ def database_url(home: Path, url: str | None) -> str:
     return url or f"sqlite:///{home / 'burnish.db'}"
 
 
-def insert_once(connection: Connection, into: Table, row: Mapping[str, Any]) -> None:
-    """Insert a row unless its unique key is there already: a replay changes nothing."""
+def insert_once(connection: Connection, into: Table, *rows: Mapping[str, Any]) -> None:
+    """Insert rows unless their unique key is there already: a replay changes nothing."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(into).values(**row).on_conflict_do_nothing())
+    connection.execute(dialect.insert(into).on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
 def _engine(url: str) -> Engine:

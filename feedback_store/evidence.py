@@ -26,7 +26,7 @@ from feedback_store.records import (
 )
 
 BATCH_CONVERSATIONS = 200
-BATCH_USERS = 5_000  # PostgreSQL takes 65,535 values in one query
+IDS_A_QUERY = 5_000  # PostgreSQL takes 65,535 values in one query
 JUDGEMENTS = ("vote", "correction", "choice", "flag")
 ANSWER_COLUMNS = [t.answers.c[name] for name in Answer.__dataclass_fields__]
 COMPLETE = list(Answer.__dataclass_fields__).index("complete")
@@ -36,40 +36,39 @@ class EvidenceReader:
     """What people say now of what they were shown."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     def last_event(self) -> int:
         """The newest event's number; 0 where there is none."""
-        with self._database.read() as connection:
-            return _last_event(connection)
+        with self.database.read() as connection:
+            return last_event(connection)
 
     def all(self) -> Iterator[Evidence]:
         """Everything, conversation by conversation."""
-        with self._database.read() as connection:
-            conversations = _judged_conversations(connection, true())
-            yield from self._read(connection, conversations)
+        with self.database.read() as connection:
+            yield from read_evidence(connection, judged_conversations(connection, true()))
 
     def of(self, conversation_ids: Iterable[str]) -> Iterator[Evidence]:
         """The evidence of given conversations."""
-        with self._database.read() as connection:
-            yield from self._read(connection, sorted(conversation_ids))
+        with self.database.read() as connection:
+            yield from read_evidence(connection, sorted(conversation_ids))
 
     def judged_since(self, event_id: int) -> tuple[set[str], int]:
         """Conversations with events newer than one seen, and the newest event now."""
-        with self._database.read() as connection:
-            newest = _last_event(connection)
-            return set(_judged_conversations(connection, t.events.c.id > event_id)), newest
+        with self.database.read() as connection:
+            newest = last_event(connection)
+            return set(judged_conversations(connection, t.events.c.id > event_id)), newest
 
     def conversations_of(self, user_ids: Iterable[str]) -> set[str]:
         """Conversations in which these users asked or judged."""
         users = sorted(user_ids)
         found: set[str] = set()
-        with self._database.read() as connection:
-            for begin in range(0, len(users), BATCH_USERS):
-                batch = users[begin : begin + BATCH_USERS]
+        with self.database.read() as connection:
+            for begin in range(0, len(users), IDS_A_QUERY):
+                batch = users[begin : begin + IDS_A_QUERY]
                 asked = select(t.turns.c.conversation_id).where(t.turns.c.user_id.in_(batch))
                 found.update(connection.execute(asked).scalars())
-                found.update(_judged_conversations(connection, t.events.c.user_id.in_(batch)))
+                found.update(judged_conversations(connection, t.events.c.user_id.in_(batch)))
         return found
 
     def shared_votes(self) -> list[tuple[str, CurrentVote]]:
@@ -87,7 +86,7 @@ class EvidenceReader:
             .where(t.events.c.kind == "vote", t.events.c.answer_id.in_(shared))
             .order_by(t.events.c.id)
         )
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             current = {
                 (row["answer_id"], row["user_id"]): row
                 for row in connection.execute(query).mappings()
@@ -96,17 +95,20 @@ class EvidenceReader:
 
     def last_erasure(self) -> int:
         """The newest erasure's number; 0 where there is none."""
-        query = select(func.coalesce(func.max(t.erasures.c.id), 0))
-        with self._database.read() as connection:
-            return int(connection.execute(query).scalar_one())
+        with self.database.read() as connection:
+            return last_erasure(connection)
 
-    def _read(self, connection: Connection, conversations: Sequence[str]) -> Iterator[Evidence]:
-        templates = read_templates(connection)
-        for begin in range(0, len(conversations), BATCH_CONVERSATIONS):
-            batch = conversations[begin : begin + BATCH_CONVERSATIONS]
-            found = _load(connection, batch)
-            for conversation_id in batch:
-                yield from found[conversation_id].evidence(templates)
+
+def read_evidence(
+    connection: Connection, conversation_ids: Sequence[str], until: int | None = None
+) -> Iterator[Evidence]:
+    """The evidence of given conversations, in their order; `until`: said up to an event."""
+    templates = read_templates(connection)
+    for begin in range(0, len(conversation_ids), BATCH_CONVERSATIONS):
+        batch = conversation_ids[begin : begin + BATCH_CONVERSATIONS]
+        found = _load(connection, batch, until)
+        for conversation_id in batch:
+            yield from found[conversation_id].evidence(templates)
 
 
 def read_templates(connection: Connection) -> dict[str, PromptTemplate]:
@@ -115,12 +117,23 @@ def read_templates(connection: Connection) -> dict[str, PromptTemplate]:
     return {row.hash: template_from_dict(row.definition) for row in rows}
 
 
+def read_texts(connection: Connection, answer_ids: Iterable[str]) -> dict[str, str]:
+    """What answers say."""
+    wanted = sorted(set(answer_ids))
+    found: dict[str, str] = {}
+    for begin in range(0, len(wanted), IDS_A_QUERY):
+        batch = t.answers.c.id.in_(wanted[begin : begin + IDS_A_QUERY])
+        rows = connection.execute(select(t.answers.c.id, t.answers.c.text).where(batch))
+        found |= {row.id: row.text for row in rows}
+    return found
+
+
 @dataclass
 class _Conversation:
     """The rows of one conversation."""
 
-    turns: dict[str, RowMapping] = field(default_factory=dict)
-    answers: dict[str, Answer] = field(default_factory=dict)
+    turns: dict[str, Any] = field(default_factory=dict)
+    answers: dict[str, Any] = field(default_factory=dict)  # rows of ANSWER_COLUMNS
     current: dict[tuple[Any, ...], RowMapping] = field(default_factory=dict)
     comparisons: dict[str, RowMapping] = field(default_factory=dict)
 
@@ -131,8 +144,8 @@ class _Conversation:
         judged = {self._turn_of(event) for event in events}
         for turn_id, turn in self.turns.items():
             if turn_id in judged:
-                prompt = self._prompt(turn, templates[turn["template_hash"]])
-                turns_of[turn["user_id"], turn["template_hash"], prompt].append(turn_id)
+                prompt = self._prompt(turn, templates[turn.template_hash])
+                turns_of[turn.user_id, turn.template_hash, prompt].append(turn_id)
         for (_, _, prompt), turn_ids in turns_of.items():
             said = [event for event in events if self._turn_of(event) in turn_ids]
             yield self._evidence_of(prompt, turn_ids, said)
@@ -142,12 +155,12 @@ class _Conversation:
     ) -> Evidence:
         first = self.turns[turn_ids[0]]
         return Evidence(
-            conversation_id=first["conversation_id"],
-            user_id=first["user_id"],
-            template_hash=first["template_hash"],
-            mode=first["mode"],
+            conversation_id=first.conversation_id,
+            user_id=first.user_id,
+            template_hash=first.template_hash,
+            mode=first.mode,
             prompt=prompt,
-            answers=tuple(a for a in self.answers.values() if a.turn_id in turn_ids),
+            answers=tuple(answer_of(a) for a in self.answers.values() if a.turn_id in turn_ids),
             votes=tuple(vote_of(e) for e in events if e["kind"] == "vote" and e["vote"]),
             corrections=tuple(_correction(e) for e in events if e["kind"] == "correction"),
             choices=tuple(self._choice(e) for e in events if e["kind"] == "choice"),
@@ -157,20 +170,20 @@ class _Conversation:
     def _turn_of(self, event: RowMapping) -> str:
         if event["comparison_id"] is not None:
             return str(self.comparisons[event["comparison_id"]]["turn_id"])
-        return self.answers[event["answer_id"]].turn_id
+        return str(self.answers[event["answer_id"]].turn_id)
 
-    def _prompt(self, turn: RowMapping, template: PromptTemplate) -> tuple[Message, ...]:
+    def _prompt(self, turn: Row[Any], template: PromptTemplate) -> tuple[Message, ...]:
         """The messages the model was shown."""
-        if turn["prompt"] is not None:
-            return messages_from_dicts(turn["prompt"])
+        if turn.prompt is not None:
+            return messages_from_dicts(turn.prompt)
         history: list[Message] = []
-        parent = turn["parent_answer_id"]
+        parent = turn.parent_answer_id
         while parent is not None:
             answer = self.answers[parent]
             asked = self.turns[answer.turn_id]
-            history += [Message("assistant", answer.text), Message("user", asked["question"])]
-            parent = asked["parent_answer_id"]
-        return template.build(history[::-1], turn["question"])
+            history += [Message("assistant", answer.text), Message("user", asked.question)]
+            parent = asked.parent_answer_id
+        return template.build(history[::-1], turn.question)
 
     def _choice(self, event: RowMapping) -> CurrentChoice:
         comparison = self.comparisons[event["comparison_id"]]
@@ -180,7 +193,9 @@ class _Conversation:
         )  # fmt: skip
 
 
-def _load(connection: Connection, conversation_ids: Sequence[str]) -> dict[str, _Conversation]:
+def _load(
+    connection: Connection, conversation_ids: Sequence[str], until: int | None
+) -> dict[str, _Conversation]:
     """Four queries for a batch: turns, answers, comparisons, events."""
     found = {conversation_id: _Conversation() for conversation_id in conversation_ids}
     in_batch = t.turns.c.conversation_id.in_(conversation_ids)
@@ -194,54 +209,70 @@ def _load(connection: Connection, conversation_ids: Sequence[str]) -> dict[str, 
         .order_by(t.turns.c.created_at, t.turns.c.id)
     )  # fmt: skip
     of_conversation: dict[str, _Conversation] = {}  # by the id of any row
-    for turn in connection.execute(turns).mappings():
-        conversation = found[turn["conversation_id"]]
-        conversation.turns[turn["id"]] = turn
-        of_conversation[turn["id"]] = conversation
+    for turn in connection.execute(turns).all():
+        conversation = found[turn.conversation_id]
+        conversation.turns[turn.id] = turn
+        of_conversation[turn.id] = conversation
     answers = (
         select(*ANSWER_COLUMNS)
         .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
         .where(in_batch)
         .order_by(t.answers.c.created_at, t.answers.c.id)
     )
-    for answer in map(answer_of, connection.execute(answers)):
+    for answer in connection.execute(answers).all():
         of_conversation[answer.id] = of_conversation[answer.turn_id]
         of_conversation[answer.id].answers[answer.id] = answer
     comparisons = (
         select(t.comparisons).join(t.turns, t.turns.c.id == t.comparisons.c.turn_id).where(in_batch)
     )
-    for row in connection.execute(comparisons).mappings():
+    for row in connection.execute(comparisons).mappings().all():
         of_conversation[row["id"]] = of_conversation[row["turn_id"]]
         of_conversation[row["id"]].comparisons[row["id"]] = row
-    answer_ids = [a for each in found.values() for a in each.answers]
-    comparison_ids = [c for each in found.values() for c in each.comparisons]
-    for event in _events(connection, answer_ids, comparison_ids):
+    for event in _events(connection, in_batch, until):
         key = event["answer_id"], event["comparison_id"], event["user_id"], event["kind"]
         of_conversation[event["answer_id"] or event["comparison_id"]].current[key] = event
     return found
 
 
 def _events(
-    connection: Connection, answer_ids: Sequence[str], comparison_ids: Sequence[str]
+    connection: Connection, which: ColumnElement[bool], until: int | None
 ) -> list[RowMapping]:
     """Judgements, the oldest first, so that a later one takes an earlier one's place.
 
     The kinds are chosen here and not in the query, which would then read every vote there is.
     """
-    about_answers = select(t.events).where(t.events.c.answer_id.in_(answer_ids))
-    about_comparisons = select(t.events).where(t.events.c.comparison_id.in_(comparison_ids))
+    about_answers = (
+        select(t.events)
+        .join(t.answers, t.answers.c.id == t.events.c.answer_id)
+        .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
+        .where(which)
+    )
+    about_comparisons = (
+        select(t.events)
+        .join(t.comparisons, t.comparisons.c.id == t.events.c.comparison_id)
+        .join(t.turns, t.turns.c.id == t.comparisons.c.turn_id)
+        .where(which)
+    )
     rows = [
-        *connection.execute(about_answers).mappings(),
-        *(connection.execute(about_comparisons).mappings() if comparison_ids else ()),
+        *connection.execute(about_answers).mappings().all(),
+        *connection.execute(about_comparisons).mappings().all(),
     ]
-    return sorted((r for r in rows if r["kind"] in JUDGEMENTS), key=lambda r: int(r["id"]))
+    said = [r for r in rows if r["kind"] in JUDGEMENTS and (until is None or r["id"] <= until)]
+    return sorted(said, key=lambda r: int(r["id"]))
 
 
-def _last_event(connection: Connection) -> int:
+def last_event(connection: Connection) -> int:
+    """The newest event's number; 0 where there is none."""
     return int(connection.execute(select(func.coalesce(func.max(t.events.c.id), 0))).scalar_one())
 
 
-def _judged_conversations(connection: Connection, which: ColumnElement[bool]) -> list[str]:
+def last_erasure(connection: Connection) -> int:
+    """The newest erasure's number; 0 where there is none."""
+    query = select(func.coalesce(func.max(t.erasures.c.id), 0))
+    return int(connection.execute(query).scalar_one())
+
+
+def judged_conversations(connection: Connection, which: ColumnElement[bool]) -> list[str]:
     """Conversations with judgements of some sort, sorted."""
     about_answers = (
         select(t.turns.c.conversation_id)

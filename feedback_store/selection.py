@@ -1,30 +1,22 @@
-"""From all prompts' examples to those that are trained on. Pure.
+"""Which of several examples alike are trained on. Pure.
 
 Applies what one prompt alone cannot tell: the operator's decisions, duplicates, shares per user.
-The same input gives the same result, in whatever pieces it was gathered.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import itemgetter
 
 from rapidfuzz.distance import Indel
 
 from engine.errors import InvalidInput
 from feedback_store.curation import Decision
 from feedback_store.examples import IMPORTED, PERSON, Demonstration, Example, Pair, Side, Unpaired
-from feedback_store.pairing import (
-    IDENTICAL,
-    PromptExamples,
-    SetAside,
-    normal,
-    read_the_same,
-)
-from feedback_store.trust import cap_per_user
+from feedback_store.pairing import IDENTICAL, SetAside, normal, read_the_same
+from feedback_store.trust import over_cap, share_cap
 
 # Two texts are near-duplicates from this share of characters in common (2 matches / total length)
 NEAR = 0.95
@@ -33,6 +25,8 @@ NEAR = 0.95
 NEIGHBOURS = 50
 NUMBER = re.compile(r"\d+")
 KINDS = ("pairs", "unpaired", "demonstrations")
+EXCLUDED = "excluded by the operator"
+OVER_CAP = "user over their cap"
 
 
 @dataclass
@@ -61,64 +55,11 @@ class Examples:
         examples: Sequence[Example] = getattr(self, kind)
         return examples
 
-    def find(self, beginning: str) -> Example | None:
-        """The one example whose id begins like this; None where none does, or several do."""
-        found = [example for example in self.every if example.id.startswith(beginning)]
-        return found[0] if len(found) == 1 else None
 
-
-def select(
-    prompts: Iterable[PromptExamples],
-    decisions: Mapping[str, Decision] | None = None,
-    *,
-    user_share: float = 0.2,
-    user_floor: int = 50,
-) -> Examples:
-    """Decisions, then duplicates, then shares per user, for each kind of example.
-
-    In the order in which people spoke, so that the first of several alike stays.
-    """
-    found = list(prompts)
-    result = Examples(set_aside=[item for prompt in found for item in prompt.set_aside])
-    for kind in KINDS:
-        placed: list[_Placed] = [
-            (example.origin.event_ids[0], prompt.topic, example)
-            for prompt in found
-            for example in getattr(prompt, kind)
-        ]
-        placed.sort(key=itemgetter(0))
-        placed = _decide(placed, decisions or {}, result.set_aside)
-        kept = _drop_duplicates(placed, result.set_aside)
-        getattr(result, kind).extend(_cap(kept, user_share, user_floor, result.set_aside))
-    return result
-
-
-_Placed = tuple[int, bytes, Example]  # the first event it rests on, what it is about
-
-
-def _decide(
-    placed: list[_Placed], decisions: Mapping[str, Decision], aside: list[SetAside]
-) -> list[_Placed]:
-    """The operator's exclusions and edits."""
-    if not decisions:
-        return placed
-    kept: list[_Placed] = []
-    for event_id, topic, example in placed:
-        decision = decisions.get(example.id)
-        if decision is None or decision.action == "include":
-            kept.append((event_id, topic, example))
-        elif decision.action == "exclude":
-            aside.append(_aside("excluded by the operator", example))
-        else:
-            edited = _edited(example, decision)
-            if isinstance(edited, Pair) and read_the_same(edited.chosen, edited.rejected):
-                aside.append(_aside(IDENTICAL, edited))
-            else:
-                kept.append((event_id, topic, edited))
-    return kept
-
-
-def _edited(example: Example, decision: Decision) -> Example:
+def as_decided(example: Example, decision: Decision | None) -> Example:
+    """An example with the operator's words where it was edited."""
+    if decision is None or decision.action != "edit":
+        return example
     if isinstance(example, Pair):
         return replace(
             example,
@@ -128,29 +69,43 @@ def _edited(example: Example, decision: Decision) -> Example:
     return replace(example, completion=_reworded(example.completion, decision.chosen))
 
 
+def reasons_against(
+    alike: Iterable[Example], decisions: Mapping[str, Decision]
+) -> list[str | None]:
+    """Why each of some examples is set aside, or None: decisions first, then duplicates.
+
+    They are of one kind, one topic and one label, with the operator's words, in the order in which
+    people spoke: of several that say the same, or nearly the same, the first stays.
+    """
+    reasons: list[str | None] = []
+    kept: list[Example] = []
+    for example in alike:
+        reason = _refused(example, decisions.get(example.id)) or _repeated(example, kept)
+        if reason is None:
+            kept.append(example)
+        reasons.append(reason)
+    return reasons
+
+
+def _refused(example: Example, decision: Decision | None) -> str | None:
+    if decision is not None and decision.action == "exclude":
+        return EXCLUDED
+    if isinstance(example, Pair) and read_the_same(example.chosen, example.rejected):
+        return IDENTICAL
+    return None
+
+
+def _repeated(example: Example, earlier: Sequence[Example]) -> str | None:
+    alike = max((_likeness(example, other) for other in earlier[-NEIGHBOURS:]), default=0)
+    if alike < NEAR:
+        return None
+    return "duplicate" if alike == 1 else "near-duplicate"
+
+
 def _reworded(side: Side, text: str | None) -> Side:
     if text is None:
         return side
     return replace(side, text=text, complete=True, base=PERSON, adapter=None)
-
-
-def _drop_duplicates(placed: Sequence[_Placed], aside: list[SetAside]) -> list[Example]:
-    """Keep the first of those that say the same, or nearly the same, about the same question.
-
-    A good and a bad answer to it are no duplicates.
-    """
-    kept: list[Example] = []
-    earlier: dict[tuple[bytes, bool], list[Example]] = {}
-    for _, topic, example in placed:
-        label = isinstance(example, Unpaired) and example.label
-        neighbours = earlier.setdefault((topic, label), [])
-        alike = max((_likeness(example, other) for other in neighbours[-NEIGHBOURS:]), default=0)
-        if alike < NEAR:
-            neighbours.append(example)
-            kept.append(example)
-        else:
-            aside.append(_aside("duplicate" if alike == 1 else "near-duplicate", example))
-    return kept
 
 
 def _likeness(example: Example, other: Example) -> float:
@@ -167,25 +122,31 @@ def _likeness(example: Example, other: Example) -> float:
     return min(Indel.normalized_similarity(one, two) for one, two in sides)
 
 
-def _cap(examples: list[Example], share: float, floor: int, aside: list[SetAside]) -> list[Example]:
-    """No user may outweigh the others, where there are enough others: not in a household of two."""
-    users = {user for example in examples for user in _users_of(example)}
-    if len(users) < 1 / share:  # so few that even equal parts are larger than the share
-        return examples
-    over = cap_per_user(examples, _users_of, share=share, floor=floor)
-    if not over:
-        return examples
-    aside += [_aside("user over their cap", examples[place]) for place in sorted(over)]
-    return [example for place, example in enumerate(examples) if place not in over]
+def cap_of(
+    total: int, counts: Mapping[str, int], *, share: float = 0.2, floor: int = 50
+) -> int | None:
+    """How many examples of a kind one user may have a part in; None: as many as they like.
+
+    No user may outweigh the others, where there are enough others: not in a household of two.
+    """
+    if len(counts) < 1 / share:  # so few that even equal parts are larger than the share
+        return None
+    return share_cap(total, counts, share=share, floor=floor)
 
 
-def _users_of(example: Example) -> tuple[str, ...]:
+def beyond(users_of_each: Iterable[Collection[str]], cap: int | None) -> list[bool]:
+    """Of examples in the order in which people spoke: which are beyond somebody's cap."""
+    return [cap is not None and over for over in over_cap(users_of_each, cap or 0)]
+
+
+def users_of(example: Example) -> tuple[str, ...]:
     """Whose part it is: of what came from a file the operator's, who chose it, so nobody's."""
     imported = any(side.base == IMPORTED for side in example.sides)
     return () if imported else example.origin.user_ids
 
 
-def _aside(reason: str, example: Example) -> SetAside:
+def set_aside(reason: str, example: Example) -> SetAside:
+    """An example that is not trained on."""
     origin = example.origin
     return SetAside(
         reason, origin.conversation_id, tuple(side.answer_id for side in example.sides),

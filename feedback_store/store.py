@@ -16,11 +16,9 @@ from typing import Any, Literal
 from sqlalchemy import (
     Connection,
     FromClause,
-    column,
     func,
     insert,
     select,
-    table,
     update,
 )
 
@@ -30,7 +28,7 @@ from engine.prompts.modes import PromptTemplate
 from feedback_store import tables as t
 from feedback_store.database import Database, insert_once
 from feedback_store.events import add_event, event_values
-from feedback_store.evidence import ANSWER_COLUMNS, answer_of, read_templates
+from feedback_store.evidence import ANSWER_COLUMNS, answer_of, read_templates, read_texts
 from feedback_store.group_commit import GroupCommit
 from feedback_store.intake import add_imported
 from feedback_store.records import (
@@ -45,12 +43,11 @@ from feedback_store.records import (
     Turn,
     Vote,
 )
+from feedback_store.tally import Tally
 
-current_feedback = table("current_feedback", *(column(c.name, c.type) for c in t.events.columns))
 Noted = Literal["regeneration", "copy", "flag"]
 REASONS_OF: Mapping[int, tuple[str, ...]] = {1: GOOD_REASONS, -1: BAD_REASONS, 0: ()}
 MAX_COMMENT_CHARS = 4_000
-MAX_IDS_A_QUERY = 1_000
 TURN_COLUMNS = [t.turns.c[name] for name in Turn.__dataclass_fields__]
 
 
@@ -65,6 +62,7 @@ class FeedbackStore:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._group = GroupCommit(database)
+        self._tally = Tally(database)
         database.migrate(
             Path(__file__).with_name("migrations"), version_table="alembic_version_feedback"
         )
@@ -206,14 +204,8 @@ class FeedbackStore:
 
     def texts(self, answer_ids: Iterable[str]) -> dict[str, str]:
         """What answers say, whoever's they are: for the operator."""
-        wanted = sorted(set(answer_ids))
-        found: dict[str, str] = {}
         with self._database.read() as connection:
-            for begin in range(0, len(wanted), MAX_IDS_A_QUERY):
-                batch = t.answers.c.id.in_(wanted[begin : begin + MAX_IDS_A_QUERY])
-                rows = connection.execute(select(t.answers.c.id, t.answers.c.text).where(batch))
-                found |= {row.id: row.text for row in rows}
-        return found
+            return read_texts(connection, answer_ids)
 
     # Feedback
 
@@ -308,22 +300,8 @@ class FeedbackStore:
             return _count(connection, t.events)
 
     def counts(self) -> dict[str, int]:
-        """How many turns, answers, votes and corrections there are now."""
-        with self._database.read() as connection:
-            view = current_feedback.c
-            votes = select(view.id).where(view.kind == "vote", view.vote != 0)
-            return {
-                "turns": _count(connection, t.turns),
-                "answers": _count(connection, t.answers),
-                "votes": _count(connection, votes.subquery()),
-                "votes_up": _count(connection, votes.where(view.vote == 1).subquery()),
-                "votes_down": _count(connection, votes.where(view.vote == -1).subquery()),
-                "corrections": _count_of(connection, "correction"),
-                "comparisons": _count_of(connection, "choice"),
-                "flags": _count_of(connection, "flag"),
-                "regenerations": _count_of(connection, "regeneration"),
-                "copies": _count_of(connection, "copy"),
-            }
+        """How many turns, answers and statements there are now, by name."""
+        return self._tally.counts()
 
     # Helpers
 
@@ -362,13 +340,6 @@ class FeedbackStore:
 def _insert_template(connection: Connection, template: PromptTemplate) -> None:
     row = {"hash": template.hash, "definition": template.as_dict()}
     insert_once(connection, t.templates, row)
-
-
-def _count_of(connection: Connection, kind: str) -> int:
-    """How many statements of a kind are current; what a person merely did counts each time."""
-    current = kind in ("correction", "choice", "flag")
-    source = current_feedback if current else t.events
-    return _count(connection, select(source.c.id).where(source.c.kind == kind).subquery())
 
 
 def _count(connection: Connection, source: FromClause) -> int:

@@ -13,11 +13,14 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
+    column,
+    table,
 )
 
 from feedback_store.records import CHOICES
@@ -130,6 +133,9 @@ events = Table(
     sqlite_autoincrement=True,  # the number of an event that was erased is never given again
 )
 
+# Of each user's statements of a kind about the same thing the latest; a view
+current_feedback = table("current_feedback", *(column(c.name, c.type) for c in events.columns))
+
 # What the operator decided about an example; the latest decision about it counts
 decisions = Table(
     "decisions",
@@ -186,3 +192,53 @@ erasures = Table(
     Column("people", JSON(none_as_null=True)),
     Column("created_at", Float, nullable=False),
 )
+
+# What the evidence gives: an example, or a statement that can be none. Texts are not repeated here
+candidates = Table(
+    "candidates",
+    metadata,
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
+    Column("conversation_id", String(64), nullable=False),
+    Column("key", String(71), nullable=False),  # an example's id; a digest of any other statement
+    Column("kind", String(16), nullable=False),  # "set_aside": no example, whatever others say
+    Column("source", String(64), nullable=False),  # of the example; or why there is none
+    # Those of one topic and label may be duplicates of each other
+    Column("topic", LargeBinary(16), nullable=False),
+    Column("label", Integer, nullable=False),  # 1: a lone answer that is good; else 0
+    Column("first_event", BigInteger, nullable=False),
+    Column("users", Text, nullable=False),  # whose share it counts for, a line each
+    # Where it is now: among the examples of its kind, or set aside; and why
+    Column("place", String(16), nullable=False),
+    Column("reason", String(64), nullable=False),
+    Index(None, "conversation_id"),
+    Index(None, "topic"),
+    Index(None, "place", "first_event", "reason"),
+    Index(None, "kind", "users", "place", "reason"),
+)
+
+# Conversations whose candidates are to be made anew
+stale = Table("stale", metadata, Column("conversation_id", String(64), primary_key=True))
+
+# What several people's thumbs say of one answer, from the latest estimate of trust
+verdicts = Table(
+    "verdicts",
+    metadata,
+    Column("answer_id", String(32), primary_key=True),
+    Column("conversation_id", String(64), nullable=False),
+    Column("votes", String(71), nullable=False),  # digest of who voted how
+    Column("up", Integer, nullable=False),
+    Column("confidence", Float, nullable=False),
+    Index(None, "conversation_id"),
+)
+
+# One row: up to where the candidates have been derived, and by which rules
+training_set = Table(
+    "training_set",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("state", JSON, nullable=False),
+)
+
+DERIVED = (candidates, stale, verdicts, training_set)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,8 +20,6 @@ from feedback_store.records import CurrentVote
 if TYPE_CHECKING:
     import pandas as pd
     from crowdkit.aggregation import DawidSkene
-
-T = TypeVar("T")
 
 # What is believed of each user beforehand, as if they had judged five known good and five known
 # bad answers and been right on four of each. This is the beta prior on both coins of Raykar et
@@ -198,34 +196,31 @@ def is_contested(votes: Iterable[CurrentVote], trust: Trust) -> bool:
 # Shares
 
 
-def cap_per_user(
-    items: Sequence[T],
-    users_of: Callable[[T], Collection[str]],
-    *,
-    share: float = 0.2,
-    floor: int = 50,
-) -> set[int]:
-    """Positions of the items to set aside so that no single user speaks for too much.
+def share_cap(total: int, counts: Mapping[str, int], *, share: float = 0.2, floor: int = 50) -> int:
+    """How many of `total` items a single user may have a part in; `counts`: how many each has.
 
     The promise is about what remains: of the items kept, no user has a part in more than
-    `max(share, 1 / number of users)`, unless in at most `floor` of them. An item with several
-    users counts for each; one without a user is always kept. Of a user over the cap the earliest
-    items are kept, so that a later flood can neither push out what they said before nor change
-    what an earlier snapshot held. Raises InvalidInput for a share outside (0, 1].
+    `max(share, 1 / number of users)`, unless in at most `floor` of them. Raises InvalidInput for a
+    share outside (0, 1].
     """
     if not 0 < share <= 1 or floor < 0:
         raise InvalidInput(f"share {share} must be above 0 and at most 1, floor {floor} at least 0")
-    users = [set(users_of(item)) for item in items]
-    counts = Counter(user for some in users for user in some)
-    cap = max(floor, _largest_cap(len(items), list(counts.values()), share))
+    return max(floor, _largest_cap(total, list(counts.values()), share))
+
+
+def over_cap(users_of_each: Iterable[Collection[str]], cap: int) -> Iterator[bool]:
+    """Of items in their order: which to set aside so that no user has a part in more than `cap`.
+
+    An item with several users counts for each; one without a user is always kept. Of a user over
+    the cap the earliest items are kept, so that a later flood can neither push out what they said
+    before nor change what an earlier snapshot held.
+    """
     kept: Counter[str] = Counter()
-    exceeding = set()
-    for position, some in enumerate(users):
-        if any(kept[user] >= cap for user in some):
-            exceeding.add(position)
-        else:
-            kept.update(some)
-    return exceeding
+    for users in users_of_each:
+        over = any(kept[user] >= cap for user in users)
+        if not over:
+            kept.update(set(users))
+        yield over
 
 
 def _largest_cap(total: int, counts: Sequence[int], share: float) -> int:

@@ -28,11 +28,11 @@ def stats(home: Home = None, as_json: Json = False) -> None:
         selected = workspace.training_set.settle()
         counts: dict[str, Any] = {
             **workspace.store.counts(),
-            "pairs": len(selected.examples.pairs),
-            "unpaired": len(selected.examples.unpaired),
-            "demonstrations": len(selected.examples.demonstrations),
-            "flip_rate": selected.trust.flip_rate,
-            "set_aside": selected.examples.set_aside_counts,
+            "pairs": selected.count("pairs"),
+            "unpaired": selected.count("unpaired"),
+            "demonstrations": selected.count("demonstrations"),
+            "flip_rate": selected.flip_rate,
+            "set_aside": selected.counts["set_aside"],
         }
     finish(as_json, counts, "\n".join(f"{key:15} {value}" for key, value in counts.items()))
 
@@ -49,7 +49,8 @@ def pairs(
     from feedback_store.explain import explain as explained
 
     with opened(home) as workspace:
-        examples = workspace.training_set.settle().examples
+        workspace.training_set.settle()
+        _, examples = workspace.training_set.everything()
         base, incumbent = workspace.base.digest, workspace.registry.live().bundle
         texts = workspace.store.texts([a for s in examples.set_aside for a in s.answer_ids])
     document = {"pairs": [explained(pair, base, incumbent) for pair in examples.pairs]}
@@ -211,6 +212,8 @@ def import_(
     finish(as_json, report, f"{report['format']}: {text}")
 
 
+
+
 @feedback_app.command("export")
 def export(
     target: Annotated[Path, typer.Argument(help="File or folder; must not exist.")],
@@ -227,7 +230,8 @@ def export(
     from feedback_store.formats import export_examples
 
     with opened(home) as workspace:
-        examples = workspace.training_set.settle().examples
+        workspace.training_set.settle()
+        _, examples = workspace.training_set.everything()
         chosen = examples.every if format == "llama-factory" else examples.of_kind(kind)
         count = export_examples(chosen, target, format=format)
     finish(as_json, {"examples": count, "target": str(target)}, f"{count} written to {target}")
@@ -281,12 +285,8 @@ def consent(
 
 def _example(workspace: Workspace, beginning: str) -> Example:
     """The example whose id begins like this; raises `UnknownId` for none or several."""
-    from engine.errors import UnknownId
-
-    found = workspace.training_set.settle().examples.find(beginning)
-    if found is None:
-        raise UnknownId(f"no one example's id begins with {beginning[:80]!r}")
-    return found
+    workspace.training_set.select()
+    return workspace.training_set.find(beginning)
 
 
 def _decided(workspace: Workspace, beginning: str) -> str:

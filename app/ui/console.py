@@ -12,7 +12,6 @@ from app.service import Service
 from app.ui.errors import shown_errors
 from app.ui.feedback_console import build_training_tab
 from app.ui.texts import text
-from app.ui.training_rows import kind_counts
 from engine.storage import find_digest
 from tuning.jobs import Job
 from tuning.progress import read_progress
@@ -32,8 +31,10 @@ class ConsolePage:
 
     def feedback(self) -> pd.DataFrame:
         """Counts of what people said and of what can be trained on."""
-        examples = self._workspace.training_set.select().examples
-        counts = self._workspace.store.counts() | kind_counts(examples)
+        examples = self._workspace.training_set.select()
+        counts = self._workspace.store.counts() | {
+            place: examples.count(place) for place in examples.counts
+        }
         return pd.DataFrame({"what": list(counts), "count": list(counts.values())})
 
     def jobs(self) -> pd.DataFrame:

@@ -16,18 +16,13 @@ from app.ui.texts import text, toast
 from app.ui.training_detail import DetailPanel, closed, opened
 from app.ui.training_rows import (
     ROWS_A_PAGE,
-    SET_ASIDE,
-    Row,
     Shown,
     conversation_of,
     detail,
     id_of,
-    kind_counts,
-    matching,
-    reason_counts,
-    rows_of,
     shown,
 )
+from feedback_store.candidates import SET_ASIDE, Row
 from feedback_store.evidence import EvidenceReader
 from feedback_store.examples import Example, Pair
 from feedback_store.pairing import SetAside
@@ -65,24 +60,28 @@ class TrainingDataPage:
 
     def show(self, kind: str, reason: str, search: str, view: View) -> tuple[Any, ...]:
         """The page of rows that the filters leave; the reader's page stays where it can."""
+        training_set = self._workspace.training_set
         with shown_errors():
-            examples = self._workspace.training_set.select().examples
-            everything = rows_of(examples, kind)
-            counts = reason_counts(everything)
-            rows = matching(
-                everything, reason if reason in counts else None, search,
-                self._workspace.store.texts,
-            )  # fmt: skip
-        view.total, view.selected = len(rows), None
-        view.first = max(0, min(view.first, (len(rows) - 1) // ROWS_A_PAGE * ROWS_A_PAGE))
-        some = rows[view.first : view.first + ROWS_A_PAGE]
+            counts = training_set.select().counts
+            reasons = counts[kind]
+            wanted = reason if reason in reasons else None
+            some, view.total = training_set.page(
+                kind, wanted, search, first=view.first, count=ROWS_A_PAGE
+            )
+            if view.first >= max(1, view.total):  # there are fewer than before
+                view.first = (view.total - 1) // ROWS_A_PAGE * ROWS_A_PAGE if view.total else 0
+                some, _ = training_set.page(
+                    kind, wanted, search, first=view.first, count=ROWS_A_PAGE
+                )
+        view.selected = None
         view.page = shown(some, self._evidence(some) if kind == SET_ASIDE else ())
         cells = [row.cells(view.first + i) for i, row in enumerate(view.page, start=1)]
-        reasons = [(text("any_reason"), ANY), *((f"{r} ({n})", r) for r, n in counts.items())]
+        by_number = sorted(reasons.items(), key=lambda each: -each[1])
+        choices = [(text("any_reason"), ANY), *((f"{r} ({n})", r) for r, n in by_number)]
         return (
             view, pd.DataFrame(cells, columns=COLUMNS), view.range,
-            gr.update(choices=kind_choices(kind_counts(examples))),
-            gr.update(choices=reasons, value=reason if reason in counts else ANY),
+            gr.update(choices=kind_choices({k: sum(each.values()) for k, each in counts.items()})),
+            gr.update(choices=choices, value=wanted or ANY),
             *closed(),
         )  # fmt: skip
 
@@ -98,7 +97,7 @@ class TrainingDataPage:
 
     def back(self, kind: str, reason: str, search: str, view: View) -> tuple[Any, ...]:
         """The page before."""
-        view.first -= ROWS_A_PAGE
+        view.first = max(0, view.first - ROWS_A_PAGE)
         return self.show(kind, reason, search, view)
 
     def choose(self, view: View, event: gr.SelectData) -> tuple[Any, ...]:

@@ -5,62 +5,27 @@ Values in, texts out. Knows the store's readers; knows nothing of widgets.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from engine.messages import Message
+from feedback_store.candidates import Row
 from feedback_store.curation import Curation
-from feedback_store.examples import Example, Pair, Unpaired
+from feedback_store.examples import Pair, Unpaired
 from feedback_store.explain import Change, explain
 from feedback_store.pairing import SetAside
 from feedback_store.records import CurrentVote, Evidence
-from feedback_store.selection import KINDS, Examples
 from feedback_store.split import split_of
 
 ROWS_A_PAGE = 50
 PREVIEW_CHARS = 160
-SET_ASIDE = "set_aside"
-Row = Example | SetAside
 SideName = Literal["better", "worse", "good", "bad", "answer"]
-Texts = Callable[[Iterable[str]], Mapping[str, str]]  # answer ids -> what they say
-
-
-def rows_of(examples: Examples, kind: str) -> Sequence[Row]:
-    """Examples of one kind, or what is set aside; raises `InvalidInput` naming the kinds."""
-    return examples.set_aside if kind == SET_ASIDE else examples.of_kind(kind)
-
-
-def kind_counts(examples: Examples) -> dict[str, int]:
-    """How many rows each kind has."""
-    return {kind: len(rows_of(examples, kind)) for kind in (*KINDS, SET_ASIDE)}
 
 
 def reason_of(row: Row) -> str:
     """Why a row is where it is: the sort of statement it rests on, or what spoke against it."""
     return row.reason if isinstance(row, SetAside) else row.source
-
-
-def reason_counts(rows: Iterable[Row]) -> dict[str, int]:
-    """How many rows have each reason, the most frequent first."""
-    return dict(Counter(map(reason_of, rows)).most_common())
-
-
-def matching(rows: Sequence[Row], reason: str | None, search: str, texts: Texts) -> list[Row]:
-    """Rows with a reason and with words in their question or answers, whatever their case."""
-    found = [row for row in rows if reason is None or reason_of(row) == reason]
-    wanted = search.strip().casefold()
-    if not wanted:
-        return found
-    aside = texts({a for row in found if isinstance(row, SetAside) for a in row.answer_ids})
-    return [row for row in found if any(wanted in t.casefold() for t in _searched(row, aside))]
-
-
-def _searched(row: Row, aside: Mapping[str, str]) -> list[str]:
-    if isinstance(row, SetAside):
-        return [aside.get(answer_id, "") for answer_id in row.answer_ids]
-    return [row.prompt[-1].content, *(side.full_text for side in row.sides)]
 
 
 @dataclass(frozen=True, slots=True)

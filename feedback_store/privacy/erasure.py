@@ -30,7 +30,10 @@ from sqlalchemy import (
 from engine.errors import InvalidInput, UnknownId
 from engine.storage import digest_json, list_digests
 from feedback_store import tables as t
+from feedback_store.ai_pairs import AiPair
+from feedback_store.candidates import drop
 from feedback_store.database import Database
+from feedback_store.evidence import judged_conversations
 from feedback_store.examples import Example
 from feedback_store.snapshot import Snapshot, open_snapshot, rewrite
 
@@ -45,7 +48,7 @@ class Erasure:
     conversation_ids: frozenset[str]  # in which they asked, or that are too old
     people: Mapping[str, list[str]] = field(default_factory=dict)  # see the table
 
-    def covers(self, example: Example) -> bool:
+    def covers(self, example: Example | AiPair) -> bool:
         """Whether an example rests on what is erased."""
         return example.origin.conversation_id in self.conversation_ids or (
             self.person is not None and self.person in _people_of(example)
@@ -65,6 +68,7 @@ def forget_user(database: Database, user_id: str) -> Erasure:
     rows: dict[str, int] = {}
     with database.write() as connection:
         conversations = frozenset(connection.execute(own).scalars())
+        judged = judged_conversations(connection, t.events.c.user_id == user_id)
         _delete(connection, rows, t.decisions, t.decisions.c.conversation_id.in_(own))
         _forget_in_decisions(connection, rows, user_id)
         _delete_turns(connection, rows, own_turns)
@@ -78,6 +82,7 @@ def forget_user(database: Database, user_id: str) -> Erasure:
         if not any(rows.values()):
             raise UnknownId(f"nothing is known of a user {user_id[:80]!r}")
         _delete_orphans(connection, rows)
+        drop(connection, {*conversations, *judged}, user_id)
         return _begin(connection, rows, person_digest(user_id), conversations)
 
 
@@ -98,6 +103,7 @@ def forget_before(database: Database, at: float) -> Erasure | None:
         _delete(connection, rows, t.decisions, t.decisions.c.conversation_id.in_(query))
         _delete_turns(connection, rows, old)
         _delete_orphans(connection, rows)
+        drop(connection, conversations)
         return _begin(connection, rows, None, conversations)
 
 
@@ -158,7 +164,7 @@ def _examples(snapshot: Snapshot) -> list[Example]:
     ]
 
 
-def _people_of(example: Example) -> set[str]:
+def _people_of(example: Example | AiPair) -> set[str]:
     return {person_digest(user_id) for user_id in example.origin.user_ids}
 
 

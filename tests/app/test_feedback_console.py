@@ -20,6 +20,7 @@ from engine.prompts.modes import make_template
 from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote
 from feedback_store.split import split_of
 from tests.app.test_browser import SCRIPT, chromium  # noqa: F401 - a fixture
+from tests.feedback_store.helpers import examples_now
 
 PLAIN = make_template("plain", (), "You are helpful.")
 HERE = "sha256:" + "b" * 64
@@ -162,7 +163,7 @@ def test_an_excluded_pair_leaves_the_training_set_and_comes_back(workspace: Work
     page = TrainingDataPage(workspace)
     view, _ = chosen(page)
     page.exclude("it is a joke", view, ENGLISH)
-    examples = workspace.training_set.select().examples
+    examples = examples_now(workspace.training_set)
     assert examples.pairs == []
     assert examples.set_aside_counts["excluded by the operator"] == 1
     number = next(
@@ -173,7 +174,7 @@ def test_an_excluded_pair_leaves_the_training_set_and_comes_back(workspace: Work
     view, updates = chosen(page, number, "set_aside")
     assert facts_of(updates)["decided"] == "exclude: it is a joke"
     page.take_back("it is not", view, ENGLISH)
-    assert len(workspace.training_set.select().examples.pairs) == 1
+    assert len(examples_now(workspace.training_set).pairs) == 1
 
 
 def test_an_edit_changes_the_side_that_was_touched_and_no_other(workspace: Workspace) -> None:
@@ -181,7 +182,7 @@ def test_an_edit_changes_the_side_that_was_touched_and_no_other(workspace: Works
     page = TrainingDataPage(workspace)
     view, _ = chosen(page)
     page.edit("Salt water, and much of it.", "Sweet water.", "", view, ENGLISH)
-    (pair,) = workspace.training_set.select().examples.pairs
+    (pair,) = examples_now(workspace.training_set).pairs
     assert (pair.chosen.text, pair.rejected.text) == (
         "Salt water, and much of it.", "Sweet water.",
     )  # fmt: skip
@@ -249,13 +250,13 @@ def cell(page: Page, text: str) -> Locator:
 def test_the_operator_excludes_a_pair_with_a_note_and_takes_it_back(
     console: Page, service: Service
 ) -> None:
-    select = service.workspace.training_set.select
+    training_set = service.workspace.training_set
     cell(console, "Sea?").click()
     expect(console.locator("#side-1 textarea")).to_have_value(f"Salt. {SCRIPT}")
     console.fill("#note textarea, #note input", "it is a script")
     console.click("#exclude")
     expect(console.get_by_text("0–0 / 0")).to_be_visible(timeout=20_000)
-    assert select().examples.pairs == []
+    assert examples_now(training_set).pairs == []
     (decision,) = service.workspace.curation.decisions().values()
     assert (decision.action, decision.note) == ("exclude", "it is a script")
 
@@ -267,7 +268,7 @@ def test_the_operator_excludes_a_pair_with_a_note_and_takes_it_back(
     console.click("#take-back")
     console.get_by_label("Pairs (1)").check(timeout=20_000)
     expect(cell(console, "Sea?")).to_be_visible()
-    assert len(select().examples.pairs) == 1
+    assert len(examples_now(training_set).pairs) == 1
 
 
 def test_an_edit_in_the_browser_is_what_is_trained_on(console: Page, service: Service) -> None:
@@ -276,7 +277,7 @@ def test_an_edit_in_the_browser_is_what_is_trained_on(console: Page, service: Se
     console.fill("#side-1 textarea", "Salt, and a lot of it.")
     console.click("#edit")
     expect(cell(console, "a lot of it")).to_be_visible(timeout=20_000)
-    (pair,) = service.workspace.training_set.select().examples.pairs
+    (pair,) = examples_now(service.workspace.training_set).pairs
     assert pair.chosen.text == "Salt, and a lot of it."
 
 

@@ -17,6 +17,7 @@ from feedback_store.snapshot import Snapshot, freeze, open_snapshot, split_of
 from feedback_store.store import FeedbackStore
 from feedback_store.training_set import TrainingSet
 from tests.feedback_store.conftest import Conversations
+from tests.feedback_store.helpers import examples_now
 
 Rows = dict[str, list[str]]
 
@@ -89,7 +90,7 @@ class People:
             for conversation in person.conversations
         )
         demonstration = next(
-            d for d in self.training_set.select().examples.demonstrations
+            d for d in examples_now(self.training_set).demonstrations
             if d.origin.conversation_id == person.conversations[0]
         )  # fmt: skip
         self.curation.exclude(demonstration, note)
@@ -111,14 +112,13 @@ class People:
 
     def pairs(self) -> list[Example]:
         """The pairs of now."""
-        return [*self.training_set.select().examples.pairs]
+        return [*examples_now(self.training_set).pairs]
 
     def freeze(self, root: Path) -> str:
         """A snapshot of now."""
-        selected = self.training_set.settle()
-        return freeze(
-            root, selected.examples, last_event=selected.last_event, gold=self.curation.gold()
-        )
+        self.training_set.settle()
+        selected, examples = self.training_set.everything()
+        return freeze(root, examples, last_event=selected.last_event, gold=self.curation.gold())
 
 
 def _conversation(name: str, side: str) -> str:
@@ -127,13 +127,14 @@ def _conversation(name: str, side: str) -> str:
     return next(each for each in ids if split_of(each) == side.rstrip("2"))
 
 
-def all_rows(database: Database) -> Rows:
-    """Every row of every table, as text; erasures left out."""
+def all_rows(database: Database, *, derived: bool = False) -> Rows:
+    """Every row of every table as text, but erasures, and but what is derived from others."""
+    left_out = {tables.erasures, *(() if derived else tables.DERIVED)}
     with database.read() as connection:
         return {
             table.name: sorted(map(str, connection.execute(select(table)).mappings()))
             for table in tables.metadata.sorted_tables
-            if table is not tables.erasures
+            if table not in left_out
         }
 
 

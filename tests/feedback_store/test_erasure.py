@@ -27,6 +27,7 @@ from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote
 from feedback_store.snapshot import verify_snapshot
 from feedback_store.store import new_id
 from tests.feedback_store.conftest import PLAIN, Conversations
+from tests.feedback_store.helpers import examples_now
 from tests.feedback_store.people import People, all_rows, examples_of, without
 
 NAMES = ["ann", "bob", "eve"]
@@ -203,7 +204,7 @@ def test_whoever_judged_what_another_asked_takes_only_their_judgements_along(
     forget_user(database, "ann")
     assert people.store.counts()["votes"] == 2
     # Bob's pair is as it was, but for Ann; the operator's decision about it still holds
-    (aside,) = [s for s in people.training_set.select().examples.set_aside if s.example_id]
+    (aside,) = [s for s in examples_now(people.training_set).set_aside if s.example_id]
     assert (aside.reason, aside.user_ids) == ("excluded by the operator", ("bob",))
     rows = str(all_rows(database))
     assert "canary" not in rows and "ann" not in rows.replace("canary", "")

@@ -11,6 +11,7 @@ from feedback_store.snapshot import freeze, open_snapshot
 from feedback_store.store import FeedbackStore
 from feedback_store.training_set import TrainingSet
 from tests.feedback_store.conftest import PLAIN, Conversations
+from tests.feedback_store.helpers import examples_now
 
 
 def test_two_people_may_use_the_same_idempotency_key(
@@ -25,7 +26,7 @@ def test_a_nul_that_a_model_wrote_spoils_no_snapshot(
     store: FeedbackStore, talk: Conversations, training_set: TrainingSet, tmp_path: Path
 ) -> None:
     store.correct(talk.ask(text="Be\x00cause.", conversation="c0"), "ann", "Because.")
-    digest = freeze(tmp_path / "snapshots", training_set.settle().examples, last_event=1)
+    digest = freeze(tmp_path / "snapshots", examples_now(training_set, settle=True), last_event=1)
     (pair,) = open_snapshot(tmp_path / "snapshots", digest).train.pairs
     assert pair.rejected.text == "Be\ufffdcause."
 
@@ -38,9 +39,9 @@ def test_a_cut_off_side_stays_cut_off_through_export_and_import(
     turn = ImportedTurn((Message("user", "Why?"),), answers, (choice,))
     store.add_imported([turn], PLAIN, "ann")
     exported = tmp_path / "pairs.jsonl"
-    export_examples(training_set.select().examples.pairs, exported, format="trl")
+    export_examples(examples_now(training_set).pairs, exported, format="trl")
     exported.write_text(exported.read_text("utf-8").replace("Why?", "How?"), "utf-8")
     import_file(store, exported)
-    pairs = training_set.select().examples.pairs
+    pairs = examples_now(training_set).pairs
     assert [pair.prompt[-1].content for pair in pairs] == ["Why?", "How?"]
     assert [(p.chosen.complete, p.rejected.complete) for p in pairs] == [(True, False)] * 2

@@ -17,6 +17,7 @@ from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote
 from feedback_store.store import FeedbackStore
 from feedback_store.training_set import TrainingSet
 from tests.feedback_store.conftest import PLAIN, sqlite_url
+from tests.feedback_store.helpers import examples_now
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_ten_thousand_votes_of_one_user_are_a_fifth_of_what_is_trained_on(
     training_set = TrainingSet(
         EvidenceReader(database), Curation(database), user_share=0.2, user_floor=0
     )
-    examples = training_set.select().examples
+    examples = examples_now(training_set)
     pairs = Counter(user for pair in examples.pairs for user in pair.origin.user_ids)
     # Of the others' 100 pairs none is lost; 25 is a fifth of 100 + 25
     assert pairs == {**{f"user-{user}": 10 for user in range(10)}, "eve": 25}
@@ -61,7 +62,7 @@ def test_ten_thousand_votes_on_one_answer_are_one(store: FeedbackStore, database
     turn = ImportedTurn((Message("user", "Which?"),), (ImportedAnswer("This.", votes=votes), other))
     store.add_imported([turn], PLAIN, "import")
     assert (store.event_count(), store.counts()["votes"]) == (10_001, 2)
-    examples = TrainingSet(EvidenceReader(database), Curation(database)).select().examples
+    examples = examples_now(TrainingSet(EvidenceReader(database), Curation(database)))
     (pair,) = examples.pairs
     assert (pair.chosen.text, pair.rejected.text, len(pair.origin.event_ids)) == (
         "This.",

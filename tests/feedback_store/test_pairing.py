@@ -29,7 +29,7 @@ from feedback_store.records import AnswerStatus, Choice, Evidence
 from feedback_store.store import FeedbackStore
 from feedback_store.training_set import TrainingSet
 from tests.feedback_store.conftest import Conversations
-from tests.feedback_store.helpers import PROMPT, reply, said, texts
+from tests.feedback_store.helpers import PROMPT, examples_now, reply, said, texts
 
 ALL_CHOICES: tuple[Choice, ...] = ("left", "right", "tie", "both_bad")
 
@@ -540,12 +540,12 @@ def test_a_flipped_vote_turns_its_pair_around(
     second = talk.again(first, "Second.")
     store.vote(first, "ann", 1)
     store.vote(second, "ann", -1)
-    assert texts(training_set.select().examples.pairs) == [("First.", "Second.")]
+    assert texts(examples_now(training_set).pairs) == [("First.", "Second.")]
     store.vote(first, "ann", -1)
     store.vote(second, "ann", 1)
-    assert texts(training_set.select().examples.pairs) == [("Second.", "First.")]
+    assert texts(examples_now(training_set).pairs) == [("Second.", "First.")]
     store.vote(second, "ann", 0)
-    assert training_set.select().examples.pairs == []
+    assert examples_now(training_set).pairs == []
 
 
 def test_the_same_question_asked_twice_in_a_conversation_makes_siblings(
@@ -554,7 +554,7 @@ def test_the_same_question_asked_twice_in_a_conversation_makes_siblings(
     for conversation in ("c1", "c2"):
         store.vote(talk.ask(text="Good.", conversation=conversation), "ann", 1)
     store.vote(talk.ask(text="Bad.", conversation="c1"), "ann", -1)
-    examples = training_set.select().examples
+    examples = examples_now(training_set)
     assert texts(examples.pairs) == [("Good.", "Bad.")]
     assert [pair.origin.conversation_id for pair in examples.pairs] == ["c1"]
 
@@ -565,7 +565,7 @@ def test_the_same_question_after_another_history_is_another_prompt(
     store.vote(talk.ask("Why?", "Good."), "ann", 1)
     before = talk.ask("What is a leaf?", "A leaf.")
     store.vote(talk.ask("Why?", "Bad.", parent=before), "ann", -1)
-    assert training_set.select().examples.pairs == []
+    assert examples_now(training_set).pairs == []
 
 
 def test_the_same_question_under_another_template_is_another_prompt(
@@ -573,7 +573,7 @@ def test_the_same_question_under_another_template_is_another_prompt(
 ) -> None:
     store.vote(talk.ask("Why?", "Good."), "ann", 1)
     store.vote(talk.ask("Why?", "Bad.", template=make_template("cot", ())), "ann", -1)
-    assert training_set.select().examples.pairs == []
+    assert examples_now(training_set).pairs == []
 
 
 def test_a_pair_from_a_later_turn_has_all_the_model_was_shown(
@@ -583,7 +583,7 @@ def test_a_pair_from_a_later_turn_has_all_the_model_was_shown(
     first = talk.ask("Q1", "A1", template=template)
     second = talk.ask("Q2", "A2", parent=first, template=template)
     store.correct(second, "ann", "Better.")
-    (pair,) = training_set.select().examples.pairs
+    (pair,) = examples_now(training_set).pairs
     assert [(m.role, m.content) for m in pair.prompt] == [
         ("system", "Be brief."),
         ("user", "2+2?"), ("assistant", "4"),
@@ -599,7 +599,7 @@ def test_a_few_shot_example_is_never_a_target(
     template = make_template("few-shot", (Example("2+2?", "4", ""),))
     liked = talk.ask("3+3?", "6", template=template)
     store.vote(liked, "ann", 1)
-    examples = training_set.select().examples
+    examples = examples_now(training_set)
     assert [side.text for example in examples.every for side in example.sides] == ["6", "6"]
 
 

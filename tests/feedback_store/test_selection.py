@@ -13,8 +13,8 @@ from engine.messages import Message
 from feedback_store.curation import Action, Decision
 from feedback_store.examples import Side
 from feedback_store.pairing import IDENTICAL, PromptExamples, build_examples
-from feedback_store.selection import Examples, select
-from tests.feedback_store.helpers import PROMPT, reply, said, texts
+from feedback_store.selection import Examples
+from tests.feedback_store.helpers import PROMPT, reply, said, select, texts
 
 
 def corrected(
@@ -208,14 +208,6 @@ def test_examples_are_in_the_order_in_which_people_spoke_whatever_the_order_of_p
         assert (result.pairs, result.unpaired) == (expected.pairs, expected.unpaired)
         assert result.demonstrations == expected.demonstrations
         assert Counter(result.set_aside) == Counter(expected.set_aside)
-
-
-def test_an_example_is_found_by_the_beginning_of_its_id() -> None:
-    result = select([corrected(1, "A lef.", "A leaf."), corrected(2, "Dunno.", "A plant.")])
-    (pair, _) = result.pairs
-    assert result.find(pair.id[:20]) == pair
-    assert result.find("sha256:") is None  # several begin so
-    assert result.find("sha256:" + "z" * 64) is None
 
 
 @pytest.mark.parametrize("kind", ["pairs", "unpaired", "demonstrations"])

@@ -29,7 +29,7 @@ from feedback_store.split import SPLITS, split_of
 from feedback_store.store import FeedbackStore
 from feedback_store.training_set import TrainingSet
 from tests.feedback_store.conftest import Conversations
-from tests.feedback_store.helpers import reply, said, voted_pair
+from tests.feedback_store.helpers import examples_now, reply, said, voted_pair
 
 # First 16 hexadecimal digits of `printf burnish-split/1:c0 | sha256sum`; below 3333... is held out
 SIDES = {
@@ -112,10 +112,9 @@ def test_the_same_evidence_makes_the_same_snapshot(
         store.correct(answer_id, "ann", f"Better {number}.")
 
     def freeze_now() -> str:
-        selected = training_set.settle()
-        return freeze(
-            tmp_path / "snapshots", selected.examples, last_event=selected.last_event
-        )  # fmt: skip
+        training_set.settle()
+        selected, examples = training_set.everything()
+        return freeze(tmp_path / "snapshots", examples, last_event=selected.last_event)
 
     first = freeze_now()
     talk.ask("a turn without feedback", conversation="c0")
@@ -194,7 +193,7 @@ def test_a_conversation_that_the_operator_marked_becomes_gold(
     for conversation in ("c0", "c23"):
         store.correct(talk.ask(conversation=conversation), "ann", f"Better {conversation}.")
     curation.mark_gold("c23")
-    examples = training_set.settle().examples
+    examples = examples_now(training_set, settle=True)
     digest = freeze(tmp_path / "snapshots", examples, last_event=2, gold=curation.gold())
     assert [len(found) for found in rows(tmp_path / "snapshots", digest).values()] == [1, 0, 1]
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,16 +23,17 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from sqlalchemy import select
 
 from engine.errors import UnknownId
 from engine.messages import Message
-from feedback_store import tables
-from feedback_store.curation import Curation
+from feedback_store import selection, tables
+from feedback_store.curation import Curation, Decision
 from feedback_store.database import Database
+from feedback_store.derivation import verdict_of
 from feedback_store.evidence import EvidenceReader
+from feedback_store.examples import Example
 from feedback_store.formats import Ranks, import_file
-from feedback_store.pairing import Rules
+from feedback_store.pairing import Rules, build_examples
 from feedback_store.privacy.erasure import forget_user
 from feedback_store.records import (
     CHOICES,
@@ -41,10 +45,12 @@ from feedback_store.records import (
     ImportedVote,
     Vote,
 )
+from feedback_store.selection import KINDS, Examples
 from feedback_store.store import FeedbackStore
 from feedback_store.training_set import TrainingSet
+from feedback_store.trust import Judgement, Trust, estimate
 from tests.feedback_store.conftest import PLAIN, Conversations, sqlite_url
-from tests.feedback_store.helpers import real
+from tests.feedback_store.helpers import examples_now, real, select
 
 QUESTION = (Message("user", "What is a leaf?"),)
 
@@ -97,7 +103,7 @@ def test_only_what_was_judged_since_the_last_look_is_read_again(
     assert reader.read == ["c1", "c2", "c3"]
     reader.read.clear()
     store.vote(answers["c2"], "ann", -1)
-    assert [each.label for each in watched.select().examples.unpaired] == [True, False]
+    assert [each.label for each in examples_now(watched).unpaired] == [True, False]
     assert reader.read == ["c2"]
 
 
@@ -109,7 +115,7 @@ def test_a_look_at_nothing_new_reads_nothing(
     reader.read.clear()
     store.note(talk.ask(conversation="c2"), "ann", "copy")  # no judgement
     again = watched.select()
-    assert (reader.read, again.examples) == ([], first.examples)
+    assert (reader.read, again.counts) == ([], first.counts)
     assert again.last_event == first.last_event + 1
 
 
@@ -119,10 +125,10 @@ def test_an_answer_that_was_judged_while_it_streamed_counts_once_it_ended(
     turn = store.turn_of(talk.ask(), "ann")
     streaming = talk.begin(turn.id)
     store.vote(streaming, "ann", 1)
-    examples = watched.select().examples
+    examples = examples_now(watched)
     assert (examples.unpaired, examples.set_aside_counts) == ([], {"empty or aborted answer": 1})
     talk.finish(streaming, "A leaf at last.")  # no event tells of it
-    assert [e.completion.text for e in watched.select().examples.unpaired] == ["A leaf at last."]
+    assert [e.completion.text for e in examples_now(watched).unpaired] == ["A leaf at last."]
     reader.read.clear()
     watched.select()
     assert reader.read == []
@@ -134,28 +140,29 @@ def test_consent_is_heard_at_the_next_look_wherever_the_person_spoke(
 ) -> None:  # fmt: skip
     store.vote(talk.ask(), "ann", 1)
     store.vote(talk.ask(text="A tree.", user="bob", conversation="c2"), "bob", 1)
-    assert len(watched.select().examples.unpaired) == 2
+    assert len(examples_now(watched).unpaired) == 2
     reader.read.clear()
     curation.set_consent("bob", False)
-    examples = watched.select().examples
+    examples = examples_now(watched)
     assert [e.origin.user_ids for e in examples.unpaired] == [("ann",)]
     assert (reader.read, examples.set_aside_counts) == (["c2"], {"no consent": 1})
     curation.set_consent("bob", True)
-    assert len(watched.select().examples.unpaired) == 2
+    assert len(examples_now(watched).unpaired) == 2
 
 
-def test_a_decision_is_heard_at_the_next_look_without_reading_evidence(
+def test_a_decision_is_heard_at_the_next_look_which_reads_its_conversation_alone(
     store: FeedbackStore, talk: Conversations, watched: TrainingSet, curation: Curation,
     reader: Watched,
 ) -> None:  # fmt: skip
     store.correct(talk.ask(text="A lef."), "ann", "A leaf.")
-    (pair,) = watched.select().examples.pairs
+    store.vote(talk.ask("Why?", conversation="c2"), "ann", 1)
+    (pair,) = examples_now(watched).pairs
     reader.read.clear()
     curation.exclude(pair)
-    assert watched.select().examples.pairs == []
+    assert examples_now(watched).pairs == []
     curation.take_back(pair.id)
-    assert watched.select().examples.pairs == [pair]
-    assert reader.read == []
+    assert examples_now(watched).pairs == [pair]
+    assert reader.read == ["c1", "c1"]
 
 
 def test_a_forgotten_person_is_gone_at_the_next_look(
@@ -163,9 +170,9 @@ def test_a_forgotten_person_is_gone_at_the_next_look(
 ) -> None:
     store.vote(talk.ask(), "ann", 1)
     store.vote(talk.ask(text="A tree.", user="bob", conversation="c2"), "bob", 1)
-    assert len(watched.select().examples.unpaired) == 2
+    assert len(examples_now(watched).unpaired) == 2
     forget_user(database, "bob")
-    assert [e.origin.user_ids for e in watched.select().examples.unpaired] == [("ann",)]
+    assert [e.origin.user_ids for e in examples_now(watched).unpaired] == [("ann",)]
 
 
 def test_what_a_failed_look_missed_is_seen_by_the_next(
@@ -175,7 +182,155 @@ def test_what_a_failed_look_missed_is_seen_by_the_next(
     reader.fails = True
     with pytest.raises(OSError, match="the disk is gone"):
         watched.select()
-    assert len(watched.select().examples.unpaired) == 1
+    assert len(examples_now(watched).unpaired) == 1
+
+
+def test_what_one_process_derived_another_does_not_read_again(
+    store: FeedbackStore, talk: Conversations, watched: TrainingSet, database: Database,
+    curation: Curation,
+) -> None:  # fmt: skip
+    store.vote(talk.ask(), "ann", 1)
+    store.vote(talk.ask(text="A tree.", conversation="c2"), "ann", -1)
+    watched.select()
+    other = Watched(database)
+    assert TrainingSet(other, curation).select().count("unpaired") == 2
+    assert other.read == []
+
+
+def test_two_processes_that_look_in_turns_agree(
+    store: FeedbackStore, talk: Conversations, database: Database, curation: Curation
+) -> None:
+    one, two = (TrainingSet(EvidenceReader(database), curation) for _ in range(2))
+    for n in range(4):
+        store.vote(talk.ask(f"Question {n}?", conversation=f"c{n}"), "ann", 1)
+        looker = (one, two)[n % 2]
+        assert looker.select().count("demonstrations") == n + 1
+    assert one.select().counts == two.select().counts
+
+
+def test_another_process_that_was_faster_is_not_overwritten(
+    store: FeedbackStore, talk: Conversations, database: Database, curation: Curation
+) -> None:
+    """While one derives from older evidence, another has derived from newer."""
+    answer = talk.ask()
+    store.vote(answer, "ann", 1)
+    other = TrainingSet(EvidenceReader(database), curation)
+
+    class Slow(EvidenceReader):
+        overtaken = False
+
+        def of(self, conversation_ids: Iterable[str]) -> Iterator[Evidence]:
+            found = list(super().of(conversation_ids))
+            if not self.overtaken:
+                self.overtaken = True
+                store.vote(answer, "ann", -1)
+                other.select()
+            return iter(found)
+
+    slow = TrainingSet(Slow(database), curation)
+    assert [example.label for example in examples_now(slow).unpaired] == [False]
+
+
+def test_other_rules_derive_everything_anew(
+    store: FeedbackStore, talk: Conversations, watched: TrainingSet, database: Database,
+    curation: Curation,
+) -> None:  # fmt: skip
+    store.vote(talk.ask(text="A rather long answer."), "ann", 1)
+    assert watched.select().count("unpaired") == 1
+    strict = TrainingSet(EvidenceReader(database), curation, Rules(max_answer_chars=10))
+    assert strict.select().counts["set_aside"] == {"answer over the length limit": 1}
+
+
+def test_of_those_alike_the_next_takes_the_place_of_one_that_goes(
+    store: FeedbackStore, talk: Conversations, watched: TrainingSet, database: Database
+) -> None:
+    """Ann's answer came first; then hers is gone, and the operator has Bob's excluded."""
+    store.vote(talk.ask(user="ann", conversation="a"), "ann", -1)
+    store.vote(talk.ask(user="bob", conversation="b"), "bob", -1)
+    store.vote(talk.ask(user="cid", conversation="c"), "cid", -1)
+    users = [e.origin.user_ids for e in examples_now(watched).unpaired]
+    assert (users, watched.select().counts["set_aside"]) == ([("ann",)], {"duplicate": 2})
+    forget_user(database, "ann")
+    (second,) = examples_now(watched).unpaired
+    assert second.origin.user_ids == ("bob",)
+    Curation(database).exclude(second)
+    (third,) = examples_now(watched).unpaired
+    assert third.origin.user_ids == ("cid",)
+    Curation(database).take_back(second.id)
+    assert examples_now(watched).unpaired == [second]
+
+
+def test_of_a_question_that_many_ask_only_the_newest_is_read(
+    store: FeedbackStore, talk: Conversations, watched: TrainingSet, reader: Watched,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("feedback_store.choosing.NEIGHBOURS", 3)
+    for n in range(8):
+        store.vote(talk.ask(text=f"It is {n}.", conversation=f"c{n}"), "ann", -1)
+    assert watched.select().count("unpaired") == 8
+    store.vote(talk.ask(text="It is 0.", conversation="new"), "ann", -1)
+    compared: list[int] = []
+    choose = selection.reasons_against
+
+    def counted(alike: Iterable[Example], decisions: Mapping[str, Decision]) -> list[str | None]:
+        some = list(alike)
+        compared.append(len(some))
+        return choose(some, decisions)
+
+    monkeypatch.setattr("feedback_store.choosing.reasons_against", counted)
+    assert watched.select().count("unpaired") == 9  # the first is no neighbour any more
+    assert compared == [3 + 1]
+
+
+# Pages
+
+
+def test_rows_come_page_by_page_in_the_order_people_spoke(
+    store: FeedbackStore, talk: Conversations, training_set: TrainingSet
+) -> None:
+    for n in range(5):
+        store.vote(talk.ask(f"Question {n}?", conversation=f"c{9 - n}"), "ann", 1)
+    training_set.select()
+    rows, total = training_set.page("demonstrations", first=1, count=2)
+    assert [row.prompt[-1].content for row in rows] == ["Question 1?", "Question 2?"]  # type: ignore[union-attr]
+    assert total == 5
+    assert training_set.page("demonstrations", "vote", first=4)[1] == 5
+    assert training_set.page("demonstrations", "correction") == ([], 0)
+
+
+def test_a_search_finds_words_in_questions_answers_and_corrections(
+    store: FeedbackStore, talk: Conversations, training_set: TrainingSet
+) -> None:
+    store.correct(talk.ask("Where is the SEA?", "Far off.", conversation="c1"), "ann", "Near by.")
+    store.vote(talk.ask("Who?", "A 100% sailor.", conversation="c2"), "ann", -1)
+    store.vote(talk.ask("\u8c01?", "\u6211.", conversation="c3"), "ann", -1)
+    store.note(talk.ask("Bad?", "A curse.", conversation="c4"), "ann", "flag")
+    training_set.select()
+
+    def found(place: str, words: str) -> int:
+        rows, total = training_set.page(place, search=words)
+        assert len(rows) == total
+        return total
+
+    assert [found("pairs", words) for words in ("the sea", "FAR", " near ", "sailor")] == [
+        1,
+        1,
+        1,
+        0,
+    ]
+    assert [found("unpaired", w) for w in ("100%", "\u6211", "1_0%", "sea")] == [1, 1, 0, 0]
+    assert (found("set_aside", "sailor"), found("demonstrations", "near by")) == (0, 1)
+
+
+def test_an_example_is_found_by_the_beginning_of_its_id(
+    store: FeedbackStore, talk: Conversations, training_set: TrainingSet
+) -> None:
+    store.correct(talk.ask(text="A lef."), "ann", "A leaf.")
+    (pair,) = examples_now(training_set).pairs
+    assert training_set.find(pair.id[:20]) == pair
+    for beginning in ("sha256:", "sha256:" + "z" * 64, "%"):  # several begin so; none does
+        with pytest.raises(UnknownId, match="no one example's id begins"):
+            training_set.find(beginning)
 
 
 # Trust
@@ -193,7 +348,7 @@ def test_votes_of_several_people_are_weighed(
         PLAIN,
         "importer",
     )
-    examples = training_set.settle().examples
+    examples = examples_now(training_set, settle=True)
     assert [e.completion.text for e in examples.unpaired] == ["Three to one."]
     assert len(examples.unpaired[0].origin.user_ids) == 3
     assert examples.set_aside_counts == {"contested": 1, "outvoted": 1}
@@ -205,10 +360,10 @@ def test_a_flipped_vote_changes_the_verdict_that_others_share(
     """The number of votes stays the same; what they say does not."""
     turn = judged([("a", "+"), ("b", "+"), ("importer", "+"), ("d", "-")])
     store.add_imported([turn], PLAIN, "importer")
-    assert [e.label for e in training_set.settle().examples.unpaired] == [True]
-    (liked,) = training_set.select().examples.demonstrations
+    assert [e.label for e in examples_now(training_set, settle=True).unpaired] == [True]
+    (liked,) = examples_now(training_set).demonstrations
     store.vote(liked.completion.answer_id, "importer", -1)
-    assert training_set.settle().examples.set_aside_counts == {"contested": 1}
+    assert examples_now(training_set, settle=True).set_aside_counts == {"contested": 1}
 
 
 def test_who_does_not_consent_does_not_tip_the_scales(
@@ -217,10 +372,10 @@ def test_who_does_not_consent_does_not_tip_the_scales(
     store.add_imported(
         [judged([("a", "+"), ("b", "+"), ("c", "+"), ("d", "-")])], PLAIN, "importer"
     )
-    assert len(training_set.settle().examples.unpaired) == 1
+    assert len(examples_now(training_set, settle=True).unpaired) == 1
     for user in ("b", "c"):
         curation.set_consent(user, False)
-    examples = training_set.settle().examples
+    examples = examples_now(training_set, settle=True)
     assert examples.unpaired == []
     assert examples.set_aside_counts == {"contested": 1, "no consent": 2}
 
@@ -333,7 +488,7 @@ class Life(RuleBasedStateMachine):
     @rule(place=st.integers(0, 9), decision=st.sampled_from(["exclude", "edit", "take back"]))
     def decide(self, place: int, decision: Literal["exclude", "edit", "take back"]) -> None:
         decided = sorted(self._curation.decisions())
-        examples = self._watching.select().examples.every
+        examples = examples_now(self._watching).every
         if decision == "take back" and decided:
             self._curation.take_back(decided[place % len(decided)])
         elif decision == "exclude" and examples:
@@ -366,13 +521,32 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def what_was_kept_up_to_date_equals_what_is_read_anew(self) -> None:
-        kept, anew = self._watching.select(), self._training_set().settle()
-        assert kept.examples == anew.examples
-        assert (kept.last_event, kept.trust) == (anew.last_event, anew.trust)
+        self._watching.select()
+        kept, examples = self._watching.everything()
+        trust, anew = self._read_anew()
+        assert (examples.pairs, examples.unpaired) == (anew.pairs, anew.unpaired)
+        assert examples.demonstrations == anew.demonstrations
+        assert Counter(examples.set_aside) == Counter(anew.set_aside)
+        assert kept.flip_rate == trust.flip_rate
+        assert [kept.count(kind) for kind in KINDS] == [len(anew.of_kind(kind)) for kind in KINDS]
+        assert kept.counts["set_aside"] == anew.set_aside_counts
+
+    def _read_anew(self) -> tuple[Trust, Examples]:
+        """From the evidence and the rules alone, at once."""
+        reader, refusing = EvidenceReader(self._database), self._curation.refusing()
+        rules = replace(RULES, refusing_users=refusing)
+        trust = estimate(
+            Judgement(vote.answer_id, vote.user_id, vote.vote > 0)
+            for _, vote in reader.shared_votes()
+            if vote.user_id not in refusing
+        )
+        prompts = [build_examples(e, rules, partial(verdict_of, trust)) for e in reader.all()]
+        decisions = self._curation.decisions()
+        return trust, select(prompts, decisions, user_share=0.6, user_floor=2)
 
     def _answer_ids(self) -> set[str]:
         with self._database.read() as connection:
-            return set(connection.execute(select(tables.answers.c.id)).scalars())
+            return set(connection.execute(sa.select(tables.answers.c.id)).scalars())
 
 
 def test_whatever_happens_what_is_kept_up_to_date_equals_what_is_read_anew(
@@ -396,7 +570,7 @@ class Imported:
         import_file(FeedbackStore(database), file, **options)
         reader = EvidenceReader(database)
         self.evidence = list(reader.all())
-        self.examples = TrainingSet(reader, Curation(database)).settle().examples
+        self.examples = examples_now(TrainingSet(reader, Curation(database)), settle=True)
         database.close()
 
     def aside(self, *reasons: str, kind: int) -> int:

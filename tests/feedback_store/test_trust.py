@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple
 from functools import cache
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,9 +20,10 @@ from feedback_store.trust import (
     Judgement,
     Trust,
     Verdict,
-    cap_per_user,
     estimate,
     is_contested,
+    over_cap,
+    share_cap,
 )
 
 # crowd-kit 1.4 uses arguments that pandas 3 deprecates.
@@ -294,6 +296,20 @@ SKEWED = st.lists(
     st.sampled_from([("a",)] * 20 + [("a", "b")] * 5 + [("b",), ("c",), ("c", "d"), ("e",), ()]),
     max_size=300,
 )
+
+
+def cap_per_user(
+    items: Sequence[Any],
+    users_of: Callable[[Any], Iterable[str]],
+    *,
+    share: float = 0.2,
+    floor: int = 50,
+) -> set[int]:
+    """Positions of the items beyond some user's share."""
+    users = [set(users_of(item)) for item in items]
+    counts = Counter(user for some in users for user in some)
+    cap = share_cap(len(items), counts, share=share, floor=floor)
+    return {position for position, over in enumerate(over_cap(users, cap)) if over}
 
 
 def capped(
