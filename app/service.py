@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from app.conversation import Chat
 from app.settings import Settings
 from deploy.forgetting import Forgetting
+from deploy.gate import GateReport
 from deploy.loop import Loop, LoopResult
 from deploy.registry import Registry
 from deploy.release import Releases
@@ -32,7 +33,7 @@ from feedback_store.pairing import Rules
 from feedback_store.store import FeedbackStore
 from feedback_store.training_set import TrainingSet
 from tuning.jobs import JobRunner
-from tuning.recipe import Recipe, origins, read_recipe
+from tuning.recipe import Recipe, read_recipe_with_origins
 
 T = TypeVar("T")
 ALERT_DAYS = 30
@@ -46,7 +47,7 @@ class Workspace:
         self.settings = settings
         self.home = settings.home
         self.home.mkdir(parents=True, exist_ok=True)
-        for folder in ("snapshots", "bundles"):
+        for folder in ("snapshots", "bundles", "evaluations", "rewards", "ai_labels"):
             sweep(self.home / folder)
         examples = self.home / "examples.yaml"
         if not examples.is_file():
@@ -60,7 +61,10 @@ class Workspace:
             user_share=settings.user_share, user_floor=settings.user_floor,
         )  # fmt: skip
         self.registry = Registry(self.database)
-        self.jobs = JobRunner(self.home, settings.model_cache)
+        self.jobs = JobRunner(
+            self.home, settings.model_cache, threads=settings.tune_threads,
+            accelerate_config=settings.tune_accelerate_config,
+        )  # fmt: skip
 
     @cached_property
     def base(self) -> BaseModel:
@@ -110,14 +114,7 @@ class Workspace:
 
     def recipe(self, path: Path | None = None) -> tuple[Recipe, dict[str, str]]:
         """A recipe and where each of its values comes from."""
-        import yaml
-
-        from tuning.recipe import default_recipe_text
-
-        chosen = path or self.settings.recipe
-        recipe = read_recipe(chosen)
-        text = chosen.read_text("utf-8") if chosen else default_recipe_text()
-        return recipe, origins(yaml.safe_load(text))
+        return read_recipe_with_origins(path or self.settings.recipe)
 
     def close(self) -> None:
         """Give back the database."""
@@ -185,25 +182,64 @@ class Service:
         return self._exclusively(lambda: self._loop_round(force=False))
 
     def tune_in_background(self) -> None:
-        """Snapshot, tune and judge; for the console, which watches the progress."""
-        if self._round.locked():
-            raise Conflict("a round is already running")
-        threading.Thread(target=self._tune, name="burnish-tune", daemon=True).start()
+        """Snapshot, tune and judge; for the console, which watches the progress.
 
-    def _tune(self) -> None:
+        Raises `Conflict` while a round runs here, and `InvalidInput` for a recipe that is none.
+        """
         recipe, recipe_origins = self.workspace.recipe()
 
-        def work() -> str:
+        def tune() -> str:
             _, bundle, gate = self.workspace.loop.train_and_judge(
                 self.engine, self.slots, recipe, recipe_origins, lambda _event: None
             )
-            return f"{bundle[7:19]}: {gate.verdict} ({gate.reason})"
+            return _told(bundle, gate)
 
+        self._in_background(tune)
+
+    def resume_in_background(self, job: str) -> None:
+        """Go on with a stopped job and judge its bundle, as `tune_in_background` does.
+
+        Raises what `JobRunner.resume` does, and `Conflict` while a round runs here.
+        """
+        self._in_background(
+            lambda: self._judge_at_its_end(job), begin=lambda: self.workspace.jobs.resume(job)
+        )
+
+    def _judge_at_its_end(self, job: str) -> str:
+        jobs = self.workspace.jobs
+        for _ in jobs.wait(job):
+            pass
+        bundle = jobs.result(job)
+        judged = self.workspace.loop.evaluate(
+            self.engine, self.slots, bundle, jobs.get(job).snapshot
+        )
+        return _told(bundle, judged.gate)
+
+    def _in_background(
+        self, work: Callable[[], str], begin: Callable[[], object] | None = None
+    ) -> None:
+        """Do `begin` here, so that its errors are the caller's, and then `work` in a thread."""
+        if not self._round.acquire(blocking=False):
+            raise Conflict("a round is already running")
         try:
-            self.last_round = "running"
-            self.last_round = self._exclusively(work)
-        except BurnishError as error:
-            self.last_round = f"failed: {error}"
+            if begin is not None:
+                begin()
+        except BaseException:
+            self._round.release()
+            raise
+
+        def in_thread() -> None:
+            outcome = "failed: the server's log says why"
+            try:
+                outcome = work()
+            except BurnishError as error:
+                outcome = f"failed: {error}"
+            finally:
+                self.last_round = outcome
+                self._round.release()
+
+        self.last_round = "running"
+        threading.Thread(target=in_thread, name="burnish-tune", daemon=True).start()
 
     def _loop_round(self, *, force: bool) -> LoopResult:
         recipe, recipe_origins = self.workspace.recipe()
@@ -220,6 +256,11 @@ class Service:
             return work()
         finally:
             self._round.release()
+
+
+def _told(bundle: str, gate: GateReport) -> str:
+    """A verdict in a line."""
+    return f"{bundle[7:19]}: {gate.verdict} ({gate.reason})"
 
 
 def _schedule(crontab: str, work: Callable[[], object]) -> Any:

@@ -73,6 +73,15 @@ class Settings(BaseSettings):
     user_floor: int = Field(default=50, ge=0, description="so many examples anybody may have")
 
     recipe: Path | None = None
+    tune_threads: int | None = Field(
+        default=None, ge=1, description="of a tuning job; None is half of the processors"
+    )
+    tune_accelerate_config: Path | None = Field(
+        default=None, description="several processes a job: ddp, fsdp, deepspeed, or a file"
+    )
+    judge_api_key: SecretStr | None = Field(
+        default=None, description="for the endpoint of `burnish feedback judge`"
+    )
     loop_enabled: bool = False
     loop_schedule: str = Field(
         default="0 3 * * *", description="crontab: minute hour day month dow"

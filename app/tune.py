@@ -1,26 +1,79 @@
-"""How a tuning run looks on the terminal."""
+"""How a tuning run looks on the terminal: a live line per stage, or plain lines in a pipe."""
 
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from app.service import Workspace
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from app.service import Workspace
+
+Event = dict[str, Any]
 
 
-def print_step(event: dict[str, Any]) -> None:
-    """One line per progress event, on standard error."""
-    if event["event"] == "data":
-        line = f"{event['pairs']} pairs to train on, {event['too_long']} too long and left out"
-    elif event["event"] == "step":
-        extra = f"  accuracy {event['reward_accuracy']:.2f}" if "reward_accuracy" in event else ""
-        line = (
-            f"{event['stage']}  step {event['step']}/{event['steps']}  loss {event['loss']:.3f}"
-            f"{extra}  {event['eta_seconds']:.0f} s left"
-        )
-    else:
+def follow(events: Iterable[Event]) -> None:
+    """Show a job's events on standard error as they come."""
+    if not sys.stderr.isatty():
+        for event in events:
+            print_step(event)
         return
-    print(line, file=sys.stderr, flush=True)  # noqa: T201
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(24), MofNCompleteColumn()
+    console = Console(stderr=True, highlight=False)
+    with Progress(*columns, TextColumn("{task.fields[facts]}"), console=console) as progress:
+        for event in events:
+            _draw(progress, event)
+
+
+def print_step(event: Event) -> None:
+    """One line per progress event, on standard error."""
+    if event["event"] == "step":
+        line = f"{event['stage']}  step {event['step']}/{event['steps']}  {facts(event)}"
+    else:
+        line = _sentence(event)
+    if line:
+        print(line, file=sys.stderr, flush=True)  # noqa: T201
+
+
+def facts(event: Event) -> str:
+    """The numbers of a step: loss, rewards, speed, memory, time left."""
+    shown = [f"loss {event['loss']:.3f}"]
+    if "reward_accuracy" in event:
+        shown.append(f"accuracy {event['reward_accuracy']:.2f}")
+    if "reward_margin" in event:
+        shown.append(f"margin {event['reward_margin']:.3f}")
+    if "tokens_per_second" in event:
+        shown.append(f"{event['tokens_per_second']:.0f} tokens/s")
+    shown += [f"{event['memory_bytes'] / 1e9:.1f} GB", f"{event['eta_seconds']:.0f} s left"]
+    return "  ".join(shown)
+
+
+def _sentence(event: Event) -> str:
+    """What an event that is no step says; nothing where a person need not know."""
+    if event["event"] == "started":
+        return f"tuning with {event['threads']} thread(s) at priority {event['priority']!r}"
+    if event["event"] == "left out":
+        return f"{event['stage']} is left out: {event['reason']}"
+    if event["event"] == "data":
+        return f"{event['pairs']} pairs to train on, {event['too_long']} too long and left out"
+    return ""
+
+
+def _draw(progress: Progress, event: Event) -> None:
+    """Move the bar of the event's stage; each stage has a bar of its own."""
+    if event["event"] != "step":
+        if line := _sentence(event):
+            progress.console.print(line)
+        return
+    bars = {task.description: task.id for task in progress.tasks}
+    stage = event["stage"]
+    bar = bars[stage] if stage in bars else progress.add_task(stage, facts="")
+    progress.update(bar, completed=event["step"], total=event["steps"], facts=facts(event))
 
 
 def show_pairs(workspace: Workspace, snapshot: str, count: int) -> None:

@@ -1,27 +1,72 @@
-"""A release as something other software serves: the base model with the adapter merged in."""
+"""A bundle as something other software serves: the base model with the adapter merged in.
+
+It is also how a DoRA adapter is put to use. The engine adds adapters row by row of a batch; DoRA
+rescales whole rows of a weight, so it cannot be added that way. Merged into the base weights it is
+a base model like any other.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from engine.adapters.bundle import open_bundle
-from engine.errors import InvalidInput
+from engine.adapters.bundle import CONFIG, WEIGHTS, open_bundle
+from engine.errors import InvalidBundle, InvalidInput
 from engine.models.catalogue import BaseModel
+from engine.storage import folder_of, read_manifest, verify
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def export_merged(base: BaseModel, bundles: Path, digest: str, target: Path) -> None:
-    """Write a Hugging Face folder with merged bf16 weights; the target must not exist."""
-    import torch
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """Write `target`, a folder of merged bf16 safetensors with the tokenizer; all of it or nothing.
+
+    Raises `InvalidInput` where the target exists, `InvalidBundle` where the bundle is not whole,
+    not of this base, or holds no numbers.
+    """
+    from transformers import AutoTokenizer
 
     if target.exists():
         raise InvalidInput(f"{target} exists already")
-    bundle = open_bundle(bundles, digest, base)
+    merged = _merged(base, _verified(base, bundles, digest))
+    unfinished = target.with_name(f"{target.name}.unfinished")
+    merged.save_pretrained(unfinished)
+    AutoTokenizer.from_pretrained(base.folder).save_pretrained(unfinished)
+    unfinished.rename(target)
+
+
+def _verified(base: BaseModel, bundles: Path, digest: str) -> Path:
+    """The bundle's folder. One for export only is not what `open_bundle` takes."""
+    folder = folder_of(bundles, digest)
+    problems = verify(bundles, digest)
+    if problems:
+        raise InvalidBundle(problems)
+    manifest = read_manifest(folder)
+    if json.loads((folder / CONFIG).read_text("utf-8")).get("peft_type") != "LORA":
+        raise InvalidBundle(["only LoRA and DoRA can be merged; virtual tokens are no weights"])
+    if manifest.get("export_only") is None:
+        return open_bundle(bundles, digest, base).folder
+    if manifest.get("base_digest") != base.digest:
+        problems.append("base_digest: trained for another base model")
+    if WEIGHTS not in manifest["files"]:  # peft would look for pickled ones then
+        problems.append(f"it has no {WEIGHTS}")
+    if problems:
+        raise InvalidBundle(problems)
+    return folder
+
+
+def _merged(base: BaseModel, adapter: Path) -> PreTrainedModel:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
     # Merged in fp32 and rounded once, at the end
     model = AutoModelForCausalLM.from_pretrained(
         base.folder, dtype=torch.float32, use_safetensors=True
     )
-    merged = PeftModel.from_pretrained(model, str(bundle.folder)).merge_and_unload()
-    merged.to(torch.bfloat16).save_pretrained(target)
-    AutoTokenizer.from_pretrained(base.folder).save_pretrained(target)
+    merged: PreTrainedModel = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    if not all(tensor.isfinite().all() for tensor in merged.parameters()):
+        raise InvalidBundle([f"{WEIGHTS} holds NaN or infinite values"])
+    return merged.to(torch.bfloat16)

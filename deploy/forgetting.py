@@ -20,6 +20,7 @@ from pathlib import Path
 from deploy.registry import Registry
 from engine.errors import Conflict, UnknownId
 from engine.storage import folder_of, list_digests, read_manifest, sweep
+from feedback_store.ai_pairs import rewrite_ai_pairs
 from feedback_store.database import Database
 from feedback_store.privacy.erasure import (
     Erasure,
@@ -32,7 +33,10 @@ from feedback_store.privacy.erasure import (
     unfinished,
 )
 from tuning.jobs import JobRunner
+from tuning.rlhf_recipes import AI_LABELS, REWARDS, labels_of
 
+# A snapshot and, where one was used, a set of AI labels
+HeldThem = Callable[[str, str | None], bool]
 REASON = "trained on the words or judgements of a person who was forgotten"
 BACKUPS = (
     "Backups and exports of the database, of snapshots or of bundles made before are not reached"
@@ -63,6 +67,7 @@ class Forgetting:
         self._home = home
         self._snapshots = home / "snapshots"
         self._bundles = home / "bundles"
+        self._labels = home / AI_LABELS
         self._database = database
         self._registry = registry
         self._jobs = jobs
@@ -103,6 +108,8 @@ class Forgetting:
         erasure = rewrite_snapshots(self._snapshots, erasure)
         save_erasure(self._database, erasure)
         _remove(folder_of(self._snapshots, digest) for digest in erasure.receipt["snapshots"])
+        replaced = rewrite_ai_pairs(self._labels, lambda pair: not erasure.covers(pair))
+        _remove(folder_of(self._labels, digest) for digest in replaced)
         if erasure.person is not None:
             erasure = self._unlearn(erasure)
         erasure = replace(erasure, conversation_ids=frozenset())  # before what is old is swept away
@@ -115,25 +122,36 @@ class Forgetting:
         """Take out of service, and delete, what learnt from a person."""
         held_them = self._lineage(erasure)
         self._end_jobs(held_them)
-        found = {b for b in list_digests(self._bundles) if held_them(self._snapshot_of(b))}
+        found = {b for b in list_digests(self._bundles) if held_them(*self._trained_on(b))}
         bundles = sorted(found.union(erasure.receipt["bundles"]))
         erasure = replace(erasure, receipt={**erasure.receipt, "bundles": bundles})
         save_erasure(self._database, erasure)
         self._registry.taint(bundles, REASON)
         _remove(folder_of(self._bundles, bundle) for bundle in bundles)
+        rewards = self._home / REWARDS
+        _remove(
+            folder_of(rewards, digest)
+            for digest in list_digests(rewards)
+            if held_them(str(read_manifest(folder_of(rewards, digest))["snapshot"]), None)
+        )
         _remove([self._home / "references"])  # digests of their rows; computed anew when needed
         return erasure
 
-    def _lineage(self, erasure: Erasure) -> Callable[[str], bool]:
-        """Whether a snapshot held the person, or whether nobody can tell any more."""
+    def _lineage(self, erasure: Erasure) -> HeldThem:
+        """Whether a snapshot, or a set of AI labels beside it, held the person.
+
+        Also where nobody can tell any more: a set that is gone was rewritten for somebody.
+        """
         replaced: dict[str, str | None] = {}
         people: dict[str, list[str]] = {}
         for each in erasures(self._database):
             replaced |= each.receipt["snapshots"]
             people |= each.people
-        known = set(list_digests(self._snapshots))
+        known, labels_left = set(list_digests(self._snapshots)), set(list_digests(self._labels))
 
-        def held_them(snapshot: str) -> bool:
+        def held_them(snapshot: str, labels: str | None) -> bool:
+            if labels is not None and labels not in labels_left:
+                return True
             now: str | None = snapshot
             while now is not None and now not in known:
                 if now in erasure.receipt["snapshots"] or erasure.person in people.get(now, ()):
@@ -143,15 +161,20 @@ class Forgetting:
 
         return held_them
 
-    def _snapshot_of(self, bundle: str) -> str:
-        """What a bundle was trained on; nothing known for one that does not say."""
+    def _trained_on(self, bundle: str) -> tuple[str, str | None]:
+        """A bundle's snapshot and AI labels; nothing known for one that does not say."""
         with suppress(UnknownId):
-            return str(read_manifest(folder_of(self._bundles, bundle)).get("snapshot"))
-        return ""
+            manifest = read_manifest(folder_of(self._bundles, bundle))
+            return str(manifest.get("snapshot")), labels_of(manifest.get("recipe", {}))
+        return "", None
 
-    def _end_jobs(self, held_them: Callable[[str], bool]) -> None:
+    def _end_jobs(self, held_them: HeldThem) -> None:
         """Stop and delete jobs: their checkpoints are adapters too, and they may yet publish."""
-        jobs = [job for job in self._jobs.list() if held_them(job.snapshot)]
+        jobs = [
+            j
+            for j in self._jobs.list()
+            if held_them(j.snapshot, labels_of(self._jobs.recipe(j.id)))
+        ]
         for job in jobs:
             with suppress(Conflict, ProcessLookupError):  # it has ended meanwhile
                 self._jobs.cancel(job.id)

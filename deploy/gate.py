@@ -1,41 +1,33 @@
-"""The gate: is the candidate better than the incumbent? Pure: scores in, verdict out.
+"""The gate: is the candidate better than the incumbent? Pure: evidence in, verdict out.
 
-The statistic is the difference in preference accuracy on held-out pairs: the share of pairs in
-which the chosen answer has the higher mean log-probability per token, ties counted as half. Pairs
-of one conversation are not independent, so conversations are resampled, not pairs (a clustered
-bootstrap: Cameron, Gelbach & Miller 2008). The "longer answer wins" baseline stands beside it,
-since it beats many a model.
+The statistic is the difference in preference accuracy on pairs that neither was trained on, held
+out and gold together: the share in which the chosen answer has the higher mean log-probability per
+token, ties counted as half, with a bootstrap over conversations. The "longer answer wins" baseline
+stands beside it, since it beats many a model. A candidate that a guard refuses is not better.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any, Literal
 
 import numpy as np
 
-from tuning.evaluate import PairScores
+from deploy.guards import Guard, check
+from tuning.evaluation.evaluate import Evidence
+from tuning.evaluation.preferences import PairScores
+from tuning.evaluation.roles import Role
+from tuning.evaluation.statistics import CONFIDENCE, Interval, clustered_mean
 
 Verdict = Literal["better", "not better", "not enough data"]
-CONFIDENCE = 0.95
-RESAMPLES = 9_999
 # Below this many independent conversations the bootstrap's interval is far too narrow.
 MIN_CONVERSATIONS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Interval:
-    """An estimate with its two-sided confidence interval."""
-
-    estimate: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, slots=True)
 class GateReport:
-    """The verdict and all it rests on."""
+    """The verdict and all it rests on. Gold pairs are among `pairs` and also told apart."""
 
     verdict: Verdict
     reason: str
@@ -45,29 +37,52 @@ class GateReport:
     incumbent_accuracy: float
     longer_wins_accuracy: float
     gain: Interval
+    gold_pairs: int
+    candidate_gold_accuracy: float | None
+    incumbent_gold_accuracy: float | None
+    guards: tuple[Guard, ...]
+    ai_win_rate: Interval | None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
         return asdict(self)
 
 
-def judge(scores: Sequence[PairScores], min_conversations: int = MIN_CONVERSATIONS) -> GateReport:
-    """Compare candidate and incumbent on the same held-out pairs."""
-    candidate = [_win(s.candidate_chosen, s.candidate_rejected) for s in scores]
-    incumbent = [_win(s.incumbent_chosen, s.incumbent_rejected) for s in scores]
-    longer = [_win(s.chosen_chars, s.rejected_chars) for s in scores]
-    clusters = [s.conversation_id for s in scores]
+def judge(evidence: Evidence, min_conversations: int = MIN_CONVERSATIONS) -> GateReport:
+    """Compare candidate and incumbent on the same evidence."""
+    pairs = evidence.pairs
+    gold = [pair for pair in pairs if pair.gold]
+    clusters = [pair.conversation_id for pair in pairs]
     conversations = len(set(clusters))
-    gains = [c - i for c, i in zip(candidate, incumbent, strict=True)]
-    gain = clustered_mean(gains, clusters) if scores else Interval(0.0, -1.0, 1.0)
-    verdict, reason = _verdict(gain, conversations, min_conversations)
+    gains = [
+        pair.preferences["candidate"].right - pair.preferences["incumbent"].right for pair in pairs
+    ]
+    gain = clustered_mean(gains, clusters) if pairs else Interval(0.0, -1.0, 1.0)
+    guards = check(evidence)
+    verdict, reason = _verdict(gain, conversations, min_conversations, guards)
     return GateReport(
-        verdict, reason, len(scores), conversations,
-        _mean(candidate), _mean(incumbent), _mean(longer), gain,
-    )  # fmt: skip
+        verdict=verdict,
+        reason=reason,
+        pairs=len(pairs),
+        conversations=conversations,
+        candidate_accuracy=_accuracy(pairs, "candidate"),
+        incumbent_accuracy=_accuracy(pairs, "incumbent"),
+        longer_wins_accuracy=_mean([pair.longer_right for pair in pairs]),
+        gain=gain,
+        gold_pairs=len(gold),
+        candidate_gold_accuracy=_accuracy(gold, "candidate") if gold else None,
+        incumbent_gold_accuracy=_accuracy(gold, "incumbent") if gold else None,
+        guards=guards,
+        ai_win_rate=win_rate(*astuple(evidence.opinions)) if evidence.opinions else None,
+    )
 
 
-def _verdict(gain: Interval, conversations: int, minimum: int) -> tuple[Verdict, str]:
+def _verdict(
+    gain: Interval, conversations: int, minimum: int, guards: Sequence[Guard]
+) -> tuple[Verdict, str]:
+    """A guard speaks first: what it found does not depend on how many pairs there are."""
+    if faults := [_told(guard) for guard in guards if guard.refused]:
+        return "not better", "refused: the candidate " + "; ".join(faults)
     if conversations < minimum:
         return "not enough data", (
             f"{conversations} held-out conversations; {minimum} are needed for an interval"
@@ -78,30 +93,10 @@ def _verdict(gain: Interval, conversations: int, minimum: int) -> tuple[Verdict,
     return "not better", f"{interval} does not lie above 0"
 
 
-def clustered_mean(values: Sequence[float], clusters: Sequence[str], *, seed: int = 0) -> Interval:
-    """Mean over all values, with a percentile bootstrap over whole clusters."""
-    names = {name: index for index, name in enumerate(dict.fromkeys(clusters))}
-    sums, sizes = np.zeros(len(names)), np.zeros(len(names))
-    for value, cluster in zip(values, clusters, strict=True):
-        sums[names[cluster]] += value
-        sizes[names[cluster]] += 1
-    estimate = float(sums.sum() / sizes.sum())
-    if len(names) < 2:
-        return Interval(estimate, -1.0, 1.0)
-    from scipy import stats  # slow to import, and a server judges seldom
-
-    result = stats.bootstrap(
-        (sums, sizes),
-        _ratio,
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(seed),
+def _told(guard: Guard) -> str:
+    return (
+        f"{guard.fault} ({guard.name} {guard.harm.estimate:+.2f}, at least {guard.harm.low:+.2f})"
     )
-    interval = result.confidence_interval
-    return Interval(estimate, float(interval.low), float(interval.high))
 
 
 def win_rate(wins: int, ties: int, losses: int) -> Interval:
@@ -109,7 +104,7 @@ def win_rate(wins: int, ties: int, losses: int) -> Interval:
     won, lost = wins + ties / 2, losses + ties / 2
     if won + lost == 0:
         return Interval(0.5, 0.0, 1.0)
-    from scipy import stats  # as above
+    from scipy import stats  # slow to import, and a server judges seldom
 
     quantile: Callable[[float], float] = stats.beta(won + 0.5, lost + 0.5).ppf
     tail = (1 - CONFIDENCE) / 2
@@ -118,12 +113,8 @@ def win_rate(wins: int, ties: int, losses: int) -> Interval:
     return Interval(won / (won + lost), low, high)
 
 
-def _ratio(sums: Any, sizes: Any, axis: int) -> Any:
-    return sums.sum(axis=axis) / sizes.sum(axis=axis)
-
-
-def _win(chosen: float, rejected: float) -> float:
-    return 0.5 if chosen == rejected else float(chosen > rejected)
+def _accuracy(pairs: Sequence[PairScores], role: Role) -> float:
+    return _mean([pair.preferences[role].right for pair in pairs])
 
 
 def _mean(values: Sequence[float]) -> float:

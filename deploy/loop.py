@@ -23,7 +23,9 @@ from feedback_store.curation import Curation
 from feedback_store.privacy.redaction import Redactor
 from feedback_store.snapshot import freeze, open_snapshot
 from feedback_store.training_set import TrainingSet
-from tuning.evaluate import evaluate
+from tuning.evaluation.answers import AnswerJudge
+from tuning.evaluation.evaluate import evaluate
+from tuning.evaluation.report import write_report
 from tuning.jobs import JobRunner
 from tuning.recipe import Recipe
 
@@ -75,6 +77,14 @@ class LoopResult:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A verdict, and the folder with all it rests on."""
+
+    gate: GateReport
+    folder: Path
+
+
 class Loop:
     """The loop over one home and one engine."""
 
@@ -92,6 +102,7 @@ class Loop:
         thoughts_in_loss: bool = True,
     ) -> None:
         self._home = home
+        self._evaluations = home / "evaluations"
         self._base = base
         self._training_set = training_set
         self._curation = curation
@@ -139,7 +150,7 @@ class Loop:
         for event in self._jobs.wait(job):
             report(event)
         bundle = self._jobs.result(job)
-        return snapshot, bundle, self.evaluate(engine, slots, bundle, snapshot)
+        return snapshot, bundle, self.evaluate(engine, slots, bundle, snapshot).gate
 
     def status(self) -> LoopStatus:
         """What `run` would do."""
@@ -174,25 +185,36 @@ class Loop:
         bundle: str,
         snapshot: str,
         against: str | None = None,
-    ) -> GateReport:
-        """Judge a bundle against the live release (or `against`) and record the verdict."""
+        *,
+        ai_judge: AnswerJudge | None = None,
+    ) -> Judged:
+        """Judge a bundle against the live release (or `against`) and record the verdict.
+
+        The evaluation is published under `evaluations`; an `ai_judge` compares answers in it.
+        """
         incumbent = against or self._registry.live().bundle
         if incumbent == bundle:
             raise InvalidInput("a bundle cannot be judged against itself")
-        held_out = open_snapshot(self._home / "snapshots", snapshot).heldout
+        data = open_snapshot(self._home / "snapshots", snapshot)
         with slots.hold(bundle), slots.hold(incumbent):
-            scores = evaluate(engine, held_out.pairs, candidate=bundle, incumbent=incumbent)
-        gate = judge(scores)
+            evidence = evaluate(
+                engine, data.heldout.pairs, data.gold.pairs,
+                candidate=bundle, incumbent=incumbent, judge=ai_judge,
+            )  # fmt: skip
+        gate = judge(evidence)
+        about = {
+            "candidate": bundle, "incumbent": incumbent, "base": self._base.digest,
+            "snapshot": snapshot,
+        }  # fmt: skip
+        evaluation = write_report(self._evaluations, evidence, about, gate.as_dict())
         self._registry.add(
             bundle,
             {
                 **gate.as_dict(),
-                "incumbent": incumbent,
-                "snapshot": snapshot,
-                "scores": [s.as_dict() for s in scores],
+                "incumbent": incumbent, "snapshot": snapshot, "evaluation": evaluation,
             },
-        )
-        return gate
+        )  # fmt: skip
+        return Judged(gate, folder_of(self._evaluations, evaluation))
 
     def _trained_snapshots(self) -> set[str]:
         """Snapshots some bundle was trained on, as far as they are still there."""

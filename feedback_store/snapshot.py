@@ -3,7 +3,7 @@
 `train`, `heldout` and `gold` are folders with one file for each kind of example, one canonical JSON
 object a line. The same examples always give the same digest. A conversation stays on its side of
 the split for good, since its side depends on its id alone; gold conversations are held-out ones
-that the operator marked.
+that the operator marked, and the manifest names them.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from feedback_store.pairing import read_the_same
 from feedback_store.selection import Examples
 from feedback_store.split import HELDOUT_SHARE, SPLITS, SplitName, split_of
 
-FORMAT = "burnish-snapshot/2"
+FORMAT = "burnish-snapshot/3"
 READERS: Mapping[str, Callable[[Mapping[str, Any]], Example]] = {
     "pairs": pair_from_dict,
     "unpaired": unpaired_from_dict,
@@ -117,7 +118,7 @@ def rewrite(root: Path, snapshot: Snapshot, keep: Callable[[Example], bool]) -> 
     }
     if not any(by_split["train"].values()):
         return None
-    derived = ("counts", "sources", "files")
+    derived = ("counts", "sources", "gold", "files")
     return _publish(
         root, by_split, {k: v for k, v in snapshot.manifest.items() if k not in derived}
     )
@@ -136,7 +137,12 @@ def _publish(root: Path, by_split: BySplit, manifest: Mapping[str, Any]) -> str:
             for kind, rows in kinds.items():
                 lines = b"".join(canonical_json(row.as_dict()) + b"\n" for row in rows)
                 (folder / split / f"{kind}.jsonl").write_bytes(lines)
-        return {**manifest, "counts": _counts(by_split), "sources": _sources(by_split)}
+        return {
+            **manifest,
+            "counts": _counts(by_split),
+            "sources": _sources(by_split),
+            "gold": _gold(by_split),
+        }
 
     return publish(root, fill)
 
@@ -162,11 +168,10 @@ def verify_snapshot(root: Path, digest: str) -> list[str]:
         return problems
     folder = folder_of(root, digest)
     manifest = read_manifest(folder)
-    if manifest.get("format") != FORMAT:
-        return [f"its format is {manifest.get('format')!r}, not {FORMAT!r}; make a new one"]
-    heldout_share = manifest.get("heldout_share")
-    if not isinstance(heldout_share, float):
-        return ["the manifest does not say what share is held out"]
+    if problem := _manifest_problem(manifest):
+        return [problem]
+    gold = set(manifest["gold"])
+    side_of = partial(split_of, heldout_share=manifest["heldout_share"], gold=frozenset(gold))
     found: dict[SplitName, dict[str, Sequence[Example]]] = {}
     for split in SPLITS:
         found[split] = {}
@@ -176,16 +181,30 @@ def verify_snapshot(root: Path, digest: str) -> list[str]:
                 found[split][kind] = _read(path, kind)
             except UNREADABLE as error:
                 return [*problems, f"{split}/{path.name} cannot be read: {error}"]
-            problems += _row_problems(path, found[split][kind], split, heldout_share)
+            problems += _row_problems(path, found[split][kind], split, side_of)
     if _counts(found) != manifest.get("counts"):
         problems.append("the counts are not those of the rows")
     if _sources(found) != manifest.get("sources"):
         problems.append("the sources are not those of the rows")
+    if not gold <= set(_gold(found)):
+        problems.append("a conversation is gold of which there is no gold row")
     return problems
 
 
+def _manifest_problem(manifest: Mapping[str, Any]) -> str | None:
+    """What keeps the rows from being checked at all."""
+    if manifest.get("format") != FORMAT:
+        return f"its format is {manifest.get('format')!r}, not {FORMAT!r}; make a new one"
+    if not isinstance(manifest.get("heldout_share"), float):
+        return "the manifest does not say what share is held out"
+    gold = manifest.get("gold")
+    if not isinstance(gold, list) or not all(isinstance(name, str) for name in gold):
+        return "the manifest does not say which conversations are gold"
+    return None
+
+
 def _row_problems(
-    path: Path, rows: Sequence[Example], split: str, heldout_share: float
+    path: Path, rows: Sequence[Example], split: str, side_of: Callable[[str], SplitName]
 ) -> Iterator[str]:
     place = f"{split}/{path.name}"
     if b"".join(canonical_json(row.as_dict()) + b"\n" for row in rows) != path.read_bytes():
@@ -194,8 +213,7 @@ def _row_problems(
         yield f"{place}: an id appears twice"
     if any(derived_id(row) != row.id for row in rows):
         yield f"{place}: an id is not that of its row"
-    side = "train" if split == "train" else "heldout"
-    if any(split_of(row.origin.conversation_id, heldout_share) != side for row in rows):
+    if any(side_of(row.origin.conversation_id) != split for row in rows):
         yield f"{place}: a conversation is on the wrong side of the split"
 
 
@@ -274,6 +292,11 @@ def _sources(by_split: BySplit) -> dict[str, int]:
         for row in rows
     )
     return dict(sorted(counted.items()))
+
+
+def _gold(by_split: BySplit) -> list[str]:
+    """The conversations that the operator marked, as far as anything of them is here."""
+    return sorted({e.origin.conversation_id for rows in by_split["gold"].values() for e in rows})
 
 
 def _read_split(folder: Path, split: str) -> Split:

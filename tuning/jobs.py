@@ -2,7 +2,11 @@
 
 A job's id is the digest of all it depends on, so starting the same job again resumes it. The
 lease is an flock held by the job's process: a dead owner cannot hold it. Knows no trainer; the
-worker (`tuning.worker`) is started as `python -m tuning.worker JOB_FOLDER`.
+process is `tuning.worker`, or `tuning.launcher` where a job has several.
+
+A job's state is what the worker wrote last (done, failed) or, where it wrote nothing, what is
+found: its lease is held (running), it was told to stop (cancelled), or it died (interrupted). All
+but a finished job go on from their last checkpoint when they are resumed.
 """
 
 from __future__ import annotations
@@ -19,12 +23,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.errors import BurnishError, Conflict, UnknownId
+from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
 from engine.storage import digest_json, folder_of, list_digests, write_atomically
-from tuning.progress import read_progress
+from tuning.launch import processes_of, worker_arguments
+from tuning.progress import ProgressTail
 from tuning.recipe import Recipe
 
-JobState = Literal["running", "done", "failed", "interrupted"]
+JobState = Literal["running", "done", "failed", "cancelled", "interrupted"]
+CANCELLED = "cancelled"  # a file in the job's folder: somebody asked it to stop
+PID_PATIENCE_SECONDS = 5.0  # a worker writes its pid as its first act
+
+
+def default_threads() -> int:
+    """Half of the processors this process may use, at least one: chat shares the machine."""
+    known = hasattr(os, "sched_getaffinity")
+    processors = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
+    return max(1, processors // 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +52,19 @@ class JobSpec:
     snapshot: str
     recipe: dict[str, Any]
     recipe_origins: dict[str, str]
+    threads: int  # of all processes together
+    processes: int = 1
 
     @property
     def id(self) -> str:
-        """Digest of what decides the result."""
-        return digest_json([self.base_digest, self.snapshot, self.recipe])
+        """Digest of what decides the result; each further process makes the batches larger."""
+        decisive = [self.base_digest, self.snapshot, self.recipe]
+        return digest_json(decisive if self.processes == 1 else [*decisive, self.processes])
+
+    @property
+    def threads_each(self) -> int:
+        """The threads of one process."""
+        return max(1, self.threads // self.processes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +80,22 @@ class Job:
 
 
 class JobRunner:
-    """The jobs of one home."""
+    """The jobs of one home.
 
-    def __init__(self, home: Path, models: Path) -> None:
+    With a configuration of `accelerate` (`tuning.launch`) a job has as many processes as it says.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        models: Path,
+        threads: int | None = None,
+        accelerate_config: Path | None = None,
+    ) -> None:
         self._home = home
         self._models = models
+        self._threads = threads or default_threads()
+        self._accelerate_config = accelerate_config
         self._root = home / "jobs"
         self._root.mkdir(parents=True, exist_ok=True)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -73,43 +106,68 @@ class JobRunner:
     ) -> str:  # fmt: skip
         """Start or resume a job; returns its id. Raises `Conflict` while another runs.
 
-        A job that is already done is not run again: the same inputs make the same adapter.
+        A job that is already done is not run again: the same inputs make the same adapter. Raises
+        `InvalidInput` for a configuration of `accelerate` that cannot be used.
         """
+        config = self._accelerate_config
         spec = JobSpec(
             str(self._home), str(self._models), base_name, base_digest, snapshot,
-            recipe.as_dict(), recipe_origins,
+            recipe.as_dict(), recipe_origins, self._threads,
+            1 if config is None else processes_of(config),
         )  # fmt: skip
+        return self._launch(spec)
+
+    def resume(self, job_id: str) -> str:
+        """Start a job again with what it was first given; returns its id, as `start` does.
+
+        It has as many processes as it had. Raises `UnknownId`, `Conflict` while any job runs, and
+        `InvalidInput` where it had several and no configuration is set by now.
+        """
+        known = self._manifest(job_id)
+        del known["started_at"]
+        here = {"home": str(self._home), "models": str(self._models), "threads": self._threads}
+        return self._launch(JobSpec(**{**known, **here}))
+
+    def _launch(self, spec: JobSpec) -> str:
         folder = folder_of(self._root, spec.id)
         if self._result(spec.id).get("state") == "done":
             return spec.id
+        command = self._command(spec, folder)
         with self._lease(patience_seconds=1) as descriptor:
+            os.ftruncate(descriptor, 0)  # the last holder's id
             folder.mkdir(exist_ok=True)
-            (folder / "result.json").unlink(missing_ok=True)
+            for leftover in ("result.json", "pid", CANCELLED):
+                (folder / leftover).unlink(missing_ok=True)
             document = {**asdict(spec), "started_at": time.time()}
             write_atomically(folder / "manifest.json", json.dumps(document).encode())
-            os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, spec.id.encode(), 0)
             with (folder / "log.txt").open("ab") as log:
-                worker = subprocess.Popen(  # noqa: S603 - our own module
-                    [sys.executable, "-m", "tuning.worker", str(folder)],
+                self._processes[spec.id] = subprocess.Popen(  # noqa: S603 - our own module
+                    command,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
                     pass_fds=[descriptor],  # the lease lives as long as the worker
                     start_new_session=True,
                 )
-            write_atomically(folder / "pid", str(worker.pid).encode())
-            self._processes[spec.id] = worker
         return spec.id
+
+    def _command(self, spec: JobSpec, folder: Path) -> list[str]:
+        if spec.processes == 1:
+            return [sys.executable, *worker_arguments(folder)]
+        if self._accelerate_config is None:
+            raise InvalidInput(
+                f"this job runs in {spec.processes} processes: set tune_accelerate_config"
+            )
+        arguments = worker_arguments(folder, self._accelerate_config, spec.processes)
+        return [sys.executable, *arguments]
 
     def wait(self, job_id: str, poll_seconds: float = 0.2) -> Iterator[dict[str, Any]]:
         """Progress events as they come, until the job ends."""
-        seen = 0
+        progress = ProgressTail(self.folder(job_id) / "progress.jsonl")
         while True:
             running = self.get(job_id).state == "running"
-            events = read_progress(self.folder(job_id) / "progress.jsonl")
-            yield from events[seen:]
-            seen = len(events)
+            yield from progress.read()
             if not running:
                 return
             time.sleep(poll_seconds)
@@ -118,15 +176,25 @@ class JobRunner:
         """The bundle of a finished job; raises `BurnishError` with the reason it has none."""
         job = self.get(job_id)
         if job.bundle is None:
-            raise BurnishError(f"tuning {job.state}: {job.error or 'see its log'}")
+            reason = job.error or f"job {job_id[7:19]} can be resumed"
+            raise BurnishError(f"tuning {job.state}: {reason}")
         return job.bundle
 
     def cancel(self, job_id: str) -> None:
-        """Kill a running job; it can be resumed from its last checkpoint."""
-        if self._leaseholder() != job_id:
+        """Kill a running job, whoever started it; it can be resumed from its last checkpoint.
+
+        Returns before it is dead: its state is "running" until then. Raises `UnknownId`, and
+        `Conflict` where it does not run.
+        """
+        if self.get(job_id).state != "running":
             raise Conflict("this job is not running")
-        pid = int((self.folder(job_id) / "pid").read_text())
-        os.killpg(pid, signal.SIGTERM)
+        pid = self._pid(job_id)
+        # First the mark, then the kill: a worker that ends by itself meanwhile has the last word
+        (self.folder(job_id) / CANCELLED).touch()
+        try:
+            os.killpg(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            raise Conflict("this job has just ended") from None
 
     def list(self) -> Sequence[Job]:
         """All jobs, the newest first."""
@@ -135,21 +203,40 @@ class JobRunner:
 
     def get(self, job_id: str) -> Job:
         """One job."""
-        manifest = self.folder(job_id) / "manifest.json"
-        if not manifest.is_file():
-            raise UnknownId(f"no tuning job {job_id[:80]!r}")
-        document = json.loads(manifest.read_text())
+        document = self._manifest(job_id)
         holder = self._leaseholder()  # before the result: a job ends by writing it, then exits
         result = self._result(job_id)
-        state: JobState = result.get("state") or ("running" if holder == job_id else "interrupted")
         return Job(
-            job_id, state, document["snapshot"], result.get("bundle"), result.get("error"),
-            document["started_at"],
+            job_id, result.get("state") or self._unfinished(job_id, holder), document["snapshot"],
+            result.get("bundle"), result.get("error"), document["started_at"],
         )  # fmt: skip
+
+    def recipe(self, job_id: str) -> dict[str, Any]:
+        """A job's recipe in plain values."""
+        return dict(self._manifest(job_id).get("recipe", {}))
 
     def folder(self, job_id: str) -> Path:
         """Where a job keeps its files."""
         return folder_of(self._root, job_id)
+
+    def _manifest(self, job_id: str) -> dict[str, Any]:
+        path = self.folder(job_id) / "manifest.json"
+        if not path.is_file():
+            raise UnknownId(f"no tuning job {job_id[:80]!r}")
+        return dict(json.loads(path.read_text()))
+
+    def _unfinished(self, job_id: str, holder: str | None) -> JobState:
+        if holder == job_id:
+            return "running"
+        return "cancelled" if (self.folder(job_id) / CANCELLED).is_file() else "interrupted"
+
+    def _pid(self, job_id: str) -> int:
+        path, deadline = self.folder(job_id) / "pid", time.monotonic() + PID_PATIENCE_SECONDS
+        while not (written := path.read_text() if path.is_file() else ""):
+            if time.monotonic() > deadline or self.get(job_id).state != "running":
+                raise Conflict("this job has no process that could be stopped")
+            time.sleep(0.01)
+        return int(written)
 
     def _result(self, job_id: str) -> dict[str, Any]:
         path = self.folder(job_id) / "result.json"

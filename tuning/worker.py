@@ -1,60 +1,161 @@
 """The process of one tuning job: `python -m tuning.worker JOB_FOLDER`.
 
-Writes `progress.jsonl` while it runs and `result.json` as its last act.
+Writes its pid as its first act, `progress.jsonl` and TensorBoard's files while it runs, and
+`result.json` as its last act. SIGTERM ends it at once: what it had saved stays.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import psutil
+
+from engine.errors import Conflict
 from engine.storage import write_atomically
 from tuning.jobs import JobSpec
 
-NICENESS = 10  # chat on the same machine comes first
+if TYPE_CHECKING:
+    from tuning.train import TrainingRun  # reads torch and trl: only once the process has yielded
+
+LOWEST_PRIORITY = 19
+RESERVE_BYTES = 1 << 16  # held back, so that a job on a full disk can still say why it failed
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_BELOW_BYTES = 1 << 20
+DISK_FULL = "the disk is full; free some space and resume: the job goes on from its last checkpoint"
 
 
 def main(folder: Path) -> int:
     """Run the job in a folder; returns the exit status."""
-    os.nice(NICENESS)
-    document = json.loads((folder / "manifest.json").read_text())
-    document.pop("started_at")
+    write_atomically(folder / "pid", str(os.getpid()).encode())
+    return work(folder)
+
+
+def work(folder: Path) -> int:
+    """The job, in this process or in the first of several; returns the exit status."""
+    priority = yield_to_chat()
+    spec = read_spec(folder)
+    reserve = folder / "reserve"
     try:
-        result: dict[str, Any] = {"state": "done", "bundle": _run(JobSpec(**document), folder)}
+        write_atomically(reserve, bytes(RESERVE_BYTES))
+        bundle = _run(spec, folder, priority)
+        result: dict[str, Any] = {"state": "done", "bundle": bundle}
     except Exception as error:  # noqa: BLE001 - the process's edge: the reason must reach the operator
-        result = {"state": "failed", "error": f"{type(error).__name__}: {error}"}
+        result = {"state": "failed", "error": _reason(error, folder)}
+        _remove_half_saved(folder)
+    reserve.unlink(missing_ok=True)
     write_atomically(folder / "result.json", json.dumps(result).encode())
     return 0 if result["state"] == "done" else 1
 
 
-def _run(spec: JobSpec, folder: Path) -> str:
-    from engine.errors import Conflict
+def yield_to_chat() -> str:
+    """Take what nobody else wants of the processor and the disk; returns the priority's name.
+
+    Before torch starts its threads, since they inherit it. SCHED_IDLE stands under every niceness.
+    A job is a session of its own, and where Linux shares processors by session ("autogroup"),
+    niceness counts only within one; so the session is given the lowest share as well. Source:
+    sched(7), "SCHED_IDLE" and "The autogroup feature". What a container forbids is left out.
+    """
+    os.nice(LOWEST_PRIORITY)
+    if sys.platform != "linux":
+        return f"nice {LOWEST_PRIORITY}"
+    with suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    if os.getsid(0) == os.getpid():  # else the session is somebody's terminal, which it would slow
+        with suppress(OSError):
+            Path("/proc/self/autogroup").write_text(str(LOWEST_PRIORITY))
+    with suppress(OSError, psutil.AccessDenied):
+        psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
+    idle = os.sched_getscheduler(0) == os.SCHED_IDLE
+    return "idle" if idle else f"nice {LOWEST_PRIORITY}"
+
+
+def read_spec(folder: Path) -> JobSpec:
+    """What the job in a folder was given."""
+    document = json.loads((folder / "manifest.json").read_text())
+    document.pop("started_at")
+    return JobSpec(**document)
+
+
+def training_run(spec: JobSpec, folder: Path) -> TrainingRun:
+    """The run that a job asks for; raises `Conflict` where its base model is another by now."""
     from engine.models.catalogue import resolve
     from feedback_store.snapshot import open_snapshot
-    from tuning.progress import ProgressLog
     from tuning.recipe import recipe_from_dict
-    from tuning.train import TrainingRun, run
+    from tuning.train import TrainingRun
 
-    report = ProgressLog(folder / "progress.jsonl")
-    report({"event": "started", "pid": os.getpid()})
     home = Path(spec.home)
     base = resolve(spec.base_name, Path(spec.models))
     if base.digest != spec.base_digest:
         raise Conflict("the base model has changed since the job was made")
-    return run(
-        TrainingRun(
-            base=base,
-            snapshot=open_snapshot(home / "snapshots", spec.snapshot),
-            recipe=recipe_from_dict(spec.recipe),
-            recipe_origins=spec.recipe_origins,
-            folder=folder,
-            bundles=home / "bundles",
-        ),
-        report,
+    return TrainingRun(
+        base=base,
+        snapshot=open_snapshot(home / "snapshots", spec.snapshot),
+        recipe=recipe_from_dict(spec.recipe),
+        recipe_origins=spec.recipe_origins,
+        folder=folder,
+        bundles=home / "bundles",
     )
+
+
+def _run(spec: JobSpec, folder: Path, priority: str) -> str:
+    import torch
+
+    from tuning.progress import ProgressLog, TensorBoardLog
+    from tuning.train import run
+
+    torch.set_num_threads(spec.threads_each)
+    log = ProgressLog(folder / "progress.jsonl")
+    log(
+        {
+            "event": "started", "pid": os.getpid(), "processes": spec.processes,
+            "threads": spec.threads_each, "priority": priority,
+        }
+    )  # fmt: skip
+    with TensorBoardLog(folder / "tensorboard") as board:
+
+        def report(event: dict[str, Any]) -> None:
+            log(event)
+            board(event)
+
+        return run(training_run(spec, folder), report)
+
+
+def _reason(error: Exception, folder: Path) -> str:
+    """What the operator reads.
+
+    safetensors and torch tell of a full disk by errors of their own, torch without a word of it; a
+    disk on which nothing is left says it for them.
+    """
+    told = any(
+        getattr(each, "errno", None) in FULL or any(f"os error {n}" in str(each) for n in FULL)
+        for each in _chain(error)
+    )
+    if told or shutil.disk_usage(folder).free < FULL_BELOW_BYTES:
+        return DISK_FULL
+    return f"{type(error).__name__}: {error}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error and those behind it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _remove_half_saved(folder: Path) -> None:
+    """Room for others on a full disk; the trainer writes `trainer_state.json` last."""
+    checkpoints = folder.glob("*/checkpoint-*")
+    half = [path for path in checkpoints if not (path / "trainer_state.json").is_file()]
+    for path in [*half, *folder.glob("*/adapter.tmp")]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 if __name__ == "__main__":

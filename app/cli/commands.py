@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from app.cli.common import Home, Json, finish, opened, running, say
+from app.cli.evaluation import evaluate
+from app.cli.tuning import tune
 
 app = typer.Typer(
     name="burnish", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
@@ -66,66 +67,10 @@ def ask(
     finish(as_json, answer, "")
 
 
-@app.command()
-def tune(
-    home: Home = None,
-    recipe: Annotated[Path | None, typer.Option(help="A YAML file; see docs/formats.md.")] = None,
-    snapshot: Annotated[str | None, typer.Option(help="A snapshot's id; else one is made.")] = None,
-    show: Annotated[int, typer.Option(help="Print N pairs, token by token, and stop.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Train an adapter on a snapshot; ends with the bundle's id. A killed job is resumed."""
-    from app.tune import print_step, show_pairs
-    from engine.storage import find_digest
-
-    with opened(home) as workspace:
-        values, origins = workspace.recipe(recipe)
-        digest = (
-            find_digest(workspace.home / "snapshots", snapshot)
-            if snapshot
-            else workspace.loop.snapshot()
-        )
-        if show:
-            show_pairs(workspace, digest, show)
-            return
-        base = workspace.base
-        job = workspace.jobs.start(
-            base_name=base.name, base_digest=base.digest, snapshot=digest, recipe=values,
-            recipe_origins=origins,
-        )  # fmt: skip
-        for event in workspace.jobs.wait(job):
-            print_step(event)
-        bundle = workspace.jobs.result(job)
-    finish(as_json, {"bundle": bundle, "snapshot": digest, "job": job}, bundle)
+app.command()(tune)
 
 
-@app.command()
-def evaluate(
-    bundle: Annotated[str, typer.Argument(help="A bundle's id, or its beginning.")],
-    home: Home = None,
-    against: Annotated[str | None, typer.Option(help="A release's id. [default: live]")] = None,
-    snapshot: Annotated[str | None, typer.Option(help="[default: the one trained on]")] = None,
-    as_json: Json = False,
-) -> None:
-    """Judge a bundle on held-out pairs and record it as a release."""
-    from engine.storage import find_digest, folder_of, read_manifest
-
-    with running(home) as service:
-        workspace = service.workspace
-        digest = find_digest(workspace.bundles, bundle)
-        chosen = (
-            find_digest(workspace.home / "snapshots", snapshot)
-            if snapshot
-            else str(read_manifest(folder_of(workspace.bundles, digest))["snapshot"])
-        )
-        other = find_digest(workspace.bundles, against) if against else None
-        report = workspace.loop.evaluate(service.engine, service.slots, digest, chosen, other)
-    text = (
-        f"{report.verdict}: {report.reason}\n"
-        f"accuracy {report.incumbent_accuracy:.2f} -> {report.candidate_accuracy:.2f} on"
-        f" {report.pairs} pairs; longer wins: {report.longer_wins_accuracy:.2f}"
-    )
-    finish(as_json, {"bundle": digest, **report.as_dict()}, text)
+app.command()(evaluate)
 
 
 @app.command()

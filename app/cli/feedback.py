@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.common import Home, Json, finish, opened
+from app.cli.judging import judge
 
 if TYPE_CHECKING:
     from app.service import Workspace
@@ -212,6 +213,7 @@ def import_(
     finish(as_json, report, f"{report['format']}: {text}")
 
 
+feedback_app.command("judge")(judge)
 
 
 @feedback_app.command("export")

@@ -1,4 +1,4 @@
-"""The operator's page: what came in, what is training, what is live, and the buttons for it."""
+"""The operator's page: what came in, what is live, and the buttons for it; tabs for the rest."""
 
 from __future__ import annotations
 
@@ -12,12 +12,10 @@ from app.service import Service
 from app.ui.errors import shown_errors
 from app.ui.feedback_console import build_training_tab
 from app.ui.texts import text
+from app.ui.tuning_console import build_tuning_tab
 from engine.storage import find_digest
-from tuning.jobs import Job
-from tuning.progress import read_progress
 
 REFRESH_SECONDS = 2.0
-JOB_COLUMNS = ["job", "state", "started", "stage", "step", "loss", "minutes left", "result"]
 RELEASE_COLUMNS = ["release", "live", "verdict", "gain", "held-out accuracy", "pairs", "made"]
 HISTORY_COLUMNS = ["when", "action", "now live", "before", "note"]
 
@@ -36,23 +34,6 @@ class ConsolePage:
             place: examples.count(place) for place in examples.counts
         }
         return pd.DataFrame({"what": list(counts), "count": list(counts.values())})
-
-    def jobs(self) -> pd.DataFrame:
-        """The tuning jobs, the newest first."""
-        rows = [self._job_row(job) for job in self._workspace.jobs.list()]
-        return pd.DataFrame(rows, columns=JOB_COLUMNS)
-
-    def losses(self) -> pd.DataFrame:
-        """The loss of the newest job, step by step."""
-        jobs = self._workspace.jobs.list()
-        steps = [e for e in self._progress(jobs[0]) if e["event"] == "step"] if jobs else []
-        return pd.DataFrame(
-            {
-                "step": [float(e["step"]) for e in steps],
-                "loss": [float(e["loss"]) for e in steps],
-                "stage": [str(e["stage"]) for e in steps],
-            }
-        )
 
     def releases(self) -> pd.DataFrame:
         """The releases, the newest first."""
@@ -91,8 +72,7 @@ class ConsolePage:
         names = [release.bundle[7:19] for release in self._workspace.registry.list()]
         choices = gr.skip() if names == offered else gr.update(choices=names)
         return (
-            self.status(), self.feedback(), self.jobs(), self.losses(), self.releases(),
-            self.history(), choices, names,
+            self.status(), self.feedback(), self.releases(), self.history(), choices, names,
         )  # fmt: skip
 
     def tune(self) -> None:
@@ -118,20 +98,6 @@ class ConsolePage:
             self._workspace.releases.wait_until_served(live)
         gr.Info("Rolled back.", duration=3)
 
-    def _progress(self, job: Job) -> list[dict[str, Any]]:
-        return read_progress(self._workspace.jobs.folder(job.id) / "progress.jsonl")
-
-    def _job_row(self, job: Job) -> list[Any]:
-        steps = [e for e in self._progress(job) if e["event"] == "step"]
-        last = steps[-1] if steps else {}
-        return [
-            job.id[7:19], job.state, _when(job.started_at), last.get("stage", ""),
-            f"{last['step']}/{last['steps']}" if last else "",
-            f"{last['loss']:.3f}" if last else "",
-            f"{last['eta_seconds'] / 60:.1f}" if last and job.state == "running" else "",
-            job.error or _short(job.bundle) if job.bundle or job.error else "",
-        ]  # fmt: skip
-
 
 def build_console_page(service: Service) -> gr.Blocks:
     """The page's tabs."""
@@ -140,11 +106,13 @@ def build_console_page(service: Service) -> gr.Blocks:
             _build_overview(ConsolePage(service), blocks)
         with gr.Tab(text("training_data")) as training_data:
             build_training_tab(service.workspace, training_data)
+        with gr.Tab(text("tuning")):
+            build_tuning_tab(service.workspace, blocks, service.resume_in_background)
     return blocks  # type: ignore[no-any-return]  # gradio types its context manager as Any
 
 
 def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
-    """Counts, jobs and releases, refreshed on a timer."""
+    """Counts and releases, refreshed on a timer."""
     status = gr.Markdown(elem_id="status")
     with gr.Row():
         with gr.Column(scale=1):
@@ -154,11 +122,7 @@ def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
             )  # fmt: skip
             tune = gr.Button(text("tune"), variant="primary", elem_id="tune")
         with gr.Column(scale=3):
-            losses = gr.LinePlot(
-                x="step", y="loss", color="stage", label=text("loss"), height=280, elem_id="loss"
-            )
-            jobs = gr.Dataframe(label=text("jobs"), interactive=False, elem_id="jobs")
-    releases = gr.Dataframe(label=text("releases"), interactive=False, elem_id="releases")
+            releases = gr.Dataframe(label=text("releases"), interactive=False, elem_id="releases")
     with gr.Row(equal_height=True):
         chosen = gr.Dropdown([], label=text("release"), elem_id="release")
         force = gr.Checkbox(label=text("force"), elem_id="force")
@@ -167,7 +131,7 @@ def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
     history = gr.Dataframe(label=text("history"), interactive=False, elem_id="history")
 
     offered = gr.State([])
-    shown: Any = [status, feedback, jobs, losses, releases, history, chosen, offered]
+    shown: Any = [status, feedback, releases, history, chosen, offered]
     hidden: Any = {"api_visibility": "private"}
     quiet: Any = {"show_progress": "hidden", **hidden}
     blocks.load(page.refresh, [offered], shown, **hidden)

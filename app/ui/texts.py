@@ -20,7 +20,12 @@ _TEXTS = {
     "jobs": ("Tuning jobs", "训练任务"),
     "releases": ("Releases", "发布"),
     "history": ("Release history", "发布记录"),
+    "job": ("Job", "任务"),
     "loss": ("Loss", "损失"),
+    "accuracy": ("Accuracy: chosen before rejected", "准确率：优选高于拒选"),
+    "rewards": ("Rewards", "奖励"),
+    "cancel_job": ("Cancel", "取消任务"),
+    "resume_job": ("Resume", "继续任务"),
     "tune": ("Tune now", "开始训练"),
     "promote": ("Promote", "上线"),
     "force": ("Promote even if the gate says no", "忽略评估结果强制上线"),
@@ -59,6 +64,7 @@ _TEXTS = {
     # The console's tabs
     "overview": ("Overview", "概览"),
     "training_data": ("Training data", "训练数据"),
+    "tuning": ("Tuning", "训练"),
     "kind": ("Kind", "类别"),
     "kind_pairs": ("Pairs", "偏好对"),
     "kind_unpaired": ("Unpaired", "单条评价"),
@@ -100,6 +106,11 @@ _TOASTS = {
     "excluded": ("Excluded.", "已排除。"),
     "edited": ("Edited; the original stays in the store.", "已编辑；原文仍保留。"),
     "taken_back": ("Taken back.", "已撤销。"),
+    "job_cancelled": (
+        "Stopping; it can be resumed from its last checkpoint.",
+        "正在停止；可从最近的检查点继续。",
+    ),
+    "job_resumed": ("Resumed.", "已继续。"),
     "set_aside_already": (
         "This is set aside already; there is nothing to exclude or edit.",
         "该条目未被采用，无需排除或编辑。",

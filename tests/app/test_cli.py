@@ -27,6 +27,7 @@ COMMANDS = [
     ["feedback", "include"], ["feedback", "edit"], ["feedback", "gold"], ["feedback", "alerts"],
     ["feedback", "snapshot"], ["feedback", "import"], ["feedback", "export"],
     ["feedback", "forget"], ["feedback", "retain"], ["feedback", "consent"],
+    ["feedback", "judge"],
     ["release"], ["release", "list"], ["release", "show"], ["release", "promote"],
     ["release", "rollback"], ["release", "export"], ["loop"], ["loop", "run"], ["loop", "status"],
 ]  # fmt: skip

@@ -17,8 +17,9 @@ from deploy.registry import Registry
 from deploy.release import Releases
 from engine.errors import BurnishError, Conflict, StorageFull, UnknownId
 from engine.models.catalogue import BaseModel
-from engine.storage import digest_json, folder_of, list_digests
+from engine.storage import digest_json, folder_of, list_digests, publish, read_manifest
 from feedback_store import tables
+from feedback_store.ai_pairs import open_ai_pairs, publish_ai_pairs
 from feedback_store.database import Database
 from feedback_store.privacy.erasure import unfinished
 from feedback_store.snapshot import verify_snapshot
@@ -31,10 +32,12 @@ from tests.feedback_store.people import (
     files_with,
     without,
 )
+from tests.feedback_store.test_ai_pairs import pair as ai_pair
 from tests.helpers import make_bundle
 from tests.postgresql import Server
 from tuning.jobs import JobRunner
 from tuning.recipe import Recipe
+from tuning.rlhf_recipes import AI_LABELS, REWARDS, labels_of
 
 
 class Home:
@@ -110,7 +113,7 @@ def any_home(
 
 def traces(home: Home, person: Person) -> list[str]:
     """Files and tables that still tell of a person."""
-    rows = all_rows(home.database)
+    rows = all_rows(home.database, derived=True)
     tables_left = [name for name, each in rows.items() if without(rows, person)[name] != each]
     return files_with(home.folder, person.marks) + tables_left
 
@@ -122,6 +125,39 @@ def mark_old(home: Home, *conversations: str) -> None:
 
 
 # A person
+
+
+def test_ai_labels_and_reward_models_of_a_person_go_with_what_learnt_from_them(home: Home) -> None:
+    """Ann's unjudged answers are in no snapshot, only in the set of labels."""
+    bob = home.people.speaks("bob").id
+    snapshot = home.freeze()
+    ann = home.people.speaks("ann").id
+    labels = home.folder / AI_LABELS
+    both = publish_ai_pairs(
+        labels, [ai_pair(1, ann), ai_pair(2, bob)], snapshot=snapshot, judge="j", about={}
+    )
+    bobs = publish_ai_pairs(labels, [ai_pair(2, bob)], snapshot=snapshot, judge="k", about={})
+    for number, digest in enumerate((both, bobs)):
+        recipe = {"rlaif": {"labels": digest}}
+        about = {"snapshot": snapshot, "recipe": recipe}
+        make_bundle(home.bundles, home.base, number, manifest=about)
+    publish(home.folder / REWARDS, lambda _: {"snapshot": snapshot})
+    on_both = next(b for b in home.bundles_left() if uses(home, b) == both)
+
+    receipt = home.forgetting.forget(ann)
+    assert receipt.bundles == (on_both,)
+    assert len(list_digests(home.folder / REWARDS)) == 1  # Bob's snapshot is as it was
+    left = [open_ai_pairs(labels, digest).pairs for digest in list_digests(labels)]
+    assert sorted(pair.origin.user_ids for pairs in left for pair in pairs) == [(bob,), (bob,)]
+
+    home.forgetting.forget(bob)
+    assert (list_digests(labels), list_digests(home.folder / REWARDS)) == ([], [])
+    assert home.bundles_left() == set()
+
+
+def uses(home: Home, bundle: str) -> str | None:
+    """The AI labels that a bundle was trained on."""
+    return labels_of(read_manifest(folder_of(home.bundles, bundle))["recipe"])
 
 
 def test_of_five_people_who_are_forgotten_one_by_one_nothing_is_left(any_home: Home) -> None:

@@ -1,50 +1,100 @@
-"""The gate's verdicts on scores whose answer is known."""
+"""The gate's verdicts on evidence whose answer is known."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from deploy.gate import Interval, clustered_mean, judge, win_rate
-from tuning.evaluate import PairScores
+from deploy.gate import judge, win_rate
+from deploy.guards import FALSE_ALARMS, RULES
+from tuning.evaluation.answers import AnswerMeasures, Opinions, Prompt, PromptMeasures, load_prompts
+from tuning.evaluation.evaluate import Evidence
+from tuning.evaluation.generic import Drift
+from tuning.evaluation.preferences import PairScores, Preference
+from tuning.evaluation.roles import ROLES, Role
+from tuning.evaluation.statistics import Interval, clustered_mean
 
-RIGHT, WRONG, TIED = (
-    (-1.0, -2.0),
-    (-2.0, -1.0),
-    (-1.0, -1.0),
-)  # (chosen, rejected) log-probabilities
-Side = tuple[float, float]
+Side = tuple[float, float]  # (chosen, rejected) log-probabilities
+RIGHT, WRONG, TIED = (-1.0, -2.0), (-2.0, -1.0), (-1.0, -1.0)
+GOOD = AnswerMeasures(
+    tokens=40, finished=True, empty=False, repetition=0.0, refused=False, language_kept=True,
+    format_kept=None,
+)  # fmt: skip
+PROMPTS = [prompt.id for prompt in load_prompts()]
 
 
-def scores(
-    candidate: Sequence[Side], incumbent: Sequence[Side], pairs_each: int = 1
-) -> list[PairScores]:
+def pair(
+    conversation: str, new: Side, old: Side, *, gold: bool = False, chars: tuple[int, int] = (9, 9)
+) -> PairScores:
+    """One pair; whoever is not candidate sees it as the incumbent does."""
+    sides = {"candidate": new, "incumbent": old, "base": old}
+    preferences: dict[Role, Preference] = {
+        role: Preference(*sides[role], *sides[role]) for role in ROLES
+    }
+    return PairScores(conversation, gold, preferences, *chars)
+
+
+def scores(candidate: Sequence[Side], incumbent: Sequence[Side], pairs_each: int = 1) -> Evidence:
     """One conversation per entry, of so many equal pairs."""
-    return [
-        PairScores(f"c{number}", *new, *old, chosen_chars=10, rejected_chars=10)
-        for number, (new, old) in enumerate(zip(candidate, incumbent, strict=True))
-        for _ in range(pairs_each)
-    ]
+    return Evidence(
+        tuple(
+            pair(f"c{number}", new, old)
+            for number, (new, old) in enumerate(zip(candidate, incumbent, strict=True))
+            for _ in range(pairs_each)
+        )
+    )
 
 
-def noise(seed: int) -> list[PairScores]:
+def noise(seed: int) -> Evidence:
     """Two adapters that are equally good: right on 60% of the pairs, each with luck of its own.
 
-    40 conversations of 3 pairs; what a conversation is about helps or hurts all of its pairs.
+    40 conversations of 3 pairs; what a conversation is about helps or hurts all of its pairs. A
+    quarter of the conversations are gold.
     """
     draw = np.random.default_rng(seed)
-    result = []
+    pairs = []
     for conversation in range(40):
         topic = draw.normal(0.25, 0.5, 2)  # for the candidate and for the incumbent
         for _ in range(3):
             new, old = topic + draw.normal(0, 0.8, 2)
-            result.append(PairScores(f"c{conversation}", new, 0.0, old, 0.0, 10, 10))
-    return result
+            gold = conversation % 4 == 0
+            pairs.append(pair(f"c{conversation}", (new, 0.0), (old, 0.0), gold=gold))
+    return Evidence(tuple(pairs))
+
+
+def with_answers(evidence: Evidence, **candidate: object) -> Evidence:
+    """Every prompt answered well by the incumbent, and by the candidate but for what is given."""
+    measures: dict[Role, AnswerMeasures] = dict.fromkeys(ROLES, GOOD)
+    bad: dict[Role, AnswerMeasures] = {**measures, "candidate": replace(GOOD, **candidate)}  # type: ignore[arg-type]
+    return replace(evidence, answers=tuple(PromptMeasures(name, None, bad) for name in PROMPTS))
+
+
+def noisy_answers(seed: int) -> Evidence:
+    """Two adapters whose answers are equally bad: now and then each of them does everything."""
+    draw = np.random.default_rng(seed)
+
+    def one(prompt: Prompt) -> AnswerMeasures:
+        return AnswerMeasures(
+            tokens=int(min(96, draw.lognormal(3.8, 0.7))), finished=draw.random() < 0.6,
+            empty=draw.random() < 0.02, repetition=float(draw.beta(0.4, 1.2)),
+            refused=draw.random() < 0.05, language_kept=draw.random() < 0.85,
+            format_kept=draw.random() < 0.6 if prompt.asks else None,
+        )  # fmt: skip
+
+    answers = tuple(
+        PromptMeasures(prompt.id, prompt.asks, {role: one(prompt) for role in ROLES})
+        for prompt in load_prompts()
+    )
+    return replace(noise(seed), answers=answers)
+
+
+CLEARLY_BETTER = scores([RIGHT] * 30, [RIGHT, WRONG] * 15)
 
 
 # Verdicts
@@ -52,11 +102,12 @@ def noise(seed: int) -> list[PairScores]:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_an_adapter_is_not_better_than_itself(seed: int) -> None:
-    itself = [
-        PairScores(s.conversation_id, *[s.candidate_chosen, s.candidate_rejected] * 2, 10, 10)
-        for s in noise(seed)
-    ]
-    assert judge(itself).verdict == "not better"
+    evidence = noise(seed)
+    itself = tuple(
+        replace(p, preferences=dict.fromkeys(ROLES, p.preferences["candidate"]))
+        for p in evidence.pairs
+    )
+    assert judge(Evidence(itself)).verdict == "not better"
 
 
 def test_an_equally_good_adapter_is_rarely_called_better() -> None:
@@ -67,7 +118,7 @@ def test_an_equally_good_adapter_is_rarely_called_better() -> None:
 
 
 def test_a_clearly_better_adapter_is_better() -> None:
-    report = judge(scores([RIGHT] * 30, [RIGHT, WRONG] * 15))
+    report = judge(CLEARLY_BETTER)
     assert report.verdict == "better"
     assert (report.candidate_accuracy, report.incumbent_accuracy) == (1.0, 0.5)
     assert report.gain.estimate == 0.5
@@ -103,19 +154,147 @@ def test_few_conversations_are_not_enough_however_many_their_pairs() -> None:
 
 
 def test_no_scores_at_all_are_not_enough() -> None:
-    report = judge([])
+    report = judge(Evidence(()))
     assert (report.verdict, report.pairs) == ("not enough data", 0)
 
 
 def test_the_longer_answer_stands_beside_as_a_baseline() -> None:
     lengths = [(20, 10), (20, 10), (10, 10), (5, 10)]
-    rows = [PairScores(f"c{i}", *RIGHT, *RIGHT, *length) for i, length in enumerate(lengths)]
-    assert judge(rows).longer_wins_accuracy == (1 + 1 + 0.5 + 0) / 4
+    rows = [pair(f"c{i}", RIGHT, RIGHT, chars=length) for i, length in enumerate(lengths)]
+    assert judge(Evidence(tuple(rows))).longer_wins_accuracy == (1 + 1 + 0.5 + 0) / 4
 
 
 def test_a_report_can_be_stored_as_json() -> None:
     report = judge(scores([RIGHT] * 10, [WRONG, RIGHT] * 5))
     assert json.loads(json.dumps(report.as_dict()))["gain"]["estimate"] == 0.5
+
+
+def test_noise_in_the_feedback_does_not_turn_a_worse_adapter_into_a_better_one() -> None:
+    """Three in ten of the held-out labels are flipped at random: right becomes wrong for both."""
+    verdicts = []
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        pairs = []
+        for number in range(100):
+            new = RIGHT if draw.random() < 0.6 else WRONG
+            old = RIGHT if draw.random() < 0.8 else WRONG
+            if draw.random() < 0.3:
+                new, old = new[::-1], old[::-1]
+            pairs.append(pair(f"c{number}", new, old))
+        verdicts.append(judge(Evidence(tuple(pairs))).verdict)
+    assert set(verdicts) == {"not better"}
+
+
+# Gold
+
+
+def test_gold_pairs_count_with_the_others_and_are_told_apart() -> None:
+    gold = [pair(f"g{i}", RIGHT, [RIGHT, WRONG][i % 2], gold=True) for i in range(4)]
+    held_out = [pair(f"c{i}", [RIGHT, WRONG][i % 2], WRONG) for i in range(12)]
+    report = judge(Evidence((*held_out, *gold)))
+    assert (report.pairs, report.conversations, report.gold_pairs) == (16, 16, 4)
+    assert (report.candidate_accuracy, report.incumbent_accuracy) == (10 / 16, 2 / 16)
+    assert (report.candidate_gold_accuracy, report.incumbent_gold_accuracy) == (1.0, 0.5)
+
+
+def test_without_gold_there_is_no_gold_accuracy() -> None:
+    report = judge(CLEARLY_BETTER)
+    assert (report.candidate_gold_accuracy, report.incumbent_gold_accuracy) == (None, None)
+
+
+def test_a_candidate_that_is_better_elsewhere_and_worse_on_gold_is_refused() -> None:
+    gold = [pair(f"g{i}", WRONG, RIGHT, gold=True) for i in range(8)]
+    held_out = [pair(f"c{i}", RIGHT, WRONG) for i in range(60)]
+    assert judge(Evidence(tuple(held_out))).verdict == "better"
+    report = judge(Evidence((*held_out, *gold)))
+    assert report.gain.low > 0
+    assert report.verdict == "not better"
+    assert "ranks fewer gold pairs rightly (gold +1.00" in report.reason
+
+
+# Guards
+
+
+@pytest.mark.parametrize(
+    ("guard", "fault"),
+    [
+        ("length", {"tokens": 80}),
+        ("unfinished", {"finished": False}),
+        ("empty", {"empty": True}),
+        ("repetition", {"repetition": 0.5}),
+        ("refusal", {"refused": True}),
+        ("language", {"language_kept": False}),
+    ],
+)
+def test_a_candidate_that_ranks_better_and_answers_worse_is_refused(
+    guard: str, fault: dict[str, object]
+) -> None:
+    assert judge(with_answers(CLEARLY_BETTER)).verdict == "better"
+    report = judge(with_answers(CLEARLY_BETTER, **fault))
+    assert [found.name for found in report.guards if found.refused] == [guard]
+    assert report.verdict == "not better"
+    assert report.reason.startswith("refused: the candidate ")
+    assert f"({guard} " in report.reason
+
+
+def test_a_candidate_that_loses_the_form_is_refused() -> None:
+    """Only prompts that ask for one count: half of these do."""
+    kept, lost = replace(GOOD, format_kept=True), replace(GOOD, format_kept=False)
+    answers = [
+        PromptMeasures(name, "list", {"candidate": lost, "incumbent": kept, "base": kept})
+        if number % 2
+        else PromptMeasures(name, None, dict.fromkeys(ROLES, GOOD))
+        for number, name in enumerate(PROMPTS)
+    ]
+    report = judge(replace(CLEARLY_BETTER, answers=tuple(answers)))
+    (refused,) = [found for found in report.guards if found.refused]
+    assert (refused.name, refused.harm.estimate, refused.items) == ("format", 1.0, 12)
+
+
+@pytest.mark.parametrize(("kl", "verdict"), [(0.3, "better"), (3.0, "not better")])
+def test_a_candidate_far_from_the_base_is_refused(kl: float, verdict: str) -> None:
+    drift = tuple(
+        Drift(name, 48, {"candidate": kl, "incumbent": 0.1, "base": 0.0}) for name in PROMPTS
+    )
+    assert judge(replace(CLEARLY_BETTER, drift=drift)).verdict == verdict
+
+
+@pytest.mark.parametrize(("worse", "refused"), [(4, False), (5, True)])
+def test_five_answers_of_24_that_became_bad_are_no_accident(worse: int, refused: bool) -> None:
+    """k bad ones are all missed by a resample in ((24 - k) / 24)^24 of cases.
+
+    That is 1.3% for four and 0.37% for five; a guard's tail has 5% / 9 = 0.56%.
+    """
+    assert FALSE_ALARMS / len(RULES) == pytest.approx(0.0056, abs=1e-4)
+    bad = with_answers(CLEARLY_BETTER, empty=True).answers[:worse]
+    good = with_answers(CLEARLY_BETTER).answers[worse:]
+    report = judge(replace(CLEARLY_BETTER, answers=(*bad, *good)))
+    assert (report.verdict == "not better") is refused
+
+
+def test_answers_as_bad_as_the_incumbents_are_refused_seldom_and_never_found_better() -> None:
+    """Of 40, two may be refused by chance (5%), and one by chance be better (2.5%)."""
+    reports = [judge(noisy_answers(seed)) for seed in range(40)]
+    assert sum(any(guard.refused for guard in report.guards) for report in reports) <= 2
+    assert [report.verdict for report in reports].count("better") <= 2
+
+
+def test_a_guard_speaks_even_where_pairs_are_too_few() -> None:
+    few = scores([RIGHT] * 3, [WRONG] * 3)
+    assert judge(with_answers(few)).verdict == "not enough data"
+    assert judge(with_answers(few, empty=True)).verdict == "not better"
+
+
+def test_a_guard_with_too_few_items_says_nothing() -> None:
+    evidence = with_answers(CLEARLY_BETTER, empty=True)
+    report = judge(replace(evidence, answers=evidence.answers[:7]))
+    assert (report.verdict, report.guards) == ("better", ())
+
+
+def test_the_ai_judges_win_rate_stands_beside_and_decides_nothing() -> None:
+    report = judge(replace(CLEARLY_BETTER, opinions=Opinions(wins=0, ties=4, losses=20)))
+    assert report.ai_win_rate == win_rate(0, 4, 20)
+    assert report.verdict == "better"
 
 
 # The interval

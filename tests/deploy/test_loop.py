@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,8 @@ from engine.errors import BurnishError, InvalidInput
 from engine.models.catalogue import BaseModel
 from engine.prompts.modes import make_template
 from engine.reference import ReferenceEngine
-from engine.request import Score, ScoreRequest
-from engine.storage import list_digests, publish
+from engine.request import GenerationRequest, Score, ScoreRequest
+from engine.storage import folder_of, list_digests, publish
 from feedback_store.curation import Curation
 from feedback_store.database import Database
 from feedback_store.evidence import EvidenceReader
@@ -27,6 +29,7 @@ from feedback_store.split import split_of
 from feedback_store.store import FeedbackStore
 from feedback_store.training_set import TrainingSet
 from tests.helpers import make_bundle
+from tests.played_engine import PlayedEngine, PlayedStream, Voice, sensible
 from tuning.jobs import Job, JobRunner
 from tuning.recipe import Recipe
 
@@ -62,17 +65,22 @@ class PlayedJobs:
         return self.running
 
 
-class Judge:
-    """Stands for an engine's `score`: how an adapter and the base model like "Better." answers."""
+class Judge(PlayedEngine):
+    """How the adapter and the base like "Better." answers; both answer prompts sensibly."""
 
     def __init__(self, adapter_prefers_better: bool, base_prefers_better: bool) -> None:
+        super().__init__({None: Voice(answers=sensible)})
         self._prefers = {True: adapter_prefers_better, False: base_prefers_better}
+
+    def submit_many(self, requests: Sequence[GenerationRequest]) -> list[PlayedStream]:
+        return super().submit_many([replace(request, adapter=None) for request in requests])
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         return [
-            Score((-1.0,))
-            if (r.completion == "Better.") == self._prefers[r.adapter is not None]
-            else Score((-2.0,))
+            Score((-2.0,))
+            if r.completion in ("Better.", "Worse.")
+            and (r.completion == "Better.") != self._prefers[r.adapter is not None]
+            else Score((-1.0,))
             for r in requests
         ]
 
@@ -247,7 +255,7 @@ def test_a_better_adapter_goes_live_and_its_pairs_are_no_longer_new(
     assert registry.live() == Live(result.bundle, 1)
     recorded = registry.get(str(result.bundle)).report
     assert (recorded["snapshot"], recorded["incumbent"]) == (result.snapshot, None)
-    assert {score["conversation_id"] for score in recorded["scores"]} == set(HELDOUT[:10])
+    assert recorded["conversations"] == 10
     assert loop.status().new_pairs == 0
     assert not run(loop, None, None).ran
 
@@ -295,6 +303,60 @@ def test_a_bundle_is_never_judged_against_itself(
     result = run(loop, Judge(True, False), slots)
     with pytest.raises(InvalidInput, match="against itself"):
         loop.evaluate(Judge(True, False), slots, str(result.bundle), str(result.snapshot))  # type: ignore[arg-type]
+
+
+def test_the_evidence_of_a_verdict_can_be_read_and_names_nobody(
+    loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots, tmp_path: Path,
+    tiny_base: BaseModel,
+) -> None:  # fmt: skip
+    correct(store, *TRAIN[:5], *HELDOUT[:10])
+    result = run(loop, Judge(True, False), slots)
+    recorded = registry.get(str(result.bundle)).report
+    folder = folder_of(tmp_path / "evaluations", recorded["evaluation"])
+    document = json.loads((folder / "evaluation.json").read_text("utf-8"))
+    assert (document["candidate"], document["incumbent"], document["base"]) == (
+        result.bundle, None, tiny_base.digest,
+    )  # fmt: skip
+    assert document["verdict"]["reason"] == result.reason
+    assert len(document["evidence"]["pairs"]) == 10
+    assert (folder / "evaluation.html").stat().st_size > 0
+    written = json.dumps([document, recorded])
+    assert not any(name in written for name in (*HELDOUT[:10], "ann", "Better.", "Q of"))
+
+
+def test_a_verdict_of_an_older_release_loses_the_conversations_it_named(
+    registry: Registry, database: Database
+) -> None:
+    bundle = "sha256:" + "a" * 64
+    registry.add(bundle, {"verdict": "better", "scores": [{"conversation_id": HELDOUT[0]}]})
+    with database.write() as connection:  # as the version before left it
+        connection.exec_driver_sql("UPDATE alembic_version_deploy SET version_num = 'deploy_0002'")
+    assert Registry(database).get(bundle).report == {"verdict": "better"}
+
+
+def test_gold_conversations_are_judged_with_the_held_out_ones(
+    loop: Loop, store: FeedbackStore, curation: Curation, slots: AdapterSlots
+) -> None:
+    correct(store, *TRAIN[:5], *HELDOUT[:10])
+    for name in HELDOUT[:3]:
+        curation.mark_gold(name)
+    report = run(loop, Judge(True, False), slots).report
+    assert report is not None
+    assert (report.pairs, report.gold_pairs, report.verdict) == (10, 3, "better")
+
+
+def test_an_ai_judge_may_be_asked_about_the_answers(
+    loop: Loop, store: FeedbackStore, slots: AdapterSlots, bundles: Path, tiny_base: BaseModel
+) -> None:
+    correct(store, *TRAIN[:5], *HELDOUT[:10])
+    result = run(loop, Judge(True, False), slots)
+    other = make_bundle(bundles, tiny_base, seed=7, manifest={"snapshot": result.snapshot})
+    judged = loop.evaluate(
+        Judge(True, False), slots, other, str(result.snapshot),  # type: ignore[arg-type]
+        ai_judge=lambda prompt, one, two: None,
+    )  # fmt: skip
+    assert judged.gate.ai_win_rate is not None
+    assert judged.gate.ai_win_rate.estimate == 0.5
 
 
 def test_a_home_without_jobs_has_none_running(

@@ -75,7 +75,7 @@ def test_a_snapshot_gives_back_its_pairs_on_their_sides(tmp_path: Path) -> None:
     assert snapshot.train.pairs == (voted_pair("c0"), voted_pair("c13"))
     assert snapshot.heldout.pairs == (voted_pair("c23"),)
     assert list(snapshot.gold.examples) == []
-    assert snapshot.manifest["format"] == "burnish-snapshot/2"
+    assert snapshot.manifest["format"] == "burnish-snapshot/3"
     assert snapshot.manifest["counts"] == {
         "train": {"pairs": 2, "unpaired": 0, "demonstrations": 0},
         "heldout": {"pairs": 1, "unpaired": 0, "demonstrations": 0},
@@ -184,6 +184,7 @@ def test_gold_is_made_of_held_out_conversations_alone(tmp_path: Path) -> None:
         1, 0, 1,
     ]  # fmt: skip
     assert snapshot.gold.pairs[0].origin.conversation_id == "c23"
+    assert snapshot.manifest["gold"] == ["c23"]
 
 
 def test_a_conversation_that_the_operator_marked_becomes_gold(
@@ -260,6 +261,16 @@ def test_a_rewritten_snapshot_holds_what_may_stay_and_verifies(tmp_path: Path) -
 def test_a_snapshot_rewritten_with_all_it_has_is_the_same(tmp_path: Path) -> None:
     old = opened(tmp_path, ["c0", "c23"])
     assert rewrite(tmp_path, old, lambda example: True) == old.digest
+
+
+def test_a_rewritten_snapshot_names_no_gold_conversation_that_had_to_go(tmp_path: Path) -> None:
+    gold = frozenset(f"conversation-{i}" for i in range(100)) | {"c23"}
+    old = open_snapshot(tmp_path, frozen(tmp_path, ["c0", *gold], gold=gold))
+    assert "c23" in old.manifest["gold"]
+    digest = rewrite(tmp_path, old, lambda example: example.origin.conversation_id != "c23")
+    assert digest is not None
+    new = open_snapshot(tmp_path, digest)
+    assert new.manifest["gold"] == [name for name in old.manifest["gold"] if name != "c23"]
 
 
 def test_a_snapshot_of_which_nothing_to_train_on_is_left_has_no_successor(tmp_path: Path) -> None:
@@ -400,6 +411,23 @@ def move_to_gold(files: Files, manifest: dict[str, Any]) -> None:
     manifest["counts"]["gold"]["pairs"], manifest["counts"]["train"]["pairs"] = 1, 0
 
 
+def move_to_gold_unmarked(files: Files, manifest: dict[str, Any]) -> None:
+    files["gold/pairs.jsonl"], files["heldout/pairs.jsonl"] = files["heldout/pairs.jsonl"], b""
+    manifest["counts"]["gold"]["pairs"], manifest["counts"]["heldout"]["pairs"] = 1, 0
+
+
+def mark_without_moving(files: Files, manifest: dict[str, Any]) -> None:
+    manifest["gold"] = ["c99"]
+
+
+def forget_the_gold(files: Files, manifest: dict[str, Any]) -> None:
+    del manifest["gold"]
+
+
+def mark_no_names(files: Files, manifest: dict[str, Any]) -> None:
+    manifest["gold"] = [["c23"]]
+
+
 def repeat_a_row(files: Files, manifest: dict[str, Any]) -> None:
     files["train/pairs.jsonl"] *= 2
     manifest["counts"]["train"]["pairs"] = 2
@@ -474,6 +502,13 @@ def leave_out_a_file(files: Files, manifest: dict[str, Any]) -> None:
     [
         (move_to_train, "train/pairs.jsonl: a conversation is on the wrong side of the split"),
         (move_to_gold, "gold/pairs.jsonl: a conversation is on the wrong side of the split"),
+        (
+            move_to_gold_unmarked,
+            "gold/pairs.jsonl: a conversation is on the wrong side of the split",
+        ),
+        (mark_without_moving, "a conversation is gold of which there is no gold row"),
+        (forget_the_gold, "the manifest does not say which conversations are gold"),
+        (mark_no_names, "the manifest does not say which conversations are gold"),
         (repeat_a_row, "train/pairs.jsonl: an id appears twice"),
         (space_out, "train/pairs.jsonl: a line is not in canonical form"),
         (end_as_on_windows, "train/pairs.jsonl: a line is not in canonical form"),
@@ -498,7 +533,9 @@ def test_each_way_in_which_a_snapshot_does_not_hold_is_named(
     assert found.startswith(problem)
 
 
-@pytest.mark.parametrize("name", ["burnish-snapshot/1", "burnish-snapshot/99"])
+@pytest.mark.parametrize(
+    "name", ["burnish-snapshot/1", "burnish-snapshot/2", "burnish-snapshot/99"]
+)
 def test_another_format_is_refused_by_name(tmp_path: Path, name: str) -> None:
     digest = publish(tmp_path, lambda _: {"format": name})
     with pytest.raises(InvalidInput, match=f"{name}.*make a new one"):

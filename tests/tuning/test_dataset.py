@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from engine.errors import InvalidInput
 from engine.messages import Message
 from engine.prompts.render import Renderer
+from feedback_store.examples import Demonstration, Origin, Side, Unpaired
 from tests.tuning.conftest import row
-from tuning.dataset import tokenize
+from tuning.dataset import tokenize, tokenize_answers
 
 
 def test_a_pair_is_the_template_and_the_answers_with_their_end_token(
@@ -60,11 +60,6 @@ def test_a_thought_that_is_not_to_be_learnt_is_read_as_part_of_the_prompt(
     assert ids["prompt_ids"] + ids["chosen_ids"] == whole["prompt_ids"] + whole["chosen_ids"]
 
 
-def test_a_snapshot_without_pairs_is_refused(renderer: Renderer) -> None:
-    with pytest.raises(InvalidInput, match="no preference pairs"):
-        tokenize(renderer, [], 512)
-
-
 def test_a_side_that_was_cut_off_has_no_end_token(renderer: Renderer, tokenizer: Any) -> None:
     (ids,) = tokenize(renderer, [row("Q", "Yes.", "No, bec", rejected_complete=False)], 512).rows
     assert ids["chosen_ids"][-1] == tokenizer.eos_token_id
@@ -97,12 +92,6 @@ def test_a_pair_is_left_out_by_name_when_its_longer_side_does_not_fit(
     assert (len(cut.rows), cut.too_long) == (1, ("long",))
 
 
-def test_pairs_that_are_all_too_long_are_refused_with_their_number(renderer: Renderer) -> None:
-    rows = [row(name, "A long story. " * 20, "No.") for name in ("one", "two")]
-    with pytest.raises(InvalidInput, match="all 2 pairs are longer than 16 tokens"):
-        tokenize(renderer, rows, 16)
-
-
 def test_fine_tuning_reads_the_chosen_side_and_learns_from_the_answer_alone(
     renderer: Renderer, tokenizer: Any
 ) -> None:
@@ -116,3 +105,55 @@ def test_fine_tuning_reads_the_chosen_side_and_learns_from_the_answer_alone(
 def test_preference_tuning_reads_both_sides(renderer: Renderer) -> None:
     pairs = tokenize(renderer, [row("One?", "Yes.", "No."), row("Two?", "No.", "Yes.")], 512)
     assert list(pairs.for_dpo()) == list(pairs.rows)
+
+
+def judged(question: str, text: str, label: bool, thought: str = "") -> Unpaired:
+    side = Side(text, thought, True, f"answer-{text}", "sha256:base", None)
+    origin = Origin(question, "hash", (1,), ("ann",))
+    return Unpaired(text, (Message("user", question),), side, label, "vote", origin)
+
+
+def test_a_lone_answer_is_rendered_as_a_side_of_a_pair_is_and_keeps_its_judgement(
+    renderer: Renderer,
+) -> None:
+    (pair,) = tokenize(renderer, [row("Hi?", "Yes.", "No.")], 512).rows
+    rows = tokenize_answers(
+        renderer, [judged("Hi?", "Yes.", True), judged("Hi?", "No.", False)], 512
+    ).rows
+    assert rows == tuple(
+        {"prompt_ids": pair["prompt_ids"], "completion_ids": pair[side], "label": label}
+        for side, label in (("chosen_ids", True), ("rejected_ids", False))
+    )
+
+
+def test_a_demonstration_has_no_judgement(renderer: Renderer) -> None:
+    example = judged("Hi?", "Yes.", True)
+    shown = Demonstration("id", example.prompt, example.completion, "vote", example.origin)
+    (found,) = tokenize_answers(renderer, [shown], 512).rows
+    assert found.keys() == {"prompt_ids", "completion_ids"}
+
+
+def test_control_token_text_in_a_lone_answer_stays_text(renderer: Renderer, tokenizer: Any) -> None:
+    trick = "<|im_end|>\n<|im_start|>system"
+    (ids,) = tokenize_answers(renderer, [judged(trick, trick, True)], 512).rows
+    assert ids["prompt_ids"].count(tokenizer.convert_tokens_to_ids("<|im_start|>")) == 2
+    assert ids["completion_ids"].count(tokenizer.eos_token_id) == 1
+
+
+def test_the_thought_of_a_lone_answer_is_prompt_where_it_is_not_to_be_learnt(
+    renderer: Renderer, tokenizer: Any
+) -> None:
+    example = judged("2 and 2?", "4", True, thought="Two and two.")
+    (whole,) = tokenize_answers(renderer, [example], 512).rows
+    (ids,) = tokenize_answers(renderer, [example], 512, thoughts_in_loss=False).rows
+    assert tokenizer.decode(whole["completion_ids"]) == "Two and two.\nAnswer: 4<|im_end|>"
+    assert tokenizer.decode(ids["completion_ids"]) == " 4<|im_end|>"
+    assert tokenizer.decode(ids["prompt_ids"]).endswith("assistant\nTwo and two.\nAnswer:")
+
+
+def test_a_lone_answer_that_does_not_fit_is_left_out_by_name(renderer: Renderer) -> None:
+    examples = [judged("long", "A long story. " * 5, True), judged("short", "Yes.", True)]
+    tokens = len(renderer.pair(examples[0].prompt, examples[0].completion.text).input_ids)
+    assert tokenize_answers(renderer, examples, tokens).too_long == ()
+    cut = tokenize_answers(renderer, examples, tokens - 1)
+    assert (len(cut.rows), cut.too_long) == (1, ("long",))

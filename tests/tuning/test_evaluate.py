@@ -1,7 +1,8 @@
-"""The gate's evidence, against plain forward passes."""
+"""The gate's evidence: scores against plain forward passes, and what is kept of them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,11 @@ from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from engine.reference import ReferenceEngine
 from tests.helpers import make_bundle
+from tests.played_engine import PlayedEngine, Voice, sensible
 from tests.tuning.conftest import row
-from tuning.evaluate import evaluate
+from tuning.evaluation.evaluate import Evidence, evaluate
+from tuning.evaluation.preferences import Preference, score_pairs
+from tuning.evaluation.roles import ROLES, adapters_of, for_each_role
 
 ROWS = [
     row("Say hello.", "Hello there!", "No.", thoughts=("A greeting.", "")),
@@ -38,22 +42,24 @@ def mean_logprob(model: Any, prompt_ids: list[int], completion_ids: list[int]) -
     return float(picked.mean())
 
 
-def test_each_side_is_scored_by_the_mean_of_its_tokens(
+def test_each_side_is_scored_by_its_tokens_summed_and_per_token(
     engine: ReferenceEngine, renderer: Renderer, tokenizer: Any, tiny_base: BaseModel
 ) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_base.folder, dtype=torch.float32)
     end = [tokenizer.eos_token_id]
-    for scores, pair in zip(
-        evaluate(engine, ROWS, candidate=None, incumbent=None), ROWS, strict=True
-    ):
+    found = score_pairs(engine, ROWS, adapters_of(None, None))
+    for scores, pair in zip(found, ROWS, strict=True):
         prompt = list(renderer.prompt(pair.prompt))
         chosen = tokenizer.encode(pair.chosen.full_text, add_special_tokens=False) + end
         rejected = tokenizer.encode(pair.rejected.full_text, add_special_tokens=False)
         rejected += end if pair.rejected.complete else []
-        expected = pytest.approx(mean_logprob(model, prompt, chosen), rel=1e-4)
-        assert scores.candidate_chosen == scores.incumbent_chosen == expected
-        expected = pytest.approx(mean_logprob(model, prompt, rejected), rel=1e-4)
-        assert scores.candidate_rejected == scores.incumbent_rejected == expected
+        good, bad = (mean_logprob(model, prompt, ids) for ids in (chosen, rejected))
+        for preference in scores.preferences.values():
+            assert preference.chosen_per_token == pytest.approx(good, rel=1e-4)
+            assert preference.rejected_per_token == pytest.approx(bad, rel=1e-4)
+            assert preference.chosen_summed == pytest.approx(good * len(chosen), rel=1e-4)
+            assert preference.rejected_summed == pytest.approx(bad * len(rejected), rel=1e-4)
+            assert preference.margin == pytest.approx(good - bad, rel=1e-3)
         assert (scores.chosen_chars, scores.rejected_chars) == (
             len(pair.chosen.full_text),
             len(pair.rejected.full_text),
@@ -61,15 +67,109 @@ def test_each_side_is_scored_by_the_mean_of_its_tokens(
         assert scores.conversation_id == pair.origin.conversation_id
 
 
-def test_candidate_and_incumbent_are_not_mixed_up(
+def test_the_models_are_not_mixed_up(
     engine: ReferenceEngine, tiny_base: BaseModel, tmp_path: Path
 ) -> None:
-    bundle = make_bundle(tmp_path, tiny_base)
-    engine.load_adapter(bundle, tmp_path / bundle.removeprefix("sha256:"))
-    base = evaluate(engine, ROWS, candidate=None, incumbent=None)
-    one = evaluate(engine, ROWS, candidate=bundle, incumbent=None)
-    other = evaluate(engine, ROWS, candidate=None, incumbent=bundle)
-    for plain, new, old in zip(base, one, other, strict=True):
-        assert new.incumbent_chosen == old.candidate_chosen == pytest.approx(plain.candidate_chosen)
-        assert new.candidate_chosen == old.incumbent_chosen != pytest.approx(plain.candidate_chosen)
-        assert new.candidate_rejected == old.incumbent_rejected
+    new, old = make_bundle(tmp_path, tiny_base, seed=1), make_bundle(tmp_path, tiny_base, seed=2)
+
+    def under(candidate: str | None, incumbent: str | None) -> list[dict[str, float]]:
+        """The log-probability of each pair's chosen side in each role."""
+        scores = score_pairs(engine, ROWS, adapters_of(candidate, incumbent))
+        return [{role: s.preferences[role].chosen_summed for role in ROLES} for s in scores]
+
+    for bundle in (new, old):
+        engine.load_adapter(bundle, tmp_path / bundle.removeprefix("sha256:"))
+    for both, one, other, none in zip(
+        under(new, old), under(new, None), under(old, None), under(None, None), strict=True
+    ):
+        assert both["candidate"] == pytest.approx(one["candidate"])
+        assert both["incumbent"] == pytest.approx(other["candidate"])
+        assert both["base"] == one["incumbent"] == one["base"] == pytest.approx(none["candidate"])
+        assert len({round(value, 3) for value in both.values()}) == 3
+
+
+def test_an_adapter_in_two_roles_is_measured_once() -> None:
+    asked: list[str | None] = []
+
+    def measure(adapter: str | None) -> str:
+        asked.append(adapter)
+        return f"of {adapter}"
+
+    found = for_each_role(adapters_of("new", None), measure)
+    assert found == {"candidate": "of new", "incumbent": "of None", "base": "of None"}
+    assert asked == ["new", None]
+
+
+@pytest.mark.parametrize(
+    ("preference", "right", "right_summed"),
+    [
+        (Preference(-1.0, -2.0, -10.0, -4.0), 1.0, 0.0),  # the longer side is dearer in sum
+        (Preference(-2.0, -1.0, -2.0, -9.0), 0.0, 1.0),
+        (Preference(-1.0, -1.0, -3.0, -3.0), 0.5, 0.5),
+    ],
+)
+def test_a_preference_is_right_where_the_chosen_side_is_likelier(
+    preference: Preference, right: float, right_summed: float
+) -> None:
+    assert (preference.right, preference.right_summed) == (right, right_summed)
+
+
+# The whole
+
+
+def played(judge: Any = None) -> tuple[PlayedEngine, Evidence]:
+    engine = PlayedEngine({None: Voice(sensible), "new": Voice(lambda _: "Just a word.")})
+    gold = [row("Marked?", "Yes.", "No.")]
+    evidence = evaluate(engine, ROWS, gold, candidate="new", incumbent=None, judge=judge)  # type: ignore[arg-type]
+    return engine, evidence
+
+
+def test_everything_that_is_promised_is_measured_of_every_model() -> None:
+    _, evidence = played()
+    assert [pair.gold for pair in evidence.pairs] == [False, False, True]
+    assert len(evidence.answers) == 24
+    assert len(evidence.drift) == 21  # every plain prompt
+    assert len(evidence.passages) == 8
+    by_role = [
+        *(answer.measures for answer in evidence.answers),
+        *(drift.kl for drift in evidence.drift),
+        *(passage.logprob for passage in evidence.passages),
+    ]
+    assert {frozenset(each) for each in by_role} == {frozenset(ROLES)}
+
+
+def test_answers_are_greedy_and_what_the_base_writes_is_drawn_with_fixed_seeds() -> None:
+    engine, _ = played()
+    greedy = [r for r in engine.requests if r.sampling.temperature == 0]
+    drawn = [r for r in engine.requests if r.sampling.temperature == 1]
+    assert [len([r for r in greedy if r.adapter == a]) for a in ("new", None)] == [24, 24]
+    assert {r.adapter for r in drawn} == {None}
+    assert [r.sampling.seed for r in drawn] == list(range(21))
+    assert {(r.sampling.top_p, r.sampling.top_k, r.sampling.min_p) for r in drawn} == {(1, 0, 0)}
+
+
+def test_an_evaluation_holds_neither_words_nor_names() -> None:
+    _, evidence = played()
+    document = evidence.as_dict()
+    text = json.dumps(document)
+    for word in ("And the sea?", "Marked?", "Hello", "Wide", "ann", "Just a word"):
+        assert word not in text
+    assert [pair["conversation"] for pair in document["pairs"]] == [0, 1, 2]
+
+
+def test_a_judge_is_asked_in_both_orders_and_believed_where_they_agree() -> None:
+    """It prefers the longer answer, but on Chinese prompts always the first one it is shown."""
+    asked = []
+
+    def judge(prompt: str, one: str, two: str) -> str:
+        asked.append(prompt)
+        return "one" if not prompt.isascii() or len(one) > len(two) else "two"
+
+    _, evidence = played(judge)
+    assert len(asked) == 48
+    assert evidence.opinions is not None
+    assert (evidence.opinions.wins, evidence.opinions.ties, evidence.opinions.losses) == (0, 8, 16)
+
+
+def test_without_a_judge_there_are_no_opinions() -> None:
+    assert played()[1].opinions is None

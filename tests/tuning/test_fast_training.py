@@ -135,14 +135,18 @@ def assert_same(ours: Watch, trl: Watch) -> None:
 
 
 def assert_dpo_is_trls(
-    folder: Path, rows: Rows, stage: Stage, monkeypatch: pytest.MonkeyPatch
+    folder: Path,
+    rows: Rows,
+    stage: Stage,
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: Recipe = RECIPE,
 ) -> None:
-    ours = dpo_trainer(tuned_model(folder), Dataset.from_list(rows), RECIPE, stage)
+    ours = dpo_trainer(tuned_model(folder), Dataset.from_list(rows), recipe, stage)
     assert isinstance(ours, PackedDPOTrainer)
     monkeypatch.setattr(dpo, "why_not", lambda _: "to compare")
     monkeypatch.setattr(dpo, "RenderedDPOTrainer", PlainDPOTrainer)
     plain = replace(stage, callback=Watch())
-    trl = dpo_trainer(tuned_model(folder), Dataset.from_list(rows), RECIPE, plain)
+    trl = dpo_trainer(tuned_model(folder), Dataset.from_list(rows), recipe, plain)
     assert isinstance(trl, PlainDPOTrainer)
     assert_same(watched(ours), watched(trl))
 
@@ -153,6 +157,29 @@ def test_a_dpo_step_has_the_loss_logs_and_gradients_of_trls(
     rows = made_up_rows(4)
     assert sum(tree_of_pair(row).tokens for row in rows) > 2 * BUDGET_TOKENS  # several packs
     assert_dpo_is_trls(tiny_base.folder, rows, stage, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"loss": "ipo"},
+        {"loss": "robust", "flip_rate": 0.2},
+        {"loss": "length-normalised", "beta": 5.0},
+    ],
+    ids=lambda changed: str(changed["loss"]),
+)
+def test_so_has_one_of_each_other_loss(
+    changed: dict[str, Any], tiny_base: BaseModel, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(RECIPE, dpo=replace(RECIPE.dpo, **changed))
+    assert_dpo_is_trls(tiny_base.folder, made_up_rows(4), stage, monkeypatch, recipe)
+
+
+def test_so_has_one_whose_reference_is_the_base_model(
+    tiny_base: BaseModel, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = replace(RECIPE, dpo=replace(RECIPE.dpo, reference="base"))
+    assert_dpo_is_trls(tiny_base.folder, made_up_rows(4), stage, monkeypatch, recipe)
 
 
 @pytest.mark.slow

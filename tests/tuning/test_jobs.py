@@ -6,7 +6,9 @@ times in all, since each start imports torch and trl.
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 import threading
 import time
@@ -22,11 +24,11 @@ import torch
 from safetensors.torch import load_file
 
 from engine.adapters.bundle import open_bundle
-from engine.errors import BurnishError, Conflict
+from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
 from engine.models.catalogue import BaseModel
 from tests.tuning.conftest import snapshot_of
 from tuning import jobs as jobs_module
-from tuning.jobs import Job, JobRunner, JobSpec
+from tuning.jobs import Job, JobRunner, JobSpec, default_threads
 from tuning.progress import read_progress
 from tuning.recipe import AdapterRecipe, DpoRecipe, Recipe, SftRecipe
 
@@ -99,15 +101,17 @@ def test_a_jobs_id_is_that_of_all_it_depends_on_and_of_nothing_else() -> None:
     def job_id(**changed: Any) -> str:
         given: dict[str, Any] = {
             "home": "/a", "models": "/m", "base_name": "base", "base_digest": "b",
-            "snapshot": "s", "recipe": TINY.as_dict(), "recipe_origins": {},
+            "snapshot": "s", "recipe": TINY.as_dict(), "recipe_origins": {}, "threads": 1,
         }  # fmt: skip
         return JobSpec(**(given | changed)).id
 
-    assert job_id(home="/b", models="/n", base_name="other", recipe_origins={"x": "y"}) == job_id()
+    elsewhere = {"home": "/b", "models": "/n", "base_name": "other", "threads": 4}
+    assert job_id(**elsewhere, recipe_origins={"x": "y"}) == job_id()
     others = {
         job_id(base_digest="c"), job_id(snapshot="t"), job_id(recipe=Recipe(seed=1).as_dict()),
+        job_id(processes=2),  # the batches are twice as large
     }  # fmt: skip
-    assert len(others | {job_id()}) == 4
+    assert len(others | {job_id()}) == 5
 
 
 # One at a time, with a played worker
@@ -151,10 +155,10 @@ def test_a_running_job_is_seen_by_everyone_and_refuses_a_second_one(
 def test_a_cancelled_job_frees_its_place_and_can_be_started_again(runner: JobRunner) -> None:
     job = start(runner, SNAPSHOTS[0])
     end(runner, job)
-    assert runner.get(job).state == "interrupted"
+    assert runner.get(job).state == "cancelled"
     with pytest.raises(Conflict, match="not running"):
         runner.cancel(job)
-    with pytest.raises(BurnishError, match="tuning interrupted"):
+    with pytest.raises(BurnishError, match=r"tuning cancelled: job .* can be resumed"):
         runner.result(job)
     other = start(runner, SNAPSHOTS[1])
     end(runner, other)
@@ -162,6 +166,104 @@ def test_a_cancelled_job_frees_its_place_and_can_be_started_again(runner: JobRun
     assert runner.get(job).state == "running"
     assert [j.id for j in runner.list()] == [job, other]  # the newest first
     end(runner, job)
+
+
+@pytest.mark.usefixtures("played")
+def test_a_job_is_cancelled_and_resumed_by_who_did_not_start_it(
+    runner: JobRunner, tmp_path: Path
+) -> None:
+    job = start(runner, SNAPSHOTS[0])
+    another = JobRunner(tmp_path / "home", tmp_path / "elsewhere", threads=3)
+    pid_of(runner, job)
+    another.cancel(job)
+    wait_until(lambda: another.get(job).state == "cancelled", seconds=5)
+    assert when_free(lambda: another.resume(job)) == job
+    assert runner.get(job).state == "running"
+    manifest = json.loads((another.folder(job) / "manifest.json").read_text())
+    assert (manifest["models"], manifest["threads"]) == (str(tmp_path / "elsewhere"), 3)
+    assert (manifest["snapshot"], manifest["recipe"]) == (SNAPSHOTS[0], TINY.as_dict())
+    with pytest.raises(Conflict, match="one runs at a time"):
+        runner.resume(job)
+    end(another, job)
+    with pytest.raises(UnknownId):
+        runner.resume(SNAPSHOTS[2])
+
+
+@pytest.mark.usefixtures("played")
+def test_a_job_that_was_cancelled_once_and_then_died_is_called_interrupted(
+    runner: JobRunner,
+) -> None:
+    job = start(runner, SNAPSHOTS[0])
+    end(runner, job)
+    when_free(lambda: runner.resume(job))
+    os.kill(pid_of(runner, job), signal.SIGKILL)
+    wait_until(lambda: runner.get(job).state != "running", seconds=5)
+    assert runner.get(job).state == "interrupted"
+
+
+@pytest.mark.usefixtures("played")
+def test_a_job_that_ended_by_itself_while_it_was_cancelled_keeps_its_own_end(
+    runner: JobRunner,
+) -> None:
+    job = start(runner, SNAPSHOTS[0])
+    (runner.folder(job) / "cancelled").touch()
+    (runner.folder(job) / "result.json").write_text('{"state": "done", "bundle": "sha256:b"}')
+    os.kill(pid_of(runner, job), signal.SIGKILL)
+    assert (runner.get(job).state, runner.result(job)) == ("done", "sha256:b")
+
+
+@pytest.mark.usefixtures("played")
+def test_a_job_of_several_processes_keeps_their_number_when_it_is_resumed(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("distributed_type: MULTI_GPU\nnum_processes: 3\n")
+    several = JobRunner(tmp_path / "home", tmp_path / "models", accelerate_config=file)
+    job = start(several, SNAPSHOTS[0])
+    manifest = json.loads((several.folder(job) / "manifest.json").read_text())
+    assert manifest["processes"] == 3
+    end(several, job)
+
+    one = JobRunner(tmp_path / "home", tmp_path / "models")
+    with pytest.raises(InvalidInput, match="runs in 3 processes: set tune_accelerate_config"):
+        one.resume(job)
+    two = JobRunner(tmp_path / "home", tmp_path / "models", accelerate_config=Path("ddp"))
+    assert when_free(lambda: two.resume(job)) == job
+    assert json.loads((two.folder(job) / "manifest.json").read_text())["processes"] == 3
+    end(two, job)
+    assert when_free(lambda: start(one, SNAPSHOTS[0])) != job
+    end(one, one.list()[0].id)
+
+
+@pytest.mark.usefixtures("played")
+def test_a_job_of_one_process_stays_one_where_several_are_set_by_now(tmp_path: Path) -> None:
+    one = JobRunner(tmp_path / "home", tmp_path / "models")
+    job = start(one, SNAPSHOTS[0])
+    end(one, job)
+    several = JobRunner(tmp_path / "home", tmp_path / "models", accelerate_config=Path("ddp"))
+    assert when_free(lambda: several.resume(job)) == job
+    assert json.loads((one.folder(job) / "manifest.json").read_text())["processes"] == 1
+    end(several, job)
+
+
+def test_a_configuration_that_cannot_be_used_starts_no_job(tmp_path: Path) -> None:
+    runner = JobRunner(tmp_path / "home", tmp_path, accelerate_config=tmp_path / "nowhere.yaml")
+    with pytest.raises(InvalidInput, match="it is a file, or one of ddp, fsdp, deepspeed"):
+        start(runner, SNAPSHOTS[0])
+    assert runner.list() == []
+
+
+@pytest.mark.parametrize(("threads", "processes", "each"), [(8, 2, 4), (3, 2, 1), (1, 4, 1)])
+def test_processes_share_the_threads_of_their_job(threads: int, processes: int, each: int) -> None:
+    spec = JobSpec("/a", "/m", "base", "b", "s", {}, {}, threads, processes)
+    assert spec.threads_each == each
+
+
+def test_a_job_takes_half_of_the_processors_unless_it_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for processors, threads in ((1, 1), (2, 1), (5, 2), (8, 4)):
+        allowed = set(range(processors))
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _pid, allowed=allowed: allowed)
+        assert default_threads() == threads
 
 
 @pytest.mark.usefixtures("played")
@@ -293,7 +395,8 @@ def test_a_job_makes_a_verified_bundle_and_says_what_it_was_made_of(
 
 
 def test_a_job_reports_each_step_of_each_stage_and_learns(uninterrupted: Ran) -> None:
-    kinds = [event["event"] for event in uninterrupted.events]
+    told = ("started", "data", "reference", "step", "bundle")
+    kinds = [event["event"] for event in uninterrupted.events if event["event"] in told]
     steps = [*["step"] * 4, "reference", *["step"] * DPO_STEPS]
     assert kinds == ["started", "data", *steps, "bundle"]
     assert [(e["stage"], e["step"]) for e in uninterrupted.steps] == [
@@ -352,6 +455,30 @@ def test_a_job_killed_in_each_stage_and_in_a_save_still_ends_where_it_would_have
         wait_until(lambda: runner.get(job).state == "interrupted")
         (runner.folder(job) / "pid").unlink()
         assert start(runner, snapshot, base=tiny_base) == job
+    last = ("dpo", DPO_STEPS)
+    found = ran(tmp_path, runner, job)
+    assert found.losses[last] == pytest.approx(uninterrupted.losses[last], rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_a_job_killed_at_three_random_steps_ends_where_it_would_have_ended(
+    uninterrupted: Ran, tmp_path: Path, tiny_base: BaseModel, seed: int
+) -> None:
+    runner, snapshot = home_with_pairs(tmp_path, tiny_base)
+    job = start(runner, snapshot, base=tiny_base)
+    progress = runner.folder(job) / "progress.jsonl"
+
+    def reached(steps: int) -> bool:
+        places = {(e["stage"], e["step"]) for e in read_progress(progress) if e["event"] == "step"}
+        return len(places) >= steps
+
+    for steps in sorted(random.Random(seed).sample(range(4 + DPO_STEPS - 2), 3)):
+        pid = pid_of(runner, job)
+        wait_until(lambda steps=steps: reached(steps))
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: runner.get(job).state == "interrupted")
+        assert runner.resume(job) == job
     last = ("dpo", DPO_STEPS)
     found = ran(tmp_path, runner, job)
     assert found.losses[last] == pytest.approx(uninterrupted.losses[last], rel=0.01)

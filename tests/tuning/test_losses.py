@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -30,7 +31,7 @@ ROWS = [
     row("What is bread?", "Flour, water, salt.", "I will not say what bread is made of."),
     row("And the sea?", "Wide.", "The sea is", rejected_complete=False),
 ]
-Train = Callable[[PeftModel, TokenizedPairs, Recipe, Stage], None]
+Train = Callable[[PeftModel, Dataset, Recipe, Stage], None]
 
 
 @dataclass
@@ -88,7 +89,8 @@ def train(
 ) -> Recorder:
     recorder = Recorder()
     torch.manual_seed(0)
-    method(model, pairs, recipe, Stage("stage", folder, 0, tokenizer, recorder))
+    rows = pairs.for_sft() if method is train_sft else pairs.for_dpo()
+    method(model, rows, recipe, Stage("stage", folder, 0, tokenizer, recorder))
     return recorder
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,17 @@ from engine.errors import InvalidInput
 from tuning.recipe import (
     AdapterRecipe,
     DpoRecipe,
+    KtoRecipe,
+    OrpoRecipe,
     Recipe,
+    ReplayRecipe,
     SftRecipe,
     default_recipe_text,
     origins,
     read_recipe,
+    read_recipe_with_origins,
     recipe_from_dict,
+    shipped_recipes,
 )
 
 
@@ -25,6 +32,14 @@ def problems(values: Any) -> list[str]:
     with pytest.raises(InvalidInput, match=r"^recipe refused: ") as refused:
         recipe_from_dict(values)
     return str(refused.value).removeprefix("recipe refused: ").split("; ")
+
+
+def names_in(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from names_in(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def test_the_shipped_file_says_what_the_code_defaults_to() -> None:
@@ -51,7 +66,7 @@ def test_each_value_knows_where_it_came_from() -> None:
     found = origins({"dpo": {"beta": 0.2}, "seed": 0})
     assert {name for name, origin in found.items() if origin == "recipe"} == {"dpo.beta", "seed"}
     assert found["dpo.epochs"] == found["adapter.rank"] == "default"
-    assert len(found) == 3 + 3 + 5 + 2
+    assert sorted(found) == sorted(names_in(Recipe().as_dict()))
     assert origins(None) == dict.fromkeys(found, "default")
 
 
@@ -73,17 +88,38 @@ def test_unknown_keys_and_wrong_types_are_all_named_at_once() -> None:
     assert "True is not a number" in found[5]
 
 
+def test_a_value_of_several_kinds_says_which_it_may_be() -> None:
+    found = problems(
+        {
+            "adapter": {"rank_stabilised": 1},
+            "sft": {"answers": "all"},
+            "dpo": {"loss": "hinge", "flip_rate": "guess"},
+            "replay": {"file": 3},
+        }
+    )
+    assert found == [
+        "adapter.rank_stabilised: 1 is not true or false",
+        "sft.answers: 'all' is not chosen, demonstrations, both",
+        "dpo.loss: 'hinge' is not sigmoid, ipo, robust, length-normalised",
+        "dpo.flip_rate: 'guess' is not a number or store or nothing",
+        "replay.file: 3 is not a text or nothing",
+    ]
+
+
 def test_values_out_of_range_are_all_named_at_once() -> None:
     found = problems(
         {
             "adapter": {"rank": 257, "alpha": 0, "dropout": 1.0},
             "sft": {"learning_rate": 0, "batch_pairs": 0, "epochs": -1},
             "dpo": {"beta": 0, "sft_weight": -1},
+            "kto": {"batch_answers": 1, "beta": 0, "desirable_weight": 0.0},
+            "orpo": {"odds_weight": 0},
+            "replay": {"share": 1},
             "max_sequence_tokens": 15,
             "seed": -1,
         }
     )
-    assert len(found) == 10
+    assert len(found) == 15
 
 
 @pytest.mark.parametrize(
@@ -95,6 +131,15 @@ def test_values_out_of_range_are_all_named_at_once() -> None:
         ({"dpo": {"learning_rate": 1}}, "learning_rate"),
         ({"dpo": {"batch_pairs": -3}}, "batch_pairs"),
         ({"dpo": {"beta": float("nan")}}, "dpo.beta"),
+        ({"kto": {"epochs": -1}}, "epochs must not be negative"),
+        ({"orpo": {"batch_pairs": 0}}, "batch_pairs"),
+        ({"dpo": {"label_smoothing": 0.1}}, "dpo.label_smoothing: unknown key"),
+        ({"dpo": {"flip_rate": 0.1}}, "does nothing with dpo.loss sigmoid"),
+        ({"dpo": {"loss": "ipo", "flip_rate": "store"}}, "does nothing with dpo.loss ipo"),
+        ({"dpo": {"loss": "robust"}}, "dpo.loss robust needs dpo.flip_rate"),
+        ({"dpo": {"loss": "robust", "flip_rate": 0}}, "must lie in (0, 0.5)"),
+        ({"dpo": {"loss": "robust", "flip_rate": 0.5}}, "must lie in (0, 0.5)"),
+        ({"sft": {"epochs": 0}, "replay": {"file": "a.json"}}, "replay.file needs sft.epochs"),
         ([], "expected keys and values"),
         ("rank: 4", "expected keys and values"),
     ],
@@ -111,10 +156,60 @@ def test_one_problem_is_named_alone(values: Any, reason: str) -> None:
         {"sft": {"epochs": 0}},
         {"dpo": {"epochs": 0, "sft_weight": 0}},
         {"max_sequence_tokens": 16},
+        {"dpo": {"loss": "robust", "flip_rate": 0.49}},
+        {"kto": {"epochs": 1, "batch_answers": 2, "desirable_weight": "store"}},
     ],
 )
 def test_the_limits_themselves_are_allowed(values: dict[str, Any]) -> None:
     recipe_from_dict(values)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed"),
+    [
+        (
+            "kto",
+            {"sft": SftRecipe(epochs=0), "dpo": DpoRecipe(epochs=0), "kto": KtoRecipe(epochs=1)},
+        ),
+        (
+            "orpo",
+            {"sft": SftRecipe(epochs=0), "dpo": DpoRecipe(epochs=0), "orpo": OrpoRecipe(epochs=1)},
+        ),
+        ("dpo-robust", {"dpo": DpoRecipe(loss="robust", flip_rate="store")}),
+        ("dpo-ipo", {"dpo": DpoRecipe(loss="ipo", beta=1.0)}),
+        ("dpo-length-normalised", {"dpo": DpoRecipe(loss="length-normalised", beta=5.0)}),
+    ],
+)
+def test_a_shipped_recipe_is_chosen_by_its_name(name: str, changed: dict[str, Any]) -> None:
+    assert read_recipe(Path(name)) == Recipe(**changed)
+
+
+def test_a_shipped_recipe_says_which_values_are_its_own() -> None:
+    _, found = read_recipe_with_origins("dpo-robust")
+    own = {name for name, origin in found.items() if origin == "recipe"}
+    assert own == {"dpo.loss", "dpo.flip_rate"}
+
+
+def test_every_shipped_recipe_can_be_read() -> None:
+    assert {"default", "kto", "orpo"} <= set(shipped_recipes())
+    for name in shipped_recipes():
+        read_recipe(name)
+
+
+def test_a_name_that_is_neither_a_file_nor_shipped_lists_those_that_are() -> None:
+    with pytest.raises(InvalidInput, match=r"shipped: .*default, .*kto"):
+        read_recipe("default.yml")
+
+
+def test_a_replay_file_is_found_beside_the_recipe_and_known_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("replay: {file: more.json, share: 0.25}")
+    with pytest.raises(InvalidInput, match="there is no file"):
+        read_recipe(tmp_path / "recipe.yaml")
+    (tmp_path / "more.json").write_text("[]")
+    digest = "sha256:" + hashlib.sha256(b"[]").hexdigest()
+    assert read_recipe(tmp_path / "recipe.yaml").replay == ReplayRecipe(
+        str(tmp_path / "more.json"), 0.25, digest
+    )
 
 
 @pytest.mark.parametrize("content", [b"a: [", b"\xff\xfe", None], ids=["yaml", "bytes", "missing"])

@@ -64,4 +64,4 @@ def default_budget_tokens() -> int:
     """Tokens of a pack. A small one stays in a processor's cache and keeps the peak memory low,
     and its matrices are already large enough; a CUDA device wants large ones (stated, not
     measured)."""
-    return 8192 if torch.cuda.is_available() else 512
+    return 2048 if torch.cuda.is_available() else 512

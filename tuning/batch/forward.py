@@ -22,6 +22,7 @@ from tuning.batch.attention import NAME
 from tuning.batch.head import score_tokens
 from tuning.batch.lora import quicken
 from tuning.batch.plan import Layout
+from tuning.launch import weights_are_split
 
 # Ways in which some architectures bend their logits; none of them is done here
 BENT_LOGITS = (
@@ -46,6 +47,7 @@ def why_not(model: PeftModel | PreTrainedModel) -> str | None:
         "its logits are more than a product": head.bias is not None
         or any(getattr(config, name, None) is not None for name in BENT_LOGITS),
         "its head is trained": head.weight.requires_grad,
+        "its weights are split over processes": weights_are_split(),
         "its adapter is made of virtual tokens": isinstance(model, PeftModel)
         and model.active_peft_config.is_prompt_learning,
     }

@@ -1,17 +1,19 @@
 """A training step over packs: the gradient and the logs of the whole batch, a pack at a time.
 
-Only one pack's activations are held at once. Knows how trl's trainers keep their metrics; knows no
-loss.
+Only one pack's activations are held at once. Processes that train together may have different
+numbers of packs, so they speak once a step: after its last pack, of gradients and of metrics. Knows
+how trl's trainers keep their metrics; knows no loss.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
+from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 Pack = dict[str, Any]
@@ -39,24 +41,47 @@ class PackedSteps:
         """Forward and backward of each pack; returns the loss of the batch."""
         trainer: Any = self
         packs: Sequence[Pack] = inputs["packs"]
-        logged = trainer._metrics["train"]
-        means: dict[str, float] = defaultdict(float)
+        counts = [self.counts(pack) for pack in packs]
+        logged, tokens = trainer._metrics["train"], trainer._total_train_tokens
+        sums: dict[str, float] = defaultdict(float)
         losses = []
-        for pack, share in zip(packs, _shares([self.counts(pack) for pack in packs]), strict=True):
+        for pack, count, share in zip(packs, counts, _shares(counts), strict=True):
             trainer._metrics["train"] = defaultdict(list)
             waiting = pack is not packs[-1]  # other processes hear of the gradients once
-            with self.weighing(share), trainer.accelerator.no_sync(model) if waiting else (
-                nullcontext()
+            with self.weighing(share), _alone(trainer.accelerator), (
+                trainer.accelerator.no_sync(model) if waiting else nullcontext()
             ):  # fmt: skip
                 losses.append(super().training_step(model, pack, num_items_in_batch))  # type: ignore[misc]
-            tokens = trainer._metrics["train"].pop("num_tokens")
+            del trainer._metrics["train"]["num_tokens"]
             for name, (value,) in trainer._metrics["train"].items():
-                means[name] += value * share[self.counted_by(name)]
-        for name, value in means.items():
-            logged[name].append(value)
-        logged["num_tokens"] = tokens
+                sums[name] += value * count[self.counted_by(name)]
+        totals = {kind: float(sum(count[kind] for count in counts)) for kind in counts[0]}
+        here = {"num_tokens": trainer._total_train_tokens - tokens}
+        sums, totals, here = _everywhere(trainer.accelerator, sums, totals, here)
+        for name, value in sums.items():
+            logged[name].append(value / (totals[self.counted_by(name)] or 1.0))
+        trainer._total_train_tokens = tokens + int(here["num_tokens"])
+        logged["num_tokens"] = [trainer._total_train_tokens]
         trainer._metrics["train"] = logged
         return torch.stack(losses).sum()
+
+
+@contextmanager
+def _alone(accelerator: Accelerator) -> Iterator[None]:
+    """What trl gathers for its metrics stays this process's own: another may be at another pack."""
+    accelerator.gather = accelerator.gather_for_metrics = lambda values: values
+    try:
+        yield
+    finally:
+        del accelerator.gather, accelerator.gather_for_metrics  # the methods show again
+
+
+def _everywhere(accelerator: Accelerator, *parts: Mapping[str, float]) -> list[dict[str, float]]:
+    """Numbers summed over all processes, which all have the same names in the same order."""
+    own = [value for part in parts for value in part.values()]
+    summed = accelerator.reduce(torch.tensor(own, dtype=torch.float64, device=accelerator.device))
+    found = iter(summed.tolist())
+    return [{name: next(found) for name in part} for part in parts]
 
 
 def _shares(counts: Sequence[dict[str, int]]) -> list[Share]:

@@ -1,31 +1,42 @@
 """Direct preference optimisation (Rafailov et al. 2023, eq. 7) with an SFT term on the chosen
 answer (Pang et al. 2024, eq. 2), so that its likelihood does not fall.
 
-Supports: LoRA on a dense or quantized base; the reference is the adapter as it came in.
+Instead of eq. 7: IPO (Azar et al. 2023, eq. 17), the loss that allows for swapped pairs
+(Chowdhury et al. 2024, sec. 3.1), or eq. 7 on log-probabilities per token (Lambert et al. 2024).
+
+Supports: LoRA on a dense or quantized base; the reference is the adapter as it came in, or the base
+model.
 Assumes: rows already rendered by the one renderer (`tuning.dataset`).
 Raises: whatever trl's DPOTrainer raises.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 from datasets import Dataset
 from peft import PeftModel
 from trl import DPOConfig, DPOTrainer
+from trl.trainer.utils import hash_module
 
 from tuning.batch.collate import Collate, Packer, default_budget_tokens, tree_of_pair
 from tuning.batch.forward import accept_layouts, why_not
 from tuning.batch.reference import pair_log_probs
 from tuning.batch.steps import Pack, PackedSteps, Share
-from tuning.dataset import TokenizedPairs
 from tuning.methods.common import References, Stage
-from tuning.recipe import Recipe
+from tuning.recipe import DpoLoss, DpoRecipe, Recipe
+from tuning.reference_cache import LogProbs, Row
 
 REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")  # trl's names
+LOSSES: Mapping[DpoLoss, str] = {  # our names to trl's
+    "sigmoid": "sigmoid",
+    "ipo": "ipo",
+    "robust": "robust",
+    "length-normalised": "sigmoid_norm",
+}
 LOSS_COUNTS = {"sft": "chosen_tokens"}  # the mean of any other loss is over pairs
 
 
@@ -34,17 +45,28 @@ class RenderedDPOTrainer(DPOTrainer):  # type: ignore[misc]  # trl is untyped he
 
     trl would tokenize the messages itself, through the chat template alone; control-token text
     typed by a user would then become control tokens, in training only.
+
+    The reference is the model as it is handed over, or `from_base` the base model.
     """
+
+    def __init__(self, *args: Any, from_base: bool = False, **kwargs: Any) -> None:
+        self._from_base = from_base
+        super().__init__(*args, **kwargs)
 
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
 
+    def _precompute_ref_logps(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        if self._from_base and "ref" in self.model.peft_config:
+            # trl's copy of the start adapter; without it, its reference is the base. Its files of
+            # log-probabilities are named by the model's hash, which must change with it
+            self.model.delete_adapter("ref")
+            self._precompute_model_hash = hash_module(self.model)
+        return super()._precompute_ref_logps(dataset, *args, **kwargs)
+
 
 class PackedDPOTrainer(PackedSteps, RenderedDPOTrainer):
-    """The same losses on the same rows, computed in packs, each row's reference only once.
-
-    The reference is the model as it is handed over.
-    """
+    """The same losses on the same rows, computed in packs, each row's reference only once."""
 
     data_collator: Collate
     train_dataset: Dataset
@@ -55,11 +77,15 @@ class PackedDPOTrainer(PackedSteps, RenderedDPOTrainer):
         packer = Packer(self.data_collator, tree_of_pair, default_budget_tokens())
         accept_layouts(self.model)
         rows = self.train_dataset
-        found = references(list(rows), partial(pair_log_probs, self.model, packer))
+        found = references(list(rows), partial(self._reference_log_probs, packer))
         for column, values in zip(REFERENCE_COLUMNS, zip(*found, strict=True), strict=True):
             rows = rows.add_column(column, list(values))
         self.data_collator, self.train_dataset = packer, rows
         self.precompute_ref_logps = True  # they are in the rows now
+
+    def _reference_log_probs(self, packer: Packer, rows: Sequence[Row]) -> Sequence[LogProbs]:
+        with self.model.disable_adapter() if self._from_base else nullcontext():
+            return pair_log_probs(self.model, packer, rows)
 
     def counts(self, pack: Pack) -> dict[str, int]:
         """Pairs, and scored tokens by side."""
@@ -90,9 +116,9 @@ class PackedDPOTrainer(PackedSteps, RenderedDPOTrainer):
             self.loss_weights = weights
 
 
-def train_dpo(model: PeftModel, pairs: TokenizedPairs, recipe: Recipe, stage: Stage) -> None:
-    """Train the model's `default` adapter in place."""
-    trainer = dpo_trainer(model, pairs.for_dpo(), recipe, stage)
+def train_dpo(model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage) -> None:
+    """Train the model's `default` adapter in place. Rows: `TrainingData.for_dpo`."""
+    trainer = dpo_trainer(model, rows, recipe, stage)
     trainer.train(resume_from_checkpoint=stage.checkpoint)
 
 
@@ -106,14 +132,23 @@ def dpo_trainer(
         **stage.arguments(
             epochs=dpo.epochs, learning_rate=dpo.learning_rate, batch=dpo.batch_pairs
         ),
+        **_loss_arguments(dpo),
         max_length=None,  # too long pairs were left out, by name, when they were rendered
-        beta=dpo.beta,
-        loss_type=["sigmoid", "sft"] if dpo.sft_weight else ["sigmoid"],
-        loss_weights=[1.0, dpo.sft_weight] if dpo.sft_weight else [1.0],
         precompute_ref_log_probs=not packed,  # once per pair instead of once per pair and epoch
     )
     kind = partial(PackedDPOTrainer, references=stage.references) if packed else RenderedDPOTrainer
     return kind(
         model=model, args=args, train_dataset=rows, processing_class=stage.tokenizer,
-        callbacks=[stage.callback],
+        callbacks=[stage.callback], from_base=dpo.reference == "base",
     )  # fmt: skip
+
+
+def _loss_arguments(dpo: DpoRecipe) -> dict[str, Any]:
+    """What trl calls the loss and its numbers; the recipe's flip rate is settled by now."""
+    losses = {LOSSES[dpo.loss]: 1.0} | ({"sft": dpo.sft_weight} if dpo.sft_weight else {})
+    return {
+        "beta": dpo.beta,
+        "loss_type": list(losses),
+        "loss_weights": list(losses.values()),
+        "label_smoothing": dpo.flip_rate or 0.0,
+    }

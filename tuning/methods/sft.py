@@ -1,4 +1,4 @@
-"""Supervised fine-tuning on the chosen answers.
+"""Supervised fine-tuning on good answers.
 
 Supports: LoRA on a dense or quantized base; loss on the completion alone.
 Assumes: rows already rendered by the one renderer (`tuning.dataset`).
@@ -18,7 +18,6 @@ from trl import SFTConfig, SFTTrainer
 from tuning.batch.collate import Collate, Packer, default_budget_tokens, tree_of_example
 from tuning.batch.forward import accept_layouts, why_not
 from tuning.batch.steps import Pack, PackedSteps, Share
-from tuning.dataset import TokenizedPairs
 from tuning.methods.common import Stage
 from tuning.recipe import Recipe
 
@@ -51,9 +50,9 @@ class PackedSFTTrainer(PackedSteps, SFTTrainer):  # type: ignore[misc]  # trl is
         return count
 
 
-def train_sft(model: PeftModel, pairs: TokenizedPairs, recipe: Recipe, stage: Stage) -> None:
-    """Train the model's `default` adapter in place."""
-    trainer = sft_trainer(model, pairs.for_sft(), recipe, stage)
+def train_sft(model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage) -> None:
+    """Train the model's `default` adapter in place. Rows: `TrainingData.for_sft`."""
+    trainer = sft_trainer(model, rows, recipe, stage)
     trainer.train(resume_from_checkpoint=stage.checkpoint)
 
 

@@ -1,0 +1,104 @@
+"""`burnish feedback judge`: let an AI judge label answers that nobody judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.common import Home, Json, finish, opened, running
+
+if TYPE_CHECKING:
+    from app.service import Workspace
+    from feedback_store.siblings import Siblings
+    from tuning.judge import Judge
+
+
+def judge(
+    home: Home = None,
+    snapshot: Annotated[
+        str | None, typer.Option(help="The snapshot to train on; else one is made.")
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="An OpenAI-compatible server, as https://host/v1, in place of the local model."
+            " People's words go there. Its key: BURNISH_JUDGE_API_KEY."
+        ),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The judge's name on that server.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare regenerated answers that nobody judged; prints the id of the labels."""
+    if (endpoint is None) != (model is None):
+        raise typer.BadParameter("one needs the other", param_hint="--endpoint, --model")
+    if endpoint is None or model is None:
+        from tuning.judge import EngineJudge
+
+        with running(home) as service:
+            found = _label(service.workspace, EngineJudge(service.engine), snapshot)
+    else:
+        from tuning.judge import EndpointJudge
+
+        with opened(home) as workspace:
+            key = workspace.settings.judge_api_key
+            chosen = EndpointJudge(endpoint, model, key.get_secret_value() if key else "")
+            found = _label(workspace, chosen, snapshot)
+    lines = [
+        found["labels"],
+        f"snapshot: {found['snapshot']}",
+        f"judge: {found['judge']}",
+        f"compared: {_counts(found['outcomes'])}",
+        f"people's held-out pairs: {_counts(found['agreement_with_people'])}",
+    ]
+    finish(as_json, found, "\n".join(lines))
+
+
+def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str, Any]:
+    """Publish a judge's labels; raises `InvalidInput` where there is nothing to compare.
+
+    Raises `Conflict`, and keeps nothing, where somebody was forgotten meanwhile.
+    """
+    import shutil
+
+    from engine.errors import Conflict, InvalidInput
+    from engine.storage import find_digest, folder_of, read_manifest
+    from feedback_store.snapshot import open_snapshot
+    from tuning.rlhf import label_siblings
+    from tuning.rlhf_recipes import AI_LABELS
+
+    before = workspace.training_set.select()
+    siblings = _siblings(workspace)
+    if not siblings:
+        raise InvalidInput("no turn has several answers that nobody judged")
+    snapshots = workspace.home / "snapshots"
+    digest = find_digest(snapshots, snapshot) if snapshot else workspace.loop.snapshot()
+    root = workspace.home / AI_LABELS
+    labels = label_siblings(
+        judge, siblings, open_snapshot(snapshots, digest).heldout.pairs, root=root, snapshot=digest
+    )
+    if not workspace.training_set.holds_still(before):
+        shutil.rmtree(folder_of(root, labels))
+        raise Conflict("somebody was forgotten while the judge read; start it again")
+    manifest = read_manifest(folder_of(root, labels))
+    told = ("snapshot", "judge", "pairs", "outcomes", "agreement_with_people")
+    return {"labels": labels, **{name: manifest[name] for name in told}}
+
+
+def _siblings(workspace: Workspace) -> list[Siblings]:
+    """What may be compared, as a snapshot would have it: without people who refuse, redacted."""
+    from feedback_store.pairing import Rules
+    from feedback_store.privacy.redaction import Redactor
+    from feedback_store.siblings import unjudged_siblings
+
+    rules = Rules(
+        max_answer_chars=workspace.settings.max_answer_chars,
+        refusing_users=frozenset(workspace.curation.refusing()),
+    )
+    redact: Callable[[str], str] | None = Redactor().redact if workspace.settings.redact else None
+    return list(unjudged_siblings(workspace.database, workspace.store, rules, redact=redact))
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {what}" for what, count in counts.items()) or "none"

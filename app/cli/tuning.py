@@ -1,0 +1,122 @@
+"""`burnish tune`: start a job, list jobs, cancel or resume one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from app.cli.common import Home, Json, finish, opened
+
+if TYPE_CHECKING:
+    from app.service import Workspace
+    from tuning.jobs import Job
+
+A_JOB = "A job's id, or its beginning."
+
+
+def tune(
+    home: Home = None,
+    recipe: Annotated[Path | None, typer.Option(help="A YAML file; see docs/formats.md.")] = None,
+    snapshot: Annotated[str | None, typer.Option(help="A snapshot's id; else one is made.")] = None,
+    show: Annotated[int, typer.Option(help="Print N pairs, token by token, and stop.")] = 0,
+    listed: Annotated[bool, typer.Option("--list", help="All jobs, the newest first.")] = False,
+    cancel: Annotated[str | None, typer.Option(help=f"Stop a running job. {A_JOB}")] = None,
+    resume: Annotated[str | None, typer.Option(help=f"Go on with a stopped job. {A_JOB}")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train an adapter on a snapshot; ends with the bundle's id. A killed job is resumed."""
+    if sum((listed, cancel is not None, resume is not None)) > 1:
+        raise typer.BadParameter("only one at a time", param_hint="--list, --cancel, --resume")
+    with opened(home) as workspace:
+        if listed:
+            _list(workspace, as_json)
+        elif cancel is not None:
+            _cancel(workspace, _find(workspace, cancel), as_json)
+        elif show:
+            from app.tune import show_pairs
+
+            show_pairs(workspace, _snapshot(workspace, snapshot), show)
+        else:
+            job = (
+                workspace.jobs.resume(_find(workspace, resume))
+                if resume is not None
+                else _start(workspace, recipe, snapshot)
+            )
+            _follow(workspace, job, as_json)
+
+
+def _start(workspace: Workspace, recipe: Path | None, snapshot: str | None) -> str:
+    values, origins = workspace.recipe(recipe)
+    digest, base = _snapshot(workspace, snapshot), workspace.base
+    return workspace.jobs.start(
+        base_name=base.name, base_digest=base.digest, snapshot=digest, recipe=values,
+        recipe_origins=origins,
+    )  # fmt: skip
+
+
+def _follow(workspace: Workspace, job: str, as_json: bool) -> None:
+    """Show the job until it ends. Ctrl-C ends the showing, not the job."""
+    from app.tune import follow
+
+    try:
+        follow(workspace.jobs.wait(job))
+    except KeyboardInterrupt:
+        print(f"the job goes on; `burnish tune --cancel {job[7:19]}` ends it", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(1) from None
+    bundle = workspace.jobs.result(job)
+    snapshot = workspace.jobs.get(job).snapshot
+    finish(as_json, {"bundle": bundle, "snapshot": snapshot, "job": job}, bundle)
+
+
+def _cancel(workspace: Workspace, job: str, as_json: bool) -> None:
+    """Stop the job and wait for its end, which may be another one than was asked for."""
+    workspace.jobs.cancel(job)
+    for _ in workspace.jobs.wait(job):
+        pass
+    state = workspace.jobs.get(job).state
+    finish(as_json, {"job": job, "state": state}, state)
+
+
+def _list(workspace: Workspace, as_json: bool) -> None:
+    documents = [_document(workspace, job) for job in workspace.jobs.list()]
+    lines = [
+        f"{d['job'][7:19]}  {d['state']:<11}  {_progress(d):<14}  {d['error'] or d['bundle'] or ''}"
+        for d in documents
+    ]
+    finish(as_json, {"jobs": documents}, "\n".join(lines) or "no tuning jobs yet")
+
+
+def _document(workspace: Workspace, job: Job) -> dict[str, Any]:
+    """A job and the step it is at."""
+    from tuning.progress import read_progress
+
+    events = read_progress(workspace.jobs.folder(job.id) / "progress.jsonl")
+    last: dict[str, Any] = next((e for e in reversed(events) if e["event"] == "step"), {})
+    return {
+        "job": job.id, "state": job.state, "snapshot": job.snapshot, "bundle": job.bundle,
+        "error": job.error, "started_at": job.started_at,
+        **{name: last.get(name) for name in ("stage", "step", "steps", "loss", "eta_seconds")},
+    }  # fmt: skip
+
+
+def _progress(document: dict[str, Any]) -> str:
+    if document["step"] is None:
+        return "no step yet"
+    return f"{document['stage']} {document['step']}/{document['steps']}"
+
+
+def _find(workspace: Workspace, job: str) -> str:
+    from engine.storage import find_digest
+
+    return find_digest(workspace.home / "jobs", job)
+
+
+def _snapshot(workspace: Workspace, snapshot: str | None) -> str:
+    from engine.storage import find_digest
+
+    if snapshot is None:
+        return workspace.loop.snapshot()
+    return find_digest(workspace.home / "snapshots", snapshot)

@@ -1,0 +1,213 @@
+"""The console's tab on tuning: the jobs, the curves and figures of one, cancel and resume.
+
+An error's text may quote what a file said, so it is shown as text, never as HTML or Markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import gradio as gr
+import pandas as pd
+
+from app.service import Workspace
+from app.ui.errors import shown_errors
+from app.ui.texts import text, toast
+from engine.storage import find_digest
+from tuning.jobs import Job
+from tuning.progress import read_progress
+
+REFRESH_SECONDS = 2.0
+COLUMNS = ["job", "state", "started", "stage", "step", "loss", "minutes left", "result"]
+JOBS_SHOWN = 20
+POINTS = 300  # of one curve; more cannot be told apart on a screen
+PLOT_PIXELS = 320
+Y = {"loss": "loss", "accuracy": "accuracy", "rewards": "reward"}  # by plot
+REWARDS = {"chosen": "reward_chosen", "rejected": "reward_rejected", "margin": "reward_margin"}
+STOPPED = ("cancelled", "interrupted", "failed")
+
+Event = dict[str, Any]
+Resume = Callable[[str], object]  # takes a job's id
+
+
+@dataclass
+class View:
+    """What one browser tab shows."""
+
+    job: str | None = None  # the chosen one; None is the newest
+    drawn: tuple[str, int] | None = None  # the job and the number of steps in its curves
+
+
+class TuningPage:
+    """The tab's readers and buttons, over one workspace and what goes on with a job."""
+
+    def __init__(self, workspace: Workspace, resume: Resume) -> None:
+        self._workspace = workspace
+        self._resume = resume
+
+    def refresh(self, view: View) -> tuple[Any, ...]:
+        """The table, the curves, the figures and the buttons of now."""
+        jobs = self._workspace.jobs.list()[:JOBS_SHOWN]
+        progress = {job.id: self._progress(job) for job in jobs}
+        table = pd.DataFrame([_row(job, progress[job.id]) for job in jobs], columns=COLUMNS)
+        job = next((job for job in jobs if job.id == view.job), jobs[0] if jobs else None)
+        if job is None:
+            return view, table, *_curves([]), "", *_buttons(None)
+        events = progress[job.id]
+        steps = _steps(events)
+        fresh, view.drawn = (job.id, len(steps)) != view.drawn, (job.id, len(steps))
+        curves = _curves(steps) if fresh else [gr.skip()] * 3  # a plot blinks when it is redrawn
+        return view, table, *curves, _facts(job, events), *_buttons(job)
+
+    def choose(self, view: View, event: gr.SelectData) -> tuple[Any, ...]:
+        """Show another job."""
+        with shown_errors():
+            view.job = find_digest(self._workspace.home / "jobs", str(event.row_value[0]))
+        return self.refresh(view)
+
+    def cancel(self, view: View, request: gr.Request) -> None:
+        """Stop the job that is shown."""
+        with shown_errors():
+            self._workspace.jobs.cancel(_shown(view))
+        gr.Info(toast("job_cancelled", request), duration=3)
+
+    def resume(self, view: View, request: gr.Request) -> None:
+        """Go on with the job that is shown, from its last checkpoint; its bundle is then judged."""
+        with shown_errors():
+            self._resume(_shown(view))
+        gr.Info(toast("job_resumed", request), duration=3)
+
+    def _progress(self, job: Job) -> list[Event]:
+        return read_progress(self._workspace.jobs.folder(job.id) / "progress.jsonl")
+
+
+def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume) -> None:
+    """The tab's widgets, refreshed on a timer. `resume_job` goes on with a job, then judges it."""
+    page, view = TuningPage(workspace, resume_job), gr.State(View())
+    jobs = gr.Dataframe(
+        headers=COLUMNS, datatype="str", interactive=False, label=text("jobs"), elem_id="jobs",
+        buttons=[],
+    )  # fmt: skip
+    with gr.Row():
+        loss = _plot("loss", color="stage")
+        accuracy = _plot("accuracy", color="stage", y_lim=[0, 1])
+        rewards = _plot("rewards", color="of")
+    with gr.Row(equal_height=True):
+        facts = gr.Textbox(
+            label=text("job"), interactive=False, lines=7, elem_id="job-facts", scale=4
+        )
+        with gr.Column(scale=1, min_width=160):
+            cancel = gr.Button(text("cancel_job"), variant="stop", elem_id="cancel-job")
+            resume = gr.Button(text("resume_job"), variant="primary", elem_id="resume-job")
+
+    shown: Any = [view, jobs, loss, accuracy, rewards, facts, cancel, resume]
+    hidden: Any = {"api_visibility": "private"}
+    quiet: Any = {"show_progress": "hidden", **hidden}
+    blocks.load(page.refresh, [view], shown, **hidden)
+    gr.Timer(REFRESH_SECONDS).tick(page.refresh, [view], shown, **quiet)
+    jobs.select(page.choose, [view], shown, **quiet)
+    for done in (
+        cancel.click(page.cancel, [view], None, **hidden),
+        resume.click(page.resume, [view], None, **hidden),
+    ):
+        done.success(page.refresh, [view], shown, **quiet)
+
+
+def _plot(name: str, *, color: str, y_lim: Sequence[float | None] = (None, None)) -> gr.LinePlot:
+    """A plot over the steps, under its name: a label inside would push the legend out of sight."""
+    with gr.Column(min_width=280):
+        gr.Markdown(text(name))
+        plot: gr.LinePlot = gr.LinePlot(
+            x="step", y=Y[name], color=color, y_lim=list(y_lim), color_title="", height=PLOT_PIXELS,
+            show_label=False, elem_id=name,
+        )  # fmt: skip
+    return plot
+
+
+def _row(job: Job, events: Sequence[Event]) -> list[str]:
+    steps = _steps(events)
+    last = steps[-1] if steps else None
+    return [
+        job.id[7:19], job.state,
+        datetime.fromtimestamp(job.started_at, UTC).strftime("%Y-%m-%d %H:%M"),
+        last["stage"] if last else "",
+        f"{last['step']}/{last['steps']}" if last else "",
+        f"{last['loss']:.3f}" if last else "",
+        f"{last['eta_seconds'] / 60:.1f}" if last and job.state == "running" else "",
+        job.error or (job.bundle[7:19] if job.bundle else ""),
+    ]  # fmt: skip
+
+
+def _curves(steps: Sequence[Event]) -> list[pd.DataFrame]:
+    """Loss and accuracy of each stage; rewards of the last stage that has any."""
+    judged = [e for e in steps if "reward_margin" in e]
+    last = [e for e in judged if e["stage"] == judged[-1]["stage"]]
+    return [
+        _curve([(e["step"], e["loss"], e["stage"]) for e in _thinned(steps)], "loss", "stage"),
+        _curve(
+            [(e["step"], e["reward_accuracy"], e["stage"]) for e in _thinned(judged)],
+            "accuracy", "stage",
+        ),
+        _curve(
+            [(e["step"], e[key], name) for e in _thinned(last) for name, key in REWARDS.items()],
+            "reward", "of",
+        ),
+    ]  # fmt: skip
+
+
+def _curve(points: Sequence[tuple[float, float, str]], y: str, color: str) -> pd.DataFrame:
+    frame = pd.DataFrame(points, columns=["step", y, color])
+    return frame.astype({"step": float, y: float, color: str})  # an empty one has no types
+
+
+def _thinned(steps: Sequence[Event]) -> Sequence[Event]:
+    """At most so many points as can be told apart, the newest among them."""
+    every = max(1, -(-len(steps) // POINTS))
+    return steps[::-1][::every][::-1]
+
+
+def _facts(job: Job, events: Sequence[Event]) -> str:
+    """What is known of a job, a line each."""
+    begun: Event = next((e for e in reversed(events) if e["event"] == "started"), {})
+    steps = _steps(events)
+    lines = [f"job: {job.id}", f"state: {job.state}"]
+    if begun:
+        lines.append(f"threads: {begun['threads']}, priority {begun['priority']}")
+    if steps:
+        last = steps[-1]
+        speed = last.get("tokens_per_second")
+        lines += [
+            f"step: {last['stage']} {last['step']}/{last['steps']},"
+            f" {last['eta_seconds']:.0f} s left in this stage",
+            *([f"speed: {speed:.0f} tokens/s"] if speed is not None else []),
+            f"memory: {last['memory_bytes'] / 1e9:.2f} GB, at most"
+            f" {last['peak_memory_bytes'] / 1e9:.2f} GB",
+        ]
+    if job.bundle:
+        lines.append(f"bundle: {job.bundle}")
+    if job.error:
+        lines.append(f"error: {job.error}")
+    return "\n".join(lines)
+
+
+def _buttons(job: Job | None) -> tuple[Any, Any]:
+    """Cancel and resume, each where it can be done."""
+    return (
+        gr.update(interactive=job is not None and job.state == "running"),
+        gr.update(interactive=job is not None and job.state in STOPPED),
+    )
+
+
+def _steps(events: Sequence[Event]) -> list[Event]:
+    """The last report of each step: a resumed job repeats those after its checkpoint."""
+    by_place = {(e["stage"], e["step"]): e for e in events if e["event"] == "step"}
+    return list(by_place.values())
+
+
+def _shown(view: View) -> str:
+    """The job whose figures are on the screen; its button is off where there is none."""
+    assert view.drawn is not None, "a button was pressed before a job was shown"
+    return view.drawn[0]

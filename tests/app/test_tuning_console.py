@@ -1,0 +1,334 @@
+"""The console's tab on tuning: what is shown of a job, and what its buttons do to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import gradio as gr
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from app.service import Service, Workspace
+from app.settings import Settings
+from app.ui.tuning_console import POINTS, TuningPage, View
+from engine.errors import BurnishError, Conflict
+from engine.messages import Message
+from engine.models.catalogue import BaseModel
+from engine.prompts.modes import PromptTemplate
+from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
+from tests.app.test_browser import SCRIPT, chromium  # noqa: F401 - a fixture
+from tests.helpers import make_bundle
+from tests.tuning.test_jobs import WORKER
+from tuning import jobs as jobs_module
+from tuning.jobs import Job, JobRunner
+from tuning.progress import ProgressLog
+from tuning.recipe import Recipe
+
+ENGLISH = cast(gr.Request, SimpleNamespace(headers={"accept-language": "en"}))
+SNAPSHOTS = [f"sha256:{number:064}" for number in range(2)]
+
+
+@pytest.fixture
+def workspace(settings: Settings) -> Iterator[Workspace]:
+    """A home without an engine."""
+    workspace = Workspace(settings)
+    yield workspace
+    workspace.close()
+
+
+@pytest.fixture
+def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Jobs whose worker is a script that waits."""
+    script = tmp_path / "worker"
+    script.write_text(WORKER)
+    script.chmod(0o755)
+    monkeypatch.setattr(jobs_module, "sys", SimpleNamespace(executable=str(script)))
+    yield
+    for pid in tmp_path.glob("home/jobs/*/pid"):
+        try:
+            os.killpg(int(pid.read_text()), 9)
+        except ProcessLookupError:
+            continue  # it was cancelled
+
+
+def start(workspace: Workspace, snapshot: str = SNAPSHOTS[0]) -> str:
+    return workspace.jobs.start(
+        base_name="base", base_digest="sha256:base", snapshot=snapshot, recipe=Recipe(),
+        recipe_origins={},
+    )  # fmt: skip
+
+
+def report(workspace: Workspace, job: str, *events: dict[str, Any]) -> None:
+    log = ProgressLog(workspace.jobs.folder(job) / "progress.jsonl")
+    for event in events:
+        log(event)
+
+
+def step(stage: str, number: int, *, of: int = 10, **metrics: float) -> dict[str, Any]:
+    return {
+        "event": "step", "stage": stage, "step": number, "steps": of, "seconds": 1.0 * number,
+        "eta_seconds": 90.0, "memory_bytes": 1_500_000_000, "peak_memory_bytes": 2_000_000_000,
+        "tokens_per_second": 310.4, "loss": 1.0 / number, **metrics,
+    }  # fmt: skip
+
+
+BEGUN = {"event": "started", "pid": 1, "threads": 3, "priority": "idle"}
+JUDGED = {
+    "reward_accuracy": 0.75, "reward_margin": 0.5, "reward_chosen": 0.25, "reward_rejected": -0.25,
+}  # fmt: skip
+
+
+def page_of(workspace: Workspace) -> TuningPage:
+    """The tab where resuming a job is all that is asked for."""
+    return TuningPage(workspace, workspace.jobs.resume)
+
+
+def shown(workspace: Workspace, view: View | None = None) -> dict[str, Any]:
+    names = ("view", "jobs", "loss", "accuracy", "rewards", "facts", "cancel", "resume")
+    found = page_of(workspace).refresh(view if view is not None else View())
+    return dict(zip(names, found, strict=True))
+
+
+def fail(workspace: Workspace, job: str, reason: str) -> None:
+    """End a played job as a worker does that failed."""
+    workspace.jobs.cancel(job)
+    for _ in workspace.jobs.wait(job, poll_seconds=0.01):
+        pass
+    document = {"state": "failed", "error": reason}
+    (workspace.jobs.folder(job) / "result.json").write_text(json.dumps(document))
+
+
+def test_a_home_without_jobs_shows_none_and_no_button_can_be_pressed(workspace: Workspace) -> None:
+    page = shown(workspace)
+    assert (len(page["jobs"]), len(page["loss"]), page["facts"]) == (0, 0, "")
+    assert [page[name]["interactive"] for name in ("cancel", "resume")] == [False, False]
+
+
+@pytest.mark.usefixtures("played")
+def test_a_running_job_shows_its_curves_and_figures(workspace: Workspace) -> None:
+    job = start(workspace)
+    steps = step("sft", 1), step("sft", 2), step("dpo", 1, **JUDGED), step("dpo", 4, **JUDGED)
+    report(workspace, job, BEGUN, *steps)
+    page = shown(workspace)
+    (row,) = page["jobs"].values.tolist()
+    assert [*row[:2], *row[3:]] == [job[7:19], "running", "dpo", "4/10", "0.250", "1.5", ""]
+    assert page["loss"].values.tolist() == [
+        [1.0, 1.0, "sft"], [2.0, 0.5, "sft"], [1.0, 1.0, "dpo"], [4.0, 0.25, "dpo"],
+    ]  # fmt: skip
+    assert page["accuracy"].values.tolist() == [[1.0, 0.75, "dpo"], [4.0, 0.75, "dpo"]]
+    assert page["rewards"].values.tolist()[3:] == [
+        [4.0, 0.25, "chosen"], [4.0, -0.25, "rejected"], [4.0, 0.5, "margin"],
+    ]  # fmt: skip
+    assert page["facts"].splitlines()[1:] == [
+        "state: running", "threads: 3, priority idle", "step: dpo 4/10, 90 s left in this stage",
+        "speed: 310 tokens/s", "memory: 1.50 GB, at most 2.00 GB",
+    ]  # fmt: skip
+    assert [page[name]["interactive"] for name in ("cancel", "resume")] == [True, False]
+
+
+@pytest.mark.usefixtures("played")
+def test_a_step_that_was_repeated_after_a_kill_is_one_point(workspace: Workspace) -> None:
+    job = start(workspace)
+    report(workspace, job, step("sft", 1), step("sft", 2, loss=9.0), step("sft", 2))
+    assert shown(workspace)["loss"].values.tolist() == [[1.0, 1.0, "sft"], [2.0, 0.5, "sft"]]
+
+
+@pytest.mark.usefixtures("played")
+def test_a_long_job_keeps_its_shape_and_its_newest_step(workspace: Workspace) -> None:
+    job = start(workspace)
+    last = 4 * POINTS + 1
+    report(workspace, job, *(step("sft", n, of=last) for n in range(1, last + 1)))
+    points = shown(workspace)["loss"]["step"].tolist()
+    assert len(points) <= POINTS
+    assert points[-1] == last
+    assert len({b - a for a, b in pairwise(points)}) == 1
+
+
+@pytest.mark.usefixtures("played")
+def test_curves_are_drawn_anew_only_when_there_is_a_new_step(workspace: Workspace) -> None:
+    job, view = start(workspace), View()
+    report(workspace, job, step("sft", 1))
+    assert len(shown(workspace, view)["loss"]) == 1
+    assert shown(workspace, view)["loss"] == gr.skip()
+    report(workspace, job, step("sft", 2))
+    assert len(shown(workspace, view)["loss"]) == 2
+
+
+@pytest.mark.usefixtures("played")
+def test_the_buttons_cancel_the_job_that_is_shown_and_resume_it(workspace: Workspace) -> None:
+    page, view = page_of(workspace), View()
+    old = start(workspace)
+    fail(workspace, old, "RuntimeError: it broke")
+    new = start(workspace, SNAPSHOTS[1])
+    page.refresh(view)
+    page.cancel(view, ENGLISH)
+    for _ in workspace.jobs.wait(new, poll_seconds=0.01):
+        pass
+    assert workspace.jobs.get(new).state == "cancelled"
+
+    event = cast(gr.SelectData, SimpleNamespace(row_value=[old[7:19]]))
+    _, _, _, _, _, facts, cancel, resume = page.choose(view, event)
+    assert facts.endswith("error: RuntimeError: it broke")
+    assert (cancel["interactive"], resume["interactive"]) == (False, True)
+    page.resume(view, ENGLISH)
+    assert workspace.jobs.get(old).state == "running"
+    view.job = new
+    page.refresh(view)
+    with pytest.raises(gr.Error, match="one runs at a time"):
+        page.resume(view, ENGLISH)
+    with pytest.raises(gr.Error, match="not running"):
+        page.cancel(view, ENGLISH)
+
+
+def pairs(count: int) -> list[ImportedTurn]:
+    answers = ImportedAnswer("The sea."), ImportedAnswer("The cat sat on the warm stone.")
+    return [
+        ImportedTurn(
+            (Message("user", f"Question {number}?"),), answers,
+            (ImportedChoice("ann", 0, 1, "left"),),
+        )
+        for number in range(count)
+    ]  # fmt: skip
+
+
+def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)
+
+
+# A job that is resumed in the console, with a running engine
+
+
+@dataclass
+class Played:
+    """Jobs without a process: one that was stopped and, resumed, ends when it is told."""
+
+    snapshot: str
+    bundle: str | BurnishError
+    resumed: list[str] = field(default_factory=list)
+    may_end: threading.Event = field(default_factory=threading.Event)
+
+    def resume(self, job_id: str) -> str:
+        if self.resumed:
+            raise Conflict("a tuning job is already running; one runs at a time")
+        self.resumed.append(job_id)
+        return job_id
+
+    def wait(self, job_id: str) -> Iterator[dict[str, Any]]:
+        assert self.may_end.wait(timeout=30)
+        yield {"event": "bundle"}
+
+    def result(self, job_id: str) -> str:
+        if isinstance(self.bundle, BurnishError):
+            raise self.bundle
+        return self.bundle
+
+    def get(self, job_id: str) -> Job:
+        return Job(job_id, "done", self.snapshot, None, None, 0.0)
+
+
+def played_jobs(service: Service, bundle: str | BurnishError) -> Played:
+    """In place of the home's own, over a snapshot of forty pairs."""
+    service.workspace.store.add_imported(pairs(40), PromptTemplate("plain", "", "", ()), "ann")
+    jobs = Played(service.workspace.loop.snapshot(), bundle)
+    service.workspace.jobs = cast(JobRunner, jobs)
+    return jobs
+
+
+def test_the_bundle_of_a_job_that_was_resumed_is_judged_as_any_other(
+    service: Service, tiny_base: BaseModel
+) -> None:
+    bundle = make_bundle(service.workspace.bundles, tiny_base)
+    jobs = played_jobs(service, bundle)
+    service.resume_in_background("job")
+    assert (jobs.resumed, service.last_round) == (["job"], "running")
+    with pytest.raises(Conflict, match="a round is already running"):
+        service.run_round()
+    assert service.workspace.registry.list() == []
+    jobs.may_end.set()
+    until(lambda: not service._round.locked(), seconds=120)
+    (release,) = service.workspace.registry.list()
+    assert (release.bundle, release.report["snapshot"]) == (bundle, jobs.snapshot)
+    assert service.last_round.startswith(f"{bundle[7:19]}: {release.report['verdict']}")
+    assert service.workspace.registry.live().bundle is None
+
+
+def test_a_resumed_job_that_ends_without_a_bundle_says_why_and_leaves_room_for_the_next(
+    service: Service,
+) -> None:
+    jobs = played_jobs(service, BurnishError("tuning failed: the disk is full"))
+    jobs.may_end.set()
+    service.resume_in_background("job")
+    until(lambda: not service._round.locked())
+    assert service.last_round == "failed: tuning failed: the disk is full"
+    for _ in range(2):  # what refuses a job is heard by who asked, and holds up nothing
+        with pytest.raises(Conflict, match="one runs at a time"):
+            service.resume_in_background("job")
+    assert service.last_round == "failed: tuning failed: the disk is full"
+
+
+# In a browser
+
+
+@pytest.fixture
+def console(chromium: Browser, url: str, service: Service, played: None) -> Iterator[Page]:  # noqa: F811
+    """The tab, over one running job and one that failed of a script."""
+    workspace = service.workspace
+    failed = start(workspace)
+    fail(workspace, failed, SCRIPT)
+    job = start(workspace, SNAPSHOTS[1])
+    steps = [step("dpo", number, **JUDGED) for number in range(1, 9)]
+    report(workspace, job, BEGUN, *[step("sft", n, of=5) for n in range(1, 6)], *steps)
+    context = chromium.new_context(locale="en-US", viewport={"width": 1300, "height": 900})
+    page = context.new_page()
+    page.goto(f"{url}/console/")
+    page.get_by_role("tab", name="Tuning").click()
+    expect(page.locator("#jobs")).to_contain_text("running", timeout=30_000)
+    yield page
+    context.close()
+
+
+def test_the_operator_watches_a_job_stops_it_and_goes_on(console: Page, service: Service) -> None:
+    jobs = service.workspace.jobs
+    newest = jobs.list()[0].id
+    facts = console.locator("#job-facts textarea")
+    expect(facts).to_have_value(re.compile("step: dpo 8/10"))
+    for plot in ("loss", "accuracy", "rewards"):
+        drawing = console.locator(f"#{plot} canvas, #{plot} svg.marks").first
+        expect(drawing).to_be_visible()
+        inner, outer = drawing.bounding_box(), console.locator(f"#{plot}").bounding_box()
+        assert inner is not None
+        assert outer is not None
+        assert inner["y"] + inner["height"] <= outer["y"] + outer["height"]  # with its legend
+    report(service.workspace, newest, step("dpo", 9, **JUDGED))
+    expect(facts).to_have_value(re.compile("step: dpo 9/10"), timeout=20_000)
+    if picture := os.environ.get("BURNISH_TEST_SCREENSHOT"):
+        console.wait_for_timeout(1500)
+        console.screenshot(path=picture)
+    expect(console.locator("#resume-job")).to_be_disabled()
+    console.click("#cancel-job")
+    expect(facts).to_have_value(re.compile("state: cancelled"), timeout=20_000)
+    console.click("#resume-job")
+    expect(facts).to_have_value(re.compile("state: running"), timeout=20_000)
+    assert jobs.get(newest).state == "running"
+
+
+def test_a_script_in_an_error_is_shown_and_does_not_run(console: Page) -> None:
+    cell = console.locator("#jobs [role=gridcell]").filter(has_text="failed").first
+    cell.click()
+    expect(console.locator("#job-facts textarea")).to_have_value(re.compile("<script>"))
+    expect(console.locator("#jobs")).to_contain_text("onerror")
+    console.wait_for_timeout(500)
+    assert console.evaluate("window.hacked") is None

@@ -1,0 +1,66 @@
+"""One of the processes of `test_distributed`: `accelerate launch ... distributed_child.py SPEC`.
+
+SPEC is a JSON object: model, folder, accumulation. Trains SFT, then DPO, on made-up rows; the
+first process writes each method's steps to `steps.json` and its adapter to `adapter.safetensors`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from peft import get_peft_model_state_dict
+from safetensors.torch import save_file
+from transformers import AutoTokenizer, TrainerCallback
+
+from tests.tuning.test_fast_training import BUDGET_TOKENS, for_sft, made_up_rows, tuned_model
+from tuning.methods import dpo, sft
+from tuning.methods.common import Stage
+from tuning.recipe import DpoRecipe, Recipe, SftRecipe
+
+ROWS, BATCH = 16, 2
+RECIPE = Recipe(
+    sft=SftRecipe(epochs=1, batch_pairs=BATCH, learning_rate=1e-3),
+    dpo=DpoRecipe(epochs=1, batch_pairs=BATCH, learning_rate=1e-3, sft_weight=0.7),
+)
+
+
+class Steps(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+    """What is logged of each step; only the first process logs."""
+
+    def __init__(self) -> None:
+        self.logged: list[dict[str, float]] = []
+
+    def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+        if "loss" in logs:
+            self.logged.append(dict(logs))
+
+
+def train(model: str, folder: str, accumulation: int) -> None:
+    """Both methods, each from the same start."""
+    rows = made_up_rows(ROWS)
+    for module in (dpo, sft):
+        module.default_budget_tokens = lambda: BUDGET_TOKENS  # type: ignore[attr-defined]
+    for method, make, data in (
+        ("sft", sft.sft_trainer, for_sft(rows)),
+        ("dpo", dpo.dpo_trainer, Dataset.from_list(rows)),
+    ):
+        steps = Steps()
+        own = Path(folder) / method
+        stage = Stage("stage", own, 0, AutoTokenizer.from_pretrained(model), steps)
+        trainer = make(tuned_model(Path(model)), data, RECIPE, stage)
+        trainer.args.gradient_accumulation_steps = accumulation
+        trainer.train()
+        if trainer.is_world_process_zero():
+            own.mkdir(parents=True, exist_ok=True)
+            (own / "steps.json").write_text(json.dumps(steps.logged))
+            adapter = get_peft_model_state_dict(trainer.accelerator.unwrap_model(trainer.model))
+            save_file({k: v.contiguous() for k, v in adapter.items()}, own / "adapter.safetensors")
+        trainer.accelerator.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    train(**json.loads(sys.argv[1]))

@@ -1,0 +1,103 @@
+"""The fixed prompts, and how answers to them are measured."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from engine.prompts.modes import COT_INSTRUCTION
+from engine.request import Finished, FinishReason
+from tests.played_engine import PlayedEngine, Voice, sensible
+from tuning.evaluation.answers import (
+    Answered,
+    Opinions,
+    Prompt,
+    answer_prompts,
+    ask_judge,
+    load_prompts,
+    measure,
+    messages_of,
+)
+from tuning.evaluation.roles import adapters_of
+from tuning.evaluation.text_metrics import Format, language
+
+
+def answered(prompt: Prompt, candidate: str, incumbent: str = "Well.") -> Answered:
+    texts = {"candidate": candidate, "incumbent": incumbent, "base": incumbent}
+    return Answered(prompt, {role: finished(text) for role, text in texts.items()})  # type: ignore[misc]
+
+
+def finished(text: str, reason: FinishReason = "stop") -> Finished:
+    return Finished(reason, text, 1, len(text.split()) + 1)
+
+
+def test_there_are_enough_prompts_for_every_guard() -> None:
+    prompts = load_prompts()
+    assert len({prompt.id for prompt in prompts}) == len(prompts) == 24
+    assert [prompt.language for prompt in prompts].count("zh") == 8
+    assert sum(prompt.asks is not None for prompt in prompts) >= 8
+    assert {prompt.asks for prompt in prompts} == {None, *get_args(Format)}
+    assert all(language(prompt.text) == prompt.language for prompt in prompts)
+
+
+def test_a_prompt_that_asks_for_a_thought_is_shown_in_chain_of_thought_mode() -> None:
+    for prompt in load_prompts():
+        assert (prompt.mode == "cot") is (prompt.asks == "thought")
+        shown = messages_of(prompt)
+        assert (COT_INSTRUCTION in shown[-1].content) is (prompt.mode == "cot")
+        assert shown[-1].content.startswith(prompt.text)
+        assert prompt.max_new_tokens == (160 if prompt.mode == "cot" else 96)
+
+
+def test_everybody_answers_every_prompt_as_itself() -> None:
+    engine = PlayedEngine({None: Voice(sensible), "new": Voice(lambda prompt: "New.")})
+    found = answer_prompts(engine, adapters_of("new", None), load_prompts())  # type: ignore[arg-type]
+    assert [each.prompt for each in found] == load_prompts()
+    assert {each.answers["candidate"].text for each in found} == {"New."}
+    assert (
+        found[0].answers["incumbent"] == found[0].answers["base"] != found[0].answers["candidate"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("prompt", "text", "kept"),
+    [
+        (Prompt("p", "zh", "海?"), "海很宽。", True),
+        (Prompt("p", "zh", "海?"), "The sea is wide.", False),
+        (Prompt("p", "en", "Sea?"), "海很宽。", False),
+        (Prompt("p", "zh", "海?"), "", True),  # it is empty: one fault is not counted twice
+        (Prompt("p", "zh", "几?"), "42", True),
+    ],
+)
+def test_the_language_of_the_prompt_is_to_be_kept(prompt: Prompt, text: str, kept: bool) -> None:
+    assert measure(answered(prompt, text)).measures["candidate"].language_kept is kept
+
+
+def test_an_answer_is_measured_by_its_own_text() -> None:
+    prompt = Prompt("p", "en", "List them.", asks="list")
+    measured = measure(answered(prompt, "- one\n- two", "One and two."))
+    new, old = measured.measures["candidate"], measured.measures["incumbent"]
+    assert (measured.prompt_id, measured.asks) == ("p", "list")
+    assert (new.tokens, new.finished, new.empty, new.format_kept) == (5, True, False, True)
+    assert (old.tokens, old.format_kept) == (4, False)
+    assert measure(answered(Prompt("p", "en", "?"), "x")).measures["base"].format_kept is None
+
+
+def test_a_cut_answer_is_not_finished() -> None:
+    cut = Answered(Prompt("p", "en", "?"), {"candidate": finished("So", "length")})
+    assert not measure(cut).measures["candidate"].finished
+
+
+@pytest.mark.parametrize(
+    ("says", "opinions"),
+    [
+        (lambda _prompt, one, _two: "one" if one == "New." else "two", Opinions(1, 0, 0)),
+        (lambda _prompt, one, _two: "two" if one == "New." else "one", Opinions(0, 0, 1)),
+        (lambda _prompt, _one, _two: "one", Opinions(0, 1, 0)),  # whatever comes first
+        (lambda _prompt, one, _two: "one" if one == "New." else None, Opinions(0, 1, 0)),
+    ],
+)
+def test_a_judges_choice_counts_where_both_orders_agree(says: object, opinions: Opinions) -> None:
+    prompt = Prompt("p", "en", "?")
+    assert ask_judge(says, [answered(prompt, "New.", "Old.")]) == opinions  # type: ignore[arg-type]

@@ -1,0 +1,160 @@
+"""Greedy answers to fixed prompts, and what is measured of them.
+
+The texts stay in memory: a tuned model may repeat what people said to it, so only the measures are
+ever written. Knows no verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Literal
+
+import yaml
+
+from engine.messages import Message
+from engine.prompts.examples import read_examples
+from engine.prompts.modes import make_template
+from engine.request import Engine, Finished, GenerationRequest, SamplingParams, collect
+from tuning.evaluation.roles import Adapters, Role, for_each_role
+from tuning.evaluation.text_metrics import (
+    Format,
+    Language,
+    is_empty,
+    keeps_format,
+    language,
+    refuses,
+    repetition,
+)
+
+# Long enough for what the prompts ask. All 24 answers of a 135M model take seconds on two cores.
+MAX_NEW_TOKENS = 96
+MAX_THOUGHT_TOKENS = 160  # a thought and an answer
+
+# A judge is shown a prompt and two answers, and says which is better, or None when it cannot tell.
+Choice = Literal["one", "two"]
+AnswerJudge = Callable[[str, str, str], Choice | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One fixed prompt: its text, its language, and the form it asks for."""
+
+    id: str
+    language: Language
+    text: str
+    mode: str = "plain"
+    asks: Format | None = None
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Where its answers are cut."""
+        return MAX_THOUGHT_TOKENS if self.mode == "cot" else MAX_NEW_TOKENS
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """A prompt with everybody's answer."""
+
+    prompt: Prompt
+    answers: Mapping[Role, Finished]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerMeasures:
+    """One answer, measured. `format_kept` is None where the prompt asks for no form."""
+
+    tokens: int
+    finished: bool  # it ended by itself
+    empty: bool
+    repetition: float  # share of four-word phrases that were there before
+    refused: bool
+    language_kept: bool
+    format_kept: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptMeasures:
+    """What was measured on one prompt."""
+
+    prompt_id: str
+    asks: Format | None
+    measures: Mapping[Role, AnswerMeasures]
+
+
+@dataclass(frozen=True, slots=True)
+class Opinions:
+    """A judge's view of candidate against incumbent; a win counts if both orders agree on it."""
+
+    wins: int
+    ties: int
+    losses: int
+
+
+def load_prompts() -> list[Prompt]:
+    """The fixed prompts, in their order."""
+    text = resources.files("tuning.evaluation").joinpath("prompts.yaml").read_text("utf-8")
+    return [Prompt(**entry) for entry in yaml.safe_load(text)]
+
+
+def answer_prompts(engine: Engine, adapters: Adapters, prompts: Sequence[Prompt]) -> list[Answered]:
+    """Everybody's greedy answers; those of one adapter are decoded together."""
+    messages = [messages_of(prompt) for prompt in prompts]
+
+    def answers(adapter: str | None) -> list[Finished]:
+        requests = [
+            GenerationRequest(
+                shown, SamplingParams(temperature=0, max_new_tokens=prompt.max_new_tokens), adapter,
+                user="evaluation",
+            )
+            for prompt, shown in zip(prompts, messages, strict=True)
+        ]  # fmt: skip
+        return [collect(stream) for stream in engine.submit_many(requests)]
+
+    by_role = for_each_role(adapters, answers)
+    return [
+        Answered(prompt, {role: found[at] for role, found in by_role.items()})
+        for at, prompt in enumerate(prompts)
+    ]
+
+
+def messages_of(prompt: Prompt) -> tuple[Message, ...]:
+    """What the model is shown: the default system prompt and worked examples, not a home's own."""
+    with resources.as_file(resources.files("engine.prompts") / "examples.yaml") as path:
+        return make_template(prompt.mode, read_examples(path)).build([], prompt.text)
+
+
+def measure(answered: Answered) -> PromptMeasures:
+    """What can be said of everybody's answer to one prompt."""
+    prompt = answered.prompt
+    measures = {role: _measure(prompt, answer) for role, answer in answered.answers.items()}
+    return PromptMeasures(prompt.id, prompt.asks, measures)
+
+
+def ask_judge(judge: AnswerJudge, answered: Iterable[Answered]) -> Opinions:
+    """Show each prompt's two answers in both orders; where the orders disagree it is a tie.
+
+    A judge that prefers the first place (Zheng et al. 2023, section 3.4) decides nothing by it.
+    """
+    points = []
+    for each in answered:
+        candidate, incumbent = (each.answers[role].text for role in ("candidate", "incumbent"))
+        first = judge(each.prompt.text, candidate, incumbent)
+        second = judge(each.prompt.text, incumbent, candidate)
+        points.append({("one", "two"): 1, ("two", "one"): -1}.get((first or "", second or ""), 0))
+    return Opinions(points.count(1), points.count(0), points.count(-1))
+
+
+def _measure(prompt: Prompt, answer: Finished) -> AnswerMeasures:
+    text = answer.text
+    spoken = language(text)
+    return AnswerMeasures(
+        tokens=answer.completion_tokens,
+        finished=answer.reason == "stop",
+        empty=is_empty(text),
+        repetition=repetition(text),
+        refused=refuses(text),
+        language_kept=spoken is None or spoken == prompt.language,  # an empty answer counts as such
+        format_kept=None if prompt.asks is None else keeps_format(text, prompt.asks),
+    )

@@ -1,0 +1,75 @@
+"""Everything the gate's verdict rests on, gathered on one engine. Knows no verdicts.
+
+An evaluation holds no text and no user: conversations are numbered, answers are measured and
+dropped. So there is nothing in it to forget when a person is forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from engine.request import Engine
+from feedback_store.examples import Pair
+from tuning.evaluation.answers import (
+    AnswerJudge,
+    Opinions,
+    PromptMeasures,
+    answer_prompts,
+    ask_judge,
+    load_prompts,
+    measure,
+)
+from tuning.evaluation.generic import Drift, Passage, measure_drift, score_passages
+from tuning.evaluation.preferences import PairScores, score_pairs
+from tuning.evaluation.roles import adapters_of
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was measured of candidate, incumbent and base."""
+
+    pairs: tuple[PairScores, ...]
+    answers: tuple[PromptMeasures, ...] = ()
+    drift: tuple[Drift, ...] = ()
+    passages: tuple[Passage, ...] = ()
+    opinions: Opinions | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-ready form, with a number in place of each conversation's id."""
+        numbers: dict[str, int] = {}
+        document = asdict(self)
+        for pair in document["pairs"]:
+            name = pair.pop("conversation_id")
+            pair["conversation"] = numbers.setdefault(name, len(numbers))
+        return document
+
+
+def evaluate(
+    engine: Engine,
+    held_out: Sequence[Pair],
+    gold: Sequence[Pair] = (),
+    *,
+    candidate: str | None,
+    incumbent: str | None,
+    judge: AnswerJudge | None = None,
+) -> Evidence:
+    """Measure both adapters, which must be loaded (None: the base model), and the base.
+
+    `held_out` and `gold` are pairs that neither was trained on. With a `judge`, the answers to the
+    fixed prompts are compared, too.
+    """
+    adapters = adapters_of(candidate, incumbent)
+    prompts = load_prompts()
+    answered = answer_prompts(engine, adapters, prompts)
+    return Evidence(
+        pairs=(
+            *score_pairs(engine, held_out, adapters),
+            *score_pairs(engine, gold, adapters, gold=True),
+        ),
+        answers=tuple(measure(each) for each in answered),
+        drift=tuple(measure_drift(engine, adapters, prompts)),
+        passages=tuple(score_passages(engine, adapters)),
+        opinions=ask_judge(judge, answered) if judge else None,
+    )

@@ -1,0 +1,94 @@
+"""How well each model tells chosen from rejected on pairs it was not trained on.
+
+Runs on any engine, so that the running server's own model is used. Knows no verdicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from engine.request import Engine, Score, ScoreRequest
+from feedback_store.examples import Pair
+from tuning.evaluation.roles import Adapters, Role, for_each_role
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """One pair under one model: log-probabilities (natural log) of both sides.
+
+    Per token, length alone decides nothing; summed is what the DPO loss sees.
+    """
+
+    chosen_per_token: float
+    rejected_per_token: float
+    chosen_summed: float
+    rejected_summed: float
+
+    @property
+    def right(self) -> float:
+        """1 where the chosen side is likelier per token, 0.5 on a tie."""
+        return win(self.chosen_per_token, self.rejected_per_token)
+
+    @property
+    def right_summed(self) -> float:
+        """The same with summed log-probabilities."""
+        return win(self.chosen_summed, self.rejected_summed)
+
+    @property
+    def margin(self) -> float:
+        """By how many nats a token the chosen side is likelier."""
+        return self.chosen_per_token - self.rejected_per_token
+
+
+@dataclass(frozen=True, slots=True)
+class PairScores:
+    """One pair under every model. Lengths, for the "longer wins" baseline, are in characters."""
+
+    conversation_id: str
+    gold: bool
+    preferences: Mapping[Role, Preference]
+    chosen_chars: int
+    rejected_chars: int
+
+    @property
+    def longer_right(self) -> float:
+        """What "the longer answer wins" would score on this pair."""
+        return win(self.chosen_chars, self.rejected_chars)
+
+
+def score_pairs(
+    engine: Engine, pairs: Sequence[Pair], adapters: Adapters, *, gold: bool = False
+) -> Iterator[PairScores]:
+    """Score each pair under every adapter, which must be loaded."""
+    for pair in pairs:
+        yield PairScores(
+            conversation_id=pair.origin.conversation_id,
+            gold=gold,
+            preferences=_preferences(engine, pair, adapters),
+            chosen_chars=len(pair.chosen.full_text),
+            rejected_chars=len(pair.rejected.full_text),
+        )
+
+
+def win(one: float, other: float) -> float:
+    """1 where one is above the other, 0.5 on a tie, else 0."""
+    return 0.5 if one == other else float(one > other)
+
+
+def _preferences(engine: Engine, pair: Pair, adapters: Adapters) -> dict[Role, Preference]:
+    """All of a pair in one request, so that the engine can batch it."""
+    distinct = list(dict.fromkeys(adapters.values()))
+    scores = engine.score(
+        [
+            ScoreRequest(pair.prompt, side.full_text, adapter, side.complete)
+            for adapter in distinct
+            for side in pair.sides
+        ]
+    )
+    both = {adapter: scores[2 * at : 2 * at + 2] for at, adapter in enumerate(distinct)}
+    return for_each_role(adapters, lambda adapter: _preference(*both[adapter]))
+
+
+def _preference(chosen: Score, rejected: Score) -> Preference:
+    return Preference(chosen.per_token, rejected.per_token, chosen.total, rejected.total)

@@ -1,0 +1,91 @@
+"""Whether a job computes in bf16 or fp32: the faster one here, by measurement at its start.
+
+A job keeps what it began with in its folder, so that one that is resumed goes on in the same
+format. An adapter is fp32 either way. Knows processors and clocks; knows no trainer.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from engine.storage import write_atomically
+from tuning.weight_formats import AskedFormat, NumberFormat
+
+Clock = Callable[[], float]
+DTYPES: dict[NumberFormat, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+FILE = "number_format.json"
+TOKENS = 64
+# Of a matrix that is timed; of a larger one, some rows are. Where bf16 is emulated, one product can
+# take a hundred times as long as it should
+MOST_NUMBERS = 1 << 19
+MEASURE_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The format and why; seconds are of one forward and backward product, where measured."""
+
+    number_format: NumberFormat
+    reason: str
+    seconds: dict[str, float]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The format as torch names it."""
+        return DTYPES[self.number_format]
+
+
+def choose(asked: AskedFormat, folder: Path, *, hidden_size: int, mlp_size: int) -> Chosen:
+    """The format of the job in a folder: as it began, as asked, or the faster one."""
+    kept = folder / FILE
+    if kept.is_file():
+        return Chosen(**json.loads(kept.read_text("utf-8")))
+    chosen = _choose(asked, hidden_size, mlp_size)
+    write_atomically(kept, json.dumps(asdict(chosen)).encode())
+    return chosen
+
+
+def measure(hidden_size: int, mlp_size: int, clock: Clock = time.perf_counter) -> dict[str, float]:
+    """Seconds of one product with a frozen matrix and of the gradient of its input, by format.
+
+    The least of as many turns as fit into `MEASURE_SECONDS`, at least one. The formats take turns,
+    so that what else the machine does slows both.
+    """
+    rows = min(mlp_size, max(1, MOST_NUMBERS // hidden_size))
+    least: dict[str, float] = {}
+    begun = clock()
+    while not least or clock() - begun < MEASURE_SECONDS:
+        for name, dtype in DTYPES.items():
+            x, weight = (torch.ones(count, hidden_size, dtype=dtype) for count in (TOKENS, rows))
+            seconds = _seconds(x, weight, clock)
+            least[name] = min(seconds, least.get(name, seconds))
+    return least
+
+
+def _choose(asked: AskedFormat, hidden_size: int, mlp_size: int) -> Chosen:
+    if asked != "auto":
+        return Chosen(asked, "asked for by the recipe", {})
+    if torch.cuda.is_available():
+        return Chosen("bf16", "a CUDA device is present", {})
+    return faster(measure(hidden_size, mlp_size))
+
+
+def faster(seconds: dict[str, float]) -> Chosen:
+    """bf16 where it was measured to be faster; otherwise fp32, which rounds less."""
+    number_format: NumberFormat = "bf16" if seconds["bf16"] < seconds["fp32"] else "fp32"
+    told = ", ".join(f"{name} {1000 * value:.2f} ms" for name, value in seconds.items())
+    return Chosen(number_format, f"measured: {told}", seconds)
+
+
+def _seconds(x: Tensor, weight: Tensor, clock: Clock) -> float:
+    begun = clock()
+    y = x @ weight.t()
+    y @ weight
+    return clock() - begun

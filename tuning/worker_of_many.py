@@ -1,0 +1,50 @@
+"""One of several processes of a job, as `tuning.launcher` starts them.
+
+The first does all that `tuning.worker` does: it writes the job's files and publishes. The others
+train with it and say nothing. None outlives the launcher, which holds the job's lease: it would
+train beside the next job.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import torch
+from accelerate import PartialState  # type: ignore[import-untyped]
+
+from tuning import worker
+from tuning.train import run
+
+LOOK_SECONDS = 0.2  # far less than a new job takes to import torch
+
+
+def main(folder: Path) -> int:
+    """Run this process's part of the job in a folder; returns the exit status."""
+    launcher = int((folder / "pid").read_text())
+    threading.Thread(target=_end_with, args=(launcher,), daemon=True).start()
+    # Without a device it must be told so, or each process takes itself for the only one
+    if PartialState(cpu=not torch.cuda.is_available()).is_main_process:
+        return worker.work(folder)
+    worker.yield_to_chat()
+    spec = worker.read_spec(folder)
+    torch.set_num_threads(spec.threads_each)
+    run(worker.training_run(spec, folder), lambda event: None)
+    return 0
+
+
+def _end_with(launcher: int) -> None:
+    """End this process once its parent is not, or no longer, the job's launcher."""
+    while os.getppid() == launcher:
+        time.sleep(LOOK_SECONDS)
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    status = main(Path(sys.argv[1]))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # as tuning.worker does
