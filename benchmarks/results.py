@@ -1,0 +1,223 @@
+"""What tuning reaches on real data: `python -m benchmarks.results --json`.
+
+Each experiment imports a file, freezes a snapshot, trains with a shipped recipe and scores held-out
+answers before and after, once for each seed. After every run the document so far is printed on one
+line of stdout, so that a command that is cut off leaves what it had; the last line is the whole.
+`--markdown FILE...` puts the figures of such lines into `docs/results.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_path
+
+from benchmarks.results_figures import (
+    Measure,
+    answer_measures,
+    judgement_measures,
+    longer_wins,
+    pair_measures,
+)
+from benchmarks.results_page import PAGE, last_document, write_figures
+from benchmarks.results_runs import (
+    Experiment,
+    Kind,
+    Material,
+    Sizes,
+    experiments,
+    prepare,
+    score_answers,
+    score_preferences,
+    train,
+)
+from benchmarks.serving import processor
+from engine.adapters.slots import AdapterSlots
+from engine.hardware import detect
+from engine.local import LocalEngine
+from engine.models.catalogue import BaseModel, resolve
+from engine.prompts.load import load_renderer
+from engine.start import kernel_cache
+from engine.storage import folder_of, read_manifest
+from feedback_store.examples import Example, Pair
+
+Document = dict[str, Any]
+LIBRARIES = ("torch", "transformers", "trl", "peft")
+
+# By kind of example: how one model is scored on some, and the figures of these, of scores before
+# and of scores after, a list for each seed
+Score = Callable[[LocalEngine, Sequence[Any], str | None], list[Any]]
+Figures = Callable[[Sequence[Any], list[Any], list[list[Any]]], dict[str, Measure]]
+YARDSTICKS: Mapping[Kind, tuple[Score, Figures]] = {
+    "pairs": (score_preferences, pair_measures),
+    "demonstrations": (score_answers, answer_measures),
+    "unpaired": (score_answers, judgement_measures),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What every experiment needs."""
+
+    base: BaseModel
+    engine: LocalEngine
+    data: Path
+    homes: Path
+    sizes: Sizes
+    seeds: Sequence[int]
+
+
+def main() -> None:
+    """Measure, or write the page."""
+    arguments = _arguments()
+    if arguments.markdown:
+        documents = [last_document(file.read_text("utf-8")) for file in arguments.markdown]
+        write_figures(PAGE, documents)
+        return
+    sizes = Sizes(
+        arguments.pairs, arguments.held_out, arguments.max_tokens, arguments.held_out_tokens
+    )
+    base = resolve(arguments.model, arguments.model_cache)
+    engine = LocalEngine(base, kernel_cache=kernel_cache(arguments.model_cache))
+    with tempfile.TemporaryDirectory() as homes:
+        bench = Bench(base, engine, arguments.data, Path(homes), sizes, arguments.seeds)
+        document = measure_all(bench, arguments.only, each_run=arguments.json)
+    engine.close()
+    if not arguments.json:
+        print(json.dumps(document, indent=2))
+
+
+def measure_all(bench: Bench, names: Sequence[str], *, each_run: bool) -> Document:
+    """All experiments of these names; with `each_run` the document is printed after each."""
+    begun = time.monotonic()
+    document: Document = {"made_with": _surroundings(bench), "experiments": {}}
+    for name in names:
+        for found in measure(bench, name, experiments()[name]):
+            document["experiments"][name] = found
+            document["seconds"] = _since(begun)
+            if each_run:
+                print(json.dumps(document), flush=True)
+    return document
+
+
+def measure(bench: Bench, name: str, experiment: Experiment) -> Iterator[Document]:
+    """Train with each recipe and seed; what is known of the experiment after each run."""
+    _say(f"{name}: reading {experiment.file}")
+    home = bench.homes / name
+    renderer = load_renderer(bench.base.folder)
+    material = prepare(experiment, home, bench.data, renderer, bench.sizes)
+    slots = AdapterSlots(bench.engine, bench.base, home / "bundles")
+    score, figures = YARDSTICKS[experiment.kind]
+    found = _about(experiment, material)
+    _say(f"{name}: {found['training']} to train on, {found['held_out']} held out")
+    begun = time.monotonic()
+    before = score(bench.engine, material.held_out, None)
+    found["scoring_seconds"] = _since(begun)
+    for label, recipe in experiment.recipes.items():
+        after: list[list[Any]] = []
+        row: Document = {"seeds": [], "training_seconds": []}
+        found["recipes"][label] = row
+        for seed in bench.seeds:
+            _say(f"{name}: {label}, seed {seed}")
+            begun = time.monotonic()
+            settled = replace(recipe, seed=seed, max_sequence_tokens=bench.sizes.training_tokens)
+            folder = home / "runs" / f"{len(found['recipes'])}-{seed}"
+            bundle = train(bench.base, home, material, settled, folder)
+            row["training_seconds"].append(_since(begun))
+            manifest = read_manifest(folder_of(home / "bundles", bundle))
+            row["trained_in"] = manifest["number_format"]["number_format"]
+            with slots.hold(bundle):
+                after.append(score(bench.engine, material.held_out, bundle))
+            row["seeds"].append(seed)
+            row["measures"] = figures(material.held_out, before, after)
+            _say_measures(row["measures"])
+            yield found
+
+
+# Helpers
+
+
+def _about(experiment: Experiment, material: Material) -> Document:
+    """What is known before anything is trained."""
+    held_out = material.held_out
+    pairs = [example for example in held_out if isinstance(example, Pair)]
+    return {
+        "file": experiment.file,
+        "kind": experiment.kind,
+        "training": len(material.training),
+        "training_conversations": _conversations(material.training),
+        "held_out": len(held_out),
+        "held_out_conversations": _conversations(held_out),
+        "too_long": material.too_long,
+        "longer_wins": longer_wins(pairs) if pairs else None,
+        "recipes": {},
+    }
+
+
+def _conversations(examples: Sequence[Example]) -> int:
+    return len({example.origin.conversation_id for example in examples})
+
+
+def _surroundings(bench: Bench) -> Document:
+    return {
+        "model": Path(bench.base.name).name,
+        "base_digest": bench.base.digest,
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "scored_in": str(detect().dtype).removeprefix("torch."),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in LIBRARIES},
+        "sizes": asdict(bench.sizes),
+    }
+
+
+def _since(begun: float) -> float:
+    return round(time.monotonic() - begun, 1)
+
+
+def _say_measures(measures: Mapping[str, Measure]) -> None:
+    for name, measure in measures.items():
+        change = measure["difference"]
+        _say(
+            f"  {name}: {measure['before']:.4f} -> {measure['after'][-1]:.4f};"
+            f" all seeds {change['estimate']:+.4f} [{change['low']:+.4f}, {change['high']:+.4f}]"
+        )
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="the document on one line, as it grows")
+    parser.add_argument("--markdown", nargs="+", type=Path, metavar="FILE", help="write the page")
+    known = list(experiments())
+    parser.add_argument("--only", nargs="+", default=known, choices=known)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--pairs", type=int, default=64, help="examples to train on, at most")
+    parser.add_argument("--held-out", type=int, default=60, help="examples to score, at most")
+    parser.add_argument("--max-tokens", type=int, default=384, help="of an example to train on")
+    parser.add_argument("--held-out-tokens", type=int, default=768, help="of one to score")
+    data = os.environ.get("BURNISH_TEST_DATA", "../shared/data")
+    parser.add_argument("--data", type=Path, default=Path(data))
+    parser.add_argument("--model", default="embedded")
+    parser.add_argument("--model-cache", type=Path, default=user_cache_path("burnish") / "models")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

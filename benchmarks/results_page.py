@@ -1,0 +1,157 @@
+"""The figures of `benchmarks.results` as tables in `docs/results.md`. Measures nothing.
+
+No figure is typed by hand: all that stands between the page's two marks comes from the documents.
+Whether something improved is decided by the interval alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Document = Mapping[str, Any]
+PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+TITLES = {
+    "gsm8k": "GSM8K solution pairs",
+    "oasst": "OASST pairs",
+    "seed-tasks": "Seed tasks",
+    "kto": "Lone judgements",
+}
+KINDS = {
+    "pairs": "preference pairs",
+    "demonstrations": "answers to imitate",
+    "unpaired": "answers called good or bad",
+}
+MEASURES = {
+    "accuracy": "accuracy, per token",
+    "accuracy_summed": "accuracy, summed",
+    "margin_per_token": "margin, nats a token",
+    "chosen_logprob_per_token": "chosen answer, nats a token",
+    "logprob_per_token": "held-out answer, nats a token",
+    "auc_log_ratio": "AUC of the change in log-probability",
+    "auc_per_token": "AUC of the log-probability per token",
+    "gap_per_token": "good less bad, nats a token",
+    "good_logprob_per_token": "good answer, nats a token",
+}
+HEAD = (
+    "| recipe | measure | before | after | each seed | difference, 95% interval | |",
+    "|---|---|---|---|---|---|---|",
+)
+
+
+def last_document(text: str) -> Document:
+    """The last whole document of what the command printed, one a line or all of it one.
+
+    Raises ValueError where there is none.
+    """
+    for line in (text, *reversed(text.splitlines())):
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue  # several documents, or a line that was cut off
+        if isinstance(found, dict) and "experiments" in found:
+            return found
+    raise ValueError("there is no document of benchmarks.results in this file")
+
+
+def write_figures(page: Path, documents: Sequence[Document]) -> None:
+    """Put the tables between the page's marks, in place of what was there."""
+    text = page.read_text("utf-8")
+    head, rest = text.split(BEGIN)
+    _, tail = rest.split(END)
+    page.write_text("\n".join([f"{head}{BEGIN}", figures(documents), f"{END}{tail}"]), "utf-8")
+
+
+def figures(documents: Sequence[Document]) -> str:
+    """Markdown: each document's surroundings, each experiment's table, and what did not improve.
+
+    Of an experiment that is in several documents the last counts.
+    """
+    source = {name: document for document in documents for name in document["experiments"]}
+    experiments = {name: document["experiments"][name] for name, document in source.items()}
+    lines: list[str] = []
+    for document in documents:
+        if names := [name for name, other in source.items() if other is document]:
+            lines += [_made_with(document, names), ""]
+    for name, found in experiments.items():
+        lines += [f"## {TITLES[name]} (`{name}`)", *_about(found), "", *HEAD, *_rows(found), ""]
+    lines += ["## What did not improve", *_not_improved(experiments)]
+    return "\n".join(lines)
+
+
+def verdict(difference: Mapping[str, float]) -> str:
+    """What an interval shows; in all measures more is better."""
+    if difference["low"] > 0:
+        return "better"
+    return "worse" if difference["high"] < 0 else "no difference shown"
+
+
+def _made_with(document: Document, names: Sequence[str]) -> str:
+    made, told = document["made_with"], ", ".join(f"`{name}`" for name in names)
+    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    sizes = made["sizes"]
+    return (
+        f"{told}: {made['model']} model on {made['processor']}, threads: {made['threads']}, scored"
+        f" in {made['scored_in']}; Python {made['python']}, {versions}. At most"
+        f" {sizes['training']} examples of {sizes['training_tokens']} tokens to train on and"
+        f" {sizes['held_out']} of {sizes['held_out_tokens']} to score. The command took"
+        f" {document['seconds'] / 60:.1f} min."
+    )
+
+
+def _about(found: Document) -> Iterator[str]:
+    formats = sorted({row["trained_in"] for row in found["recipes"].values()})
+    yield (
+        f"`{found['file']}`: {found['training']} {KINDS[found['kind']]} of"
+        f" {found['training_conversations']} conversations to train on, {found['held_out']} of"
+        f" {found['held_out_conversations']} others held out; {found['too_long']} that came up in"
+        f" the drawing were too long. Trained in {', '.join(formats)}."
+    )
+    if longer := found["longer_wins"]:
+        yield (
+            f'"The longer answer wins" scores {longer["estimate"]:.3f}'
+            f" ({longer['low']:.3f} to {longer['high']:.3f}) on the held-out pairs."
+        )
+
+
+def _rows(found: Document) -> Iterator[str]:
+    for recipe, row in found["recipes"].items():
+        for name, measure in row["measures"].items():
+            after, change = measure["after"], measure["difference"]
+            cells = [
+                recipe,
+                MEASURES[name],
+                f"{measure['before']:.3f}",
+                f"{sum(after) / len(after):.3f}",
+                ", ".join(f"{value:.3f}" for value in after),
+                f"{change['estimate']:+.3f} ({change['low']:+.3f} to {change['high']:+.3f})",
+                verdict(change),
+            ]
+            yield f"| {' | '.join(cells)} |"
+            if name == "logprob_per_token":
+                yield _perplexity(recipe, measure)
+
+
+def _perplexity(recipe: str, measure: Mapping[str, Any]) -> str:
+    """The same row as perplexity: e to the mean loss of a token, of which less is better."""
+    before, after = math.exp(-measure["before"]), [math.exp(-value) for value in measure["after"]]
+    mean = math.exp(-sum(measure["after"]) / len(after))
+    each = ", ".join(f"{value:.2f}" for value in after)
+    return f"| {recipe} | the same as perplexity | {before:.2f} | {mean:.2f} | {each} | | |"
+
+
+def _not_improved(experiments: Mapping[str, Document]) -> Iterator[str]:
+    nothing = True
+    for name, found in experiments.items():
+        for recipe, row in found["recipes"].items():
+            for measure, figure in row["measures"].items():
+                shown = verdict(figure["difference"])
+                if shown != "better":
+                    nothing = False
+                    yield f"- `{name}`, {recipe}: {MEASURES[measure]}: {shown}."
+    if nothing:
+        yield "Every measure of every experiment above improved."

@@ -1,0 +1,195 @@
+"""What an experiment on real data does: a file in, a snapshot, bundles, scores of held-out answers.
+
+All on the product's own path: the importer, the store, the snapshot, the shipped recipes, the
+engine with dense weights. Knows no statistics.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from engine.local import LocalEngine
+from engine.models.catalogue import BaseModel
+from engine.prompts.load import AnyRenderer
+from engine.request import Score, ScoreRequest
+from feedback_store.curation import Curation
+from feedback_store.database import Database, database_url
+from feedback_store.evidence import EvidenceReader
+from feedback_store.examples import Example, Pair
+from feedback_store.formats import import_file
+from feedback_store.selection import Examples
+from feedback_store.snapshot import Snapshot, freeze, open_snapshot
+from feedback_store.split import split_of
+from feedback_store.store import FeedbackStore
+from feedback_store.training_set import TrainingSet
+from tuning.evaluation.preferences import PairScores, score_pairs
+from tuning.recipe import Recipe, origins, read_recipe
+from tuning.train import TrainingRun, run
+
+Kind = Literal["pairs", "demonstrations", "unpaired"]
+DRAW_SEED = 0  # of what is drawn from a file; the seeds of the runs change the training alone
+SCORED_AT_ONCE = 8  # answers in a request, so that the engine can batch them
+STEPS_TOLD = 10  # every so many steps a line of progress
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """A file, the kind of example that is read from it, and the recipes that are tried on it."""
+
+    file: str
+    kind: Kind
+    recipes: Mapping[str, Recipe]
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How much is drawn from a file. Longer examples are left out whole."""
+
+    training: int
+    held_out: int
+    training_tokens: int
+    held_out_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What one experiment trains on and is measured on; `too_long` counts both sides' left out."""
+
+    snapshot: Snapshot
+    training: Sequence[Example]
+    held_out: Sequence[Example]
+    too_long: int
+
+
+def experiments() -> dict[str, Experiment]:
+    """All of them by name. A recipe is a shipped one, or one with a stage left out.
+
+    DPO alone is tried on one file, since it takes more than half of what the default takes.
+    """
+    default, kto = read_recipe("default"), read_recipe("kto")
+    dpo_alone = replace(default, sft=replace(default.sft, epochs=0))
+    sft_alone = replace(default, dpo=replace(default.dpo, epochs=0))
+    shipped = {"SFT, then DPO (default)": default}
+    return {
+        "gsm8k": Experiment(
+            "gsm8k_solutions_dev600.jsonl", "pairs", {**shipped, "DPO alone": dpo_alone}
+        ),
+        "oasst": Experiment("oasst_trees_dev.jsonl", "pairs", shipped),
+        "seed-tasks": Experiment(
+            "self_instruct_seed_tasks.jsonl", "demonstrations", {"SFT": sft_alone}
+        ),
+        "kto": Experiment("llamafactory_kto_en_demo.json", "unpaired", {"KTO (shipped)": kto}),
+    }
+
+
+def prepare(
+    experiment: Experiment, home: Path, data: Path, renderer: AnyRenderer, sizes: Sizes
+) -> Material:
+    """Import the file into a new home and freeze a drawn part of its examples."""
+    home.mkdir()
+    database = Database(database_url(home, None))
+    import_file(FeedbackStore(database), data / experiment.file)
+    training_set = TrainingSet(EvidenceReader(database), Curation(database))
+    training_set.settle()
+    selected, found = training_set.everything()
+    database.close()
+    examples = sorted(found.of_kind(experiment.kind), key=_words)
+    random.Random(DRAW_SEED).shuffle(examples)
+    sides = {
+        side: [e for e in examples if split_of(e.origin.conversation_id) == side]
+        for side in ("train", "heldout")
+    }
+    training, missed = _draw(sides["train"], sizes.training, sizes.training_tokens, renderer)
+    held_out, missed_too = _draw(sides["heldout"], sizes.held_out, sizes.held_out_tokens, renderer)
+    rows: dict[str, Any] = {experiment.kind: [*training, *held_out]}
+    digest = freeze(
+        home / "snapshots", Examples(**rows),
+        last_event=selected.last_event, flip_rate=selected.flip_rate,
+    )  # fmt: skip
+    snapshot = open_snapshot(home / "snapshots", digest)
+    return Material(snapshot, training, held_out, missed + missed_too)
+
+
+def train(base: BaseModel, home: Path, material: Material, recipe: Recipe, folder: Path) -> str:
+    """Run a recipe on the snapshot's training side; returns the bundle's digest."""
+    job = TrainingRun(
+        base=base,
+        snapshot=material.snapshot,
+        recipe=recipe,
+        recipe_origins=origins(recipe.as_dict()),
+        folder=folder,
+        bundles=home / "bundles",
+    )
+    folder.mkdir(parents=True)
+    with redirect_stdout(io.StringIO()):  # trl prints each step, and stdout is for the document
+        return run(job, _tell)
+
+
+def score_preferences(
+    engine: LocalEngine, pairs: Sequence[Pair], adapter: str | None
+) -> list[PairScores]:
+    """Each pair under one adapter, which must be loaded, in the role of the candidate."""
+    return list(score_pairs(engine, pairs, {"candidate": adapter}))
+
+
+def score_answers(
+    engine: LocalEngine, examples: Sequence[Example], adapter: str | None
+) -> list[Score]:
+    """Each example's one completion under one adapter, which must be loaded."""
+    requests = [
+        ScoreRequest(example.prompt, side.full_text, adapter, side.complete)
+        for example in examples
+        for side in example.sides
+    ]
+    return [score for some in _batches(requests) for score in engine.score(some)]
+
+
+def _draw(
+    examples: Sequence[Example], count: int, limit: int, renderer: AnyRenderer
+) -> tuple[list[Example], int]:
+    """The first so many that fit, and how many before them did not."""
+    drawn: list[Example] = []
+    too_long = 0
+    for example in examples:
+        if len(drawn) == count:
+            break
+        if _tokens(example, renderer) <= limit:
+            drawn.append(example)
+        else:
+            too_long += 1
+    return drawn, too_long
+
+
+def _tokens(example: Example, renderer: AnyRenderer) -> int:
+    """Of the prompt with the longest completion."""
+    sides = [renderer.completion(s.full_text, complete=s.complete) for s in example.sides]
+    return len(renderer.prompt(example.prompt)) + max(map(len, sides))
+
+
+def _words(example: Example) -> list[str]:
+    """Ids are drawn anew at each import, so the order of the drawing rests on the texts."""
+    texts = [side.full_text for side in example.sides]
+    return [example.origin.conversation_id, *(m.content for m in example.prompt), *texts]
+
+
+def _batches(requests: Sequence[ScoreRequest]) -> Iterator[Sequence[ScoreRequest]]:
+    for begin in range(0, len(requests), SCORED_AT_ONCE):
+        yield requests[begin : begin + SCORED_AT_ONCE]
+
+
+def _tell(event: dict[str, Any]) -> None:
+    if event["event"] != "step":
+        return
+    step, steps = event["step"], event["steps"]
+    if step % STEPS_TOLD == 0 or step == steps:
+        print(
+            f"  {event['stage']} step {step}/{steps} loss {event['loss']:.3f}",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip

@@ -1,0 +1,166 @@
+"""The command behind docs/results.md: its figures, its page, and one run on a tiny model."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.results import Bench, measure_all
+from benchmarks.results_figures import (
+    answer_measures,
+    judgement_measures,
+    longer_wins,
+    pair_measures,
+)
+from benchmarks.results_page import PAGE, last_document, verdict, write_figures
+from benchmarks.results_runs import Sizes
+from engine.local import LocalEngine
+from engine.messages import Message
+from engine.models.catalogue import BaseModel
+from engine.request import Score
+from feedback_store.examples import Demonstration, Origin, Side, Unpaired
+from tests.tuning.conftest import row
+from tuning.evaluation.preferences import PairScores, Preference
+
+
+def pair_scores(conversation: str, chosen: float, rejected: float) -> PairScores:
+    preference = Preference(chosen, rejected, chosen, rejected)
+    return PairScores(conversation, False, {"candidate": preference}, 3, 4)
+
+
+def judged(number: int, label: bool) -> Unpaired:
+    side = Side("Yes.", "", True, f"answer-{number}", "imported", None)
+    origin = Origin(f"conversation-{number}", "hash", (number,), ("ann",))
+    return Unpaired(f"id-{number}", (Message("user", "Is it?"),), side, label, "vote", origin)
+
+
+def test_accuracy_before_and_after_is_that_of_the_pairs_and_its_difference_the_mean_of_seeds() -> (
+    None
+):
+    pairs = [row("one", "good", "bad"), row("two", "right", "wrong")]
+    before = [pair_scores("one", -2, -1), pair_scores("two", -1, -2)]  # wrong, right
+    mended = [pair_scores("one", -1, -2), pair_scores("two", -1, -2)]  # both right
+
+    found = pair_measures(pairs, before, [mended, before])["accuracy"]
+
+    assert (found["before"], found["after"]) == (0.5, [1.0, 0.5])
+    assert found["difference"]["estimate"] == 0.25
+
+
+def test_longer_wins_counts_the_pairs_whose_chosen_side_is_longer() -> None:
+    pairs = [row("one", "the longer", "short"), row("two", "short", "the longer")]
+
+    assert longer_wins(pairs)["estimate"] == 0.5
+
+
+def test_a_long_answer_weighs_by_its_tokens_in_the_mean_log_probability() -> None:
+    answers = [
+        Demonstration(e.id, e.prompt, e.completion, "vote", e.origin)
+        for e in (judged(1, True), judged(2, True))
+    ]
+    before, after = (
+        [Score((-1.0,)), Score((-3.0, -3.0, -3.0))],
+        [Score((-1.0,)), Score((-1.0,) * 3)],
+    )
+
+    found = answer_measures(answers, before, [after])["logprob_per_token"]
+
+    assert (found["before"], found["after"]) == (-2.5, [-1.0])  # (-1 - 9) / 4 and -4 / 4
+    assert found["difference"]["estimate"] == 1.5
+
+
+def test_lone_judgements_are_told_apart_by_how_far_good_answers_rose_above_bad_ones() -> None:
+    answers = [judged(1, True), judged(2, True), judged(3, False), judged(4, False)]
+    before = [Score((-2.0,)), Score((-4.0,)), Score((-1.0,)), Score((-3.0,))]
+    # The good ones rise by 1 and 3 nats, the bad ones by 0 and 2: 1 > 0, 1 < 2, 3 > 0, 3 > 2
+    after = [Score((-1.0,)), Score((-1.0,)), Score((-1.0,)), Score((-1.0,))]
+
+    found = judgement_measures(answers, before, [after])
+
+    assert (found["auc_log_ratio"]["before"], found["auc_log_ratio"]["after"]) == (0.5, [0.75])
+    # Before: -2 is above -3 alone, -4 above none. After, all are level
+    assert (found["auc_per_token"]["before"], found["auc_per_token"]["after"]) == (0.25, [0.5])
+    assert found["gap_per_token"]["before"] == -1.0  # -3 less -2
+    assert found["gap_per_token"]["difference"]["estimate"] == pytest.approx(1.0)
+
+
+def test_an_answer_that_is_all_there_is_of_its_kind_shows_nothing() -> None:
+    answers = [judged(1, True), judged(2, False), judged(3, False)]
+    before, after = [Score((-1.0,))] * 3, [Score((-0.5,)), Score((-2.0,)), Score((-2.0,))]
+
+    found = judgement_measures(answers, before, [after])["auc_log_ratio"]
+
+    assert verdict(found["difference"]) == "no difference shown"
+
+
+def test_an_interval_alone_decides_what_the_page_calls_better() -> None:
+    assert verdict({"low": 0.01, "high": 0.2}) == "better"
+    assert verdict({"low": -0.2, "high": -0.01}) == "worse"
+    assert verdict({"low": 0.0, "high": 0.2}) == "no difference shown"
+
+
+def test_a_command_that_was_cut_off_leaves_its_last_whole_document() -> None:
+    whole = json.dumps({"experiments": {"kto": {}}})
+
+    assert last_document(f"{json.dumps({'experiments': {}})}\n{whole}\n{whole[:9]}") == json.loads(
+        whole
+    )
+    with pytest.raises(ValueError, match="no document"):
+        last_document("")
+
+
+def questions(file: Path) -> None:
+    """Forty sums in the form of GSM8K's solutions, each with a right and a wrong answer."""
+    lines = [
+        {
+            "question": f"What is {n} and {n + 1}?",
+            "one": {"is_correct": True, "solution": f"It is {2 * n + 1}."},
+            "two": {"is_correct": False, "solution": f"I say {3 * n + 7}, or so."},
+        }
+        for n in range(40)
+    ]
+    file.write_text("\n".join(map(json.dumps, lines)), "utf-8")
+
+
+@pytest.fixture(scope="module")
+def document(tiny_base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    root = tmp_path_factory.mktemp("results")
+    questions(root / "gsm8k_solutions_dev600.jsonl")
+    engine = LocalEngine(tiny_base, kernel_cache=root / "kernels")
+    sizes = Sizes(training=8, held_out=5, training_tokens=256, held_out_tokens=256)
+    bench = Bench(tiny_base, engine, root, root, sizes, seeds=[0])
+    found = measure_all(bench, ["gsm8k"], each_run=False)
+    engine.close()
+    return found
+
+
+def test_a_run_trains_and_measures_what_it_was_told_to(document: dict[str, Any]) -> None:
+    found = document["experiments"]["gsm8k"]
+
+    assert (found["training"], found["held_out"], found["held_out_conversations"]) == (8, 5, 5)
+    assert found["longer_wins"]["estimate"] == 0.0  # every wrong answer is the longer one
+    for recipe in found["recipes"].values():
+        likelihood = recipe["measures"]["chosen_logprob_per_token"]
+        assert recipe["seeds"] == [0]
+        assert math.isfinite(likelihood["before"])
+        assert likelihood["after"][0] != likelihood["before"]  # the adapter was there
+
+
+def test_the_page_has_the_figures_of_the_documents_between_its_marks(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    page = tmp_path / "results.md"
+    page.write_text(PAGE.read_text("utf-8"), "utf-8")
+
+    write_figures(page, [document])
+    once = page.read_text("utf-8")
+    write_figures(page, [document])
+
+    before = document["experiments"]["gsm8k"]["recipes"]["DPO alone"]["measures"]["accuracy"]
+    assert f"| DPO alone | accuracy, per token | {before['before']:.3f} |" in once
+    assert "## What did not improve\n- `gsm8k`" in once
+    assert page.read_text("utf-8") == once
