@@ -106,7 +106,7 @@ def test_a_worker_says_how_many_threads_it_took_and_who_it_is(
     assert started.pop("at") <= time.time()
     assert started == {
         "event": "started", "pid": os.getpid(), "threads": torch.get_num_threads(),
-        "priority": "idle",
+        "priority": "idle", "processes": 1,
     }  # fmt: skip
     assert (folder / "pid").read_text() == str(os.getpid())
 
