@@ -74,7 +74,7 @@ class Settings(BaseSettings):
 
     recipe: Path | None = None
     tune_threads: int | None = Field(
-        default=None, ge=1, description="of a tuning job; None is half of the processors"
+        default=None, ge=1, description="of a tuning job; None is all processors"
     )
     tune_accelerate_config: Path | None = Field(
         default=None, description="several processes a job: ddp, fsdp, deepspeed, or a file"

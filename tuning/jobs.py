@@ -35,10 +35,9 @@ PID_PATIENCE_SECONDS = 5.0  # a worker writes its pid as its first act
 
 
 def default_threads() -> int:
-    """Half of the processors this process may use, at least one: chat shares the machine."""
+    """All processors this process may use: a job's priority, not its size, makes way for a chat."""
     known = hasattr(os, "sched_getaffinity")
-    processors = len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-    return max(1, processors // 2)
+    return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
