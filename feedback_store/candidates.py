@@ -270,16 +270,16 @@ def counts(
 def recount(
     before: Mapping[str, Mapping[str, int]],
     gone: Mapping[str, Mapping[str, int]],
-    moved: Iterable[Candidate],
-    come: Iterable[Candidate],
+    moves: Moves,
+    come: Iterable[Candidate] = (),
 ) -> dict[str, dict[str, int]]:
-    """Counts after rows have gone, from where they were, and others have come."""
+    """Counts after rows have gone, others have moved, and others have come."""
     after = {place: Counter(reasons) for place, reasons in before.items()}
     for place, reasons in gone.items():
         after[place].subtract(reasons)
-    for row in moved:
-        after[row.place][row.reason] -= 1
-    for row in come:
+    for was, _ in moves.values():
+        after[was.place][was.reason] -= 1
+    for row in (*(now for _, now in moves.values()), *come):
         after.setdefault(row.place, Counter())[row.reason] += 1
     return {place: dict(+reasons) for place, reasons in sorted(after.items())}
 

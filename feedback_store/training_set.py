@@ -220,8 +220,7 @@ class TrainingSet:
                 if read_state(connection) != state:
                     continue  # somebody else changed what this was derived from
                 rows, moves = choose(connection, batch, derived, decisions, self._read)
-                was, now = zip(*moves.values(), strict=True) if moves else ((), ())
-                tally = recount(state.counts, counts(connection, batch), was, (*now, *rows))
+                tally = recount(state.counts, counts(connection, batch), moves, rows)
                 replace_candidates(connection, batch, rows)
                 move(connection, moves)
                 unmark_stale(connection, set(batch) - derived.unfinished)
@@ -245,8 +244,7 @@ class TrainingSet:
                 moves = beyond_share(connection, share=self._user_share, floor=self._user_floor)
             with self._database.write() as connection:
                 if read_state(connection) == state:
-                    was, now = zip(*moves.values(), strict=True) if moves else ((), ())
-                    tally, version = recount(state.counts, {}, was, now), state.version + 1
+                    tally, version = recount(state.counts, {}, moves), state.version + 1
                     move(connection, moves)
                     write_state(
                         connection, replace(state, version=version, capped=version, counts=tally)
