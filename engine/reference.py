@@ -421,7 +421,7 @@ def _load_model(
     transformers_logging.disable_progress_bar()
     options: dict[str, Any] = {}
     if quantization != "none":
-        from engine.quantization.bitsandbytes import quantization_config
+        from engine.quantization.bitsandbytes import keep_layout, quantization_config
 
         options["quantization_config"] = quantization_config(quantization, dtype)
     try:
@@ -434,5 +434,7 @@ def _load_model(
         )
     except Exception as error:
         raise ModelUnavailable(f"cannot load {base.name}: {error}") from error
+    if quantization != "none":
+        keep_layout(model)
     model.eval()
     return model

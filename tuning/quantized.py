@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from engine.models.catalogue import linear_shapes
 from engine.models.checkpoint import Blocks
-from engine.quantization.bitsandbytes import quantization_config
+from engine.quantization.bitsandbytes import keep_layout, quantization_config
 from engine.quantization.blocks import quantize_int4, quantize_int8
 from tuning.weight_formats import Weights
 
@@ -92,6 +92,7 @@ def load_base(folder: Path, weights: Weights, dtype: torch.dtype, device: str) -
         folder, dtype=dtype, device_map=device, use_safetensors=True,
         **(options if weights == "nf4" else {}),
     )  # fmt: skip
+    keep_layout(model)
     if weights in ROUND:
         quantize_layers(model, linear_shapes(folder), ROUND[weights])
     return model

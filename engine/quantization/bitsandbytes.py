@@ -9,7 +9,7 @@ import importlib
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BitsAndBytesConfig
 
 from engine.quantization import Quantization
@@ -27,6 +27,17 @@ def quantization_config(
             bnb_4bit_compute_dtype=compute_dtype,
         )
     return BitsAndBytesConfig(load_in_8bit=True)
+
+
+def keep_layout(model: nn.Module) -> None:
+    """Let no layer pack its weights anew for a processor with AVX512-BF16.
+
+    bitsandbytes does so in the first forward pass that needs no gradient. Answers then change when
+    an adapter is loaded, and a matrix narrower than a block cannot be computed at all (0.50).
+    """
+    layers: list[Any] = [m for m in model.modules() if hasattr(m, "support_avx512bf16_for_cpu")]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
 
 
 class BitsLinear:
@@ -62,6 +73,7 @@ class BitsLinear:
         if bias is not None:
             module.bias = torch.nn.Parameter(bias.to(dtype), requires_grad=False)
         self._module = module.to(device).eval()  # quantized by the move
+        keep_layout(self._module)
 
     def __call__(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """x (T, in) -> (T, out); with `add_to` (T, out), added to it in place."""

@@ -18,6 +18,7 @@ def test_the_faster_format_is_taken_and_fp32_when_they_are_even() -> None:
     assert faster({"fp32": 2.0, "bf16": 1.0}).number_format == "bf16"
     assert faster({"fp32": 1.0, "bf16": 2.0}).number_format == "fp32"
     assert faster({"fp32": 1.0, "bf16": 1.0}).number_format == "fp32"
+    assert faster({"fp32": 1.0, "bf16": 0.9}).number_format == "fp32"  # that may be noise
     assert faster({"fp32": 0.002, "bf16": 0.001}).reason == "measured: fp32 2.00 ms, bf16 1.00 ms"
 
 
