@@ -28,8 +28,13 @@ from feedback_store.records import (
 BATCH_CONVERSATIONS = 200
 IDS_A_QUERY = 5_000  # PostgreSQL takes 65,535 values in one query
 JUDGEMENTS = ("vote", "correction", "choice", "flag")
-ANSWER_COLUMNS = [t.answers.c[name] for name in Answer.__dataclass_fields__]
-COMPLETE = list(Answer.__dataclass_fields__).index("complete")
+IS_COMPLETE = (t.answers.c.complete == 1).label("complete")
+
+
+def answer_columns(kind: type[Answer]) -> list[ColumnElement[Any]]:
+    """What to select of an answer, in the order of a value type's fields."""
+    names = kind.__dataclass_fields__
+    return [IS_COMPLETE if name == "complete" else t.answers.c[name] for name in names]
 
 
 class EvidenceReader:
@@ -133,22 +138,24 @@ class _Conversation:
     """The rows of one conversation."""
 
     turns: dict[str, Any] = field(default_factory=dict)
-    answers: dict[str, Any] = field(default_factory=dict)  # rows of ANSWER_COLUMNS
+    answers: dict[str, Answer] = field(default_factory=dict)
     current: dict[tuple[Any, ...], RowMapping] = field(default_factory=dict)
     comparisons: dict[str, RowMapping] = field(default_factory=dict)
 
     def evidence(self, templates: Mapping[str, PromptTemplate]) -> Iterator[Evidence]:
         """One for each prompt that somebody judged an answer to, in the order they were asked."""
-        events = sorted(self.current.values(), key=lambda event: int(event["id"]))
+        said: dict[str, list[RowMapping]] = defaultdict(list)
+        for event in self.current.values():
+            said[self._turn_of(event)].append(event)
         turns_of: dict[tuple[str, str, tuple[Message, ...]], list[str]] = defaultdict(list)
-        judged = {self._turn_of(event) for event in events}
         for turn_id, turn in self.turns.items():
-            if turn_id in judged:
+            if turn_id in said:
                 prompt = self._prompt(turn, templates[turn.template_hash])
                 turns_of[turn.user_id, turn.template_hash, prompt].append(turn_id)
         for (_, _, prompt), turn_ids in turns_of.items():
-            said = [event for event in events if self._turn_of(event) in turn_ids]
-            yield self._evidence_of(prompt, turn_ids, said)
+            events = [event for turn_id in turn_ids for event in said[turn_id]]
+            events.sort(key=lambda event: int(event["id"]))
+            yield self._evidence_of(prompt, turn_ids, events)
 
     def _evidence_of(
         self, prompt: tuple[Message, ...], turn_ids: Sequence[str], events: Sequence[RowMapping]
@@ -160,7 +167,7 @@ class _Conversation:
             template_hash=first.template_hash,
             mode=first.mode,
             prompt=prompt,
-            answers=tuple(answer_of(a) for a in self.answers.values() if a.turn_id in turn_ids),
+            answers=tuple(a for a in self.answers.values() if a.turn_id in turn_ids),
             votes=tuple(vote_of(e) for e in events if e["kind"] == "vote" and e["vote"]),
             corrections=tuple(_correction(e) for e in events if e["kind"] == "correction"),
             choices=tuple(self._choice(e) for e in events if e["kind"] == "choice"),
@@ -170,7 +177,7 @@ class _Conversation:
     def _turn_of(self, event: RowMapping) -> str:
         if event["comparison_id"] is not None:
             return str(self.comparisons[event["comparison_id"]]["turn_id"])
-        return str(self.answers[event["answer_id"]].turn_id)
+        return self.answers[event["answer_id"]].turn_id
 
     def _prompt(self, turn: Row[Any], template: PromptTemplate) -> tuple[Message, ...]:
         """The messages the model was shown."""
@@ -214,20 +221,21 @@ def _load(
         conversation.turns[turn.id] = turn
         of_conversation[turn.id] = conversation
     answers = (
-        select(*ANSWER_COLUMNS)
+        select(*answer_columns(Answer))
         .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
         .where(in_batch)
         .order_by(t.answers.c.created_at, t.answers.c.id)
     )
-    for answer in connection.execute(answers).all():
+    for row in connection.execute(answers).all():
+        answer = Answer(*row)
         of_conversation[answer.id] = of_conversation[answer.turn_id]
         of_conversation[answer.id].answers[answer.id] = answer
     comparisons = (
         select(t.comparisons).join(t.turns, t.turns.c.id == t.comparisons.c.turn_id).where(in_batch)
     )
-    for row in connection.execute(comparisons).mappings().all():
-        of_conversation[row["id"]] = of_conversation[row["turn_id"]]
-        of_conversation[row["id"]].comparisons[row["id"]] = row
+    for compared in connection.execute(comparisons).mappings().all():
+        of_conversation[compared["id"]] = of_conversation[compared["turn_id"]]
+        of_conversation[compared["id"]].comparisons[compared["id"]] = compared
     for event in _events(connection, in_batch, until):
         key = event["answer_id"], event["comparison_id"], event["user_id"], event["kind"]
         of_conversation[event["answer_id"] or event["comparison_id"]].current[key] = event
@@ -287,13 +295,6 @@ def judged_conversations(connection: Connection, which: ColumnElement[bool]) -> 
         .where(which)
     )
     return sorted(connection.execute(about_answers.union(about_comparisons)).scalars())
-
-
-def answer_of(row: Row[Any]) -> Answer:
-    """A row of ANSWER_COLUMNS as a value."""
-    values = list(row)
-    values[COMPLETE] = bool(values[COMPLETE])
-    return Answer(*values)
 
 
 def vote_of(event: RowMapping) -> CurrentVote:

@@ -44,7 +44,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One reply to a turn. `complete` says that the model ended it itself."""
+    """One reply to a turn, and who wrote it. `complete` says that the model ended it itself."""
 
     id: str
     turn_id: str
@@ -54,6 +54,12 @@ class Answer:
     complete: bool
     base_digest: str
     adapter_digest: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer(Answer):
+    """An answer and how it was made."""
+
     sampling: Mapping[str, Any]
     seed: int
     prompt_tokens: int | None

@@ -15,7 +15,7 @@ from sqlalchemy import Select, and_, func, or_, select
 from engine.messages import Message, is_blank
 from feedback_store import tables as t
 from feedback_store.database import Database
-from feedback_store.evidence import ANSWER_COLUMNS, answer_of
+from feedback_store.evidence import answer_columns
 from feedback_store.examples import Side
 from feedback_store.pairing import USABLE, Rules, read_the_same
 from feedback_store.records import Answer
@@ -107,12 +107,12 @@ def _unjudged_turns() -> Select[tuple[str, str, str, str]]:
 
 def _answers(database: Database, turn_id: str) -> list[Answer]:
     query = (
-        select(*ANSWER_COLUMNS)
+        select(*answer_columns(Answer))
         .where(t.answers.c.turn_id == turn_id)
         .order_by(t.answers.c.created_at, t.answers.c.id)
     )
     with database.read() as connection:
-        return [answer_of(row) for row in connection.execute(query)]
+        return [Answer(*row) for row in connection.execute(query)]
 
 
 def _is_usable(answer: Answer, rules: Rules) -> bool:

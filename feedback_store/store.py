@@ -28,18 +28,18 @@ from engine.prompts.modes import PromptTemplate
 from feedback_store import tables as t
 from feedback_store.database import Database, insert_once
 from feedback_store.events import add_event, event_values
-from feedback_store.evidence import ANSWER_COLUMNS, answer_of, read_templates, read_texts
+from feedback_store.evidence import answer_columns, read_templates, read_texts
 from feedback_store.group_commit import GroupCommit
 from feedback_store.intake import add_imported
 from feedback_store.records import (
     BAD_REASONS,
     CHOICES,
     GOOD_REASONS,
-    Answer,
     AnswerStatus,
     Choice,
     Comparison,
     ImportedTurn,
+    StoredAnswer,
     Turn,
     Vote,
 )
@@ -169,12 +169,12 @@ class FeedbackStore:
             )
             return done.rowcount
 
-    def answer(self, answer_id: str, user_id: str) -> Answer:
+    def answer(self, answer_id: str, user_id: str) -> StoredAnswer:
         """An answer of this user's."""
         with self._database.read() as connection:
             self._own_turn(connection, answer_id, user_id)
-            query = select(*ANSWER_COLUMNS).where(t.answers.c.id == answer_id)
-            return answer_of(connection.execute(query).one())
+            query = select(*answer_columns(StoredAnswer)).where(t.answers.c.id == answer_id)
+            return StoredAnswer(*connection.execute(query).one())
 
     def turn_of(self, answer_id: str, user_id: str) -> Turn:
         """The turn an answer of this user's replies to."""

@@ -53,10 +53,7 @@ def reply(
     thought: str = "", adapter: str | None = None,
 ) -> Answer:  # fmt: skip
     """An answer of the model "sha256:base"."""
-    return Answer(
-        answer_id, "t1", status, text, thought, complete, "sha256:base", adapter, {}, 0, None,
-        None, 0.0,
-    )  # fmt: skip
+    return Answer(answer_id, "t1", status, text, thought, complete, "sha256:base", adapter)
 
 
 def said(

@@ -159,7 +159,7 @@ def test_a_database_of_the_first_version_keeps_every_row_and_number(database: Da
     (evidence,) = EvidenceReader(database).all()
     assert [(v.event_id, v.vote, v.reasons, v.comment) for v in evidence.votes] == [(2, -1, (), "")]
     assert [c.text for c in evidence.corrections] == ["A green \N{HERB} thing."]
-    assert evidence.answers[1].sampling == {"stop": ["x"]}
+    assert store.answer(evidence.answers[1].id, "ann").sampling == {"stop": ["x"]}
     _, prompt = store.shown_prompt("a3", "ann")
     assert [message.content for message in prompt] == ["And a root?"]
 

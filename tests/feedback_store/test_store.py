@@ -22,7 +22,7 @@ from engine.prompts.modes import make_template
 from feedback_store import tables
 from feedback_store.database import Database
 from feedback_store.evidence import EvidenceReader
-from feedback_store.records import BAD_REASONS, GOOD_REASONS, Answer, Evidence, Turn
+from feedback_store.records import BAD_REASONS, GOOD_REASONS, Evidence, StoredAnswer, Turn
 from feedback_store.store import FeedbackStore, new_id
 from tests.feedback_store.conftest import PLAIN, Conversations
 
@@ -63,7 +63,7 @@ def test_a_finished_answer_reads_back_as_it_was_stored(store: FeedbackStore) -> 
         prompt_tokens=7, completion_tokens=3,
     )  # fmt: skip
     found = store.answer(answer_id, "ann")
-    assert found == Answer(
+    assert found == StoredAnswer(
         answer_id, turn.id, "done", "Because.", "Hm.", True, "base", "adapter",
         {"stop": ["x"]}, 2**62, 7, 3, found.created_at,
     )  # fmt: skip
