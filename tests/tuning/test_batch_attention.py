@@ -1,0 +1,66 @@
+"""Attention within segments: torch's own, with a mask that says who may see whom."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from tuning.batch.attention import Bounds, attend
+
+HEADS, KEY_HEADS, SIZE = 6, 2, 16
+# A prompt of 70 tokens with two completions of it, one longer than a tile of rows; then a row alone
+SEGMENTS: list[Bounds] = [(0, 0, 0, 170), (0, 70, 170, 300), (300, 300, 300, 310)]
+TOKENS = 310
+
+
+def visible() -> Tensor:
+    """(tokens, tokens): token i sees token j."""
+    seen = torch.zeros(TOKENS, TOKENS, dtype=torch.bool)
+    for prompt_start, prompt_end, start, end in SEGMENTS:
+        for i in range(start, end):
+            seen[i, prompt_start:prompt_end] = True
+            seen[i, start : i + 1] = True
+    return seen
+
+
+def inputs(dtype: torch.dtype) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(1, heads, TOKENS, SIZE, generator=generator).to(dtype).requires_grad_()
+        for heads in (HEADS, KEY_HEADS, KEY_HEADS)
+    ]
+
+
+@pytest.mark.parametrize("scale", [None, 0.3])
+@pytest.mark.parametrize(
+    ("dtype", "apart"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=["fp32", "bf16"]
+)
+def test_results_and_gradients_are_torchs(
+    dtype: torch.dtype, apart: float, scale: float | None
+) -> None:
+    ours, theirs = inputs(dtype), inputs(torch.float32)
+    with torch.no_grad():
+        for one, other in zip(ours, theirs, strict=True):
+            other.copy_(one)  # the same numbers, computed with in float32
+    found, nothing = attend(nn.Identity(), *ours, None, segments=SEGMENTS, scaling=scale)
+    expected = scaled_dot_product_attention(
+        *theirs, attn_mask=visible(), scale=scale, enable_gqa=True
+    ).transpose(1, 2)
+    assert nothing is None
+    assert found.shape == (1, TOKENS, HEADS, SIZE)
+    upstream = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    found.backward(upstream.to(dtype))
+    expected.backward(upstream)
+    pairs = [(found, expected), *((a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))]
+    for one, other in pairs:
+        assert one is not None and other is not None and one.dtype == dtype
+        assert float((one.float() - other).norm() / other.norm()) < apart
+
+
+def test_dropout_goes_torchs_way_and_drops() -> None:
+    query, key, value = inputs(torch.float32)
+    whole, _ = attend(nn.Identity(), query, key, value, None, segments=SEGMENTS)
+    dropped, _ = attend(nn.Identity(), query, key, value, None, segments=SEGMENTS, dropout=0.5)
+    assert not torch.allclose(whole, dropped)
