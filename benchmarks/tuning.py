@@ -2,9 +2,11 @@
 
 Each trainer has a process of its own and they take their steps in turns, so that what else the
 machine does slows both. The ratio is that of the summed seconds of the same steps. trl is tried in
-several settings first, and the fastest is the one it is held against; as it comes (gradient
-checkpointing on) it is timed too. The last line of stdout is one JSON document, as in
-`benchmarks.serving`.
+several settings first, as it comes (gradient checkpointing on) among them, and the fastest is the
+one it is held against. Both hold the weights in the format that the engine chose for this machine,
+but for `same`, which is in fp32. The last line of stdout is one JSON document, as in
+`benchmarks.serving`; until then it is printed after each figure, so that a command that is cut off
+leaves what it had.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -27,7 +30,10 @@ from platformdirs import user_cache_path
 from safetensors.torch import load_file
 
 from benchmarks.serving import processor
+from benchmarks.tuning_child import BATCH_PAIRS
 from benchmarks.tuning_data import SETS
+from engine.hardware import detect
+from tuning.evaluation.statistics import clustered_mean
 
 OFF = {"gradient_checkpointing": False}
 # Settings of trl that a step can be fast in; its DPO trainer takes no packing in 1.16, and Liger's
@@ -46,9 +52,8 @@ TRL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "as it comes": {"gradient_checkpointing": True},
     },
 }
-BF16 = {"bf16 weights, batches of 1": {
-    **OFF, "per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, "bf16_weights": True
-}}  # fmt: skip
+TRIED_STEPS = 1  # timed steps of each setting, enough to see which is fastest
+END_STEPS, END_HELD_OUT = 16, 60  # of the comparison at the end: 64 pairs to train on
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +64,19 @@ class Bench:
     cache: Path
     steps: int
     data: Sequence[str]
+    as_json: bool
     figures: dict[str, Any] = field(default_factory=dict)
 
     def tell(self, name: str, asked: str, reached: float, *, met: bool, **behind: Any) -> None:
         """Record a figure and say it."""
         self.figures[name] = {"asked": asked, "reached": reached, "met": met, **behind}
         print(f"{name}: {reached:.3g} (asked {asked})", file=sys.stderr, flush=True)
+        if self.as_json:
+            print(json.dumps(self.document()), flush=True)
+
+    def document(self) -> dict[str, Any]:
+        """The figures so far, and what they were made with."""
+        return {"figures": self.figures, **_surroundings(self)}
 
 
 class Child:
@@ -72,12 +84,12 @@ class Child:
 
     def __init__(
         self, bench: Bench, who: str, method: str, data: str, trl: dict[str, Any],
-        gradients: Path | None = None,
+        *, steps: int, gradients: Path | None = None, dtype: str | None = None, held_out: int = 0,
     ) -> None:  # fmt: skip
         spec = {
             "who": who, "method": method, "data": data, "model": bench.model,
-            "cache": str(bench.cache), "steps": bench.steps + 1, "trl": trl,
-            "gradients": str(gradients) if gradients else None,
+            "cache": str(bench.cache), "steps": steps, "trl": trl, "dtype": dtype,
+            "gradients": str(gradients) if gradients else None, "held_out": held_out,
         }  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.tuning_child", json.dumps(spec)],
@@ -93,6 +105,12 @@ class Child:
         self._process.stdin.flush()
         self.steps.append(self._hear())
         return float(self.steps[-1]["seconds"])
+
+    def all_steps(self) -> dict[str, Any]:
+        """Take every step; what it says of the held-out rows at the end."""
+        for _ in range(END_STEPS):
+            self.step()
+        return self._hear()
 
     def tokens_per_second(self) -> float:
         """Of all steps but the first: real tokens, a prompt counted with each completion."""
@@ -126,11 +144,12 @@ def main() -> None:
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--model-cache", type=Path, default=user_cache_path("burnish") / "models")
     arguments = parser.parse_args()
-    bench = Bench(arguments.model, arguments.model_cache, arguments.steps, arguments.data)
+    bench = Bench(
+        arguments.model, arguments.model_cache, arguments.steps, arguments.data, arguments.json
+    )
     for name in arguments.only:
         MEASURES[name](bench)
-    document = {"figures": bench.figures, **_surroundings(bench)}
-    print(json.dumps(document) if arguments.json else json.dumps(document, indent=2))
+    print(json.dumps(bench.document(), indent=None if arguments.json else 2))
 
 
 def dpo(bench: Bench) -> None:
@@ -146,12 +165,12 @@ def sft(bench: Bench) -> None:
 def _speed(bench: Bench, method: str, wanted: float) -> None:
     best, tried = _fastest_setting(bench, method)
     for data in bench.data:
+        steps = bench.steps + 1
         children = {
-            "ours": Child(bench, "ours", method, data, {}),
-            "trl": Child(bench, "trl", method, data, best),
-            "as it comes": Child(bench, "trl", method, data, {"gradient_checkpointing": True}),
+            "ours": Child(bench, "ours", method, data, {}, steps=steps),
+            "trl": Child(bench, "trl", method, data, best, steps=steps),
         }
-        _in_turns(list(children.values()), bench.steps + 1)
+        _in_turns(list(children.values()), steps)
         rates = {name: child.tokens_per_second() for name, child in children.items()}
         peaks = {name: child.peak_bytes() for name, child in children.items()}
         made = {name: child.made["made_seconds"] for name, child in children.items()}
@@ -159,8 +178,8 @@ def _speed(bench: Bench, method: str, wanted: float) -> None:
         bench.tell(
             f"{method}_{data}_speed", f">= {wanted} of trl in its best setting",
             rates["ours"] / rates["trl"], met=rates["ours"] >= wanted * rates["trl"],
-            tokens_per_second=rates, beside_trl_as_it_comes=rates["ours"] / rates["as it comes"],
-            trl=best, tried=tried, data=source, seconds_before_the_first_step=made,
+            tokens_per_second=rates, trl=best, tried=tried, data=source,
+            seconds_before_the_first_step=made,
         )  # fmt: skip
         bench.tell(
             f"{method}_{data}_memory", "<= 0.6 of trl in its best setting",
@@ -170,13 +189,15 @@ def _speed(bench: Bench, method: str, wanted: float) -> None:
 
 
 def same(bench: Bench) -> None:
-    """The first step's loss and gradients beside trl's, in this machine's number format."""
+    """The first step's loss and gradients beside trl's, in fp32."""
     for method in ("dpo", "sft"):
         with tempfile.TemporaryDirectory() as folder:
             files = {who: Path(folder) / who for who in ("ours", "trl")}
             losses = {}
             for who, file in files.items():
-                child = Child(bench, who, method, bench.data[0], OFF, gradients=file)
+                child = Child(
+                    bench, who, method, bench.data[0], OFF, steps=1, gradients=file, dtype="float32"
+                )
                 child.step()
                 losses[who] = child.steps[0]["loss"]
                 child.close()
@@ -188,6 +209,29 @@ def same(bench: Bench) -> None:
             f"{method}_same", "<= 1e-4 relative", worst, met=worst <= 1e-4,
             gradients_apart=apart, loss_apart=loss, losses=losses,
         )  # fmt: skip
+
+
+def end(bench: Bench) -> None:
+    """Held-out accuracy after the same pairs in the same order: ours beside trl's.
+
+    Met where the 95% interval of the difference, question by question, holds 0.
+    """
+    found = {}
+    for who in ("ours", "trl"):
+        trl = {**OFF, "per_device_train_batch_size": 1, "gradient_accumulation_steps": BATCH_PAIRS}
+        child = Child(bench, who, "dpo", bench.data[0], trl, steps=END_STEPS, held_out=END_HELD_OUT)
+        found[who] = child.all_steps()
+        child.close()
+    right, names = {who: each["right"] for who, each in found.items()}, found["ours"]["questions"]
+    apart = [ours - theirs for ours, theirs in zip(right["ours"], right["trl"], strict=True)]
+    difference = clustered_mean(apart, names)
+    bench.tell(
+        "dpo_same_at_the_end", "95% interval of the difference holds 0", difference.estimate,
+        met=difference.low <= 0 <= difference.high, interval=[difference.low, difference.high],
+        accuracy={who: fmean(each) for who, each in right.items()},
+        before=fmean(found["ours"]["right_before"]), pairs=len(apart), questions=len(set(names)),
+        decided_otherwise=sum(map(bool, apart)),
+    )  # fmt: skip
 
 
 def reference(bench: Bench) -> None:
@@ -203,6 +247,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "same": same,
     "dpo": dpo,
     "sft": sft,
+    "end": end,
     "reference": reference,
 }
 
@@ -212,16 +257,14 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
 
 def _fastest_setting(bench: Bench, method: str) -> tuple[dict[str, Any], dict[str, float]]:
     """trl's fastest setting on the first data set, and the tokens a second of each."""
-    settings = dict(TRL_SETTINGS[method])
-    if torch.cpu._is_avx512_bf16_supported() or torch.cuda.is_available():
-        settings |= BF16
     rates = {}
-    for name, setting in settings.items():
-        child = Child(bench, "trl", method, bench.data[0], setting)
-        _in_turns([child], bench.steps + 1)
+    for name, setting in TRL_SETTINGS[method].items():
+        steps = TRIED_STEPS + 1
+        child = Child(bench, "trl", method, bench.data[0], setting, steps=steps)
+        _in_turns([child], steps)
         rates[name] = child.tokens_per_second()
         print(f"trl {method}, {name}: {rates[name]:.1f} tokens/s", file=sys.stderr, flush=True)
-    return settings[max(rates, key=lambda name: rates[name])], rates
+    return TRL_SETTINGS[method][max(rates, key=lambda name: rates[name])], rates
 
 
 def _in_turns(children: Sequence[Child], steps: int) -> None:
@@ -235,6 +278,7 @@ def _in_turns(children: Sequence[Child], steps: int) -> None:
 def _surroundings(bench: Bench) -> dict[str, Any]:
     return {
         "processor": processor(),
+        "weights": str(detect().dtype).removeprefix("torch."),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),

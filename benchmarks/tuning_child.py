@@ -1,9 +1,10 @@
 """One trainer in a process of its own, a step at a time: `python -m benchmarks.tuning_child SPEC`.
 
 SPEC is a JSON object: who ("ours" or "trl"), method ("dpo" or "sft"), data, model, cache, steps,
-trl (changed arguments of trl's config) and gradients (a file for those of the first step). Says
-one JSON object a line: first that it is ready, then each step, which it takes when it is told to
-by a line on stdin.
+trl (changed arguments of trl's config), dtype of the weights (null: the engine's choice), gradients
+(a file for those of the first step) and held_out (how many pairs of other questions are judged at
+the end). Says one JSON object a line: first that it is ready, then each step, which it takes when
+it is told to by a line on stdin.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +24,21 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
 from trl import DPOConfig, SFTConfig, SFTTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from benchmarks.tuning_data import pairs
 from engine.hardware import detect
 from engine.models.catalogue import BaseModel, linear_shapes, load_tokenizer, resolve
 from engine.prompts.render import Renderer
+from tuning.batch.collate import Packer, default_budget_tokens, tree_of_pair
+from tuning.batch.forward import accept_layouts
+from tuning.batch.reference import pair_log_probs
 from tuning.dataset import TokenizedPairs
 from tuning.methods.common import Stage
 from tuning.methods.dpo import RenderedDPOTrainer, dpo_trainer
 from tuning.methods.sft import sft_trainer
 from tuning.recipe import DpoRecipe, Recipe, SftRecipe
+from tuning.reference_cache import Row
 
 BATCH_PAIRS = 4
 RANK = 16
@@ -77,19 +84,46 @@ def main() -> None:
     tokenizer = load_tokenizer(base.folder)
     source, rows = pairs(spec["data"], Renderer(tokenizer))
     data = TokenizedPairs(tuple(rows[: BATCH_PAIRS * spec["steps"]]), ())
+    held_out = _of_other_questions(rows, data.rows)[: spec["held_out"]]
     with tempfile.TemporaryDirectory() as folder:
         stage = Stage("benchmark", Path(folder), 0, tokenizer, Turns(spec["gradients"]))
-        model = _model(base, spec["trl"].pop("bf16_weights", False))
+        dtype = getattr(torch, spec["dtype"]) if spec["dtype"] else detect().dtype
+        right_before = _decisions_before(base, dtype, held_out)
+        model = _model(base, dtype)
         begun = time.perf_counter()
         trainer = (_ours if spec["who"] == "ours" else _trl)(spec, model, data, stage)
         seconds = time.perf_counter() - begun  # for DPO, mostly the reference pass
         _say({"made_seconds": seconds, "imports_bytes": imports_bytes, "source": source})
         trainer.train()
+    if held_out:
+        questions = [str(row["prompt_ids"]) for row in held_out]
+        right = _decisions(model, held_out)
+        _say({"right": right, "right_before": right_before, "questions": questions})
 
 
-def _model(base: BaseModel, bf16: bool) -> PeftModel:
+def _of_other_questions(rows: Sequence[Row], trained: Sequence[Row]) -> list[Row]:
+    asked = [row["prompt_ids"] for row in trained]
+    return [row for row in rows if row["prompt_ids"] not in asked]
+
+
+def _decisions_before(base: BaseModel, dtype: torch.dtype, rows: Sequence[Row]) -> list[float]:
+    """Of a model of its own, since what judges it would change how it trains."""
+    return _decisions(_model(base, dtype), rows) if rows else []
+
+
+def _decisions(model: PeftModel, rows: Sequence[Row]) -> list[float]:
+    """1 for each pair whose chosen side is likelier per token, else 0."""
+    packer = Packer(DataCollatorForPreference(0), tree_of_pair, default_budget_tokens())
+    accept_layouts(model)
+    sums = pair_log_probs(model, packer, rows)
+    return [
+        float(chosen / len(row["chosen_ids"]) > rejected / len(row["rejected_ids"]))
+        for row, (chosen, rejected) in zip(rows, sums, strict=True)
+    ]
+
+
+def _model(base: BaseModel, dtype: torch.dtype) -> PeftModel:
     set_seed(0)
-    dtype = torch.bfloat16 if bf16 else detect().dtype
     plain = AutoModelForCausalLM.from_pretrained(base.folder, dtype=dtype)
     targets = sorted({name.rsplit(".", 1)[-1] for name in linear_shapes(base.folder)})
     return get_peft_model(
