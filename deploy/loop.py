@@ -23,11 +23,13 @@ from feedback_store.curation import Curation
 from feedback_store.privacy.redaction import Redactor
 from feedback_store.snapshot import freeze, open_snapshot
 from feedback_store.training_set import TrainingSet
-from tuning.evaluation.answers import AnswerJudge
+from tuning.best_of import Scorer
 from tuning.evaluation.evaluate import evaluate
 from tuning.evaluation.report import write_report
 from tuning.jobs import JobRunner
+from tuning.judge import Judge
 from tuning.recipe import Recipe
+from tuning.rlhf_recipes import REWARDS
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -186,11 +188,12 @@ class Loop:
         snapshot: str,
         against: str | None = None,
         *,
-        ai_judge: AnswerJudge | None = None,
+        ai_judge: Judge | None = None,
     ) -> Judged:
         """Judge a bundle against the live release (or `against`) and record the verdict.
 
-        The evaluation is published under `evaluations`; an `ai_judge` compares answers in it.
+        The evaluation is published under `evaluations`; an `ai_judge` compares answers in it, and
+        the reward model that the bundle's run made, if it made one, scores them.
         """
         incumbent = against or self._registry.live().bundle
         if incumbent == bundle:
@@ -200,6 +203,7 @@ class Loop:
             evidence = evaluate(
                 engine, data.heldout.pairs, data.gold.pairs,
                 candidate=bundle, incumbent=incumbent, judge=ai_judge,
+                scorer=self._reward_model_of(bundle),
             )  # fmt: skip
         gate = judge(evidence)
         about = {
@@ -215,6 +219,16 @@ class Loop:
             },
         )  # fmt: skip
         return Judged(gate, folder_of(self._evaluations, evaluation))
+
+    def _reward_model_of(self, bundle: str) -> Scorer | None:
+        """The reward model that was trained in the bundle's run; it may have been forgotten."""
+        reward = read_manifest(folder_of(self._home / "bundles", bundle)).get("reward_model")
+        rewards = self._home / REWARDS
+        if reward is None or reward not in list_digests(rewards):
+            return None
+        from tuning.methods.reward import RewardModel  # trl takes seconds to import
+
+        return RewardModel.open(rewards, reward, self._base)
 
     def _trained_snapshots(self) -> set[str]:
         """Snapshots some bundle was trained on, as far as they are still there."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+from engine.messages import Message
 from engine.request import Finished, GenerationRequest, Score, ScoreRequest
 
 TOKEN = re.compile(r"[\u4e00-\u9fff，。]|\s*[^\s\u4e00-\u9fff，。]+")
@@ -72,6 +74,24 @@ class PlayedStream:
 
     def cancel(self) -> None:
         """There is nothing to cancel."""
+
+
+@dataclass(frozen=True)
+class PlayedJudge:
+    """Stands for a `tuning.judge.Judge`: a rule of the two answers in the order they are shown."""
+
+    rule: Callable[[str, str], Literal["A", "B"] | None]
+    name: str = "played"
+
+    def choose(self, prompt: Sequence[Message], a: str, b: str) -> Literal["A", "B"] | None:
+        return self.rule(a, b)
+
+
+class LengthScorer:
+    """Stands for a reward model: the number of characters, one more for an answer that ended."""
+
+    def score(self, prompt: Sequence[Message], answer: str, *, complete: bool = True) -> float:
+        return len(answer) + complete
 
 
 def tokens(text: str) -> list[str]:

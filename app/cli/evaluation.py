@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from app.cli.common import Home, Json, finish, running
+from app.cli.judging import Endpoint, EndpointModel, endpoint_judge, is_endpoint
 
 
 def evaluate(
@@ -14,12 +15,23 @@ def evaluate(
     home: Home = None,
     against: Annotated[str | None, typer.Option(help="A release's id. [default: live]")] = None,
     snapshot: Annotated[str | None, typer.Option(help="[default: the one trained on]")] = None,
+    ask_judge: Annotated[
+        bool, typer.Option("--judge", help="Let an AI compare answers; decides nothing.")
+    ] = False,
+    endpoint: Endpoint = None,
+    model: EndpointModel = None,
     as_json: Json = False,
 ) -> None:
-    """Judge a bundle on held-out pairs and fixed prompts, and record it as a release."""
+    """Judge a bundle on held-out pairs and fixed prompts, and record it as a release.
+
+    With --judge the local base model compares candidate and incumbent answer by answer, or the
+    server that --endpoint and --model name; what it reads is fixed prompts and answers to them.
+    """
     from engine.storage import find_digest, folder_of, read_manifest
     from tuning.evaluation.report import JSON_FILE, PAGE_FILE
+    from tuning.judge import EngineJudge
 
+    remote = is_endpoint(endpoint, model)
     with running(home) as service:
         workspace = service.workspace
         digest = find_digest(workspace.bundles, bundle)
@@ -29,7 +41,14 @@ def evaluate(
             else str(read_manifest(folder_of(workspace.bundles, digest))["snapshot"])
         )
         other = find_digest(workspace.bundles, against) if against else None
-        judged = workspace.loop.evaluate(service.engine, service.slots, digest, chosen, other)
+        ai_judge = (
+            endpoint_judge(workspace, endpoint, model) if remote
+            else EngineJudge(service.engine) if ask_judge
+            else None
+        )  # fmt: skip
+        judged = workspace.loop.evaluate(
+            service.engine, service.slots, digest, chosen, other, ai_judge=ai_judge
+        )
     report, files = judged.gate, {name: judged.folder / name for name in (JSON_FILE, PAGE_FILE)}
     text = (
         f"{report.verdict}: {report.reason}\n"

@@ -15,36 +15,35 @@ if TYPE_CHECKING:
     from tuning.judge import Judge
 
 
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        help="An OpenAI-compatible server, as https://host/v1, in place of the local model."
+        " People's words go there. Its key: BURNISH_JUDGE_API_KEY."
+    ),
+]
+EndpointModel = Annotated[str | None, typer.Option(help="The judge's name on that server.")]
+
+
 def judge(
     home: Home = None,
     snapshot: Annotated[
         str | None, typer.Option(help="The snapshot to train on; else one is made.")
     ] = None,
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            help="An OpenAI-compatible server, as https://host/v1, in place of the local model."
-            " People's words go there. Its key: BURNISH_JUDGE_API_KEY."
-        ),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="The judge's name on that server.")] = None,
+    endpoint: Endpoint = None,
+    model: EndpointModel = None,
     as_json: Json = False,
 ) -> None:
     """Compare regenerated answers that nobody judged; prints the id of the labels."""
-    if (endpoint is None) != (model is None):
-        raise typer.BadParameter("one needs the other", param_hint="--endpoint, --model")
-    if endpoint is None or model is None:
+    if is_endpoint(endpoint, model):
+        with opened(home) as workspace:
+            chosen = endpoint_judge(workspace, endpoint, model)
+            found = _label(workspace, chosen, snapshot)
+    else:
         from tuning.judge import EngineJudge
 
         with running(home) as service:
             found = _label(service.workspace, EngineJudge(service.engine), snapshot)
-    else:
-        from tuning.judge import EndpointJudge
-
-        with opened(home) as workspace:
-            key = workspace.settings.judge_api_key
-            chosen = EndpointJudge(endpoint, model, key.get_secret_value() if key else "")
-            found = _label(workspace, chosen, snapshot)
     lines = [
         found["labels"],
         f"snapshot: {found['snapshot']}",
@@ -53,6 +52,21 @@ def judge(
         f"people's held-out pairs: {_counts(found['agreement_with_people'])}",
     ]
     finish(as_json, found, "\n".join(lines))
+
+
+def is_endpoint(endpoint: str | None, model: str | None) -> bool:
+    """Whether a server is to judge; raises `typer.BadParameter` for half of what names one."""
+    if (endpoint is None) != (model is None):
+        raise typer.BadParameter("one needs the other", param_hint="--endpoint, --model")
+    return endpoint is not None
+
+
+def endpoint_judge(workspace: Workspace, endpoint: str | None, model: str | None) -> Judge:
+    """The judge on a server, with the key of the settings."""
+    from tuning.judge import EndpointJudge
+
+    key = workspace.settings.judge_api_key
+    return EndpointJudge(endpoint or "", model or "", key.get_secret_value() if key else "")
 
 
 def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str, Any]:

@@ -29,8 +29,16 @@ from feedback_store.split import split_of
 from feedback_store.store import FeedbackStore
 from feedback_store.training_set import TrainingSet
 from tests.helpers import make_bundle
-from tests.played_engine import PlayedEngine, PlayedStream, Voice, sensible
+from tests.played_engine import (
+    LengthScorer,
+    PlayedEngine,
+    PlayedJudge,
+    PlayedStream,
+    Voice,
+    sensible,
+)
 from tuning.jobs import Job, JobRunner
+from tuning.methods.reward import RewardModel
 from tuning.recipe import Recipe
 
 PLAIN = make_template("plain", ())
@@ -353,10 +361,32 @@ def test_an_ai_judge_may_be_asked_about_the_answers(
     other = make_bundle(bundles, tiny_base, seed=7, manifest={"snapshot": result.snapshot})
     judged = loop.evaluate(
         Judge(True, False), slots, other, str(result.snapshot),  # type: ignore[arg-type]
-        ai_judge=lambda prompt, one, two: None,
+        ai_judge=PlayedJudge(lambda a, b: None),
     )  # fmt: skip
     assert judged.gate.ai_win_rate is not None
     assert judged.gate.ai_win_rate.estimate == 0.5
+
+
+@pytest.mark.parametrize("kept", [True, False], ids=["kept", "forgotten"])
+def test_the_reward_model_of_a_bundles_run_scores_its_answers(
+    loop: Loop, store: FeedbackStore, slots: AdapterSlots, bundles: Path, tiny_base: BaseModel,
+    monkeypatch: pytest.MonkeyPatch, kept: bool,
+) -> None:  # fmt: skip
+    correct(store, *TRAIN[:5], *HELDOUT[:10])
+    result = run(loop, Judge(True, False), slots)
+    reward = publish(bundles.parent / "rewards", lambda folder: {"format": "burnish-reward/1"})
+    monkeypatch.setattr(RewardModel, "open", lambda *_: LengthScorer())
+    manifest = {
+        "snapshot": result.snapshot,
+        "reward_model": reward if kept else "sha256:" + "0" * 64,
+    }
+    bundle = make_bundle(bundles, tiny_base, seed=7, manifest=manifest)
+    judged = loop.evaluate(
+        Judge(True, False), slots, bundle, str(result.snapshot)  # type: ignore[arg-type]
+    )  # fmt: skip
+    figures = json.loads((judged.folder / "evaluation.json").read_text("utf-8"))["summary"]
+    best = figures["models"]["candidate"]["reward_best_of_4"]
+    assert (best is not None and best > 0) if kept else best is None
 
 
 def test_a_home_without_jobs_has_none_running(

@@ -15,11 +15,12 @@ from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from engine.reference import ReferenceEngine
 from tests.helpers import make_bundle
-from tests.played_engine import PlayedEngine, Voice, sensible
+from tests.played_engine import LengthScorer, PlayedEngine, PlayedJudge, Voice, sensible
 from tests.tuning.conftest import row
 from tuning.evaluation.evaluate import Evidence, evaluate
 from tuning.evaluation.preferences import Preference, score_pairs
 from tuning.evaluation.roles import ROLES, adapters_of, for_each_role
+from tuning.evaluation.summary import summarise
 
 ROWS = [
     row("Say hello.", "Hello there!", "No.", thoughts=("A greeting.", "")),
@@ -158,18 +159,52 @@ def test_an_evaluation_holds_neither_words_nor_names() -> None:
 
 
 def test_a_judge_is_asked_in_both_orders_and_believed_where_they_agree() -> None:
-    """It prefers the longer answer, but on Chinese prompts always the first one it is shown."""
+    """It prefers the longer answer, but of Chinese ones always the first that it is shown.
+
+    Of the eight Chinese prompts one asks for code, which has no Chinese letter in it.
+    """
     asked = []
 
-    def judge(prompt: str, one: str, two: str) -> str:
-        asked.append(prompt)
-        return "one" if not prompt.isascii() or len(one) > len(two) else "two"
+    def rule(a: str, b: str) -> Any:
+        asked.append(a)
+        return "A" if not (a + b).isascii() or len(a) > len(b) else "B"
 
-    _, evidence = played(judge)
+    _, evidence = played(PlayedJudge(rule))
     assert len(asked) == 48
     assert evidence.opinions is not None
-    assert (evidence.opinions.wins, evidence.opinions.ties, evidence.opinions.losses) == (0, 8, 16)
+    assert (evidence.opinions.wins, evidence.opinions.ties, evidence.opinions.losses) == (0, 7, 17)
 
 
 def test_without_a_judge_there_are_no_opinions() -> None:
     assert played()[1].opinions is None
+
+
+def test_a_reward_model_scores_greedy_answers_and_the_best_of_several() -> None:
+    """A reward is the answer's length, and one more for an answer that came to its end."""
+    base, adapter = Voice(lambda prompt: "Four."), Voice(lambda prompt: "Seven..")
+    engine = PlayedEngine({None: base, "adapter": adapter})
+    found = evaluate(
+        engine,
+        [],
+        candidate="adapter",
+        incumbent=None,
+        scorer=LengthScorer(),  # type: ignore[arg-type]
+    )
+    assert len(found.rewards) == len(found.answers) == 24
+    for rewarded in found.rewards:
+        assert rewarded.greedy == {"candidate": 8, "incumbent": 6, "base": 6}
+        assert rewarded.best == rewarded.drawn == rewarded.greedy
+    of_adapter = [r for r in engine.requests if r.sampling.temperature == 1 and r.adapter]
+    assert [r.sampling.seed for r in of_adapter] == [0, 1, 2, 3] * 24
+    of_base = [r for r in engine.requests if r.sampling.temperature == 1 and not r.adapter]
+    assert len(of_base) == 24 * 4 + 21  # in two roles, and asked once; 21 texts for the drift
+    models = summarise(found)["models"]
+    assert models["candidate"]["reward_greedy"] == models["candidate"]["reward_best_of_4"] == 8
+    assert models["base"]["reward_drawn"] == 6
+
+
+def test_without_a_reward_model_there_are_no_rewards() -> None:
+    engine = PlayedEngine({None: Voice(sensible)})
+    found = evaluate(engine, [], candidate=None, incumbent=None)  # type: ignore[arg-type]
+    assert found.rewards == ()
+    assert summarise(found)["models"]["base"]["reward_greedy"] is None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from engine.prompts.modes import COT_INSTRUCTION
 from engine.request import Finished, FinishReason
-from tests.played_engine import PlayedEngine, Voice, sensible
+from tests.played_engine import PlayedEngine, PlayedJudge, Voice, sensible
 from tuning.evaluation.answers import (
     Answered,
     Opinions,
@@ -90,14 +90,14 @@ def test_a_cut_answer_is_not_finished() -> None:
 
 
 @pytest.mark.parametrize(
-    ("says", "opinions"),
+    ("rule", "opinions"),
     [
-        (lambda _prompt, one, _two: "one" if one == "New." else "two", Opinions(1, 0, 0)),
-        (lambda _prompt, one, _two: "two" if one == "New." else "one", Opinions(0, 0, 1)),
-        (lambda _prompt, _one, _two: "one", Opinions(0, 1, 0)),  # whatever comes first
-        (lambda _prompt, one, _two: "one" if one == "New." else None, Opinions(0, 1, 0)),
+        (lambda a, b: "A" if a == "New." else "B", Opinions(1, 0, 0)),
+        (lambda a, b: "B" if a == "New." else "A", Opinions(0, 0, 1)),
+        (lambda a, b: "A", Opinions(0, 1, 0)),  # whatever comes first
+        (lambda a, b: "A" if a == "New." else None, Opinions(0, 1, 0)),
     ],
 )
-def test_a_judges_choice_counts_where_both_orders_agree(says: object, opinions: Opinions) -> None:
+def test_a_judges_choice_counts_where_both_orders_agree(rule: Any, opinions: Opinions) -> None:
     prompt = Prompt("p", "en", "?")
-    assert ask_judge(says, [answered(prompt, "New.", "Old.")]) == opinions  # type: ignore[arg-type]
+    assert ask_judge(PlayedJudge(rule), [answered(prompt, "New.", "Old.")]) == opinions

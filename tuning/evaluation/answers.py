@@ -6,10 +6,10 @@ ever written. Knows no verdicts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import Literal
 
 import yaml
 
@@ -27,14 +27,11 @@ from tuning.evaluation.text_metrics import (
     refuses,
     repetition,
 )
+from tuning.judge import Judge, compare
 
 # Long enough for what the prompts ask. All 24 answers of a 135M model take seconds on two cores.
 MAX_NEW_TOKENS = 96
 MAX_THOUGHT_TOKENS = 160  # a thought and an answer
-
-# A judge is shown a prompt and two answers, and says which is better, or None when it cannot tell.
-Choice = Literal["one", "two"]
-AnswerJudge = Callable[[str, str, str], Choice | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +129,17 @@ def measure(answered: Answered) -> PromptMeasures:
     return PromptMeasures(prompt.id, prompt.asks, measures)
 
 
-def ask_judge(judge: AnswerJudge, answered: Iterable[Answered]) -> Opinions:
-    """Show each prompt's two answers in both orders; where the orders disagree it is a tie.
-
-    A judge that prefers the first place (Zheng et al. 2023, section 3.4) decides nothing by it.
-    """
-    points = []
-    for each in answered:
-        candidate, incumbent = (each.answers[role].text for role in ("candidate", "incumbent"))
-        first = judge(each.prompt.text, candidate, incumbent)
-        second = judge(each.prompt.text, incumbent, candidate)
-        points.append({("one", "two"): 1, ("two", "one"): -1}.get((first or "", second or ""), 0))
-    return Opinions(points.count(1), points.count(0), points.count(-1))
+def ask_judge(judge: Judge, answered: Iterable[Answered]) -> Opinions:
+    """Show each prompt's two answers in both orders; where the judge does not decide, a tie."""
+    outcomes = Counter(
+        compare(
+            judge, (Message("user", each.prompt.text),),
+            each.answers["candidate"].text, each.answers["incumbent"].text,
+        )
+        for each in answered
+    )  # fmt: skip
+    wins, losses = outcomes["first"], outcomes["second"]
+    return Opinions(wins, outcomes.total() - wins - losses, losses)
 
 
 def _measure(prompt: Prompt, answer: Finished) -> AnswerMeasures:

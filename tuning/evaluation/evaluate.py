@@ -12,8 +12,8 @@ from typing import Any
 
 from engine.request import Engine
 from feedback_store.examples import Pair
+from tuning.best_of import Scorer
 from tuning.evaluation.answers import (
-    AnswerJudge,
     Opinions,
     PromptMeasures,
     answer_prompts,
@@ -23,7 +23,9 @@ from tuning.evaluation.answers import (
 )
 from tuning.evaluation.generic import Drift, Passage, measure_drift, score_passages
 from tuning.evaluation.preferences import PairScores, score_pairs
+from tuning.evaluation.rewards import Rewarded, score_rewards
 from tuning.evaluation.roles import adapters_of
+from tuning.judge import Judge
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Evidence:
     drift: tuple[Drift, ...] = ()
     passages: tuple[Passage, ...] = ()
     opinions: Opinions | None = None
+    rewards: tuple[Rewarded, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form, with a number in place of each conversation's id."""
@@ -53,12 +56,13 @@ def evaluate(
     *,
     candidate: str | None,
     incumbent: str | None,
-    judge: AnswerJudge | None = None,
+    judge: Judge | None = None,
+    scorer: Scorer | None = None,
 ) -> Evidence:
     """Measure both adapters, which must be loaded (None: the base model), and the base.
 
     `held_out` and `gold` are pairs that neither was trained on. With a `judge`, the answers to the
-    fixed prompts are compared, too.
+    fixed prompts are compared, too; a `scorer` is a reward model that scores them.
     """
     adapters = adapters_of(candidate, incumbent)
     prompts = load_prompts()
@@ -72,4 +76,5 @@ def evaluate(
         drift=tuple(measure_drift(engine, adapters, prompts)),
         passages=tuple(score_passages(engine, adapters)),
         opinions=ask_judge(judge, answered) if judge else None,
+        rewards=tuple(score_rewards(engine, scorer, adapters, answered)) if scorer else (),
     )

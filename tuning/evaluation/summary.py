@@ -15,6 +15,7 @@ from tuning.evaluation.answers import AnswerMeasures, PromptMeasures
 from tuning.evaluation.evaluate import Evidence
 from tuning.evaluation.generic import perplexity
 from tuning.evaluation.preferences import PairScores
+from tuning.evaluation.rewards import DRAWN
 from tuning.evaluation.roles import ROLES, Role
 from tuning.evaluation.statistics import Interval, clustered_mean
 
@@ -59,6 +60,9 @@ def _figures(evidence: Evidence, role: Role) -> Figures:
         "kl_to_base_per_token": kl / tokens if tokens else None,
         "perplexity": perplexity(evidence.passages, role) if evidence.passages else None,
         **_on_answers(evidence.answers, role),
+        "reward_greedy": _mean([each.greedy[role] for each in evidence.rewards]),
+        "reward_drawn": _mean([each.drawn[role] for each in evidence.rewards]),
+        f"reward_best_of_{DRAWN}": _mean([each.best[role] for each in evidence.rewards]),
     }
 
 
