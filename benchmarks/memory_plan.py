@@ -20,8 +20,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 from platformdirs import user_cache_path
 
+from engine.hardware import detect
 from tuning.memory_plan import Load, shape_of, training_parts
 from tuning.weight_formats import NumberFormat, Weights
 
@@ -29,18 +31,15 @@ WITHIN = 0.15
 STEPS = 2
 # mallopt(3), "MALLOC_MMAP_THRESHOLD_": blocks over it are the system's again once they are free
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+# Without bf16 units a product takes a hundred times as long, so few tokens must do
+BF16_TOKENS = (512, 1024) if detect().dtype is torch.bfloat16 else (64, 128)
 CASES: tuple[tuple[str, Weights, NumberFormat, int], ...] = (
     ("sft", "dense", "fp32", 512),
     ("sft", "dense", "fp32", 1024),
     ("dpo", "dense", "fp32", 512),
     ("sft", "int4", "fp32", 512),
-    (
-        "sft",
-        "dense",
-        "bf16",
-        64,
-    ),  # few tokens: without bf16 units, a product takes 100 times as long
-    ("sft", "dense", "bf16", 128),
+    *(("sft", "dense", "bf16", tokens) for tokens in BF16_TOKENS),
+    ("dpo", "dense", "bf16", BF16_TOKENS[0]),
 )
 
 
@@ -78,7 +77,9 @@ def measure(
         env=os.environ | ({} if as_it_comes else GIVE_BACK),
     )  # fmt: skip
     answer = json.loads(done.stdout.splitlines()[-1])
-    load = Load(tokens, weights, number_format, pairs=method == "dpo", checkpointing=False)
+    load = Load(
+        tokens, weights, number_format, pairs=method == "dpo", checkpointing=False, device="cpu"
+    )
     predicted = sum(part.nbytes for part in training_parts(shape_of(answer["folder"]), load))
     ratio = predicted / answer["peak_bytes"]
     return {
@@ -115,7 +116,6 @@ def _steps(
     model: Path, tokenizer: Any, folder: Path, method: str, weights: Weights,
     number_format: NumberFormat, tokens: int,
 ) -> None:  # fmt: skip
-    import torch
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
     from transformers import TrainerCallback

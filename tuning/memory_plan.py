@@ -41,7 +41,8 @@ class Load:
 
     `tokens`: of the largest pack, which is the budget of packs or the longest row. `pairs`: two
     answers a row, which share a prompt; otherwise one. `checkpointing`: a layer's activations are
-    made again in the backward pass (Chen et al. 2016), as the trainer does on CUDA.
+    made again in the backward pass (Chen et al. 2016), as the trainer does on CUDA. `device`: on a
+    processor attention keeps no copies of a prompt that two answers share.
     """
 
     tokens: int
@@ -50,6 +51,7 @@ class Load:
     rank: int = 16
     pairs: bool = True
     checkpointing: bool = True
+    device: Literal["cuda", "cpu"] = "cuda"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +152,13 @@ def layer_bytes(model: Preset, load: Load) -> int:
 
     Inputs and results of both norms (4 h); q, k, v as attention takes them, its result and the
     copy that the output projection takes; the two inner activations of a gated feed-forward block;
-    seven low-rank products. In fp32: the sums of the attention's softmax and of the norms. Pairs:
-    prompt keys and values copied to stand before the second answer's, and that answer's mask,
-    which has at most a quarter of tokens^2 numbers.
+    seven low-rank products. In fp32: the sums of the attention's softmax and of the norms. Pairs
+    on CUDA: prompt keys and values copied to stand before the second answer's, and that answer's
+    mask, which has at most a quarter of tokens^2 numbers.
     """
     inner, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     numbers = 4 * model.hidden_size + 3 * inner + 2 * keys + 2 * model.mlp_size + 7 * load.rank
-    if load.pairs:
+    if load.pairs and load.device == "cuda":
         numbers += 2 * keys + load.tokens // 4
     return load.tokens * (BYTES[load.number_format] * numbers + 4 * (model.heads + 2))
 

@@ -140,7 +140,7 @@ def test_activations_take_what_autograd_keeps(
     scored = 2 * third if pairs else TOKENS
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[number_format]
     kept = kept_by_autograd(tuned(tiny_base.folder, dtype), tree)
-    load = Load(TOKENS, "dense", number_format, pairs=pairs, checkpointing=False)
+    load = Load(TOKENS, "dense", number_format, pairs=pairs, checkpointing=False, device="cpu")
     planned = activation_bytes(shape, load) + size * scored * shape.hidden_size
     assert planned == pytest.approx(kept, rel=0.06)
 
