@@ -85,11 +85,13 @@ class Child:
     def __init__(
         self, bench: Bench, who: str, method: str, data: str, trl: dict[str, Any],
         *, steps: int, gradients: Path | None = None, dtype: str | None = None, held_out: int = 0,
+        profile: bool = False,
     ) -> None:  # fmt: skip
         spec = {
             "who": who, "method": method, "data": data, "model": bench.model,
             "cache": str(bench.cache), "steps": steps, "trl": trl, "dtype": dtype,
             "gradients": str(gradients) if gradients else None, "held_out": held_out,
+            "profile": profile,
         }  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.tuning_child", json.dumps(spec)],
@@ -97,6 +99,7 @@ class Child:
         )  # fmt: skip
         self.made = self._hear()
         self.steps: list[dict[str, Any]] = []
+        self._asked_steps = steps
 
     def step(self) -> float:
         """Take one step; its seconds."""
@@ -107,8 +110,8 @@ class Child:
         return float(self.steps[-1]["seconds"])
 
     def all_steps(self) -> dict[str, Any]:
-        """Take every step; what it says of the held-out rows at the end."""
-        for _ in range(END_STEPS):
+        """Take every step; what it says after the last one."""
+        for _ in range(self._asked_steps):
             self.step()
         return self._hear()
 
@@ -234,6 +237,14 @@ def end(bench: Bench) -> None:
     )  # fmt: skip
 
 
+def where(bench: Bench) -> None:
+    """What our steps spend their time on. A watched step takes longer than another one."""
+    for method in ("dpo", "sft"):
+        child = Child(bench, "ours", method, bench.data[0], {}, steps=2, profile=True)
+        bench.figures[f"{method}_where"] = child.all_steps()["shares"]
+        child.close()
+
+
 def reference(bench: Bench) -> None:
     """The reference pass of 20 pairs, and of those and two more, with the cache between."""
     command = [sys.executable, "-m", "benchmarks.tuning_reference", bench.model, str(bench.cache)]
@@ -248,6 +259,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "dpo": dpo,
     "sft": sft,
     "end": end,
+    "where": where,
     "reference": reference,
 }
 

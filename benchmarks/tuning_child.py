@@ -2,9 +2,10 @@
 
 SPEC is a JSON object: who ("ours" or "trl"), method ("dpo" or "sft"), data, model, cache, steps,
 trl (changed arguments of trl's config), dtype of the weights (null: the engine's choice), gradients
-(a file for those of the first step) and held_out (how many pairs of other questions are judged at
-the end). Says one JSON object a line: first that it is ready, then each step, which it takes when
-it is told to by a line on stdin.
+(a file for those of the first step), held_out (how many pairs of other questions are judged at the
+end) and profile (whether the last step is watched). Says one JSON object a line: first that it is
+ready, then each step, which it takes when it is told to by a line on stdin, then what else was
+asked for.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from trl import DPOConfig, SFTConfig, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from benchmarks.tuning_data import pairs
+from benchmarks.tuning_profile import StepProfile
 from engine.hardware import detect
 from engine.models.catalogue import BaseModel, linear_shapes, load_tokenizer, resolve
 from engine.prompts.render import Renderer
@@ -47,15 +49,20 @@ RANK = 16
 class Turns(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
     """Waits for its turn before each step and tells how long the step took."""
 
-    def __init__(self, gradients: str | None) -> None:
+    def __init__(self, gradients: str | None, watched: int | None) -> None:
         self._gradients = gradients
+        self._watched = watched  # the step that is watched
+        self._watch = StepProfile(RANK)
+        self.shares: dict[str, float] = {}
         self._begun = 0.0
         self._seconds = 0.0
 
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
+    def on_step_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
         """Wait; then the clock runs."""
         if not sys.stdin.readline():
             os._exit(0)  # nobody waits for the answer
+        if state.global_step + 1 == self._watched:
+            self._watch.begin()
         self._begun = time.perf_counter()
 
     def on_pre_optimizer_step(self, *_: Any, model: Any, **__: Any) -> None:
@@ -65,9 +72,11 @@ class Turns(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
             save_file(found, self._gradients)
             self._gradients = None
 
-    def on_step_end(self, *_: Any, **__: Any) -> None:
+    def on_step_end(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
         """Stop the clock."""
         self._seconds = time.perf_counter() - self._begun
+        if state.global_step == self._watched:
+            self.shares = self._watch.end()
 
     def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
         """Tell."""
@@ -86,7 +95,8 @@ def main() -> None:
     data = TokenizedPairs(tuple(rows[: BATCH_PAIRS * spec["steps"]]), ())
     held_out = _of_other_questions(rows, data.rows)[: spec["held_out"]]
     with tempfile.TemporaryDirectory() as folder:
-        stage = Stage("benchmark", Path(folder), 0, tokenizer, Turns(spec["gradients"]))
+        turns = Turns(spec["gradients"], spec["steps"] if spec["profile"] else None)
+        stage = Stage("benchmark", Path(folder), 0, tokenizer, turns)
         dtype = getattr(torch, spec["dtype"]) if spec["dtype"] else detect().dtype
         right_before = _decisions_before(base, dtype, held_out)
         model = _model(base, dtype)
@@ -95,6 +105,8 @@ def main() -> None:
         seconds = time.perf_counter() - begun  # for DPO, mostly the reference pass
         _say({"made_seconds": seconds, "imports_bytes": imports_bytes, "source": source})
         trainer.train()
+    if spec["profile"]:
+        _say({"shares": turns.shares})
     if held_out:
         questions = [str(row["prompt_ids"]) for row in held_out]
         right = _decisions(model, held_out)
