@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -50,6 +50,9 @@ class Rules:
     """What evidence must be like to become an example."""
 
     max_answer_chars: int = 8_000
+    # So many pairs may thumbs make of one answer: after a hundred regenerations one thumb would
+    # else count a hundred times
+    max_thumb_pairs: int = 8
     refusing_users: frozenset[str] = frozenset()  # whose words may not be trained on
 
 
@@ -270,14 +273,23 @@ class _Builder:
         return thumbs
 
     def _add_thumb_pairs(self, thumbs: Mapping[str, _Thumb]) -> None:
-        """Each liked answer over each disliked one, unless a choice stands between the two."""
+        """Each liked answer over each disliked one, unless a choice stands between the two.
+
+        An answer that is in many pairs already makes no more; what it would have been paired with
+        stands alone then.
+        """
+        made: Counter[str] = Counter()
         for up, (liked, reasons) in thumbs.items():
             for down, (not_disliked, others) in thumbs.items():
-                if liked and not not_disliked and frozenset((up, down)) not in self._settled:
-                    chosen, rejected = self._side(up), self._side(down)
-                    self._pair(chosen, rejected, "votes", reasons | others)
-                    if read_the_same(chosen, rejected):
-                        self._contradicted |= {up, down}
+                if not liked or not_disliked or frozenset((up, down)) in self._settled:
+                    continue
+                if max(made[up], made[down]) >= self._rules.max_thumb_pairs:
+                    continue
+                made.update((up, down))
+                chosen, rejected = self._side(up), self._side(down)
+                self._pair(chosen, rejected, "votes", reasons | others)
+                if read_the_same(chosen, rejected):
+                    self._contradicted |= {up, down}
 
     # What stands alone
 

@@ -52,7 +52,7 @@ from feedback_store.weighing import judged_otherwise, read_trust, weigh
 # So many conversations are derived in one transaction, for which whoever votes waits
 BATCH_CONVERSATIONS = 400
 MAX_SEARCHED = 1_000  # rows whose texts a search looks at
-DERIVATION = 1  # grows when the same evidence gives other candidates than before
+DERIVATION = 2  # grows when the same evidence gives other candidates than before
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +219,13 @@ class TrainingSet:
 
     def _digest_of_rules(self) -> str:
         return digest_json(
-            [DERIVATION, self._rules.max_answer_chars, self._user_share, self._user_floor]
+            [
+                DERIVATION,
+                self._rules.max_answer_chars,
+                self._rules.max_thumb_pairs,
+                self._user_share,
+                self._user_floor,
+            ]
         )
 
     def _derive_stale(self) -> None:

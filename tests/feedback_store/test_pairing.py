@@ -348,6 +348,31 @@ def test_a_lone_thumb_is_no_pair_and_an_example_of_its_own(vote: int) -> None:
     assert shown(result) == (["A."] if vote > 0 else [])
 
 
+def test_one_thumb_makes_so_many_pairs_and_what_is_left_stands_alone() -> None:
+    """Twelve answers are liked and one is not, which eight of them are held against."""
+    liked = [reply(f"up{n}", f"Good {n}.") for n in range(12)]
+    votes = [(n + 2, f"up{n}", "ann", 1) for n in range(12)]
+    result = build_examples(
+        said(reply("down", "Bad."), *liked, votes=[(1, "down", "ann", -1), *votes])
+    )
+    assert texts(result.pairs) == [(f"Good {n}.", "Bad.") for n in range(8)]
+    assert lone(result) == sorted((f"Good {n}.", True) for n in range(8, 12))
+    assert shown(result) == [f"Good {n}." for n in range(12)]
+    assert result.set_aside == []
+
+
+def test_of_many_liked_and_many_disliked_answers_each_is_in_some_pair_and_none_in_many() -> None:
+    answers = [reply(f"{side}{n}", f"{side} {n}.") for n in range(20) for side in ("up", "down")]
+    votes = [
+        (n + 1, a.id, "ann", 1 if a.id.startswith("up") else -1) for n, a in enumerate(answers)
+    ]
+    result = build_examples(said(*answers, votes=votes))
+    part_of = Counter(side.answer_id for pair in result.pairs for side in pair.sides)
+    assert part_of.keys() == {answer.id for answer in answers}
+    assert max(part_of.values()) == 8
+    assert result.unpaired == []
+
+
 def test_two_thumbs_of_the_same_direction_are_no_pair() -> None:
     votes = [(1, "a", "ann", 1), (2, "b", "ann", 1)]
     result = build_examples(said(reply("a", "A."), reply("b", "B."), votes=votes))
