@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -290,13 +292,11 @@ class TestVotes:
             found.append(answer_id)
         return found
 
-    @pytest.mark.parametrize("each", [6, pytest.param(126, marks=pytest.mark.slow)])
+    @pytest.mark.parametrize("each", [6, pytest.param(50, marks=pytest.mark.slow)])
     def test_each_vote_that_is_taken_over_http_is_stored_once(
         self, url: str, workspace: Workspace, answers: list[str], each: int
     ) -> None:
-        """With the replays the slow one sends over 10,000 requests, and few may wait for long."""
         taken: list[str] = []
-        seconds: list[float] = []
 
         async def vote(client: httpx.AsyncClient, number: int) -> None:
             for turn in range(each):
@@ -304,9 +304,7 @@ class TestVotes:
                 body = {"vote": 1 if turn % 2 else -1, "idempotency_key": key}
                 path = f"/api/answers/{answers[number]}/vote"
                 for _ in range(2):  # the second one is a replay, as after a lost reply
-                    begun = time.perf_counter()
                     response = await client.post(path, json=body)
-                    seconds.append(time.perf_counter() - begun)
                     assert response.status_code in (200, 429), response.text
                 if response.status_code == 200:
                     taken.append(key)
@@ -319,8 +317,16 @@ class TestVotes:
         assert len(taken) == self.CLIENTS * each == workspace.store.event_count()
         counts = workspace.store.counts()
         assert (counts["votes"], counts["votes_up"]) == (self.CLIENTS, self.CLIENTS)
-        if len(seconds) > 10_000:
-            assert sorted(seconds)[int(0.99 * len(seconds))] < 0.25
+
+    @pytest.mark.slow
+    def test_of_10_000_votes_over_http_few_take_long(
+        self, url: str, workspace: Workspace, answers: list[str]
+    ) -> None:
+        command = [sys.executable, "-m", "tests.app.voters", url, str(10_000 // self.CLIENTS)]
+        done = subprocess.run([*command, *answers], capture_output=True, text=True, check=True)
+        seconds = json.loads(done.stdout)
+        assert len(seconds) == 10_000 == workspace.store.event_count()
+        assert seconds[9_900] < 0.25
 
     @pytest.mark.parametrize("votes", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
     def test_forty_writers_never_meet_a_locked_database_and_lose_nothing(
