@@ -117,7 +117,7 @@ def test_a_new_chat_is_empty_and_stays_so_while_an_answer_is_running(
     ask(chat, "Tell me everything.")
     expect(chat.locator(BOT)).not_to_have_text("…", timeout=20_000)
     chat.click("#new-chat")
-    expect(chat.locator(BOT)).to_have_count(0)
+    expect(chat.locator(BOT)).to_have_count(0, timeout=20_000)
     deadline = time.monotonic() + 20
     while last_answer(service)["status"] == "streaming" and time.monotonic() < deadline:
         chat.wait_for_timeout(100)
