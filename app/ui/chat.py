@@ -58,11 +58,21 @@ class ChatPage:
         updates = self._chat.regenerate(user(request), answer_id, stop=stop)
         yield from self._stream(page, updates, stop, request, unsent="")
 
+    def put_away(self, page: Page, request: gr.Request) -> tuple[Any, ...]:
+        """The page without what is about earlier answers, before the next one is made; a second
+        answer that nobody waits for any more is stopped."""
+        if page.comparing is not None:
+            page.comparing = None
+            self._stops.leave(request)
+        page.judged = None
+        window = gr.update(visible=True, **page.window())
+        gone = gr.update(visible=False)
+        return page, window, gone, gone, *opened(None)
+
     def begin_anew(self, page: Page, request: gr.Request) -> tuple[Any, Page]:
         """An empty page; an answer that is still being made for the old one is stopped."""
         page.left = True
-        self._stops.press(request)
-        self._stops.wait(request)
+        self._stops.leave(request)
         return [], Page()
 
     def vote(self, page: Page, event: gr.LikeData, request: gr.Request) -> tuple[Any, ...]:
@@ -175,7 +185,9 @@ def build_chat_page(chat: Chat, store: FeedbackStore, curation: Curation) -> gr.
 
         def tidy(*triggers: Any) -> Any:
             shown: Any = [state, window, panel.panel, changed, *why.widgets]
-            return gr.on(triggers, _put_away, [state], shown, show_progress="hidden", **unlimited)
+            return gr.on(
+                triggers, page.put_away, [state], shown, show_progress="hidden", **unlimited
+            )
 
         asked = tidy(send.click, question.submit)
         asked.then(page.ask, [question, mode, state], streamed, **unlimited)
@@ -211,11 +223,3 @@ def _question_row() -> tuple[gr.Textbox, gr.Dropdown, gr.Button, gr.Button]:
         send = gr.Button(text("send"), variant="primary", scale=1, elem_id="send", min_width=80)
         stop = gr.Button(text("stop"), scale=1, elem_id="stop", min_width=80)
     return question, mode, send, stop
-
-
-def _put_away(page: Page) -> tuple[Any, ...]:
-    """The page without what is about earlier answers, before the next one is made."""
-    page.judged = page.comparing = None
-    window = gr.update(visible=True, **page.window())
-    gone = gr.update(visible=False)
-    return page, window, gone, gone, *opened(None)

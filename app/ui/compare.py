@@ -35,10 +35,10 @@ class Comparisons:
         answer_id, first = last_answer(page, request), page.exchanges[-1]
         comparing = Comparing(first, Exchange(first.question), secrets.choice((True, False)))
         page.comparing = comparing
-        yield _shown(page)
         stop = self._stops.begin(request)
-        updates = self._chat.regenerate(user(request), answer_id, to_compare=True, stop=stop)
         try:
+            yield _shown(page)
+            updates = self._chat.regenerate(user(request), answer_id, to_compare=True, stop=stop)
             for update in updates:
                 comparing.second.show(update)
                 if page.comparing is not comparing:  # the person went on without it
@@ -46,12 +46,13 @@ class Comparisons:
                     return
                 yield _shown(page)
             self._end(page, comparing, request)
+            yield _shown(page)
         except BurnishError as error:
             page.comparing = None
             gr.Warning(escaped(error))
-        finally:
+            yield _shown(page)
+        finally:  # last: who leaves waits for this, so that nothing is drawn over the next page
             self._stops.end(stop, request)
-        yield _shown(page)
 
     def choose(self, choice: Choice, page: Page, request: gr.Request) -> Shown:
         """Store which side is better; it is what the conversation goes on from, or the first one

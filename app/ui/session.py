@@ -58,8 +58,10 @@ class Stops:
                 del self._buttons[_tab(request)]
             self._ended.notify_all()
 
-    def wait(self, request: gr.Request) -> None:
-        """Wait until the tab's stopped answer draws no more, so that what is drawn next stays."""
+    def leave(self, request: gr.Request) -> None:
+        """End the tab's running answer and wait until it draws no more, so that what is drawn next
+        stays."""
+        self.press(request)
         with self._ended:
             self._ended.wait_for(lambda: _tab(request) not in self._buttons, LONGEST_WAIT_SECONDS)
 
