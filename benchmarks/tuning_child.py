@@ -32,10 +32,13 @@ from benchmarks.tuning_profile import StepProfile
 from engine.hardware import detect
 from engine.models.catalogue import BaseModel, linear_shapes, load_tokenizer, resolve
 from engine.prompts.render import Renderer
+from engine.start import kernel_cache
 from tuning.batch.collate import Packer, default_budget_tokens, tree_of_pair
 from tuning.batch.forward import accept_layouts
 from tuning.batch.reference import pair_log_probs
 from tuning.dataset import TokenizedPairs
+from tuning.kernels import choose_kernels
+from tuning.kernels.portable import Kernels
 from tuning.methods.common import Stage
 from tuning.methods.dpo import RenderedDPOTrainer, dpo_trainer
 from tuning.methods.sft import sft_trainer
@@ -96,9 +99,10 @@ def main() -> None:
     held_out = _of_other_questions(rows, data.rows)[: spec["held_out"]]
     with tempfile.TemporaryDirectory() as folder:
         turns = Turns(spec["gradients"], spec["steps"] if spec["profile"] else None)
-        stage = Stage("benchmark", Path(folder), 0, tokenizer, turns)
+        kernels = choose_kernels(kernel_cache(Path(spec["cache"]))).kernels
+        stage = Stage("benchmark", Path(folder), 0, tokenizer, turns, kernels=kernels)
         dtype = getattr(torch, spec["dtype"]) if spec["dtype"] else detect().dtype
-        right_before = _decisions_before(base, dtype, held_out)
+        right_before = _decisions_before(base, dtype, held_out, kernels)
         model = _model(base, dtype)
         begun = time.perf_counter()
         trainer = (_ours if spec["who"] == "ours" else _trl)(spec, model, data, stage)
@@ -109,7 +113,7 @@ def main() -> None:
         _say({"shares": turns.shares})
     if held_out:
         questions = [str(row["prompt_ids"]) for row in held_out]
-        right = _decisions(model, held_out)
+        right = _decisions(model, held_out, kernels)
         _say({"right": right, "right_before": right_before, "questions": questions})
 
 
@@ -118,15 +122,17 @@ def _of_other_questions(rows: Sequence[Row], trained: Sequence[Row]) -> list[Row
     return [row for row in rows if row["prompt_ids"] not in asked]
 
 
-def _decisions_before(base: BaseModel, dtype: torch.dtype, rows: Sequence[Row]) -> list[float]:
+def _decisions_before(
+    base: BaseModel, dtype: torch.dtype, rows: Sequence[Row], kernels: Kernels
+) -> list[float]:
     """Of a model of its own, since what judges it would change how it trains."""
-    return _decisions(_model(base, dtype), rows) if rows else []
+    return _decisions(_model(base, dtype), rows, kernels) if rows else []
 
 
-def _decisions(model: PeftModel, rows: Sequence[Row]) -> list[float]:
+def _decisions(model: PeftModel, rows: Sequence[Row], kernels: Kernels) -> list[float]:
     """1 for each pair whose chosen side is likelier per token, else 0."""
     packer = Packer(DataCollatorForPreference(0), tree_of_pair, default_budget_tokens())
-    accept_layouts(model)
+    accept_layouts(model, kernels)
     sums = pair_log_probs(model, packer, rows)
     return [
         float(chosen / len(row["chosen_ids"]) > rejected / len(row["rejected_ids"]))

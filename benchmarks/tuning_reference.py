@@ -19,9 +19,11 @@ from benchmarks.tuning_data import pairs
 from engine.hardware import detect
 from engine.models.catalogue import load_tokenizer, resolve
 from engine.prompts.render import Renderer
+from engine.start import kernel_cache
 from tuning.batch.collate import Packer, default_budget_tokens, tree_of_pair
 from tuning.batch.forward import accept_layouts
 from tuning.batch.reference import pair_log_probs
+from tuning.kernels import choose_kernels
 from tuning.reference_cache import ReferenceKey, look_up
 
 FIRST, SECOND = 20, 22
@@ -32,7 +34,7 @@ def main() -> None:
     base = resolve(sys.argv[1], Path(sys.argv[2]))
     source, rows = pairs("gsm8k", Renderer(load_tokenizer(base.folder)))
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=detect().dtype)
-    accept_layouts(model)
+    accept_layouts(model, choose_kernels(kernel_cache(Path(sys.argv[2]))).kernels)
     packer = Packer(DataCollatorForPreference(0), tree_of_pair, default_budget_tokens())
     compute = partial(pair_log_probs, model, packer)
     compute(rows[-4:])  # page in

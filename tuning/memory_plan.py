@@ -42,7 +42,7 @@ class Load:
     `tokens`: of the largest pack, which is the budget of packs or the longest row. `pairs`: two
     answers a row, which share a prompt; otherwise one. `checkpointing`: a layer's activations are
     made again in the backward pass (Chen et al. 2016), as the trainer does on CUDA. `device`: on a
-    processor attention keeps no copies of a prompt that two answers share.
+    processor attention keeps no copies.
     """
 
     tokens: int
@@ -150,16 +150,16 @@ def activation_bytes(model: Preset, load: Load) -> int:
 def layer_bytes(model: Preset, load: Load) -> int:
     """What autograd keeps of one layer as `tuning.batch` computes it.
 
-    Inputs and results of both norms (4 h); q, k, v as attention takes them, its result and the
-    copy that the output projection takes; the two inner activations of a gated feed-forward block;
-    seven low-rank products. In fp32: the sums of the attention's softmax and of the norms. Pairs
-    on CUDA: prompt keys and values copied to stand before the second answer's, and that answer's
-    mask, which has at most a quarter of tokens^2 numbers.
+    Inputs and results of both norms (4 h); q, k, v as attention takes them and its result; the two
+    inner activations of a gated feed-forward block; seven low-rank products. In fp32: the sums of
+    the attention's softmax and of the norms. On CUDA the output projection takes a copy of what
+    attention gives; with pairs, prompt keys and values are copied to stand before the second
+    answer's, and that answer's mask has at most a quarter of tokens^2 numbers.
     """
     inner, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
-    numbers = 4 * model.hidden_size + 3 * inner + 2 * keys + 2 * model.mlp_size + 7 * load.rank
-    if load.pairs and load.device == "cuda":
-        numbers += 2 * keys + load.tokens // 4
+    numbers = 4 * model.hidden_size + 2 * (inner + keys) + 2 * model.mlp_size + 7 * load.rank
+    if load.device == "cuda":
+        numbers += inner + (2 * keys + load.tokens // 4 if load.pairs else 0)
     return load.tokens * (BYTES[load.number_format] * numbers + 4 * (model.heads + 2))
 
 

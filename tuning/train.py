@@ -28,6 +28,7 @@ from engine.prompts.render import Renderer
 from engine.storage import canonical_json, digest_file, digest_json
 from feedback_store.snapshot import Snapshot
 from tuning.dataset import TrainingData, read_training_data
+from tuning.kernels import choose_kernels
 from tuning.methods.common import References, Stage
 from tuning.methods.dpo import train_dpo
 from tuning.methods.kto import train_kto
@@ -61,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """What one run reads and where it works."""
+    """What one run reads and where it works; `kernel_cache`: of compiled kernels, None for none."""
 
     base: BaseModel
     snapshot: Snapshot
@@ -69,6 +70,7 @@ class TrainingRun:
     recipe_origins: dict[str, str]
     folder: Path  # checkpoints and finished stages
     bundles: Path
+    kernel_cache: Path | None = None
 
 
 def run(job: TrainingRun, report: Report) -> str:
@@ -79,6 +81,8 @@ def run(job: TrainingRun, report: Report) -> str:
     """
     begun = time.monotonic()
     chosen = prepare(job.folder, job.base.folder, job.recipe, report)
+    kernels = choose_kernels(job.kernel_cache)
+    report({"event": "kernels", "reason": kernels.reason})
     tokenizer = load_tokenizer(job.base.folder)
     renderer = Renderer(tokenizer)
     ai_pairs = drawn_ai_pairs(
@@ -95,6 +99,7 @@ def run(job: TrainingRun, report: Report) -> str:
             step.name, job.folder / step.name, job.recipe.seed, tokenizer,
             StepReporter(step.name, report),
             _references(job, chosen, tokenizer, _reference(job.recipe, step, adapter), report),
+            kernels.kernels,
         )  # fmt: skip
         adapter = _run_step(job, step, stage, chosen, adapter)
     assert adapter is not None, "at least one stage has rows"
@@ -103,7 +108,9 @@ def run(job: TrainingRun, report: Report) -> str:
     digest = publish_bundle(
         job.bundles,
         lambda folder: _copy_adapter(adapter, folder, job),
-        _manifest(job, data, steps, chosen, seconds=time.monotonic() - begun) | reward,
+        _manifest(job, data, steps, chosen, seconds=time.monotonic() - begun)
+        | {"kernels": kernels.reason}
+        | reward,
     )
     if not job.recipe.adapter.weight_decomposed:  # an engine refuses DoRA, and says so
         open_bundle(job.bundles, digest, job.base)

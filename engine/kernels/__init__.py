@@ -16,6 +16,8 @@ from engine.kernels.build import NotBuilt, build
 from engine.kernels.native import NativeKernels
 from engine.kernels.portable import Kernels, PortableKernels
 
+SOURCE = Path(__file__).with_name("cpu.cpp")
+THREADS = "-pthread"
 MULTIPLE = 8  # channels that the compiled kernels work on side by side
 
 
@@ -44,7 +46,7 @@ def choose(device: str, cache: Path, widths: Iterable[int] = ()) -> Choice:
     if any(width % MULTIPLE for width in widths):  # no published model; some toys
         return Choice(portable, f"torch's own kernels: a width is no multiple of {MULTIPLE}")
     try:
-        native = NativeKernels(build(cache))
+        native = NativeKernels(build(cache, SOURCE, THREADS))
     except (NotBuilt, OSError) as error:  # no compiler, or a cache that cannot be written or run
         return Choice(portable, f"torch's own kernels, slower: {error}")
     if not _agree(native):

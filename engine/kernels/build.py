@@ -1,4 +1,4 @@
-"""Compiles cpu.cpp for this processor, once, into a cache. Knows compilers, not what they compile.
+"""Compiles a source for this processor, once, into a cache. Knows compilers, not what they compile.
 
 No wheel could hold the result: it is built with the instructions that this very processor has.
 """
@@ -12,8 +12,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-SOURCE = Path(__file__).with_name("cpu.cpp")
-FLAGS = ["-O3", "-march=native", "-std=c++17", "-pthread", "-shared", "-fPIC"]
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC")
 NEEDED = ("avx2", "fma", "f16c")
 COMPILERS = ("c++", "g++", "clang++")
 BUILD_SECONDS = 120
@@ -23,16 +22,22 @@ class NotBuilt(Exception):
     """The kernels cannot be compiled or run here; `str(error)` says why."""
 
 
-def build(cache: Path) -> Path:
-    """The compiled library in `cache`, compiled now if it is not there (about five seconds)."""
+def build(cache: Path, source: Path, threads: str) -> Path:
+    """The compiled library in `cache`, compiled now if it is not there (about five seconds).
+
+    `threads`: the compiler's flag for the threads that the source uses. It is not the linker's: a
+    library of threads is one that the process has loaded already.
+    """
     processor = _processor()
     missing = [flag for flag in NEEDED if flag not in processor.split()]
     if missing:
         raise NotBuilt(f"this processor lacks {', '.join(missing)}")
-    key = hashlib.sha256(SOURCE.read_bytes() + f"{FLAGS}{processor}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(source.read_bytes() + f"{FLAGS}{threads}{processor}".encode()).hexdigest()[
+        :16
+    ]
     library = cache / f"kernels-{key}.so"
     if not library.is_file():
-        _compile(library)
+        _compile(source, threads, library)
     return library
 
 
@@ -45,20 +50,25 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith("flags")), "")
 
 
-def _compile(library: Path) -> None:
+def _compile(source: Path, threads: str, library: Path) -> None:
     compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
     if compiler is None:
         raise NotBuilt(f"no C++ compiler ({', '.join(COMPILERS)}) is installed")
     library.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        made = Path(folder) / library.name
-        command = [compiler, *FLAGS, str(SOURCE), "-o", str(made)]
-        try:
-            done = subprocess.run(  # noqa: S603 - fixed arguments, a compiler found on PATH
-                command, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise NotBuilt(f"{compiler} did not finish: {error}") from error
-        if done.returncode:
-            raise NotBuilt(f"{compiler} refused cpu.cpp: {done.stderr.strip()[:300]}")
+        compiled, made = Path(folder) / "compiled.o", Path(folder) / library.name
+        _run(compiler, *FLAGS, threads, "-c", str(source), "-o", str(compiled))
+        _run(compiler, "-shared", str(compiled), "-o", str(made))
         made.replace(library)
+
+
+def _run(compiler: str, *arguments: str) -> None:
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed arguments, a compiler found on PATH
+            [compiler, *arguments], capture_output=True, text=True, timeout=BUILD_SECONDS,
+            check=False,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise NotBuilt(f"{compiler} did not finish: {error}") from error
+    if done.returncode:
+        raise NotBuilt(f"{compiler} refused the kernels: {done.stderr.strip()[:300]}")

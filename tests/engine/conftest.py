@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import pytest
 import torch
 
-from engine.kernels import Choice
+from engine.kernels import SOURCE, THREADS, Choice
 from engine.kernels.build import NotBuilt, build
 from engine.kernels.native import NativeKernels
 from engine.kernels.portable import PortableKernels
@@ -77,7 +77,7 @@ def native(kernel_cache: Path) -> NativeKernels:
     threads = torch.get_num_threads()
     torch.set_num_threads(max(2, threads))
     try:
-        return NativeKernels(build(kernel_cache))
+        return NativeKernels(build(kernel_cache, SOURCE, THREADS))
     except NotBuilt as error:
         if "no C++ compiler" in str(error) or "lacks" in str(error):
             pytest.skip(f"compiled kernels: {error}")

@@ -14,6 +14,9 @@ from engine.prompts.render import Renderer
 from feedback_store.examples import Origin, Pair, Side, example_id
 from feedback_store.selection import Examples
 from feedback_store.snapshot import freeze
+from tuning.kernels import PORTABLE, choose_kernels
+from tuning.kernels.native import NativeKernels
+from tuning.kernels.portable import Kernels
 
 
 def row(
@@ -58,3 +61,22 @@ def tokenizer(tiny_base: BaseModel) -> Any:
 @pytest.fixture(scope="session")
 def renderer(tokenizer: Any) -> Renderer:
     return Renderer(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def native(kernel_cache: Path) -> NativeKernels:
+    """The compiled kernels."""
+    choice = choose_kernels(kernel_cache)
+    if not isinstance(choice.kernels, NativeKernels):
+        assert "no C++ compiler" in choice.reason or "lacks" in choice.reason, choice.reason
+        pytest.skip(f"compiled kernels: {choice.reason}")
+    return choice.kernels
+
+
+@pytest.fixture(params=["native", "portable"])
+def kernels(request: pytest.FixtureRequest) -> Kernels:
+    """Either kernels, as a stage is given them."""
+    if request.param == "portable":
+        return PORTABLE
+    found: NativeKernels = request.getfixturevalue("native")
+    return found

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from tuning.batch.attention import Bounds, attend
+from tuning.batch.attention import Segments, attend
+from tuning.kernels import PORTABLE
+from tuning.kernels.portable import Bounds, Kernels
 
 HEADS, KEY_HEADS, SIZE = 6, 2, 16
 # A prompt of 70 tokens with two completions of it, one longer than a tile of rows; then a row alone
-SEGMENTS: list[Bounds] = [(0, 0, 0, 170), (0, 70, 170, 300), (300, 300, 300, 310)]
+SEGMENTS: tuple[Bounds, ...] = (0, 0, 0, 170), (0, 70, 170, 300), (300, 300, 300, 310)
 TOKENS = 310
 
 
@@ -38,13 +40,15 @@ def inputs(dtype: torch.dtype) -> list[Tensor]:
     ("dtype", "apart"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=["fp32", "bf16"]
 )
 def test_results_and_gradients_are_torchs(
-    dtype: torch.dtype, apart: float, scale: float | None
+    kernels: Kernels, dtype: torch.dtype, apart: float, scale: float | None
 ) -> None:
     ours, theirs = inputs(dtype), inputs(torch.float32)
     with torch.no_grad():
         for one, other in zip(ours, theirs, strict=True):
             other.copy_(one)  # the same numbers, computed with in float32
-    found, nothing = attend(nn.Identity(), *ours, None, segments=SEGMENTS, scaling=scale)
+    found, nothing = attend(
+        nn.Identity(), *ours, None, segments=Segments(SEGMENTS, kernels), scaling=scale
+    )
     expected = scaled_dot_product_attention(
         *theirs, attn_mask=visible(), scale=scale, enable_gqa=True
     ).transpose(1, 2)
@@ -61,6 +65,7 @@ def test_results_and_gradients_are_torchs(
 
 def test_dropout_goes_torchs_way_and_drops() -> None:
     query, key, value = inputs(torch.float32)
-    whole, _ = attend(nn.Identity(), query, key, value, None, segments=SEGMENTS)
-    dropped, _ = attend(nn.Identity(), query, key, value, None, segments=SEGMENTS, dropout=0.5)
+    segments = Segments(SEGMENTS, PORTABLE)
+    whole, _ = attend(nn.Identity(), query, key, value, None, segments=segments)
+    dropped, _ = attend(nn.Identity(), query, key, value, None, segments=segments, dropout=0.5)
     assert not torch.allclose(whole, dropped)

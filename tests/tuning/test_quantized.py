@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 from engine.adapters.bundle import WEIGHTS
 from engine.errors import InvalidInput
 from engine.models.catalogue import BaseModel, linear_shapes
-from tuning.batch.lora import quicken
+from tuning.batch.blocks import quicken
 from tuning.policy import load_policy, save_adapter
 from tuning.quantized import (
     ROUND,

@@ -18,10 +18,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
-from tuning.batch.attention import NAME
+from tuning.batch.attention import NAME, Segments
+from tuning.batch.blocks import quicken
 from tuning.batch.head import score_tokens
-from tuning.batch.lora import quicken
 from tuning.batch.plan import Layout
+from tuning.kernels import PORTABLE
+from tuning.kernels.portable import Kernels
 from tuning.launch import weights_are_split
 
 # Ways in which some architectures bend their logits; none of them is done here
@@ -67,21 +69,22 @@ def layout_tensors(layout: Layout) -> dict[str, Any]:
     }
 
 
-def accept_layouts(model: PeftModel | PreTrainedModel) -> None:
+def accept_layouts(model: PeftModel | PreTrainedModel, kernels: Kernels = PORTABLE) -> None:
     """Let the model answer batches that carry a `layout`; others go where they went before.
 
     Call it after trl has put its own head in place.
     """
     base = _base(model)
     base.set_attn_implementation(NAME)
-    base.forward = MethodType(_Forward(base.forward), base)
+    base.forward = MethodType(_Forward(base.forward, kernels), base)
     if isinstance(model, PeftModel):
-        quicken(model)
+        quicken(model, kernels)
 
 
 @dataclass(frozen=True, slots=True)
 class _Forward:
     otherwise: Any
+    kernels: Kernels
 
     def __call__(
         self, base: Any, *args: Any, layout: Mapping[str, Any] | None = None, **kwargs: Any
@@ -90,11 +93,12 @@ class _Forward:
             return self.otherwise(*args, **kwargs)
         hidden = base.base_model(
             input_ids=layout["input_ids"], position_ids=layout["position_ids"], use_cache=False,
-            segments=layout["segments"], attention_mask=MADE_ALREADY,
+            segments=Segments(tuple(layout["segments"]), self.kernels),
+            attention_mask=MADE_ALREADY,
         ).last_hidden_state[0]  # fmt: skip
         scores = score_tokens(
             hidden.index_select(0, layout["sources"]), base.get_output_embeddings().weight,
-            layout["targets"],
+            layout["targets"], self.kernels,
         )  # fmt: skip
         rows, tokens = kwargs["labels"].shape
         place = layout["rows"] * (tokens - 1) + layout["columns"]

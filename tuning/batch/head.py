@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from tuning.kernels import PORTABLE
+from tuning.kernels.portable import Kernels, SoftmaxSums
+
 TILE_TOKENS, TILE_VOCABULARY = 256, 4096  # 4 MB of floats: stays in a processor's cache
-SMALLEST_EXPONENT = -80.0  # e^-80 adds nothing; below it come denormal numbers, 20 times slower
 
 
 class Scores(NamedTuple):
@@ -28,23 +30,25 @@ class Scores(NamedTuple):
     is_top1: Tensor
 
 
-def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor) -> Scores:
+def score_tokens(
+    hidden: Tensor, weight: Tensor, targets: Tensor, kernels: Kernels = PORTABLE
+) -> Scores:
     """Score `targets` (tokens,) given the hidden states (tokens, width) that predict them.
 
     weight: (vocabulary, width), frozen.
     """
-    scores: tuple[Tensor, ...] = _Score.apply(hidden, weight, targets)  # type: ignore[no-untyped-call]
+    scores: tuple[Tensor, ...] = _Score.apply(hidden, weight, targets, kernels)  # type: ignore[no-untyped-call]
     return Scores(*scores)
 
 
 class _Score(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor
+        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor, kernels: Kernels
     ) -> tuple[Tensor, ...]:
         mean = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
         pieces = [
-            _score_tile(hidden[tile], weight, targets[tile], mean[tile])
+            _score_tile(hidden[tile], weight, targets[tile], mean[tile], kernels)
             for tile in _tiles(len(hidden), TILE_TOKENS)
         ] or [tuple(mean.new_zeros(0) for _ in range(4))]
         log_probs, entropy, mean_logits, is_top1 = (torch.cat(p) for p in zip(*pieces, strict=True))
@@ -58,43 +62,30 @@ class _Score(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: FunctionCtx, of_log_probs: Tensor | None, *_: None
-    ) -> tuple[Tensor | None, None, None]:
+    ) -> tuple[Tensor | None, None, None, None]:
         if of_log_probs is None:
-            return None, None, None
+            return None, None, None, None
         (gradient,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return gradient * of_log_probs[:, None].to(gradient.dtype), None, None
+        return gradient * of_log_probs[:, None].to(gradient.dtype), None, None, None
 
 
 def _score_tile(
-    hidden: Tensor, weight: Tensor, targets: Tensor, mean: Tensor
+    hidden: Tensor, weight: Tensor, targets: Tensor, mean: Tensor, kernels: Kernels
 ) -> tuple[Tensor, ...]:
     """Scores of one tile of tokens; `mean` (tokens, width) becomes sum_v p_v W_v."""
     tokens, vocabulary = len(hidden), len(weight)
     buffer = hidden.new_empty(tokens, min(TILE_VOCABULARY, vocabulary))
-    highest = torch.full((tokens,), -torch.inf, device=hidden.device)
-    total, logit_sum, own = (torch.zeros_like(highest) for _ in range(3))
+    sums = SoftmaxSums.of(tokens, hidden.device)
     for part in _tiles(vocabulary, TILE_VOCABULARY):
         rows = weight[part]
-        logits = torch.mm(hidden, rows.t(), out=buffer[:, : len(rows)]).float()
-        logit_sum += logits.sum(-1)
-        own = _pick(logits, targets - part.start, own)
-        now = torch.maximum(highest, logits.amax(-1))
-        rescale = _exp_(highest - now)
-        _exp_(logits.sub_(now[:, None]))
-        total.mul_(rescale).add_(logits.sum(-1))
-        _add_product(mean.mul_(rescale[:, None]), logits, rows)
-        highest = now
-    mean.div_(total[:, None])
-    log_total = highest + total.log()
+        logits = torch.mm(hidden, rows.t(), out=buffer[:, : len(rows)])
+        weights, rescale = kernels.softmax_tile(logits, targets, part.start, sums)
+        _add_product(mean.mul_(rescale[:, None]), weights, rows)
+    mean.div_(sums.total[:, None])
+    log_total = sums.highest + sums.total.log()
     entropy = log_total - (hidden.float() * mean).sum(-1)
-    return own - log_total, entropy, logit_sum / vocabulary, own >= highest
-
-
-def _pick(logits: Tensor, places: Tensor, otherwise: Tensor) -> Tensor:
-    """logits[i, places[i]] where there is such a place."""
-    last = logits.shape[1] - 1
-    found = logits.gather(1, places.clamp(0, last)[:, None])[:, 0]
-    return torch.where((places >= 0) & (places <= last), found, otherwise)
+    is_top1 = sums.own >= sums.highest
+    return sums.own - log_total, entropy, sums.logits / vocabulary, is_top1
 
 
 def _add_product(total: Tensor, weights: Tensor, rows: Tensor) -> None:
@@ -102,10 +93,6 @@ def _add_product(total: Tensor, weights: Tensor, rows: Tensor) -> None:
         total.addmm_(weights, rows)
     else:
         total.add_(torch.mm(weights.to(rows.dtype), rows))
-
-
-def _exp_(x: Tensor) -> Tensor:
-    return x.clamp_(min=SMALLEST_EXPONENT).exp_()
 
 
 def _tiles(length: int, size: int) -> list[slice]:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from tuning.kernels import PORTABLE
+from tuning.kernels.portable import Kernels
 from tuning.reference_cache import Compute, LogProbs, Row
 
 # Rows and a way to compute their reference log-probabilities -> those of each row
@@ -32,6 +34,7 @@ class Stage:
     tokenizer: PreTrainedTokenizerBase
     callback: TrainerCallback
     references: References = compute_references
+    kernels: Kernels = PORTABLE
 
     @property
     def checkpoint(self) -> str | None:

@@ -26,6 +26,7 @@ from tuning.batch.collate import Collate, Packer, default_budget_tokens, tree_of
 from tuning.batch.forward import accept_layouts, why_not
 from tuning.batch.reference import pair_log_probs
 from tuning.batch.steps import Pack, PackedSteps, Share
+from tuning.kernels.portable import Kernels
 from tuning.methods.common import References, Stage
 from tuning.recipe import DpoLoss, DpoRecipe, Recipe
 from tuning.reference_cache import LogProbs, Row
@@ -72,10 +73,10 @@ class PackedDPOTrainer(PackedSteps, RenderedDPOTrainer):
     train_dataset: Dataset
     loss_weights: list[float]
 
-    def __init__(self, *args: Any, references: References, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, references: References, kernels: Kernels, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         packer = Packer(self.data_collator, tree_of_pair, default_budget_tokens())
-        accept_layouts(self.model)
+        accept_layouts(self.model, kernels)
         rows = self.train_dataset
         found = references(list(rows), partial(self._reference_log_probs, packer))
         for column, values in zip(REFERENCE_COLUMNS, zip(*found, strict=True), strict=True):
@@ -136,7 +137,11 @@ def dpo_trainer(
         max_length=None,  # too long pairs were left out, by name, when they were rendered
         precompute_ref_log_probs=not packed,  # once per pair instead of once per pair and epoch
     )
-    kind = partial(PackedDPOTrainer, references=stage.references) if packed else RenderedDPOTrainer
+    kind = (
+        partial(PackedDPOTrainer, references=stage.references, kernels=stage.kernels)
+        if packed
+        else RenderedDPOTrainer
+    )
     return kind(
         model=model, args=args, train_dataset=rows, processing_class=stage.tokenizer,
         callbacks=[stage.callback], from_base=dpo.reference == "base",

@@ -23,6 +23,7 @@ from tuning.batch.collate import Batch, Collate, Packer, Row, default_budget_tok
 from tuning.batch.forward import accept_layouts, layout_tensors, why_not
 from tuning.batch.plan import Branch, Tree, lay_out
 from tuning.batch.reference import pair_log_probs
+from tuning.kernels.portable import Kernels
 from tuning.methods.common import References, Stage
 from tuning.recipe import Recipe
 
@@ -46,10 +47,10 @@ class PackedKTOTrainer(RenderedKTOTrainer):
     data_collator: Any
     train_dataset: Dataset
 
-    def __init__(self, *args: Any, references: References, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, references: References, kernels: Kernels, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         rows, collate = self.train_dataset, self.data_collator
-        accept_layouts(self.model)
+        accept_layouts(self.model, kernels)
         # The reference reads a row as a pair: one prompt, its own completion and the mismatched one
         preference = DataCollatorForPreference(pad_token_id=collate.pad_token_id)
         packer = Packer(preference, tree_of_pair, default_budget_tokens())
@@ -76,7 +77,11 @@ def kto_trainer(
     """The trainer that suits the model: packed, or trl's own where packing is not possible."""
     kto = recipe.kto
     packed = why_not(model) is None
-    kind = partial(PackedKTOTrainer, references=stage.references) if packed else RenderedKTOTrainer
+    kind = (
+        partial(PackedKTOTrainer, references=stage.references, kernels=stage.kernels)
+        if packed
+        else RenderedKTOTrainer
+    )
     return kind(
         model=model,
         args=KTOConfig(

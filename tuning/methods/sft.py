@@ -8,6 +8,7 @@ Raises: whatever trl's SFTTrainer raises.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
@@ -18,6 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from tuning.batch.collate import Collate, Packer, default_budget_tokens, tree_of_example
 from tuning.batch.forward import accept_layouts, why_not
 from tuning.batch.steps import Pack, PackedSteps, Share
+from tuning.kernels.portable import Kernels
 from tuning.methods.common import Stage
 from tuning.recipe import Recipe
 
@@ -27,10 +29,10 @@ class PackedSFTTrainer(PackedSteps, SFTTrainer):  # type: ignore[misc]  # trl is
 
     data_collator: Collate
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, kernels: Kernels, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.data_collator = Packer(self.data_collator, tree_of_example, default_budget_tokens())
-        accept_layouts(self.model)
+        accept_layouts(self.model, kernels)
 
     def counts(self, pack: Pack) -> dict[str, int]:
         """Scored tokens."""
@@ -59,7 +61,7 @@ def train_sft(model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage) -> 
 def sft_trainer(model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage) -> SFTTrainer:
     """The trainer that suits the model: packed, or trl's own where packing is not possible."""
     sft = recipe.sft
-    kind = SFTTrainer if why_not(model) else PackedSFTTrainer
+    kind = SFTTrainer if why_not(model) else partial(PackedSFTTrainer, kernels=stage.kernels)
     return kind(
         model=model,
         args=SFTConfig(

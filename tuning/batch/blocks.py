@@ -1,0 +1,193 @@
+"""The parts of a decoder layer, each as one operation with a backward pass of its own.
+
+A gated feed-forward block, self-attention and a norm keep little for the backward pass, and what
+is not a matrix product in them is left to `tuning.kernels`. Known by their names and by trying
+them; what computes anything else, or holds no plain LoRA (DoRA, dropout), is left as it is.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers.activations import SiLUActivation
+
+from tuning.batch.attention import Segments
+from tuning.batch.lora import Grads, Projections, is_lora_linear, lora_linear
+from tuning.kernels import PORTABLE
+from tuning.kernels.portable import Kernels
+
+GATED = ("gate_proj", "up_proj", "down_proj")
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+TRIED_TOKENS = 5
+TRIED_APART = {torch.float32: 1e-5, torch.bfloat16: 0.02}  # rounded some ten times each
+
+
+def quicken(model: PeftModel, kernels: Kernels = PORTABLE) -> None:
+    """Let the parts of a model that are of a known kind compute this way."""
+    for module in model.modules():
+        if _is_gated(module):
+            module.forward = partial(_gated_forward, kernels, module, module.forward)
+        elif _is_self_attention(module, model.get_base_model().dtype):
+            module.forward = partial(_self_attention_forward, module, module.forward)
+        elif is_lora_linear(module):
+            module.forward = partial(lora_linear, module, module.forward)
+        elif _is_rms_norm(module):
+            module.forward = partial(_rms_norm_forward, kernels, module, module.forward)
+
+
+class _Gated(torch.autograd.Function):
+    """down(silu(gate(x)) * up(x)); the product is made again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters_and_rest: Any) -> Tensor:
+        inner, down, kernels = ctx.rest = parameters_and_rest[-3:]
+        (gate, up), low = inner.forward(x)
+        (y,), low_down = down.forward(kernels.gated_silu(gate, up))
+        ctx.save_for_backward(x, gate, up, low, low_down)
+        return y  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Grads:
+        x, gate, up, low, low_down = ctx.saved_tensors
+        inner, down, kernels = ctx.rest
+        dlow = down.of_low([dy])
+        dup = down.of_input([dy], dlow)
+        gated, dgate = kernels.gated_silu_backward(dup, gate, up)
+        of_down = down.of_parameters(gated, low_down, [dy], dlow)
+        del gated
+        dys = dgate, dup
+        dlow = inner.of_low(dys)
+        of_inner = inner.of_parameters(x, low, dys, dlow)
+        return inner.of_input(dys, dlow), *of_inner, *of_down, None, None, None
+
+
+class _SelfAttention(torch.autograd.Function):
+    """out(attention of rotated query(x) and key(x), and value(x)), within segments."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, *parameters_and_rest: Any) -> Tensor:
+        qkv, out, segments, head_dim, scale = ctx.rest = parameters_and_rest[-5:]
+        kernels = segments.kernels
+        ys, low = qkv.forward(x)
+        q, k, v = (y.unflatten(-1, (-1, head_dim)) for y in ys)
+        kernels.rotate(q, cos, sin)
+        kernels.rotate(k, cos, sin)
+        seen, log_sums = kernels.attend(q, k, v, segments.bounds, scale)
+        (y,), low_out = out.forward(seen.flatten(1))
+        ctx.save_for_backward(x, cos, sin, low, q, k, v, seen, log_sums, low_out)
+        return y  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Grads:
+        x, cos, sin, low, q, k, v, seen, log_sums, low_out = ctx.saved_tensors
+        qkv, out, segments, _, scale = ctx.rest
+        kernels = segments.kernels
+        dlow = out.of_low([dy])
+        dseen = out.of_input([dy], dlow).view_as(seen)
+        of_out = out.of_parameters(seen.flatten(1), low_out, [dy], dlow)
+        dq, dk, dv = kernels.attend_backward(dseen, q, k, v, seen, log_sums, segments.bounds, scale)
+        kernels.rotate(dq, cos, sin, back=True)
+        kernels.rotate(dk, cos, sin, back=True)
+        dys = [d.flatten(1) for d in (dq, dk, dv)]
+        dlow = qkv.of_low(dys)
+        of_qkv = qkv.of_parameters(x, low, dys, dlow)
+        dx = qkv.of_input(dys, dlow) if ctx.needs_input_grad[0] else None
+        return dx, None, None, *of_qkv, *of_out, *(None,) * 5
+
+
+class _RmsNorm(torch.autograd.Function):
+    """See `Kernels.rms_norm`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, kernels: Kernels) -> Tensor:
+        y, scale = kernels.rms_norm(x, weight, epsilon)
+        ctx.save_for_backward(x, scale, weight)
+        ctx.kernels = kernels
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> Grads:
+        x, scale, weight = ctx.saved_tensors
+        return ctx.kernels.rms_norm_backward(dy, x, weight, scale), None, None, None
+
+
+def _gated_forward(kernels: Kernels, module: Any, otherwise: Any, x: Tensor) -> Tensor:
+    inner = Projections.of([module.gate_proj, module.up_proj], x)
+    down = Projections.of([module.down_proj], x)
+    if inner is None or down is None:
+        return otherwise(x)  # type: ignore[no-any-return]
+    parameters = *inner.parameters, *down.parameters
+    y: Tensor = _Gated.apply(x.flatten(0, -2), *parameters, inner, down, kernels)  # type: ignore[no-untyped-call]
+    return y.view_as(x)
+
+
+def _self_attention_forward(
+    module: Any, otherwise: Any, hidden_states: Tensor, *args: Any, **kwargs: Any
+) -> tuple[Tensor, None]:
+    segments: Segments | None = kwargs.get("segments")
+    layers = [getattr(module, name) for name in ATTENTION]
+    qkv, out = (Projections.of(some, hidden_states) for some in (layers[:3], layers[3:]))
+    if args or segments is None or qkv is None or out is None:
+        return otherwise(hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
+    cos, sin = (angles[0] for angles in kwargs["position_embeddings"])
+    parameters = *qkv.parameters, *out.parameters
+    y: Tensor = _SelfAttention.apply(  # type: ignore[no-untyped-call]
+        hidden_states[0], cos, sin, *parameters, qkv, out, segments, module.head_dim,
+        module.scaling,
+    )  # fmt: skip
+    return y[None], None
+
+
+def _rms_norm_forward(kernels: Kernels, module: Any, otherwise: Any, x: Tensor) -> Tensor:
+    if x.dtype != module.weight.dtype:
+        return otherwise(x)  # type: ignore[no-any-return]
+    if x.device.type != "cpu":
+        kernels = PORTABLE
+    y: Tensor = _RmsNorm.apply(x, module.weight, module.variance_epsilon, kernels)  # type: ignore[no-untyped-call]
+    return y
+
+
+def _is_gated(module: nn.Module) -> bool:
+    return all(is_lora_linear(getattr(module, name, None)) for name in GATED) and isinstance(
+        getattr(module, "act_fn", None), nn.SiLU | SiLUActivation
+    )
+
+
+@torch.no_grad()
+def _is_self_attention(module: Any, dtype: torch.dtype) -> bool:
+    """Whether a module is attention with rotated halves of heads, without dropout, and no more."""
+    if not all(is_lora_linear(getattr(module, name, None)) for name in ATTENTION):
+        return False
+    if not all(hasattr(module, name) for name in ("head_dim", "scaling")):
+        return False
+    device = module.q_proj.lora_A[module.q_proj.active_adapters[0]].weight.device
+    if device.type != "cpu" or getattr(module, "attention_dropout", 0.0):
+        return False  # on CUDA torch's attention is as good backwards
+    numbers = torch.Generator().manual_seed(0)
+    x = torch.randn(1, TRIED_TOKENS, module.q_proj.in_features, generator=numbers).to(dtype)
+    angles = torch.rand(1, TRIED_TOKENS, module.head_dim // 2, generator=numbers).repeat(1, 1, 2)
+    given = {
+        "position_embeddings": (angles.cos().to(dtype), angles.sin().to(dtype)),
+        "attention_mask": None,
+        "segments": Segments(((0, 0, 0, TRIED_TOKENS),), PORTABLE),
+    }
+    try:
+        expected, _ = module(x, **given)
+    except (TypeError, ValueError, RuntimeError):
+        return False  # it wants something else
+    found, _ = _self_attention_forward(module, module.forward, x, **given)
+    return bool((found - expected).norm() <= TRIED_APART[dtype] * expected.norm())
+
+
+def _is_rms_norm(module: nn.Module) -> bool:
+    if not type(module).__name__.endswith("RMSNorm") or not hasattr(module, "variance_epsilon"):
+        return False
+    weight: Tensor = module.weight  # type: ignore[assignment]
+    if weight.requires_grad:
+        return False
+    x = torch.linspace(-2, 3, weight.numel(), device=weight.device, dtype=weight.dtype)[None]
+    return torch.allclose(module(x), _rms_norm_forward(PORTABLE, module, module, x), rtol=1e-5)
