@@ -6,12 +6,14 @@
 // everything is computed in float. The work is dealt out in one fixed way, so that equal inputs and
 // threads give equal results.
 
+#include <immintrin.h>
 #include <omp.h>
 
 #include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 namespace {
@@ -55,9 +57,13 @@ inline V load(const bfloat* p) {
 }
 inline void store(float* p, V v) { std::memcpy(p, &v, sizeof v); }
 inline void store(bfloat* p, V v) {  // to the nearest, ties to even; what is no number stays none
+#ifdef __AVX512BF16__
+    H h = reread<H>(_mm512_cvtneps_pbh((__m512)v));
+#else
     U bits = reread<U>(v);
     U rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     H h = __builtin_convertvector(v == v ? rounded : (bits >> 16) | 0x40, H);
+#endif
     std::memcpy(p, &h, sizeof h);
 }
 inline float one(const float* p) { return *p; }
@@ -97,42 +103,68 @@ inline V sigmoid(V x) { return 1.f / (1.f + exponential(-x)); }
 // ---------------------------------------------------------------------------------------------
 // Products
 
-// A matrix whose element (i, k) is at[i * row + k * column].
-struct Strided {
-    const float* at;
-    long row, column;
+// What products of a format are made of: single floats, or two bfloats side by side along the sum,
+// which some processors multiply and add in one instruction.
+template <typename T>
+struct Format {
+    using Part = float;
+    static constexpr long NUMBERS = 1;  // in a part
 };
 
-template <long M, long N>
-inline void tile(Strided a, const float* b, long ldb, float* c, long ldc, long depth, bool onto) {
+inline void multiply_add(V& sum, float a, const float* b) { sum += a * load(b); }
+
+#ifdef __AVX512BF16__
+template <>
+struct Format<bfloat> {
+    using Part = uint32_t;
+    static constexpr long NUMBERS = 2;
+};
+
+inline void multiply_add(V& sum, uint32_t a, const uint32_t* b) {
+    sum = (V)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(a),
+                              (__m512bh)_mm512_loadu_si512(b));
+}
+#endif
+
+template <typename T>
+using Part = typename Format<T>::Part;
+
+// A matrix whose element (i, k) is at[i * row + k * column].
+template <typename P>
+struct Strided {
+    const P* at;
+    long row, column;
+
+    Strided from(long i) const { return {at + i * row, row, column}; }
+};
+
+template <long M, long N, typename P>
+inline void tile(Strided<P> a, const P* b, long ldb, float* c, long ldc, long depth, bool onto) {
     V sums[M][N];
     for (long i = 0; i < M; i++)
         for (long j = 0; j < N; j++) sums[i][j] = onto ? load(c + i * ldc + j * LANES) : V{};
-    for (long k = 0; k < depth; k++) {
-        V row[N];
-        for (long j = 0; j < N; j++) row[j] = load(b + k * ldb + j * LANES);
-        for (long i = 0; i < M; i++) {
-            float factor = a.at[i * a.row + k * a.column];
-            for (long j = 0; j < N; j++) sums[i][j] += factor * row[j];
-        }
-    }
+    for (long k = 0; k < depth; k++)
+        for (long i = 0; i < M; i++)
+            for (long j = 0; j < N; j++)
+                multiply_add(sums[i][j], a.at[i * a.row + k * a.column], b + k * ldb + j * LANES);
     for (long i = 0; i < M; i++)
         for (long j = 0; j < N; j++) store(c + i * ldc + j * LANES, sums[i][j]);
 }
 
-template <long N>
-inline void column(Strided a, const float* b, long ldb, float* c, long ldc, long m, long depth,
+template <long N, typename P>
+inline void column(Strided<P> a, const P* b, long ldb, float* c, long ldc, long m, long depth,
                    bool onto) {
     long i = 0;
     for (; i + ROWS <= m; i += ROWS)
-        tile<ROWS, N>({a.at + i * a.row, a.row, a.column}, b, ldb, c + i * ldc, ldc, depth, onto);
-    for (; i < m; i++)
-        tile<1, N>({a.at + i * a.row, a.row, a.column}, b, ldb, c + i * ldc, ldc, depth, onto);
+        tile<ROWS, N>(a.from(i), b, ldb, c + i * ldc, ldc, depth, onto);
+    for (; i < m; i++) tile<1, N>(a.from(i), b, ldb, c + i * ldc, ldc, depth, onto);
 }
 
-// c (m x n) = a (m x depth) b (depth x n), or that added to it; n is rounded up to whole vectors
-void product(Strided a, const float* b, long ldb, float* c, long ldc, long m, long n, long depth,
-             bool onto) {
+// c (m x n) = a (m x depth) b (depth x n), or that added to it. n is rounded up to whole vectors;
+// depth counts parts.
+template <typename P>
+void product(Strided<P> a, const P* b, long ldb, float* c, long ldc, long m, long n, long depth,
+             bool onto = false) {
     long j = 0;
     for (; j + VECTORS * LANES <= n; j += VECTORS * LANES)
         column<VECTORS>(a, b + j, ldb, c + j, ldc, m, depth, onto);
@@ -140,243 +172,390 @@ void product(Strided a, const float* b, long ldb, float* c, long ldc, long m, lo
 }
 
 // ---------------------------------------------------------------------------------------------
-// Attention (Dao et al. 2022). A tile of query rows sees the keys of its prompt and those of its own
-// segment up to itself; its scores are held whole, prompt first.
+// Operands of products: numbers that are summed over lie side by side in a part.
 
-constexpr long QUERY_ROWS = 24;  // of a tile; a multiple of ROWS
+inline long rounded_up(long n, long to) { return (n + to - 1) / to * to; }
 
-struct Segment {
-    long prompt_start, prompt_end, start, end;
-};
+template <typename T>
+long parts(long numbers) {
+    return rounded_up(numbers, Format<T>::NUMBERS) / Format<T>::NUMBERS;
+}
+
+// What is right of a product over the numbers of each row: (dim, count), from rows row(0) ...
+template <typename T, typename Row>
+void turned(Row row, long count, long dim, Part<T>* into, long width) {
+    for (long r = 0; r < count; r++) {
+        const Part<T>* from = (const Part<T>*)row(r);
+        for (long i = 0; i < parts<T>(dim); i++) into[i * width + r] = from[i];
+    }
+}
+
+// What is right of a product over the rows: (count, dim)
+template <typename Row>
+void upright(Row row, long count, long dim, float* into) {
+    for (long r = 0; r < count; r++) std::memcpy(into + r * dim, row(r), dim * sizeof(float));
+}
+
+// What is left of a product over the keys, from weights (rows, width): (rows, width)
+inline Strided<float> over_keys(const float* weights, long, long width, float*) {
+    return {weights, width, 1};
+}
+
+// What is left of a product over the rows: (width, rows)
+inline Strided<float> over_rows(const float* weights, long, long width, float*) {
+    return {weights, 1, width};
+}
+
+#ifdef __AVX512BF16__
+inline U bits(V v) { return __builtin_convertvector(reread<H>(_mm512_cvtneps_pbh((__m512)v)), U); }
+inline U bits(const bfloat* p) { return reread<U>(load(p)) >> 16; }
+
+template <typename Row>
+void upright(Row row, long count, long dim, uint32_t* into) {
+    for (long r = 0; r < count; r += 2)
+        for (long d = 0; d < dim; d += LANES) {
+            U pairs = bits(row(r) + d);
+            if (r + 1 < count) pairs |= bits(row(r + 1) + d) << 16;
+            std::memcpy(into + r / 2 * dim + d, &pairs, sizeof pairs);
+        }
+}
+
+inline Strided<uint32_t> over_keys(const float* weights, long rows, long width, uint32_t* into) {
+    for (long i = 0; i < rows * width; i += LANES) store((bfloat*)into + i, load(weights + i));
+    return {into, width / 2, 1};
+}
+
+inline Strided<uint32_t> over_rows(const float* weights, long rows, long width, uint32_t* into) {
+    for (long r = 0; r < rows; r += 2)
+        for (long j = 0; j < width; j += LANES) {
+            U pairs = bits(load(weights + r * width + j));
+            if (r + 1 < rows) pairs |= bits(load(weights + (r + 1) * width + j)) << 16;
+            std::memcpy(into + r / 2 * width + j, &pairs, sizeof pairs);
+        }
+    return {into, 1, width};
+}
+#endif
+
+// ---------------------------------------------------------------------------------------------
+// Attention (Dao et al. 2022). A tile of query rows sees its prompt's tokens and those of its own
+// segment up to itself. A segment's places are these tokens, the prompt's first; of a tile all
+// scores are held.
+
+constexpr long QUERY_ROWS = 24;  // of a tile; a multiple of ROWS, and even
 
 struct Sizes {
     long tokens, heads, key_heads, dim;
     float scale;
 };
 
-// One tile of query rows and what it sees.
-struct Tile {
-    Segment segment;
-    long first, last;  // tokens
+struct Segment {
+    long prompt_start, prompt_end, start, end;
 
-    long rows() const { return last - first; }
-    long prompt() const { return segment.prompt_end - segment.prompt_start; }
-    long seen() const { return prompt() + last - segment.start; }
+    long prompt() const { return prompt_end - prompt_start; }
+    long places() const { return prompt() + end - start; }
+    long width() const { return rounded_up(places(), VECTORS * LANES); }
+    long token(long place) const {
+        return place < prompt() ? prompt_start + place : start + place - prompt();
+    }
 };
 
-std::vector<Tile> tiles_of(const Segment* segments, long count) {
+struct Segments {
+    const Segment* at;
+    long count;
+
+    // Of the widths of segments before one
+    long before(long segment) const {
+        long sum = 0;
+        for (long s = 0; s < segment; s++) sum += at[s].width();
+        return sum;
+    }
+    long widest() const {
+        long most = 0;
+        for (long s = 0; s < count; s++) most = std::max(most, at[s].width());
+        return most;
+    }
+};
+
+struct Tile {
+    long segment, before;  // its number, and the widths of those before it
+    Segment bounds;
+    long first, rows;  // tokens
+
+    long seen() const { return seen_by(rows - 1); }
+    long seen_by(long row) const { return bounds.prompt() + first + row + 1 - bounds.start; }
+    long width() const { return rounded_up(seen(), LANES); }
+};
+
+std::vector<Tile> tiles_of(Segments segments) {
     std::vector<Tile> tiles;
-    for (long s = 0; s < count; s++)
-        for (long first = segments[s].start; first < segments[s].end; first += QUERY_ROWS)
-            tiles.push_back({segments[s], first, std::min(first + QUERY_ROWS, segments[s].end)});
+    for (long s = 0; s < segments.count; s++) {
+        const Segment& bounds = segments.at[s];
+        for (long first = bounds.start; first < bounds.end; first += QUERY_ROWS)
+            tiles.push_back({s, segments.before(s), bounds, first,
+                             std::min(QUERY_ROWS, bounds.end - first)});
+    }
     return tiles;
 }
 
-// Keys or values of all heads in float: as rows (head, token, dim) and as columns (head, dim, token).
+// Where each segment's and key head's matrix begins, in units of a row of `dim`, or of a column.
+inline long matrix(const Sizes& sizes, const Segment& segment, long before, long key_head) {
+    return before * sizes.key_heads + segment.width() * key_head;
+}
+
+// Keys or values of every segment and key head as right sides of products.
+template <typename T>
 class Held {
   public:
-    template <typename T>
-    Held(const T* x, const Sizes& sizes, bool rows, bool columns)
-        : tokens_(sizes.tokens + PADDING), dim_(sizes.dim) {
-        if (rows) rows_.resize(sizes.key_heads * tokens_ * dim_);
-        if (columns) columns_.resize(sizes.key_heads * tokens_ * dim_);
-#pragma omp parallel for schedule(static) collapse(2)
-        for (long head = 0; head < sizes.key_heads; head++)
-            for (long begun = 0; begun < sizes.tokens; begun += LANES) {
-                long ended = std::min(begun + LANES, sizes.tokens);
-                for (long t = begun; t < ended; t++)
-                    for (long d = 0; d < dim_; d += LANES) {
-                        V v = load(x + (t * sizes.key_heads + head) * dim_ + d);
-                        if (rows) store(&rows_[(head * tokens_ + t) * dim_ + d], v);
-                        if (columns)
-                            for (long i = 0; i < LANES; i++)
-                                columns_[(head * dim_ + d + i) * tokens_ + t] = v[i];
-                    }
+    Held(const T* x, const Sizes& sizes, Segments segments, bool over_dim, bool over_places)
+        : sizes_(sizes) {
+        const long all = segments.before(segments.count) * sizes.key_heads;
+        if (over_dim) turned_.resize(all * parts<T>(sizes.dim));
+        if (over_places) upright_.resize(parts<T>(all) * sizes.dim);
+#pragma omp parallel for schedule(dynamic) collapse(2)
+        for (long s = 0; s < segments.count; s++)
+            for (long head = 0; head < sizes.key_heads; head++) {
+                const Segment& segment = segments.at[s];
+                const long at = matrix(sizes, segment, segments.before(s), head);
+                auto row = [&](long place) {
+                    return x + (segment.token(place) * sizes.key_heads + head) * sizes.dim;
+                };
+                if (over_dim)
+                    turned<T>(row, segment.places(), sizes.dim,
+                              &turned_[at * parts<T>(sizes.dim)], segment.width());
+                if (over_places)
+                    upright(row, segment.places(), sizes.dim, &upright_[parts<T>(at) * sizes.dim]);
             }
     }
 
-    const float* row(long head, long token) const { return &rows_[(head * tokens_ + token) * dim_]; }
-    const float* column(long head, long token) const {
-        return &columns_[head * dim_ * tokens_ + token];
+    // into (rows, width) = rows of the tile (`a`) times all rows it sees
+    void score(Strided<Part<T>> a, const Tile& tile, long head, float* into, long width) const {
+        const long at = matrix(sizes_, tile.bounds, tile.before, head);
+        product(a, &turned_[at * parts<T>(sizes_.dim)], tile.bounds.width(), into, width, tile.rows,
+                tile.seen(), parts<T>(sizes_.dim));
     }
-    long between_columns() const { return tokens_; }
+
+    // into (rows, dim) = weights of the tile times all rows it sees
+    void mix(Strided<Part<T>> weights, const Tile& tile, long head, float* into) const {
+        const long at = matrix(sizes_, tile.bounds, tile.before, head);
+        product(weights, &upright_[parts<T>(at) * sizes_.dim], sizes_.dim, into, sizes_.dim,
+                tile.rows, sizes_.dim, parts<T>(tile.seen()));
+    }
 
   private:
-    static constexpr long PADDING = VECTORS * LANES;  // products read whole vectors of columns
-    long tokens_, dim_;
-    std::vector<float> rows_, columns_;
+    Sizes sizes_;
+    std::vector<Part<T>> turned_, upright_;
 };
 
-// Rows of a tile (rows x dim), of one head, in float.
+// The tile's rows of one head of a tensor (tokens, heads, dim)
 template <typename T>
-void gather(const T* x, const Tile& tile, const Sizes& sizes, long head, float factor, float* into) {
-    for (long r = 0; r < tile.rows(); r++)
-        for (long d = 0; d < sizes.dim; d += LANES)
-            store(into + r * sizes.dim + d,
-                  factor * load(x + ((tile.first + r) * sizes.heads + head) * sizes.dim + d));
-}
+struct Rows {
+    T* at;
+    long apart;
 
-template <typename T>
-void scatter(const float* from, const Tile& tile, const Sizes& sizes, long head, T* x) {
-    for (long r = 0; r < tile.rows(); r++)
-        for (long d = 0; d < sizes.dim; d += LANES)
-            store(x + ((tile.first + r) * sizes.heads + head) * sizes.dim + d,
-                  load(from + r * sizes.dim + d));
-}
+    Rows(T* x, const Tile& tile, const Sizes& sizes, long head)
+        : at(x + (tile.first * sizes.heads + head) * sizes.dim), apart(sizes.heads * sizes.dim) {}
+    T* operator()(long row) const { return at + row * apart; }
+    // As what is left of a product over their numbers
+    auto left() const {
+        using Number = std::remove_const_t<T>;
+        return Strided<Part<Number>>{(const Part<Number>*)at, parts<Number>(apart), 1};
+    }
+};
 
-// (rows x seen) of products of the tile's rows with all keys or values that it sees
-void against_all(const float* rows, const Held& held, const Tile& tile, const Sizes& sizes,
-                 long key_head, float* into, long width) {
-    Strided a{rows, sizes.dim, 1};
-    if (tile.prompt())
-        product(a, held.column(key_head, tile.segment.prompt_start), held.between_columns(), into,
-                width, tile.rows(), tile.prompt(), sizes.dim, false);
-    product(a, held.column(key_head, tile.segment.start), held.between_columns(),
-            into + tile.prompt(), width, tile.rows(), tile.seen() - tile.prompt(), sizes.dim, false);
-}
-
-// (rows x dim) = weights (rows x seen) times all rows of keys or values that the tile sees
-void mix(const float* weights, long width, const Held& held, const Tile& tile, const Sizes& sizes,
-         long key_head, float* into) {
-    Strided a{weights, width, 1}, own{weights + tile.prompt(), width, 1};
-    if (tile.prompt())
-        product(a, held.row(key_head, tile.segment.prompt_start), sizes.dim, into, sizes.dim,
-                tile.rows(), sizes.dim, tile.prompt(), false);
-    product(own, held.row(key_head, tile.segment.start), sizes.dim, into, sizes.dim, tile.rows(),
-            sizes.dim, tile.seen() - tile.prompt(), tile.prompt() > 0);
-}
-
-// to[key] += sum over rows of weights[row][key] rows[row], for all keys that the tile sees
-void spread(const float* weights, long width, const float* rows, const Tile& tile,
-            const Sizes& sizes, long key_head, float* to) {
-    auto at = [&](long token) { return to + (key_head * sizes.tokens + token) * sizes.dim; };
-    Strided a{weights, 1, width}, own{weights + tile.prompt(), 1, width};
-    product(a, rows, sizes.dim, at(tile.segment.prompt_start), sizes.dim, tile.prompt(), sizes.dim,
-            tile.rows(), true);
-    product(own, rows, sizes.dim, at(tile.segment.start), sizes.dim, tile.seen() - tile.prompt(),
-            sizes.dim, tile.rows(), true);
-}
-
-long width_of(const std::vector<Tile>& tiles) {
-    long most = 0;
-    for (const Tile& tile : tiles) most = std::max(most, tile.seen());
-    return (most / LANES + 2 * VECTORS) * LANES;  // products write whole vectors
-}
-
-// How many keys the r-th row of a tile sees; what lies behind them, up to whole vectors, counts as 0.
-long seen_by(const Tile& tile, long r) { return tile.seen() - tile.rows() + r + 1; }
-
-void blank(float* row, long from, long width) { std::fill(row + from, row + width, 0.f); }
+inline void blank(float* row, long from, long width) { std::fill(row + from, row + width, 0.f); }
 
 template <typename T>
-void attend(const Sizes& sizes, const T* q, const T* k, const T* v, const Segment* segments,
-            long count, T* output, float* log_sums) {
-    const std::vector<Tile> tiles = tiles_of(segments, count);
-    const Held keys(k, sizes, false, true), values(v, sizes, true, false);
-    const long width = width_of(tiles), group = sizes.heads / sizes.key_heads;
+void attend(const Sizes& sizes, const T* q, const T* k, const T* v, Segments segments, T* output,
+            float* log_sums) {
+    const std::vector<Tile> tiles = tiles_of(segments);
+    const Held<T> keys(k, sizes, segments, true, false), values(v, sizes, segments, false, true);
+    const long widest = segments.widest(), group = sizes.heads / sizes.key_heads;
 #pragma omp parallel
     {
-        std::vector<float> rows(QUERY_ROWS * sizes.dim), mixed(QUERY_ROWS * sizes.dim);
-        std::vector<float> scores(QUERY_ROWS * width);
+        std::vector<float> scores(QUERY_ROWS * widest), mixed(QUERY_ROWS * sizes.dim);
+        std::vector<Part<T>> rounded(QUERY_ROWS * widest);
 #pragma omp for schedule(static, 1) collapse(2)
         for (long number = 0; number < long(tiles.size()); number++)
             for (long head = 0; head < sizes.heads; head++) {
                 const Tile& tile = tiles[number];
-                gather(q, tile, sizes, head, sizes.scale, rows.data());
-                against_all(rows.data(), keys, tile, sizes, head / group, scores.data(), width);
+                const long width = tile.width();
+                keys.score(Rows<const T>(q, tile, sizes, head).left(), tile, head / group,
+                           scores.data(), width);
                 float totals[QUERY_ROWS];
-                for (long r = 0; r < tile.rows(); r++) {
+                for (long r = 0; r < tile.rows; r++) {
                     float* row = &scores[r * width];
-                    const long seen = seen_by(tile, r);
-                    const long whole = (seen + LANES - 1) / LANES * LANES;
-                    std::fill(row + seen, row + whole, -std::numeric_limits<float>::infinity());
+                    const long seen = tile.seen_by(r), ended = rounded_up(seen, LANES);
+                    std::fill(row + seen, row + ended, -std::numeric_limits<float>::infinity());
                     V most = load(row), total{};
-                    for (long j = LANES; j < whole; j += LANES) most = larger(most, load(row + j));
+                    for (long j = LANES; j < ended; j += LANES) most = larger(most, load(row + j));
                     const float top = highest(most);
-                    for (long j = 0; j < whole; j += LANES) {
-                        V p = exponential(load(row + j) - top);
-                        store(row + j, p);
-                        total += p;
+                    for (long j = 0; j < ended; j += LANES) {
+                        V weight = exponential(sizes.scale * (load(row + j) - top));
+                        store(row + j, weight);
+                        total += weight;
                     }
-                    blank(row, seen, std::max(whole, tile.seen()));
+                    blank(row, seen, width);
                     totals[r] = sum(total);
-                    log_sums[(tile.first + r) * sizes.heads + head] = top + __builtin_logf(totals[r]);
+                    log_sums[(tile.first + r) * sizes.heads + head] =
+                        sizes.scale * top + __builtin_logf(totals[r]);
                 }
-                mix(scores.data(), width, values, tile, sizes, head / group, mixed.data());
-                for (long r = 0; r < tile.rows(); r++)
-                    for (long d = 0; d < sizes.dim; d++) mixed[r * sizes.dim + d] /= totals[r];
-                scatter(mixed.data(), tile, sizes, head, output);
+                values.mix(over_keys(scores.data(), tile.rows, width, rounded.data()), tile,
+                           head / group, mixed.data());
+                const Rows<T> into(output, tile, sizes, head);
+                for (long r = 0; r < tile.rows; r++)
+                    for (long d = 0; d < sizes.dim; d += LANES)
+                        store(into(r) + d, load(&mixed[r * sizes.dim + d]) / totals[r]);
             }
     }
 }
 
-// Alg. 4 of the paper. Each thread has sums of its own for keys and values, added up at the end.
+// Gradients of keys or values, which every thread sums up for itself.
+class Sums {
+  public:
+    Sums(const Sizes& sizes, Segments segments)
+        : sizes_(sizes), segments_(segments), of_thread_(omp_get_max_threads()) {}
+
+    void begin() {
+        mine().assign(segments_.before(segments_.count) * sizes_.key_heads * sizes_.dim, 0.f);
+    }
+
+    // To each row that the tile sees, the sum of the tile's rows (upright), weighed
+    template <typename P>
+    void add(Strided<P> weights, const P* rows, long depth, const Tile& tile, long head) {
+        const long at = matrix(sizes_, tile.bounds, tile.before, head);
+        product(weights, rows, sizes_.dim, &mine()[at * sizes_.dim], sizes_.dim, tile.seen(),
+                sizes_.dim, depth, true);
+    }
+
+    // One vector of one head, summed over threads and over segments that share a token
+    template <typename T>
+    void store_sum(long head, long d, std::vector<V>& sums, T* into) const {
+        std::fill(sums.begin(), sums.end(), V{});
+        for (long s = 0; s < segments_.count; s++) {
+            const Segment& segment = segments_.at[s];
+            const long at = matrix(sizes_, segment, segments_.before(s), head);
+            for (long place = 0; place < segment.places(); place++)
+                for (const std::vector<float>& own : of_thread_)
+                    if (!own.empty())
+                        sums[segment.token(place)] += load(&own[(at + place) * sizes_.dim + d]);
+        }
+        for (long t = 0; t < sizes_.tokens; t++)
+            store(into + (t * sizes_.key_heads + head) * sizes_.dim + d, sums[t]);
+    }
+
+  private:
+    std::vector<float>& mine() { return of_thread_[omp_get_thread_num()]; }
+
+    Sizes sizes_;
+    Segments segments_;
+    std::vector<std::vector<float>> of_thread_;
+};
+
+// Alg. 4 of the paper
 template <typename T>
 void attend_backward(const Sizes& sizes, const T* q, const T* k, const T* v, const T* output,
-                     const T* of_output, const float* log_sums, const Segment* segments, long count,
-                     T* dq, T* dk, T* dv) {
-    const std::vector<Tile> tiles = tiles_of(segments, count);
-    const Held keys(k, sizes, true, true), values(v, sizes, false, true);
-    const long width = width_of(tiles), group = sizes.heads / sizes.key_heads;
-    const long held = sizes.key_heads * sizes.tokens * sizes.dim;
-    std::vector<std::vector<float>> of_keys(omp_get_max_threads()), of_values(omp_get_max_threads());
+                     const T* of_output, const float* log_sums, Segments segments, T* dq, T* dk,
+                     T* dv) {
+    const std::vector<Tile> tiles = tiles_of(segments);
+    const Held<T> keys(k, sizes, segments, true, true), values(v, sizes, segments, true, false);
+    const long widest = segments.widest(), group = sizes.heads / sizes.key_heads;
+    Sums of_keys(sizes, segments), of_values(sizes, segments);
 #pragma omp parallel
     {
-        std::vector<float>&own_keys = of_keys[omp_get_thread_num()],
-        &own_values = of_values[omp_get_thread_num()];
-        own_keys.assign(held, 0.f);
-        own_values.assign(held, 0.f);
-        std::vector<float> qs(QUERY_ROWS * sizes.dim), dos(QUERY_ROWS * sizes.dim);
-        std::vector<float> os(QUERY_ROWS * sizes.dim), dqs(QUERY_ROWS * sizes.dim);
-        std::vector<float> p(QUERY_ROWS * width), ds(QUERY_ROWS * width);
+        of_keys.begin();
+        of_values.begin();
+        std::vector<float> p(QUERY_ROWS * widest), ds(QUERY_ROWS * widest);
+        std::vector<float> mixed(QUERY_ROWS * sizes.dim);
+        std::vector<Part<T>> rounded(QUERY_ROWS * widest), rows(QUERY_ROWS * sizes.dim);
 #pragma omp for schedule(static, 1) collapse(2)
         for (long number = 0; number < long(tiles.size()); number++)
             for (long head = 0; head < sizes.heads; head++) {
                 const Tile& tile = tiles[number];
-                const long key_head = head / group;
-                gather(q, tile, sizes, head, sizes.scale, qs.data());
-                gather(of_output, tile, sizes, head, 1.f, dos.data());
-                gather(output, tile, sizes, head, 1.f, os.data());
-                against_all(qs.data(), keys, tile, sizes, key_head, p.data(), width);
-                against_all(dos.data(), values, tile, sizes, key_head, ds.data(), width);
-                for (long r = 0; r < tile.rows(); r++) {
+                const long key_head = head / group, width = tile.width();
+                const long depth = parts<T>(tile.rows);
+                const Rows<const T> qs(q, tile, sizes, head), os(output, tile, sizes, head);
+                const Rows<const T> dos(of_output, tile, sizes, head);
+                keys.score(qs.left(), tile, key_head, p.data(), width);
+                values.score(dos.left(), tile, key_head, ds.data(), width);
+                for (long r = 0; r < tile.rows; r++) {
                     const float log_sum = log_sums[(tile.first + r) * sizes.heads + head];
-                    V along{};
+                    V products{};
                     for (long d = 0; d < sizes.dim; d += LANES)
-                        along += load(&os[r * sizes.dim + d]) * load(&dos[r * sizes.dim + d]);
-                    const float mean = sum(along);
+                        products += load(os(r) + d) * load(dos(r) + d);
+                    const float along = sum(products);
                     float *weights = &p[r * width], *slopes = &ds[r * width];
-                    const long seen = seen_by(tile, r);
+                    const long seen = tile.seen_by(r);
                     for (long j = 0; j < seen; j += LANES) {
-                        V weight = exponential(load(weights + j) - log_sum);
+                        V weight = exponential(sizes.scale * load(weights + j) - log_sum);
                         store(weights + j, weight);
-                        store(slopes + j, weight * (load(slopes + j) - mean));
+                        store(slopes + j, sizes.scale * weight * (load(slopes + j) - along));
                     }
-                    const long ended = std::max((seen + LANES - 1) / LANES * LANES, tile.seen());
-                    blank(weights, seen, ended);
-                    blank(slopes, seen, ended);
+                    blank(weights, seen, width);
+                    blank(slopes, seen, width);
                 }
-                spread(p.data(), width, dos.data(), tile, sizes, key_head, own_values.data());
-                spread(ds.data(), width, qs.data(), tile, sizes, key_head, own_keys.data());
-                mix(ds.data(), width, keys, tile, sizes, key_head, dqs.data());
-                for (float& x : dqs) x *= sizes.scale;
-                scatter(dqs.data(), tile, sizes, head, dq);
+                upright(dos, tile.rows, sizes.dim, rows.data());
+                of_values.add(over_rows(p.data(), tile.rows, width, rounded.data()), rows.data(),
+                              depth, tile, key_head);
+                upright(qs, tile.rows, sizes.dim, rows.data());
+                of_keys.add(over_rows(ds.data(), tile.rows, width, rounded.data()), rows.data(),
+                            depth, tile, key_head);
+                keys.mix(over_keys(ds.data(), tile.rows, width, rounded.data()), tile, key_head,
+                         mixed.data());
+                const Rows<T> into(dq, tile, sizes, head);
+                for (long r = 0; r < tile.rows; r++)
+                    for (long d = 0; d < sizes.dim; d += LANES)
+                        store(into(r) + d, load(&mixed[r * sizes.dim + d]));
             }
-#pragma omp for schedule(static)
-        for (long t = 0; t < sizes.tokens; t++)
-            for (long head = 0; head < sizes.key_heads; head++)
-                for (long d = 0; d < sizes.dim; d += LANES) {
-                    V key{}, value{};
-                    const long at = (head * sizes.tokens + t) * sizes.dim + d;
-                    for (long thread = 0; thread < omp_get_num_threads(); thread++) {
-                        key += load(&of_keys[thread][at]);
-                        value += load(&of_values[thread][at]);
-                    }
-                    store(dk + (t * sizes.key_heads + head) * sizes.dim + d, key);
-                    store(dv + (t * sizes.key_heads + head) * sizes.dim + d, value);
-                }
+        std::vector<V> sums(sizes.tokens);
+#pragma omp for schedule(static) collapse(2)
+        for (long head = 0; head < sizes.key_heads; head++)
+            for (long d = 0; d < sizes.dim; d += LANES) {
+                of_keys.store_sum(head, d, sums, dk);
+                of_values.store_sum(head, d, sums, dv);
+            }
     }
 }
+
+#ifndef __AVX512BF16__
+// Without instructions for bfloats, attention is computed on floats.
+
+std::vector<float> widened(const bfloat* x, long count) {
+    std::vector<float> wide(count);
+#pragma omp parallel for schedule(static)
+    for (long i = 0; i < count; i += LANES) store(&wide[i], load(x + i));
+    return wide;
+}
+
+void narrow(const std::vector<float>& wide, bfloat* into) {
+#pragma omp parallel for schedule(static)
+    for (long i = 0; i < long(wide.size()); i += LANES) store(into + i, load(&wide[i]));
+}
+
+void attend(const Sizes& sizes, const bfloat* q, const bfloat* k, const bfloat* v, Segments segments,
+            bfloat* output, float* log_sums) {
+    const long queries = sizes.tokens * sizes.heads * sizes.dim;
+    const long held = sizes.tokens * sizes.key_heads * sizes.dim;
+    std::vector<float> result(queries);
+    attend<float>(sizes, widened(q, queries).data(), widened(k, held).data(),
+                  widened(v, held).data(), segments, result.data(), log_sums);
+    narrow(result, output);
+}
+
+void attend_backward(const Sizes& sizes, const bfloat* q, const bfloat* k, const bfloat* v,
+                     const bfloat* output, const bfloat* of_output, const float* log_sums,
+                     Segments segments, bfloat* dq, bfloat* dk, bfloat* dv) {
+    const long queries = sizes.tokens * sizes.heads * sizes.dim;
+    const long held = sizes.tokens * sizes.key_heads * sizes.dim;
+    std::vector<float> of_q(queries), of_k(held), of_v(held);
+    attend_backward<float>(sizes, widened(q, queries).data(), widened(k, held).data(),
+                           widened(v, held).data(), widened(output, queries).data(),
+                           widened(of_output, queries).data(), log_sums, segments, of_q.data(),
+                           of_k.data(), of_v.data());
+    narrow(of_q, dq);
+    narrow(of_k, dk);
+    narrow(of_v, dv);
+}
+#endif
 
 // ---------------------------------------------------------------------------------------------
 // What is done to each row
@@ -487,16 +666,16 @@ void softmax_tile(T* logits, long tokens, long n, long apart, const long* target
     void burnish_attend_##name(long tokens, long heads, long key_heads, long dim, float scale,     \
                                const T* q, const T* k, const T* v, const long* segments,           \
                                long count, T* output, float* log_sums) {                           \
-        attend({tokens, heads, key_heads, dim, scale}, q, k, v, (const Segment*)segments, count,   \
-               output, log_sums);                                                                  \
+        attend(Sizes{tokens, heads, key_heads, dim, scale}, q, k, v,                               \
+               Segments{(const Segment*)segments, count}, output, log_sums);                       \
     }                                                                                              \
     void burnish_attend_backward_##name(long tokens, long heads, long key_heads, long dim,         \
                                         float scale, const T* q, const T* k, const T* v,           \
                                         const T* output, const T* of_output,                       \
                                         const float* log_sums, const long* segments, long count,   \
                                         T* dq, T* dk, T* dv) {                                     \
-        attend_backward({tokens, heads, key_heads, dim, scale}, q, k, v, output, of_output,        \
-                        log_sums, (const Segment*)segments, count, dq, dk, dv);                    \
+        attend_backward(Sizes{tokens, heads, key_heads, dim, scale}, q, k, v, output, of_output,   \
+                        log_sums, Segments{(const Segment*)segments, count}, dq, dk, dv);          \
     }                                                                                              \
     void burnish_rotate_##name(T* x, long tokens, long heads, long dim, const T* cos,              \
                                const T* sin, float back) {                                         \
