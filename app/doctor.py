@@ -46,6 +46,7 @@ def examine(workspace: Workspace) -> dict[str, Any]:
         "disk_free_bytes": free,
         "model": model,
         "engine": _engine(workspace, problems) if model else None,
+        "tuning": {"kernels": _tuning_kernels(workspace)},
         "presets": _presets(hardware.memory_bytes),
         "live": workspace.registry.live().bundle or "base",
         "settings": _settings(workspace),
@@ -74,6 +75,7 @@ def describe(findings: dict[str, Any]) -> str:
         lines.append(
             f"engine     {engine['kind']}, weights as {engine['quantization']}: {engine['reason']}"
         )
+    lines.append(f"tuning     {findings['tuning']['kernels']}")
     lines += [f"library    {name} {version}" for name, version in findings["versions"].items()]
     lines += [
         f"setting    {name} = {entry['value']} ({entry['origin']})"
@@ -138,6 +140,14 @@ def _engine(workspace: Workspace, problems: list[str]) -> dict[str, Any]:
     except BurnishError as error:
         problems.append(str(error))
     return {"kind": kind, "quantization": settings.quantization, "reason": reason}
+
+
+def _tuning_kernels(workspace: Workspace) -> str:
+    """What a tuning job's inner loops run on."""
+    from engine.start import kernel_cache
+    from tuning.kernels import choose_kernels
+
+    return choose_kernels(kernel_cache(workspace.settings.model_cache)).reason
 
 
 def _settings(workspace: Workspace) -> dict[str, Any]:

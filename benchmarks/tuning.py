@@ -53,7 +53,9 @@ TRL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 TRIED_STEPS = 1  # timed steps of each setting, enough to see which is fastest
-END_STEPS, END_HELD_OUT = 16, 60  # of the comparison at the end: 64 pairs to train on
+# Of the comparison at the end: 64 pairs to train on, at twenty times the default learning rate, so
+# that so few steps change what is decided
+END_STEPS, END_HELD_OUT, END_LEARNING_RATE = 16, 60, 4e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +87,13 @@ class Child:
     def __init__(
         self, bench: Bench, who: str, method: str, data: str, trl: dict[str, Any],
         *, steps: int, gradients: Path | None = None, dtype: str | None = None, held_out: int = 0,
-        profile: bool = False,
+        profile: bool = False, learning_rate: float | None = None,
     ) -> None:  # fmt: skip
         spec = {
             "who": who, "method": method, "data": data, "model": bench.model,
             "cache": str(bench.cache), "steps": steps, "trl": trl, "dtype": dtype,
             "gradients": str(gradients) if gradients else None, "held_out": held_out,
-            "profile": profile,
+            "profile": profile, "learning_rate": learning_rate,
         }  # fmt: skip
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.tuning_child", json.dumps(spec)],
@@ -222,7 +224,10 @@ def end(bench: Bench) -> None:
     found = {}
     for who in ("ours", "trl"):
         trl = {**OFF, "per_device_train_batch_size": 1, "gradient_accumulation_steps": BATCH_PAIRS}
-        child = Child(bench, who, "dpo", bench.data[0], trl, steps=END_STEPS, held_out=END_HELD_OUT)
+        child = Child(
+            bench, who, "dpo", bench.data[0], trl, steps=END_STEPS, held_out=END_HELD_OUT,
+            learning_rate=END_LEARNING_RATE,
+        )  # fmt: skip
         found[who] = child.all_steps()
         child.close()
     right, names = {who: each["right"] for who, each in found.items()}, found["ours"]["questions"]
@@ -234,6 +239,10 @@ def end(bench: Bench) -> None:
         accuracy={who: fmean(each) for who, each in right.items()},
         before=fmean(found["ours"]["right_before"]), pairs=len(apart), questions=len(set(names)),
         decided_otherwise=sum(map(bool, apart)),
+        changed_by_training={
+            who: sum(a != b for a, b in zip(each["right"], each["right_before"], strict=True))
+            for who, each in found.items()
+        },
     )  # fmt: skip
 
 

@@ -3,9 +3,9 @@
 SPEC is a JSON object: who ("ours" or "trl"), method ("dpo" or "sft"), data, model, cache, steps,
 trl (changed arguments of trl's config), dtype of the weights (null: the engine's choice), gradients
 (a file for those of the first step), held_out (how many pairs of other questions are judged at the
-end) and profile (whether the last step is watched). Says one JSON object a line: first that it is
-ready, then each step, which it takes when it is told to by a line on stdin, then what else was
-asked for.
+end), profile (whether the last step is watched) and learning_rate (null: the recipe's). Says one
+JSON object a line: first that it is ready, then each step, which it takes when it is told to by a
+line on stdin, then what else was asked for.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,19 +152,29 @@ def _model(base: BaseModel, dtype: torch.dtype) -> PeftModel:
 
 
 def _ours(spec: dict[str, Any], model: PeftModel, data: TokenizedPairs, stage: Stage) -> Any:
+    sft, dpo = _values(spec)
     recipe = Recipe(
-        sft=SftRecipe(epochs=1, batch_pairs=BATCH_PAIRS),
-        dpo=DpoRecipe(epochs=1, batch_pairs=BATCH_PAIRS),
+        sft=replace(sft, epochs=1, batch_pairs=BATCH_PAIRS),
+        dpo=replace(dpo, epochs=1, batch_pairs=BATCH_PAIRS),
     )
     if spec["method"] == "dpo":
         return dpo_trainer(model, data.for_dpo(), recipe, stage)
     return sft_trainer(model, data.for_sft(), recipe, stage)
 
 
+def _values(spec: dict[str, Any]) -> tuple[SftRecipe, DpoRecipe]:
+    """The default recipe's, but for the learning rate where one is given."""
+    sft, dpo = Recipe().sft, Recipe().dpo
+    if rate := spec["learning_rate"]:
+        sft, dpo = replace(sft, learning_rate=rate), replace(dpo, learning_rate=rate)
+    return sft, dpo
+
+
 def _trl(spec: dict[str, Any], model: PeftModel, data: TokenizedPairs, stage: Stage) -> Any:
     """trl's trainer on the same rows, with the same losses and the settings asked for."""
-    values = Recipe().dpo if spec["method"] == "dpo" else Recipe().sft
-    arguments = stage.arguments(epochs=1, learning_rate=values.learning_rate, batch=BATCH_PAIRS)
+    sft, dpo = _values(spec)
+    rate = (dpo if spec["method"] == "dpo" else sft).learning_rate
+    arguments = stage.arguments(epochs=1, learning_rate=rate, batch=BATCH_PAIRS)
     arguments |= {"max_length": None, **spec["trl"]}
     common = {"model": model, "processing_class": stage.tokenizer, "callbacks": [stage.callback]}
     if spec["method"] == "sft":

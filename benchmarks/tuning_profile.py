@@ -1,6 +1,7 @@
 """Where the time of a tuning step goes, from torch's profiler.
 
-Operations are told apart by their name and by the shapes of their inputs.
+Matrix products are told apart by the shapes of their inputs. What compiled kernels do is counted as
+the operation that calls them, with the little that Python does there.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from torch.profiler import ProfilerActivity, profile
 from tuning.batch.head import TILE_VOCABULARY
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_")
-ATTENTION = ("flash_attention", "aten::bmm", "aten::baddbmm_")
+OPERATIONS = {  # by a part of the names of `tuning.batch`'s, and of torch's where those compute
+    "attention": ("Attention", "flash_attention", "aten::bmm", "aten::baddbmm_"),
+    "gated activations": ("_Gated", "silu"),
+    "norms": ("_RmsNorm",),
+    "softmax of the head": ("_Score",),
+}
 
 
 class StepProfile:
@@ -39,10 +45,11 @@ class StepProfile:
         return {sort: round(spent / total, 3) for sort, spent in ordered}
 
     def _sort_of(self, event: Any) -> str:
-        if any(name in event.key for name in ATTENTION):
-            return "attention's products"
+        for sort, names in OPERATIONS.items():
+            if any(name in event.key for name in names):
+                return sort
         if event.key not in PRODUCTS:
-            return "the rest, such as activations, norms, copies and the interpreter"
+            return "the rest, such as sums, copies and the interpreter"
         sizes = _sizes(event.input_shapes)
         if self._rank in sizes:
             return "low-rank products"

@@ -32,9 +32,8 @@ def build(cache: Path, source: Path, threads: str) -> Path:
     missing = [flag for flag in NEEDED if flag not in processor.split()]
     if missing:
         raise NotBuilt(f"this processor lacks {', '.join(missing)}")
-    key = hashlib.sha256(source.read_bytes() + f"{FLAGS}{threads}{processor}".encode()).hexdigest()[
-        :16
-    ]
+    read = b"".join(file.read_bytes() for file in (source, *sorted(source.parent.glob("*.h"))))
+    key = hashlib.sha256(read + f"{FLAGS}{threads}{processor}".encode()).hexdigest()[:16]
     library = cache / f"kernels-{key}.so"
     if not library.is_file():
         _compile(source, threads, library)

@@ -170,6 +170,7 @@ def test_doctor_names_the_model_folder(cli: Cli, tiny_base: BaseModel) -> None:
     findings = cli.json("doctor")
     assert findings["model"]["folder"] == str(tiny_base.folder)
     assert findings["settings"]["model"]["origin"] == "environment"
+    assert "kernels" in findings["tuning"]["kernels"] or "compiled" in findings["tuning"]["kernels"]
     assert findings["problems"] == []
 
 

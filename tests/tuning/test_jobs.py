@@ -26,9 +26,11 @@ from safetensors.torch import load_file
 from engine.adapters.bundle import open_bundle
 from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
 from engine.models.catalogue import BaseModel
+from engine.start import kernel_cache
 from tests.tuning.conftest import snapshot_of
 from tuning import jobs as jobs_module
 from tuning.jobs import Job, JobRunner, JobSpec, default_threads
+from tuning.kernels import choose_kernels
 from tuning.progress import read_progress
 from tuning.recipe import AdapterRecipe, DpoRecipe, Recipe, SftRecipe
 
@@ -386,6 +388,9 @@ def test_a_job_makes_a_verified_bundle_and_says_what_it_was_made_of(
     )
     manifest = bundle.manifest
     assert (manifest["snapshot"], manifest["base_digest"]) == (job.snapshot, tiny_base.digest)
+    # the same as in this process, with the same compiler and the same cache
+    kernels = choose_kernels(kernel_cache(tiny_base.folder.parent / "cache"))
+    assert manifest["kernels"] == kernels.reason
     assert manifest["recipe"] == TINY.as_dict()
     assert (manifest["pairs"], manifest["pairs_too_long"]) == (13, 0)
     assert {"trl", "peft", "torch", "transformers"} <= manifest["versions"].keys()

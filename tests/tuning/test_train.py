@@ -125,7 +125,10 @@ def test_the_default_stages_run_one_after_the_other(tmp_path: Path, tiny_base: B
     snapshot = snapshot_of(tmp_path, 6)
     bundle, events = trained(tmp_path, tiny_base, snapshot, QUICK)
     pairs = train_counts(tmp_path, snapshot)["pairs"]
-    assert manifest_of(tmp_path, bundle)["rows"] == {"sft": pairs, "dpo": pairs}
+    manifest = manifest_of(tmp_path, bundle)
+    assert manifest["rows"] == {"sft": pairs, "dpo": pairs}
+    (kernels,) = of_kind(events, "kernels")
+    assert manifest["kernels"] == kernels["reason"] == "torch's own kernels, as asked for"
     assert list(dict.fromkeys(e["stage"] for e in of_kind(events, "step"))) == ["sft", "dpo"]
 
 
