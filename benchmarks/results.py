@@ -77,6 +77,7 @@ class Bench:
     homes: Path
     sizes: Sizes
     seeds: Sequence[int]
+    kernel_cache: Path | None = None
 
 
 def main() -> None:
@@ -90,9 +91,10 @@ def main() -> None:
         arguments.pairs, arguments.held_out, arguments.max_tokens, arguments.held_out_tokens
     )
     base = resolve(arguments.model, arguments.model_cache)
-    engine = LocalEngine(base, kernel_cache=kernel_cache(arguments.model_cache))
+    kernels = kernel_cache(arguments.model_cache)
+    engine = LocalEngine(base, kernel_cache=kernels)
     with tempfile.TemporaryDirectory() as homes:
-        bench = Bench(base, engine, arguments.data, Path(homes), sizes, arguments.seeds)
+        bench = Bench(base, engine, arguments.data, Path(homes), sizes, arguments.seeds, kernels)
         document = measure_all(bench, arguments.only, each_run=arguments.json)
     engine.close()
     if not arguments.json:
@@ -134,7 +136,7 @@ def measure(bench: Bench, name: str, experiment: Experiment) -> Iterator[Documen
             begun = time.monotonic()
             settled = replace(recipe, seed=seed, max_sequence_tokens=bench.sizes.training_tokens)
             folder = home / "runs" / f"{len(found['recipes'])}-{seed}"
-            bundle = train(bench.base, home, material, settled, folder)
+            bundle = train(bench.base, home, material, settled, folder, bench.kernel_cache)
             row["training_seconds"].append(_since(begun))
             manifest = read_manifest(folder_of(home / "bundles", bundle))
             row["trained_in"] = manifest["number_format"]["number_format"]

@@ -117,7 +117,10 @@ def prepare(
     return Material(snapshot, training, held_out, missed + missed_too)
 
 
-def train(base: BaseModel, home: Path, material: Material, recipe: Recipe, folder: Path) -> str:
+def train(
+    base: BaseModel, home: Path, material: Material, recipe: Recipe, folder: Path,
+    kernel_cache: Path | None = None,
+) -> str:  # fmt: skip
     """Run a recipe on the snapshot's training side; returns the bundle's digest."""
     job = TrainingRun(
         base=base,
@@ -126,6 +129,7 @@ def train(base: BaseModel, home: Path, material: Material, recipe: Recipe, folde
         recipe_origins=origins(recipe.as_dict()),
         folder=folder,
         bundles=home / "bundles",
+        kernel_cache=kernel_cache,
     )
     folder.mkdir(parents=True)
     with redirect_stdout(io.StringIO()):  # trl prints each step, and stdout is for the document
