@@ -149,11 +149,6 @@ def shipped_recipes() -> list[str]:
     return sorted(file.name[:-5] for file in files if file.name.endswith(".yaml"))
 
 
-def default_recipe_text() -> str:
-    """The shipped recipe, with the reason of each value."""
-    return _shipped_text("default")
-
-
 def read_recipe(source: Path | str | None) -> Recipe:
     """The recipe in a file, the shipped one of that name, or the default.
 

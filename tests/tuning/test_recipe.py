@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from engine.errors import InvalidInput
 from tuning.recipe import (
@@ -19,7 +18,6 @@ from tuning.recipe import (
     Recipe,
     ReplayRecipe,
     SftRecipe,
-    default_recipe_text,
     origins,
     read_recipe,
     read_recipe_with_origins,
@@ -44,7 +42,7 @@ def names_in(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 def test_the_shipped_file_says_what_the_code_defaults_to() -> None:
     assert read_recipe(None) == Recipe()
-    assert set(origins(yaml.safe_load(default_recipe_text())).values()) == {"recipe"}
+    assert set(read_recipe_with_origins("default")[1].values()) == {"recipe"}
 
 
 def test_a_recipe_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
