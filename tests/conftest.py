@@ -6,6 +6,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is first imported
 
+import gc
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,13 @@ from transformers import AutoTokenizer
 
 from engine.models.catalogue import EMBEDDED, EMBEDDED_WHEEL, BaseModel, resolve
 from tests.helpers import write_tiny_model
+
+
+def pytest_collection_finish() -> None:
+    """Modules stay until the end, but accelerate collects garbage at the start of every training,
+    and would look through all of them, half a second each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
