@@ -121,6 +121,7 @@ def _steps(
     from transformers import TrainerCallback
 
     from engine.models.catalogue import linear_shapes
+    from tuning.kernels import choose_kernels
     from tuning.methods.common import Stage
     from tuning.methods.dpo import dpo_trainer
     from tuning.methods.sft import sft_trainer
@@ -138,7 +139,10 @@ def _steps(
     config = LoraConfig(r=16, lora_alpha=32, target_modules=targets, task_type="CAUSAL_LM")
     tuned = get_peft_model(load_base(model, weights, dtype, "cpu"), config)
     recipe = Recipe(sft=SftRecipe(epochs=1, batch_pairs=1), dpo=DpoRecipe(epochs=1, batch_pairs=1))
-    stage = Stage("sft", folder / f"{model.name}-{method}", 0, tokenizer, FromHere())
+    kernels = choose_kernels(folder / "kernels").kernels
+    stage = Stage(
+        "sft", folder / f"{model.name}-{method}", 0, tokenizer, FromHere(), kernels=kernels
+    )
     rows = Dataset.from_list([_row(method, tokens)] * STEPS)
     make = {"sft": sft_trainer, "dpo": dpo_trainer}[method]
     make(tuned, rows, recipe, stage).train()

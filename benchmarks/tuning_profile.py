@@ -51,7 +51,7 @@ class StepProfile:
         if event.key not in PRODUCTS:
             return "the rest, such as sums, copies and the interpreter"
         sizes = _sizes(event.input_shapes)
-        if self._rank in sizes:
+        if sizes & {self._rank, 2 * self._rank, 3 * self._rank}:  # of layers with one input, joined
             return "low-rank products"
         return "products of the head" if TILE_VOCABULARY in sizes else "products of the layers"
 

@@ -158,6 +158,8 @@ def layer_bytes(model: Preset, load: Load) -> int:
     """
     inner, keys = model.heads * model.head_dim, model.kv_heads * model.head_dim
     numbers = 4 * model.hidden_size + 2 * (inner + keys) + 2 * model.mlp_size + 7 * load.rank
+    if model.head_norms:  # what they norm, and their scales in fp32
+        numbers += inner + keys + (model.heads + model.kv_heads) * 4 // BYTES[load.number_format]
     if load.device == "cuda":
         numbers += inner + (2 * keys + load.tokens // 4 if load.pairs else 0)
     return load.tokens * (BYTES[load.number_format] * numbers + 4 * (model.heads + 2))

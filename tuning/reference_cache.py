@@ -2,8 +2,8 @@
 
 DPO compares the model with the one it started from (Rafailov et al. 2023, eq. 7), which does not
 change: what it thinks of a row depends on the base, the start adapter, the template and the row's
-token ids alone. One file holds the rows of the latest run with the first three; a row that has
-left the data leaves the file. Numbers and digests only. Knows no trainer.
+token ids, but for rounding. One file holds the rows of the latest run with the first three; a row
+that has left the data leaves the file. Numbers and digests only. Knows no trainer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ReferenceKey:
     base: str  # digest of the base model
     adapter: str | None  # digest of the start adapter; None: the base model itself
     template: str  # digest of the chat template
-    number_format: str  # what the pass is computed in, such as float32
+    number_format: str  # what the pass is computed in and by, since roundings differ
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,7 +98,10 @@ def run(job: TrainingRun, report: Report) -> str:
         stage = Stage(
             step.name, job.folder / step.name, job.recipe.seed, tokenizer,
             StepReporter(step.name, report),
-            _references(job, chosen, tokenizer, _reference(job.recipe, step, adapter), report),
+            _references(
+                job, f"{chosen.dtype} {kernels.name}", tokenizer,
+                _reference(job.recipe, step, adapter), report,
+            ),
             kernels.kernels,
         )  # fmt: skip
         adapter = _run_step(job, step, stage, chosen, adapter)
@@ -232,7 +235,7 @@ def _reference(recipe: Recipe, step: Step, start: Path | None) -> Path | None:
 
 
 def _references(
-    job: TrainingRun, chosen: Chosen, tokenizer: PreTrainedTokenizerBase, adapter: Path | None,
+    job: TrainingRun, rounding: str, tokenizer: PreTrainedTokenizerBase, adapter: Path | None,
     report: Report,
 ) -> References:  # fmt: skip
     """Log-probabilities of the base model with an adapter, kept between jobs."""
@@ -240,7 +243,7 @@ def _references(
         base=job.base.digest,
         adapter=None if adapter is None else _adapter_digest(adapter),
         template=digest_json(tokenizer.chat_template),
-        number_format=f"{job.recipe.weights} {chosen.dtype}",
+        number_format=f"{job.recipe.weights} {rounding}",
     )
 
     def references(rows: Sequence[Row], compute: Compute) -> Sequence[LogProbs]:

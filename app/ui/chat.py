@@ -26,7 +26,7 @@ from feedback_store.curation import Curation
 from feedback_store.explain import changes
 from feedback_store.store import FeedbackStore, new_id
 
-Streamed = tuple[Any, Any, Any]  # chat window, state, question
+Streamed = tuple[Any, Any, Any, Any]  # chat window, state, question, panel of a comparison
 
 
 class ChatPage:
@@ -40,6 +40,7 @@ class ChatPage:
 
     def ask(self, question: str, mode: str, page: Page, request: gr.Request) -> Iterator[Streamed]:
         """Stream the answer to a new question."""
+        self._leave_comparison(page, request)
         page.conversation_id = page.conversation_id or new_id()
         parent = page.last_answer_id
         page.exchanges.append(Exchange(question))
@@ -52,6 +53,7 @@ class ChatPage:
 
     def regenerate(self, page: Page, request: gr.Request) -> Iterator[Streamed]:
         """Replace the last answer by another one; both stay in the store, as siblings."""
+        self._leave_comparison(page, request)
         answer_id = last_answer(page, request)
         page.exchanges[-1] = Exchange(page.exchanges[-1].question)
         stop = self._stops.begin(request)
@@ -59,11 +61,8 @@ class ChatPage:
         yield from self._stream(page, updates, stop, request, unsent="")
 
     def put_away(self, page: Page, request: gr.Request) -> tuple[Any, ...]:
-        """The page without what is about earlier answers, before the next one is made; a second
-        answer that nobody waits for any more is stopped."""
-        if page.comparing is not None:
-            page.comparing = None
-            self._stops.leave(request)
+        """The page without what is about earlier answers, before the next one is made."""
+        self._leave_comparison(page, request)
         page.judged = None
         window = gr.update(visible=True, **page.window())
         gone = gr.update(visible=False)
@@ -127,6 +126,13 @@ class ChatPage:
             self._curation.set_consent(user(request), allowed)
         gr.Info(toast("saved", request), duration=2)
 
+    def _leave_comparison(self, page: Page, request: gr.Request) -> None:
+        """Stop a second answer that nobody waits for any more. One may have begun since the page
+        was put away."""
+        if page.comparing is not None:
+            page.comparing = None
+            self._stops.leave(request)
+
     def _stream(
         self,
         page: Page,
@@ -137,18 +143,18 @@ class ChatPage:
     ) -> Iterator[Streamed]:
         """Show each update. A refused question goes back into the box, where the next one may be
         typed in the meantime."""
-        yield page.window(), page, ""
         try:
+            yield gr.update(visible=True, **page.window()), page, "", gr.update(visible=False)
             for update in updates:
                 if page.left:
-                    yield nothing(3)
+                    yield nothing(4)
                     return
                 page.exchanges[-1].show(update)
-                yield page.window(), page, gr.skip()
+                yield page.window(), page, gr.skip(), gr.skip()
         except BurnishError as error:
             refused = page.exchanges.pop()
             gr.Warning(escaped(error))
-            yield page.window(), page, unsent or refused.question
+            yield page.window(), page, unsent or refused.question, gr.skip()
         finally:
             self._stops.end(stop, request)
 
@@ -179,7 +185,7 @@ def build_chat_page(chat: Chat, store: FeedbackStore, curation: Curation) -> gr.
                 dismiss = gr.Button(text("cancel"))
         consent = gr.Checkbox(label=text("consent"), elem_id="consent", container=False)
 
-        streamed: Any = [window, state, question]
+        streamed: Any = [window, state, question, panel.panel]
         hidden: Any = {"api_visibility": "private"}
         unlimited: Any = {"concurrency_limit": None, **hidden}
 

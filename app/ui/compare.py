@@ -34,8 +34,8 @@ class Comparisons:
         """Stream a second answer to the last question beside the first."""
         answer_id, first = last_answer(page, request), page.exchanges[-1]
         comparing = Comparing(first, Exchange(first.question), secrets.choice((True, False)))
-        page.comparing = comparing
         stop = self._stops.begin(request)
+        page.comparing = comparing
         try:
             yield _shown(page)
             updates = self._chat.regenerate(user(request), answer_id, to_compare=True, stop=stop)
@@ -58,7 +58,7 @@ class Comparisons:
         """Store which side is better; it is what the conversation goes on from, or the first one
         where neither is better."""
         comparing = page.comparing
-        if comparing is None or not comparing.done:
+        if comparing is None or not comparing.done or page.exchanges[-1] is not comparing.first:
             raise gr.Error(toast("no_comparison", request))
         left, right = comparing.sides
         with shown_errors():

@@ -20,6 +20,7 @@ from feedback_store.database import Database
 from tests.feedback_store.conftest import sqlite_url
 from tests.feedback_store.people import People, Person, files_with
 from tests.helpers import make_bundle
+from tuning.kernels import choose_kernels
 
 COMMANDS = [
     [], ["serve"], ["ask"], ["tune"], ["evaluate"], ["demo"], ["doctor"],
@@ -166,11 +167,11 @@ def test_samples_need_a_temperature_above_nought_in_the_settings_too(cli: Cli) -
     assert "temperature" in errors
 
 
-def test_doctor_names_the_model_folder(cli: Cli, tiny_base: BaseModel) -> None:
+def test_doctor_names_the_model_folder(cli: Cli, tiny_base: BaseModel, kernel_cache: Path) -> None:
     findings = cli.json("doctor")
     assert findings["model"]["folder"] == str(tiny_base.folder)
     assert findings["settings"]["model"]["origin"] == "environment"
-    assert "kernels" in findings["tuning"]["kernels"] or "compiled" in findings["tuning"]["kernels"]
+    assert findings["tuning"]["kernels"] == choose_kernels(kernel_cache).reason
     assert findings["problems"] == []
 
 

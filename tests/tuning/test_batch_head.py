@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tuning.batch import head
 from tuning.batch.head import score_tokens
+from tuning.kernels.portable import Kernels
 
 
 @pytest.fixture(autouse=True)
@@ -24,11 +25,11 @@ def inputs(tokens: int, spread: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("tokens", [1, 4, 11])
-def test_every_score_is_that_of_the_whole_softmax(tokens: int) -> None:
+def test_every_score_is_that_of_the_whole_softmax(kernels: Kernels, tokens: int) -> None:
     hidden, weight, targets = inputs(tokens)
     logits = hidden.double() @ weight.double().t()
     log_probs = logits.log_softmax(-1)
-    found = score_tokens(hidden, weight, targets)
+    found = score_tokens(hidden, weight, targets, kernels)
     own = log_probs.gather(1, targets[:, None])[:, 0]
     torch.testing.assert_close(found.log_probs.double(), own, rtol=1e-5, atol=1e-6)
     entropy = -(log_probs.exp() * log_probs).sum(-1)
@@ -37,26 +38,26 @@ def test_every_score_is_that_of_the_whole_softmax(tokens: int) -> None:
     assert torch.equal(found.is_top1, logits.argmax(-1) == targets)
 
 
-def test_the_likeliest_token_is_known_as_such() -> None:
+def test_the_likeliest_token_is_known_as_such(kernels: Kernels) -> None:
     hidden, weight, _ = inputs(11)
-    assert score_tokens(hidden, weight, (hidden @ weight.t()).argmax(-1)).is_top1.all()
+    assert score_tokens(hidden, weight, (hidden @ weight.t()).argmax(-1), kernels).is_top1.all()
 
 
 @pytest.mark.parametrize("spread", [1.0, 100.0])
-def test_the_gradient_is_that_of_the_whole_softmax(spread: float) -> None:
+def test_the_gradient_is_that_of_the_whole_softmax(kernels: Kernels, spread: float) -> None:
     """Also where logits lie hundreds apart, so that most probabilities are 0 in any format."""
     hidden, weight, targets = inputs(11, spread)
     upstream = torch.randn(11)
     ours, plain = hidden.clone().requires_grad_(), hidden.double().requires_grad_()
-    score_tokens(ours, weight, targets).log_probs.backward(upstream)  # type: ignore[no-untyped-call]
+    score_tokens(ours, weight, targets, kernels).log_probs.backward(upstream)  # type: ignore[no-untyped-call]
     log_probs = (plain @ weight.double().t()).log_softmax(-1)
     log_probs.gather(1, targets[:, None])[:, 0].backward(upstream.double())  # type: ignore[no-untyped-call]
     assert ours.grad is not None and plain.grad is not None
     torch.testing.assert_close(ours.grad.double(), plain.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_without_a_scored_token_is_allowed() -> None:
+def test_a_batch_without_a_scored_token_is_allowed(kernels: Kernels) -> None:
     hidden, weight, targets = inputs(0)
-    scores = score_tokens(hidden.requires_grad_(), weight, targets)
+    scores = score_tokens(hidden.requires_grad_(), weight, targets, kernels)
     scores.log_probs.sum().backward()  # type: ignore[no-untyped-call]
     assert scores.log_probs.shape == (0,)

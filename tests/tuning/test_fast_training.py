@@ -21,6 +21,8 @@ from engine.models.catalogue import BaseModel, resolve
 from tuning.batch.collate import Packer, tree_of_pair
 from tuning.batch.forward import accept_layouts, why_not
 from tuning.batch.reference import pair_log_probs
+from tuning.kernels import PORTABLE
+from tuning.kernels.native import NativeKernels
 from tuning.methods import dpo, sft
 from tuning.methods.common import Stage
 from tuning.methods.dpo import PackedDPOTrainer, dpo_trainer
@@ -106,9 +108,9 @@ class PlainDPOTrainer(dpo.RenderedDPOTrainer):
 
 
 @pytest.fixture
-def stage(tmp_path: Path, tiny_base: BaseModel) -> Stage:
+def stage(tmp_path: Path, tiny_base: BaseModel, native: NativeKernels) -> Stage:
     tokenizer = AutoTokenizer.from_pretrained(tiny_base.folder)
-    return Stage("stage", tmp_path / "stage", 0, tokenizer, Watch(), biased_references)
+    return Stage("stage", tmp_path / "stage", 0, tokenizer, Watch(), biased_references, native)
 
 
 @pytest.fixture(autouse=True)
@@ -211,7 +213,7 @@ def test_an_sft_step_has_the_loss_logs_and_gradients_of_trls(
 def model(tiny_base: BaseModel) -> PeftModel:
     """One that takes layouts."""
     model = tuned_model(tiny_base.folder).eval()
-    accept_layouts(model)
+    accept_layouts(model, PORTABLE)
     return model
 
 

@@ -22,6 +22,7 @@ from engine.models.presets import Preset
 from tuning import preparation, quantized
 from tuning.batch.forward import accept_layouts, layout_tensors
 from tuning.batch.plan import Branch, Tree, lay_out
+from tuning.kernels import PORTABLE
 from tuning.memory_plan import (
     CUDA_RESERVE_BYTES,
     GIB,
@@ -105,7 +106,7 @@ def test_adapter_and_optimizer_take_what_peft_and_adamw_make(
 
 def kept_by_autograd(model: PeftModel, tree: Tree) -> int:
     """Bytes of the storages that the forward pass of a pack keeps, parameters aside."""
-    accept_layouts(model)
+    accept_layouts(model, PORTABLE)
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, Tensor] = {}
 

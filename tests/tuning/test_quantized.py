@@ -16,7 +16,9 @@ from transformers import AutoModelForCausalLM
 from engine.adapters.bundle import WEIGHTS
 from engine.errors import InvalidInput
 from engine.models.catalogue import BaseModel, linear_shapes
-from tuning.batch.blocks import quicken
+from tuning.batch.forward import accept_layouts, layout_tensors
+from tuning.batch.plan import Branch, Tree, lay_out
+from tuning.kernels import PORTABLE
 from tuning.policy import load_policy, save_adapter
 from tuning.quantized import (
     ROUND,
@@ -54,15 +56,23 @@ def dense_of(model: nn.Module) -> nn.Module:
     return dense
 
 
-def loss_and_gradients(model: PeftModel) -> tuple[float, dict[str, Tensor]]:
-    loss = model(input_ids=IDS, labels=IDS).loss
+def loss_and_gradients(
+    model: PeftModel, *, packed: bool = False
+) -> tuple[float, dict[str, Tensor]]:
+    """The mean over all tokens but the first; of a model that takes layouts, as a pack."""
+    if packed:
+        (ids,) = IDS.tolist()
+        layout = layout_tensors(lay_out([Tree((), (Branch(tuple(ids), (True,) * len(ids)),))]))
+        loss = -model(layout=layout, labels=IDS, fused_lm_head=True).log_probs.mean()
+    else:
+        loss = model(input_ids=IDS, labels=IDS).loss
     loss.backward()
     gradients = {n: p.grad.float() for n, p in model.named_parameters() if p.grad is not None}
     return float(loss.detach()), gradients
 
 
-def assert_same(ours: PeftModel, theirs: PeftModel, within: float) -> None:
-    loss, gradients = loss_and_gradients(ours)
+def assert_same(ours: PeftModel, theirs: PeftModel, within: float, *, packed: bool = True) -> None:
+    loss, gradients = loss_and_gradients(ours, packed=packed)
     expected_loss, expected = loss_and_gradients(theirs)
     assert loss == pytest.approx(expected_loss, rel=within)
     assert gradients.keys() == expected.keys()
@@ -80,8 +90,8 @@ def test_loss_and_gradients_are_those_of_the_dense_model_with_the_same_weights(
     expected = with_adapter(dense_of(base))
     ours = with_adapter(base)
     if packed:
-        quicken(ours)
-    assert_same(ours, expected, 1e-4)
+        accept_layouts(ours, PORTABLE)
+    assert_same(ours, expected, 1e-4, packed=packed)
 
 
 def test_the_codes_mean_nearly_the_weights_they_were_made_from(tiny_base: BaseModel) -> None:
@@ -156,8 +166,8 @@ def test_bf16_weights_under_an_fp32_adapter_train_as_well_as_by_peft(tiny_base: 
     _, truth = loss_and_gradients(with_adapter(copy.deepcopy(rounded).float()))
     _, of_peft = loss_and_gradients(with_adapter(copy.deepcopy(rounded)))
     ours = with_adapter(rounded)
-    quicken(ours)
-    _, of_ours = loss_and_gradients(ours)
+    accept_layouts(ours, PORTABLE)
+    _, of_ours = loss_and_gradients(ours, packed=True)
     trained = [p for p in ours.parameters() if p.requires_grad]
     assert {p.dtype for p in trained} == {torch.float32}
     errors = [
@@ -173,7 +183,7 @@ def test_nf4_on_a_processor_lets_gradients_through(tiny_base: BaseModel) -> None
     base: Any = load_base(tiny_base.folder, "nf4", torch.float32, "cpu")
     assert type(base.model.layers[0].mlp.up_proj).__name__ == "Linear4bit"
     expected, ours = with_adapter(copy.deepcopy(base)), with_adapter(base)
-    quicken(ours)
+    accept_layouts(ours, PORTABLE)
     assert_same(ours, expected, 1e-4)
 
 

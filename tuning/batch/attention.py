@@ -54,7 +54,7 @@ def attend(
         return plain
     if query.device.type == "cpu" and not dropout:
         scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-        rows = (x[0].transpose(0, 1) for x in (query, key, value))
+        rows = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
         output: Tensor = _Attention.apply(*rows, segments, scale)  # type: ignore[no-untyped-call]
         return output[None], None
     outputs = [

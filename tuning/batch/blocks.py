@@ -26,12 +26,13 @@ TRIED_TOKENS = 5
 TRIED_APART = {torch.float32: 1e-5, torch.bfloat16: 0.02}  # rounded some ten times each
 
 
-def quicken(model: PeftModel, kernels: Kernels = PORTABLE) -> None:
+def quicken(model: PeftModel, kernels: Kernels) -> None:
     """Let the parts of a model that are of a known kind compute this way."""
+    dtype = model.get_base_model().dtype
     for module in model.modules():
-        if _is_gated(module):
+        if _is_gated(module, dtype):
             module.forward = partial(_gated_forward, kernels, module, module.forward)
-        elif _is_self_attention(module, model.get_base_model().dtype):
+        elif _is_self_attention(module, dtype):
             module.forward = partial(_self_attention_forward, module, module.forward)
         elif is_lora_linear(module):
             module.forward = partial(lora_linear, module, module.forward)
@@ -134,6 +135,8 @@ def _self_attention_forward(
     if args or segments is None or qkv is None or out is None:
         return otherwise(hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
     cos, sin = (angles[0] for angles in kwargs["position_embeddings"])
+    if cos.shape[-1] != module.head_dim:  # only a part of each head is turned
+        return otherwise(hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
     parameters = *qkv.parameters, *out.parameters
     y: Tensor = _SelfAttention.apply(  # type: ignore[no-untyped-call]
         hidden_states[0], cos, sin, *parameters, qkv, out, segments, module.head_dim,
@@ -145,42 +148,34 @@ def _self_attention_forward(
 def _rms_norm_forward(kernels: Kernels, module: Any, otherwise: Any, x: Tensor) -> Tensor:
     if x.dtype != module.weight.dtype:
         return otherwise(x)  # type: ignore[no-any-return]
-    if x.device.type != "cpu":
-        kernels = PORTABLE
     y: Tensor = _RmsNorm.apply(x, module.weight, module.variance_epsilon, kernels)  # type: ignore[no-untyped-call]
     return y
 
 
-def _is_gated(module: nn.Module) -> bool:
-    return all(is_lora_linear(getattr(module, name, None)) for name in GATED) and isinstance(
-        getattr(module, "act_fn", None), nn.SiLU | SiLUActivation
-    )
+def _is_gated(module: Any, dtype: torch.dtype) -> bool:
+    if not all(is_lora_linear(getattr(module, name, None)) for name in GATED):
+        return False
+    if not isinstance(getattr(module, "act_fn", None), nn.SiLU | SiLUActivation):
+        return False
+    ours = partial(_gated_forward, PORTABLE)
+    return _computes(ours, module, module.gate_proj.in_features, dtype)
 
 
-@torch.no_grad()
 def _is_self_attention(module: Any, dtype: torch.dtype) -> bool:
-    """Whether a module is attention with rotated halves of heads, without dropout, and no more."""
+    """Whether a module is attention with rotated halves of heads and no more."""
     if not all(is_lora_linear(getattr(module, name, None)) for name in ATTENTION):
         return False
     if not all(hasattr(module, name) for name in ("head_dim", "scaling")):
         return False
-    device = module.q_proj.lora_A[module.q_proj.active_adapters[0]].weight.device
-    if device.type != "cpu" or getattr(module, "attention_dropout", 0.0):
+    if next(module.parameters()).device.type != "cpu":
         return False  # on CUDA torch's attention is as good backwards
     numbers = torch.Generator().manual_seed(0)
-    x = torch.randn(1, TRIED_TOKENS, module.q_proj.in_features, generator=numbers).to(dtype)
     angles = torch.rand(1, TRIED_TOKENS, module.head_dim // 2, generator=numbers).repeat(1, 1, 2)
-    given = {
-        "position_embeddings": (angles.cos().to(dtype), angles.sin().to(dtype)),
-        "attention_mask": None,
-        "segments": Segments(((0, 0, 0, TRIED_TOKENS),), PORTABLE),
-    }
-    try:
-        expected, _ = module(x, **given)
-    except (TypeError, ValueError, RuntimeError):
-        return False  # it wants something else
-    found, _ = _self_attention_forward(module, module.forward, x, **given)
-    return bool((found - expected).norm() <= TRIED_APART[dtype] * expected.norm())
+    return _computes(
+        _self_attention_forward, module, module.q_proj.in_features, dtype,
+        position_embeddings=(angles.cos().to(dtype), angles.sin().to(dtype)),
+        attention_mask=None, segments=Segments(((0, 0, 0, TRIED_TOKENS),), PORTABLE),
+    )  # fmt: skip
 
 
 def _is_rms_norm(module: nn.Module) -> bool:
@@ -189,5 +184,28 @@ def _is_rms_norm(module: nn.Module) -> bool:
     weight: Tensor = module.weight  # type: ignore[assignment]
     if weight.requires_grad:
         return False
-    x = torch.linspace(-2, 3, weight.numel(), device=weight.device, dtype=weight.dtype)[None]
-    return torch.allclose(module(x), _rms_norm_forward(PORTABLE, module, module, x), rtol=1e-5)
+    return _computes(partial(_rms_norm_forward, PORTABLE), module, weight.numel(), weight.dtype)
+
+
+@torch.no_grad()
+def _computes(ours: Any, module: Any, width: int, dtype: torch.dtype, **given: Any) -> bool:
+    """Whether a module's own forward pass is ours, by trying it on small and on large numbers, as
+    it is when it is trained."""
+    device, was_training = next(module.parameters()).device, module.training
+    module.train()
+    try:
+        for size in (1.0, 30.0):
+            x = size * torch.randn(
+                1, TRIED_TOKENS, width, generator=torch.Generator().manual_seed(0)
+            )
+            x = x.to(device, dtype)
+            expected, found = module(x, **given), ours(module, module.forward, x, **given)
+            if isinstance(expected, tuple):
+                (expected, *_), (found, *_) = expected, found
+            if not (found - expected).norm() <= TRIED_APART[dtype] * expected.norm():
+                return False
+    except (TypeError, ValueError, RuntimeError, AttributeError, LookupError):
+        return False  # it wants something else
+    finally:
+        module.train(was_training)
+    return True

@@ -53,7 +53,10 @@ def why_not(model: PeftModel | PreTrainedModel) -> str | None:
         "its adapter is made of virtual tokens": isinstance(model, PeftModel)
         and model.active_peft_config.is_prompt_learning,
     }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+    found = next((reason for reason, holds in reasons.items() if holds), None)
+    if found is None and not _hands_on_segments(base):
+        return "its layers do not tell attention who sees whom"
+    return found
 
 
 def layout_tensors(layout: Layout) -> dict[str, Any]:
@@ -69,7 +72,7 @@ def layout_tensors(layout: Layout) -> dict[str, Any]:
     }
 
 
-def accept_layouts(model: PeftModel | PreTrainedModel, kernels: Kernels = PORTABLE) -> None:
+def accept_layouts(model: PeftModel | PreTrainedModel, kernels: Kernels) -> None:
     """Let the model answer batches that carry a `layout`; others go where they went before.
 
     Call it after trl has put its own head in place.
@@ -113,6 +116,24 @@ class _Forward:
             is_top1=grid(scores.is_top1),
             label_mask=grid(torch.ones_like(layout["targets"], dtype=torch.bool)),
         )
+
+
+@torch.no_grad()
+def _hands_on_segments(base: Any) -> bool:
+    """By trying it on two tokens: attention that was told nothing cannot use the empty mask."""
+    before = base.config._attn_implementation
+    base.set_attn_implementation(NAME)
+    tokens = torch.arange(2, device=base.device)[None]
+    try:
+        base.base_model(
+            input_ids=tokens, position_ids=tokens, use_cache=False, attention_mask=MADE_ALREADY,
+            segments=Segments(((0, 0, 0, 2),), PORTABLE),
+        )  # fmt: skip
+    except (RuntimeError, TypeError, ValueError):
+        return False
+    finally:
+        base.set_attn_implementation(before)
+    return True
 
 
 def _base(model: PeftModel | PreTrainedModel) -> Any:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from tuning.kernels import PORTABLE
 from tuning.kernels.portable import Kernels, SoftmaxSums
 
 TILE_TOKENS, TILE_VOCABULARY = 256, 4096  # 4 MB of floats: stays in a processor's cache
@@ -30,9 +29,7 @@ class Scores(NamedTuple):
     is_top1: Tensor
 
 
-def score_tokens(
-    hidden: Tensor, weight: Tensor, targets: Tensor, kernels: Kernels = PORTABLE
-) -> Scores:
+def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor, kernels: Kernels) -> Scores:
     """Score `targets` (tokens,) given the hidden states (tokens, width) that predict them.
 
     weight: (vocabulary, width), frozen.

@@ -46,6 +46,7 @@ class Projection:
             isinstance(module.lora_dropout[name], nn.Identity)
             and b.bias is None
             and not base.weight.requires_grad
+            and (base.bias is None or not base.bias.requires_grad)
             and has_dense_weight(base, x.dtype)
         )
         return cls(base, a.weight, b.weight, module.scaling[name]) if plain else None

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from engine.kernels.build import NotBuilt, build
 from tuning.kernels.native import NativeKernels
-from tuning.kernels.portable import Kernels, PortableKernels
+from tuning.kernels.portable import Kernels, PortableKernels, SoftmaxSums
 
 SOURCE = Path(__file__).with_name("cpu.cpp")
 THREADS = "-fopenmp"  # torch's, which the process has loaded: one team of threads for both
@@ -26,6 +27,11 @@ class Choice:
 
     kernels: Kernels
     reason: str
+
+    @property
+    def name(self) -> str:
+        """Which: their roundings differ."""
+        return "compiled" if isinstance(self.kernels, NativeKernels) else "torch"
 
 
 def choose_kernels(cache: Path | None) -> Choice:
@@ -47,13 +53,34 @@ def choose_kernels(cache: Path | None) -> Choice:
 
 
 def _agree(native: NativeKernels) -> bool:
-    """Whether attention, the largest of them, is right on this processor, backwards as well: its
-    code path may be one that no test ever ran on."""
-    generator = torch.Generator().manual_seed(0)
-    q, k, v, dy = (torch.randn(70, heads, 32, generator=generator) for heads in (4, 2, 2, 4))
-    segments = [(0, 0, 0, 40), (0, 15, 40, 70)]
-    found = []
-    for kernels in (native, PORTABLE):
-        result = kernels.attend(q, k, v, segments, 0.2)
-        found.append([*result, *kernels.attend_backward(dy, q, k, v, *result, segments, 0.2)])
-    return all((a - b).norm() <= 1e-4 * b.norm() for a, b in zip(*found, strict=True))
+    """Whether the compiled kernels are right on this processor, in either format: their code path
+    may be one that no test ever ran on."""
+    for dtype, apart in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
+        found = zip(_try(native, dtype), _try(PORTABLE, dtype), strict=True)
+        if not all((a.float() - b.float()).norm() <= apart * b.float().norm() for a, b in found):
+            return False
+    return True
+
+
+def _try(kernels: Kernels, dtype: torch.dtype) -> list[Tensor]:
+    """Results of each operation, on sizes that take whole tiles and leave a part of one over."""
+    numbers = torch.Generator().manual_seed(0)
+    q, k, v, dy = (
+        torch.randn(190, heads, 64, generator=numbers).to(dtype) for heads in (4, 2, 2, 4)
+    )
+    segments = [(0, 0, 0, 101), (0, 37, 101, 190)]
+    result, log_sums = kernels.attend(q, k, v, segments, 0.2)
+    gradients = kernels.attend_backward(dy, q, k, v, result, log_sums, segments, 0.2)
+    rows, slopes, weight = q.flatten(1), dy.flatten(1), v.flatten()[:256]
+    normed, scale = kernels.rms_norm(rows, weight, 1e-5)
+    of_rows = kernels.rms_norm_backward(slopes, rows, weight, scale)
+    of_up = slopes.clone()
+    gated = kernels.gated_silu_backward(of_up, rows, normed)
+    sums = SoftmaxSums.of(190, torch.device("cpu"))
+    weights, _ = kernels.softmax_tile(rows.clone(), torch.arange(190), 0, sums)
+    turned = q.clone()
+    kernels.rotate(turned, k[:, 0], v[:, 0])
+    return [
+        result, log_sums, *gradients, normed, of_rows, kernels.gated_silu(rows, normed), *gated,
+        of_up, weights, sums.total, sums.own, turned,
+    ]  # fmt: skip

@@ -3,7 +3,7 @@
 // Compiled on the user's machine (engine/kernels/build.py) and threaded by the OpenMP that torch has
 // loaded already, so that both share one team of threads. portable.py computes the same with torch
 // and is what the tests hold these files against. Activations are float or bfloat16, rows of tokens;
-// everything is computed in float. The work is dealt out in one fixed way, so that equal inputs and
+// sums are made in float, and everything else but what attention multiplies. The work is dealt out in one fixed way, so that equal inputs and
 // threads give equal results.
 
 #include "attention.h"

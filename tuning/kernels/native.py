@@ -1,6 +1,7 @@
 """The compiled kernels behind the same operations as `portable.py`; shapes are described there.
 
-A width that is no multiple of a register's lanes, which only toys have, goes torch's way.
+A width that is no multiple of a register's lanes goes torch's way: that of some heads, and of what
+is left of some vocabularies.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import ctypes
 from collections.abc import Sequence
 from ctypes import c_float, c_long, c_void_p
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ class NativeKernels(PortableKernels):
         # torch's OpenMP is there already, and its symbols are global; the library brings none
         loaded = ctypes.CDLL(str(library))
         self._lanes = int(loaded.burnish_lanes())
-        self._calls = {dtype: _Calls(loaded, name) for dtype, name in FORMATS.items()}
+        self._calls = {dtype: _functions(loaded, name) for dtype, name in FORMATS.items()}
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, segments: Sequence[Bounds], scale: float
@@ -73,12 +74,12 @@ class NativeKernels(PortableKernels):
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> None:
         """See `Kernels`."""
-        if x.shape[-1] % (2 * self._lanes) or not x.is_contiguous():
+        if x.shape[-1] % (2 * self._lanes):
             super().rotate(x, cos, sin, back=back)
             return
         cos, sin = (angles.to(x.dtype).contiguous() for angles in (cos, sin))
         self._calls[x.dtype].rotate(
-            x.data_ptr(), *x.shape, *_places(cos, sin), -1.0 if back else 1.0
+            *_places(x), *x.shape, *_places(cos, sin), -1.0 if back else 1.0
         )
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
@@ -125,28 +126,27 @@ class NativeKernels(PortableKernels):
         """See `Kernels`."""
         if logits.shape[1] % self._lanes:
             return super().softmax_tile(logits, targets, first, sums)
+        assert logits.stride(1) == 1
         rescale = torch.empty_like(sums.total)
         self._calls[logits.dtype].softmax_tile(
-            logits.data_ptr(), *logits.shape, logits.stride(0), targets.data_ptr(), first,
+            logits.data_ptr(), *logits.shape, logits.stride(0), *_places(targets), first,
             *_places(sums.highest, sums.total, sums.logits, sums.own, rescale),
         )  # fmt: skip
         return logits, rescale
 
 
-class _Calls:
+def _functions(library: ctypes.CDLL, name: str) -> SimpleNamespace:
     """The library's functions for one number format."""
-
-    def __init__(self, library: ctypes.CDLL, name: str) -> None:
-        for operation, arguments in SIGNATURES.items():
-            function = getattr(library, f"burnish_{operation}_{name}")
-            function.argtypes, function.restype = arguments, None
-            setattr(self, operation, function)
-
-    def __getattr__(self, name: str) -> Any:  # for the type checker; all are set above
-        raise AttributeError(name)
+    functions = SimpleNamespace()
+    for operation, arguments in SIGNATURES.items():
+        function = getattr(library, f"burnish_{operation}_{name}")
+        function.argtypes, function.restype = arguments, None
+        setattr(functions, operation, function)
+    return functions
 
 
 def _places(*tensors: Tensor) -> list[int]:
+    assert all(tensor.is_contiguous() for tensor in tensors)
     return [tensor.data_ptr() for tensor in tensors]
 
 

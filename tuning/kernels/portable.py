@@ -1,4 +1,4 @@
-"""What each kernel computes, in plain torch. The compiled kernels equal this.
+"""What each kernel computes, in plain torch. The compiled kernels equal this but for rounding.
 
 Forward and backward passes of what a tuning step does beside plain matrix products. Each is told
 what to differentiate by; none keeps anything. Tokens of several rows lie one after the other.
@@ -141,8 +141,8 @@ class PortableKernels:
             dk.index_add_(1, places, of_k)
             dv.index_add_(1, places, of_v)
         dq = dq.mul_(scale).flatten(0, 1)
-        dq, dk, dv = (x.transpose(0, 1).to(q.dtype, copy=True) for x in (dq, dk, dv))
-        return dq.contiguous(), dk.contiguous(), dv.contiguous()
+        dq, dk, dv = (x.transpose(0, 1).to(q.dtype).contiguous() for x in (dq, dk, dv))
+        return dq, dk, dv
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> None:
         """See `Kernels`."""
