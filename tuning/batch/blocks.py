@@ -184,11 +184,14 @@ def _is_rms_norm(module: nn.Module) -> bool:
     weight: Tensor = module.weight  # type: ignore[assignment]
     if weight.requires_grad:
         return False
-    return _computes(partial(_rms_norm_forward, PORTABLE), module, weight.numel(), weight.dtype)
+    ours = partial(_rms_norm_forward, PORTABLE)  # rounds where the model's own does
+    return _computes(ours, module, weight.numel(), weight.dtype, apart=1e-5)
 
 
 @torch.no_grad()
-def _computes(ours: Any, module: Any, width: int, dtype: torch.dtype, **given: Any) -> bool:
+def _computes(
+    ours: Any, module: Any, width: int, dtype: torch.dtype, *, apart: float = 0.0, **given: Any
+) -> bool:
     """Whether a module's own forward pass is ours, by trying it on small and on large numbers, as
     it is when it is trained."""
     device, was_training = next(module.parameters()).device, module.training
@@ -202,7 +205,7 @@ def _computes(ours: Any, module: Any, width: int, dtype: torch.dtype, **given: A
             expected, found = module(x, **given), ours(module, module.forward, x, **given)
             if isinstance(expected, tuple):
                 (expected, *_), (found, *_) = expected, found
-            if not (found - expected).norm() <= TRIED_APART[dtype] * expected.norm():
+            if not (found - expected).norm() <= (apart or TRIED_APART[dtype]) * expected.norm():
                 return False
     except (TypeError, ValueError, RuntimeError, AttributeError, LookupError):
         return False  # it wants something else

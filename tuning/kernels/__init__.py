@@ -1,7 +1,7 @@
 """What a tuning step does beside plain matrix products, in torch and in compiled form.
 
 `portable.py` says what each operation computes; `native.py` computes the same on an x86 processor
-in one pass over memory each. `choose` picks one; what runs on it need not know which.
+in one pass over memory each. `choose_kernels` picks one; what runs on it need not know which.
 """
 
 from __future__ import annotations

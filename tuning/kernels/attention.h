@@ -51,7 +51,7 @@ struct Segments {
 };
 
 struct Tile {
-    long segment, before;  // its number, and the widths of those before it
+    long before;  // the widths of the segments before its own
     Segment bounds;
     long first, rows;  // tokens
 
@@ -65,7 +65,7 @@ std::vector<Tile> tiles_of(Segments segments) {
     for (long s = 0; s < segments.count; s++) {
         const Segment& bounds = segments.at[s];
         for (long first = bounds.start; first < bounds.end; first += QUERY_ROWS)
-            tiles.push_back({s, segments.before(s), bounds, first,
+            tiles.push_back({segments.before(s), bounds, first,
                              std::min(QUERY_ROWS, bounds.end - first)});
     }
     return tiles;
