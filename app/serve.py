@@ -15,7 +15,9 @@ import uvicorn
 from app.service import Service, Workspace
 from app.settings import Settings
 from app.ui.pages import mount_pages
-from app.web.server import build_app, operator_check
+from app.web.operator import operator_check
+from app.web.server import build_app
+from app.web.timed_protocol import TimedProtocol
 from engine.messages import Message
 from engine.request import GenerationRequest, SamplingParams, collect
 
@@ -36,7 +38,8 @@ def serve(settings: Settings, announce: Callable[[str], None]) -> int:
         server = uvicorn.Server(
             uvicorn.Config(
                 make_app(service), host=settings.host, port=settings.port, log_level="warning",
-                timeout_graceful_shutdown=GRACE_SECONDS,
+                timeout_graceful_shutdown=GRACE_SECONDS, http=TimedProtocol, ws="none",
+                root_path=settings.path_prefix,
             )
         )  # fmt: skip
         threading.Thread(

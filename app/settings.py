@@ -10,12 +10,13 @@ import os
 import secrets
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -26,6 +27,18 @@ from engine.storage import write_atomically
 
 PREFIX = "BURNISH_"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LEAST_PASSWORD_CHARS = 12
+SECRET_BYTES = 32
+
+
+def _listed(value: object) -> object:
+    """A list written as "a, b", as environment variables are."""
+    if isinstance(value, str):
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+    return value
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
 class Settings(BaseSettings):
@@ -54,7 +67,22 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=7860, ge=0, le=65535)
-    operator_password: SecretStr | None = None
+    operator_password: SecretStr | None = Field(default=None, min_length=LEAST_PASSWORD_CHARS)
+    allowed_hosts: Names = Field(
+        default=(), description="names under which browsers reach the server, beside its addresses"
+    )
+    allowed_origins: Names = Field(
+        default=(), description="other sites whose pages may use the API: https://example.org"
+    )
+    path_prefix: str = Field(
+        default="", pattern=r"^(/[\w.~-]+)*$", description="of a proxy that takes it away: /burnish"
+    )
+    secure_cookie: bool = Field(
+        default=False, description="identities only over HTTPS, where a proxy provides it"
+    )
+    max_unfinished: int = Field(
+        default=8, ge=1, description="questions of one person that are being answered on pages"
+    )
 
     consent: Literal["opt-out", "opt-in"] = Field(
         default="opt-out", description="whether what people say is trained on unless they object"
@@ -80,7 +108,7 @@ class Settings(BaseSettings):
         default=None, description="several processes a job: ddp, fsdp, deepspeed, or a file"
     )
     judge_api_key: SecretStr | None = Field(
-        default=None, description="for the endpoint of `burnish feedback judge`"
+        default=None, min_length=1, description="for the endpoint of `burnish feedback judge`"
     )
     loop_enabled: bool = False
     loop_schedule: str = Field(
@@ -134,25 +162,44 @@ def load_settings(**overrides: Any) -> Settings:
     return settings
 
 
+# Libraries' own variables: some make them send what people say to another machine, some open more
+# of this one to the network. Only their defaults, and what is set below, hold in this process
+FOREIGN_PREFIXES = ("GRADIO_", "LANGCHAIN_", "LANGSMITH_", "OTEL_", "WANDB_")
+QUIET = {
+    "DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "LANGCHAIN_TRACING_V2": "false",
+    "LANGSMITH_TRACING": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+
+
 def _silence_libraries() -> None:
     """No word from this machine to a library's makers; no library warnings between our lines."""
     warnings.filterwarnings("ignore", category=FutureWarning)
-    for name, value in {
-        "GRADIO_ANALYTICS_ENABLED": "False",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }.items():
-        os.environ.setdefault(name, value)
+    for name in [name for name in os.environ if name.startswith(FOREIGN_PREFIXES)]:
+        del os.environ[name]
+    os.environ.update(QUIET)
 
 
 def session_secret(home: Path) -> str:
-    """The key that signs session cookies; made once, readable by its owner alone."""
+    """The key that signs session cookies; made once, readable by its owner alone.
+
+    Raises `InvalidInput` for one that is too short to keep anybody from forging identities.
+    """
     path = home / "session.key"
     if not path.is_file():
-        write_atomically(path, secrets.token_hex(32).encode())
+        write_atomically(path, secrets.token_hex(SECRET_BYTES).encode())
         path.chmod(0o600)
-    return path.read_text()
+    key = path.read_text()
+    if len(key) < 2 * SECRET_BYTES:
+        raise InvalidInput(
+            f"{path} is damaged: delete it, and everybody who used this server gets a new identity"
+        )
+    return key
 
 
 def _sentences(error: ValueError) -> str:

@@ -7,10 +7,11 @@ of a thumb down is less: a bad answer to learn from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import gradio as gr
+from anyio.to_thread import run_sync
 
 from app.conversation import AnswerUpdate, Chat, StopButton
 from app.ui.changes import changes_update, changes_view
@@ -18,7 +19,7 @@ from app.ui.compare import Comparisons, build_panel
 from app.ui.errors import escaped, shown_errors
 from app.ui.exchange import THUMBS, Exchange, Page
 from app.ui.reasons import Reasons, build_row, opened
-from app.ui.session import Stops, last_answer, nothing, user
+from app.ui.session import Stops, last_answer, latest_updates, nothing, user
 from app.ui.texts import text, toast
 from engine.errors import BurnishError
 from engine.prompts.modes import MODES
@@ -38,27 +39,35 @@ class ChatPage:
         self._curation = curation
         self._stops = stops
 
-    def ask(self, question: str, mode: str, page: Page, request: gr.Request) -> Iterator[Streamed]:
+    async def ask(
+        self, question: str, mode: str, page: Page, request: gr.Request
+    ) -> AsyncIterator[Streamed]:
         """Stream the answer to a new question."""
-        self._leave_comparison(page, request)
+        await run_sync(self._leave_comparison, page, request)
         page.conversation_id = page.conversation_id or new_id()
         parent = page.last_answer_id
         page.exchanges.append(Exchange(question))
-        stop = self._stops.begin(request)
-        updates = self._chat.ask(
-            user(request), question, conversation_id=page.conversation_id,
-            parent_answer_id=parent, mode=mode, stop=stop,
-        )  # fmt: skip
-        yield from self._stream(page, updates, stop, request, unsent=question)
 
-    def regenerate(self, page: Page, request: gr.Request) -> Iterator[Streamed]:
+        def begin(stop: StopButton) -> Iterator[AnswerUpdate]:
+            return self._chat.ask(
+                user(request), question, conversation_id=page.conversation_id,
+                parent_answer_id=parent, mode=mode, stop=stop,
+            )  # fmt: skip
+
+        async for shown in self._stream(page, begin, request, unsent=question):
+            yield shown
+
+    async def regenerate(self, page: Page, request: gr.Request) -> AsyncIterator[Streamed]:
         """Replace the last answer by another one; both stay in the store, as siblings."""
-        self._leave_comparison(page, request)
+        await run_sync(self._leave_comparison, page, request)
         answer_id = last_answer(page, request)
         page.exchanges[-1] = Exchange(page.exchanges[-1].question)
-        stop = self._stops.begin(request)
-        updates = self._chat.regenerate(user(request), answer_id, stop=stop)
-        yield from self._stream(page, updates, stop, request, unsent="")
+
+        def begin(stop: StopButton) -> Iterator[AnswerUpdate]:
+            return self._chat.regenerate(user(request), answer_id, stop=stop)
+
+        async for shown in self._stream(page, begin, request, unsent=""):
+            yield shown
 
     def put_away(self, page: Page, request: gr.Request) -> tuple[Any, ...]:
         """The page without what is about earlier answers, before the next one is made."""
@@ -133,19 +142,20 @@ class ChatPage:
             page.comparing = None
             self._stops.leave(request)
 
-    def _stream(
+    async def _stream(
         self,
         page: Page,
-        updates: Iterator[AnswerUpdate],
-        stop: StopButton,
+        begin: Callable[[StopButton], Iterator[AnswerUpdate]],
         request: gr.Request,
         unsent: str,
-    ) -> Iterator[Streamed]:
+    ) -> AsyncIterator[Streamed]:
         """Show each update. A refused question goes back into the box, where the next one may be
         typed in the meantime."""
+        stop = StopButton()
         try:
+            self._stops.begin(stop, request)
             yield gr.update(visible=True, **page.window()), page, "", gr.update(visible=False)
-            for update in updates:
+            async for update in latest_updates(begin(stop)):
                 if page.left:
                     yield nothing(4)
                     return
@@ -156,12 +166,15 @@ class ChatPage:
             gr.Warning(escaped(error))
             yield page.window(), page, unsent or refused.question, gr.skip()
         finally:
-            self._stops.end(stop, request)
+            self._stops.end(stop)
 
 
-def build_chat_page(chat: Chat, store: FeedbackStore, curation: Curation) -> gr.Blocks:
-    """The page's widgets, wired to its handlers."""
-    stops = Stops()
+def build_chat_page(
+    chat: Chat, store: FeedbackStore, curation: Curation, max_unfinished: int
+) -> gr.Blocks:
+    """The page's widgets, wired to its handlers. One person has `max_unfinished` running answers at
+    most."""
+    stops = Stops(max_unfinished)
     page = ChatPage(chat, store, curation, stops)
     with gr.Blocks(title="Burnish", fill_height=True, analytics_enabled=False) as blocks:
         state = gr.State(Page())

@@ -4,16 +4,16 @@ before that: who leaves without choosing leaves an answer behind, and no compari
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
-from app.conversation import Chat
+from app.conversation import Chat, StopButton
 from app.ui.errors import escaped, shown_errors
 from app.ui.exchange import Comparing, Exchange, Page
-from app.ui.session import Stops, last_answer, nothing, user
+from app.ui.session import Stops, last_answer, latest_updates, nothing, user
 from app.ui.texts import text, toast
 from engine.errors import BurnishError
 from feedback_store.records import CHOICES, Choice
@@ -30,16 +30,17 @@ class Comparisons:
         self._store = store
         self._stops = stops
 
-    def begin(self, page: Page, request: gr.Request) -> Iterator[Shown]:
+    async def begin(self, page: Page, request: gr.Request) -> AsyncIterator[Shown]:
         """Stream a second answer to the last question beside the first."""
         answer_id, first = last_answer(page, request), page.exchanges[-1]
         comparing = Comparing(first, Exchange(first.question), secrets.choice((True, False)))
-        stop = self._stops.begin(request)
+        stop = StopButton()
         page.comparing = comparing
         try:
+            self._stops.begin(stop, request)
             yield _shown(page)
             updates = self._chat.regenerate(user(request), answer_id, to_compare=True, stop=stop)
-            for update in updates:
+            async for update in latest_updates(updates):
                 comparing.second.show(update)
                 if page.comparing is not comparing:  # the person went on without it
                     yield nothing(5 + len(CHOICES))
@@ -52,7 +53,7 @@ class Comparisons:
             gr.Warning(escaped(error))
             yield _shown(page)
         finally:  # last: who leaves waits for this, so that nothing is drawn over the next page
-            self._stops.end(stop, request)
+            self._stops.end(stop)
 
     def choose(self, choice: Choice, page: Page, request: gr.Request) -> Shown:
         """Store which side is better; it is what the conversation goes on from, or the first one

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
-from starlette.responses import RedirectResponse
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 
 from app.service import Service
 from app.ui.chat import build_chat_page
 from app.ui.console import build_console_page
+from app.ui.gradio_routes import OwnSessions, UsedRoutes
 from app.ui.texts import I18N
+from app.web.headers import ScriptNonces
 
 # The chat's windows take what the rows under them leave of the screen
 CSS = """
@@ -33,12 +37,26 @@ def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> Non
 
     The console first: the chat's path `/` would match everything.
     """
-    app.add_route("/console", lambda _request: RedirectResponse("/console/"))
+    app.add_route("/console", _to_console)
     shared: Any = {"i18n": I18N, "css": CSS, "theme": gr.themes.Soft(), "ssr_mode": False}
     console = build_console_page(service).queue(default_concurrency_limit=8)
-    gr.mount_gradio_app(app, console, "/console", auth_dependency=operator, **shared)
+    gr.mount_gradio_app(
+        app, console, "/console", auth_dependency=operator, **shared,
+        # Vega compiles the expressions of its plots
+        app_kwargs=_layers(Middleware(ScriptNonces, more="'unsafe-eval'")),
+    )  # fmt: skip
     workspace = service.workspace
-    chat_page = build_chat_page(service.chat, workspace.store, workspace.curation).queue(
-        default_concurrency_limit=64
-    )
-    gr.mount_gradio_app(app, chat_page, "/", **shared)
+    chat_page = build_chat_page(
+        service.chat, workspace.store, workspace.curation, workspace.settings.max_unfinished
+    ).queue(default_concurrency_limit=64)
+    gr.mount_gradio_app(app, chat_page, "/", **shared, app_kwargs=_layers())
+
+
+def _layers(*more: Middleware) -> dict[str, Any]:
+    """What stands between the server and one of gradio's applications."""
+    return {"middleware": [Middleware(UsedRoutes), Middleware(OwnSessions), *more]}
+
+
+def _to_console(request: Request) -> Response:
+    """To the console's own path, inside the path prefix of a proxy."""
+    return RedirectResponse(f"{request.scope.get('root_path', '')}/console/")

@@ -1,16 +1,23 @@
-"""Who uses a page, and the Stop button of each browser tab. Knows gradio's requests, no widgets."""
+"""Who uses a page, and that person's running answers: their updates, and the Stop buttons.
+
+Knows gradio's requests, no widgets.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Any
 
 import gradio as gr
 
-from app.conversation import StopButton
+from app.conversation import AnswerUpdate, StopButton
 from app.ui.exchange import Page
 from app.ui.texts import toast
 from app.web.identity import user_of
+from engine.errors import Overloaded
 
 LONGEST_WAIT_SECONDS = 10.0  # a stopped answer ends within a step, unless the engine hangs
 
@@ -35,35 +42,84 @@ def nothing(outputs: int) -> tuple[Any, ...]:
 
 
 class Stops:
-    """One button for each tab with a running answer."""
+    """A Stop button for each running answer, and the bound on how many one person may have."""
 
-    def __init__(self) -> None:
-        self._buttons: dict[str, StopButton] = {}
-        self._ended = threading.Condition()
+    def __init__(self, most_of_one: int) -> None:
+        self._most_of_one = most_of_one
+        self._running: dict[StopButton, tuple[str, str]] = {}  # the tab and the person
+        self._changed = threading.Condition()
 
-    def begin(self, request: gr.Request) -> StopButton:
-        """A fresh button, for an answer that begins now."""
-        button = self._buttons[_tab(request)] = StopButton()
-        return button
+    def begin(self, button: StopButton, request: gr.Request) -> None:
+        """Note an answer that begins now.
+
+        Raises `Overloaded` where the person waits for too many answers already.
+        """
+        person = user(request)
+        with self._changed:
+            unfinished = sum(each == person for _, each in self._running.values())
+            if unfinished >= self._most_of_one:
+                raise Overloaded(
+                    f"{unfinished} of your questions are still being answered; wait for one of"
+                    " them to end, or stop it"
+                )
+            self._running[button] = _tab(request), person
 
     def press(self, request: gr.Request) -> None:
-        """End the tab's running answer; also called when the tab closes."""
-        if button := self._buttons.get(_tab(request)):
+        """End the tab's running answers; also called when the tab closes."""
+        for button in self._of(request):
             button.press()
 
-    def end(self, button: StopButton, request: gr.Request) -> None:
-        """An answer has ended; the tab may have begun another one in the meantime."""
-        with self._ended:
-            if self._buttons.get(_tab(request)) is button:
-                del self._buttons[_tab(request)]
-            self._ended.notify_all()
+    def end(self, button: StopButton) -> None:
+        """An answer has ended, or nobody reads it any more: the rest of it is not made."""
+        button.press()
+        with self._changed:
+            self._running.pop(button, None)
+            self._changed.notify_all()
 
     def leave(self, request: gr.Request) -> None:
-        """End the tab's running answer and wait until it draws no more, so that what is drawn next
-        stays."""
+        """End the tab's running answers and wait until they draw no more, so that what is drawn
+        next stays."""
         self.press(request)
-        with self._ended:
-            self._ended.wait_for(lambda: _tab(request) not in self._buttons, LONGEST_WAIT_SECONDS)
+        with self._changed:
+            self._changed.wait_for(lambda: not self._of(request), LONGEST_WAIT_SECONDS)
+
+    def _of(self, request: gr.Request) -> list[StopButton]:
+        return [button for button, (tab, _) in self._running.copy().items() if tab == _tab(request)]
+
+
+async def latest_updates(updates: Iterator[AnswerUpdate]) -> AsyncIterator[AnswerUpdate]:
+    """The updates of a running answer, read in a thread of its own to their end.
+
+    An update holds the whole text, so a reader that is slower than the model is given the newest
+    one; the last one always comes. Raises what the iterator raises. Gradio would read it in one of
+    the few threads that all handlers share, and a waiting answer would keep everybody's votes.
+    """
+    loop = asyncio.get_running_loop()
+    said: asyncio.Queue[AnswerUpdate | BaseException | None] = asyncio.Queue()
+
+    def send(item: AnswerUpdate | BaseException | None) -> None:
+        with suppress(RuntimeError):  # the loop is closed: the server has ended
+            loop.call_soon_threadsafe(said.put_nowait, item)
+
+    def read() -> None:
+        try:
+            for update in updates:
+                send(update)
+            send(None)
+        except BaseException as error:  # noqa: BLE001 - carried to the reader
+            send(error)
+
+    threading.Thread(target=read, name="burnish-answer", daemon=True).start()
+    while (item := await said.get()) is not None:
+        while isinstance(item, AnswerUpdate) and not said.empty():
+            newer = said.get_nowait()
+            if newer is None:
+                yield item
+                return
+            item = newer
+        if isinstance(item, BaseException):
+            raise item
+        yield item
 
 
 def _tab(request: gr.Request) -> str:

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI
 from fastapi.responses import JSONResponse, PlainTextResponse
-from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.sessions import SessionMiddleware
 
 from app.service import Service
-from app.settings import Settings, session_secret
+from app.settings import session_secret
 from app.web.body import BodyLimit
 from app.web.feedback_api import feedback_router
+from app.web.headers import ScriptNonces, SecurityHeaders
 from app.web.identity import SESSION_SECONDS, AnonymousIdentity
 from app.web.openai_api import openai_router
+from app.web.origins import KnownHosts, OwnPagesOnly
 from app.web.refusals import add_refusals
 
 
 def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastAPI:
     """Everything the server answers; `mount_pages` adds the browser's pages."""
-    app = FastAPI(title="Burnish", docs_url="/docs", redoc_url=None)
-    app.add_middleware(AnonymousIdentity)
-    app.add_middleware(
-        SessionMiddleware,
-        secret_key=session_secret(service.workspace.home),
-        session_cookie="burnish_session",
-        max_age=SESSION_SECONDS,
-        same_site="lax",
-    )
-    app.add_middleware(BodyLimit)
+    app = FastAPIOffline(title="Burnish", docs_url="/docs", redoc_url=None)
+    _add_layers(app, service)
     add_refusals(app)
     app.include_router(openai_router(service))
     app.include_router(feedback_router(service))
@@ -40,21 +34,31 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     return app
 
 
-def operator_check(settings: Settings) -> Callable[[Request], str | None]:
-    """Who may see the console: anyone on this machine, or whoever knows the password."""
-    basic = HTTPBasic(auto_error=False)
-
-    async def check(request: Request) -> str | None:
-        if settings.operator_password is None:
-            return "operator"
-        credentials: HTTPBasicCredentials | None = await basic(request)
-        wanted = settings.operator_password.get_secret_value().encode()
-        given = credentials.password.encode() if credentials else b""
-        if not secrets.compare_digest(given, wanted):
-            raise HTTPException(401, headers={"WWW-Authenticate": "Basic"})
-        return "operator"
-
-    return check  # type: ignore[return-value]  # gradio takes both kinds of function
+def _add_layers(app: FastAPI, service: Service) -> None:
+    """What stands before every route, gradio's included; the last one added is the outermost."""
+    settings = service.workspace.settings
+    app.add_middleware(AnonymousIdentity)
+    app.add_middleware(
+        SessionMiddleware,
+        secret_key=session_secret(service.workspace.home),
+        session_cookie="burnish_session",
+        max_age=SESSION_SECONDS,
+        same_site="lax",
+        path=settings.path_prefix or "/",
+        https_only=settings.secure_cookie,
+    )
+    app.add_middleware(ScriptNonces)
+    app.add_middleware(BodyLimit)
+    app.add_middleware(OwnPagesOnly, origins=settings.allowed_origins)
+    # Gradio has a CORS policy of its own, and leaves it out where the application has one
+    app.add_middleware(
+        CORSMiddleware,
+        allow_origins=settings.allowed_origins,
+        allow_methods=["GET", "POST", "PUT"],
+        allow_headers=["Authorization", "Content-Type"],
+    )
+    app.add_middleware(KnownHosts, names=(*settings.allowed_hosts, settings.host))
+    app.add_middleware(SecurityHeaders)
 
 
 def _add_health(app: FastAPI, service: Service) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 import pytest
 import uvicorn
+from playwright.sync_api import Browser, sync_playwright
 
 from app.serve import make_app
 from app.service import Service, Workspace
@@ -17,18 +21,60 @@ from app.settings import Settings, load_settings
 from engine.models.catalogue import BaseModel
 
 BROWSER = {"accept": "text/html"}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+NEEDS_CHROMIUM = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
+]
+
+
+class Shared(NamedTuple):
+    """A running service and its server's address."""
+
+    service: Service
+    url: str
+
+
+def settings_of(folder: Path, base: BaseModel) -> Settings:
+    """A fresh home on a model."""
+    return load_settings(
+        home=folder / "home",
+        model_cache=folder / "models",
+        model=str(base.folder),
+        max_new_tokens=64,
+        port=0,
+    )
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[tuple[Service, str]]:
+    """A running service and the address of a real server on this machine."""
+    service = Service(Workspace(settings))
+    service.start()
+    with listening(service) as url:
+        yield service, url
+    service.close()
+
+
+@contextmanager
+def listening(service: Service) -> Iterator[str]:
+    """The address of a real server over a running service."""
+    server = uvicorn.Server(
+        uvicorn.Config(make_app(service), host="127.0.0.1", port=0, log_level="error")
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(timeout=30)
 
 
 @pytest.fixture
 def settings(tmp_path: Path, tiny_base: BaseModel) -> Settings:
     """A fresh home on the tiny model."""
-    return load_settings(
-        home=tmp_path / "home",
-        model_cache=tmp_path / "models",
-        model=str(tiny_base.folder),
-        max_new_tokens=64,
-        port=0,
-    )
+    return settings_of(tmp_path, tiny_base)
 
 
 @pytest.fixture
@@ -42,17 +88,28 @@ def service(settings: Settings) -> Iterator[Service]:
 
 @pytest.fixture
 def url(service: Service) -> Iterator[str]:
-    """The address of a real server on this machine."""
-    server = uvicorn.Server(
-        uvicorn.Config(make_app(service), host="127.0.0.1", port=0, log_level="error")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    thread.join(timeout=30)
+    """The address of a server of the test's own."""
+    with listening(service) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel) -> Iterator[Shared]:
+    """One server for the tests of a file that leave nothing behind."""
+    with served(settings_of(tmp_path_factory.mktemp("shared"), tiny_base)) as (service, url):
+        yield Shared(service, url)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A real browser."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

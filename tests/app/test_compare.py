@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -21,19 +21,23 @@ def test_who_goes_on_waits_until_the_second_answer_draws_no_more(
 ) -> None:
     """Otherwise the panel's last picture could be drawn over the chat, and stay there."""
     request: Any = SimpleNamespace(session_hash="tab", request=SimpleNamespace(session={}))
-    store, stops, page = service.workspace.store, Stops(), Page()
+    store, stops, page = service.workspace.store, Stops(most_of_one=2), Page()
     chat_page = ChatPage(service.chat, store, service.workspace.curation, stops)
-    model_says("Salt.")
-    list(chat_page.ask("What is the sea?", "plain", page, request))
-    model_says("Water. " * 700)
-    second = Comparisons(service.chat, store, stops).begin(page, request)
-    next(second)
 
-    left = threading.Event()
-    leaving = threading.Thread(target=lambda: (chat_page.put_away(page, request), left.set()))
-    leaving.start()
-    assert not left.wait(0.5)
-    assert set(map(str, list(second)[-1])) == {str(gr.skip())}  # nothing is drawn
-    assert left.wait(10)
-    leaving.join()
-    assert page.comparing is None
+    async def scene() -> None:
+        model_says("Salt.")
+        async for _ in chat_page.ask("What is the sea?", "plain", page, request):
+            pass
+        model_says("Water. " * 700)
+        second = Comparisons(service.chat, store, stops).begin(page, request)
+        await anext(second)
+
+        leaving = asyncio.create_task(asyncio.to_thread(chat_page.put_away, page, request))
+        await asyncio.sleep(0.5)
+        assert not leaving.done()
+        drawn = [shown async for shown in second]
+        assert set(map(str, drawn[-1])) == {str(gr.skip())}  # nothing is drawn
+        await asyncio.wait_for(leaving, 10)
+        assert page.comparing is None
+
+    asyncio.run(scene())

@@ -19,7 +19,7 @@ from engine.messages import Message
 from engine.prompts.modes import make_template
 from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote
 from feedback_store.split import split_of
-from tests.app.test_browser import SCRIPT, chromium  # noqa: F401 - a fixture
+from tests.app.test_browser import SCRIPT
 from tests.feedback_store.helpers import examples_now
 
 PLAIN = make_template("plain", (), "You are helpful.")
@@ -230,7 +230,7 @@ def test_only_a_held_out_conversation_can_be_gold(workspace: Workspace) -> None:
 
 
 @pytest.fixture
-def console(chromium: Browser, url: str, service: Service) -> Iterator[Page]:  # noqa: F811
+def console(chromium: Browser, url: str, service: Service) -> Iterator[Page]:
     """The tab, over one pair whose every text is a script."""
     correct(service.workspace, f"Sea? {SCRIPT}", f"Sweet. {SCRIPT}", f"Salt. {SCRIPT}")
     context = chromium.new_context(locale="en-US", viewport={"width": 1300, "height": 900})

@@ -26,7 +26,7 @@ from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.modes import PromptTemplate
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
-from tests.app.test_browser import SCRIPT, chromium  # noqa: F401 - a fixture
+from tests.app.test_browser import SCRIPT
 from tests.helpers import make_bundle
 from tests.tuning.test_jobs import WORKER
 from tuning import jobs as jobs_module
@@ -283,7 +283,7 @@ def test_a_resumed_job_that_ends_without_a_bundle_says_why_and_leaves_room_for_t
 
 
 @pytest.fixture
-def console(chromium: Browser, url: str, service: Service, played: None) -> Iterator[Page]:  # noqa: F811
+def console(chromium: Browser, url: str, service: Service, played: None) -> Iterator[Page]:
     """The tab, over one running job and one that failed of a script."""
     workspace = service.workspace
     failed = start(workspace)

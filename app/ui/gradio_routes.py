@@ -1,0 +1,114 @@
+"""What is let through to gradio: the routes that the pages use, each person's sessions apart.
+
+Gradio also answers uploads, downloads, a proxy, recordings and code generation, which no page here
+needs. Knows gradio's paths and the names in its requests; knows nothing of widgets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.web.identity import user_of
+
+USED = re.compile(
+    r"/?|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)/.*"
+    r"|/gradio_api/(queue/(join|data)|run/predict|cancel|reset|startup-events|heartbeat/\w+)/?"
+)
+HEARTBEAT = re.compile(r"(.*/heartbeat/)(\w+)(/?)")
+
+
+class UsedRoutes:
+    """Answers 404 to every route that the pages do not use."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point, inside gradio's application."""
+        if scope["type"] == "http" and not USED.fullmatch(_route(scope)):
+            response = JSONResponse({"error": {"message": "Not Found", "type": "UnknownId"}}, 404)
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+class OwnSessions:
+    """Keeps each person's sessions apart.
+
+    A browser tab names its session by a number that it draws itself, and who names another one's
+    would read its conversation. Gradio sees a digest of that number and the person instead, so that
+    the same number means another session for everybody else.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point, inside Starlette's session middleware."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        user = user_of(scope["session"])
+        scope = dict(scope)
+        query = [
+            (name, _own(value, user) if name == "session_hash" else value)
+            for name, value in parse_qsl(scope["query_string"].decode("latin-1"), True)
+        ]
+        scope["query_string"] = urlencode(query).encode()
+        if beat := HEARTBEAT.fullmatch(scope["path"]):
+            scope["path"] = f"{beat[1]}{_own(beat[2], user)}{beat[3]}"
+        if scope["method"] == "POST":
+            body = _with_own_session(await _whole_body(receive), user)
+            scope["headers"] = [h for h in scope["headers"] if h[0] != b"content-length"]
+            scope["headers"].append((b"content-length", str(len(body)).encode()))
+            receive = _Replayed(body, receive)
+        await self._app(scope, receive, send)
+
+
+class _Replayed:
+    """A body that has been read already, then whatever comes next (the disconnection)."""
+
+    def __init__(self, body: bytes, receive: Receive) -> None:
+        self._message: Message | None = {"type": "http.request", "body": body, "more_body": False}
+        self._receive = receive
+
+    async def __call__(self) -> Message:
+        message, self._message = self._message, None
+        return message or await self._receive()
+
+
+async def _whole_body(receive: Receive) -> bytes:
+    body = bytearray()
+    while True:
+        message = await receive()
+        body.extend(message.get("body", b""))
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+def _with_own_session(body: bytes, user: str) -> bytes:
+    """The body with its session's own name; one that is no JSON object is left to gradio."""
+    try:
+        document: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    if not isinstance(document, dict) or not isinstance(document.get("session_hash"), str):
+        return body
+    return json.dumps(document | {"session_hash": _own(document["session_hash"], user)}).encode()
+
+
+def _own(session_hash: str, user: str) -> str:
+    return hashlib.sha256(f"{user}\n{session_hash}".encode()).hexdigest()[:32]
+
+
+def _route(scope: Scope) -> str:
+    """The path inside the mounted application."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if path.startswith(root) else path

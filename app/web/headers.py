@@ -1,0 +1,104 @@
+"""What every response says to browsers: what a page may load, and that nobody may frame it."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Styles stay open: gradio and its plots write them into elements. Images come from here or are data
+CONTENT_POLICY = {
+    "default-src": "'self'",
+    "script-src": "'self'",
+    "style-src": "'self' 'unsafe-inline'",
+    "img-src": "'self' data: blob:",
+    "font-src": "'self' data:",
+    "form-action": "'self'",
+    "base-uri": "'none'",
+    "object-src": "'none'",
+    "frame-ancestors": "'none'",
+}
+POLICY_HEADER = "Content-Security-Policy"
+SCRIPT_TAG = re.compile(rb"<script(?=[\s>])")
+# Gradio's `base` is what the browser assumes anyway; its manifest lies outside a path prefix
+UNWANTED_TAGS = re.compile(rb'<base href="\./" ?/?>|<link rel="manifest"[^>]*>')
+
+
+def content_policy(**changes: str) -> str:
+    """The policy as a header's value; `script_src="..."` replaces a directive's sources."""
+    sources = CONTENT_POLICY | {name.replace("_", "-"): value for name, value in changes.items()}
+    return "; ".join(f"{directive} {value}" for directive, value in sources.items())
+
+
+class SecurityHeaders:
+    """Adds the headers to every response, refusals and mounted applications included.
+
+    A response that has a content policy of its own keeps it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.setdefault(POLICY_HEADER, content_policy())
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["X-Frame-Options"] = "DENY"  # for browsers without frame-ancestors
+                headers["Referrer-Policy"] = "no-referrer"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+class ScriptNonces:
+    """Lets a page run the scripts that its own HTML holds, and no other inline script.
+
+    `more` are further sources of scripts. Left alone are responses that are compressed already and
+    those that have a content policy of their own, so that it may stand at several places.
+    """
+
+    def __init__(self, app: ASGIApp, more: str = "") -> None:
+        self._app = app
+        self._more = more
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point."""
+        start: Message | None = None  # held back until the page is whole
+        html = bytearray()
+
+        async def with_nonces(message: Message) -> None:
+            nonlocal start
+            if message["type"] == "http.response.start" and _is_plain_page(message):
+                start = message
+            elif start is None or message["type"] != "http.response.body":
+                await send(message)
+            else:
+                html.extend(message.get("body", b""))
+                if not message.get("more_body", False):
+                    await self._send_page(start, bytes(html), send)
+
+        await self._app(scope, receive, with_nonces)
+
+    async def _send_page(self, start: Message, html: bytes, send: Send) -> None:
+        nonce = secrets.token_urlsafe(16)
+        html = SCRIPT_TAG.sub(f'<script nonce="{nonce}"'.encode(), UNWANTED_TAGS.sub(b"", html))
+        headers = MutableHeaders(scope=start)
+        headers["Content-Length"] = str(len(html))
+        headers["Cache-Control"] = "no-store"  # a nonce is good for one response
+        sources = f"'self' 'nonce-{nonce}' {self._more}".strip()
+        headers[POLICY_HEADER] = content_policy(script_src=sources)
+        await send(start)
+        await send({"type": "http.response.body", "body": html})
+
+
+def _is_plain_page(message: Message) -> bool:
+    headers = MutableHeaders(scope=message)
+    is_page = headers.get("content-type", "").startswith("text/html")
+    return is_page and "content-encoding" not in headers and POLICY_HEADER not in headers

@@ -1,0 +1,45 @@
+"""Who may see the console: anyone on this machine, or whoever knows the operator's password."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+
+from fastapi import HTTPException, Request
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
+from app.settings import Settings
+
+WRONG_PASSWORDS = RateLimitItemPerMinute(10)  # of one address
+
+
+def operator_check(settings: Settings) -> Callable[[Request], str | None]:
+    """The check of each request to the console, in the form that gradio asks for.
+
+    After too many wrong passwords from an address even the right one is refused for a while, so
+    that guessing takes years. Addresses are kept in memory for that minute, and nowhere else.
+    """
+    basic = HTTPBasic(auto_error=False)
+    limiter = MovingWindowRateLimiter(MemoryStorage())
+
+    async def check(request: Request) -> str | None:
+        if settings.operator_password is None:
+            return "operator"
+        credentials: HTTPBasicCredentials | None = await basic(request)
+        if credentials is None:
+            raise HTTPException(401, headers={"WWW-Authenticate": "Basic"})
+        address = request.client.host if request.client else ""
+        if not limiter.test(WRONG_PASSWORDS, address):
+            raise HTTPException(
+                429, "too many wrong passwords: wait a minute", headers={"Retry-After": "60"}
+            )
+        wanted = settings.operator_password.get_secret_value().encode()
+        if not secrets.compare_digest(credentials.password.encode(), wanted):
+            limiter.hit(WRONG_PASSWORDS, address)
+            raise HTTPException(401, headers={"WWW-Authenticate": "Basic"})
+        return "operator"
+
+    return check  # type: ignore[return-value]  # gradio takes both kinds of function
