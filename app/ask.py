@@ -65,7 +65,7 @@ def ask(
             if isinstance(event, Finished):
                 if show:
                     show("\n")
-                return _document(event, template.has_thought, digest)
+                return _document(event, template.answer_line, digest)
     raise EngineFailure("the answer ended without an end")
 
 
@@ -73,7 +73,7 @@ def _vote(
     ends: Sequence[Finished], digest: str | None, show: Callable[[str], object] | None
 ) -> dict[str, Any]:
     """Self-consistency: many thoughts, one answer."""
-    answers = [split_reasoning(end.text).answer for end in ends]
+    answers = [_answer_line(end.text) for end in ends]
     vote = majority(answers)
     if show:
         show(f"{vote.text}\n({vote.votes} of {vote.total} samples agree)\n")
@@ -88,14 +88,16 @@ def _vote(
     }
 
 
-def _document(event: Finished, has_thought: bool, digest: str | None) -> dict[str, Any]:
-    text, thought = event.text, ""
-    if has_thought:
-        reasoned = split_reasoning(event.text)
-        text, thought = reasoned.answer, reasoned.thought
+def _answer_line(text: str) -> str:
+    """What stands after "Answer:", be it after a think block."""
+    return split_reasoning(split_reasoning(text).answer, answer_line=True).answer
+
+
+def _document(event: Finished, answer_line: bool, digest: str | None) -> dict[str, Any]:
+    reasoned = split_reasoning(event.text, answer_line=answer_line)
     return {
-        "text": text,
-        "thought": thought,
+        "text": reasoned.answer,
+        "thought": reasoned.thought,
         "finish_reason": event.reason,
         "adapter": digest or "base",
         "prompt_tokens": event.prompt_tokens,

@@ -18,8 +18,8 @@ from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, PromptTooLong, StorageFull
 from engine.messages import Message, require_text
 from engine.prompts.examples import Example
-from engine.prompts.modes import PromptTemplate, make_template
-from engine.prompts.reasoning import Reasoned, split_reasoning
+from engine.prompts.modes import PromptTemplate, has_answer_line, make_template
+from engine.prompts.reasoning import Reasoned, split_reasoning, without_thoughts
 from engine.request import (
     Engine,
     Failed,
@@ -143,7 +143,7 @@ class Chat:
             ).id  # fmt: skip
 
         note = TRIMMED * trimmed
-        work = _Work(messages, sampling, store_turn, template.has_thought, note, user=user_id)
+        work = _Work(messages, sampling, store_turn, template.answer_line, note, user=user_id)
         yield from self._run(work, stop)
 
     def regenerate(
@@ -167,7 +167,8 @@ class Chat:
                 self._store.note(answer_id, user_id, "regeneration")
             return turn.id
 
-        work = _Work(messages, self._seeded(sampling), begin, turn.mode == "cot", user=user_id)
+        answer_line = has_answer_line(turn.mode)
+        work = _Work(messages, self._seeded(sampling), begin, answer_line, user=user_id)
         yield from self._run(work, stop)
 
     def complete(
@@ -182,11 +183,13 @@ class Chat:
     ) -> list[QueuedAnswer]:
         """Queue one answer for each of `samplings`, all or none, to messages given as they are.
 
-        For the HTTP API: a conversation of its own, of one turn with sibling answers. `user` is
-        whom the caller asks for. Raises `InvalidText`, `PromptTooLong`, `UnknownId` or `Overloaded`
-        with nothing stored then. Each answer's first update comes before its first token.
+        For the HTTP API: a conversation of its own, of one turn with sibling answers. The thoughts
+        of earlier answers are left out. `user` is whom the caller asks for. Raises `InvalidText`,
+        `PromptTooLong`, `UnknownId` or `Overloaded` with nothing stored then. Each answer's first
+        update comes before its first token.
         """
         question = require_text(messages[-1].content, limit_chars=self._max_message_chars)
+        messages = (*without_thoughts(messages[:-1]), messages[-1])
 
         def store_turn() -> str:
             return self._store.add_turn(
@@ -263,7 +266,7 @@ class Chat:
                     logprobs_shown += len(logprobs)
                     logprobs = event.logprobs
                     if time.monotonic() - saved_at > PARTIAL_SAVE_SECONDS:
-                        self._save_partial(answer_id, text)
+                        self._save_partial(answer_id, work.split(text, finished=True))
                         saved_at = time.monotonic()
                 else:
                     if isinstance(event, Finished):
@@ -297,8 +300,8 @@ class Chat:
             self._store.finish_answer(
                 answer_id,
                 status=update.status,
-                text=update.text,
-                thought=update.thought,
+                text=reasoned.answer,
+                thought=reasoned.tagged_thought,
                 complete=isinstance(event, Finished) and event.reason == "stop",
                 prompt_tokens=event.prompt_tokens if isinstance(event, Finished) else None,
                 completion_tokens=event.completion_tokens if isinstance(event, Finished) else None,
@@ -308,11 +311,11 @@ class Chat:
             return replace(update, answer_id=None, note=NOT_SAVED)
         return update
 
-    def _save_partial(self, answer_id: str | None, text: str) -> None:
+    def _save_partial(self, answer_id: str | None, said: Reasoned) -> None:
         if answer_id is None:
             return
         with suppress(StorageFull):  # said once, at the end
-            self._store.save_partial(answer_id, text)
+            self._store.save_partial(answer_id, said.answer, said.tagged_thought)
 
     def _fit(
         self, template: PromptTemplate, history: list[Message], question: str, max_new_tokens: int
@@ -344,7 +347,7 @@ class _Work:
     messages: tuple[Message, ...]
     sampling: SamplingParams
     store_turn: Callable[[], str]
-    has_thought: bool = False
+    answer_line: bool = False
     note: str = ""
     adapter: str | None = LIVE
     user: str = ""
@@ -356,7 +359,7 @@ class _Work:
         )
 
     def split(self, text: str, *, finished: bool) -> Reasoned:
-        return split_reasoning(text, finished=finished) if self.has_thought else Reasoned("", text)
+        return split_reasoning(text, finished=finished, answer_line=self.answer_line)
 
 
 class _Once:

@@ -27,6 +27,7 @@ from app.tune import print_step
 from deploy.gate import win_rate
 from deploy.release import POLL_SECONDS
 from engine.prompts.modes import make_template
+from engine.prompts.reasoning import split_reasoning
 from engine.request import (
     Finished,
     GenerationRequest,
@@ -248,8 +249,7 @@ def _rollback(service: Service) -> None:
 
 def _comparison(before: Sequence[Finished], after: Sequence[Finished]) -> dict[str, Any]:
     """Whom the scripted user prefers on prompts it never gave feedback on."""
-    old = [is_liked(a.text, a.reason == "stop") for a in before]
-    new = [is_liked(a.text, a.reason == "stop") for a in after]
+    old, new = ([_is_liked(answer) for answer in answers] for answers in (before, after))
     wins = sum(n and not o for o, n in zip(old, new, strict=True))
     losses = sum(o and not n for o, n in zip(old, new, strict=True))
     rate = win_rate(wins, len(old) - wins - losses, losses)
@@ -265,6 +265,10 @@ def _comparison(before: Sequence[Finished], after: Sequence[Finished]) -> dict[s
             for b, a in zip(before[:3], after[:3], strict=True)
         ],
     }  # fmt: skip
+
+
+def _is_liked(answer: Finished) -> bool:
+    return is_liked(split_reasoning(answer.text).answer, answer.reason == "stop")
 
 
 def _summary(figures: dict[str, Any]) -> str:

@@ -24,7 +24,8 @@ PERSON, IMPORTED = "person", "imported"  # the base of a side that no model here
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One completion. Thought and answer are apart; together they are what the model wrote.
+    """One completion. Thought and answer are apart; together they are what the model wrote. A
+    thought from a `<think>` block keeps its tags, any other stands before a line "Answer:".
 
     One that is not complete was cut off (by the token limit or the Stop button), so its text does
     not end where an answer would, and no end token is trained. `base` and `adapter` name who wrote

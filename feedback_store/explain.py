@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
+from engine.prompts.reasoning import untagged
 from feedback_store.examples import PERSON, Example, Pair, Side, Unpaired, policy_of
 
 Change = tuple[Literal["same", "removed", "added"], str]
@@ -67,7 +68,7 @@ def written_by(side: Side) -> str:
 def _side(side: Side) -> dict[str, Any]:
     return {
         "text": side.text,
-        "thought": side.thought,
+        "thought": untagged(side.thought),
         "complete": side.complete,
         "answer": side.answer_id,
         "written_by": written_by(side),

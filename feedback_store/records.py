@@ -44,7 +44,8 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One reply to a turn, and who wrote it. `complete` says that the model ended it itself."""
+    """One reply to a turn, and who wrote it. `complete` says that the model ended it itself; a
+    thought from a `<think>` block has its tags."""
 
     id: str
     turn_id: str

@@ -122,13 +122,13 @@ class FeedbackStore:
             )  # fmt: skip
         return answer_id
 
-    def save_partial(self, answer_id: str, text: str) -> None:
+    def save_partial(self, answer_id: str, text: str, thought: str = "") -> None:
         """Keep what has been made so far, in case the process dies."""
         with self._database.write() as connection:
             connection.execute(
                 update(t.answers)
                 .where(t.answers.c.id == answer_id, t.answers.c.status == "streaming")
-                .values(text=text)
+                .values(text=text, thought=thought)
             )
 
     def finish_answer(
@@ -145,6 +145,7 @@ class FeedbackStore:
     ) -> None:
         """Store an answer's end. When this returns, its last words may be shown.
 
+        `thought` keeps its `<think>` tags, where it had them, so that it can be written again.
         A NUL that a model wrote becomes U+FFFD: no database or snapshot could hold it.
         """
         text, thought = (part.replace("\x00", "\ufffd") for part in (text, thought))

@@ -141,7 +141,7 @@ def tokenize(
 ) -> TokenizedPairs:
     """Render each pair once.
 
-    Without `thoughts_in_loss` the thought of a chain-of-thought answer is read as part of the
+    Without `thoughts_in_loss` the thought of an answer is read as part of the
     prompt and not learnt. Both sides must then share it, as a correction and its original do; pairs
     that do not are left out.
     """
@@ -198,15 +198,16 @@ def _rendered(
 ) -> list[Ids]:
     """Ids of the prompt, then of each completion. Sides share their thought if it is not learnt."""
     prompt = renderer.prompt(messages)
-    texts = [side.full_text for side in sides]
+    texts, begins = [side.full_text for side in sides], True
     thought = sides[0].thought
     if thought and not thoughts_in_loss:
         # The blank before the answer goes with the answer, as in the tokens the model makes
         lead = join_reasoning(thought, "").rstrip()
         prompt += renderer.completion(lead, complete=False)
         texts = [text.removeprefix(lead) for text in texts]
+        begins = False
     completions = (
-        renderer.completion(text, complete=side.complete)
+        renderer.completion(text, complete=side.complete, begins=begins)
         for text, side in zip(texts, sides, strict=True)
     )
     return [list(prompt), *map(list, completions)]

@@ -22,6 +22,7 @@ from engine.errors import (
     PromptTooLong,
 )
 from engine.messages import Message
+from engine.prompts.reasoning import split_reasoning
 from engine.request import Engine, ScoreRequest
 from feedback_store.ai_pairs import AiPair, ai_pair_id
 from feedback_store.examples import Origin, Pair, Side
@@ -141,7 +142,7 @@ class EndpointJudge:
             kind = type(error).__name__
             raise ModelUnavailable(f"the judge cannot be reached ({kind})") from error
         _refuse_failure(response)
-        return _letter(_content(response))
+        return _letter(split_reasoning(_content(response)).answer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +154,7 @@ class Labelled:
 
 
 def compare(judge: Judge, prompt: Sequence[Message], first: str, second: str) -> Outcome:
-    """The verdict on two answers from both orders."""
+    """The verdict on two answers, without their thoughts, from both orders."""
     try:
         forward, backward = judge.choose(prompt, first, second), judge.choose(prompt, second, first)
     except PromptTooLong:
@@ -174,7 +175,7 @@ def label(judge: Judge, siblings: Iterable[Siblings]) -> Labelled:
     outcomes: Counter[str] = Counter()
     for each in siblings:
         for one, other in each.couples():
-            outcome = compare(judge, each.prompt, one.full_text, other.full_text)
+            outcome = compare(judge, each.prompt, one.text, other.text)
             outcomes[LABELLED.get(outcome, outcome)] += 1
             if outcome == "first":
                 pairs.append(_pair(judge.name, each, one, other))
@@ -189,8 +190,7 @@ def agreement(judge: Judge, pairs: Iterable[Pair]) -> dict[str, int]:
     Counts of "agrees", "contradicts", "orders disagree", "no answer" and "too long".
     """
     outcomes = Counter(
-        compare(judge, pair.prompt, pair.chosen.full_text, pair.rejected.full_text)
-        for pair in pairs
+        compare(judge, pair.prompt, pair.chosen.text, pair.rejected.text) for pair in pairs
     )
     return {AGREEMENT.get(outcome, outcome): count for outcome, count in sorted(outcomes.items())}
 

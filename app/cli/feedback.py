@@ -209,8 +209,10 @@ def import_(
                 ranks="adjacent" if adjacent else "all",
             )
         )  # fmt: skip
-    text = ", ".join(f"{count} {what}" for what, count in report.items() if what != "format")
-    finish(as_json, report, f"{report['format']}: {text}")
+    counted = ("turns", "answers", "votes", "corrections", "comparisons")
+    taken = ", ".join(f"{report[what]} {what}" for what in counted)
+    aside = "".join(f"\nset aside: {n} ({why})" for why, n in report["set_aside"].items())
+    finish(as_json, report, f"{report['format']} ({report['layout']}): {taken}{aside}")
 
 
 feedback_app.command("judge")(judge)

@@ -44,8 +44,8 @@ class Exchange:
         """The chat window's entries for this exchange."""
         shown = [gr.ChatMessage(role="user", content=self.question)]
         if self.thought:
-            status = "pending" if self.thinking else "done"
-            metadata: Any = {"title": "💭 Thought", "status": status}
+            title = "💭 Thought" if self.answer or self.thinking else "💭 Thought, unfinished"
+            metadata: Any = {"title": title, "status": "pending" if self.thinking else "done"}
             shown.append(gr.ChatMessage(content=self.thought, metadata=metadata))
         if self.answer or not self.thought:
             shown.append(gr.ChatMessage(content=self.answer or "…"))

@@ -3,7 +3,9 @@
 `model` is `base`, `live` or a release id (or its beginning). `ignore_eos` and
 `stream_options.include_usage` mean what they mean in llama.cpp and vLLM; `top_k`, `min_p` and
 `repetition_penalty` are understood too, and `timeout_seconds` is ours. The id of a completion is
-that of its first stored answer and each choice has its `answer_id`, so a vote can name it.
+that of its first stored answer and each choice has its `answer_id`, so a vote can name it. What a
+model thought first is `reasoning_content`, beside `content`, as DeepSeek and llama.cpp have it; in
+a request's messages it is ignored: no model is shown its earlier thoughts.
 """
 
 from __future__ import annotations
@@ -197,7 +199,7 @@ async def _opening(body: CompletionRequest, pieces: AsyncIterator[Piece]) -> lis
     async for piece in pieces:
         opening.append(piece)
         begun.add(piece.index)
-        speaks = speaks or bool(piece.text) or piece.update.finished is not None
+        speaks = speaks or bool(piece.thought or piece.text) or piece.update.finished is not None
         if body.stream and speaks and len(begun) == body.n:
             return opening
     errors = [piece.update.error for piece in opening if piece.update.error]
@@ -214,7 +216,7 @@ def _completion(body: CompletionRequest, pieces: Sequence[Piece]) -> dict[str, A
         {
             "index": index,
             "answer_id": end.answer_id or UNSAVED,
-            "message": {"role": "assistant", "content": end.text},
+            "message": {"role": "assistant", "content": end.text, **_reasoning(end.thought)},
             "logprobs": _logprobs(body, end.finished.logprobs if end.finished else ()),
             **_ending(end),
         }
@@ -259,9 +261,9 @@ async def _events(
     try:
         async for piece in _chain(opening, rest):
             new = piece.update.logprobs
-            if piece.text or new:
-                choice = {"delta": {"content": piece.text}, "logprobs": _logprobs(body, new)}
-                yield event(piece.index, choice)
+            if piece.thought or piece.text or new:
+                delta = {"content": piece.text, **_reasoning(piece.thought)}
+                yield event(piece.index, {"delta": delta, "logprobs": _logprobs(body, new)})
             if piece.is_last:
                 yield end(piece.index, piece.update)
     except Exception as error:  # noqa: BLE001 - the stream's edge: its reader waits for an end
@@ -292,6 +294,10 @@ def _head(body: CompletionRequest, first: AnswerUpdate, kind: str) -> dict[str, 
         "model": body.model,
         "system_fingerprint": first.adapter or "base",
     }
+
+
+def _reasoning(thought: str) -> dict[str, str]:
+    return {"reasoning_content": thought} if thought else {}
 
 
 def _ending(update: AnswerUpdate) -> dict[str, Any]:

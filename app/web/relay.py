@@ -23,10 +23,11 @@ LIVENESS_SECONDS = 1.0
 class Piece:
     """What is new of the answer number `index`. Its first piece comes before its first token.
 
-    Only the last update has the whole text; the others are kept small, for slow readers.
+    Only the last update has the whole texts; the others are kept small, for slow readers.
     """
 
     index: int
+    thought: str
     text: str
     update: AnswerUpdate
 
@@ -93,16 +94,18 @@ class Relay:
 
     def _follow(self, index: int, answer: QueuedAnswer) -> None:
         """A thread: read one answer to its end, whoever still listens, so that it is stored."""
-        shown = 0
+        thought = text = 0  # characters sent
         try:
             for update in answer:
-                text, shown = update.text[shown:], len(update.text)
-                small = replace(update, text="") if update.status == "streaming" else update
-                self._send(Piece(index, text, small))
+                new = update.thought[thought:], update.text[text:]
+                thought, text = len(update.thought), len(update.text)
+                is_last = update.status != "streaming"
+                small = update if is_last else replace(update, thought="", text="")
+                self._send(Piece(index, *new, small))
         except Exception as error:  # noqa: BLE001 - the thread's edge: the reader waits for an end
             if not isinstance(error, BurnishError):
                 error = BurnishError(f"the answer was lost: {type(error).__name__}")
-            self._send(Piece(index, "", AnswerUpdate(None, "", "", "failed", error=error)))
+            self._send(Piece(index, "", "", AnswerUpdate(None, "", "", "failed", error=error)))
 
     def _send(self, piece: Piece) -> None:
         with suppress(RuntimeError):  # the loop is closed, and nobody reads any more

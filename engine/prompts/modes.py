@@ -52,9 +52,9 @@ class PromptTemplate:
         return digest_json(self.as_dict())
 
     @property
-    def has_thought(self) -> bool:
-        """Whether answers in this mode begin with a thought."""
-        return self.mode == "cot"
+    def answer_line(self) -> bool:
+        """Whether a thought is asked for, and after it a line that starts with "Answer:"."""
+        return has_answer_line(self.mode)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready definition; `template_from_dict` is its inverse."""
@@ -87,7 +87,12 @@ class PromptTemplate:
         return f"{question}\n\n{self.instruction}" if self.instruction else question
 
     def _reply(self, example: Example) -> str:
-        return join_reasoning(example.thought if self.has_thought else "", example.answer)
+        return join_reasoning(example.thought if self.answer_line else "", example.answer)
+
+
+def has_answer_line(mode: str) -> bool:
+    """Whether a mode asks for a thought and a line that starts with "Answer:" after it."""
+    return mode == "cot"
 
 
 def make_template(
@@ -99,7 +104,7 @@ def make_template(
     return PromptTemplate(
         mode=mode,
         system=system,
-        instruction=COT_INSTRUCTION if mode == "cot" else "",
+        instruction=COT_INSTRUCTION if has_answer_line(mode) else "",
         examples=() if mode == "plain" else examples,
     )
 

@@ -1,13 +1,22 @@
-"""Thought apart from answer, and the answer most thoughts lead to. Pure text in, pure text out."""
+"""Thought apart from answer, and the answer most thoughts lead to. Pure text in, pure text out.
+
+Models write a thought in one of two forms: in a `<think>` block, as Qwen3 and the R1 distillates do
+whatever they are asked, or before a line that starts with "Answer:", as the chain-of-thought mode
+asks for. A stored thought keeps its tags, so that it can be written again in its own form.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-_THINK_BLOCK = re.compile(r"\s*<think>(.*?)(?:</think>|\Z)\s*", re.DOTALL)
+from engine.messages import Message, is_blank
+
+OPEN, CLOSE = "<think>", "</think>"
+_OPENING = re.compile(rf"\s*{OPEN}")
+_LEFT_OPEN = re.compile(rf"{OPEN}\s*\Z")
 _ANSWER_MARK = re.compile(
     r"(?im)^[ \t*#]*(?:final )?answer[ \t]*(?:\*\*[:：]|[:：]\*\*|[:：])[ \t]*"
 )
@@ -19,31 +28,114 @@ _END_PUNCTUATION = ".,;:!?。，；：！？… "
 
 @dataclass(frozen=True, slots=True)
 class Reasoned:
-    """An answer and the thought that led to it ("" where there is none)."""
+    """An answer and the thought that led to it ("" where there is none), as a person reads them."""
 
     thought: str
     answer: str
+    in_block: bool = False  # the thought stood in a `<think>` block
+
+    @property
+    def tagged_thought(self) -> str:
+        """The thought in the form to store: with the tags of the block that it stood in."""
+        return f"{OPEN}\n{self.thought}\n{CLOSE}" if self.in_block else self.thought
 
 
-def split_reasoning(text: str, *, finished: bool = True) -> Reasoned:
-    """Split the text of a chain-of-thought answer.
+def split_reasoning(text: str, *, finished: bool = True, answer_line: bool = False) -> Reasoned:
+    """Split what a model wrote.
 
-    A `<think>` block or everything before a line starting with "Answer:" is the thought. While
-    the text still grows and neither has been seen, all of it is thought; once finished without
-    either, all of it is answer: a model that skipped the form has still answered.
+    `<think>` blocks at the beginning are the thought; one that is not closed holds all the rest.
+    Tags further on are the answer's words. With `answer_line` (the prompt asked for it), a text
+    without a thought in a block has its thought before a line that starts with "Answer:".
+
+    While the text grows (not `finished`), the answer only grows too: what may become a tag is held
+    back, and with `answer_line` all is thought until that line has come. A finished text without it
+    is all answer: a model that skipped the form has still answered.
     """
-    block = _THINK_BLOCK.match(text)
-    if block:
-        return Reasoned(block[1].strip(), text[block.end() :].strip())
-    mark = _ANSWER_MARK.search(text)
-    if mark:
-        return Reasoned(text[: mark.start()].strip(), text[mark.end() :].strip())
-    return Reasoned("", text.strip()) if finished else Reasoned(text.strip(), "")
+    thought, answer = _split_blocks(text, finished=finished)
+    if thought or not answer_line:
+        return Reasoned(thought, answer, in_block=bool(thought))
+    if mark := _ANSWER_MARK.search(answer):
+        return Reasoned(answer[: mark.start()].strip(), answer[mark.end() :].strip())
+    return Reasoned("", answer.strip()) if finished else Reasoned(answer.strip(), "")
 
 
 def join_reasoning(thought: str, answer: str) -> str:
-    """Inverse of `split_reasoning`: the completion in the form the templates ask for."""
-    return f"{thought}\nAnswer: {answer}" if thought else answer
+    """Inverse of `split_reasoning`: a stored thought and its answer as a model writes them."""
+    if not thought:
+        return answer
+    return f"{thought}\n\n{answer}" if _is_tagged(thought) else f"{thought}\nAnswer: {answer}"
+
+
+def untagged(thought: str) -> str:
+    """A stored thought as a person reads it."""
+    bare = thought.removeprefix(OPEN).removesuffix(CLOSE).strip()
+    return bare if _is_tagged(thought) else thought
+
+
+def without_thoughts(messages: Iterable[Message]) -> tuple[Message, ...]:
+    """A conversation as a model is shown it again: of earlier answers, the answers alone.
+
+    An assistant's message in which nothing but a thought stands is kept as it is.
+    """
+    return tuple(
+        replace(message, content=answer)
+        if message.role == "assistant"
+        and not is_blank(answer := split_reasoning(with_opening(message.content)).answer)
+        else message
+        for message in messages
+    )
+
+
+# Chat templates that write `<think>` into the prompt, so that the model does not
+
+
+def opening_of(prompt: str) -> str:
+    """The opened think block that a rendered prompt ends with; "" where it ends without one."""
+    found = _LEFT_OPEN.search(prompt)
+    return found[0] if found else ""
+
+
+def after_opening(text: str, opening: str) -> str:
+    """What a model writes of an answer after a prompt that ends with `opening`.
+
+    An answer without a thought closes the block first: nothing was thought.
+    """
+    whole = text if text.startswith(OPEN) else f"{OPEN}\n\n{CLOSE}\n\n{text}"
+    return whole.removeprefix(opening)
+
+
+def with_opening(text: str) -> str:
+    """A saved answer with the `<think>` that it lacks, because its prompt had written it.
+
+    A `</think>` that ends a line of its own, with no `<think>` before it, ends such a thought.
+    """
+    head, close, rest = text.partition(CLOSE)
+    alone = close and OPEN not in head and head.endswith("\n") and rest[:1] in ("", "\n", "\r")
+    return f"{OPEN}\n{text}" if alone else text
+
+
+def _is_tagged(thought: str) -> bool:
+    return thought.startswith(OPEN) and thought.endswith(CLOSE)
+
+
+def _split_blocks(text: str, *, finished: bool) -> tuple[str, str]:
+    """The thoughts in the blocks at a text's beginning, and what follows them."""
+    thoughts: list[str] = []
+    at = 0
+    while block := _OPENING.match(text, at):
+        inside, close, _ = text[block.end() :].partition(CLOSE)
+        at = block.end() + len(inside) + len(close)
+        thoughts.append((inside if close or finished else _without_part_of(CLOSE, inside)).strip())
+    rest = text[at:].lstrip() if at else text
+    if not finished and OPEN.startswith(rest.lstrip()):
+        rest = ""  # it may become another block
+    return "\n\n".join(filter(None, thoughts)), rest
+
+
+def _without_part_of(tag: str, text: str) -> str:
+    """The text without the beginning of a tag at its end."""
+    parts = (tag[:length] for length in range(len(tag) - 1, 0, -1))
+    return text.removesuffix(next(filter(text.endswith, parts), ""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,14 @@ characters, so that only the chat template itself can open or close a message.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from engine.errors import InvalidText
 from engine.messages import Message
+from engine.prompts.reasoning import after_opening, opening_of
 from engine.serving.detokenizer import Detokenizer
 
 PRIVATE_USE = [*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)]
@@ -89,18 +91,21 @@ class Renderer:
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the prompt, up to where the assistant's answer begins."""
         escaped = _Escape(self._specials, messages)
-        text = self._tokenizer.apply_chat_template(
-            [{"role": m.role, "content": escaped.hide(m.content)} for m in messages],
-            tokenize=False,
-            add_generation_prompt=True,
-        )
+        text = self._apply([Message(m.role, escaped.hide(m.content)) for m in messages])
         ids: list[int] = []
         for piece, is_plain in escaped.pieces(text):
             ids += self._encode(piece, plain=is_plain)
         return tuple(ids)
 
-    def completion(self, text: str, *, complete: bool = True) -> tuple[int, ...]:
-        """Ids of an answer as the model would have made it; its end token last if it ended."""
+    def completion(
+        self, text: str, *, complete: bool = True, begins: bool = True
+    ) -> tuple[int, ...]:
+        """Ids of an answer as the model would have made it; its end token last if it ended.
+
+        `begins`: the text is the answer's beginning, and not what follows its thought.
+        """
+        if begins and self._opening:
+            text = after_opening(text, self._opening)
         ids = self._encode(text, plain=True)
         return (*ids, self._tokenizer.eos_token_id) if complete else tuple(ids)
 
@@ -115,14 +120,57 @@ class Renderer:
         return self._tokenizer.decode(ids, skip_special_tokens=True)
 
     def detokenizer(self, stop: tuple[str, ...] = ()) -> Detokenizer:
-        """The growing text of one answer."""
-        return Detokenizer(self.decode, stop)
+        """The growing text of one answer.
+
+        A think block that the prompt has opened is the beginning of the text, though the model did
+        not write it: so the text shows where the thought ends, and `completion` is its inverse.
+        """
+        return OpenedText(self.decode, stop, self._opening)
+
+    @cached_property
+    def _opening(self) -> str:
+        """The opened think block that prompts end with, as those of R1 distillates do; else ""."""
+        return opening_of(self._apply([Message("user", "Hi.")]))
+
+    def _apply(self, messages: Sequence[Message]) -> str:
+        return self._tokenizer.apply_chat_template(
+            [m.as_dict() for m in messages], tokenize=False, add_generation_prompt=True
+        )
 
     def _encode(self, text: str, *, plain: bool) -> list[int]:
         with self._encoding:
             return self._tokenizer.encode(
                 text, add_special_tokens=False, split_special_tokens=plain
             )
+
+
+class OpenedText(Detokenizer):
+    """The growing text of an answer whose first words stand in the prompt. Stop strings are looked
+    for in the model's own words alone."""
+
+    def __init__(
+        self, decode: Callable[[Sequence[int]], str], stop: tuple[str, ...], opening: str
+    ) -> None:
+        super().__init__(decode, stop)
+        self._unshown = opening  # until the model has written something
+        self._opening = opening
+
+    def push(self, token_id: int) -> str:
+        """Add a token; returns the text that may be shown now. Sets `stopped` on a stop string."""
+        return self._take_opening() + super().push(token_id)
+
+    def finish(self) -> str:
+        """The rest of the text, at the end of the stream; not half of a last character."""
+        return self._take_opening() + super().finish()
+
+    @property
+    def text(self) -> str:
+        """The text shown so far."""
+        return ("" if self._unshown else self._opening) + super().text
+
+    def _take_opening(self) -> str:
+        opening, self._unshown = self._unshown, ""
+        return opening
 
 
 class _Escape:

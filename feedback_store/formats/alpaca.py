@@ -8,24 +8,38 @@ from engine.errors import InvalidInput
 from engine.messages import Message, is_blank
 from engine.storage import digest_json
 from feedback_store.formats.fields import Row, any_text, as_list, as_mapping, items, text
+from feedback_store.formats.sharegpt import verdict
 from feedback_store.formats.turns import (
     Options,
+    answer_of,
     demonstration_turns,
     judged_turn,
+    pair_turn,
     system_of,
 )
-from feedback_store.records import ImportedAnswer, ImportedTurn
+from feedback_store.records import ImportedTurn
 
 
 def alpaca_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
     """The instruction is followed by its input on a new line; answers in `history` count too.
 
-    So reads LLaMA-Factory, whose variant with `system` and `history` this is (data/README.md).
+    So reads LLaMA-Factory, whose variants these are (data/README.md): with `system` and `history`,
+    and the two below.
     """
-    history = _history(row) if row.get("history") is not None else ()
-    messages = (*system_of(row), *history, _question(row, row))
     answer = Message("assistant", text(row, "output"))
-    yield from demonstration_turns((*messages, answer), options.user)
+    yield from demonstration_turns((*_prompt(row), answer), options.user)
+
+
+def alpaca_preference_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+    """`chosen` over `rejected`, both texts."""
+    better, worse = (answer_of(text(row, name)) for name in ("chosen", "rejected"))
+    yield pair_turn(_prompt(row), better, worse, options.user)
+
+
+def alpaca_judged_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+    """`output` is good or bad, as `kto_tag` or `label` says."""
+    answer = answer_of(text(row, "output"))
+    yield judged_turn(_prompt(row), answer, verdict(row), options.user)
 
 
 def seed_task_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
@@ -37,7 +51,12 @@ def seed_task_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
     key = digest_json([[question.content, output] for question, output in pairs])
     conversation = key if len(pairs) > 1 else ""
     for question, output in pairs:
-        yield judged_turn((question,), ImportedAnswer(output), True, options.user, conversation)
+        yield judged_turn((question,), answer_of(output), True, options.user, conversation)
+
+
+def _prompt(row: Row) -> tuple[Message, ...]:
+    history = _history(row) if row.get("history") is not None else ()
+    return (*system_of(row), *history, _question(row, row))
 
 
 def _question(task: Row, instance: Row) -> Message:

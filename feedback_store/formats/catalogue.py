@@ -9,25 +9,30 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from engine.errors import InvalidInput
-from feedback_store.formats.alpaca import alpaca_turns, seed_task_turns
+from feedback_store.formats.alpaca import (
+    alpaca_judged_turns,
+    alpaca_preference_turns,
+    alpaca_turns,
+    seed_task_turns,
+)
 from feedback_store.formats.csv_files import csv_turns
-from feedback_store.formats.fields import Row
+from feedback_store.formats.fields import Row, UnusableRecord
 from feedback_store.formats.gsm8k import is_solution, solution_turns
 from feedback_store.formats.oasst import tree_turns
 from feedback_store.formats.openwebui import rating_turns
-from feedback_store.formats.sharegpt import sharegpt_preference_turns, sharegpt_turns
-from feedback_store.formats.transcripts import transcript_turns
-from feedback_store.formats.trl import (
-    completion_turns,
-    messages_turns,
-    messages_unpaired_turns,
-    preference_turns,
-    unpaired_turns,
+from feedback_store.formats.sharegpt import (
+    conversation_preference_turns,
+    conversation_turns,
+    judged_conversation_turns,
 )
-from feedback_store.formats.turns import Options
+from feedback_store.formats.transcripts import transcript_turns
+from feedback_store.formats.trl import completion_turns, preference_turns, unpaired_turns
+from feedback_store.formats.turns import HOLDS_MEDIA, Options
 from feedback_store.records import ImportedTurn
 
 KEYS_SHOWN = 12
+MEDIA_KEYS = ("image", "images", "video", "videos", "audio", "audios")
+OFFERS_TOOLS = "a prompt that offers tools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +64,23 @@ def _prompt_or_conversations(row: Row) -> bool:
     return isinstance(row.get("prompt"), str | list) or isinstance(row["chosen"], list)
 
 
+def _conversation_and_sides(row: Row) -> bool:
+    conversation = "conversations" in row or "messages" in row
+    return conversation and "prompt" not in row and not isinstance(row["chosen"], list)
+
+
+def _judged(row: Row) -> bool:
+    return "label" in row or "kto_tag" in row
+
+
+VERDICTS = _words("label kto_tag")
 IMPORT_FORMATS: Mapping[str, Format] = {
-    "alpaca": Format(
-        _words("instruction output"), alpaca_turns, _words("kto_tag label chosen rejected")
+    "alpaca": Format(_words("instruction output"), alpaca_turns, VERDICTS | {"chosen", "rejected"}),
+    "alpaca-preference": Format(
+        _words("instruction chosen rejected"), alpaca_preference_turns, _words("prompt")
+    ),
+    "alpaca-unpaired": Format(
+        _words("instruction output"), alpaca_judged_turns, _words("chosen rejected"), _judged
     ),
     "csv": Format(_words("question context"), csv_turns),
     "gsm8k-solutions": Format(
@@ -69,28 +88,47 @@ IMPORT_FORMATS: Mapping[str, Format] = {
     ),
     "hh": Format(
         _words("chosen rejected"), transcript_turns,
-        _words("prompt instruction question conversations"), _two_texts,
+        _words("prompt instruction question conversations messages"), _two_texts,
     ),
-    "messages": Format(_words("messages"), messages_turns, _words("label kto_tag")),
-    "messages-unpaired": Format(_words("messages label"), messages_unpaired_turns),
+    "messages": Format(
+        _words("messages"), conversation_turns, VERDICTS | {"chosen", "rejected", "conversations"}
+    ),
+    "messages-unpaired": Format(
+        _words("messages"), judged_conversation_turns, _words("conversations"), _judged
+    ),
     "oasst": Format(_words("message_tree_id prompt"), tree_turns),
     "open-webui": Format(_words("type user_id data meta"), rating_turns),
     "seed-tasks": Format(_words("instruction instances"), seed_task_turns),
     "sharegpt": Format(
-        _words("conversations"), sharegpt_turns, _words("chosen rejected label kto_tag")
+        _words("conversations"), conversation_turns, VERDICTS | {"chosen", "rejected"}
     ),
     "sharegpt-preference": Format(
-        _words("conversations chosen rejected"), sharegpt_preference_turns
+        _words("chosen rejected"), conversation_preference_turns, fits=_conversation_and_sides
     ),
-    "trl-completion": Format(
-        _words("prompt completion"), completion_turns, _words("label kto_tag")
+    "sharegpt-unpaired": Format(
+        _words("conversations"), judged_conversation_turns, _words("chosen rejected"), _judged
     ),
+    "trl-completion": Format(_words("prompt completion"), completion_turns, VERDICTS),
     "trl-preference": Format(
         _words("chosen rejected"), preference_turns,
         _words("instruction question conversations"), _prompt_or_conversations,
     ),
-    "trl-unpaired": Format(_words("prompt completion label"), unpaired_turns),
+    "trl-unpaired": Format(_words("prompt completion"), unpaired_turns, fits=_judged),
 }  # fmt: skip
+
+
+def read_turns(known: Format, row: Row, options: Options) -> list[ImportedTurn]:
+    """The turns of one record.
+
+    Raises `InvalidInput` where it cannot be read, and `UnusableRecord` where it can, but what it
+    says rests on what the model does not have: pictures, videos, sounds or tools. LLaMA-Factory
+    keeps these in columns beside the conversation, which has marks such as `<image>` for them.
+    """
+    if any(row.get(key) for key in MEDIA_KEYS):
+        raise UnusableRecord(HOLDS_MEDIA)
+    if row.get("tools") not in (None, "", [], "[]"):
+        raise UnusableRecord(OFFERS_TOOLS)
+    return list(known.turns(row, options))
 
 
 def format_named(name: str) -> Format:

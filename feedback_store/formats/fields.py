@@ -11,6 +11,11 @@ Row = Mapping[str, object]
 _MISSING = object()
 
 
+class UnusableRecord(Exception):
+    """A record that can be read, and that nothing should be learnt from. Its text is the reason,
+    the same for all records of one kind."""
+
+
 def value(row: Row, key: str) -> object:
     """Whatever stands there."""
     if (found := row.get(key, _MISSING)) is _MISSING:

@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from engine.errors import InvalidInput
 from engine.messages import Message, clean_text
 from feedback_store.formats.fields import Row, as_mapping, text, truth
-from feedback_store.formats.turns import Options
+from feedback_store.formats.turns import Options, answer_of
 from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote
 
 CHECKER = "gsm8k-checker"
@@ -37,4 +38,4 @@ def solution_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
 def _answer(found: Row, model: str) -> ImportedAnswer:
     vote = ImportedVote(CHECKER, 1 if truth(found, "is_correct") else -1)
     name = clean_text(model, what="model's name")
-    return ImportedAnswer(text(found, "solution"), model=name, votes=(vote,))
+    return replace(answer_of(text(found, "solution")), model=name, votes=(vote,))

@@ -7,7 +7,8 @@ if nothing was wrong, the turns go into one transaction as they are read.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, get_args
@@ -20,9 +21,10 @@ from feedback_store.formats.catalogue import (
     format_named,
     keys_of,
     names_that_match,
+    read_turns,
 )
-from feedback_store.formats.fields import Row
-from feedback_store.formats.reading import Record, read_records
+from feedback_store.formats.fields import Row, UnusableRecord
+from feedback_store.formats.reading import Record, layout_of, read_records
 from feedback_store.formats.turns import Options, Ranks
 from feedback_store.records import ImportedTurn
 
@@ -43,14 +45,16 @@ class TurnStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What came in, and as what the file was read."""
+    """What came in, and as what the file was read. `set_aside`: why how many records were not."""
 
     format: str
+    layout: str
     turns: int
     answers: int
     votes: int
     corrections: int
     comparisons: int
+    set_aside: Mapping[str, int]
 
 
 def import_file(
@@ -70,16 +74,19 @@ def import_file(
     if ranks not in get_args(Ranks):
         raise InvalidInput(f"unknown ranks {ranks!r}; known: {', '.join(get_args(Ranks))}")
     options = Options(require_text(user, what="user"), ranks)
-    name = _check(file, format, options)
+    layout = str(layout_of(file))
+    name, set_aside = _check(file, format, options)
     tally: Counter[str] = Counter()
     store.add_imported(_counted(_turns(file, name, options), tally), IMPORTED, options.user)
     return ImportReport(
         format=name,
+        layout=layout,
         turns=tally["turns"],
         answers=tally["answers"],
         votes=tally["votes"],
         corrections=tally["corrections"],
         comparisons=tally["comparisons"],
+        set_aside=set_aside,
     )
 
 
@@ -88,7 +95,8 @@ def _turns(file: Path, name: str, options: Options) -> Iterator[ImportedTurn]:
     for record in read_records(file):
         if record.row is None:
             raise InvalidInput(f"{file.name} changed while it was read")
-        yield from known.turns(record.row, options)
+        with suppress(UnusableRecord):
+            yield from read_turns(known, record.row, options)
 
 
 def _counted(turns: Iterable[ImportedTurn], tally: Counter[str]) -> Iterator[ImportedTurn]:
@@ -125,10 +133,11 @@ class _Problems:
         return "; ".join(self._shown) + (f"; and {more} more" if more else "")
 
 
-def _check(file: Path, name: str | None, options: Options) -> str:
-    """The format of a file in which nothing is wrong."""
+def _check(file: Path, name: str | None, options: Options) -> tuple[str, dict[str, int]]:
+    """The format of a file in which nothing is wrong, and why records of it are set aside."""
     told = name is not None
     problems, first_row, records = _Problems(), None, 0
+    set_aside: Counter[str] = Counter()
     for record in read_records(file):
         records += 1
         if record.row is None:
@@ -136,8 +145,11 @@ def _check(file: Path, name: str | None, options: Options) -> str:
             continue
         first_row = first_row or record.row
         name = name or _only_match(file, record)
-        if problem := _problem(record.row, name, told, options):
-            problems.add(record.place, problem)
+        try:
+            if problem := _problem(record.row, name, told, options):
+                problems.add(record.place, problem)
+        except UnusableRecord as reason:
+            set_aside[str(reason)] += 1
     if name is None and first_row is not None:
         raise InvalidInput(
             f"{file.name}: no known format has the keys {keys_of(first_row)}; "
@@ -147,7 +159,10 @@ def _check(file: Path, name: str | None, options: Options) -> str:
         raise InvalidInput(f"{file.name}: {problems}")
     if not records or name is None:
         raise InvalidInput(f"{file.name} holds no records")
-    return name
+    if set_aside.total() == records:
+        why = ", ".join(f"{reason} ({count})" for reason, count in sorted(set_aside.items()))
+        raise InvalidInput(f"{file.name} holds no record to learn from: {why}")
+    return name, dict(sorted(set_aside.items()))
 
 
 def _only_match(file: Path, record: Record) -> str | None:
@@ -164,15 +179,17 @@ def _only_match(file: Path, record: Record) -> str | None:
 
 
 def _problem(row: Row, name: str | None, told: bool, options: Options) -> str:
-    """What is wrong with a record, "" if nothing is. Where we were told the format, it holds."""
+    """What is wrong with a record, "" if nothing is. Where we were told the format, it holds.
+
+    Raises `UnusableRecord`.
+    """
     if name is None:
         return f"no known format has the keys {keys_of(row)}"
     known = format_named(name)
     if not told and not known.matches(row) and (others := names_that_match(row)):
         return f"is {others[0]}, while the file began as {name}"
     try:
-        for _ in known.turns(row, options):
-            pass
+        read_turns(known, row, options)
     except InvalidInput as error:
         return str(error)
     return "" if told or known.matches(row) else f"is not {name}; its keys: {keys_of(row)}"

@@ -8,13 +8,13 @@ al. 2023, https://github.com/LAION-AI/Open-Assistant, "data/schemas").
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 
 from engine.errors import InvalidInput
 from engine.messages import Message, Role
 from feedback_store.formats.fields import Row, any_text, as_mapping, count, items, mapping, text
-from feedback_store.formats.turns import Options, Ranks
+from feedback_store.formats.turns import Options, Ranks, answer_of, asked
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn, ImportedVote
 
 RANKER = "oasst-ranking"
@@ -57,7 +57,7 @@ def tree_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
         replies = [reply for reply in message.replies if reply.get("role") == "assistant"]
         if message.path[-1].role == "user" and replies:
             yield ImportedTurn(
-                prompt=message.path,
+                prompt=asked(message.path),
                 answers=tuple(_answer(reply) for reply in replies),
                 choices=tuple(_choices(replies, options.ranks)),
                 conversation=key,
@@ -74,8 +74,8 @@ def _message(row: Row) -> Message:
 
 
 def _answer(row: Row) -> ImportedAnswer:
-    return ImportedAnswer(
-        text(row, "text"),
+    return replace(
+        answer_of(text(row, "text")),
         model=any_text(row, "model_name"),
         votes=(*_votes(row, "+1"), *_votes(row, "-1")),
         flagged=_emoji(row, "red_flag") > 0,

@@ -11,12 +11,28 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Literal
 
 from engine.errors import InvalidInput
-from engine.messages import Message, clean_text, require_text
-from feedback_store.formats.fields import Row, any_text, as_mapping, mapping, text
-from feedback_store.formats.turns import OPENAI, Options, asked, message_of, system_of
+from engine.messages import Message, clean_text
+from feedback_store.formats.fields import (
+    Row,
+    UnusableRecord,
+    any_text,
+    as_mapping,
+    mapping,
+    text,
+)
+from feedback_store.formats.turns import (
+    USES_TOOLS,
+    Options,
+    answer_of,
+    asked,
+    message_of,
+    system_of,
+    with_thought,
+)
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn, ImportedVote
 
 # The words of its RateComment.svelte that mean one of ours; the others are "other".
@@ -33,9 +49,9 @@ REASONS: Mapping[str, str] = {
 RATINGS: Mapping[object, Literal[-1, 0, 1]] = {
     1: 1, "1": 1, -1: -1, "-1": -1, 0: 0, "0": 0, None: 0,
 }  # fmt: skip
-REASONING = re.compile(
-    r'\s*<details type="reasoning"[^>]*>\s*(?:<summary>[^<]*</summary>)?(.*?)</details>\s*',
-    re.DOTALL,
+BLOCK = re.compile(
+    r'(?m)^[ \t]*<details type="(?P<type>reasoning|tool_calls|code_interpreter)"[^>]*>'
+    r"\s*(?:<summary>[^<]*</summary>)?(?P<text>(?s:.*?))(?:</details>|\Z)\s*",
 )
 
 
@@ -77,7 +93,7 @@ def _message(said: Row, identity: str) -> Row:
 
 
 def _prompt(chat: Row, said: Row, rated: Row) -> tuple[Message, ...]:
-    """From the root to the question; thoughts are not shown to a model again."""
+    """From the root to the question; of earlier answers the text alone."""
     path: list[Message] = []
     seen: set[str] = set()
     parent = any_text(rated, "parentId")
@@ -86,9 +102,9 @@ def _prompt(chat: Row, said: Row, rated: Row) -> tuple[Message, ...]:
             raise InvalidInput("the chat's messages go round in a circle")
         seen.add(parent)
         row = _message(said, parent)
-        message = message_of(row, OPENAI, "messages")
+        message = message_of(row, "messages")
         if message.role == "assistant":
-            message = Message("assistant", _split(message.content)[1])
+            message = Message("assistant", _unfolded(message.content))
         path.append(message)
         parent = any_text(row, "parentId")
     params = chat.get("params")
@@ -97,29 +113,41 @@ def _prompt(chat: Row, said: Row, rated: Row) -> tuple[Message, ...]:
 
 
 def _answer(row: Row, vote: ImportedVote | None) -> ImportedAnswer:
-    message = message_of(row, OPENAI, "messages")
+    message = message_of(row, "messages")
     if message.role != "assistant":
         raise InvalidInput("the rated message is not an assistant's")
-    thought, answer = _split(message.content)
-    return ImportedAnswer(
-        require_text(answer, what="answer"),
-        thought=thought,
+    if _uses_tools(message.content):
+        raise UnusableRecord(USES_TOOLS)
+    return replace(
+        answer_of(_unfolded(message.content)),
         complete=row.get("done") is not False,
         model=_model(row),
         votes=(vote,) if vote else (),
     )
 
 
-def _split(content: str) -> tuple[str, str]:
-    """Thought and answer: a thought is a folded block, quoted line by line, at the start."""
-    block = REASONING.match(content)
-    if not block:
-        return "", content
-    quoted = block[1].strip()
+def _uses_tools(content: str) -> bool:
+    return any(block["type"] != "reasoning" for block in BLOCK.finditer(content))
+
+
+def _unfolded(content: str) -> str:
+    """A message as a model writes it: its thoughts in a think block before the answer.
+
+    Open WebUI keeps each thought, each call of a tool and each run of code as a folded block, in
+    the order they came.
+    """
+    blocks = list(BLOCK.finditer(content))
+    thoughts = (_thought(block["text"]) for block in blocks if block["type"] == "reasoning")
+    thought = "\n\n".join(filter(None, thoughts))
+    return with_thought(thought, BLOCK.sub("", content)) if blocks else content
+
+
+def _thought(quoted: str) -> str:
+    """The text of a folded thought, which is quoted line by line."""
+    quoted = quoted.strip()
     if quoted.startswith("&gt;"):  # newer versions escape the block as HTML
         quoted = html.unescape(quoted)
-    thought = "\n".join(re.sub(r"^> ?", "", line) for line in quoted.split("\n"))
-    return thought.strip(), content[block.end() :]
+    return "\n".join(re.sub(r"^> ?", "", line) for line in quoted.split("\n")).strip()
 
 
 def _siblings(said: Row, rated: Row, data: Row) -> Iterator[Row]:
@@ -130,7 +158,8 @@ def _siblings(said: Row, rated: Row, data: Row) -> Iterator[Row]:
         other = as_mapping(item, "messages")
         beside = other is not rated and other.get("parentId") == rated.get("parentId")
         finished = other.get("done") is not False and any_text(other, "content")
-        if beside and finished and other.get("role") == "assistant" and _model(other) in named:
+        answers = other.get("role") == "assistant" and not _uses_tools(any_text(other, "content"))
+        if beside and finished and answers and _model(other) in named:
             yield other
 
 

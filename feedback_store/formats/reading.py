@@ -1,4 +1,4 @@
-"""Records out of a file: JSON lines, one JSON array, or CSV, told apart by their first character.
+"""Records out of a file: JSON lines, one JSON array, or CSV, told apart by how it begins.
 
 One record is in memory at a time. What cannot be read is a record with a problem, so that the
 reading goes on where it can. Knows nothing of what the records mean.
@@ -16,16 +16,25 @@ import io
 import json
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO, Literal, TextIO
 
 from engine.errors import InvalidInput
 from feedback_store.formats.fields import Row
 
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
 MAX_RECORD = 16_000_000  # bytes of a line, characters of an array's element
 CHUNK = 1 << 20
+START = 4096  # bytes by which the layout is told
 BLANKS = re.compile(r"[ \t\n\r]*")
+# What stands between the cells of a CSV file, and its name
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+HEADER_NAME = re.compile(r' *("?)\w+\1 *')
+NO_UTF8 = b"\xff"
 NOT_UTF8 = "is not UTF-8 text"
 TOO_LONG = f"is longer than {MAX_RECORD:,} characters, or is not JSON"
 
@@ -39,30 +48,99 @@ class Record:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a file is written: its encoding, and the marks between the cells of a CSV file."""
+
+    kind: Literal["JSON lines", "JSON array", "CSV"]
+    encoding: Literal["UTF-8", "UTF-16"] = "UTF-8"
+    delimiter: str = ","
+    blank_after: bool = False  # the delimiter has a blank after it, which is none of the cell's
+
+    def __str__(self) -> str:
+        between = f", cells between {DELIMITERS[self.delimiter]}" if self.kind == "CSV" else ""
+        blank = " and blanks" if self.blank_after else ""
+        return f"{self.kind} in {self.encoding}{between}{blank}"
+
+
+def layout_of(file: Path) -> Layout:
+    """How a file is written; raises `InvalidInput` where it cannot be opened or read."""
+    with _opened(file) as stream:
+        return _layout(stream.read(START))
+
+
 def read_records(file: Path) -> Iterator[Record]:
-    """All records of a file in UTF-8, with or without a byte order mark.
+    """All records of a file in UTF-8, with or without a byte order mark, or in UTF-16 with one.
 
     Raises `InvalidInput` where the file cannot be opened or read.
     """
+    layout = layout_of(file)
+    with _opened(file) as raw:
+        stream = raw if layout.encoding == "UTF-8" else io.BufferedReader(_Utf8(raw))
+        if layout.kind == "JSON array":
+            yield from _array(_text(stream))
+        elif layout.kind == "CSV":
+            yield from _csv(_text(stream), layout)
+        else:
+            yield from _lines(stream)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """The file's bytes; what goes wrong while they are read is said as `InvalidInput`."""
     try:
         if not file.is_file():
             raise InvalidInput(f"cannot read {file}: there is no such file")
         with file.open("rb") as stream:
-            start = stream.read(4096).removeprefix(codecs.BOM_UTF8).lstrip()
-            stream.seek(0)
-            if start.startswith(b"["):
-                yield from _array(_text(stream))
-            elif _begins_csv(start):
-                yield from _csv(_text(stream))
-            else:
-                yield from _lines(stream)
+            yield stream
     except OSError as error:
         raise InvalidInput(f"cannot read {file}: {error.strerror}") from error
+
+
+def _layout(start: bytes) -> Layout:
+    """The layout of a file that begins so."""
+    is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    encoding: Literal["UTF-8", "UTF-16"] = "UTF-16" if is_utf16 else "UTF-8"
+    text = start.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace").lstrip()
+    if text.startswith("["):
+        return Layout("JSON array", encoding)
+    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
+    for delimiter in DELIMITERS:
+        names = header.split(delimiter)
+        if len(names) > 1 and all(HEADER_NAME.fullmatch(name) for name in names):
+            blank_after = all(name.startswith(" ") for name in names[1:])
+            return Layout("CSV", encoding, delimiter, blank_after)
+    return Layout("JSON lines", encoding)
 
 
 def _text(stream: BinaryIO) -> TextIO:
     """The text, line ends as they are; bytes that are not UTF-8 become lone surrogates."""
     return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+class _Utf8(io.RawIOBase):
+    """UTF-16 as it comes, in UTF-8. What is not text in the one is none in the other."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-16")("surrogatepass")
+        self._rest = b""
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        """Fill the buffer; 0 at the end."""
+        view = memoryview(buffer)
+        while not self._rest and (raw := self._stream.read(CHUNK)):
+            self._rest = self._decoder.decode(raw).encode("utf-8", "surrogatepass")
+        if not self._rest and self._decoder.getstate()[0]:  # half a character at the end
+            self._decoder.reset()
+            self._rest = NO_UTF8
+        taken, self._rest = self._rest[: len(view)], self._rest[len(view) :]
+        view[: len(taken)] = taken
+        return len(taken)
 
 
 # JSON
@@ -202,16 +280,12 @@ def _reason(error: ValueError | RecursionError) -> str:
 # CSV
 
 
-def _begins_csv(start: bytes) -> bool:
-    """Whether the first line holds names alone, as `csv_files` writes them."""
-    header = start.split(b"\n", 1)[0].replace(b'"', b"").strip()
-    return re.fullmatch(rb"\w+(,\w+)+", header) is not None
-
-
-def _csv(stream: TextIO) -> Iterator[Record]:
+def _csv(stream: TextIO, layout: Layout) -> Iterator[Record]:
     csv.field_size_limit(MAX_RECORD)  # the module's own 128 KiB is shorter than a long answer
-    rows = csv.reader(stream, strict=True)
-    header = next(rows)
+    rows = csv.reader(
+        stream, delimiter=layout.delimiter, skipinitialspace=layout.blank_after, strict=True
+    )
+    header = [name.strip() for name in next(filter(None, rows))]
     line = rows.line_num + 1
     try:
         for cells in rows:

@@ -1,12 +1,16 @@
-"""ShareGPT conversations, and LLaMA-Factory's preference records in the same spelling."""
+"""ShareGPT conversations, and LLaMA-Factory's other records: preferences and lone judgements.
+
+LLaMA-Factory's data/README.md lets a dataset choose its columns and tags, so the conversation is
+`conversations` or `messages`, spelt as ShareGPT or as OpenAI does.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from feedback_store.formats.fields import Row, any_text, value
+from engine.messages import Message
+from feedback_store.formats.fields import Row, any_text, truth, value
 from feedback_store.formats.turns import (
-    SHAREGPT,
     Options,
     demonstration_turns,
     judged_turn,
@@ -20,31 +24,47 @@ from feedback_store.formats.turns import (
 from feedback_store.records import ImportedAnswer, ImportedTurn
 
 
-def sharegpt_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+def conversation_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
     """Each assistant message is worth imitating.
 
     In our own exports, which `completion_complete` gives away, only the last one is: the others
     are history and examples.
     """
-    messages = (
-        *system_of(row),
-        *messages_of(value(row, "conversations"), SHAREGPT, "conversations"),
-    )
-    if "completion_complete" not in row:
-        yield from demonstration_turns(messages, options.user)
-        return
+    if "completion_complete" in row:
+        yield _judged_turn(row, True, options)
+    else:
+        yield from demonstration_turns(_messages(row), options.user)
+
+
+def judged_conversation_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+    """The last assistant message is good or bad, as `kto_tag` or `label` says."""
+    yield _judged_turn(row, verdict(row), options)
+
+
+def conversation_preference_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+    """The conversation is the prompt, `chosen` and `rejected` one message each."""
+    better, worse = _side(row, "chosen"), _side(row, "rejected")
+    conversation = any_text(row, "conversation_id")
+    yield pair_turn(_messages(row), better, worse, options.user, conversation)
+
+
+def verdict(row: Row) -> bool:
+    """Whether an answer is good: LLaMA-Factory's `kto_tag`, or TRL's `label`."""
+    return truth(row, "kto_tag" if "kto_tag" in row else "label")
+
+
+def _judged_turn(row: Row, good: bool, options: Options) -> ImportedTurn:
+    messages = _messages(row)
     answer = whole_side_of(row, "completion", one_answer(messages[-1:], "conversations"))
     conversation = any_text(row, "conversation_id")
-    yield judged_turn(messages[:-1], answer, True, options.user, conversation)
+    return judged_turn(messages[:-1], answer, good, options.user, conversation)
 
 
-def sharegpt_preference_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
-    """`conversations` is the prompt, `chosen` and `rejected` one message each."""
-    prompt = (*system_of(row), *messages_of(value(row, "conversations"), SHAREGPT, "conversations"))
-    better, worse = _side(row, "chosen"), _side(row, "rejected")
-    yield pair_turn(prompt, better, worse, options.user, any_text(row, "conversation_id"))
+def _messages(row: Row) -> tuple[Message, ...]:
+    key = "conversations" if "conversations" in row else "messages"
+    return (*system_of(row), *messages_of(value(row, key), key))
 
 
 def _side(row: Row, name: str) -> ImportedAnswer:
-    message = message_of(value(row, name), SHAREGPT, name)
+    message = message_of(value(row, name), name)
     return whole_side_of(row, name, one_answer((message,), name))

@@ -1,4 +1,4 @@
-"""TRL's dataset formats, conversational or plain text, and OpenAI's `messages`.
+"""TRL's dataset formats, conversational or plain text.
 
 Preference, unpaired preference, prompt-completion and language modelling as TRL's documentation
 ("Dataset formats and types") names them. What our own exports write beside them is read back:
@@ -11,17 +11,15 @@ from collections.abc import Iterator
 
 from engine.errors import InvalidInput
 from engine.messages import Message
-from feedback_store.formats.fields import Row, any_text, truth, value
+from feedback_store.formats.fields import Row, any_text, value
+from feedback_store.formats.sharegpt import verdict
 from feedback_store.formats.turns import (
-    OPENAI,
     Options,
-    demonstration_turns,
     judged_turn,
     messages_of,
     one_answer,
     pair_turn,
     side_of,
-    whole_side_of,
 )
 from feedback_store.records import ImportedAnswer, ImportedTurn
 
@@ -32,8 +30,8 @@ def preference_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
     """`chosen` over `rejected`; without a prompt of their own kind they begin with it."""
     if _prompt_is_implicit(row):
         prompt, better, worse = _split(
-            messages_of(value(row, "chosen"), OPENAI, "chosen"),
-            messages_of(value(row, "rejected"), OPENAI, "rejected"),
+            messages_of(value(row, "chosen"), "chosen"),
+            messages_of(value(row, "rejected"), "rejected"),
         )
         sides = side_of(row, "chosen", better), side_of(row, "rejected", worse)
     else:
@@ -42,8 +40,8 @@ def preference_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
 
 
 def unpaired_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
-    """`completion` is good or bad, as `label` says."""
-    answer, label = _side(row, "completion"), truth(row, "label")
+    """`completion` is good or bad, as `label` or `kto_tag` says."""
+    answer, label = _side(row, "completion"), verdict(row)
     yield judged_turn(_prompt(row), answer, label, options.user, any_text(row, "conversation_id"))
 
 
@@ -51,20 +49,6 @@ def completion_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
     """`completion` is worth imitating."""
     answer = _side(row, "completion")
     yield judged_turn(_prompt(row), answer, True, options.user, any_text(row, "conversation_id"))
-
-
-def messages_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
-    """Each assistant message is worth imitating."""
-    messages = messages_of(value(row, "messages"), OPENAI, "messages")
-    yield from demonstration_turns(messages, options.user)
-
-
-def messages_unpaired_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
-    """The last assistant message is good or bad, as `label` says: LLaMA-Factory's KTO format."""
-    messages = messages_of(value(row, "messages"), OPENAI, "messages")
-    answer = whole_side_of(row, "completion", one_answer(messages[-1:], "messages"))
-    conversation = any_text(row, "conversation_id")
-    yield judged_turn(messages[:-1], answer, truth(row, "label"), options.user, conversation)
 
 
 def _prompt_is_implicit(row: Row) -> bool:
@@ -90,11 +74,11 @@ def _prompt(row: Row) -> Messages:
     found = value(row, "prompt")
     if isinstance(found, str):
         return (Message("user", any_text(row, "prompt")),)
-    return messages_of(found, OPENAI, "prompt")
+    return messages_of(found, "prompt")
 
 
 def _side(row: Row, name: str) -> ImportedAnswer:
     found = value(row, name)
     if isinstance(found, str):
         return side_of(row, name, found)
-    return side_of(row, name, one_answer(messages_of(found, OPENAI, name), name))
+    return side_of(row, name, one_answer(messages_of(found, name), name))

@@ -1,4 +1,4 @@
-"""What all importers share: messages in several spellings, and the turns that come of them.
+"""What all importers share: messages in both spellings, and the turns that come of them.
 
 A pair is a turn with two answers and a choice; a lone judgement and a demonstration are a turn with
 one answer and one vote. Knows no file format.
@@ -12,9 +12,23 @@ from typing import Literal
 
 from engine.errors import InvalidInput
 from engine.messages import Message, Role, clean_text, is_blank, require_text
-from engine.prompts.reasoning import join_reasoning
+from engine.prompts.reasoning import (
+    Reasoned,
+    join_reasoning,
+    split_reasoning,
+    with_opening,
+    without_thoughts,
+)
 from engine.storage import digest_json
-from feedback_store.formats.fields import Row, any_text, as_list, as_mapping, truth, value
+from feedback_store.formats.fields import (
+    Row,
+    UnusableRecord,
+    any_text,
+    as_list,
+    as_mapping,
+    truth,
+    value,
+)
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn, ImportedVote
 
 Ranks = Literal["all", "adjacent"]
@@ -28,40 +42,59 @@ class Options:
     ranks: Ranks = "all"
 
 
-@dataclass(frozen=True, slots=True)
-class Spelling:
-    """How a format writes a message: the keys, and its names for our roles."""
-
-    role_key: str
-    text_key: str
-    roles: Mapping[str, Role]
-
-
-OPENAI = Spelling("role", "content", {"system": "system", "user": "user", "assistant": "assistant"})
-SHAREGPT = Spelling(
-    "from",
-    "value",
-    {"system": "system", "human": "user", "user": "user", "gpt": "assistant",
-     "assistant": "assistant"},
-)  # fmt: skip
+# OpenAI's names of the roles, ShareGPT's, and those of messages to and from tools in both
+ROLES: Mapping[str, Role] = {
+    "system": "system", "user": "user", "assistant": "assistant", "human": "user",
+    "gpt": "assistant",
+}  # fmt: skip
+TOOL_ROLES = ("tool", "function", "function_call", "observation")
+THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
+USES_TOOLS = "an answer that uses tools"
+HOLDS_MEDIA = "pictures, videos or sounds"
 
 
-def message_of(item: object, spelling: Spelling, what: str) -> Message:
-    """One message."""
+def message_of(item: object, what: str) -> Message:
+    """One message as OpenAI writes it (`role`, `content`) or as ShareGPT does (`from`, `value`).
+
+    A thought beside an answer is put before it, as a model writes it. Raises `UnusableRecord` for
+    messages of tools and for pictures.
+    """
     row = as_mapping(item, what)
-    role = value(row, spelling.role_key)
-    if not isinstance(role, str) or role not in spelling.roles:
-        known = ", ".join(spelling.roles)
+    role = value(row, "from" if "from" in row else "role")
+    if role in TOOL_ROLES or row.get("tool_calls") or row.get("function_call"):
+        raise UnusableRecord(USES_TOOLS)
+    if not isinstance(role, str) or role not in ROLES:
+        known = ", ".join(ROLES)
         raise InvalidInput(f"unknown role {str(role)[:40]!r} in {what!r}; known roles: {known}")
-    content = value(row, spelling.text_key)
-    if not isinstance(content, str):
-        raise InvalidInput(f"{spelling.text_key!r} in {what!r} must be text")
-    return Message(spelling.roles[role], clean_text(content))
+    content = _content(row, what)
+    thoughts = (row.get(key) for key in THOUGHT_KEYS if ROLES[role] == "assistant")
+    thought = next((found for found in thoughts if isinstance(found, str) and found.strip()), "")
+    return Message(ROLES[role], clean_text(with_thought(thought, content)))
 
 
-def messages_of(found: object, spelling: Spelling, what: str) -> tuple[Message, ...]:
+def messages_of(found: object, what: str) -> tuple[Message, ...]:
     """A list of messages."""
-    return tuple(message_of(item, spelling, what) for item in as_list(found, what))
+    return tuple(message_of(item, what) for item in as_list(found, what))
+
+
+def with_thought(thought: str, answer: str) -> str:
+    """A thought and its answer as think models write them."""
+    said = Reasoned(thought.strip(), answer, in_block=bool(thought.strip()))
+    return join_reasoning(said.tagged_thought, answer)
+
+
+def _content(row: Row, what: str) -> str:
+    """A message's text; that of several parts is joined by line ends."""
+    key = "value" if "value" in row else "content"
+    content = value(row, key)
+    if isinstance(content, list):
+        parts = [as_mapping(part, what) for part in content]
+        if any(part.get("type") != "text" for part in parts):
+            raise UnusableRecord(HOLDS_MEDIA)
+        return "\n".join(any_text(part, "text") for part in parts)
+    if not isinstance(content, str):
+        raise InvalidInput(f"{key!r} in {what!r} must be text")
+    return content
 
 
 def system_of(row: Row) -> tuple[Message, ...]:
@@ -71,11 +104,11 @@ def system_of(row: Row) -> tuple[Message, ...]:
 
 
 def asked(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The prompt, which must end with what a user said."""
+    """The prompt, which must end with what a user said, without the thoughts of earlier answers."""
     if not prompt or prompt[-1].role != "user":
         raise InvalidInput("the prompt must end with a user message")
     require_text(prompt[-1].content, what="question")
-    return prompt
+    return without_thoughts(prompt)
 
 
 def one_answer(messages: tuple[Message, ...], what: str) -> str:
@@ -85,8 +118,18 @@ def one_answer(messages: tuple[Message, ...], what: str) -> str:
     return messages[0].content
 
 
+def answer_of(text: str) -> ImportedAnswer:
+    """What a model wrote, its thought apart."""
+    said = split_reasoning(with_opening(text))
+    if said.thought and is_blank(said.answer):
+        raise UnusableRecord("an answer that ends within its thought")
+    return ImportedAnswer(require_text(said.answer, what="answer"), thought=said.tagged_thought)
+
+
 def side_of(row: Row, name: str, text: str) -> ImportedAnswer:
-    """A completion with the thought and the flag that our exports write beside it."""
+    """A completion. Where our exports wrote its thought beside it, the text is the answer alone."""
+    if not _is_our_own(row, name):
+        return answer_of(text)
     return ImportedAnswer(
         require_text(text, what="answer"),
         thought=any_text(row, f"{name}_thought"),
@@ -95,12 +138,18 @@ def side_of(row: Row, name: str, text: str) -> ImportedAnswer:
 
 
 def whole_side_of(row: Row, name: str, text: str) -> ImportedAnswer:
-    """The same where the completion begins with the thought, as a model writes it."""
+    """The same where our exports wrote the thought before the answer, too."""
     side = side_of(row, name, text)
+    if not _is_our_own(row, name):
+        return side
     head = join_reasoning(side.thought, "")
     if not text.startswith(head):
         raise InvalidInput(f"{name!r} does not begin with its thought")
     return replace(side, text=require_text(text.removeprefix(head), what="answer"))
+
+
+def _is_our_own(row: Row, name: str) -> bool:
+    return f"{name}_thought" in row or f"{name}_complete" in row
 
 
 def pair_turn(
@@ -140,8 +189,7 @@ def demonstration_turns(messages: tuple[Message, ...], user: str) -> Iterator[Im
         raise InvalidInput("the conversation has no user message")
     key = digest_json([message.as_dict() for message in messages]) if len(targets) > 1 else ""
     for at in targets:
-        answer = ImportedAnswer(require_text(messages[at].content, what="answer"))
-        yield judged_turn(messages[:at], answer, True, user, key)
+        yield judged_turn(messages[:at], answer_of(messages[at].content), True, user, key)
 
 
 def _judged(answer: ImportedAnswer, good: bool, user: str) -> ImportedAnswer:

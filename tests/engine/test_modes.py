@@ -72,8 +72,8 @@ def test_braces_are_plain_text_wherever_they_stand(mode: str, text: str) -> None
         assert messages[1:3] == (Message("user", text), Message("assistant", text))
 
 
-def test_only_chain_of_thought_has_a_thought_to_split_off() -> None:
-    modes = {mode: make_template(mode, ()).has_thought for mode in ("plain", "few-shot", "cot")}
+def test_only_chain_of_thought_asks_for_an_answer_line() -> None:
+    modes = {mode: make_template(mode, ()).answer_line for mode in ("plain", "few-shot", "cot")}
     assert modes == {"plain": False, "few-shot": False, "cot": True}
 
 

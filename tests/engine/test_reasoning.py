@@ -6,9 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.prompts.reasoning import Reasoned, Vote, join_reasoning, majority, split_reasoning
+from engine.messages import Message
+from engine.prompts.reasoning import (
+    Reasoned,
+    Vote,
+    after_opening,
+    join_reasoning,
+    majority,
+    opening_of,
+    split_reasoning,
+    untagged,
+    with_opening,
+    without_thoughts,
+)
 
-FINISHED = {
+ASKED_FOR_AN_ANSWER_LINE = {
     "a marker line": ("2 and 2.\nAnswer: 4", "2 and 2.", "4"),
     "a bold marker": ("2 and 2.\n\n**Answer:** 4", "2 and 2.", "4"),
     "bold closed before the colon": ("2 and 2.\n**Answer**: 4", "2 and 2.", "4"),
@@ -21,23 +33,70 @@ FINISHED = {
     "no thought before the marker": ("Answer: 4", "", "4"),
     "a marker within a line is none": ("The answer: it is 4.", "", "The answer: it is 4."),
     "no marker": ("It is 4.\n", "", "It is 4."),
-    "a think block": ("<think>\n2 and 2.\n</think>\n\n4", "2 and 2.", "4"),
-    "a marker within a think block": ("<think>Answer: 5?</think>4", "Answer: 5?", "4"),
-    "a think block that never ends": ("<think>2 and", "2 and", ""),
-    "an empty think block": ("<think>\n\n</think>\n4", "", "4"),
+    "a marker after an empty think block": ("<think>\n</think>\nHm.\nAnswer: 4", "Hm.", "4"),
     "nothing": ("", "", ""),
+}
+THINK_BLOCKS = {
+    "a think block": ("<think>\n2 and 2.\n</think>\n\n4", "2 and 2.", "4"),
+    "on one line": ("<think>2 and 2.</think>4", "2 and 2.", "4"),
+    "after blank lines": ("\n\n<think>2 and 2.</think>4", "2 and 2.", "4"),
+    "an answer that ends in blanks": ("<think>Hm.</think>\n4 \n", "Hm.", "4 \n"),
+    "a marker within": ("<think>Answer: 5?</think>4", "Answer: 5?", "4"),
+    "a marker after it": ("<think>Hm.</think>So:\nAnswer: 4", "Hm.", "So:\nAnswer: 4"),
+    "one that never ends": ("<think>2 and", "2 and", ""),
+    "one that ends with half a tag": ("<think>2 and </thi", "2 and </thi", ""),
+    "an empty one": ("<think>\n\n</think>\n\n4", "", "4"),
+    "two": ("<think>One.</think>\n<think>Two.</think>\n4", "One.\n\nTwo.", "4"),
+    "an empty one and another": ("<think>\n</think>\n\n<think>Two.</think>4", "Two.", "4"),
+    "one more in the answer": ("<think>A.</think>4 <think>B.</think>", "A.", "4 <think>B.</think>"),
+    "an opening tag in the thought": ("<think>A <think> tag?</think>Yes.", "A <think> tag?", "Yes."),
+    "a second end in the answer": ("<think>A.</think>Write </think>.", "A.", "Write </think>."),
+}  # fmt: skip
+NO_THOUGHT = {
+    "prose": "It is 4.\n",
+    "a line that reads like a marker": "Two questions.\nAnswer: 4",
+    "a tag in prose": "R1 writes <think> and </think> around it.",
+    "a block in prose": "So: <think>Hm.</think> 4",
+    "a tag in code": "`<think>` opens it.",
+    "a block in a code fence": "```xml\n<think>\nHm.\n</think>\n```\n",
+    "half a tag": "<thin",
+    "another tag": "<thinking>Hm.</thinking> 4",
+    "an end tag alone": "Close it with\n</think>\n",
+    "blanks": " \n",
+    "nothing": "",
 }
 
 
-@pytest.mark.parametrize("name", FINISHED)
-def test_a_finished_text_is_split(name: str) -> None:
-    text, thought, answer = FINISHED[name]
-    assert split_reasoning(text) == Reasoned(thought, answer)
+@pytest.mark.parametrize("name", ASKED_FOR_AN_ANSWER_LINE)
+def test_what_stands_before_an_answer_line_that_was_asked_for_is_thought(name: str) -> None:
+    text, thought, answer = ASKED_FOR_AN_ANSWER_LINE[name]
+    assert split_reasoning(text, answer_line=True) == Reasoned(thought, answer)
+
+
+@pytest.mark.parametrize("answer_line", [False, True])
+@pytest.mark.parametrize("name", THINK_BLOCKS)
+def test_think_blocks_at_the_beginning_are_thought_whatever_was_asked_for(
+    name: str, answer_line: bool
+) -> None:
+    text, thought, answer = THINK_BLOCKS[name]
+    said = split_reasoning(text, answer_line=answer_line and bool(thought))
+    assert said == Reasoned(thought, answer, in_block=bool(thought))
+
+
+@pytest.mark.parametrize("name", NO_THOUGHT)
+def test_any_other_text_is_answer_to_the_letter(name: str) -> None:
+    assert split_reasoning(NO_THOUGHT[name]) == Reasoned("", NO_THOUGHT[name])
+
+
+# While it grows
 
 
 def test_while_it_grows_a_text_is_thought_until_its_marker_has_come() -> None:
     text = "2 and 2.\nAnswer: 4"
-    seen = [split_reasoning(text[:end], finished=False) for end in (3, 8, 12, 16, 17, 18)]
+    seen = [
+        split_reasoning(text[:end], finished=False, answer_line=True)
+        for end in (3, 8, 12, 16, 17, 18)
+    ]
     assert seen == [
         Reasoned("2 a", ""),
         Reasoned("2 and 2.", ""),
@@ -48,22 +107,120 @@ def test_while_it_grows_a_text_is_thought_until_its_marker_has_come() -> None:
     ]
 
 
-def test_while_it_grows_an_open_think_block_is_thought() -> None:
-    assert split_reasoning("<think>2 and", finished=False) == Reasoned("2 and", "")
-    assert split_reasoning("<think>2 and 2</think>It", finished=False) == Reasoned("2 and 2", "It")
+def test_while_it_grows_what_may_become_a_tag_is_not_shown() -> None:
+    text = "<think>Hm </b></think>\n\nIt is <b>"
+    seen = [split_reasoning(text[:end], finished=False) for end in range(len(text) + 1)]
+    assert [said.thought for said in seen] == (
+        [""] * 8 + ["H", "Hm", "Hm", "Hm", "Hm", "Hm </b", *["Hm </b>"] * (len(text) - 13)]
+    )
+    answer = "It is <b>"
+    before = len(text) - len(answer) + 1
+    assert [said.answer for said in seen] == (
+        [""] * before + [answer[: end + 1] for end in range(len(answer))]
+    )
 
+
+PIECES = st.sampled_from(
+    ["<think>", "</think>", "<", "</", "<thin", "k>", "\n", " ", "Hm.", "It is 4.", "`", "你"]
+)
+WRITTEN = st.lists(PIECES, max_size=12).map("".join)
+
+
+@given(WRITTEN)
+def test_what_is_shown_while_a_text_grows_is_never_taken_back(text: str) -> None:
+    whole = split_reasoning(text)
+    for end in range(len(text) + 1):
+        part = split_reasoning(text[:end], finished=False)
+        assert whole.thought.startswith(part.thought)
+        assert whole.answer.startswith(part.answer)
+
+
+@given(WRITTEN)
+def test_no_word_is_lost(text: str) -> None:
+    said = split_reasoning(text)
+    kept = said.thought + said.answer
+    lost = text.replace("<think>", "").replace("</think>", "")
+    assert "".join(kept.replace("<think>", "").replace("</think>", "").split()) == "".join(
+        lost.split()
+    )
+
+
+# Together again
 
 words = st.text(st.sampled_from("abz 你\n.,"), max_size=30).map(str.strip)
 
 
 @given(thought=words, answer=words)
 def test_joining_is_the_inverse_of_splitting(thought: str, answer: str) -> None:
-    assert split_reasoning(join_reasoning(thought, answer)) == Reasoned(thought, answer)
+    before_a_line = split_reasoning(join_reasoning(thought, answer), answer_line=True)
+    assert before_a_line == Reasoned(thought, answer)
+    in_a_block = Reasoned(thought, answer, in_block=bool(thought))
+    assert split_reasoning(join_reasoning(in_a_block.tagged_thought, answer)) == in_a_block
+    assert untagged(in_a_block.tagged_thought) == thought
 
 
-def test_what_is_joined_has_the_form_the_instruction_asks_for() -> None:
+def test_what_is_joined_has_the_form_it_was_written_in() -> None:
     assert join_reasoning("2 and 2.", "4") == "2 and 2.\nAnswer: 4"
+    assert join_reasoning("<think>\n2 and 2.\n</think>", "4") == (
+        "<think>\n2 and 2.\n</think>\n\n4"
+    )
     assert join_reasoning("", "4") == "4"
+
+
+def test_a_conversation_is_shown_again_without_its_thoughts() -> None:
+    """A person's words are never cut, and no answer is left without a word."""
+    asked = Message("user", "<think>What</think> is this?")
+    shown = without_thoughts(
+        [
+            asked,
+            Message("assistant", "<think>Hm.</think>\n\nA tag."),
+            asked,
+            Message("assistant", "Hm.\n</think>\n\nA tag."),
+            asked,
+            Message("assistant", "<think>Hm."),
+        ]
+    )
+    said = [message.content for message in shown]
+    assert said == [asked.content, "A tag.", asked.content, "A tag.", asked.content, "<think>Hm."]
+
+
+# Prompts that open the block themselves
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opening"),
+    [
+        ("<｜Assistant｜><think>\n", "<think>\n"),  # DeepSeek-R1's distillates
+        ("<|im_start|>assistant\n<think>", "<think>"),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", ""),  # Qwen3, told not to think
+        ("<|im_start|>assistant\n", ""),
+    ],
+)
+def test_an_opened_block_is_seen_and_left_out_of_what_the_model_writes(
+    prompt: str, opening: str
+) -> None:
+    assert opening_of(prompt) == opening
+    thoughtful, plain = "<think>\nHm.\n</think>\n\n4", "4"
+    if opening:
+        assert opening + after_opening(thoughtful, opening) == thoughtful
+        assert opening + after_opening(plain, opening) == "<think>\n\n</think>\n\n4"
+
+
+@pytest.mark.parametrize(
+    ("saved", "whole"),
+    [
+        ("Hm.\n</think>\n\n4", "<think>\nHm.\n</think>\n\n4"),
+        ("Hm.\n</think>", "<think>\nHm.\n</think>"),
+        ("<think>Hm.</think>4", "<think>Hm.</think>4"),
+        ("Write `</think>` then.", "Write `</think>` then."),
+        ("A block: <think>\nHm.\n</think>\n", "A block: <think>\nHm.\n</think>\n"),
+        ("4", "4"),
+    ],
+)
+def test_a_saved_answer_gets_back_the_tag_that_its_prompt_had_written(
+    saved: str, whole: str
+) -> None:
+    assert with_opening(saved) == whole
 
 
 VOTES = {

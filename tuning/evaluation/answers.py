@@ -15,7 +15,8 @@ import yaml
 
 from engine.messages import Message
 from engine.prompts.examples import read_examples
-from engine.prompts.modes import make_template
+from engine.prompts.modes import has_answer_line, make_template
+from engine.prompts.reasoning import split_reasoning
 from engine.request import Engine, Finished, GenerationRequest, SamplingParams, collect
 from tuning.evaluation.roles import Adapters, Role, for_each_role
 from tuning.evaluation.text_metrics import (
@@ -47,7 +48,7 @@ class Prompt:
     @property
     def max_new_tokens(self) -> int:
         """Where its answers are cut."""
-        return MAX_THOUGHT_TOKENS if self.mode == "cot" else MAX_NEW_TOKENS
+        return MAX_THOUGHT_TOKENS if has_answer_line(self.mode) else MAX_NEW_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,8 @@ def ask_judge(judge: Judge, answered: Iterable[Answered]) -> Opinions:
     outcomes = Counter(
         compare(
             judge, (Message("user", each.prompt.text),),
-            each.answers["candidate"].text, each.answers["incumbent"].text,
+            _answer_of(each.prompt, each.answers["candidate"]),
+            _answer_of(each.prompt, each.answers["incumbent"]),
         )
         for each in answered
     )  # fmt: skip
@@ -142,8 +144,14 @@ def ask_judge(judge: Judge, answered: Iterable[Answered]) -> Opinions:
     return Opinions(wins, outcomes.total() - wins - losses, losses)
 
 
+def _answer_of(prompt: Prompt, answer: Finished) -> str:
+    """The answer without its thought; of one that was cut while it thought, the thought."""
+    said = split_reasoning(answer.text, answer_line=has_answer_line(prompt.mode))
+    return said.answer if said.answer or answer.reason == "stop" else said.thought
+
+
 def _measure(prompt: Prompt, answer: Finished) -> AnswerMeasures:
-    text = answer.text
+    text = _answer_of(prompt, answer)
     spoken = language(text)
     return AnswerMeasures(
         tokens=answer.completion_tokens,
@@ -152,5 +160,5 @@ def _measure(prompt: Prompt, answer: Finished) -> AnswerMeasures:
         repetition=repetition(text),
         refused=refuses(text),
         language_kept=spoken is None or spoken == prompt.language,  # an empty answer counts as such
-        format_kept=None if prompt.asks is None else keeps_format(text, prompt.asks),
+        format_kept=None if prompt.asks is None else keeps_format(answer.text, prompt.asks),
     )

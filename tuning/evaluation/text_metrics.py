@@ -72,8 +72,8 @@ def language(text: str) -> Language | None:
 
 
 def keeps_format(text: str, asked: Format) -> bool:
-    """Whether an answer has the form that its prompt asked for."""
-    return _FORMATS[asked](text)
+    """Whether what a model wrote has the form that its prompt asked for, after any think block."""
+    return _FORMATS[asked](text if asked == "thought" else split_reasoning(text).answer)
 
 
 def _is_list(text: str) -> bool:
@@ -96,7 +96,7 @@ def _is_code(text: str) -> bool:
 
 def _has_thought(text: str) -> bool:
     """A thought and an answer that can be told apart."""
-    reasoned = split_reasoning(text)
+    reasoned = split_reasoning(text, answer_line=True)
     return bool(reasoned.thought and reasoned.answer)
 
 

@@ -28,8 +28,13 @@ class ChatGLMRenderer(ABC):
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the prompt, up to where the assistant's answer begins."""
 
-    def completion(self, text: str, *, complete: bool = True) -> tuple[int, ...]:
-        """Ids of an answer as the model would have made it; its end token last if it ended."""
+    def completion(
+        self, text: str, *, complete: bool = True, begins: bool = True
+    ) -> tuple[int, ...]:
+        """Ids of an answer as the model would have made it; its end token last if it ended.
+
+        `begins` changes nothing: no prompt of the family opens a think block.
+        """
         ids = self._answer(text)
         return (*ids, self.end_id) if complete else tuple(ids)
 
