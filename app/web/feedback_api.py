@@ -16,6 +16,7 @@ from app.service import Service
 from app.web.body import StrictJsonRoute
 from app.web.identity import user_of
 from engine.errors import InvalidInput, InvalidText, UnknownId
+from engine.prompts.reasoning import untagged
 from feedback_store.records import Choice, Vote
 from feedback_store.store import FeedbackStore, Noted
 
@@ -94,7 +95,8 @@ def _add_answer_routes(router: APIRouter, store: FeedbackStore) -> None:
     @in_few_threads
     def answer(answer_id: str, request: Request) -> dict[str, object]:
         found = store.answer(answer_id, user_of(request.session))
-        return {name: getattr(found, name) for name in found.__dataclass_fields__}
+        document = {name: getattr(found, name) for name in found.__dataclass_fields__}
+        return {**document, "thought": untagged(found.thought)}
 
     @router.post("/answers/{answer_id}/vote")
     @in_few_threads

@@ -87,11 +87,10 @@ def _content(row: Row, what: str) -> str:
     """A message's text; that of several parts is joined by line ends."""
     key = "value" if "value" in row else "content"
     content = value(row, key)
-    if isinstance(content, list):
-        parts = [as_mapping(part, what) for part in content]
-        if any(part.get("type") != "text" for part in parts):
+    if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+        if any(part.get("type") != "text" for part in content):
             raise UnusableRecord(HOLDS_MEDIA)
-        return "\n".join(any_text(part, "text") for part in parts)
+        return "\n".join(any_text(part, "text") for part in content)
     if not isinstance(content, str):
         raise InvalidInput(f"{key!r} in {what!r} must be text")
     return content

@@ -214,6 +214,44 @@ def test_streamed_choices_carry_their_index_and_each_ends_once(person: Person) -
     assert len({chunk["id"] for chunk in chunks}) == 1
 
 
+def test_a_thought_is_reasoning_content_whole_and_streamed(
+    person: Person, service: Service, model_says: Callable[[str], None]
+) -> None:
+    """As DeepSeek's API and llama.cpp name it; the answer is `content` alone."""
+    client = person()
+    model_says("<think>\nOne </ and one.\n</think>\n\nIt is <b>two</b>. \n")
+    (choice,) = complete(client, max_tokens=99)["choices"]
+    assert choice["message"] == {
+        "role": "assistant", "content": "It is <b>two</b>. \n",
+        "reasoning_content": "One </ and one.",
+    }  # fmt: skip
+    deltas = [c["choices"][0]["delta"] for c in streamed(client, max_tokens=99) if c["choices"]]
+    for key in ("content", "reasoning_content"):
+        assert "".join(delta.get(key, "") for delta in deltas) == choice["message"][key]
+    assert len([delta for delta in deltas if delta.get("reasoning_content")]) > 1
+    model_says("Two.")
+    assert "reasoning_content" not in complete(client, max_tokens=99)["choices"][0]["message"]
+
+
+def test_earlier_thoughts_are_not_shown_to_the_model(person: Person, service: Service) -> None:
+    def shown(**answer: str) -> list[str]:
+        messages = [
+            {"role": "user", "content": "One and <think>one</think>?"},
+            {"role": "assistant", **answer},
+            {"role": "user", "content": "And two?"},
+        ]
+        complete(client, messages=messages)
+        with service.workspace.database.read() as connection:
+            newest = "SELECT prompt FROM turns ORDER BY created_at DESC LIMIT 1"
+            prompt = json.loads(connection.exec_driver_sql(newest).scalar_one())
+        return [message["content"] for message in prompt]
+
+    client = person()
+    expected = ["One and <think>one</think>?", "Two.", "And two?"]
+    assert shown(content="Two.", reasoning_content="Hm.") == expected
+    assert shown(content="<think>Hm.</think>\n\nTwo.") == expected
+
+
 def test_a_lone_surrogate_is_refused(person: Person) -> None:
     body = '{"messages": [{"role": "user", "content": "\\ud800"}]}'
     response = person().post(

@@ -12,6 +12,7 @@ from app.conversation import TRIMMED, AnswerUpdate, Chat, StopButton
 from app.service import Service
 from app.ui.exchange import Comparing, Exchange
 from engine.errors import InvalidText, Overloaded, PromptTooLong, StorageFull, UnknownId
+from engine.prompts.reasoning import untagged
 from engine.request import SamplingParams
 from tests.helpers import make_bundle
 
@@ -125,6 +126,67 @@ def test_a_chain_of_thought_is_kept_apart(
     assert (done.thought, done.text) == ("One and one.", "two")
     stored = service.workspace.store.answer(str(done.answer_id), "ann")
     assert (stored.thought, stored.text, stored.complete) == ("One and one.", "two", True)
+
+
+THOUGHTFUL = "<think>\nOne and one.\n</think>\n\nIt is <b>two</b>."
+
+
+@pytest.mark.parametrize("mode", ["plain", "few-shot", "cot"])
+def test_a_think_block_is_kept_apart_in_every_mode_and_not_shown_to_the_model_again(
+    chat: Chat, service: Service, model_says: Callable[[str], None], mode: str
+) -> None:
+    model_says(THOUGHTFUL)
+    more: Any = {"mode": mode, "sampling": SamplingParams(max_new_tokens=99)}
+    updates = [*chat.ask("ann", "Add one and one.", conversation_id="c", **more)]
+    done = updates[-1]
+    assert (done.thought, done.text) == ("One and one.", "It is <b>two</b>.")
+    assert all(done.text.startswith(update.text) for update in updates)
+    assert all(done.thought.startswith(update.thought) for update in updates)
+    store = service.workspace.store
+    stored = store.answer(str(done.answer_id), "ann")
+    assert (stored.thought, stored.text) == (THOUGHTFUL.split("\n\n")[0], "It is <b>two</b>.")
+    *_, again = chat.regenerate("ann", str(done.answer_id), sampling=more["sampling"])
+    assert (again.thought, again.text) == (done.thought, done.text)
+    second = ask(chat, "And now?", parent_answer_id=done.answer_id, **more)
+    _, messages = store.shown_prompt(str(second.answer_id), "ann")
+    assert [m.content for m in messages if "One and one." in m.content] == []
+    assert messages[-2].content == "It is <b>two</b>."
+
+
+def test_a_thought_that_was_cut_is_shown_as_unfinished_and_nothing_is_learnt_from_it(
+    chat: Chat, service: Service, model_says: Callable[[str], None]
+) -> None:
+    model_says(THOUGHTFUL)
+    done = ask(chat, "Add one and one.", sampling=SamplingParams(max_new_tokens=12))
+    assert (done.thought, done.text) == ("One and", "")
+    exchange = Exchange("Add one and one.")
+    exchange.show(done)
+    _, thought = exchange.bubbles()
+    assert thought.content == "One and"
+    assert thought.metadata["title"] == "💭 Thought, unfinished"
+    store = service.workspace.store
+    stored = store.answer(str(done.answer_id), "ann")
+    assert (stored.thought, stored.text, stored.complete) == (
+        "<think>\nOne and\n</think>", "", False,
+    )  # fmt: skip
+    store.vote(str(done.answer_id), "ann", 1)
+    service.workspace.training_set.settle()
+    _, examples = service.workspace.training_set.everything()
+    assert [aside.reason for aside in examples.set_aside] == ["empty or aborted answer"]
+    assert not examples.unpaired and not examples.demonstrations
+
+
+def test_what_a_dead_process_leaves_of_a_thought_is_no_answer(
+    chat: Chat, service: Service, model_says: Callable[[str], None], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("app.conversation.PARTIAL_SAVE_SECONDS", 0.0)
+    model_says(THOUGHTFUL)
+    updates = chat.ask("ann", "Add one and one.", conversation_id="c", sampling=GREEDY)
+    update = next(update for update in updates if update.thought)
+    service.workspace.store.abort_unfinished()
+    left = service.workspace.store.answer(str(update.answer_id), "ann")
+    assert (left.status, left.text) == ("aborted", "")
+    assert untagged(left.thought).startswith("O")
 
 
 @pytest.mark.parametrize("question", ["", "  \n", "\x00", "\ud800", "a" * 20_001])

@@ -49,7 +49,7 @@ THINK_BLOCKS = {
     "two": ("<think>One.</think>\n<think>Two.</think>\n4", "One.\n\nTwo.", "4"),
     "an empty one and another": ("<think>\n</think>\n\n<think>Two.</think>4", "Two.", "4"),
     "one more in the answer": ("<think>A.</think>4 <think>B.</think>", "A.", "4 <think>B.</think>"),
-    "an opening tag in the thought": ("<think>A <think> tag?</think>Yes.", "A <think> tag?", "Yes."),
+    "an opening tag in the thought": ("<think>A <think>?</think>Yes.", "A <think>?", "Yes."),
     "a second end in the answer": ("<think>A.</think>Write </think>.", "A.", "Write </think>."),
 }  # fmt: skip
 NO_THOUGHT = {

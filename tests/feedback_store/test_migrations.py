@@ -221,6 +221,36 @@ def test_the_checks_in_the_code_are_those_of_the_migrations(
     fresh.close()
 
 
+def test_answers_stored_with_their_thought_are_split_and_learnt_from_anew(
+    database: Database,
+) -> None:
+    """They were stored as the model wrote them by every version until 0003."""
+    raw = {
+        "b1": "<think>\nA plant part.\n</think>\n\nA leaf.",
+        "b2": "<think>A pl",
+        "b3": "The tag <think> opens it.",
+    }
+    write_0001(database)
+    with database.write() as connection:
+        for number, (answer_id, said) in enumerate(raw.items()):
+            row = (answer_id, "t1", "done", said, "", 1, "sha256:b", None, "{}", 0, 5, 3, None,
+                   9.0 + number, 9.5)  # fmt: skip
+            values = {f"v{place}": value for place, value in enumerate(row)}
+            places = ", ".join(f":{name}" for name in values)
+            connection.execute(text(f"INSERT INTO answers VALUES ({places})"), values)
+    store = FeedbackStore(database)
+    stored = [store.answer(answer_id, "ann") for answer_id in raw]
+    assert [(answer.thought, answer.text) for answer in stored] == [
+        ("<think>\nA plant part.\n</think>", "A leaf."),
+        ("<think>\nA pl\n</think>", ""),
+        ("", "The tag <think> opens it."),
+    ]
+    assert store.history("b1", "ann")[-1].content == "A leaf."
+    with database.read() as connection:
+        stale = connection.exec_driver_sql("SELECT conversation_id FROM stale").scalars().all()
+    assert stale == ["c1"]
+
+
 # Broken off
 
 
@@ -258,7 +288,7 @@ def test_an_upgrade_broken_off_at_any_statement_leaves_the_old_database(
             broken.close()
     assert place > 20
     assert rows_of_0001(database) == before
-    assert version(database) == "feedback_0003"
+    assert version(database) == "feedback_0004"
 
 
 def test_the_first_migrations_broken_off_leave_an_empty_database(
@@ -297,7 +327,7 @@ def test_kill_9_in_the_middle_of_an_upgrade_leaves_the_old_database(
     assert process.exitcode == -signal.SIGKILL
     assert (rows_of_0001(database), version(database)) == (before, "feedback_0001")
     FeedbackStore(database)
-    assert (rows_of_0001(database), version(database)) == (before, "feedback_0003")
+    assert (rows_of_0001(database), version(database)) == (before, "feedback_0004")
 
 
 # Newer, again, together

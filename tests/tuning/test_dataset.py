@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from engine.messages import Message
+from engine.prompts.reasoning import join_reasoning, split_reasoning
 from engine.prompts.render import Renderer
 from feedback_store.examples import Demonstration, Origin, Side, Unpaired
 from tests.tuning.conftest import row
@@ -58,6 +60,68 @@ def test_a_thought_that_is_not_to_be_learnt_is_read_as_part_of_the_prompt(
     assert tokenizer.decode(ids["chosen_ids"]) == " 4<|im_end|>"
     (whole,) = tokenize(renderer, [pair], 512).rows
     assert ids["prompt_ids"] + ids["chosen_ids"] == whole["prompt_ids"] + whole["chosen_ids"]
+
+
+THOUGHT = "<think>\nTwo and two.\n</think>"
+
+
+def test_training_reads_a_think_block_as_the_model_writes_it(
+    renderer: Renderer, tokenizer: Any
+) -> None:
+    pair = row("2 and 2?", "4", "5", thoughts=(THOUGHT, THOUGHT))
+    (ids,) = tokenize(renderer, [pair], 512).rows
+    assert tokenizer.decode(ids["chosen_ids"]) == f"{THOUGHT}\n\n4<|im_end|>"
+    (apart,) = tokenize(renderer, [pair], 512, thoughts_in_loss=False).rows
+    assert tokenizer.decode(apart["prompt_ids"]).endswith(f"assistant\n{THOUGHT}")
+    assert tokenizer.decode(apart["chosen_ids"]) == "\n\n4<|im_end|>"
+    assert apart["prompt_ids"] + apart["chosen_ids"] == ids["prompt_ids"] + ids["chosen_ids"]
+
+
+@pytest.fixture
+def opening_renderer(tokenizer: Any) -> Renderer:
+    """Of a checkpoint whose chat template begins the thought, as those of R1 distillates do."""
+    opening = copy.deepcopy(tokenizer)
+    opening.chat_template = tokenizer.chat_template.replace("assistant\n", "assistant\n<think>\n")
+    return Renderer(opening)
+
+
+def test_what_the_template_has_written_of_a_thought_is_prompt(
+    opening_renderer: Renderer, tokenizer: Any
+) -> None:
+    """Prompt and completion are the whole block; an answer without a thought closes it first."""
+    pair = row("2 and 2?", "4", "5", thoughts=(THOUGHT, ""))
+    (ids,) = tokenize(opening_renderer, [pair], 512).rows
+    assert tokenizer.decode(ids["prompt_ids"]).endswith("assistant\n<think>\n")
+    assert tokenizer.decode(ids["chosen_ids"]) == "Two and two.\n</think>\n\n4<|im_end|>"
+    assert tokenizer.decode(ids["rejected_ids"]) == "\n</think>\n\n5<|im_end|>"
+    shared = row("2 and 2?", "4", "5", thoughts=(THOUGHT, THOUGHT))
+    (apart,) = tokenize(opening_renderer, [shared], 512, thoughts_in_loss=False).rows
+    assert tokenizer.decode(apart["prompt_ids"]).endswith(f"assistant\n{THOUGHT}")
+    assert tokenizer.decode(apart["rejected_ids"]) == "\n\n5<|im_end|>"
+
+
+@pytest.mark.parametrize("thought", [THOUGHT, ""])
+@pytest.mark.parametrize("stop", [(), ("\n",), ("<think>",)])
+def test_an_answer_after_an_opened_block_is_told_from_its_thought_while_it_is_written(
+    opening_renderer: Renderer, thought: str, stop: tuple[str, ...]
+) -> None:
+    """Stop strings are looked for in what the model wrote, so the opening stops nothing."""
+    said = join_reasoning(thought, "It is 4.")
+    ids = opening_renderer.completion(said, complete=False)
+    text = opening_renderer.detokenizer(stop)
+    shown = ""
+    for token_id in ids:
+        shown += text.push(token_id)
+        assert text.text == shown
+        if text.stopped:
+            break
+    shown += text.finish()
+    assert text.text == shown
+    if "\n" in stop:
+        assert shown == ("<think>\nTwo and two." if thought else "<think>\n")
+    else:
+        found = split_reasoning(shown)
+        assert (found.tagged_thought, found.answer) == (thought, "It is 4.")
 
 
 def test_a_side_that_was_cut_off_has_no_end_token(renderer: Renderer, tokenizer: Any) -> None:

@@ -122,8 +122,8 @@ def test_a_conversation_that_demonstrates_nothing_is_refused(
 
 
 def test_roles_that_are_not_known_are_named(tmp_path: Path) -> None:
-    said = [{"from": "human", "value": "Hi"}, {"from": "function_call", "value": "{}"}]
-    refused(tmp_path, {"conversations": said}, "'function_call'.*human, user, gpt")
+    said = [{"from": "human", "value": "Hi"}, {"from": "robot", "value": "Beep."}]
+    refused(tmp_path, {"conversations": said}, "'robot'.*user, assistant, human, gpt")
 
 
 def test_a_preference_in_sharegpt_spelling_is_a_pair(tmp_path: Path) -> None:
@@ -206,6 +206,157 @@ def test_messages_and_completions_are_demonstrations(tmp_path: Path) -> None:
         assert demonstrated([turn]) == [(chat("One?"), "1")]
 
 
+# Thoughts
+
+THOUGHT = "<think>\nHm.\n</think>"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"role": "assistant", "content": "<think>Hm.</think>\n\nBecause."},
+        {
+            "role": "assistant",
+            "content": "Hm.\n</think>\n\nBecause.",
+        },  # R1's prompt began it
+        {"role": "assistant", "content": "Because.", "reasoning_content": "Hm."},
+        {"role": "assistant", "content": "Because.", "reasoning": "Hm."},
+        {"role": "assistant", "content": "Because.", "thinking": "\nHm.\n"},
+        {"from": "gpt", "value": "<think>\nHm.\n</think>\n\nBecause."},
+    ],
+)
+def test_a_thought_is_kept_apart_and_not_shown_again(answer: Any, tmp_path: Path) -> None:
+    question = {"role": "user", "content": "<think>Why</think>?"}
+    first, second = turns_in(tmp_path, {"messages": [question, answer, question, answer]})
+    for turn in (first, second):
+        (said,) = turn.answers
+        assert (said.thought, said.text) == (THOUGHT, "Because.")
+    asked = "<think>Why</think>?"
+    assert second.prompt == chat(asked, "Because.", asked)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"instruction": "Why?", "output": f"{THOUGHT}\n\nBecause."},
+        {"prompt": "Why?", "completion": f"{THOUGHT}\n\nBecause."},
+        {"prompt": "Why?", "completion": f"{THOUGHT}Because.", "label": True},
+        {"prompt": "Why?", "chosen": f"{THOUGHT}Because.", "rejected": "No."},
+        {"instruction": "Why?", "instances": [{"output": f"{THOUGHT}\n\nBecause."}]},
+        {"question": "Why?", "m": {"is_correct": True, "solution": f"{THOUGHT}\n\nBecause."}},
+    ],
+)
+def test_every_format_tells_thought_and_answer_apart(row: Any, tmp_path: Path) -> None:
+    (turn,) = turns_in(tmp_path, row)
+    assert (turn.answers[0].thought, turn.answers[0].text) == (THOUGHT, "Because.")
+
+
+def test_an_answer_that_ends_within_its_thought_is_set_aside(tmp_path: Path) -> None:
+    rows = [{"instruction": "Why?", "output": said} for said in ("<think>Hm.", "Because.")]
+    assert set_aside(tmp_path, *rows) == (1, {"an answer that ends within its thought": 1})
+
+
+# LLaMA-Factory's other layouts, as its data/README.md has them
+
+QUESTION = {
+    "instruction": "Spell.",
+    "input": "2",
+    "system": "Be brief.",
+    "history": [["Hi", "Yes"]],
+}
+ASKED = chat("Hi", "Yes", "Spell.\n2", system="Be brief.")
+
+
+def set_aside(tmp_path: Path, *rows: Any) -> tuple[int, Any]:
+    """How many turns came in, and why how many records did not."""
+    report = import_file(Listener(), lines(tmp_path / "rows", *rows))
+    return report.turns, report.set_aside
+
+
+def test_an_alpaca_preference_is_a_pair(tmp_path: Path) -> None:
+    row = {**QUESTION, "chosen": "two", "rejected": "2"}
+    (turn,) = turns_in(tmp_path, row)
+    assert (turn.prompt, preferred(turn)) == (ASKED, ("two", "2", "import"))
+
+
+@pytest.mark.parametrize("key", ["kto_tag", "label"])
+@pytest.mark.parametrize("good", [True, False])
+def test_a_tag_is_a_thumb_in_every_layout(key: str, good: bool, tmp_path: Path) -> None:
+    said = chat("One?", "1", "Two?", "5")
+    thumb = [("import", 1 if good else -1)]
+    alpaca = {**QUESTION, "output": "two", key: good}
+    (turn,) = turns_in(tmp_path, alpaca)
+    assert (turn.prompt, votes_of(turn)) == (ASKED, [("two", thumb)])
+    for row in (
+        {"conversations": sharegpt(*said), key: good},
+        {"conversations": openai(*said), key: good},
+        {"messages": openai(*said), key: good},
+        {"prompt": openai(*said[:-1]), "completion": openai(said[-1]), key: good},
+    ):
+        (turn,) = turns_in(tmp_path, row)
+        assert (turn.prompt, votes_of(turn)) == (said[:3], [("5", thumb)])
+
+
+@pytest.mark.parametrize("column", ["conversations", "messages"])
+@pytest.mark.parametrize("spell", [sharegpt, openai])
+def test_the_names_of_columns_and_roles_may_be_either(
+    column: str, spell: Any, tmp_path: Path
+) -> None:
+    said = chat("One?", "1", "Two?", "2", system="Count.")
+    turns = turns_in(tmp_path, {column: spell(*said)})
+    assert demonstrated(turns) == [(said[:2], "1"), (said[:4], "2")]
+    (better,), (worse,) = spell(Message("assistant", "2")), spell(Message("assistant", "5"))
+    row = {column: spell(*said[1:4]), "chosen": better, "rejected": worse, "system": "Count."}
+    (turn,) = turns_in(tmp_path, row)
+    assert (turn.prompt, preferred(turn)) == (said[:4], ("2", "5", "import"))
+
+
+PLAIN = {"conversations": sharegpt(*chat("What is it?", "A cat."))}
+
+
+@pytest.mark.parametrize("column", ["images", "image", "videos", "audios"])
+def test_what_holds_pictures_videos_or_sounds_is_set_aside(column: str, tmp_path: Path) -> None:
+    shown = {"conversations": sharegpt(*chat("<image>What is it?", "A cat.")), column: ["a.jpg"]}
+    nothing = PLAIN | {column: []}
+    assert set_aside(tmp_path, shown, nothing, PLAIN) == (2, {"pictures, videos or sounds": 1})
+
+
+def test_parts_of_text_are_joined_and_a_picture_among_them_sets_the_record_aside(
+    tmp_path: Path,
+) -> None:
+    parts: list[Any] = [{"type": "text", "text": "What"}, {"type": "text", "text": "is it?"}]
+    answer = {"role": "assistant", "content": "A cat."}
+    row = {"messages": [{"role": "user", "content": parts}, answer]}
+    (turn,) = turns_in(tmp_path, row)
+    assert turn.prompt == chat("What\nis it?")
+    picture = {"type": "image_url", "image_url": {"url": "data:,"}}
+    shown = {"messages": [{"role": "user", "content": [*parts, picture]}, answer]}
+    assert set_aside(tmp_path, row, shown) == (1, {"pictures, videos or sounds": 1})
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        [{"from": "function_call", "value": "{}"}, {"from": "observation", "value": "7"}],
+        [{"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]}],
+        [{"role": "tool", "content": "7"}],
+    ],
+)
+def test_a_conversation_with_a_tool_is_set_aside(between: Any, tmp_path: Path) -> None:
+    first, *rest = sharegpt(*chat("What is it?", "A cat."))
+    row = {"conversations": [first, *between, *rest]}
+    assert set_aside(tmp_path, PLAIN, row) == (1, {"an answer that uses tools": 1})
+    offered = PLAIN | {"tools": '[{"name": "look"}]'}
+    none = PLAIN | {"tools": "[]"}
+    assert set_aside(tmp_path, none, offered) == (1, {"a prompt that offers tools": 1})
+
+
+def test_a_file_of_which_nothing_can_be_learnt_is_refused_and_says_why(tmp_path: Path) -> None:
+    row = PLAIN | {"images": ["a.jpg"]}
+    with pytest.raises(InvalidInput, match=r"no record to learn from: pictures.* \(2\)"):
+        turns_in(tmp_path, row, row)
+
+
 # HH
 
 
@@ -245,6 +396,8 @@ def test_a_solution_known_right_is_a_thumb_up(tmp_path: Path) -> None:
 
 VALID: dict[str, Any] = {
     "alpaca": {"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]]},
+    "alpaca-preference": {"instruction": "a", "input": "b", "chosen": "c", "rejected": "d"},
+    "alpaca-unpaired": {"instruction": "a", "input": "b", "output": "c", "kto_tag": True},
     "csv": {"question": "a", "context": "[]", "completion": "b", "label": "true"},
     "gsm8k-solutions": {"question": "a", "m": {"is_correct": True, "solution": "b"}},
     "hh": {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
@@ -281,6 +434,7 @@ VALID: dict[str, Any] = {
         "chosen": {"from": "gpt", "value": "b"},
         "rejected": {"from": "gpt", "value": "c"},
     },
+    "sharegpt-unpaired": {"conversations": sharegpt(*chat("a", "b")), "kto_tag": False},
     "trl-completion": {"prompt": "a", "completion": "b"},
     "trl-preference": preference(),
     "trl-unpaired": {"prompt": "a", "completion": "b", "label": False},

@@ -52,8 +52,9 @@ def test_a_report_says_what_came_in(tmp_path: Path) -> None:
     listener = Listener()
     file = lines(tmp_path / "in.jsonl", preference("One?"), preference("Two?"))
     assert import_file(listener, file, user="ann") == ImportReport(
-        "trl-preference", turns=2, answers=4, votes=0, corrections=0, comparisons=2
-    )
+        "trl-preference", "JSON lines in UTF-8", turns=2, answers=4, votes=0, corrections=0,
+        comparisons=2, set_aside={},
+    )  # fmt: skip
     assert listener.importers == {"ann"}
     assert preferred(listener.turns[0]) == ("Because.", "No.", "ann")
 
@@ -111,6 +112,65 @@ def test_look_alikes_of_templates_and_special_tokens_stay_text(tmp_path: Path) -
     )
     (turn,) = turns_of(lines(tmp_path / "in", preference(text, text, "No.")))
     assert (turn.prompt[-1].content, turn.answers[0].text) == (text, text)
+
+
+# Spreadsheets
+
+CELLS = [["question", "context", "completion", "label"], ["Why; how?", "[]", '"So, so', "true"]]
+
+
+def spreadsheet(between: str, end: str = "\r\n", *, quoted: bool = False) -> str:
+    """The cells as some program writes them: quoted where they must be, or all of them."""
+
+    def written(cell: str) -> str:
+        quote = quoted or '"' in cell or between.strip(" ") in cell or cell == ""
+        return '"' + cell.replace('"', '""') + '"' if quote else cell
+
+    return "".join(between.join(map(written, row)) + end for row in CELLS)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("between", "name"),
+    [(",", "commas"), (";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars"),
+     (", ", "commas and blanks")],
+)  # fmt: skip
+def test_a_table_is_read_whatever_stands_between_its_cells_and_the_report_says_so(
+    between: str, name: str, end: str, encoding: str, tmp_path: Path
+) -> None:
+    for quoted in (False, True):
+        file = tmp_path / "table"
+        file.write_bytes(spreadsheet(between, end, quoted=quoted).encode(encoding))
+        listener = Listener()
+        report = import_file(listener, file)
+        shown = "UTF-16" if encoding == "utf-16" else "UTF-8"
+        assert report.layout == f"CSV in {shown}, cells between {name}"
+        (turn,) = listener.turns
+        assert (turn.prompt, turn.answers[0].text) == (chat("Why; how?"), '"So, so')
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+@pytest.mark.parametrize("write", [lines, array])
+def test_utf_16_with_a_mark_is_read(
+    write: Any, encoding: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "é 好 \N{HERB}"
+    text = write(tmp_path / "in", *[ANSWERED | {"output": said}] * 3).read_text("utf-8")
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "in").write_bytes((mark + text).encode(encoding))
+    monkeypatch.setattr(reading, "CHUNK", 7)  # in pieces that part characters
+    assert [turn.answers[0].text for turn in turns_of(tmp_path / "in")] == [said] * 3
+
+
+def test_what_is_no_utf_16_is_named_with_its_line(tmp_path: Path) -> None:
+    text = json.dumps(ANSWERED, ensure_ascii=False)
+    whole = f"{text}\n{text}".encode("utf-16")
+    (tmp_path / "half").write_bytes(whole[:-1])
+    assert problems(tmp_path / "half") == ["line 2: is not UTF-8 text"]
+    lone = whole.replace("B".encode("utf-16-le"), b"\x00\xd8", 1)
+    (tmp_path / "lone").write_bytes(lone)
+    assert problems(tmp_path / "lone") == ["line 1: is not UTF-8 text"]
 
 
 # What does not
@@ -235,11 +295,20 @@ def test_a_file_of_no_known_format_is_told_its_keys_and_the_known_ones(tmp_path:
 
 
 def test_a_record_that_fits_two_formats_must_be_told_which_it_is(tmp_path: Path) -> None:
-    row = preference() | {"messages": openai(*chat("Why?", "Because."))}
+    row = ANSWERED | {"conversations": sharegpt(*chat("Why?", "No."))}
     file = lines(tmp_path / "in", row)
-    assert "line 1: fits messages and trl-preference" in refusal(file)
-    assert len(turns_of(file, format="trl-preference")[0].answers) == 2
-    assert len(turns_of(file, format="messages")[0].answers) == 1
+    assert "line 1: fits alpaca and sharegpt" in refusal(file)
+    assert turns_of(file, format="alpaca")[0].answers[0].text == "Because."
+    assert turns_of(file, format="sharegpt")[0].answers[0].text == "No."
+
+
+def test_a_conversation_beside_a_preference_is_the_preferred_one_once_more(
+    tmp_path: Path,
+) -> None:
+    """As in UltraFeedback."""
+    row = preference() | {"messages": openai(*chat("Why?", "Because."))}
+    (turn,) = turns_of(lines(tmp_path / "in", row))
+    assert preferred(turn) == ("Because.", "No.", "import")
 
 
 def test_the_first_line_of_another_format_is_named(tmp_path: Path) -> None:
@@ -251,7 +320,8 @@ def test_the_first_line_of_another_format_is_named(tmp_path: Path) -> None:
 def test_a_judgement_without_its_label_is_no_demonstration(tmp_path: Path) -> None:
     judged = {"conversations": sharegpt(*chat("Why?", "Because.")), "kto_tag": False}
     praised = {"conversations": sharegpt(*chat("Why?", "Because."))}
-    assert "is not sharegpt" in refusal(lines(tmp_path / "in", praised, judged))
+    found = refusal(lines(tmp_path / "in", praised, judged))
+    assert found == "line 2: is sharegpt-unpaired, while the file began as sharegpt"
     assert "no known format" in refusal(lines(tmp_path / "in", judged))
 
 
@@ -262,7 +332,7 @@ def test_a_bad_first_line_does_not_hide_the_format(tmp_path: Path) -> None:
 
 def test_unknown_names_are_told_the_known_ones(tmp_path: Path) -> None:
     file = lines(tmp_path / "in", ANSWERED)
-    assert "known formats: alpaca, csv," in refusal(file, format="alpacca")
+    assert "known formats: alpaca, alpaca-preference, " in refusal(file, format="alpacca")
     assert "known: all, adjacent" in refusal(file, ranks="some")
     assert "user is empty" in refusal(file, user=" ")
 

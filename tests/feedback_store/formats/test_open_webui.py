@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from engine.errors import InvalidInput
+from engine.prompts.reasoning import untagged
+from feedback_store.formats import import_file
 from feedback_store.records import BAD_REASONS, GOOD_REASONS, ImportedAnswer, ImportedVote
-from tests.feedback_store.formats.helpers import array, chat, turns_in, turns_of
+from tests.feedback_store.formats.helpers import Listener, array, chat, turns_in, turns_of
 
 CHAT: dict[str, Any] = {
     "q1": {"parentId": None, "childrenIds": ["a1"], "role": "user", "content": "One?"},
@@ -117,8 +119,69 @@ def test_a_folded_thought_is_a_thought(block: str, tmp_path: Path) -> None:
         "a2": CHAT["a2"] | {"content": block + "2"},
     }
     (turn,) = turns_in(tmp_path, row(messages=messages))
-    assert (turn.answers[0].thought, turn.answers[0].text) == ("1 < 2 &amp; so\non", "2")
+    (answer,) = turn.answers
+    assert (untagged(answer.thought), answer.text) == ("1 < 2 &amp; so\non", "2")
     assert turn.prompt == chat("One?", "1", "Two?")  # no model is shown its old thoughts
+
+
+def folded(kind: str, inside: str, **attributes: str) -> str:
+    """A block as Open WebUI keeps it in a message."""
+    more = "".join(f' {name}="{value}"' for name, value in attributes.items())
+    summary = "<summary>Done</summary>"
+    return f'<details type="{kind}" done="true"{more}>\n{summary}\n{inside}\n</details>\n'
+
+
+THOUGHTS = [folded("reasoning", "> First.", duration="3"), folded("reasoning", "&gt; Then.")]
+TOOLS = [
+    folded("tool_calls", "", name="clock", arguments="&quot;{}&quot;", result="&quot;12:00&quot;"),
+    folded("code_interpreter", "```python\nprint(2)\n```", output="&quot;2&quot;"),
+]  # fmt: skip
+
+
+def said(answer: str, before: str = "1", siblings: bool = False) -> Any:
+    """A row whose rated answer, and the one before it, say this."""
+    messages = {
+        **CHAT, "a1": CHAT["a1"] | {"content": before}, "a2": CHAT["a2"] | {"content": answer},
+        "a3": CHAT["a3"] | {"content": f"{TOOLS[0]}5" if siblings else "5"},
+    }  # fmt: skip
+    return row(messages=messages, sibling_model_ids=["bad"])
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("order", ["{thought}{tool}", "{tool}{thought}", "{tool}"])
+def test_an_answer_that_used_a_tool_is_set_aside_wherever_its_block_stands(
+    tool: str, order: str, tmp_path: Path
+) -> None:
+    used = order.format(thought=THOUGHTS[0], tool=tool) + "2"
+    listener = Listener()
+    report = import_file(listener, array(tmp_path / "in", said("2"), said(used)))
+    assert (report.turns, report.set_aside) == (1, {"an answer that uses tools": 1})
+    assert listener.turns[0].answers[0].text == "2"
+
+
+def test_a_tool_in_an_earlier_answer_or_beside_the_rated_one_leaves_no_block(
+    tmp_path: Path,
+) -> None:
+    before = f"{THOUGHTS[0]}{TOOLS[0]}{THOUGHTS[1]}{TOOLS[1]}1"
+    (turn,) = turns_in(tmp_path, said("2", before, siblings=True))
+    assert turn.prompt == chat("One?", "1", "Two?")
+    assert [answer.text for answer in turn.answers] == ["2"]
+
+
+def test_several_folded_thoughts_are_one_thought(tmp_path: Path) -> None:
+    (turn,) = turns_in(tmp_path, said(f"{THOUGHTS[0]}{THOUGHTS[1]}\n2"))
+    assert (untagged(turn.answers[0].thought), turn.answers[0].text) == ("First.\n\nThen.", "2")
+
+
+def test_a_thought_that_was_not_folded_is_one_too(tmp_path: Path) -> None:
+    (turn,) = turns_in(tmp_path, said("<think>First.</think>2"))
+    assert (untagged(turn.answers[0].thought), turn.answers[0].text) == ("First.", "2")
+
+
+def test_a_block_of_another_kind_is_text(tmp_path: Path) -> None:
+    text = "<details>\n<summary>More</summary>\n2\n</details>"
+    (turn,) = turns_in(tmp_path, said(text))
+    assert turn.answers[0].text == text
 
 
 def test_the_chats_own_system_prompt_is_part_of_the_prompt(tmp_path: Path) -> None:
