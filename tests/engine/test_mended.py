@@ -274,8 +274,9 @@ def test_a_load_that_fails_half_way_leaves_the_base_as_it_was(engine, adapters, 
 
 # Reasoning
 def test_an_answer_that_begins_with_emphasis_or_a_list_keeps_it():
-    assert split_reasoning("Hm.\nAnswer: **42** is it") == Reasoned("Hm.", "**42** is it")
-    assert split_reasoning(join_reasoning("Hm.", "* a\n* b")) == Reasoned("Hm.", "* a\n* b")
+    for text in ("**42** is it", "* a\n* b"):
+        said = join_reasoning("Hm.", text)
+        assert split_reasoning(said, answer_line=True) == Reasoned("Hm.", text)
 
 
 # Catalogue

@@ -107,12 +107,12 @@ def test_what_is_not_labelled_is_counted_with_its_reason() -> None:
     assert label(FIRST_PLACE, [siblings("ab", "abc")]).outcomes == {"orders disagree": 1}
 
 
-def test_a_thought_is_shown_to_the_judge_as_the_model_wrote_it() -> None:
+def test_a_judge_compares_answers_without_their_thoughts() -> None:
     thoughtful = Side("4", "2 and 2", True, "a1", "sha256:base", None)
     shown: list[str] = []
     judge = Scripted(lambda a, b: shown.append(a) or "A")  # type: ignore[func-returns-value]
     label(judge, [Siblings(PROMPT, (thoughtful, side("a2", "5")), "c1", "t", "ann")])
-    assert shown == ["2 and 2\nAnswer: 4", "5"]
+    assert shown == ["4", "5"]
 
 
 def test_agreement_with_people_counts_each_way_a_comparison_can_end() -> None:

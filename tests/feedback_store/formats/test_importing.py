@@ -322,7 +322,8 @@ def test_a_judgement_without_its_label_is_no_demonstration(tmp_path: Path) -> No
     praised = {"conversations": sharegpt(*chat("Why?", "Because."))}
     found = refusal(lines(tmp_path / "in", praised, judged))
     assert found == "line 2: is sharegpt-unpaired, while the file began as sharegpt"
-    assert "no known format" in refusal(lines(tmp_path / "in", judged))
+    with_neither = {"conversations": sharegpt(*chat("Why?", "Because.")), "chosen": "Because."}
+    assert "no known format" in refusal(lines(tmp_path / "in", with_neither))
 
 
 def test_a_bad_first_line_does_not_hide_the_format(tmp_path: Path) -> None:
