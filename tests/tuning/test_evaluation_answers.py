@@ -84,6 +84,22 @@ def test_an_answer_is_measured_by_its_own_text() -> None:
     assert measure(answered(Prompt("p", "en", "?"), "x")).measures["base"].format_kept is None
 
 
+@pytest.mark.parametrize("mode", ["plain", "cot"])
+def test_an_answer_is_measured_without_its_thought(mode: str) -> None:
+    thought = "<think>\n我也说我也说我也说我也说\n</think>\n\n"
+    prompt = Prompt("p", "en", "Sea?", mode)
+    measured = measure(answered(prompt, f"{thought}It is wide.", thought)).measures
+    new, old = measured["candidate"], measured["incumbent"]
+    assert (new.language_kept, new.empty, new.repetition) == (True, False, 0.0)
+    assert old.empty
+
+
+def test_what_was_cut_within_its_thought_is_unfinished_and_not_empty() -> None:
+    cut = Answered(Prompt("p", "en", "?"), {"candidate": finished("<think>The sea", "length")})
+    measured = measure(cut).measures["candidate"]
+    assert (measured.finished, measured.empty) == (False, False)
+
+
 def test_a_cut_answer_is_not_finished() -> None:
     cut = Answered(Prompt("p", "en", "?"), {"candidate": finished("So", "length")})
     assert not measure(cut).measures["candidate"].finished
@@ -100,4 +116,6 @@ def test_a_cut_answer_is_not_finished() -> None:
 )
 def test_a_judges_choice_counts_where_both_orders_agree(rule: Any, opinions: Opinions) -> None:
     prompt = Prompt("p", "en", "?")
-    assert ask_judge(PlayedJudge(rule), [answered(prompt, "New.", "Old.")]) == opinions
+    for thought in ("", "<think>Hm.</think>"):  # which the judge does not see
+        both = answered(prompt, f"{thought}New.", f"{thought}Old.")
+        assert ask_judge(PlayedJudge(rule), [both]) == opinions

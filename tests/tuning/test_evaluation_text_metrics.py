@@ -99,9 +99,11 @@ def test_the_language_is_told_by_the_script_of_the_words(
         ("list", "Here:\n 1. one\n 2) two", True),
         ("list", "1、红\n2、蓝", True),
         ("list", "- only one", False),
+        ("list", "<think>- one\n- two</think>One and two.", False),
         ("list", "one, two and three", False),
         ("json", '{"a": 1}', True),
         ("json", "Sure:\n```json\n[1, 2]\n```\n", True),
+        ("json", '<think>\nHm.\n</think>\n\n{"a": 1}', True),
         ("json", '{"a": 1', False),
         ("json", "1", False),  # JSON, but no object
         ("json", "[" * 100_000, False),

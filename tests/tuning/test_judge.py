@@ -252,6 +252,7 @@ def test_an_endpoint_without_a_key_gets_none(server: Server) -> None:
     [
         ("A", "A"), (" B.", "B"), ("**A**", "A"), ("Answer: B", "B"), ("(A)", "A"),
         ("", None), ("A or B", None), ("Both", None), ("neither", None), ("Bread", None),
+        ("<think>A or B?</think>A", "A"), ("<think>A seems", None),
     ],
 )  # fmt: skip
 def test_a_reply_is_read_only_where_it_names_one_letter(
