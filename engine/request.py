@@ -15,17 +15,24 @@ from engine.serving.turns import Breathe
 
 FinishReason = Literal["stop", "length", "cancelled"]
 MAX_LOGPROBS = 20
+MAX_LOGIT_BIAS = 1024  # entries; they are stored with each answer
+LEAST_REPETITION_PENALTY = 0.01  # below, a float's range is left soon and nothing sensible is said
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
     """How the next token is chosen, and what is told of the choice.
 
-    `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 switch those filters off; `min_p`
-    keeps the tokens whose probability is at least `min_p` times that of the most likely one (Nguyen
-    et al. 2024). `seed` fixes the draw. `stop` strings end the answer and are not part of it.
-    `ignore_eos` is for benchmarks. `logprobs` asks for each token's log-probability and for that
-    many of the most likely tokens beside it, as many as `MAX_LOGPROBS`; None asks for none.
+    `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 switch those filters off; `top_p`
+    0 leaves the most likely token; `min_p` keeps the tokens whose probability is at least `min_p`
+    times that of the most likely one (Nguyen et al. 2024). `seed` fixes the draw. `stop` strings
+    end the answer and are not part of it. `ignore_eos` is for benchmarks. `logprobs` asks for each
+    token's log-probability and for that many of the most likely tokens beside it, as many as
+    `MAX_LOGPROBS`; None asks for none.
+
+    `logit_bias` is added to the logits of the tokens it names. A token that the answer has n times
+    already loses `n * frequency_penalty + presence_penalty`, the latter if n > 0 (OpenAI's API
+    reference). `repetition_penalty` counts the prompt too (Keskar et al. 2019, 4.1).
     """
 
     temperature: float = 0.7
@@ -38,15 +45,21 @@ class SamplingParams:
     ignore_eos: bool = False
     min_p: float = 0.0
     logprobs: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, what is added)
 
     def __post_init__(self) -> None:
         problems = [
             message
             for wrong, message in (
                 (not 0 <= self.temperature <= 10, "temperature must lie in [0, 10]"),
-                (not 0 < self.top_p <= 1, "top_p must lie in (0, 1]"),
+                (not 0 <= self.top_p <= 1, "top_p must lie in [0, 1]"),
                 (self.top_k < 0, "top_k must not be negative"),
-                (not 0 < self.repetition_penalty <= 10, "repetition_penalty must lie in (0, 10]"),
+                (
+                    not LEAST_REPETITION_PENALTY <= self.repetition_penalty <= 10,
+                    f"repetition_penalty must lie in [{LEAST_REPETITION_PENALTY}, 10]",
+                ),
                 (self.max_new_tokens < 1, "max_new_tokens must be at least 1"),
                 (not 0 <= self.seed < 2**63, "seed must lie in [0, 2**63)"),
                 (any(not s for s in self.stop), "stop strings must not be empty"),
@@ -55,11 +68,29 @@ class SamplingParams:
                     self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS,
                     f"logprobs must lie in [0, {MAX_LOGPROBS}]",
                 ),
+                (not -2 <= self.presence_penalty <= 2, "presence_penalty must lie in [-2, 2]"),
+                (not -2 <= self.frequency_penalty <= 2, "frequency_penalty must lie in [-2, 2]"),
+                (
+                    len(self.logit_bias) > MAX_LOGIT_BIAS,
+                    f"logit_bias may name {MAX_LOGIT_BIAS} tokens",
+                ),
+                (
+                    any(not -100 <= bias <= 100 for _, bias in self.logit_bias),
+                    "each logit_bias must lie in [-100, 100]",
+                ),
             )
             if wrong
         ]
         if problems:
             raise InvalidInput("; ".join(problems))
+
+    def require_known_tokens(self, vocabulary: int) -> None:
+        """Raise `InvalidInput` where `logit_bias` names a token that the model does not have."""
+        unknown = [token_id for token_id, _ in self.logit_bias if not 0 <= token_id < vocabulary]
+        if unknown:
+            raise InvalidInput(
+                f"logit_bias names token {unknown[0]}; the model has tokens 0 to {vocabulary - 1}"
+            )
 
     def as_dict(self) -> dict[str, object]:
         """JSON-ready form, stored with each answer."""
@@ -72,7 +103,9 @@ class GenerationRequest:
 
     `user` is whose turn it is when an engine shares itself out fairly; "" is nobody in particular.
     `timeout_seconds` counts from submission; past it the stream ends with
-    `Failed(DeadlineExceeded(...))`, whether it was running or still waiting.
+    `Failed(DeadlineExceeded(...))`, whether it was running or still waiting. `prefill` is how the
+    answer begins: it is given, the events have what follows it, and its tokens count as the
+    prompt's. That continues an answer that was cut off, too.
     """
 
     messages: tuple[Message, ...]
@@ -80,6 +113,7 @@ class GenerationRequest:
     adapter: str | None = None
     user: str = ""
     timeout_seconds: float | None = None
+    prefill: str = ""
 
     def __post_init__(self) -> None:
         if self.timeout_seconds is not None and not 0 < self.timeout_seconds < math.inf:

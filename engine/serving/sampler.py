@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -11,15 +12,22 @@ from engine.request import SamplingParams
 
 # Most nuclei are far smaller than the vocabulary; looking at this many first avoids sorting it.
 NUCLEUS_GUESS = 256
+# Below it a temperature is greedy, as in vLLM; divided by much less, logits leave a float's range.
+LEAST_TEMPERATURE = 1e-5
 
 
 class Sampler:
-    """One stream's draws: its parameters and its own random generator, so that no other stream
-    can change what it says."""
+    """One stream's draws: its parameters, its own random generator and what it has chosen, so that
+    no other stream can change what it says."""
 
     def __init__(self, params: SamplingParams) -> None:
         self._params = params
         self._generator = torch.Generator().manual_seed(params.seed)
+        self._is_cold = params.temperature < LEAST_TEMPERATURE
+        self._bias_ids = torch.tensor([token_id for token_id, _ in params.logit_bias]).long()
+        self._bias = torch.tensor([bias for _, bias in params.logit_bias], dtype=torch.float32)
+        self._counts_chosen = params.presence_penalty != 0 or params.frequency_penalty != 0
+        self._chosen: Counter[int] = Counter()
 
     @property
     def is_greedy(self) -> bool:
@@ -29,18 +37,40 @@ class Sampler:
         """
         params = self._params
         return (
-            params.temperature == 0 and params.repetition_penalty == 1.0 and params.logprobs is None
+            self._is_cold
+            and params.repetition_penalty == 1.0
+            and not params.logit_bias
+            and not self._counts_chosen
+            and params.logprobs is None
         )
 
     def __call__(self, logits: Tensor, context_ids: Sequence[int]) -> int:
-        """The next token id from `logits` (vocabulary,) after `context_ids`."""
+        """The next token id from `logits` (vocabulary,) after `context_ids`.
+
+        Any parameters that `SamplingParams` takes give a token, if one logit at least is finite.
+        """
+        logits = self._penalised(logits.float(), context_ids)
+        token_id = int(logits.argmax()) if self._is_cold else self._drawn(logits)
+        if self._counts_chosen:
+            self._chosen[token_id] += 1
+        return token_id
+
+    def _penalised(self, logits: Tensor, context_ids: Sequence[int]) -> Tensor:
+        """Bias first, then penalties, as vLLM orders them."""
         params = self._params
-        logits = logits.float()
+        if params.logit_bias:
+            logits = logits.index_add(0, self._bias_ids, self._bias)
         if params.repetition_penalty != 1.0 and context_ids:
             logits = _penalise(logits, context_ids, params.repetition_penalty)
-        if params.temperature == 0:
-            return int(logits.argmax())
-        logits = logits / params.temperature
+        if self._chosen:
+            ids, counts = zip(*self._chosen.items(), strict=True)
+            lost = params.frequency_penalty * torch.tensor(counts) + params.presence_penalty
+            logits = logits.index_add(0, torch.tensor(ids), -lost.float())
+        return logits
+
+    def _drawn(self, logits: Tensor) -> int:
+        params = self._params
+        logits = (logits - logits.max()) / params.temperature  # at most 0: no overflow
         if params.top_k:
             kth = logits.topk(min(params.top_k, len(logits))).values[-1]
             logits = logits.masked_fill(logits < kth, -torch.inf)
@@ -75,7 +105,7 @@ def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     for count in (min(NUCLEUS_GUESS, len(probabilities)), len(probabilities)):
         top, ids = probabilities.topk(count)
         mass_before = top.cumsum(-1) - top
-        kept = int((mass_before < top_p).sum())
+        kept = max(1, int((mass_before < top_p).sum()))  # of less than a float32 can say, too
         if kept < count:
             break
     return top[:kept], ids[:kept]

@@ -6,6 +6,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from transformers.generation.logits_process import (
     LogitsProcessorList,
@@ -156,17 +158,26 @@ def test_what_others_draw_does_not_change_a_streams_draws() -> None:
 def test_every_bad_parameter_is_named_at_once() -> None:
     with pytest.raises(InvalidInput) as raised:
         SamplingParams(
-            temperature=-1, top_p=0, top_k=-1, max_new_tokens=0, seed=-1, stop=("",),
-            min_p=1.1, logprobs=21,
+            temperature=-1, top_p=-1, top_k=-1, max_new_tokens=0, seed=-1, stop=("",),
+            min_p=1.1, logprobs=21, repetition_penalty=0, presence_penalty=2.1,
+            frequency_penalty=-2.1, logit_bias=((0, 101.0),) * 1025,
         )  # fmt: skip
     assert str(raised.value) == (
-        "temperature must lie in [0, 10]; top_p must lie in (0, 1]; top_k must not be negative; "
-        "max_new_tokens must be at least 1; seed must lie in [0, 2**63); "
-        "stop strings must not be empty; min_p must lie in [0, 1]; logprobs must lie in [0, 20]"
+        "temperature must lie in [0, 10]; top_p must lie in [0, 1]; top_k must not be negative; "
+        "repetition_penalty must lie in [0.01, 10]; max_new_tokens must be at least 1; "
+        "seed must lie in [0, 2**63); stop strings must not be empty; min_p must lie in [0, 1]; "
+        "logprobs must lie in [0, 20]; presence_penalty must lie in [-2, 2]; "
+        "frequency_penalty must lie in [-2, 2]; logit_bias may name 1024 tokens; "
+        "each logit_bias must lie in [-100, 100]"
     )
 
 
-@pytest.mark.parametrize("name", ["temperature", "top_p", "min_p", "repetition_penalty"])
+FRACTIONS = (
+    "temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FRACTIONS)
 def test_a_parameter_that_is_no_number_is_refused(name: str) -> None:
     with pytest.raises(InvalidInput, match=name):
         SamplingParams(**{name: float("nan")})
@@ -203,7 +214,112 @@ def test_a_log_probability_is_that_of_the_untempered_distribution() -> None:
         (SamplingParams(temperature=0, repetition_penalty=1.1), False),
         (SamplingParams(temperature=0, logprobs=0), False),
         (SamplingParams(temperature=0.1), False),
+        (SamplingParams(temperature=1e-38), True),
+        (SamplingParams(temperature=0, presence_penalty=0.1), False),
+        (SamplingParams(temperature=0, frequency_penalty=-0.1), False),
+        (SamplingParams(temperature=0, logit_bias=((3, 1.0),)), False),
     ],
 )
 def test_a_sampler_is_greedy_when_an_argmax_would_do(params: SamplingParams, greedy: bool) -> None:
     assert Sampler(params).is_greedy is greedy
+
+
+def test_a_temperature_too_low_to_divide_by_is_greedy_and_a_top_p_of_nothing_too() -> None:
+    logits = random_logits(0, vocabulary=300)
+    for params in (
+        SamplingParams(temperature=1e-38),
+        SamplingParams(temperature=5e-324),
+        SamplingParams(temperature=-0.0),
+        SamplingParams(temperature=1.0, top_p=0.0),
+        SamplingParams(temperature=1.0, top_p=1e-300),
+    ):
+        assert Sampler(params)(logits, CONTEXT) == int(logits.argmax())
+
+
+FLOATS = st.floats() | st.floats(0, 10) | st.floats(-2, 2) | st.floats(0, 1e-30)
+LOGITS = st.sampled_from(
+    [
+        random_logits(0, 60),
+        random_logits(0, 60, spread=1e4),
+        torch.zeros(60),
+        random_logits(1, 60).masked_fill(torch.arange(60) > 5, -torch.inf),
+    ]
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    LOGITS,
+    st.dictionaries(st.sampled_from(FRACTIONS), FLOATS),
+    st.lists(st.tuples(st.integers(0, 59), FLOATS), max_size=3),
+    st.integers(),
+)
+@example(random_logits(0, 60), {"temperature": 1e-38}, [], 0)
+@example(random_logits(0, 60), {"temperature": 1e-5, "repetition_penalty": 0.01}, [], 0)
+@example(random_logits(0, 60), {"top_p": 1e-300, "temperature": 1.0}, [], 0)
+@example(torch.zeros(60), {"repetition_penalty": 1e-300}, [], 0)
+def test_every_float_is_refused_or_gives_a_token(
+    logits: Tensor, fractions: dict[str, float], bias: list[tuple[int, float]], top_k: int
+) -> None:
+    try:
+        params = SamplingParams(**fractions, logit_bias=tuple(bias), top_k=top_k)  # type: ignore[arg-type]
+    except InvalidInput:
+        return
+    sampler = Sampler(params)
+    for _ in range(3):
+        assert 0 <= sampler(logits, CONTEXT) < len(logits)
+
+
+def distribution_after(params: SamplingParams, logits: Tensor, chosen: list[int]) -> Tensor:
+    """What the next token is drawn from once the sampler has been made to choose `chosen`."""
+    sampler = Sampler(params)
+    seen = torch.empty(0)
+
+    def draw(probabilities: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
+        nonlocal seen
+        seen = probabilities
+        return torch.tensor([chosen.pop(0) if chosen else 0])
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(torch, "multinomial", draw)
+        for _ in range(len(chosen) + 1):
+            sampler(logits, CONTEXT)
+    return seen
+
+
+def test_presence_and_frequency_count_what_the_answer_has_and_not_the_prompt() -> None:
+    logits = random_logits(0, vocabulary=12)  # the prompt has 3, 5 twice and 11
+    params = SamplingParams(
+        temperature=1.0, top_p=1.0, presence_penalty=0.5, frequency_penalty=0.25
+    )
+    ours = distribution_after(params, logits, [1, 1, 5, 1])
+    expected = logits.clone()
+    expected[1] -= 3 * 0.25 + 0.5
+    expected[5] -= 1 * 0.25 + 0.5
+    torch.testing.assert_close(ours, expected.softmax(-1))
+
+
+def test_penalties_below_zero_make_what_was_said_likelier() -> None:
+    logits = torch.tensor([1.0, 0.9, -3.0])
+    sampler = Sampler(SamplingParams(temperature=0, presence_penalty=1.0))
+    assert [sampler(logits, []) for _ in range(3)] == [0, 1, 0]  # 1.0, then 0.9 over 0.0
+    eager = Sampler(SamplingParams(temperature=0, frequency_penalty=-1.0))
+    assert [eager(logits, []) for _ in range(3)] == [0, 0, 0]
+
+
+def test_a_bias_is_added_to_the_logits_before_the_penalties() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.5])
+    biased = SamplingParams(temperature=1.0, top_p=1.0, logit_bias=((1, 2.5), (2, -100.0)))
+    kept = sampled_distribution(biased, logits)
+    torch.testing.assert_close(kept, torch.tensor([2.0, 3.5, -99.5]).softmax(-1))
+    # 1.0 - 2.0 < 0, so a penalty of 2 multiplies: -2.0, and token 2 is left as the likeliest
+    both = SamplingParams(temperature=0, logit_bias=((0, -4.0), (1, -2.0)), repetition_penalty=2.0)
+    assert Sampler(both)(logits, [1]) == 2
+    assert Sampler(SamplingParams(temperature=0, logit_bias=((2, 100.0),)))(logits, []) == 2
+
+
+def test_a_bias_for_a_token_that_the_model_does_not_have_is_refused() -> None:
+    SamplingParams(logit_bias=((0, 1.0), (59, 1.0))).require_known_tokens(60)
+    for unknown in (-1, 60, 2**70):
+        with pytest.raises(InvalidInput, match=f"token {unknown}; the model has tokens 0 to 59"):
+            SamplingParams(logit_bias=((0, 1.0), (unknown, 1.0))).require_known_tokens(60)
