@@ -47,6 +47,7 @@ from engine.serving.answer import Answer
 from engine.serving.commands import Commands
 from engine.serving.held_prefixes import hold_prefix
 from engine.serving.kv_cache import HeldPrefix, PagedCache, page_bytes
+from engine.serving.prompt import fit_prompt
 from engine.serving.scheduler import RunningSequence, Scheduler, Share
 from engine.serving.scoring import Scoring
 from engine.serving.stream import QueuedStream
@@ -159,9 +160,9 @@ class LocalEngine:
         """Queue answers together, all or none."""
         answers = []
         for request in requests:
-            prompt_ids = self._renderer.prompt(request.messages)
-            room = self._room_after(len(prompt_ids), request.adapter)
-            answer = Answer(request, prompt_ids, room, self._renderer)
+            request.sampling.require_known_tokens(self._config.vocabulary)
+            prompt = fit_prompt(request, self._renderer, self._context_beside(request.adapter))
+            answer = Answer(request, prompt, self._renderer)
             answers.append(self._sequence(answer, request.adapter, request.user))
         self._enqueue(answers)
         return [s.work.stream for s in answers if isinstance(s.work, Answer)]
@@ -174,7 +175,7 @@ class LocalEngine:
             rendered = self._renderer.pair(
                 request.messages, request.completion, complete=request.complete
             )
-            self._room_after(len(rendered.input_ids) - 1, request.adapter)
+            self._require_room(len(rendered.input_ids) - 1, request.adapter)
             scoring = Scoring(rendered)
             sequence = self._sequence(scoring, request.adapter, user="")
             if rendered.completion_ids:
@@ -381,18 +382,16 @@ class LocalEngine:
         lora, prefix = (None, loaded) if isinstance(loaded, HeldPrefix) else (loaded, None)
         return RunningSequence(work, adapter, lora, user, self._config.prefix_lm, prefix)
 
-    def _room_after(self, prompt_tokens: int, adapter: str | None) -> int:
-        """Tokens that the context leaves for an answer; raises `PromptTooLong`."""
+    def _context_beside(self, adapter: str | None) -> int:
+        """Tokens that the context holds beside an adapter's virtual ones."""
         loaded = None if adapter is None else self._adapters.get(adapter)
-        context = self.context_tokens
-        if isinstance(loaded, HeldPrefix):
-            context -= loaded.tokens
-        room = context - prompt_tokens
-        if room < 1:
-            raise PromptTooLong(
-                f"the prompt has {prompt_tokens} tokens; the context holds {context}"
-            )
-        return room
+        return self.context_tokens - (loaded.tokens if isinstance(loaded, HeldPrefix) else 0)
+
+    def _require_room(self, tokens: int, adapter: str | None) -> None:
+        """Raise `PromptTooLong` unless one more token than these fits."""
+        context = self._context_beside(adapter)
+        if tokens >= context:
+            raise PromptTooLong(f"the prompt has {tokens} tokens; the context holds {context}")
 
     def _queue_call(self, call: Callable[[], Any]) -> Future[Any]:
         """Have a call run on the engine's thread, where alone the cache may be changed."""

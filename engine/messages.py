@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast, get_args
 
-from engine.errors import InvalidText
+from engine.errors import InvalidInput, InvalidText
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -37,6 +37,30 @@ def messages_from_dicts(items: Iterable[Mapping[str, str]]) -> tuple[Message, ..
             raise InvalidText("a message's content must be text")
         messages.append(Message(cast(Role, item["role"]), clean_text(item["content"])))
     return tuple(messages)
+
+
+def split_prefill(messages: Sequence[Message]) -> tuple[tuple[Message, ...], str]:
+    """What is to be answered, and the beginning of the answer, where the last message is that."""
+    if messages and messages[-1].role == "assistant":
+        return tuple(messages[:-1]), messages[-1].content
+    return tuple(messages), ""
+
+
+def question_index(messages: Sequence[Message]) -> int | None:
+    """The place of the question that awaits an answer: the last message, but for system messages
+    after it. None where that is not a user's."""
+    for index in reversed(range(len(messages))):
+        if messages[index].role != "system":
+            return index if messages[index].role == "user" else None
+    return None
+
+
+def question_of(messages: Sequence[Message]) -> str:
+    """The text of that question; raises `InvalidInput` where there is none."""
+    index = question_index(messages)
+    if index is None:
+        raise InvalidInput("the conversation must end with a user message that awaits an answer")
+    return messages[index].content
 
 
 def clean_text(text: str, *, what: str = "message", limit_chars: int = 400_000) -> str:

@@ -44,6 +44,7 @@ from engine.prompts.load import AnyRenderer, load_renderer
 from engine.quantization import Quantization
 from engine.request import GenerationRequest, Score, ScoreRequest
 from engine.serving.answer import Answer
+from engine.serving.prompt import Prompt, fit_prompt
 from engine.serving.row_batch import RowBatch, new_cache
 from engine.serving.stream import QueuedStream
 from engine.serving.turns import Breathe, without_pause
@@ -367,14 +368,9 @@ class ReferenceEngine:
 
     def _make_row(self, request: GenerationRequest) -> _Row:
         self._check_adapter(request.adapter)
-        prompt_ids = self._renderer.prompt(request.messages)
+        request.sampling.require_known_tokens(self._model.config.get_text_config().vocab_size)
         context = self._context_after(request.adapter or BASE)
-        room = context - len(prompt_ids)
-        if room < 1:
-            raise PromptTooLong(
-                f"the prompt has {len(prompt_ids)} tokens; the context holds {context}"
-            )
-        return _Row(request, prompt_ids, room, self._renderer)
+        return _Row(request, fit_prompt(request, self._renderer, context), self._renderer)
 
     def _context_after(self, adapter: str) -> int:
         """Tokens that the context holds beside an adapter's virtual ones."""
@@ -401,11 +397,10 @@ class _Row(Answer):
     def __init__(
         self,
         request: GenerationRequest,
-        prompt_ids: tuple[int, ...],
-        room: int,
+        prompt: Prompt,
         renderer: AnyRenderer,
     ) -> None:
-        super().__init__(request, prompt_ids, room, renderer)
+        super().__init__(request, prompt, renderer)
         self.adapter = request.adapter or BASE
 
 

@@ -33,6 +33,10 @@ class Tokenizer(Protocol):
         """What ends an answer."""
         ...
 
+    def get_vocab(self) -> Mapping[str, int]:
+        """Every token as the vocabulary writes it, with its id."""
+        ...
+
     def apply_chat_template(
         self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
     ) -> str:
@@ -88,6 +92,11 @@ class Renderer:
         # transformers switches the reading of control tokens on the tokenizer itself, for everyone
         self._encoding = threading.Lock()
 
+    @cached_property
+    def longest_token_bytes(self) -> int:
+        """The most bytes of UTF-8 text that one token stands for."""
+        return max(len(token.encode()) for token in self._tokenizer.get_vocab())
+
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the prompt, up to where the assistant's answer begins."""
         escaped = _Escape(self._specials, messages)
@@ -119,12 +128,16 @@ class Renderer:
         """Text of an answer's ids, control tokens left out."""
         return self._tokenizer.decode(ids, skip_special_tokens=True)
 
-    def detokenizer(self, stop: tuple[str, ...] = ()) -> Detokenizer:
-        """The growing text of one answer.
+    def detokenizer(
+        self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = ()
+    ) -> Detokenizer:
+        """The growing text of one answer, which goes on from `prefill_ids`.
 
         A think block that the prompt has opened is the beginning of the text, though the model did
         not write it: so the text shows where the thought ends, and `completion` is its inverse.
         """
+        if prefill_ids:
+            return Detokenizer(self.decode, stop, prefill_ids)
         return OpenedText(self.decode, stop, self._opening)
 
     @cached_property

@@ -21,6 +21,7 @@ from engine.request import (
     TokenLogprob,
 )
 from engine.serving.detokenizer import Detokenizer
+from engine.serving.prompt import Prompt
 from engine.serving.sampler import Sampler, token_logprobs
 from engine.serving.stream import QueuedStream
 
@@ -37,8 +38,10 @@ class AnswerText(Protocol):
         """Text of an answer's ids, control tokens left out."""
         ...
 
-    def detokenizer(self, stop: tuple[str, ...] = ()) -> Detokenizer:
-        """The growing text of one answer."""
+    def detokenizer(
+        self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = ()
+    ) -> Detokenizer:
+        """The growing text of one answer, which goes on from `prefill_ids`."""
         ...
 
 
@@ -48,21 +51,19 @@ class Answer:
     def __init__(
         self,
         request: GenerationRequest,
-        prompt_ids: tuple[int, ...],
-        room: int,
+        prompt: Prompt,
         renderer: AnswerText,
     ) -> None:
-        """`room`: tokens that the context has left for the answer."""
         sampling = request.sampling
-        self.prompt_ids = prompt_ids
+        self.prompt_ids = prompt.ids
         self.ids: list[int] = []
         self.stream = QueuedStream()
         self.ended = False
         self.cached_prompt_tokens = 0
-        self.max_tokens = min(sampling.max_new_tokens, room)
+        self.max_tokens = min(sampling.max_new_tokens, prompt.room)
         self._end_ids = frozenset() if sampling.ignore_eos else renderer.end_ids
         self._sampler = Sampler(sampling)
-        self._text = renderer.detokenizer(sampling.stop)
+        self._text = renderer.detokenizer(sampling.stop, prompt.prefill_ids)
         self._decode = renderer.decode
         self._top = sampling.logprobs
         self._logprobs: list[TokenLogprob] = []

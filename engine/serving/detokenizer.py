@@ -10,15 +10,22 @@ REPLACEMENT = "\ufffd"
 class Detokenizer:
     """The growing text of one stream.
 
-    `decode` turns ids into text. Text is held back while it may still change: while its end is an
-    unfinished UTF-8 sequence, or could be the beginning of a stop string.
+    `decode` turns ids into text. `prefill_ids` came before the first one: they are no part of the
+    text, but decide whether it begins with a blank. Text is held back while it may still change:
+    while its end is an unfinished UTF-8 sequence, or could be the beginning of a stop string.
     """
 
-    def __init__(self, decode: Callable[[Sequence[int]], str], stop: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        stop: tuple[str, ...] = (),
+        prefill_ids: Sequence[int] = (),
+    ) -> None:
         self._decode = decode
         self._stop = stop
-        self._ids: list[int] = []
+        self._ids: list[int] = list(prefill_ids)
         self._window_start = 0  # ids before this are decoded and settled in `_text`
+        self._settled_ids = len(prefill_ids)  # ids of the window that are settled too
         self._text = ""
         self._shown_chars = 0
         self.stopped = False
@@ -39,7 +46,7 @@ class Detokenizer:
         if not self.stopped:
             window = self._decode(self._ids[self._window_start :])
             self._text += window[self._settled_chars() :].rstrip(REPLACEMENT)
-            self._window_start = len(self._ids)
+            self._window_start, self._settled_ids = len(self._ids), 0
         return self._show(len(self._text))
 
     @property
@@ -53,25 +60,28 @@ class Detokenizer:
         if window.endswith(REPLACEMENT):
             return
         self._text += window[self._settled_chars() :]
-        self._window_start = len(self._ids) - 1
+        self._window_start, self._settled_ids = len(self._ids) - 1, 1
 
     def _settled_chars(self) -> int:
-        """Characters of the window's text that are already in `_text`."""
-        if not self._text:
-            return 0
-        return len(self._decode(self._ids[self._window_start : self._window_start + 1]))
+        """Characters of the window's text that are already in `_text`, or the prefill's."""
+        settled = self._ids[self._window_start : self._window_start + self._settled_ids]
+        return len(self._decode(settled)) if settled else 0
 
     def _held_chars(self) -> int:
-        return max(
-            (
-                length
-                for s in self._stop
-                for length in range(1, len(s))
-                if self._text.endswith(s[:length])
-            ),
-            default=0,
-        )
+        """The longest end of the text that a stop string begins with."""
+        return max((_overlap(self._text, s) for s in self._stop), default=0)
 
     def _show(self, until: int) -> str:
         shown, self._shown_chars = self._shown_chars, max(until, self._shown_chars)
         return self._text[shown : self._shown_chars]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Characters of the longest end of `text` that `stop` begins with, without being all of it."""
+    end = text[max(0, len(text) - len(stop) + 1) :]
+    at = end.find(stop[0])
+    while at >= 0:  # most texts end far from a stop string, and one look says so
+        if stop.startswith(end[at:]):
+            return len(end) - at
+        at = end.find(stop[0], at + 1)
+    return 0

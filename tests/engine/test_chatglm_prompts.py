@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import ModelUnavailable
@@ -487,6 +487,22 @@ def test_any_text_streams_as_it_was_written(tiny: Callable[[str], Any], text: st
         renderer = tiny(name)
         ids = renderer.completion(f"a{text}")
         assert "".join(shown(renderer.detokenizer(), ids)) == f"a{text}", name
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(st.sampled_from("ab ,.你\n\t<n>|"), max_size=20), st.data())
+def test_what_follows_a_prefill_keeps_the_blanks_it_begins_with(
+    tiny: Callable[[str], Any], text: str, data: st.DataObject
+) -> None:
+    for name in ("chatglm2", "chatglm3", "glm4"):
+        renderer = tiny(name)
+        ids = renderer.completion(f"a{text}", complete=False)
+        opening = len(renderer.completion("", complete=False))
+        cut = data.draw(st.integers(opening + 1, len(ids)))
+        before = renderer.decode(ids[:cut])
+        assume(not before.endswith("\ufffd"))
+        follows = "".join(shown(renderer.detokenizer((), ids[:cut]), ids[cut:]))
+        assert before + follows == renderer.decode(ids), name
 
 
 @settings(max_examples=60, deadline=None)

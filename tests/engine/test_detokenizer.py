@@ -53,6 +53,14 @@ def test_any_text_arrives_whole_byte_by_byte(text: str) -> None:
     assert not any("\ufffd" in piece for piece in pieces)
 
 
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufffd")), st.data())
+def test_what_follows_a_prefill_arrives_without_it(text: str, data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(text)))
+    detokenizer = Detokenizer(bytes_to_text, prefill_ids=text[:cut].encode())
+    pieces = [*map(detokenizer.push, text[cut:].encode()), detokenizer.finish()]
+    assert "".join(pieces) == detokenizer.text == text[cut:]
+
+
 @given(st.lists(st.integers(0, 255), max_size=40))
 def test_bytes_that_are_no_text_end_up_as_in_the_full_decode_but_for_a_broken_end(
     ids: list[int],

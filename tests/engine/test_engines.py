@@ -18,13 +18,23 @@ from engine.errors import (
     Conflict,
     DeadlineExceeded,
     EngineFailure,
+    InvalidInput,
     Overloaded,
     PromptTooLong,
     UnknownId,
 )
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
-from engine.request import Failed, Finished, ScoreRequest, Stream, StreamEvent, TextDelta, collect
+from engine.request import (
+    Failed,
+    Finished,
+    GenerationRequest,
+    ScoreRequest,
+    Stream,
+    StreamEvent,
+    TextDelta,
+    collect,
+)
 from tests.engine.conftest import Adapters, AnyEngine, StartEngine
 from tests.helpers import answer, ask
 
@@ -58,6 +68,18 @@ class Peer:
         ids = self.model.generate(**prompt, max_new_tokens=max_new_tokens, do_sample=False)[0]
         made = ids[prompt["input_ids"].shape[1] :]
         return self.tokenizer.decode(made, skip_special_tokens=True), len(made)
+
+    def continued(self, question: str, begun: str, new_tokens: int) -> str:
+        """A begun answer with so many greedy tokens after it."""
+        prompt = self.tokenizer.encode(
+            f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+        )
+        made = self.tokenizer.encode(begun)
+        for _ in range(new_tokens):
+            with torch.no_grad():
+                logits = self.model(torch.tensor([prompt + made])).logits[0, -1]
+            made.append(int(logits.argmax()))
+        return str(self.tokenizer.decode(made, skip_special_tokens=True))
 
     def logprobs(self, question: str, completion: str, *, complete: bool = True) -> list[float]:
         """Log-probability of each token of a completion, from one plain forward pass."""
@@ -300,7 +322,75 @@ class TestDeadlines:
         assert collect(engine.submit(replace(request, timeout_seconds=60))) == expected
 
 
+def without_rendering(engine: AnyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on a prompt that is rendered fails the test."""
+
+    def rendered(_self: object, _messages: object) -> tuple[int, ...]:
+        raise AssertionError("it was rendered")
+
+    monkeypatch.setattr(type(engine._renderer), "prompt", rendered)
+
+
+class TestPrefill:
+    def test_a_begun_answer_goes_on_as_transformers_goes_on(
+        self, engine: AnyEngine, tiny_base: BaseModel
+    ) -> None:
+        peer = Peer(tiny_base)
+        for begun in ("The river", "The river ", "你"):
+            request = replace(ask(QUESTIONS[0], ignore_eos=True, max_new_tokens=12), prefill=begun)
+            end = end_of(engine.submit(request))
+            assert isinstance(end, Finished)
+            assert begun + end.text == peer.continued(QUESTIONS[0], begun, 12)
+            prefilled = len(peer.tokenizer.encode(begun))
+            alone = engine.count_prompt_tokens(request.messages)
+            assert (end.prompt_tokens, end.completion_tokens) == (alone + prefilled, 12)
+
+    def test_a_control_token_in_it_is_text_and_ends_nothing(self, engine: AnyEngine) -> None:
+        request = replace(ask("Why?", max_new_tokens=3, ignore_eos=True), prefill="<|im_end|>")
+        end = end_of(engine.submit(request))
+        assert isinstance(end, Finished)
+        assert end.prompt_tokens > engine.count_prompt_tokens(request.messages) + 3
+        assert end.completion_tokens == 3
+
+    def test_it_takes_room_of_the_context(self, engine: AnyEngine) -> None:
+        long = replace(ask("Why?"), prefill="~" * engine.context_tokens)
+        with pytest.raises(PromptTooLong, match="the context holds"):
+            engine.submit(long)
+
+
+class TestBias:
+    def test_it_moves_the_choice_and_an_unknown_token_is_refused(
+        self, engine: AnyEngine, tiny_base: BaseModel
+    ) -> None:
+        forced = answer(engine, "Why?", max_new_tokens=3, logit_bias=((70, 100.0),), logprobs=0)
+        assert [token.token_id for token in forced.logprobs] == [70, 70, 70]
+        vocabulary = Peer(tiny_base).model.config.vocab_size
+        with pytest.raises(InvalidInput, match=f"token {vocabulary}; the model has"):
+            engine.submit(ask("Why?", logit_bias=((vocabulary, 1.0),)))
+
+    def test_a_greedy_answer_with_a_penalty_does_not_repeat_itself(self, engine: AnyEngine) -> None:
+        options = {"max_new_tokens": 20, "ignore_eos": True, "logprobs": 0}
+        plain = answer(engine, "Why?", **options)
+        varied = answer(engine, "Why?", presence_penalty=2.0, frequency_penalty=2.0, **options)
+        kinds = [len({token.token_id for token in a.logprobs}) for a in (plain, varied)]
+        assert kinds[0] < kinds[1]
+
+
 class TestLimits:
+    @pytest.mark.parametrize("shape", ["messages", "text", "prefill"])
+    def test_what_is_far_too_long_is_refused_before_it_is_rendered(
+        self, engine: AnyEngine, shape: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        without_rendering(engine, monkeypatch)
+        hello, much = Message("user", "hi"), "sea " * 1_000_000
+        request = {
+            "messages": GenerationRequest((hello,) * (engine.context_tokens + 1)),
+            "text": GenerationRequest((Message("system", much), hello)),
+            "prefill": GenerationRequest((hello,), prefill=much),
+        }[shape]
+        with pytest.raises(PromptTooLong, match=f"context holds {engine.context_tokens} tokens"):
+            engine.submit(request)
+
     def test_a_prompt_may_leave_room_for_one_token_but_not_for_none(
         self, engine: AnyEngine
     ) -> None:

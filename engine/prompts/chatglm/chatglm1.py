@@ -46,6 +46,11 @@ class ChatGLM1Tokenizer:
         for mark in WHITESPACE:
             pieces.id_of(mark)
 
+    @property
+    def longest_token_bytes(self) -> int:
+        """The most bytes that one token stands for: a long word's, or a run of blanks'."""
+        return max(self._pieces.longest_bytes, LONGEST_BLANK)
+
     def encode_text(self, text: str) -> list[int]:
         """Ids of text alone. The name of a special token is read as characters; the vocabulary's
         own marks for white space (`<n>`, `<|tab|>`, `<|blank_2|>`) are read as white space."""
@@ -109,7 +114,8 @@ class ChatGLM1Renderer(ChatGLMRenderer):
     """
 
     def __init__(self, tokenizer: ChatGLM1Tokenizer) -> None:
-        super().__init__(tokenizer.eos_id, frozenset([tokenizer.eos_id]))
+        ends = frozenset([tokenizer.eos_id])
+        super().__init__(tokenizer.eos_id, ends, tokenizer.longest_token_bytes)
         self.tokenizer = tokenizer
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:

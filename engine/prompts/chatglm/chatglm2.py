@@ -31,6 +31,11 @@ class ChatGLM2Tokenizer:
         # shown as nothing: <unk> (which is the pad id too), <s> and </s>
         self._silent = {pieces.id_of(name) for name in ("<unk>", "<s>", "</s>")}
 
+    @property
+    def longest_token_bytes(self) -> int:
+        """Bytes of the longest piece."""
+        return self._pieces.longest_bytes
+
     def encode_text(self, text: str) -> list[int]:
         """Ids of text alone."""
         return self._pieces.encode(text)
@@ -68,7 +73,8 @@ class ChatGLM2Renderer(ChatGLMRenderer):
     """
 
     def __init__(self, tokenizer: ChatGLM2Tokenizer) -> None:
-        super().__init__(tokenizer.eos_id, frozenset([tokenizer.eos_id]))
+        ends = frozenset([tokenizer.eos_id])
+        super().__init__(tokenizer.eos_id, ends, tokenizer.longest_token_bytes)
         self.tokenizer = tokenizer
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:

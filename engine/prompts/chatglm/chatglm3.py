@@ -53,7 +53,8 @@ class ChatGLM3Renderer(ChatGLMRenderer):
 
     def __init__(self, tokenizer: ChatGLM3Tokenizer) -> None:
         ends = [tokenizer.special_ids[name] for name in ("<|user|>", "<|observation|>")]
-        super().__init__(tokenizer.eos_id, frozenset([tokenizer.eos_id, *ends]))
+        end_ids = frozenset([tokenizer.eos_id, *ends])
+        super().__init__(tokenizer.eos_id, end_ids, tokenizer.longest_token_bytes)
         self.tokenizer = tokenizer
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:

@@ -49,6 +49,7 @@ class GLM4Tokenizer:
             special_tokens=dict(special_ids),
         )
         self._rank_count = len(ranks)
+        self.longest_token_bytes = max(map(len, ranks))
         self.special_ids = dict(special_ids)
         self._names = {token_id: name for name, token_id in special_ids.items()}
         self.vocab_size = max(self._rank_count, *(i + 1 for i in self._names))
@@ -97,7 +98,7 @@ class GLM4Renderer(ChatGLMRenderer):
     def __init__(self, tokenizer: GLM4Tokenizer) -> None:
         ids = tokenizer.special_ids
         ends = [ids[name] for name in ("<|endoftext|>", "<|user|>", "<|observation|>")]
-        super().__init__(ids["<|user|>"], frozenset(ends))
+        super().__init__(ids["<|user|>"], frozenset(ends), tokenizer.longest_token_bytes)
         self.tokenizer = tokenizer
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ Knows pieces and bytes; knows no ids beside the vocabulary and no chat format.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
@@ -28,6 +29,11 @@ class SentencePieces:
 
     def __len__(self) -> int:
         return self._model.get_piece_size()
+
+    @cached_property
+    def longest_bytes(self) -> int:
+        """Bytes of the longest piece."""
+        return max(len(self.piece(token_id).encode()) for token_id in range(len(self)))
 
     def encode(self, text: str) -> list[int]:
         """Text to ids. The names of control pieces in it are read as characters."""

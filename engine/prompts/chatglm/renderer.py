@@ -6,7 +6,7 @@ Knows how a conversation falls into rounds and how an answer is shown and cleane
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from engine.messages import Message
 from engine.prompts.render import Rendered
@@ -17,12 +17,13 @@ class ChatGLMRenderer(ABC):
     """Messages to ids, and the ids of an answer to text.
 
     `end_ids` end an answer when the model makes one of them; `end_id`, one of these, is what
-    `completion` ends with.
+    `completion` ends with. `longest_token_bytes`: the most bytes of text that a token stands for.
     """
 
-    def __init__(self, end_id: int, end_ids: frozenset[int]) -> None:
+    def __init__(self, end_id: int, end_ids: frozenset[int], longest_token_bytes: int) -> None:
         self.end_id = end_id
         self.end_ids = end_ids
+        self.longest_token_bytes = longest_token_bytes
 
     @abstractmethod
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
@@ -53,9 +54,11 @@ class ChatGLMRenderer(ABC):
         answer in some formats is part of the text; `detokenizer` and `clean_answer` leave it out.
         """
 
-    def detokenizer(self, stop: tuple[str, ...] = ()) -> Detokenizer:
-        """The growing text of one answer, from its first visible token on."""
-        return AnswerText(self.decode, stop)
+    def detokenizer(
+        self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = ()
+    ) -> Detokenizer:
+        """The growing text of one answer, from its first visible token on or from `prefill_ids`."""
+        return AnswerText(self.decode, stop, prefill_ids)
 
     def clean_answer(self, text: str) -> str:
         """A finished answer as the published chat shows it."""
@@ -70,10 +73,18 @@ class AnswerText(Detokenizer):
     """A detokenizer that leaves out the blank tokens before the first visible one.
 
     Answers of ChatGLM3 and GLM-4 open with a blank line, where the name of a tool would stand; it
-    must neither be shown nor be taken for the stop string "\\n".
+    must neither be shown nor be taken for the stop string "\\n". After a prefill, nothing is left
+    out.
     """
 
-    _begun = False
+    def __init__(
+        self,
+        decode: Callable[[Sequence[int]], str],
+        stop: tuple[str, ...] = (),
+        prefill_ids: Sequence[int] = (),
+    ) -> None:
+        super().__init__(decode, stop, prefill_ids)
+        self._begun = bool(prefill_ids)
 
     def push(self, token_id: int) -> str:
         """Add a token; returns the text that may be shown now. Sets `stopped` on a stop string."""

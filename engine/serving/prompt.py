@@ -1,0 +1,79 @@
+"""A request's prompt as token ids, and the room that the context leaves for its answer.
+
+Knows renderers and how long a context is; knows nothing of models, caches or adapters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.errors import PromptTooLong
+from engine.messages import Message
+from engine.request import GenerationRequest
+
+
+class PromptText(Protocol):
+    """What a prompt needs of a renderer."""
+
+    @property
+    def longest_token_bytes(self) -> int:
+        """The most bytes of UTF-8 text that one token stands for."""
+        ...
+
+    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Ids of the prompt, up to where the assistant's answer begins."""
+        ...
+
+    def completion(self, text: str, *, complete: bool = True) -> tuple[int, ...]:
+        """Ids of an answer as the model would have made it; its end token last if it ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids that an answer follows.
+
+    `prefill_ids`, the last of `ids`, are the beginning of the answer itself, where it is given.
+    `room` is how many tokens the context holds beyond `ids`.
+    """
+
+    ids: tuple[int, ...]
+    prefill_ids: tuple[int, ...]
+    room: int
+
+
+def fit_prompt(request: GenerationRequest, text: PromptText, context_tokens: int) -> Prompt:
+    """Render a request's prompt; raises `PromptTooLong` where no room is left for an answer.
+
+    What is far too long is refused before it is rendered, which would take seconds and gigabytes.
+    """
+    _require_plausible(request, text.longest_token_bytes, context_tokens)
+    prefill_ids = text.completion(request.prefill, complete=False) if request.prefill else ()
+    ids = text.prompt(request.messages) + prefill_ids
+    room = context_tokens - len(ids)
+    if room < 1:
+        raise PromptTooLong(f"the prompt has {len(ids)} tokens; the context holds {context_tokens}")
+    return Prompt(ids, prefill_ids, room)
+
+
+def _require_plausible(
+    request: GenerationRequest, longest_token_bytes: int, context_tokens: int
+) -> None:
+    """Raise `PromptTooLong` for text that cannot fit: a token stands for so many bytes at most."""
+    require_plausible_count(len(request.messages), context_tokens)
+    texts = [message.content for message in request.messages] + [request.prefill]
+    size = sum(len(said.encode("utf-8", "surrogatepass")) for said in texts)
+    if size > context_tokens * longest_token_bytes:
+        raise PromptTooLong(
+            f"the prompt has {size} bytes of text; the context holds {context_tokens} tokens"
+        )
+
+
+def require_plausible_count(messages: int, context_tokens: int) -> None:
+    """Raise `PromptTooLong` for so many messages that cannot fit: each takes a token at least."""
+    if messages > context_tokens:
+        raise PromptTooLong(
+            f"the prompt has {messages} messages; the context holds {context_tokens} tokens"
+        )
