@@ -16,7 +16,7 @@ from typing import Literal
 
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, PromptTooLong, StorageFull
-from engine.messages import Message, require_text
+from engine.messages import Message, question_of, require_text, split_prefill
 from engine.prompts.examples import Example
 from engine.prompts.modes import PromptTemplate, has_answer_line, make_template
 from engine.prompts.reasoning import Reasoned, split_reasoning, without_thoughts
@@ -184,11 +184,13 @@ class Chat:
         """Queue one answer for each of `samplings`, all or none, to messages given as they are.
 
         For the HTTP API: a conversation of its own, of one turn with sibling answers. The thoughts
-        of earlier answers are left out. `user` is whom the caller asks for. Raises `InvalidText`,
-        `PromptTooLong`, `UnknownId` or `Overloaded` with nothing stored then. Each answer's first
-        update comes before its first token.
+        of earlier answers are left out. Where the last message is the assistant's it is continued:
+        updates have what follows it, the store gets the whole. `user` is whom the caller asks for.
+        Raises `InvalidInput`, `InvalidText`, `PromptTooLong`, `UnknownId` or `Overloaded` with
+        nothing stored then. Each answer's first update comes before its first token.
         """
-        question = require_text(messages[-1].content, limit_chars=self._max_message_chars)
+        messages, prefill = split_prefill(messages)
+        question = require_text(question_of(messages), limit_chars=self._max_message_chars)
         messages = (*without_thoughts(messages[:-1]), messages[-1])
 
         def store_turn() -> str:
@@ -203,7 +205,13 @@ class Chat:
             pinned = unless_queued.enter_context(self._pin(adapter))
             works = [
                 _Work(
-                    messages, s, turn, adapter=pinned, user=asker, timeout_seconds=timeout_seconds
+                    messages,
+                    s,
+                    turn,
+                    adapter=pinned,
+                    user=asker,
+                    prefill=prefill,
+                    timeout_seconds=timeout_seconds,
                 )
                 for s in samplings
             ]
@@ -266,7 +274,7 @@ class Chat:
                     logprobs_shown += len(logprobs)
                     logprobs = event.logprobs
                     if time.monotonic() - saved_at > PARTIAL_SAVE_SECONDS:
-                        self._save_partial(answer_id, work.split(text, finished=True))
+                        self._save_partial(answer_id, work.whole(text, finished=True))
                         saved_at = time.monotonic()
                 else:
                     if isinstance(event, Finished):
@@ -283,6 +291,7 @@ class Chat:
     def _finish(self, event: Finished | Failed, work: _Work, answer_id: str | None) -> AnswerUpdate:
         """Store the answer's end, then say it."""
         reasoned = work.split(event.text, finished=True)
+        whole = work.whole(event.text, finished=True)
         failed = isinstance(event, Failed)
         stopped = isinstance(event, Finished) and event.reason == "cancelled"
         update = AnswerUpdate(
@@ -300,8 +309,8 @@ class Chat:
             self._store.finish_answer(
                 answer_id,
                 status=update.status,
-                text=reasoned.answer,
-                thought=reasoned.tagged_thought,
+                text=whole.answer,
+                thought=whole.tagged_thought,
                 complete=isinstance(event, Finished) and event.reason == "stop",
                 prompt_tokens=event.prompt_tokens if isinstance(event, Finished) else None,
                 completion_tokens=event.completion_tokens if isinstance(event, Finished) else None,
@@ -352,14 +361,26 @@ class _Work:
     adapter: str | None = LIVE
     user: str = ""
     timeout_seconds: float | None = None
+    prefill: str = ""
 
     def request(self, adapter: str | None) -> GenerationRequest:
         return GenerationRequest(
-            self.messages, self.sampling, adapter, self.user, self.timeout_seconds
+            self.messages, self.sampling, adapter, self.user, self.timeout_seconds, self.prefill
         )
 
+    def whole(self, text: str, *, finished: bool) -> Reasoned:
+        """The answer with what it was begun with."""
+        return split_reasoning(self.prefill + text, finished=finished, answer_line=self.answer_line)
+
     def split(self, text: str, *, finished: bool) -> Reasoned:
-        return split_reasoning(text, finished=finished, answer_line=self.answer_line)
+        """What follows the beginning that was given."""
+        whole = self.whole(text, finished=finished)
+        given = self.whole("", finished=False)
+        return replace(
+            whole,
+            thought=whole.thought.removeprefix(given.thought),
+            answer=whole.answer.removeprefix(given.answer),
+        )
 
 
 class _Once:

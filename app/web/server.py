@@ -13,6 +13,7 @@ from starlette.middleware.sessions import SessionMiddleware
 
 from app.service import Service
 from app.settings import session_secret
+from app.web.api_paths import add_api_paths
 from app.web.body import BodyLimit
 from app.web.feedback_api import feedback_router
 from app.web.headers import ScriptNonces, SecurityHeaders
@@ -30,6 +31,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     app.include_router(openai_router(service))
     app.include_router(feedback_router(service))
     _add_health(app, service)
+    add_api_paths(app)
     mount_pages(app)
     return app
 

@@ -1,0 +1,49 @@
+"""The API's answer to paths and methods that none of its routes takes.
+
+The pages are mounted at `/` and answer whatever is left over, in a form of their own; so what
+begins as the API's paths do is answered here before them: HEAD as GET is, another method with 405
+and those that are allowed, an unknown path with 404, all in the documented form of an error.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, HTTPException
+from starlette.routing import Match, Route
+from starlette.types import Receive, Scope, Send
+
+PREFIXES = ("v1", "api", "healthz", "readyz", "metrics", "openapi.json")
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def add_api_paths(app: FastAPI) -> None:
+    """To be called after the API's own routes are there, and before the pages are."""
+    answer = _LeftOver(app)
+    for prefix in PREFIXES:
+        for path in (f"/{prefix}", f"/{prefix}/{{rest:path}}"):
+            app.router.routes.append(Route(path, answer))
+
+
+class _LeftOver:
+    """Looks through the routes that stood there before it."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._routes = tuple(app.router.routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI entry point."""
+        allowed = [method for method in METHODS if self._is_taken(scope, method)]
+        if scope["method"] == "HEAD" and "GET" in allowed:
+            await self._app.router({**scope, "method": "GET"}, receive, send)
+            return
+        if not allowed:
+            raise HTTPException(404, f"there is no path {scope['path'][:100]}")
+        if "GET" in allowed:
+            allowed.insert(1, "HEAD")
+        names = ", ".join(allowed)
+        said = f"{scope['path'][:100]} takes {names} and not {scope['method'][:20]}"
+        raise HTTPException(405, said, {"Allow": names})
+
+    def _is_taken(self, scope: Scope, method: str) -> bool:
+        asked = {**scope, "method": method}
+        return any(route.matches(asked)[0] is Match.FULL for route in self._routes)

@@ -1,0 +1,59 @@
+"""Messages as OpenAI's clients write them, read into ours.
+
+Parts of text are joined by line ends, as llama.cpp and vLLM join them; `developer` is OpenAI's
+newer word for `system`. What cannot be shown to the model is refused with the message's place, so
+that no answer leaves it out in silence. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.errors import InvalidInput
+from engine.messages import Message, Role, clean_text
+
+ROLES: Mapping[str, Role] = {
+    "assistant": "assistant", "developer": "system", "system": "system", "user": "user",
+}  # fmt: skip
+TOOL_ROLES = ("tool", "function")
+UNSUPPORTED = ("tool_calls", "function_call", "refusal", "audio")  # null and empty say nothing
+
+
+def messages_of(items: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
+    """The messages of a request; raises `InvalidInput` or `InvalidText`."""
+    return tuple(_message(item, f"messages.{place}") for place, item in enumerate(items))
+
+
+def _message(item: Mapping[str, Any], place: str) -> Message:
+    role = item.get("role")
+    if role in TOOL_ROLES:
+        raise InvalidInput(f"{place}: the role {role!r} is not supported; leave tool calls out")
+    if not isinstance(role, str) or role not in ROLES:
+        known = ", ".join(ROLES)
+        raise InvalidInput(f"{place}: unknown role {str(role)[:40]!r}; known roles: {known}")
+    for name in UNSUPPORTED:
+        if item.get(name):
+            raise InvalidInput(f"{place}: {name!r} is not supported; leave it out")
+    return Message(ROLES[role], clean_text(_content(item.get("content"), place)))
+
+
+def _content(content: object, place: str) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):
+        return "\n".join(_part(part, f"{place}.content.{i}") for i, part in enumerate(content))
+    raise InvalidInput(f"{place}.content must be text, a list of parts or null")
+
+
+def _part(part: object, place: str) -> str:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise InvalidInput(f"{place} must be an object with a 'type'")
+    if part["type"] != "text":
+        kind = part["type"][:40]
+        raise InvalidInput(f"{place}: a part of type {kind!r} is not supported; only 'text' is")
+    if not isinstance(part.get("text"), str):
+        raise InvalidInput(f"{place}.text must be text")
+    return str(part["text"])

@@ -1,0 +1,146 @@
+"""What is sent of completions: one document, or server-sent events that add up to it.
+
+The shapes are OpenAI's. Knows nothing of how answers are made, nor of routes.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from app.conversation import AnswerUpdate
+from app.web.completion_request import CompletionRequest
+from app.web.refusals import error_document
+from app.web.relay import Piece
+from engine.errors import BurnishError
+from engine.request import TokenLogprob
+
+FINISH = {"stop": "stop", "length": "length", "cancelled": "stop"}
+LEAST_LOGPROB = -9999.0  # JSON has no infinity; OpenAI says this for "very unlikely"
+REPLACEMENT = "\ufffd"
+UNSAVED = "unsaved"
+
+
+def completion_document(body: CompletionRequest, pieces: Sequence[Piece]) -> dict[str, Any]:
+    """The whole answer as one document."""
+    by_index = {piece.index: piece.update for piece in pieces if piece.is_last}
+    ends = [by_index[index] for index in range(body.n)]
+    choices = [
+        {
+            "index": index,
+            "answer_id": end.answer_id or UNSAVED,
+            "message": {"role": "assistant", "content": end.text, **_reasoning(end.thought)},
+            "logprobs": _logprobs(body, end.finished.logprobs if end.finished else ()),
+            **_ending(end),
+        }
+        for index, end in enumerate(ends)
+    ]
+    return {**_head(body, ends[0], "chat.completion"), "choices": choices, "usage": _usage(ends)}
+
+
+async def completion_events(
+    body: CompletionRequest, opening: Sequence[Piece], rest: AsyncIterator[Piece]
+) -> AsyncIterator[str]:
+    """Each choice's role, its text as it comes and one end; the usage where asked; `[DONE]`."""
+    first = next(piece.update for piece in opening if piece.index == 0)
+    head = _head(body, first, "chat.completion.chunk")
+    ends: dict[int, AnswerUpdate] = {}
+
+    def event(index: int, choice: dict[str, Any], **more: Any) -> str:
+        whole = {"index": index, "delta": {}, "logprobs": None, "finish_reason": None, **choice}
+        return _data({**head, "choices": [whole], **more})
+
+    def end(index: int, update: AnswerUpdate) -> str:
+        ends[index] = update
+        more = {} if update.error is None else error_document(update.error)
+        return event(index, {"answer_id": update.answer_id or UNSAVED, **_ending(update)}, **more)
+
+    for index in range(body.n):
+        yield event(index, {"delta": {"role": "assistant", "content": ""}})
+    try:
+        async for piece in _chain(opening, rest):
+            new = piece.update.logprobs
+            if piece.thought or piece.text or new:
+                delta = {"content": piece.text, **_reasoning(piece.thought)}
+                yield event(piece.index, {"delta": delta, "logprobs": _logprobs(body, new)})
+            if piece.is_last:
+                yield end(piece.index, piece.update)
+    except Exception as error:  # noqa: BLE001 - the stream's edge: its reader waits for an end
+        known = error if isinstance(error, BurnishError) else BurnishError("the answer was lost")
+        for index in set(range(body.n)) - set(ends):
+            yield end(index, AnswerUpdate(None, "", "", "failed", error=known))
+    if body.stream_options.include_usage:
+        yield _data({**head, "choices": [], "usage": _usage([ends[i] for i in range(body.n)])})
+    yield "data: [DONE]\n\n"
+
+
+async def _chain(opening: Sequence[Piece], rest: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+    for piece in opening:
+        yield piece
+    async for piece in rest:
+        yield piece
+
+
+def _data(document: dict[str, Any]) -> str:
+    return f"data: {json.dumps(document)}\n\n"
+
+
+def _head(body: CompletionRequest, first: AnswerUpdate, kind: str) -> dict[str, Any]:
+    return {
+        "id": first.answer_id or UNSAVED,
+        "object": kind,
+        "created": int(time.time()),
+        "model": body.model,
+        "system_fingerprint": first.adapter or "base",
+    }
+
+
+def _reasoning(thought: str) -> dict[str, str]:
+    return {"reasoning_content": thought} if thought else {}
+
+
+def _ending(update: AnswerUpdate) -> dict[str, Any]:
+    if update.finished is None:
+        return {"finish_reason": "error", "error": str(update.error)}
+    return {"finish_reason": FINISH[update.finished.reason]}
+
+
+def _logprobs(
+    body: CompletionRequest, tokens: Sequence[TokenLogprob]
+) -> dict[str, list[dict[str, Any]]] | None:
+    if not body.logprobs:
+        return None
+    content = [
+        {
+            **_token(token.text, token.logprob),
+            "top_logprobs": [_token(text, logprob) for _, text, logprob in token.top],
+        }
+        for token in tokens
+    ]
+    return {"content": content}
+
+
+def _token(text: str, logprob: float) -> dict[str, Any]:
+    """A token alone; its bytes are not known where it is only a part of a character."""
+    whole = REPLACEMENT not in text
+    return {
+        "token": text,
+        "logprob": max(logprob, LEAST_LOGPROB),
+        "bytes": list(text.encode()) if whole else None,
+    }
+
+
+def _usage(ends: Sequence[AnswerUpdate]) -> dict[str, Any]:
+    """Tokens of all choices; the prompt, which they share, counts once."""
+    done = [end.finished for end in ends if end.finished]
+    prompt = max((end.prompt_tokens for end in done), default=0)
+    completion = sum(end.completion_tokens for end in done)
+    cached = min((end.cached_prompt_tokens for end in done), default=0)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }

@@ -1,0 +1,145 @@
+"""What a chat completion may ask for: the request's schema, field by field.
+
+Every field of OpenAI's document is served, refused by name, or a label that changes no token;
+`UNSUPPORTED` and `LABELS` say which. Fields that the document does not have are ignored.
+Knows nothing of HTTP, nor of how the answer is made.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from app.conversation import LIVE
+from engine.errors import InvalidInput
+from engine.request import MAX_LOGIT_BIAS, MAX_LOGPROBS, SamplingParams
+
+MAX_CHOICES = 16
+MAX_STOPS = 16
+SEEDS = 2**63  # the engine takes 0 up to this; any other 64-bit integer is taken modulo it
+TOKEN_ID_DIGITS = 10
+StopString = Annotated[str, Field(max_length=1000)]
+
+# Fields that would change the answer, with the values that ask for nothing. Null asks for nothing.
+UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
+    "audio": (),
+    "function_call": ("none", "auto"),  # of no functions
+    "functions": ([],),
+    "modalities": (["text"],),
+    "parallel_tool_calls": (True, False),  # of no tools
+    "prediction": (),
+    "reasoning_effort": (),
+    "response_format": ({"type": "text"},),
+    "service_tier": ("auto", "default"),
+    "store": (False,),
+    "tool_choice": ("none", "auto"),  # of no tools
+    "tools": ([],),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+}
+# Fields that only name the request: taken, and without effect.
+LABELS = ("metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier")
+
+
+class _Lenient(BaseModel):
+    """Unknown fields are ignored and null means the default, as OpenAI's clients expect; a number
+    in quotation marks is no number."""
+
+    model_config = ConfigDict(strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, data: object) -> object:
+        if isinstance(data, dict):
+            return {name: value for name, value in data.items() if value is not None}
+        return data
+
+
+class StreamOptions(_Lenient):
+    """What a stream carries beside text."""
+
+    include_usage: bool = False
+
+
+class CompletionRequest(_Lenient):
+    """The request body. Messages and biases are read by the thread that submits the request, since
+    a body may hold a hundred thousand of them."""
+
+    model: str = LIVE
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1, fail_fast=True)]
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    stream: bool = False
+    stream_options: StreamOptions = StreamOptions()
+    temperature: float = 0.7
+    top_p: float = 0.95
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[str, Any] = {}
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS, fail_fast=True)] = []
+    ignore_eos: bool = False
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] = 0
+    user: Annotated[str, Field(max_length=256)] = ""
+    timeout_seconds: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unsupported(cls, data: object) -> object:
+        """Raise `InvalidInput` for a field whose wish would be passed over in silence."""
+        if isinstance(data, dict):
+            for name, neutral in UNSUPPORTED.items():
+                value = data.get(name)
+                if value is not None and value not in neutral:
+                    raise InvalidInput(_unsupported(name, neutral))
+        return data
+
+    def samplings(self, default_max_new_tokens: int) -> list[SamplingParams]:
+        """The engine's parameters of each choice; raises `InvalidInput` on values out of range."""
+        if self.top_logprobs and not self.logprobs:
+            raise InvalidInput("top_logprobs needs logprobs to be true")
+        limits = (self.max_completion_tokens, self.max_tokens)
+        stops = [self.stop] if isinstance(self.stop, str) else self.stop
+        first = SamplingParams(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            logit_bias=_logit_bias(self.logit_bias),
+            max_new_tokens=next((n for n in limits if n is not None), default_max_new_tokens),
+            seed=secrets.randbits(31) if self.seed is None else self.seed % SEEDS,
+            stop=tuple(filter(None, stops)),  # an empty one stops nothing, as in llama.cpp
+            ignore_eos=self.ignore_eos,
+            logprobs=self.top_logprobs if self.logprobs else None,
+        )
+        return [replace(first, seed=(first.seed + index) % SEEDS) for index in range(self.n)]
+
+
+def _unsupported(name: str, neutral: tuple[object, ...]) -> str:
+    allowed = " or ".join(["null", *map(json.dumps, neutral)])
+    return f"{name} is not supported; leave it out, or send {allowed}"
+
+
+def _logit_bias(given: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
+    """Of token ids, which JSON can only write as text."""
+    if len(given) > MAX_LOGIT_BIAS:
+        raise InvalidInput(f"logit_bias may name {MAX_LOGIT_BIAS} tokens")
+    for name, bias in given.items():
+        if not (name.isascii() and name.isdigit() and len(name) <= TOKEN_ID_DIGITS):
+            raise InvalidInput(f"logit_bias: {name[:40]!r} is not a token id")
+        if isinstance(bias, bool) or not isinstance(bias, int | float):
+            raise InvalidInput(f"logit_bias.{name} must be a number")
+    return tuple((int(name), bias) for name, bias in given.items())
