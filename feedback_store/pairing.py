@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from engine.messages import is_blank
+from engine.messages import is_blank, question_index
 from feedback_store.examples import (
     PERSON,
     Demonstration,
@@ -37,6 +37,7 @@ from feedback_store.records import (
 
 USABLE = ("done", "stopped")
 IDENTICAL = "identical after normalisation"
+NO_QUESTION = "the prompt does not end with a question"
 OUTRANKED = "a stronger or later statement counts"
 
 Statement = CurrentVote | CurrentCorrection | CurrentChoice
@@ -126,6 +127,11 @@ class _Builder:
     def build(self) -> PromptExamples:
         """Corrections, then choices, then thumbs; what is left over stands alone."""
         votes, corrections, choices = self._statements()
+        said = {s.event_id: s.user_id for s in (*votes, *corrections, *choices)}
+        if question_index(self._evidence.prompt) is None:
+            if said:
+                self._aside(NO_QUESTION, list(self._answers), said)
+            return self._result
         self._look_at_answers(votes, choices)
         for correction in corrections:
             self._add_correction(correction)

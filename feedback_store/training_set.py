@@ -52,7 +52,7 @@ from feedback_store.weighing import judged_otherwise, read_trust, weigh
 # So many conversations are derived in one transaction, for which whoever votes waits
 BATCH_CONVERSATIONS = 400
 MAX_SEARCHED = 1_000  # rows whose texts a search looks at
-DERIVATION = 2  # grows when the same evidence gives other candidates than before
+DERIVATION = 3  # grows when the same evidence gives other candidates than before
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterable, Iterator
 
 from engine.errors import InvalidInput
+from engine.messages import question_index
 from feedback_store.examples import Example
 from feedback_store.formats.fields import Row, any_text, text
 from feedback_store.formats.trl import completion_turns, preference_turns, unpaired_turns
@@ -38,12 +39,14 @@ def unguarded(cell: str) -> str:
 def csv_bytes(examples: Iterable[Example]) -> bytes:
     """A header and one row for each example; all of one kind.
 
-    The last question stands alone in `question`, what went before it as JSON in `context`. With a
-    byte order mark, without which spreadsheets take UTF-8 for something else.
+    The question stands alone in `question`, what went before it as JSON in `context`; system
+    messages after it, where an example has any, in `context_after`. With a byte order mark, without
+    which spreadsheets take UTF-8 for something else.
     """
     out = io.StringIO(newline="")
     rows = [_cells(example) for example in examples]
-    writer = csv.DictWriter(out, rows[0].keys() if rows else (), quoting=csv.QUOTE_ALL)
+    header = dict.fromkeys(name for row in rows for name in row)
+    writer = csv.DictWriter(out, list(header), restval="", quoting=csv.QUOTE_ALL)
     writer.writeheader()
     writer.writerows(rows)
     return out.getvalue().encode("utf-8-sig")
@@ -53,7 +56,8 @@ def csv_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
     """Reads what `csv_bytes` writes."""
     cells: dict[str, object] = {key: unguarded(text_of) for key, text_of in _texts(row)}
     question = {"role": "user", "content": text(cells, "question")}
-    cells["prompt"] = [*_context(any_text(cells, "context")), question]
+    before, after = (_context(cells, name) for name in ("context", "context_after"))
+    cells["prompt"] = [*before, question, *after]
     for key in FLAGS:
         if key in cells:
             cells[key] = {"true": True, "false": False}.get(str(cells[key]).lower())
@@ -65,10 +69,14 @@ def csv_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
 def _cells(example: Example) -> dict[str, str]:
     """The row of an example with text alone in it."""
     row = example.as_dict()
-    *context, question = row.pop("prompt")
+    prompt, at = row.pop("prompt"), question_index(example.prompt)
+    if at is None:
+        raise InvalidInput(f"example {example.id[:80]} has no question to put into a row")
     for name in COMPLETIONS & row.keys():
         row[name] = row[name][0]["content"]
-    row = {"question": question["content"], "context": context or "", **row}
+    row = {"question": prompt[at]["content"], "context": prompt[:at] or "", **row}
+    if after := prompt[at + 1 :]:
+        row["context_after"] = after
     return {key: guarded(_cell(value)) for key, value in row.items()}
 
 
@@ -81,11 +89,11 @@ def _texts(row: Row) -> Iterator[tuple[str, str]]:
         yield key, any_text(row, key)
 
 
-def _context(cell: str) -> list[object]:
+def _context(cells: Row, name: str) -> list[object]:
     try:
-        found = json.loads(cell or "[]")
+        found = json.loads(any_text(cells, name) or "[]")
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list):
-        raise InvalidInput("'context' must be a list of messages in JSON")
+        raise InvalidInput(f"{name!r} must be a list of messages in JSON")
     return found

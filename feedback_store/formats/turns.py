@@ -11,7 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from engine.errors import InvalidInput
-from engine.messages import Message, Role, clean_text, is_blank, require_text
+from engine.messages import (
+    Message,
+    Role,
+    clean_text,
+    is_blank,
+    question_index,
+    question_of,
+    require_text,
+)
 from engine.prompts.reasoning import (
     Reasoned,
     join_reasoning,
@@ -103,10 +111,10 @@ def system_of(row: Row) -> tuple[Message, ...]:
 
 
 def asked(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The prompt, which must end with what a user said, without the thoughts of earlier answers."""
-    if not prompt or prompt[-1].role != "user":
+    """The prompt, which must end with what a user asked, without the thoughts of earlier answers."""
+    if question_index(prompt) is None:
         raise InvalidInput("the prompt must end with a user message")
-    require_text(prompt[-1].content, what="question")
+    require_text(question_of(prompt), what="question")
     return without_thoughts(prompt)
 
 

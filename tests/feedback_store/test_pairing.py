@@ -12,12 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.messages import Message
+from engine.messages import Message, Role
 from engine.prompts.examples import Example
 from engine.prompts.modes import make_template
 from feedback_store.examples import PERSON, Demonstration, Origin, Pair, Side, Unpaired, derived_id
 from feedback_store.pairing import (
     IDENTICAL,
+    NO_QUESTION,
     OUTRANKED,
     USABLE,
     PromptExamples,
@@ -47,6 +48,20 @@ def lone(result: PromptExamples) -> list[tuple[str, bool]]:
 def shown(result: PromptExamples) -> list[str]:
     """The texts of the demonstrations."""
     return [each.completion.full_text for each in result.demonstrations]
+
+
+# Prompts
+
+
+@pytest.mark.parametrize("last", ["system", "assistant"])
+def test_a_prompt_without_a_question_is_set_aside_whatever_was_said(last: Role) -> None:
+    evidence = said(
+        reply("a", "A lef."), votes=[(3, "a", "bob", 1)], corrections=[(7, "a", "ann", "A leaf.")]
+    )
+    result = build_examples(replace(evidence, prompt=(Message(last, "Be kind."),)))
+    assert list(result.examples) == []
+    assert reasons(result) == {NO_QUESTION: 1}
+    assert result.set_aside[0].event_ids == (3, 7)
 
 
 # Corrections

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InvalidInput, StorageFull
-from engine.messages import Message, is_blank
+from engine.messages import ROLES, Message, is_blank
 from feedback_store.examples import Demonstration, Example, Origin, Pair, Side, Unpaired
 from feedback_store.formats import export_examples
 from feedback_store.formats.csv_files import guarded, unguarded
@@ -153,12 +153,12 @@ CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
 TEXTS = st.lists(CHARACTERS | TRICKY, max_size=12).map("".join)
 SAID = TEXTS.filter(lambda text: not is_blank(text))
 SIDES = st.builds(side, SAID, TEXTS, st.booleans())
-EXCHANGES = st.lists(st.tuples(TEXTS, TEXTS), max_size=2)
+# All that the API takes: a question, before it anybody in any order, after it the system again
 PROMPTS = st.builds(
-    lambda system, before, question: chat(*sum(before, ()), question, system=system),
-    TEXTS,
-    EXCHANGES,
+    lambda before, question, after: (*before, Message("user", question), *after),
+    st.lists(st.builds(Message, st.sampled_from(ROLES), TEXTS), max_size=4).map(tuple),
     SAID,
+    st.lists(st.builds(Message, st.just("system"), TEXTS), max_size=2).map(tuple),
 )
 PAIRS = st.lists(st.builds(pair, PROMPTS, SIDES, SIDES), min_size=1, max_size=3)
 UNPAIRED = st.lists(st.builds(unpaired, st.booleans(), PROMPTS, SIDES), min_size=1, max_size=3)
