@@ -127,10 +127,10 @@ class _Builder:
     def build(self) -> PromptExamples:
         """Corrections, then choices, then thumbs; what is left over stands alone."""
         votes, corrections, choices = self._statements()
-        said = {s.event_id: s.user_id for s in (*votes, *corrections, *choices)}
+        said: list[Statement] = [*votes, *corrections, *choices]
         if question_index(self._evidence.prompt) is None:
             if said:
-                self._aside(NO_QUESTION, list(self._answers), said)
+                self._aside(NO_QUESTION, [*self._answers], {s.event_id: s.user_id for s in said})
             return self._result
         self._look_at_answers(votes, choices)
         for correction in corrections:
@@ -139,7 +139,7 @@ class _Builder:
         thumbs = self._thumbs(votes, corrections, bad)
         self._add_thumb_pairs(thumbs)
         self._add_lone(thumbs, bad)
-        self._add_outranked([*votes, *corrections, *choices])
+        self._add_outranked(said)
         return self._result
 
     def _statements(

@@ -9,15 +9,14 @@ threads and processes. Texts are read from the evidence for those rows alone tha
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, select
 
 from engine.errors import UnknownId
+from engine.garbage import uncollected
 from engine.storage import digest_json
 from feedback_store import tables as t
 from feedback_store.candidates import (
@@ -67,21 +66,6 @@ class Selected:
     def count(self, place: str) -> int:
         """How many rows a place has."""
         return sum(self.counts[place].values())
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Without looks for cycles: a batch is many small values, and none of them is in a cycle.
-
-    To look at them again and again while they grow takes a quarter of the time.
-    """
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 class TrainingSet:

@@ -14,6 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.web.refusals import refuse_http
+from engine.garbage import uncollected
 
 MAX_BODY_BYTES = 4 * 2**20
 
@@ -69,7 +70,8 @@ class _StrictRequest(Request):
     async def json(self) -> Any:
         try:
             text = (await self.body()).decode("utf-8-sig")
-            return json.loads(text, parse_constant=_refuse_constant)
+            with uncollected():  # a body may have a hundred thousand values
+                return json.loads(text, parse_constant=_refuse_constant)
         except json.JSONDecodeError:
             raise  # FastAPI says where
         except RecursionError:

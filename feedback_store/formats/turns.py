@@ -111,7 +111,7 @@ def system_of(row: Row) -> tuple[Message, ...]:
 
 
 def asked(prompt: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The prompt, which must end with what a user asked, without the thoughts of earlier answers."""
+    """The prompt, which must end with a question, without the thoughts of earlier answers."""
     if question_index(prompt) is None:
         raise InvalidInput("the prompt must end with a user message")
     require_text(question_of(prompt), what="question")
