@@ -8,8 +8,10 @@ BurnishError
 │   └── InvalidBundle         an adapter that must not reach the engine; lists every problem
 ├── Conflict                  somebody else was first: two jobs, two promotions
 ├── Overloaded                the queue is full; try again later
+│   └── ShuttingDown          the server is being stopped and takes no new questions
 ├── DeadlineExceeded          the answer was not done in the time its caller gave it
 ├── StorageFull               the disk is full or not writable
+├── DatabaseUnavailable       the database is damaged, locked or does not answer
 ├── ModelUnavailable          the base model cannot be found, read or held in memory
 └── EngineFailure             the engine itself failed; the stream ends with this
 """
@@ -57,12 +59,20 @@ class Overloaded(BurnishError):
         self.retry_after_seconds = retry_after_seconds
 
 
+class ShuttingDown(Overloaded):
+    """The server is being stopped and takes no new questions."""
+
+
 class DeadlineExceeded(BurnishError):
     """The answer was not done in the time its caller gave it."""
 
 
 class StorageFull(BurnishError):
     """The disk is full or not writable."""
+
+
+class DatabaseUnavailable(BurnishError):
+    """The database is damaged, locked or does not answer."""
 
 
 class ModelUnavailable(BurnishError):

@@ -193,12 +193,14 @@ def translated_disk_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise StorageFull(f"cannot write: {os.strerror(error.errno)}") from error
+            where = f" {error.filename}" if error.filename else ""
+            raise StorageFull(f"cannot write{where}: {os.strerror(error.errno)}") from error
         raise
 
 
 def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

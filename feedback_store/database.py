@@ -6,7 +6,8 @@ so that a busy database makes it wait instead of failing half-way; synchronous=F
 acknowledged durable; secure_delete overwrites what a person had erased. PostgreSQL is used by URL;
 there a lock of the application's makes writers queue too, so that event numbers appear in the order
 in which they were given, which readers of "everything since event N" rely on. On both, all queries
-of one `read` see the same moment.
+of one `read` see the same moment, and no error's text holds the values of a statement, which are
+people's words.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from typing import Any, Literal
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from engine.errors import BurnishError, Conflict, InvalidInput, StorageFull
+from engine.errors import BurnishError, Conflict, DatabaseUnavailable, InvalidInput, StorageFull
+from engine.private_files import create_private
 
 BUSY_TIMEOUT_MS = 30_000
 WRITERS_LOCK = 0x6275726E  # any number that no other application's lock has
@@ -42,7 +45,7 @@ POSTGRESQL_BEGIN: Mapping[Purpose, str] = {
 class Database:
     """One database; `read` and `write` give short transactions."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | URL) -> None:
         self.url = url
         # Writers of this process wait here: SQLite's own way to wait is to sleep and look again
         self._writer = threading.Lock()
@@ -50,15 +53,19 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection for reading, on which time stands still."""
-        with self._connect("read") as connection:
+        """A connection for reading, on which time stands still.
+
+        Raises `DatabaseUnavailable` when the database is damaged or does not answer.
+        """
+        with _translated(), self._connect("read") as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """A transaction, committed and durable when the block ends, else rolled back.
 
-        Raises `StorageFull` when the disk is full or the database cannot be written.
+        Raises `StorageFull` when the disk is full or the database cannot be written, and
+        `DatabaseUnavailable` when it is damaged or does not answer.
         """
         with _translated(), self._writer, self._connect("write") as connection, connection.begin():
             yield connection
@@ -69,7 +76,7 @@ class Database:
     def migrate(self, scripts: Path, *, version_table: str) -> None:
         """Bring one floor's tables to their newest version; refuses a database newer than that."""
         config = Config()
-        config.set_main_option("script_location", str(scripts))
+        config.set_main_option("script_location", str(scripts).replace("%", "%%"))
         with self.write() as connection:
             config.attributes.update(connection=connection, version_table=version_table)
             try:
@@ -99,9 +106,9 @@ class Database:
         self._engine.dispose()
 
 
-def database_url(home: Path, url: str | None) -> str:
-    """The configured URL, or SQLite in the home folder."""
-    return url or f"sqlite:///{home / 'burnish.db'}"
+def database_url(home: Path, url: str | None) -> str | URL:
+    """The configured URL, or SQLite in the home folder, whatever characters its name has."""
+    return url or URL.create("sqlite", database=str(home.absolute() / "burnish.db"))
 
 
 def insert_once(connection: Connection, into: Table, *rows: Mapping[str, Any]) -> None:
@@ -110,19 +117,30 @@ def insert_once(connection: Connection, into: Table, *rows: Mapping[str, Any]) -
     connection.execute(dialect.insert(into).on_conflict_do_nothing(), [dict(row) for row in rows])
 
 
-def _engine(url: str) -> Engine:
+def _engine(url: str | URL) -> Engine:
     """Raises `InvalidInput` for a URL of any other database."""
-    kind = re.split(r"[+:]", url, maxsplit=1)[0]
     known = {"sqlite": _sqlite, "postgresql": _postgresql, "postgres": _postgresql}
-    if kind not in known:
-        raise InvalidInput(f"unknown kind of database {kind[:40]!r}; known: sqlite, postgresql")
-    return known[kind](url)
+    try:
+        parsed = make_url(url)
+        make = known[parsed.get_backend_name()]
+    except (ArgumentError, KeyError):
+        kind = re.split(r"[+:]", str(url), maxsplit=1)[0]
+        raise InvalidInput(
+            f"unknown kind of database {kind[:40]!r}; known: sqlite, postgresql"
+        ) from None
+    return make(parsed)
 
 
-def _sqlite(url: str) -> Engine:
+def _sqlite(url: URL) -> Engine:
     import pysqlite3.dbapi2
 
-    engine = create_engine(url, module=pysqlite3.dbapi2, connect_args={"check_same_thread": False})
+    if url.database and not url.query and url.database != ":memory:":
+        # SQLite gives its -wal and -shm files the mode of this one
+        create_private(Path(url.database))
+    engine = create_engine(
+        url, module=pysqlite3.dbapi2, connect_args={"check_same_thread": False},
+        hide_parameters=True,
+    )  # fmt: skip
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: ConnectionPoolEntry) -> None:
@@ -142,9 +160,19 @@ def _sqlite(url: str) -> Engine:
     return engine
 
 
-def _postgresql(url: str) -> Engine:
+def _postgresql(url: URL) -> Engine:
     """Through psycopg 3, whatever driver the URL leaves open."""
-    engine = create_engine(make_url(url).set(drivername="postgresql+psycopg"))
+    engine = create_engine(url.set(drivername="postgresql+psycopg"), hide_parameters=True)
+
+    @event.listens_for(engine, "handle_error")
+    def leave_out_details(context: ExceptionContext) -> None:
+        """Keep the message's first part: PostgreSQL's DETAIL and CONTEXT quote the row."""
+        original, wrapped = context.original_exception, context.sqlalchemy_exception
+        primary = getattr(getattr(original, "diag", None), "message_primary", None)
+        if primary is not None and wrapped is not None:
+            original.args = (primary,)
+            wrapped.args = (f"({type(original).__name__}) {primary}",)
+
     _begin_with(engine, POSTGRESQL_BEGIN)
     return engine
 
@@ -159,11 +187,16 @@ def _begin_with(engine: Engine, statements: Mapping[Purpose, str]) -> None:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn a full or read-only disk into `StorageFull`."""
+    """Turn a full or read-only disk into `StorageFull`, and what no statement is to blame for (a
+    damaged file, a server that is gone) into `DatabaseUnavailable`."""
     try:
         yield
-    except OperationalError as error:
-        reason = str(error.orig)
+    except DatabaseError as error:
+        if not isinstance(error, OperationalError) and type(error) is not DatabaseError:
+            raise  # a constraint or a mistake in a statement
+        reason = str(error.orig).strip()
         if any(word in reason for word in ("full", "disk I/O", "readonly", "No space")):
             raise StorageFull(f"not saved: {reason}") from error
-        raise
+        raise DatabaseUnavailable(
+            f"the database cannot be used: {reason}; restore it from a backup if it is damaged"
+        ) from error

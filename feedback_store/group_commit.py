@@ -11,15 +11,14 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
 
-from engine.errors import BurnishError, StorageFull
+from engine.errors import BurnishError, DatabaseUnavailable, StorageFull
 from feedback_store.database import Database
 
 T = TypeVar("T")
 Work = Callable[[Connection], Any]
 # Errors that no single write is to blame for, such as a full disk: every writer hears of them
-THE_DATABASES = (StorageFull, OperationalError)
+THE_DATABASES = (StorageFull, DatabaseUnavailable)
 
 
 class GroupCommit:

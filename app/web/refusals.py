@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from engine.errors import (
     BurnishError,
     Conflict,
+    DatabaseUnavailable,
     DeadlineExceeded,
     EngineFailure,
     InvalidBundle,
@@ -20,6 +21,7 @@ from engine.errors import (
     InvalidText,
     Overloaded,
     PromptTooLong,
+    ShuttingDown,
     StorageFull,
     UnknownId,
 )
@@ -32,9 +34,11 @@ STATUS: tuple[tuple[type[BurnishError], int], ...] = (
     (InvalidBundle, 422),
     (InvalidInput, 400),
     (Conflict, 409),
+    (ShuttingDown, 503),
     (Overloaded, 429),
     (DeadlineExceeded, 504),
     (StorageFull, 507),
+    (DatabaseUnavailable, 503),
     (EngineFailure, 503),
     (BurnishError, 500),
 )

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection
 
-from engine.errors import Conflict, InvalidInput, StorageFull
+from engine.errors import Conflict, DatabaseUnavailable, InvalidInput, StorageFull
 from feedback_store import database as database_module
+from feedback_store import store as store_module
 from feedback_store import tables
 from feedback_store.database import Database, database_url
 from feedback_store.store import FeedbackStore
@@ -141,5 +145,82 @@ def test_any_other_kind_of_database_is_refused_by_name(url: str) -> None:
 
 
 def test_the_database_is_in_the_home_folder_unless_configured(tmp_path: Path) -> None:
-    assert database_url(tmp_path, None) == f"sqlite:///{tmp_path}/burnish.db"
+    database = Database(database_url(tmp_path, None))
+    FeedbackStore(database)
+    database.close()
+    assert (tmp_path / "burnish.db").is_file()
     assert database_url(tmp_path, "postgresql://db/burnish") == "postgresql://db/burnish"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["a?b", "a%41", "a%b", "a b", "a#b", "[x]", "ü", "%s", "a'b\"", "a;b", "~x", "{x}", "file:x"],
+)
+def test_the_database_is_in_the_folder_of_that_name(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name
+    home.mkdir()
+    database = Database(database_url(home, None))
+    FeedbackStore(database)
+    database.close()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (home / "burnish.db").read_bytes().startswith(b"SQLite format 3")
+
+
+def test_migrations_may_be_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    scripts = tmp_path / "100%(here)s"
+    shutil.copytree(Path(store_module.__file__).with_name("migrations"), scripts)
+    database = Database(sqlite_url(tmp_path))
+    database.migrate(scripts, version_table="alembic_version_feedback")
+    assert FeedbackStore(database).event_count() == 0
+    database.close()
+
+
+def test_only_its_owner_may_read_the_database_from_the_first_moment(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        database = Database(sqlite_url(tmp_path))
+        assert mode(tmp_path / "burnish.db") == 0o600  # before a byte is in it
+        store = FeedbackStore(database)
+        assert store.event_count() == 0
+        names = [path.name for path in tmp_path.iterdir()]
+        assert sorted(names) == ["burnish.db", "burnish.db-shm", "burnish.db-wal"]
+        assert {mode(path) for path in tmp_path.iterdir()} == {0o600}
+        (tmp_path / "burnish.db").chmod(0o644)  # as older versions made it
+        Database(sqlite_url(tmp_path)).close()
+        assert mode(tmp_path / "burnish.db") == 0o600
+        database.close()
+    finally:
+        os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_damaged_database_is_said(tmp_path: Path) -> None:
+    (tmp_path / "burnish.db").write_bytes(b"this is no database" * 500)
+    database = Database(sqlite_url(tmp_path))
+    with pytest.raises(DatabaseUnavailable, match="file is not a database"):
+        FeedbackStore(database)
+    with pytest.raises(DatabaseUnavailable, match="file is not a database"), database.read():
+        pass
+
+
+def test_a_database_that_stays_locked_is_said(
+    store: FeedbackStore, url: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_MS", 10)
+    impatient = Database(url)
+    with (
+        database.write(),
+        pytest.raises(DatabaseUnavailable, match="database is locked"),
+        impatient.write(),
+    ):
+        pass
+    impatient.close()
+
+
+def test_a_database_that_does_not_answer_is_said() -> None:
+    database = Database("postgresql://burnish@127.0.0.1:1/burnish?connect_timeout=2")
+    with pytest.raises(DatabaseUnavailable, match="cannot be used"):
+        FeedbackStore(database)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import Connection, event, insert, select
 from sqlalchemy.exc import IntegrityError, OperationalError
 
-from engine.errors import BurnishError, StorageFull, UnknownId
+from engine.errors import BurnishError, DatabaseUnavailable, StorageFull, UnknownId
 from feedback_store import tables as t
 from feedback_store.database import Database
 from feedback_store.group_commit import GroupCommit
@@ -128,7 +128,10 @@ def test_a_mistake_in_one_write_is_heard_by_its_own_writer_alone(
 
 @pytest.mark.parametrize(
     ("reason", "heard"),
-    [("database or disk is full", StorageFull), ("the server closed the line", OperationalError)],
+    [
+        ("database or disk is full", StorageFull),
+        ("the server closed the line", DatabaseUnavailable),
+    ],
 )
 def test_a_full_disk_or_a_lost_database_is_heard_by_everybody(
     gate: Gate, database: Database, reason: str, heard: type[Exception]

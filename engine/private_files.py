@@ -1,0 +1,74 @@
+"""Files that only their owner may read: people's words are in them.
+
+A process calls `make_new_files_private` before it creates anything, which covers what libraries
+create, too; homes and databases are made private by name as well, so that they are whoever opens
+them. Knows nothing of what the files hold.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from engine.errors import InvalidInput
+
+OTHERS = stat.S_IRWXG | stat.S_IRWXO
+
+
+def make_new_files_private() -> None:
+    """Give what this process and its children create from now on the modes 0700 and 0600."""
+    os.umask(OTHERS)
+
+
+def create_private(path: Path) -> None:
+    """Create an empty file with mode 0600; one that is there becomes private.
+
+    It is not opened then: closing it again would release SQLite's locks on it.
+    """
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except FileExistsError:
+        _make_private(path)
+
+
+def open_private_folder(folder: Path, *, mark: str) -> str | None:
+    """Create a folder with mode 0700, or take the rights of other accounts from one that is there.
+
+    A folder that has the file `mark` is one of ours, and all in it becomes private, too. Returns a
+    sentence to say when other accounts had rights. Raises `InvalidInput` for what is no folder, and
+    for one that is everybody's, as `/tmp` is.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise InvalidInput(f"{folder} is not a folder; give another one") from None
+    folder = folder.resolve()
+    mode = folder.stat().st_mode
+    if mode & stat.S_ISVTX:
+        raise InvalidInput(f"{folder} is shared by everybody on this machine; give another one")
+    if not mode & OTHERS:
+        return None
+    if not _make_private(folder):
+        return f"other accounts can read {folder}, and this one may not change that"
+    if (folder / mark).is_file():
+        for parent, folders, files in os.walk(folder):
+            for name in (*folders, *files):
+                _make_private(Path(parent, name))
+    return f"other accounts could read {folder}; from now on only this one can"
+
+
+def _make_private(path: Path) -> bool:
+    """Take the rights of others from a file or a folder; whether there are none now.
+
+    Devices stay as they are, and so does what a symbolic link leads to.
+    """
+    try:
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            return False
+        if mode & OTHERS:
+            path.chmod(stat.S_IMODE(mode) & ~OTHERS)
+    except OSError:
+        return False
+    return True
