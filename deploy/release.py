@@ -16,7 +16,14 @@ from pathlib import Path
 from deploy.registry import SERVER_LOST_SECONDS, Live, Registry
 from engine.adapters.bundle import open_bundle
 from engine.adapters.slots import AdapterSlots
-from engine.errors import BurnishError, Conflict, EngineFailure, Overloaded
+from engine.errors import (
+    BurnishError,
+    Conflict,
+    DatabaseUnavailable,
+    EngineFailure,
+    Overloaded,
+    StorageFull,
+)
 from engine.models.catalogue import BaseModel
 
 POLL_SECONDS = 0.5
@@ -93,10 +100,12 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop following and sign off."""
+        """Stop following, if it was begun, and sign off; who cannot is soon forgotten."""
         self._stop.set()
-        self._thread.join()
-        self._registry.remove_server(self.server_id)
+        if self._thread.is_alive():
+            self._thread.join()
+        with suppress(StorageFull, DatabaseUnavailable):
+            self._registry.remove_server(self.server_id)
 
     def _run(self) -> None:
         while not self._stop.wait(POLL_SECONDS):

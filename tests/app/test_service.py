@@ -10,7 +10,7 @@ import pytest
 
 from app.service import Service, Workspace
 from app.settings import Settings
-from engine.errors import Conflict
+from engine.errors import Conflict, StorageFull
 from engine.messages import Message
 from engine.prompts.modes import PromptTemplate
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
@@ -57,6 +57,15 @@ def test_what_is_older_than_the_operator_keeps_is_forgotten_at_the_start_and_eac
     fires = [job.trigger.get_next_fire_time(None, job.next_run_time)]
     fires.append(job.trigger.get_next_fire_time(fires[0], fires[0] + timedelta(seconds=1)))
     assert (fires[1] - fires[0]).days == 1
+
+
+def test_a_service_that_cannot_start_says_why_and_closes(settings: Settings) -> None:
+    service = Service(Workspace(settings))
+    with service.workspace.database.read() as connection:  # the one pooled connection
+        connection.exec_driver_sql("PRAGMA query_only=ON")
+    with pytest.raises(StorageFull, match="readonly"):
+        service.start()
+    service.close()
 
 
 def test_tuning_from_the_console_ends_in_a_release_that_is_not_yet_live(

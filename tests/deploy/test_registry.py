@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -350,6 +351,18 @@ def test_the_registry_shares_a_database_with_the_store_and_survives_reopening(
     assert Registry(again).live() == Live(A, 1)
     assert FeedbackStore(again).counts() == store.counts()
     again.close()
+
+
+def test_a_server_heard_of_in_the_future_is_not_waited_for(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its clock, or this one's, was set back after it went away."""
+    now = time.time()
+    monkeypatch.setattr("deploy.registry.time.time", lambda: now + 3600)
+    registry.report_server("gone", 0, None)
+    monkeypatch.setattr("deploy.registry.time.time", lambda: now)
+    registry.report_server("here", 0, None)
+    assert [server.id for server in registry.servers()] == ["here"]
 
 
 def test_a_registry_of_a_newer_version_is_refused(
