@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from app.running_answers import RunningAnswers, StopButton
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, PromptTooLong, StorageFull
 from engine.messages import Message, question_of, require_text, split_prefill
@@ -71,26 +72,6 @@ class QueuedAnswer:
         self._stream.cancel()
 
 
-class StopButton:
-    """Ends one answer early; what has been made is kept."""
-
-    def __init__(self) -> None:
-        self._stream: Stream | None = None
-        self._pressed = False
-
-    def attach(self, stream: Stream) -> None:
-        """Called once the engine has accepted the request."""
-        self._stream = stream
-        if self._pressed:
-            stream.cancel()
-
-    def press(self) -> None:
-        """End the answer within a step."""
-        self._pressed = True
-        if self._stream is not None:
-            self._stream.cancel()
-
-
 class Chat:
     """The conversations of all users over one engine and one store."""
 
@@ -112,6 +93,7 @@ class Chat:
         self._system_prompt = system_prompt
         self._sampling = sampling
         self._max_message_chars = max_message_chars
+        self.running = RunningAnswers()
 
     def ask(
         self,
@@ -126,8 +108,8 @@ class Chat:
     ) -> Iterator[AnswerUpdate]:
         """Answer a question that follows `parent_answer_id` in a conversation.
 
-        Raises `InvalidText`, `PromptTooLong`, `UnknownId` or `Overloaded` at the first step, with
-        nothing stored then.
+        Raises `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or `ShuttingDown` at the
+        first step, with nothing stored then.
         """
         require_text(question, limit_chars=self._max_message_chars)
         sampling = self._seeded(sampling)
@@ -186,8 +168,9 @@ class Chat:
         For the HTTP API: a conversation of its own, of one turn with sibling answers. The thoughts
         of earlier answers are left out. Where the last message is the assistant's it is continued:
         updates have what follows it, the store gets the whole. `user` is whom the caller asks for.
-        Raises `InvalidInput`, `InvalidText`, `PromptTooLong`, `UnknownId` or `Overloaded` with
-        nothing stored then. Each answer's first update comes before its first token.
+        Raises `InvalidInput`, `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or
+        `ShuttingDown` with nothing stored then. Each answer's first update comes before its first
+        token.
         """
         messages, prefill = split_prefill(messages)
         question = require_text(question_of(messages), limit_chars=self._max_message_chars)
@@ -218,7 +201,10 @@ class Chat:
             pins = [unless_queued.enter_context(ExitStack()) for _ in works]
             for pin in pins:
                 pin.enter_context(self._slots.hold(pinned))
+            buttons = [pin.enter_context(self.running.admit()) for pin in pins]
             streams = self._engine.submit_many([work.request(pinned) for work in works])
+            for button, stream in zip(buttons, streams, strict=True):
+                button.attach(stream)
             kept = [pin.pop_all() for pin in pins]
         return [
             QueuedAnswer(stream, self._begin_and_follow(stream, work, pin))
@@ -227,9 +213,10 @@ class Chat:
 
     def _run(self, work: _Work, stop: StopButton | None) -> Iterator[AnswerUpdate]:
         """Stream one answer; the adapter is pinned from the first token to the last."""
-        with self._pin(work.adapter) as adapter:
+        with self.running.admit() as button, self._pin(work.adapter) as adapter:
             stream = self._engine.submit(work.request(adapter))
-            (stop or StopButton()).attach(stream)
+            for each in (button, stop or StopButton()):
+                each.attach(stream)
             with _ended(stream):
                 yield from self._follow(stream, work, self._begin(work, adapter), adapter)
 

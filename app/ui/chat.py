@@ -13,11 +13,13 @@ from typing import Any
 import gradio as gr
 from anyio.to_thread import run_sync
 
-from app.conversation import AnswerUpdate, Chat, StopButton
+from app.conversation import AnswerUpdate, Chat
+from app.running_answers import StopButton
+from app.ui.blocks import PageBlocks
 from app.ui.changes import changes_update, changes_view
 from app.ui.compare import Comparisons, build_panel
 from app.ui.errors import escaped, shown_errors
-from app.ui.exchange import THUMBS, Exchange, Page
+from app.ui.exchange import Exchange, Page, vote_of
 from app.ui.reasons import Reasons, build_row, opened
 from app.ui.session import Stops, last_answer, latest_updates, nothing, user
 from app.ui.texts import text, toast
@@ -40,9 +42,10 @@ class ChatPage:
         self._stops = stops
 
     async def ask(
-        self, question: str, mode: str, page: Page, request: gr.Request
+        self, question: str | None, mode: str, page: Page, request: gr.Request
     ) -> AsyncIterator[Streamed]:
         """Stream the answer to a new question."""
+        question = question or ""  # a program may send null
         await run_sync(self._leave_comparison, page, request)
         page.conversation_id = page.conversation_id or new_id()
         parent = page.last_answer_id
@@ -85,10 +88,10 @@ class ChatPage:
 
     def vote(self, page: Page, event: gr.LikeData, request: gr.Request) -> tuple[Any, ...]:
         """A thumb on one answer; taking the thumb back clears it. Then ask why."""
-        exchange = page.exchange_at(int(event.index))  # type: ignore[arg-type]
+        exchange = page.exchange_at(event.index)
         if exchange is None or exchange.answer_id is None:
             raise gr.Error(toast("vote_unsaved" if exchange else "answer_gone", request))
-        vote = THUMBS.get(event.liked, 0)
+        vote = vote_of(event.liked)
         with shown_errors():
             self._store.vote(exchange.answer_id, user(request), vote)
         exchange.vote = vote
@@ -115,11 +118,12 @@ class ChatPage:
         last_answer(page, request)
         return gr.update(visible=True), page.exchanges[-1].answer
 
-    def correct(self, correction: str, page: Page, request: gr.Request) -> tuple[Any, ...]:
+    def correct(self, correction: str | None, page: Page, request: gr.Request) -> tuple[Any, ...]:
         """Save the last answer as it should have been and show what is different."""
-        exchange = page.exchanges[-1]
+        correction = correction or ""
+        answer_id, exchange = last_answer(page, request), page.exchanges[-1]
         with shown_errors():
-            self._store.correct(last_answer(page, request), user(request), correction)
+            self._store.correct(answer_id, user(request), correction)
         exchange.correction = correction
         gr.Info(toast("correction_saved", request), duration=2)
         changed = changes_update(changes(exchange.answer, correction))
@@ -165,6 +169,9 @@ class ChatPage:
             refused = page.exchanges.pop()
             gr.Warning(escaped(error))
             yield page.window(), page, unsent or refused.question, gr.skip()
+        except Exception:
+            page.exchanges.pop()  # the page goes on without it
+            raise
         finally:
             self._stops.end(stop)
 
@@ -176,7 +183,7 @@ def build_chat_page(
     most."""
     stops = Stops(max_unfinished)
     page = ChatPage(chat, store, curation, stops)
-    with gr.Blocks(title="Burnish", fill_height=True, analytics_enabled=False) as blocks:
+    with PageBlocks(title="Burnish", fill_height=True, analytics_enabled=False) as blocks:
         state = gr.State(Page())
         window = gr.Chatbot(
             label=text("chat"), elem_id="chat", elem_classes="window", buttons=["copy"],

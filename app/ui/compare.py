@@ -10,7 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.conversation import Chat, StopButton
+from app.conversation import Chat
+from app.running_answers import StopButton
 from app.ui.errors import escaped, shown_errors
 from app.ui.exchange import Comparing, Exchange, Page
 from app.ui.session import Stops, last_answer, latest_updates, nothing, user

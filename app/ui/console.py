@@ -9,6 +9,7 @@ import gradio as gr
 import pandas as pd
 
 from app.service import Service
+from app.ui.blocks import PageBlocks
 from app.ui.errors import shown_errors
 from app.ui.feedback_console import build_training_tab
 from app.ui.texts import text
@@ -101,7 +102,7 @@ class ConsolePage:
 
 def build_console_page(service: Service) -> gr.Blocks:
     """The page's tabs."""
-    with gr.Blocks(title="Burnish console", fill_width=True, analytics_enabled=False) as blocks:
+    with PageBlocks(title="Burnish console", fill_width=True, analytics_enabled=False) as blocks:
         with gr.Tab(text("overview")):
             _build_overview(ConsolePage(service), blocks)
         with gr.Tab(text("training_data")) as training_data:

@@ -15,8 +15,12 @@ from app.conversation import AnswerUpdate
 from feedback_store.records import Vote
 
 Bubbles = list[gr.ChatMessage]
-THUMBS: dict[bool | str, Vote] = {True: 1, False: -1}  # as gradio's like event has them
 HIGHLIGHTS: dict[Vote, str | None] = {1: "Like", -1: "Dislike", 0: None}
+
+
+def vote_of(liked: object) -> Vote:
+    """The vote that gradio's like event means; a thumb taken back is a word."""
+    return 1 if liked is True else -1 if liked is False else 0
 
 
 @dataclass
@@ -109,8 +113,10 @@ class Page:
         thumbs = [HIGHLIGHTS[vote] for bubble, vote in bubbles if bubble.role == "assistant"]
         return gr.update(value=[bubble for bubble, _ in bubbles], feedback_value=thumbs)
 
-    def exchange_at(self, index: int) -> Exchange | None:
-        """The exchange the chat window's entry `index` belongs to."""
+    def exchange_at(self, index: object) -> Exchange | None:
+        """The exchange the chat window's entry `index` belongs to; None for what is no entry."""
+        if not isinstance(index, int) or index < 0:
+            return None
         for exchange in self.exchanges:
             index -= len(exchange.bubbles())
             if index < 0:

@@ -21,9 +21,10 @@ class Reasons:
         self._store = store
 
     def explain(
-        self, reasons: list[str], comment: str, page: Page, request: gr.Request
+        self, reasons: list[str], comment: str | None, page: Page, request: gr.Request
     ) -> tuple[Page, Any]:
         """Store the thumb once more, with what is said of it."""
+        comment = comment or ""
         judged = page.judged
         if judged is not None and (reasons or comment.strip()):
             assert judged.answer_id is not None

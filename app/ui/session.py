@@ -13,7 +13,8 @@ from typing import Any
 
 import gradio as gr
 
-from app.conversation import AnswerUpdate, StopButton
+from app.conversation import AnswerUpdate
+from app.running_answers import StopButton
 from app.ui.exchange import Page
 from app.ui.texts import toast
 from app.web.identity import user_of

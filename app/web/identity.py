@@ -6,14 +6,39 @@ import uuid
 from collections.abc import MutableMapping
 from typing import Any
 
+from itsdangerous import TimestampSigner
+from starlette.middleware.sessions import SessionMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 SESSION_SECONDS = 10 * 365 * 24 * 3600
 API_USER = "api"
 
 
+class SignedSession(SessionMiddleware):
+    """Starlette's sessions, kept as long as the key that signs them.
+
+    Starlette refuses a cookie that was signed later than now: a clock that is set back would make
+    everybody a stranger.
+    """
+
+    def __init__(self, app: ASGIApp, secret_key: str, path: str, https_only: bool) -> None:
+        super().__init__(
+            app, secret_key, session_cookie="burnish_session", max_age=SESSION_SECONDS,
+            same_site="lax", path=path, https_only=https_only,
+        )  # fmt: skip
+        self.signer = _AgelessSigner(secret_key)
+
+
+class _AgelessSigner(TimestampSigner):
+    """Signs with the time, as cookies have it already, and does not look at it."""
+
+    def unsign(self, signed_value: str | bytes, *_age: object, **_named: object) -> bytes:  # type: ignore[override]
+        """What was signed; raises `BadSignature`."""
+        return super().unsign(signed_value)
+
+
 class AnonymousIdentity:
-    """Gives each new session an id. Stands inside Starlette's SessionMiddleware."""
+    """Gives each new session an id. Stands inside `SignedSession`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

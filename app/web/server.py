@@ -9,7 +9,6 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.sessions import SessionMiddleware
 
 from app.service import Service
 from app.settings import session_secret
@@ -17,7 +16,7 @@ from app.web.api_paths import add_api_paths
 from app.web.body import BodyLimit
 from app.web.feedback_api import feedback_router
 from app.web.headers import ScriptNonces, SecurityHeaders
-from app.web.identity import SESSION_SECONDS, AnonymousIdentity
+from app.web.identity import AnonymousIdentity, SignedSession
 from app.web.openai_api import openai_router
 from app.web.origins import KnownHosts, OwnPagesOnly
 from app.web.refusals import add_refusals
@@ -41,11 +40,8 @@ def _add_layers(app: FastAPI, service: Service) -> None:
     settings = service.workspace.settings
     app.add_middleware(AnonymousIdentity)
     app.add_middleware(
-        SessionMiddleware,
+        SignedSession,
         secret_key=session_secret(service.workspace.home),
-        session_cookie="burnish_session",
-        max_age=SESSION_SECONDS,
-        same_site="lax",
         path=settings.path_prefix or "/",
         https_only=settings.secure_cookie,
     )
@@ -79,9 +75,13 @@ def _add_health(app: FastAPI, service: Service) -> None:
 
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
-        ready = service.engine.alive
-        body = {"status": "ready" if ready else "engine down", "live": service.slots.live}
-        return JSONResponse(body, 200 if ready else 503)
+        status = (
+            "engine down" if not service.engine.alive
+            else "shutting down" if service.chat.running.refusing
+            else "ready"
+        )  # fmt: skip
+        body = {"status": status, "live": service.slots.live}
+        return JSONResponse(body, 200 if status == "ready" else 503)
 
     @app.get("/metrics")
     def prometheus() -> PlainTextResponse:

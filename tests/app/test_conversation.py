@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.conversation import TRIMMED, AnswerUpdate, Chat, StopButton
+from app.conversation import TRIMMED, AnswerUpdate, Chat
+from app.running_answers import StopButton
 from app.service import Service
 from app.ui.exchange import Comparing, Exchange
 from engine.errors import InvalidText, Overloaded, PromptTooLong, StorageFull, UnknownId

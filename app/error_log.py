@@ -1,0 +1,48 @@
+"""What the log says of an error that nobody expected: its kind and its place, never its text.
+
+An exception's text may quote what people wrote: a statement's values, a field that was refused, a
+message that could not be read. Knows no library.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import traceback
+
+_log = logging.getLogger(__name__)
+
+
+def log_unexpected(what: str, error: BaseException) -> None:
+    """Log that something failed, and where."""
+    _log.error("%s\n%s", what, places(error))
+
+
+def places(error: BaseException) -> str:
+    """A traceback without the exceptions' texts, the cause first."""
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    own = f"{frames}{type(error).__module__}.{type(error).__qualname__}"
+    return own if before is None else f"{places(before)}\nthen\n{own}"
+
+
+class PlacesOnly(logging.Filter):
+    """Takes the exceptions' texts out of a library's log records."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep every record."""
+        if record.exc_info and record.exc_info[1] is not None:
+            record.msg = f"{record.getMessage().strip()}\n{places(record.exc_info[1])}"
+            record.args, record.exc_info, record.exc_text = (), None, None
+        return True
+
+
+def log_threads_without_texts() -> None:
+    """The same for threads that end with an error."""
+
+    def report(ended: threading.ExceptHookArgs) -> None:
+        if ended.exc_value is not None and ended.exc_type is not SystemExit:
+            name = ended.thread.name if ended.thread else "unknown"
+            log_unexpected(f"thread {name} has failed", ended.exc_value)
+
+    threading.excepthook = report

@@ -1,0 +1,86 @@
+"""Which answers are being made, so that a server that is told to stop lets them end.
+
+Knows neither the engine nor the web: an answer is the button that stops it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from engine.errors import ShuttingDown
+from engine.request import Stream
+
+RETRY_AFTER_SECONDS = 10.0  # a restart takes about so long
+
+
+class StopButton:
+    """Ends one answer early; what has been made is kept."""
+
+    def __init__(self) -> None:
+        self._stream: Stream | None = None
+        self._pressed = False
+
+    def attach(self, stream: Stream) -> None:
+        """Called once the engine has accepted the request."""
+        self._stream = stream
+        if self._pressed:
+            stream.cancel()
+
+    def press(self) -> None:
+        """End the answer within a step."""
+        self._pressed = True
+        if self._stream is not None:
+            self._stream.cancel()
+
+
+class RunningAnswers:
+    """The answers between being asked for and being stored."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()  # guards the two below
+        self._buttons: set[StopButton] = set()
+        self._refusing = False
+
+    @contextmanager
+    def admit(self) -> Iterator[StopButton]:
+        """Count one answer as running until the block ends; its stream is to be attached.
+
+        Raises `ShuttingDown` after `refuse_more`.
+        """
+        button = StopButton()
+        with self._lock:
+            if self._refusing:
+                raise ShuttingDown(
+                    "the server is shutting down; ask again in a moment",
+                    retry_after_seconds=RETRY_AFTER_SECONDS,
+                )
+            self._buttons.add(button)
+        try:
+            yield button
+        finally:
+            with self._lock:
+                self._buttons.remove(button)
+
+    @property
+    def refusing(self) -> bool:
+        """Whether no more answers are begun."""
+        return self._refusing
+
+    @property
+    def count(self) -> int:
+        """How many answers are running."""
+        return len(self._buttons)
+
+    def refuse_more(self) -> None:
+        """Let those that run go on, and begin no others."""
+        with self._lock:
+            self._refusing = True
+
+    def stop_all(self) -> None:
+        """End every running answer within a step; what has been made is kept."""
+        with self._lock:
+            buttons = tuple(self._buttons)
+        for button in buttons:
+            button.press()

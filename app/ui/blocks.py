@@ -1,0 +1,39 @@
+"""A page whose handlers anybody may call with anything. Knows how gradio calls them.
+
+Gradio prints a traceback, with the values that were sent, for each call that it cannot make.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from starlette.exceptions import HTTPException
+
+from app.error_log import log_unexpected
+
+
+class PageBlocks(gr.Blocks):
+    """Refuses what is no call of a handler in one sentence, and logs no words of people."""
+
+    def __exit__(self, *exit_arguments: Any) -> None:
+        """The page is complete: its handlers are known."""
+        super().__exit__(*exit_arguments)
+        self.default_config.fns = _Handlers(self.default_config.fns)
+
+    async def process_api(self, *arguments: Any, **named: Any) -> dict[str, Any]:
+        """Call a handler, as gradio does."""
+        try:
+            return dict(await super().process_api(*arguments, **named))
+        except gr.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - the page's edge
+            log_unexpected("a page's handler has failed", error)
+            raise gr.Error("This did not work.", print_exception=False) from None
+
+
+class _Handlers(dict[int, Any]):
+    """A page's handlers by number."""
+
+    def __missing__(self, number: int) -> Any:
+        raise HTTPException(404, f"this page has no event number {number}")
