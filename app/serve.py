@@ -1,17 +1,29 @@
-"""The server process: open everything, say when the first answer can be given, close politely."""
+"""The server process: open everything, say when the first answer can be given, close politely.
+
+The first SIGTERM or SIGINT lets running answers finish until a deadline and refuses new ones; at
+the deadline, or at the second signal, what still runs is stopped and stored. Then every connection
+that is open is closed.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import gc
+import logging
+import socket
 import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from types import FrameType
 from typing import Any
 
 import uvicorn
 
+from app.error_log import PlacesOnly, log_threads_without_texts
+from app.running_answers import RunningAnswers
 from app.service import Service, Workspace
 from app.settings import Settings
 from app.ui.pages import mount_pages
@@ -21,7 +33,10 @@ from app.web.timed_protocol import TimedProtocol
 from engine.messages import Message
 from engine.request import GenerationRequest, SamplingParams, collect
 
-GRACE_SECONDS = 20  # running answers may finish; then they are ended politely
+_uvicorn_log = logging.getLogger("uvicorn.error")
+STOP_SECONDS = 1.0  # a stopped answer is stored within a step, unless the engine hangs
+LAST_WORDS_SECONDS = 0.5  # to send the end of each answer; then connections are cut
+CLOSE_SECONDS = 2  # for the handlers of connections that were cut
 
 
 def make_app(service: Service) -> Any:
@@ -30,29 +45,72 @@ def make_app(service: Service) -> Any:
     return build_app(service, lambda app: mount_pages(app, service, check))
 
 
-def serve(settings: Settings, announce: Callable[[str], None]) -> int:
+def serve(
+    settings: Settings, sockets: Sequence[socket.socket], announce: Callable[[str], None]
+) -> None:
     """Run until told to stop; `announce` gets the address once an answer can be given."""
+    log_threads_without_texts()
     service = Service(Workspace(settings))
     try:
         service.start()
-        server = uvicorn.Server(
-            uvicorn.Config(
-                make_app(service), host=settings.host, port=settings.port, log_level="warning",
-                timeout_graceful_shutdown=GRACE_SECONDS, http=TimedProtocol, ws="none",
-                root_path=settings.path_prefix,
-            )
-        )  # fmt: skip
+        server = Server(make_app(service), service.chat.running, settings)
+        address = _address(settings, sockets[0])
         threading.Thread(
-            target=_announce_when_ready, args=(server, service, announce), daemon=True
+            target=_announce_when_ready, args=(server, service, address, announce), daemon=True
         ).start()
-        server.run()
+        server.run(sockets=list(sockets))
     finally:
         service.close()
-    return 0
+        gc.freeze()  # the end of the process would look for cycles among all that is imported
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which stops as this module says."""
+
+    def __init__(self, app: Any, running: RunningAnswers, settings: Settings) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app, log_level="warning", timeout_graceful_shutdown=CLOSE_SECONDS,
+                http=TimedProtocol, ws="none", root_path=settings.path_prefix,
+            )
+        )  # fmt: skip
+        _uvicorn_log.addFilter(PlacesOnly())
+        self._running = running
+        self._grace_seconds = settings.shutdown_grace_seconds
+        self._deadline: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal starts the time that answers have, the second ends it."""
+        now = time.monotonic()
+        self._deadline = now if self._deadline is not None else now + self._grace_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to close everything now."""
+        should_exit = await super().on_tick(counter)
+        if self._deadline is None:
+            return should_exit
+        self._running.refuse_more()
+        late_by = time.monotonic() - self._deadline
+        if late_by >= 0:
+            self._running.stop_all()
+        return self._running.count == 0 or late_by > STOP_SECONDS
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close everything; what is still open after the last words is cut off."""
+        _uvicorn_log.setLevel(logging.CRITICAL)  # that is no error now
+        cut = asyncio.create_task(self._cut_off())
+        await super().shutdown(sockets)
+        cut.cancel()
+
+    async def _cut_off(self) -> None:
+        """Open pages hold a connection for as long as they are open: end it as they would."""
+        await asyncio.sleep(LAST_WORDS_SECONDS)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
 
 def _announce_when_ready(
-    server: uvicorn.Server, service: Service, announce: Callable[[str], None]
+    server: Server, service: Service, address: str, announce: Callable[[str], None]
 ) -> None:
     """Make one token and fetch the page, so that "ready" is true."""
     warm_up = GenerationRequest((Message("user", "Hi"),), SamplingParams(max_new_tokens=1))
@@ -61,12 +119,16 @@ def _announce_when_ready(
         if server.should_exit:
             return
         time.sleep(0.02)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    host = "127.0.0.1" if server.config.host == "0.0.0.0" else server.config.host  # noqa: S104
-    address = f"http://{host}:{port}"
     try:
         urllib.request.urlopen(f"{address}/readyz", timeout=10).read()  # noqa: S310 - our own server
     except urllib.error.URLError as error:
         print(f"the server does not answer: {error}", file=sys.stderr)  # noqa: T201
         return
     announce(address)
+
+
+def _address(settings: Settings, listener: socket.socket) -> str:
+    """Where this machine's browser finds the server."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    host = everywhere.get(settings.host, settings.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"

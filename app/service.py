@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from app.claims import EXAMPLES_FILE, open_home
 from app.conversation import Chat
 from app.settings import Settings
 from deploy.forgetting import Forgetting
@@ -46,10 +47,10 @@ class Workspace:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.home = settings.home
-        self.home.mkdir(parents=True, exist_ok=True)
+        open_home(self.home)
         for folder in ("snapshots", "bundles", "evaluations", "rewards", "ai_labels"):
             sweep(self.home / folder)
-        examples = self.home / "examples.yaml"
+        examples = self.home / EXAMPLES_FILE
         if not examples.is_file():
             write_atomically(examples, default_examples_text().encode())
         self.database = Database(database_url(self.home, settings.database_url))
@@ -110,7 +111,7 @@ class Workspace:
 
     def examples(self) -> tuple[Example, ...]:
         """The few-shot examples, read anew each time, since the operator edits the file."""
-        return read_examples(self.home / "examples.yaml")
+        return read_examples(self.home / EXAMPLES_FILE)
 
     def recipe(self, path: Path | None = None) -> tuple[Recipe, dict[str, str]]:
         """A recipe and where each of its values comes from."""

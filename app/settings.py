@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=7860, ge=0, le=65535)
     operator_password: SecretStr | None = Field(default=None, min_length=LEAST_PASSWORD_CHARS)
+    shutdown_grace_seconds: float = Field(
+        default=20, ge=0, le=3600, description="running answers may go on so long at the end"
+    )
     allowed_hosts: Names = Field(
         default=(), description="names under which browsers reach the server, beside its addresses"
     )
@@ -159,6 +162,8 @@ def load_settings(**overrides: Any) -> Settings:
             f"the server would listen on {settings.host}: set {PREFIX}OPERATOR_PASSWORD first,"
             " or anyone who reaches it could retrain and release"
         )
+    # Gradio keeps uploads in the machine's temporary folder else, under a name that is known
+    os.environ["GRADIO_TEMP_DIR"] = str(settings.home.absolute() / "uploads")
     return settings
 
 
@@ -193,7 +198,6 @@ def session_secret(home: Path) -> str:
     path = home / "session.key"
     if not path.is_file():
         write_atomically(path, secrets.token_hex(SECRET_BYTES).encode())
-        path.chmod(0o600)
     key = path.read_text()
     if len(key) < 2 * SECRET_BYTES:
         raise InvalidInput(

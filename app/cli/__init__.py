@@ -8,11 +8,13 @@ Imports are inside the commands, so that `--help` answers at once.
 from __future__ import annotations
 
 import sys
+from typing import NoReturn
 
 from app.cli.commands import app
 from app.cli.feedback import feedback_app
 from app.cli.releases import loop_app, release_app
 from engine.errors import BurnishError
+from engine.private_files import make_new_files_private
 
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(release_app, name="release")
@@ -20,9 +22,17 @@ app.add_typer(loop_app, name="loop")
 
 
 def main() -> None:
-    """Entry point: errors of the tree become one sentence and exit status 1."""
+    """Entry point: errors of the tree and of the system become one sentence and exit status 1."""
+    make_new_files_private()
     try:
         app()
     except BurnishError as error:
-        print(f"burnish: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(1)
+        _fail(str(error))
+    except OSError as error:
+        what = f"cannot use {error.filename}" if error.filename else "the system refuses"
+        _fail(f"{what}: {error.strerror or error}")
+
+
+def _fail(sentence: str) -> NoReturn:
+    print(f"burnish: {sentence}", file=sys.stderr)  # noqa: T201
+    sys.exit(1)

@@ -24,15 +24,18 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Web chat, HTTP API and console. Prints its address when the first answer can be given."""
+    from app.claims import claimed
     from app.settings import load_settings
 
     # Before libraries that read the environment are imported
     settings = load_settings(home=home, host=host, port=port)
-    from app.serve import serve as run
+    with claimed(settings) as sockets:
+        say(as_json, f"Starting; the state is in {settings.home}")
+        from app.serve import serve as run  # takes seconds
 
-    say(as_json, f"Starting; the state is in {settings.home}")
-    status = run(settings, lambda url: finish(as_json, {"url": url}, f"Burnish is ready: {url}"))
-    raise typer.Exit(status)
+        run(
+            settings, sockets, lambda url: finish(as_json, {"url": url}, f"Burnish is ready: {url}")
+        )
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -65,10 +66,12 @@ def cli(
     tiny_base: BaseModel,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-) -> Cli:
+) -> Iterator[Cli]:
     monkeypatch.setenv("BURNISH_MODEL", str(tiny_base.folder))
     monkeypatch.setenv("BURNISH_MODEL_CACHE", str(tmp_path / "models"))
-    return Cli(tmp_path / "home", monkeypatch, capfd)
+    umask = os.umask(0o022)
+    yield Cli(tmp_path / "home", monkeypatch, capfd)
+    os.umask(umask)  # commands set it for their process, which is this one
 
 
 def pairs_file(path: Path, count: int) -> Path:

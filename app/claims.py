@@ -1,0 +1,95 @@
+"""What one server process has for itself: its home and its port.
+
+Both are claimed before anything that takes seconds is imported or loaded, so that a second server
+is refused at once and changes nothing. Commands beside a running server claim nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from app.settings import Settings
+from engine.errors import Conflict, InvalidInput
+from engine.private_files import open_private_folder
+
+EXAMPLES_FILE = "examples.yaml"  # every home has it
+LOCK_FILE = "server.lock"
+BACKLOG = 2048  # connections that wait to be accepted, as uvicorn has it
+
+_log = logging.getLogger(__name__)
+
+
+def open_home(home: Path) -> None:
+    """Create the home, or make an older one private and say so."""
+    if (notice := open_private_folder(home, mark=EXAMPLES_FILE)) is not None:
+        _log.warning("%s", notice)
+
+
+@contextmanager
+def claimed(settings: Settings) -> Iterator[list[socket.socket]]:
+    """The home and the listening sockets of one server, until the block ends.
+
+    Raises `Conflict` where another process has one of them. Who connects before the server accepts
+    waits. Several servers may share a home whose database is PostgreSQL.
+    """
+    open_home(settings.home)
+    with ExitStack() as claims:
+        if settings.database_url is None or settings.database_url.startswith("sqlite"):
+            claims.enter_context(_sole_server_of(settings.home))
+        sockets = listen(settings.host, settings.port)
+        for listener in sockets:
+            claims.callback(listener.close)
+        yield sockets
+
+
+@contextmanager
+def _sole_server_of(home: Path) -> Iterator[None]:
+    """A lock on the home, which the operating system releases however the process ends."""
+    descriptor = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace")
+            raise Conflict(
+                f"another server (process {holder or 'unknown'}) is running on {home};"
+                " stop it, or give this one another home with --home"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """A socket for each address of the host, all on one port; port 0 takes a free one.
+
+    Raises `Conflict` for a port in use, and `InvalidInput` for an address that is not ours.
+    """
+    sockets: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, address in dict.fromkeys((info[0], info[4]) for info in found):
+            one_port = sockets[0].getsockname()[1] if sockets else port
+            at: Any = (address[0], one_port, *address[2:])
+            sockets.append(socket.create_server(at, family=family, backlog=BACKLOG))
+    except OSError as error:
+        for listener in sockets:
+            listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise Conflict(
+                f"port {port} of {host} is in use by another program;"
+                " stop it, or choose another port with --port (0 takes a free one)"
+            ) from None
+        reason = error.strerror or str(error)
+        raise InvalidInput(f"cannot listen on port {port} of {host}: {reason}") from None
+    return sockets
