@@ -222,7 +222,7 @@ class JobRunner:
         path = self.folder(job_id) / "manifest.json"
         if not path.is_file():
             raise UnknownId(f"no tuning job {job_id[:80]!r}")
-        return dict(json.loads(path.read_text()))
+        return _read(path)
 
     def _unfinished(self, job_id: str, holder: str | None) -> JobState:
         if holder == job_id:
@@ -239,7 +239,7 @@ class JobRunner:
 
     def _result(self, job_id: str) -> dict[str, Any]:
         path = self.folder(job_id) / "result.json"
-        return dict(json.loads(path.read_text())) if path.is_file() else {}
+        return _read(path) if path.is_file() else {}
 
     def _lease(self, patience_seconds: float) -> _Lease:
         return _Lease(self._root / "lease", patience_seconds, fcntl.LOCK_EX)
@@ -253,6 +253,13 @@ class JobRunner:
                 return None
         except Conflict:
             return (self._root / "lease").read_text()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text()))
+    except (TypeError, ValueError) as error:
+        raise BurnishError(f"{path} is damaged; delete its folder to forget the job") from error
 
 
 class _Lease:

@@ -52,6 +52,13 @@ def test_a_damaged_database_is_said(cli: Cli, arguments: tuple[str, ...]) -> Non
     assert_one_sentence(cli, "file is not a database", *arguments)
 
 
+def test_a_damaged_job_is_said(cli: Cli) -> None:
+    job = cli.home / "jobs" / ("0" * 64)
+    job.mkdir(parents=True)
+    (job / "manifest.json").write_text('{"snapshot": ')
+    assert_one_sentence(cli, f"{job / 'manifest.json'} is damaged", "tune", "--list")
+
+
 def test_a_database_of_a_newer_version_is_said(cli: Cli) -> None:
     cli("feedback", "stats")
     workspace = Workspace(Settings(home=cli.home))

@@ -173,8 +173,8 @@ def test_running_answers_finish_or_get_their_end_before_the_server_is_gone(serve
         assert ending(short.result()) == ("length", "[DONE]")
         assert words_of(short.result()) == 150
         assert ending(endless.result()) == ("stop", "[DONE]")
+        assert 3 <= time.monotonic() - begun < 3 + 4  # 0.1 late where nothing else runs
         assert server.ended() == (0, "")
-        assert 3 <= time.monotonic() - begun < 3 + 5  # on a busy machine; 2 on an idle one
     page.join(30)
     assert server.statuses() == ["done", "stopped"]
 
