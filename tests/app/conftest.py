@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +13,10 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-import uvicorn
 from playwright.sync_api import Browser, sync_playwright
 
-from app.serve import make_app
+from app.claims import listen
+from app.serve import Server, make_app
 from app.service import Service, Workspace
 from app.settings import Settings, load_settings
 from engine.models.catalogue import BaseModel
@@ -58,16 +59,16 @@ def served(settings: Settings) -> Iterator[tuple[Service, str]]:
 
 @contextmanager
 def listening(service: Service) -> Iterator[str]:
-    """The address of a real server over a running service."""
-    server = uvicorn.Server(
-        uvicorn.Config(make_app(service), host="127.0.0.1", port=0, log_level="error")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
+    """The address of the product's own server over a running service."""
+    at_once = service.workspace.settings.model_copy(update={"shutdown_grace_seconds": 0})
+    server = Server(make_app(service), service.chat.running, at_once)
+    (listener,) = listen("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.handle_exit(signal.SIGTERM, None)
     thread.join(timeout=30)
 
 

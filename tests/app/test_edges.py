@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,8 +11,6 @@ import httpx
 import pytest
 from itsdangerous import TimestampSigner
 
-from app.claims import listen
-from app.serve import Server, make_app
 from app.service import Service, Workspace
 from app.settings import Settings
 from app.ui.exchange import Exchange, Page, vote_of
@@ -31,19 +28,6 @@ def service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ser
     service.start()
     yield service
     service.close()
-
-
-@pytest.fixture
-def url(service: Service) -> Iterator[str]:
-    """The address of the product's own server, with its logging."""
-    server = Server(make_app(service), service.chat.running, grace_seconds=0)
-    (listener,) = listen("127.0.0.1", 0)
-    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    thread = threading.Thread(target=server.run, args=([listener],))
-    thread.start()
-    yield address
-    server.handle_exit(15, None)
-    thread.join()
 
 
 class Tab:

@@ -13,12 +13,11 @@ import uvicorn
 from playwright.sync_api import Browser, expect
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from app.serve import make_app
 from app.service import Service
 from app.settings import Settings
-from tests.app.conftest import NEEDS_CHROMIUM
+from tests.app.conftest import NEEDS_CHROMIUM, listening
 
 pytestmark = NEEDS_CHROMIUM
 PREFIX = "/burnish"
@@ -54,15 +53,17 @@ class StrippingProxy:
 
 
 @contextmanager
-def listening(app: ASGIApp, **config: object) -> Iterator[str]:
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", **config))  # type: ignore[arg-type]
-    thread = threading.Thread(target=server.run, daemon=True)
+def proxied(server: str) -> Iterator[str]:
+    """The address of the proxy's page."""
+    proxy = uvicorn.Server(
+        uvicorn.Config(StrippingProxy(server), port=0, log_level="error", lifespan="off")
+    )
+    thread = threading.Thread(target=proxy.run, daemon=True)
     thread.start()
-    while not server.started:
+    while not proxy.started:
         time.sleep(0.02)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    server.force_exit = True
+    yield f"http://127.0.0.1:{proxy.servers[0].sockets[0].getsockname()[1]}{PREFIX}"
+    proxy.should_exit = proxy.force_exit = True
     thread.join(timeout=10)
 
 
@@ -72,21 +73,19 @@ def settings(settings: Settings) -> Settings:
 
 
 def test_chat_and_console_work_under_the_prefix(service: Service, chromium: Browser) -> None:
-    with (
-        listening(make_app(service), root_path=PREFIX) as server,
-        listening(StrippingProxy(server), lifespan="off") as proxy,
-    ):
+    with listening(service) as server, proxied(server) as address:
         missed: list[str] = []
         page = chromium.new_page()
         page.on("response", lambda r: missed.append(r.url) if r.status >= 400 else None)
-        page.goto(f"{proxy}{PREFIX}/")
+        page.goto(f"{address}/")
         page.locator("#question textarea").fill("Hello?")
         page.click("#send")
         expect(page.locator("#chat [data-testid=bot]")).not_to_have_text("…", timeout=30_000)
-        page.goto(f"{proxy}{PREFIX}/console")
+        page.goto(f"{address}/console")
         expect(page.locator("#status")).to_contain_text("Live: base", timeout=30_000)
-        assert page.url == f"{proxy}{PREFIX}/console/"
+        assert page.url == f"{address}/console/"
+        page.goto(f"{address}/docs")
+        expect(page.get_by_text("/v1/chat/completions")).to_be_visible(timeout=30_000)
         assert missed == []
-        cookie = page.context.cookies()[0]
-        assert cookie["path"] == PREFIX
+        assert page.context.cookies()[0]["path"] == PREFIX
         page.close()

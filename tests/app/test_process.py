@@ -188,7 +188,8 @@ class TestSignals:
 
     @pytest.fixture
     def running(self, fake_engine: None, service: Service) -> Iterator[Server]:
-        server = Server(make_app(service), service.chat.running, grace_seconds=600)
+        patient = service.workspace.settings.model_copy(update={"shutdown_grace_seconds": 600})
+        server = Server(make_app(service), service.chat.running, patient)
         (listener,) = listen("127.0.0.1", 0)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
