@@ -132,11 +132,13 @@ def _make_visible(temporary: Path, target: Path) -> None:
     _sync(target.parent)
 
 
-def describe_files(folder: Path, breathe: Breathe = without_pause) -> dict[str, dict[str, object]]:
+def describe_files(
+    folder: Path, digest_of: Callable[[Path], str] = digest_file
+) -> dict[str, dict[str, object]]:
     """Digest and size of each file under a folder, its manifest left out."""
     return {
         path.relative_to(folder).as_posix(): {
-            "sha256": digest_file(path, breathe),
+            "sha256": digest_of(path),
             "bytes": path.stat().st_size,
         }
         for path in sorted(folder.rglob("*"))
@@ -144,10 +146,10 @@ def describe_files(folder: Path, breathe: Breathe = without_pause) -> dict[str, 
     }
 
 
-def verify(root: Path, digest: str, breathe: Breathe = without_pause) -> list[str]:
+def verify(root: Path, digest: str, digest_of: Callable[[Path], str] = digest_file) -> list[str]:
     """Every way in which the published folder differs from what its digest promises.
 
-    `breathe` is called between pieces of the work.
+    `digest_of` computes the digest of a file.
     """
     folder = folder_of(root, digest)
     if folder.is_symlink() or any(path.is_symlink() for path in folder.rglob("*")):
@@ -158,7 +160,7 @@ def verify(root: Path, digest: str, breathe: Breathe = without_pause) -> list[st
     except UnknownId as error:
         return [str(error)]
     problems = [] if matches else ["manifest.json does not match the id"]
-    promised, found = manifest.get("files"), describe_files(folder, breathe)
+    promised, found = manifest.get("files"), describe_files(folder, digest_of)
     if not isinstance(promised, dict):
         return [*problems, "the manifest lists no files"]
     for name in sorted(promised.keys() | found.keys()):
@@ -174,7 +176,10 @@ def verify(root: Path, digest: str, breathe: Breathe = without_pause) -> list[st
 def sweep(root: Path) -> None:
     """Remove what a crash left half-published."""
     for leftover in root.glob(".tmp-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from engine.adapters import virtual_tokens
 from engine.errors import InvalidBundle
 from engine.models.catalogue import BaseModel, linear_shapes
 from engine.serving.turns import Breathe, without_pause
-from engine.storage import folder_of, publish, read_manifest, verify
+from engine.storage import digest_file, folder_of, publish, read_manifest, verify
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -70,7 +71,7 @@ def open_bundle(
     are finite and no norm is absurd. `breathe` is called between pieces of the work.
     """
     folder = folder_of(root, digest)
-    problems = verify(root, digest, breathe)
+    problems = verify(root, digest, partial(digest_file, breathe=breathe))
     if not problems:
         problems = list(_content_problems(folder, base, breathe))
     if problems:

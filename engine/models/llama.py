@@ -12,7 +12,7 @@ from engine.models.decoder import DecoderConfig, LayerNames, Layout, Module
 from engine.models.families import Architecture, CausalPositions, require
 
 MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
-ROPE_TYPES = ("default", "linear", "llama3", "yarn")
+ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 
 
 def architecture(folder: Path) -> Architecture:
@@ -50,6 +50,8 @@ def rotary(config: Any, rotated: int) -> tuple[tuple[float, ...], float]:
     kind = rope.get("rope_type", "default")
     if kind not in ROPE_TYPES:
         raise ModelUnavailable(f"the fast engine does not cover rope_type {kind!r}")
+    if kind == "longrope" and rope["short_factor"] != rope["long_factor"]:
+        raise ModelUnavailable("the fast engine does not cover factors that change with length")
     if kind == "default":
         base = float(rope["rope_theta"])
         return tuple(base ** (-2 * i / rotated) for i in range(rotated // 2)), 1.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import ModelUnavailable
-from engine.models import catalogue
+from engine.models import catalogue, conversion
 from engine.models.catalogue import BaseModel, linear_shapes, resolve
 
 
@@ -31,7 +31,7 @@ class TestEmbedded:
         def no_second_conversion(*_: object) -> None:
             raise AssertionError("converted again")
 
-        monkeypatch.setattr(catalogue, "_convert", no_second_conversion)
+        monkeypatch.setattr(conversion, "_convert", no_second_conversion)
         assert resolve("embedded", model_cache) == smollm
 
     def test_it_is_the_model_it_says_it_is(self, smollm: BaseModel) -> None:

@@ -1,0 +1,160 @@
+"""A GGUF file as a Hugging Face folder: converted once, verified at each start.
+
+Knows where conversions are kept and what a sound one is. Settings and tensors of architectures that
+we decode ourselves come from our own reader, those of others from transformers'.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import ModelUnavailable, UnknownId
+from engine.file_digests import FileDigests
+from engine.storage import (
+    DIGEST,
+    publish,
+    read_manifest,
+    sweep,
+    verify,
+    write_atomically,
+)
+
+if TYPE_CHECKING:
+    from engine.models.gguf_metadata import GgufSettings
+
+# The number counts changes of what a conversion contains; folders of another are made anew
+FORMAT = "burnish-model/2"
+
+log = logging.getLogger(__name__)
+
+
+def converted(gguf: Path, cache: Path) -> Path:
+    """The folder in `cache` that holds the GGUF file's model; converted now where there is none.
+
+    A conversion whose files differ from its manifest is removed and made anew. Raises
+    `ModelUnavailable` for a file with something that would be left out; nothing is written then.
+    """
+    digest_of = FileDigests(cache / "digests")
+    with _locked(cache):
+        for folder in (cache, cache / "converted", cache / "digests"):
+            sweep(folder)
+        source_digest = digest_of(gguf)
+        index = cache / "converted" / f"{source_digest[7:]}.json"
+        if (digest := _converted_before(index, cache)) is not None:
+            problems = verify(cache, digest, digest_of)
+            if not problems:
+                return cache / digest[7:]
+            log.warning(
+                "the converted copy of %s was damaged (%s); it is converted anew",
+                gguf.name, "; ".join(problems),
+            )  # fmt: skip
+            shutil.rmtree(cache / digest[7:])
+        digest = publish(cache, lambda folder: _convert(gguf, source_digest, folder))
+        write_atomically(index, json.dumps({"folder": digest[7:]}).encode())
+        return cache / digest[7:]
+
+
+def _converted_before(index: Path, cache: Path) -> str | None:
+    """The digest of an earlier conversion; None where there is none of this format."""
+    try:
+        digest = f"sha256:{json.loads(index.read_text('utf-8'))['folder']}"
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    folder = cache / digest[7:]
+    if not DIGEST.fullmatch(digest) or not folder.is_dir():
+        return None
+    try:
+        return digest if read_manifest(folder).get("format") == FORMAT else None
+    except UnknownId:
+        return digest  # damaged, which is for the caller to find
+
+
+@contextmanager
+def _locked(cache: Path) -> Iterator[None]:
+    """Keep other processes from converting and sweeping; a read-only cache needs no lock."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = (cache / ".lock").open("w")
+    except OSError:
+        yield
+        return
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _convert(gguf: Path, source_digest: str, folder: Path) -> dict[str, Any]:
+    """Dequantize a GGUF checkpoint to bf16 safetensors with its tokenizer and chat template."""
+    from transformers import AutoTokenizer
+    from transformers.utils import logging as transformers_logging
+
+    from engine.models.gguf import gguf_settings
+
+    transformers_logging.disable_progress_bar()
+    settings = gguf_settings(gguf)
+    model = _our_model(gguf, settings) if settings.ours else _other_model(gguf, settings)
+    if len(settings.end_ids) > 1:
+        model.generation_config.eos_token_id = list(settings.end_ids)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    return {"format": FORMAT, "source": gguf.name, "source_digest": source_digest}
+
+
+def _our_model(gguf: Path, settings: GgufSettings) -> Any:
+    """transformers' model of an architecture that we read ourselves; untyped, as transformers is.
+
+    Raises `ModelUnavailable` where a tensor is missing or has no place in it.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from engine.models.gguf import GgufCheckpoint
+
+    config = AutoConfig.for_model(**settings.config)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    checkpoint = GgufCheckpoint(gguf, {})
+    tensors = {name: checkpoint.tensor(name).bfloat16() for name in sorted(checkpoint.names)}
+    try:
+        missing, unexpected = model.load_state_dict(tensors, strict=False, assign=True)
+    except RuntimeError as error:  # a shape that the settings do not give
+        raise ModelUnavailable(f"cannot use {gguf}: {error}") from error
+    model.tie_weights()
+    tied = {"lm_head.weight"} if config.tie_word_embeddings else set()
+    problems = [f"it lacks the tensor {name}" for name in sorted(set(missing) - tied)]
+    problems += [f"there is no place for its tensor {name}" for name in sorted(unexpected)]
+    if problems:
+        raise ModelUnavailable(f"cannot use {gguf}: " + "; ".join(problems[:10]))
+    return model
+
+
+def _other_model(gguf: Path, settings: GgufSettings) -> Any:
+    """The model as transformers reads the file, with the settings that it leaves out."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
+
+    config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    unknown = [name for name in settings.config if not hasattr(config, name)]
+    if unknown:
+        raise ModelUnavailable(f"cannot use {gguf}: transformers does not read {unknown[0]}")
+    for name, value in settings.config.items():
+        setattr(config, name, value)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        config=config,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(gguf_file=gguf.name, dequantize=True),
+    )
+    # save_pretrained refuses a model that still says it is quantized; its tensors are dense now
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.hf_quantizer = None
+    return model
