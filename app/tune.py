@@ -82,11 +82,11 @@ def show_pairs(workspace: Workspace, snapshot: str, count: int) -> None:
     from rich.text import Text
 
     from engine.models.catalogue import load_tokenizer
-    from engine.prompts.render import Renderer
+    from engine.prompts.load import make_renderer
     from feedback_store.snapshot import open_snapshot
 
     tokenizer = load_tokenizer(workspace.base.folder)
-    renderer = Renderer(tokenizer)
+    renderer = make_renderer(tokenizer, workspace.base.folder)
     console = Console()
     for pair in open_snapshot(workspace.home / "snapshots", snapshot).train.pairs[:count]:
         for name, side in (("chosen", pair.chosen), ("rejected", pair.rejected)):

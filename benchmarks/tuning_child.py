@@ -32,7 +32,7 @@ from benchmarks.tuning_data import pairs
 from benchmarks.tuning_profile import StepProfile
 from engine.hardware import detect
 from engine.models.catalogue import BaseModel, linear_shapes, load_tokenizer, resolve
-from engine.prompts.render import Renderer
+from engine.prompts.load import make_renderer
 from engine.start import kernel_cache
 from tuning.batch.collate import Packer, default_budget_tokens, tree_of_pair
 from tuning.batch.forward import accept_layouts
@@ -95,7 +95,7 @@ def main() -> None:
     spec = json.loads(sys.argv[1])
     base = resolve(spec["model"], Path(spec["cache"]))
     tokenizer = load_tokenizer(base.folder)
-    source, rows = pairs(spec["data"], Renderer(tokenizer))
+    source, rows = pairs(spec["data"], make_renderer(tokenizer, base.folder))
     data = TokenizedPairs(tuple(rows[: BATCH_PAIRS * spec["steps"]]), ())
     held_out = _of_other_questions(rows, data.rows)[: spec["held_out"]]
     with tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,7 @@ from transformers import set_seed
 
 from engine.errors import InvalidInput
 from engine.models.catalogue import BaseModel
+from engine.prompts.load import make_renderer
 from engine.prompts.render import Renderer
 from engine.storage import write_atomically
 from feedback_store.ai_pairs import AiPair, draw, open_ai_pairs, publish_ai_pairs
@@ -89,7 +90,9 @@ def make_reward_model(
     set_seed(recipe.seed)
     model = fresh_reward_model(base, recipe.reward)
     train_reward(model, rows, recipe.reward, stage)
-    about = _accuracy(model, Renderer(stage.tokenizer), snapshot, recipe.max_sequence_tokens)
+    about = _accuracy(
+        model, make_renderer(stage.tokenizer, base.folder), snapshot, recipe.max_sequence_tokens
+    )
     digest = publish_reward(root, model, base, {"snapshot": snapshot.digest, **about})
     about = {"reward_model": digest, **about}
     write_atomically(finished, json.dumps(about).encode())

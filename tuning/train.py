@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from engine.adapters.bundle import CONFIG, WEIGHTS, open_bundle, publish_bundle
 from engine.errors import InvalidInput
 from engine.models.catalogue import BaseModel, load_tokenizer
+from engine.prompts.load import make_renderer
 from engine.prompts.render import Renderer
 from engine.storage import canonical_json, digest_file, digest_json
 from feedback_store.snapshot import Snapshot
@@ -84,7 +85,7 @@ def run(job: TrainingRun, report: Report) -> str:
     kernels = choose_kernels(job.kernel_cache)
     report({"event": "kernels", "reason": kernels.reason})
     tokenizer = load_tokenizer(job.base.folder)
-    renderer = Renderer(tokenizer)
+    renderer = make_renderer(tokenizer, job.base.folder)
     ai_pairs = drawn_ai_pairs(
         job.bundles.parent, job.recipe.rlaif, job.snapshot.digest, job.recipe.seed
     )

@@ -1,32 +1,134 @@
-"""The renderer that belongs to a checkpoint."""
+"""The renderer that belongs to a checkpoint: its chat template, its end tokens, its vocabulary.
+
+Whatever makes every answer wrong is found here, before any weight is read.
+"""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+from engine.errors import InvalidInput, ModelUnavailable
+from engine.messages import Message
 from engine.models.catalogue import load_tokenizer
 from engine.prompts.chatglm import ChatGLMRenderer, is_chatglm, load_chatglm_renderer
 from engine.prompts.render import Renderer
-from engine.prompts.template_check import require_harmless
+from engine.prompts.template_check import examine_template
 
 AnyRenderer = Renderer | ChatGLMRenderer
+PROCESSOR_TEMPLATE = "chat_template.json"  # where models with a processor keep theirs
+PROBE = "Hello", "Hi there"
 
 
 def load_renderer(folder: Path) -> AnyRenderer:
     """The renderer of the checkpoint in `folder`; raises `ModelUnavailable`."""
     if is_chatglm(folder):
         return load_chatglm_renderer(folder)
-    tokenizer = load_tokenizer(folder)
-    require_harmless(tokenizer.chat_template)
-    return Renderer(tokenizer, _end_ids(folder) | {tokenizer.eos_token_id})
+    return make_renderer(load_tokenizer(folder), folder)
+
+
+def make_renderer(tokenizer: Any, folder: Path) -> Renderer:
+    """The renderer of the checkpoint in `folder` with its tokenizer, which is given the template
+    that is used. Raises `ModelUnavailable`."""
+    template = _template(tokenizer.chat_template, folder)
+    abilities = examine_template(template)
+    tokenizer.chat_template = template
+    end_ids = _end_ids(folder)
+    if tokenizer.eos_token_id is not None:
+        end_ids |= {tokenizer.eos_token_id}
+    turn_end = _turn_end(tokenizer)
+    if turn_end is not None:
+        end_ids |= {turn_end}
+    if not end_ids:
+        raise ModelUnavailable(
+            f"cannot use the model in {folder}: nothing says which token ends an answer; "
+            "set eos_token_id in generation_config.json"
+        )
+    end_id = turn_end if turn_end is not None else tokenizer.eos_token_id
+    renderer = Renderer(
+        tokenizer,
+        end_ids,
+        end_id=min(end_ids) if end_id is None else end_id,
+        abilities=abilities,
+        embedded_tokens=_embedded_tokens(folder),
+    )
+    _try(renderer, folder)
+    return renderer
+
+
+def _template(found: object, folder: Path) -> str:
+    """The template of ordinary chats.
+
+    `found` is what transformers read from tokenizer_config.json, chat_template.jinja and
+    additional_chat_templates/: one template, several by name, or none.
+    """
+    if isinstance(found, dict):
+        if "default" not in found:
+            raise ModelUnavailable(
+                f"cannot use the model in {folder}: none of its chat templates is called "
+                f"'default' ({', '.join(map(repr, sorted(found)))}); "
+                "put the one to use into its folder as chat_template.jinja"
+            )
+        found = found["default"]
+    if found is None:
+        found = _read(folder / PROCESSOR_TEMPLATE).get("chat_template")
+    if not isinstance(found, str):
+        raise ModelUnavailable(
+            f"cannot use the model in {folder}: it has no chat template; use a model that was "
+            "tuned to chat, or put its template into the folder as chat_template.jinja"
+        )
+    return found
 
 
 def _end_ids(folder: Path) -> frozenset[int]:
     """What the checkpoint says ends an answer: its generation configuration, else its own."""
     for name in ("generation_config.json", "config.json"):
-        path = folder / name
-        said = json.loads(path.read_text("utf-8")).get("eos_token_id") if path.is_file() else None
+        said = _read(folder / name).get("eos_token_id")
         if said is not None:
             return frozenset([said] if isinstance(said, int) else said)
     return frozenset()
+
+
+def _turn_end(tokenizer: Any) -> int | None:
+    """The special token that the template writes after an answer; None where it writes none."""
+    question, answer = PROBE
+    conversation = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]
+    try:
+        text = tokenizer.apply_chat_template(conversation, tokenize=False)
+    except Exception:  # noqa: BLE001 - a stranger's program, and answers can end without it
+        return None
+    after = text.rpartition(answer)[2].lstrip()
+    specials = {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
+    fitting = [token for token in specials if after.startswith(token)]
+    return specials[max(fitting, key=len)] if fitting else None
+
+
+def _embedded_tokens(folder: Path) -> int | None:
+    """Rows of the embedding; None where config.json does not say."""
+    config = _read(folder / "config.json")
+    rows = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+    return rows if isinstance(rows, int) else None
+
+
+def _try(renderer: Renderer, folder: Path) -> None:
+    """Refuse a checkpoint whose every prompt or every answer would fail."""
+    question, answer = PROBE
+    try:
+        renderer.pair([Message("user", question)], answer)
+    except InvalidInput as error:
+        raise ModelUnavailable(f"cannot use the model in {folder}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelUnavailable(f"cannot read {path}: {error}") from error
+    return value if isinstance(value, dict) else {}

@@ -1,7 +1,8 @@
 """The one renderer: messages to token ids. Serving, tuning and evaluation all come through here.
 
 Text from people stays text: a control token typed by a user (`<|im_end|>`) is encoded as ordinary
-characters, so that only the chat template itself can open or close a message.
+characters, so that only the chat template itself can open or close a message. Messages that the
+template would refuse are put into a shape that it takes (`conversation_shape.py`).
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from engine.errors import InvalidText
+from engine.errors import InvalidInput, InvalidText
 from engine.messages import Message
+from engine.prompts.conversation_shape import shape
 from engine.prompts.reasoning import after_opening, opening_of
+from engine.prompts.template_check import TemplateAbilities
 from engine.serving.detokenizer import Detokenizer
 
 PRIVATE_USE = [*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)]
@@ -53,6 +56,10 @@ class Tokenizer(Protocol):
         """Ids to text."""
         ...
 
+    def get_vocab(self) -> dict[str, int]:
+        """Every token, added ones too, with its id."""
+        ...
+
 
 class AddedToken(Protocol):
     """One of them."""
@@ -82,10 +89,22 @@ class Rendered:
 class Renderer:
     """Messages to ids with one tokenizer."""
 
-    def __init__(self, tokenizer: Tokenizer, end_ids: frozenset[int] | None = None) -> None:
-        """`end_ids` end an answer; the tokenizer's own end token, where None are given."""
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        end_ids: frozenset[int] | None = None,
+        *,
+        end_id: int | None = None,
+        abilities: TemplateAbilities | None = None,
+        embedded_tokens: int | None = None,
+    ) -> None:
+        """`end_ids` end an answer and `end_id` is what `completion` ends with: the tokenizer's own
+        end token, where none are given. `embedded_tokens`: ids below it have an embedding."""
         self._tokenizer = tokenizer
-        self.end_ids = frozenset([tokenizer.eos_token_id]) if end_ids is None else end_ids
+        self._end_id = tokenizer.eos_token_id if end_id is None else end_id
+        self.end_ids = frozenset([self._end_id]) if end_ids is None else end_ids
+        self._abilities = abilities or TemplateAbilities()
+        self._embedded_tokens = embedded_tokens
         self._specials = [
             token.content for token in tokenizer.added_tokens_decoder.values() if token.special
         ]
@@ -98,12 +117,17 @@ class Renderer:
         return max(len(token.encode()) for token in self._tokenizer.get_vocab())
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Ids of the prompt, up to where the assistant's answer begins."""
-        escaped = _Escape(self._specials, messages)
-        text = self._apply([Message(m.role, escaped.hide(m.content)) for m in messages])
+        """Ids of the prompt, up to where the assistant's answer begins.
+
+        Raises `InvalidInput` where the template refuses the messages.
+        """
+        shaped = shape(messages, self._abilities)
+        escaped = _Escape(self._specials, shaped)
+        text = self._apply([Message(m.role, escaped.hide(m.content)) for m in shaped])
         ids: list[int] = []
         for piece, is_plain in escaped.pieces(text):
             ids += self._encode(piece, plain=is_plain)
+        self._require_embedded(ids)
         return tuple(ids)
 
     def completion(
@@ -116,7 +140,9 @@ class Renderer:
         if begins and self._opening:
             text = after_opening(text, self._opening)
         ids = self._encode(text, plain=True)
-        return (*ids, self._tokenizer.eos_token_id) if complete else tuple(ids)
+        ids += [self._end_id] if complete else []
+        self._require_embedded(ids)
+        return tuple(ids)
 
     def pair(
         self, messages: Sequence[Message], completion: str, *, complete: bool = True
@@ -145,10 +171,27 @@ class Renderer:
         """The opened think block that prompts end with, as those of R1 distillates do; else ""."""
         return opening_of(self._apply([Message("user", "Hi.")]))
 
+    def ids_without_token(self, rows: int) -> list[int]:
+        """Of the ids below `rows`, those that are no token: rows that pad the vocabulary."""
+        return sorted(set(range(rows)) - set(self._tokenizer.get_vocab().values()))
+
     def _apply(self, messages: Sequence[Message]) -> str:
-        return self._tokenizer.apply_chat_template(
-            [m.as_dict() for m in messages], tokenize=False, add_generation_prompt=True
-        )
+        try:
+            return self._tokenizer.apply_chat_template(
+                [m.as_dict() for m in messages], tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # a template is a stranger's program and may raise anything
+            raise InvalidInput(f"the model's chat template refuses this: {error}") from error
+
+    def _require_embedded(self, ids: Sequence[int]) -> None:
+        limit = self._embedded_tokens
+        beyond = [i for i in ids if i >= limit] if limit is not None else []
+        if beyond:
+            token = self._tokenizer.decode(beyond[:1], skip_special_tokens=False)
+            raise InvalidInput(
+                f"the tokenizer makes {token!r} token {beyond[0]}, and the model knows tokens "
+                f"below {limit} alone; its tokenizer and its weights do not fit"
+            )
 
     def _encode(self, text: str, *, plain: bool) -> list[int]:
         with self._encoding:

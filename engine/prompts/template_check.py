@@ -1,13 +1,17 @@
 """Tries a checkpoint's chat template before it is used: a template is a program.
 
 It is rendered on small conversations in a process of its own, with a cap on time and memory, inside
-the same kind of sandbox that transformers renders it in. What passes is remembered by its digest.
+the same kind of sandbox that transformers renders it in. That also tells which conversations it
+takes: some templates refuse a system message, or two messages of one role in a row. The result is
+remembered for each template.
 """
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import lru_cache
 
 from engine.errors import ModelUnavailable
@@ -37,36 +41,56 @@ environment.globals["raise_exception"] = refuse
 environment.globals["strftime_now"] = lambda form: form
 source = re.sub(r"{{%-?\\s*(end)?generation\\s*-?%}}", "", sys.stdin.read())
 template = environment.from_string(source)
-user, assistant = dict(role="user", content="Hello"), dict(role="assistant", content="Hi")
-system = dict(role="system", content="Be kind.")
-for messages in ([user], [user, assistant, user], [system, user]):
+def message(role, content):
+    return dict(role=role, content=content)
+
+def takes(*messages):  # whether it renders them, and shows all of their texts
     try:
         text = template.render(
-            messages=messages, add_generation_prompt=True, bos_token="<s>", eos_token="</s>",
+            messages=list(messages), add_generation_prompt=True, bos_token="<s>", eos_token="</s>",
             pad_token="<pad>", unk_token="<unk>",
         )
     except jinja2.exceptions.SecurityError:
         raise
     except (jinja2.exceptions.TemplateRuntimeError, jinja2.exceptions.TemplateError):
-        continue  # many templates refuse a conversation, such as one with a system message
+        return False
     if len(text) > {MOST_CHARS}:
         raise SystemExit("it writes a hundred thousand characters for a greeting")
+    return all(message["content"] in text for message in messages)
+
+system, user = message("system", "Be kind."), message("user", "Hello")
+found = dict(
+    takes_system=takes(system, user),
+    takes_repeats=takes(user, message("user", "Why?")),
+)
+print(json.dumps(found))
 """
 
 
-def require_harmless(template: str | None) -> None:
-    """Raise `ModelUnavailable` for a template that breaks out, runs on or fills the memory."""
-    if template is None:
-        return
+@dataclass(frozen=True, slots=True)
+class TemplateAbilities:
+    """Which conversations a chat template renders, with all of their texts in the result."""
+
+    takes_system: bool = True
+    takes_repeats: bool = True  # several messages of one role in a row
+
+
+def examine_template(template: str) -> TemplateAbilities:
+    """What a template can do.
+
+    Raises `ModelUnavailable` for one that breaks out, runs on or fills the memory.
+    """
     if len(template) > MOST_TEMPLATE_CHARS:
         raise ModelUnavailable("the chat template is over a million characters long")
-    if problem := _problem(template):
-        raise ModelUnavailable(f"the chat template is refused: {problem}")
+    found = _try(template)
+    if isinstance(found, str):
+        raise ModelUnavailable(f"the chat template is refused: {found}")
+    return found
 
 
 @lru_cache(maxsize=32)
-def _problem(template: str) -> str | None:
-    """What is wrong with it; None for nothing."""
+def _try(template: str) -> TemplateAbilities | str:
+    """The template's abilities, or what is wrong with it."""
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter and the program above
             [sys.executable, "-I", "-c", CHILD], input=template, capture_output=True, text=True,
@@ -75,7 +99,7 @@ def _problem(template: str) -> str | None:
     except subprocess.TimeoutExpired:
         return f"it does not end within {PATIENCE_SECONDS} seconds"
     if done.returncode == 0:
-        return None
+        return TemplateAbilities(**json.loads(done.stdout))
     if done.returncode < 0:
         return f"it does not end within {SECONDS} s of computing"
     said = done.stderr.strip().splitlines() or ["it failed"]

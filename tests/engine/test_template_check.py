@@ -9,7 +9,7 @@ import pytest
 from engine.errors import ModelUnavailable
 from engine.models.catalogue import BaseModel
 from engine.prompts.load import load_renderer
-from engine.prompts.template_check import require_harmless
+from engine.prompts.template_check import examine_template
 
 HOSTILE = {
     "subclasses": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
@@ -34,14 +34,13 @@ HOSTILE = {
 def test_a_hostile_template_is_refused_soon(name: str) -> None:
     begun = time.monotonic()
     with pytest.raises(ModelUnavailable, match="chat template is refused"):
-        require_harmless(HOSTILE[name])
+        examine_template(HOSTILE[name])
     assert time.monotonic() - begun < 5
 
 
 @pytest.mark.parametrize(
     "template",
     [
-        None,
         "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}",
         "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system') }}"
         "{% endif %}{{ m.content }}{% endfor %}",
@@ -49,8 +48,8 @@ def test_a_hostile_template_is_refused_soon(name: str) -> None:
         "{{ m | tojson }}{% endgeneration %}{% endfor %}{{ strftime_now('%Y') }}",
     ],
 )
-def test_an_ordinary_template_is_not(template: str | None) -> None:
-    require_harmless(template)
+def test_an_ordinary_template_is_not(template: str) -> None:
+    examine_template(template)
 
 
 def test_the_embedded_models_template_is_not(smollm: BaseModel) -> None:

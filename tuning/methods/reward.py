@@ -29,6 +29,7 @@ from engine.errors import EngineFailure, InvalidInput
 from engine.hardware import detect
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, linear_shapes, load_tokenizer
+from engine.prompts.load import make_renderer
 from engine.prompts.render import Renderer
 from engine.storage import folder_of, publish, read_manifest, verify
 from feedback_store.examples import Pair
@@ -118,7 +119,7 @@ class RewardModel:
             raise InvalidInput(f"reward model {digest} refused: " + "; ".join(problems))
         folder = folder_of(root, digest)
         model = PeftModel.from_pretrained(_without_adapter(base), str(folder))
-        return cls(model, Renderer(load_tokenizer(base.folder)))
+        return cls(model, make_renderer(load_tokenizer(base.folder), base.folder))
 
     def score(self, prompt: Sequence[Message], answer: str, *, complete: bool = True) -> float:
         """The score of an answer; `complete` says whether the model ended it itself."""

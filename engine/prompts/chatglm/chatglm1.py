@@ -114,8 +114,10 @@ class ChatGLM1Renderer(ChatGLMRenderer):
     """
 
     def __init__(self, tokenizer: ChatGLM1Tokenizer) -> None:
-        ends = frozenset([tokenizer.eos_id])
-        super().__init__(tokenizer.eos_id, ends, tokenizer.longest_token_bytes)
+        super().__init__(
+            tokenizer.eos_id, frozenset([tokenizer.eos_id]), tokenizer.vocab_size,
+            tokenizer.longest_token_bytes,
+        )  # fmt: skip
         self.tokenizer = tokenizer
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:

@@ -73,8 +73,10 @@ class ChatGLM2Renderer(ChatGLMRenderer):
     """
 
     def __init__(self, tokenizer: ChatGLM2Tokenizer) -> None:
-        ends = frozenset([tokenizer.eos_id])
-        super().__init__(tokenizer.eos_id, ends, tokenizer.longest_token_bytes)
+        super().__init__(
+            tokenizer.eos_id, frozenset([tokenizer.eos_id]), tokenizer.vocab_size,
+            tokenizer.longest_token_bytes,
+        )  # fmt: skip
         self.tokenizer = tokenizer
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:

@@ -53,8 +53,10 @@ class ChatGLM3Renderer(ChatGLMRenderer):
 
     def __init__(self, tokenizer: ChatGLM3Tokenizer) -> None:
         ends = [tokenizer.special_ids[name] for name in ("<|user|>", "<|observation|>")]
-        end_ids = frozenset([tokenizer.eos_id, *ends])
-        super().__init__(tokenizer.eos_id, end_ids, tokenizer.longest_token_bytes)
+        super().__init__(
+            tokenizer.eos_id, frozenset([tokenizer.eos_id, *ends]), tokenizer.vocab_size,
+            tokenizer.longest_token_bytes,
+        )  # fmt: skip
         self.tokenizer = tokenizer
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:

@@ -98,7 +98,9 @@ class GLM4Renderer(ChatGLMRenderer):
     def __init__(self, tokenizer: GLM4Tokenizer) -> None:
         ids = tokenizer.special_ids
         ends = [ids[name] for name in ("<|endoftext|>", "<|user|>", "<|observation|>")]
-        super().__init__(ids["<|user|>"], frozenset(ends), tokenizer.longest_token_bytes)
+        super().__init__(
+            ids["<|user|>"], frozenset(ends), tokenizer.vocab_size, tokenizer.longest_token_bytes
+        )
         self.tokenizer = tokenizer
 
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:

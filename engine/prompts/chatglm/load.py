@@ -48,8 +48,8 @@ def load_chatglm_renderer(folder: Path) -> ChatGLMRenderer:
     if config.get("model_type") != "chatglm":
         raise ModelUnavailable(f"{folder} is no ChatGLM: model_type {config.get('model_type')!r}")
     settings = _json(folder, "tokenizer_config.json")
-    renderer, vocab_size = LOADERS[family_of(folder, config, settings)](folder, settings)
-    _check_fit(folder, config, renderer, vocab_size)
+    renderer = LOADERS[family_of(folder, config, settings)](folder, settings)
+    _check_fit(folder, config, renderer)
     return renderer
 
 
@@ -85,7 +85,7 @@ def family_of(folder: Path, config: Mapping[str, Any], settings: Mapping[str, An
     raise ModelUnavailable(f"{folder} may be ChatGLM2 or ChatGLM3; it does not say which: {REMEDY}")
 
 
-def _load_chatglm1(folder: Path, settings: Mapping[str, Any]) -> tuple[ChatGLMRenderer, int]:
+def _load_chatglm1(folder: Path, settings: Mapping[str, Any]) -> ChatGLMRenderer:
     changed = [name for name in ("do_lower_case", "remove_space") if settings.get(name)]
     if changed:
         raise ModelUnavailable(f"{folder}: {' and '.join(changed)} in tokenizer_config.json are on")
@@ -93,20 +93,20 @@ def _load_chatglm1(folder: Path, settings: Mapping[str, Any]) -> tuple[ChatGLMRe
     if not isinstance(image_tokens, int) or image_tokens < 0:
         raise ModelUnavailable(f"{folder}: num_image_tokens is {image_tokens!r}, not a number")
     tokenizer = ChatGLM1Tokenizer(_pieces(folder, FIRST_VOCABULARY), image_tokens)
-    return ChatGLM1Renderer(tokenizer), tokenizer.vocab_size
+    return ChatGLM1Renderer(tokenizer)
 
 
-def _load_chatglm2(folder: Path, settings: Mapping[str, Any]) -> tuple[ChatGLMRenderer, int]:
+def _load_chatglm2(folder: Path, settings: Mapping[str, Any]) -> ChatGLMRenderer:
     tokenizer = ChatGLM2Tokenizer(_pieces(folder, VOCABULARY))
-    return ChatGLM2Renderer(tokenizer), tokenizer.vocab_size
+    return ChatGLM2Renderer(tokenizer)
 
 
-def _load_chatglm3(folder: Path, settings: Mapping[str, Any]) -> tuple[ChatGLMRenderer, int]:
+def _load_chatglm3(folder: Path, settings: Mapping[str, Any]) -> ChatGLMRenderer:
     tokenizer = ChatGLM3Tokenizer(_pieces(folder, VOCABULARY))
-    return ChatGLM3Renderer(tokenizer), tokenizer.vocab_size
+    return ChatGLM3Renderer(tokenizer)
 
 
-def _load_glm4(folder: Path, settings: Mapping[str, Any]) -> tuple[ChatGLMRenderer, int]:
+def _load_glm4(folder: Path, settings: Mapping[str, Any]) -> ChatGLMRenderer:
     try:
         added = settings.get("added_tokens_decoder", {}).items()
         special_ids = {str(token["content"]): int(token_id) for token_id, token in added}
@@ -117,7 +117,7 @@ def _load_glm4(folder: Path, settings: Mapping[str, Any]) -> tuple[ChatGLMRender
     if taken or len(set(special_ids.values())) < len(special_ids):
         raise ModelUnavailable(f"{folder}: special tokens share ids: {', '.join(taken)}")
     tokenizer = GLM4Tokenizer(ranks, special_ids)
-    return GLM4Renderer(tokenizer), tokenizer.vocab_size
+    return GLM4Renderer(tokenizer)
 
 
 LOADERS = {
@@ -128,13 +128,13 @@ LOADERS = {
 }
 
 
-def _check_fit(
-    folder: Path, config: Mapping[str, Any], renderer: ChatGLMRenderer, vocab_size: int
-) -> None:
+def _check_fit(folder: Path, config: Mapping[str, Any], renderer: ChatGLMRenderer) -> None:
     """Refuse a vocabulary which is not the one the weights were made with."""
     rows = config.get("padded_vocab_size", config.get("vocab_size"))
-    if not isinstance(rows, int) or rows < vocab_size:
-        raise ModelUnavailable(f"{folder}: {vocab_size} tokens do not fit a model with {rows} ids")
+    if not isinstance(rows, int) or rows < renderer.token_count:
+        raise ModelUnavailable(
+            f"{folder}: {renderer.token_count} tokens do not fit a model with {rows} ids"
+        )
     ends = config.get("eos_token_id")
     listed = ends if isinstance(ends, list) else [ends]
     if ends is not None and not renderer.end_ids.intersection(listed):

@@ -17,12 +17,16 @@ class ChatGLMRenderer(ABC):
     """Messages to ids, and the ids of an answer to text.
 
     `end_ids` end an answer when the model makes one of them; `end_id`, one of these, is what
-    `completion` ends with. `longest_token_bytes`: the most bytes of text that a token stands for.
+    `completion` ends with. Ids from `token_count` on are no token; a token stands for
+    `longest_token_bytes` of text at most.
     """
 
-    def __init__(self, end_id: int, end_ids: frozenset[int], longest_token_bytes: int) -> None:
+    def __init__(
+        self, end_id: int, end_ids: frozenset[int], token_count: int, longest_token_bytes: int
+    ) -> None:
         self.end_id = end_id
         self.end_ids = end_ids
+        self.token_count = token_count
         self.longest_token_bytes = longest_token_bytes
 
     @abstractmethod
@@ -59,6 +63,10 @@ class ChatGLMRenderer(ABC):
     ) -> Detokenizer:
         """The growing text of one answer, from its first visible token on or from `prefill_ids`."""
         return AnswerText(self.decode, stop, prefill_ids)
+
+    def ids_without_token(self, rows: int) -> list[int]:
+        """Of the ids below `rows`, those that are no token: rows that pad the vocabulary."""
+        return list(range(self.token_count, rows))
 
     def clean_answer(self, text: str) -> str:
         """A finished answer as the published chat shows it."""
