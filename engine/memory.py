@@ -29,7 +29,7 @@ def weight_bytes(architecture: Architecture, quantization: Quantization) -> int:
         for modules in layer.linears
         for module in modules
     )
-    vocabularies = config.vocabulary * config.hidden_size * (1 if layout.head is None else 2)
+    vocabularies = config.vocabulary * config.hidden_size * (1 if layout.tied else 2)
     return int((layers * bits + vocabularies * vocabulary_bits) / 8)
 
 

@@ -87,12 +87,12 @@ def _second(config: Mapping[str, Any]) -> Architecture:
         )
         for n in range(config["num_layers"])
     )  # fmt: skip
-    tied = config.get("tie_word_embeddings", False)
     layout = Layout(
         "transformer.embedding.word_embeddings",
         layers,
         "transformer.encoder.final_layernorm",
-        None if tied else "transformer.output_layer",
+        "transformer.output_layer",
+        config.get("tie_word_embeddings", False),
     )
     return Architecture(decoder, layout, CausalPositions())
 
@@ -144,8 +144,10 @@ def _first(config: Mapping[str, Any]) -> Architecture:
         for n in range(config["num_layers"])
     )  # fmt: skip
     # Published without a word on it, which in transformers has always meant tied
-    head = None if config.get("tie_word_embeddings", True) else "lm_head"
-    layout = Layout("transformer.word_embeddings", layers, "transformer.final_layernorm", head)
+    tied = config.get("tie_word_embeddings", True)
+    layout = Layout(
+        "transformer.word_embeddings", layers, "transformer.final_layernorm", "lm_head", tied
+    )
     positions = PrefixPositions(
         config["bos_token_id"], config["gmask_token_id"], config["mask_token_id"]
     )

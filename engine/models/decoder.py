@@ -89,7 +89,8 @@ class Layout:
     embedding: str
     layers: tuple[LayerNames, ...]
     final_norm: str
-    head: str | None  # None: the embedding, transposed
+    head: str
+    tied: bool  # the head is the embedding, transposed, unless the checkpoint has another
 
 
 class Linear(Protocol):

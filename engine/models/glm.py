@@ -45,8 +45,9 @@ def architecture(folder: Path) -> Architecture:
     layers = tuple(
         _layer(f"model.layers.{n}", config, heads) for n in range(config.num_hidden_layers)
     )
-    head = "lm_head" if not config.tie_word_embeddings else None
-    layout = Layout("model.embed_tokens", layers, "model.norm", head)
+    layout = Layout(
+        "model.embed_tokens", layers, "model.norm", "lm_head", config.tie_word_embeddings
+    )
     return Architecture(decoder, layout, CausalPositions())
 
 

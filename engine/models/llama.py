@@ -37,8 +37,9 @@ def architecture(folder: Path) -> Architecture:
         rotary_scale=scale,
     )
     names = [_layer(f"model.layers.{n}", config, heads) for n in range(config.num_hidden_layers)]
-    head = "lm_head" if not config.tie_word_embeddings else None
-    layout = Layout("model.embed_tokens", tuple(names), "model.norm", head)
+    layout = Layout(
+        "model.embed_tokens", tuple(names), "model.norm", "lm_head", config.tie_word_embeddings
+    )
     return Architecture(decoder, layout, CausalPositions())
 
 
@@ -51,7 +52,9 @@ def rotary(config: Any, rotated: int) -> tuple[tuple[float, ...], float]:
     if kind not in ROPE_TYPES:
         raise ModelUnavailable(f"the fast engine does not cover rope_type {kind!r}")
     if kind == "longrope" and rope["short_factor"] != rope["long_factor"]:
-        raise ModelUnavailable("the fast engine does not cover factors that change with length")
+        raise ModelUnavailable(
+            f"the fast engine does not cover rope_type {kind!r} whose factors change with the length"
+        )
     if kind == "default":
         base = float(rope["rope_theta"])
         return tuple(base ** (-2 * i / rotated) for i in range(rotated // 2)), 1.0

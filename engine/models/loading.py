@@ -21,6 +21,7 @@ from engine.models.decoder import (
     Layer,
     LayerNames,
     LayerNorm,
+    Layout,
     Linear,
     Module,
     Norm,
@@ -52,8 +53,9 @@ def load_decoder(checkpoint: Checkpoint, architecture: Architecture, holding: Ho
     reader = _Reader(checkpoint, architecture.config, holding)
     layout = architecture.layout
     # The largest first: what loading them needs for a while is less than what the rest will need
-    embedding = reader.embedding(layout.embedding)
-    head = embedding if layout.head is None else reader.embedding(layout.head)
+    own_head = has_own_head(checkpoint, layout)
+    embedding = reader.embedding(_embedding(checkpoint, layout))
+    head = reader.embedding(layout.head) if own_head else embedding
     layers = [reader.layer(names) for names in layout.layers]
     native, config = holding.kernels.native, architecture.config
     fused = None
@@ -68,6 +70,28 @@ def load_decoder(checkpoint: Checkpoint, architecture: Architecture, holding: Ho
         head,
         fused,
     )
+
+
+def has_own_head(checkpoint: Checkpoint, layout: Layout) -> bool:
+    """Whether the output head is a matrix of its own.
+
+    As in transformers 5: a configuration that ties it to the embedding holds unless the checkpoint
+    has both and they differ. Tuning and export load through transformers, so all agree.
+    """
+    names = [f"{layout.head}.weight", f"{layout.embedding}.weight"]
+    if not layout.tied:
+        return True
+    if not checkpoint.names.issuperset(names):
+        return False
+    head, embedding = (checkpoint.tensor(name) for name in names)
+    alike = (head.dtype, head.shape) == (embedding.dtype, embedding.shape)
+    return not (alike and torch.equal(head, embedding))
+
+
+def _embedding(checkpoint: Checkpoint, layout: Layout) -> str:
+    """The module that holds the embedding; of a tied pair it may be the head that is stored."""
+    stored = f"{layout.embedding}.weight" in checkpoint.names
+    return layout.embedding if stored or not layout.tied else layout.head
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,70 @@
+"""One rule for an output head that the configuration ties to the embedding: transformers'."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from deploy.export import export_merged
+from engine.kernels import Choice
+from engine.kernels.portable import PortableKernels
+from engine.models.catalogue import BaseModel, resolve
+from tests.helpers import make_bundle, write_tiny_model
+from tests.helpers_decoder import Runner
+from tuning.quantized import load_base
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+IDS = [5, 300, 17, 42, 200, 8]
+HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+
+
+class Tied(NamedTuple):
+    base: BaseModel
+    own_head: bool
+
+
+@pytest.fixture(params=["own head", "no head", "the same head", "the head alone"])
+def tied(request: pytest.FixtureRequest, tmp_path: Path) -> Tied:
+    """A checkpoint that says tied, and holds what the parameter says."""
+    folder = tmp_path / "model"
+    write_tiny_model(folder)
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(
+        config.replace('"tie_word_embeddings": false', '"tie_word_embeddings": true')
+    )
+    tensors = load_file(folder / "model.safetensors")
+    if request.param == "no head":
+        del tensors[HEAD]
+    elif request.param == "the same head":
+        tensors[HEAD] = tensors[EMBEDDING].clone()
+    elif request.param == "the head alone":
+        del tensors[EMBEDDING]
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return Tied(resolve(str(folder), tmp_path / "cache"), request.param == "own head")
+
+
+def by_transformers(model: torch.nn.Module) -> Tensor:
+    with torch.inference_mode():
+        return model(torch.tensor([IDS])).logits[0]
+
+
+def test_serving_tuning_and_export_agree(tied: Tied, tmp_path: Path) -> None:
+    folder = tied.base.folder
+    expected = by_transformers(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
+    served = Runner.of(folder, Choice(PortableKernels(), "asked for")).logits(IDS)
+    torch.testing.assert_close(served, expected, rtol=0, atol=1e-4)
+    tuned = by_transformers(load_base(folder, "dense", torch.float32, "cpu"))
+    torch.testing.assert_close(tuned, expected, rtol=0, atol=1e-4)
+
+    bundle = make_bundle(tmp_path / "bundles", tied.base, scale=1e-6)
+    export_merged(tied.base, tmp_path / "bundles", bundle, tmp_path / "merged")
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
+    assert merged.config.tie_word_embeddings != tied.own_head  # software without the rule agrees
+    torch.testing.assert_close(by_transformers(merged), expected, rtol=0, atol=0.1)  # bfloat16
