@@ -9,7 +9,6 @@ bits that decay on the disk without a write are not noticed until the file is re
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 from engine.storage import DIGEST, digest_file, digest_json, write_atomically
@@ -23,7 +22,7 @@ class FileDigests:
 
     def __call__(self, path: Path) -> str:
         """The digest of the file at `path`, computed anew if anything has changed since."""
-        memo = self._memos / f"{digest_json(os.path.abspath(path))[7:]}.json"
+        memo = self._memos / f"{digest_json(str(path.resolve()))[7:]}.json"
         stamp = _stamp(path)
         remembered = _read(memo, stamp)
         if remembered is not None:

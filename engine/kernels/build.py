@@ -1,11 +1,13 @@
 """Compiles a source for this processor, once, into a cache. Knows compilers, not what they compile.
 
-No wheel could hold the result: it is built with the instructions that this very processor has.
+No wheel could hold the result: it is built with the instructions that this very processor has. A
+library's name ends in the digest of its bytes: loading a truncated one would end the process.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import platform
 import shutil
 import subprocess
@@ -16,6 +18,8 @@ FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC")
 NEEDED = ("avx2", "fma", "f16c")
 COMPILERS = ("c++", "g++", "clang++")
 BUILD_SECONDS = 120
+
+log = logging.getLogger(__name__)
 
 
 class NotBuilt(Exception):
@@ -34,10 +38,17 @@ def build(cache: Path, source: Path, threads: str) -> Path:
         raise NotBuilt(f"this processor lacks {', '.join(missing)}")
     read = b"".join(file.read_bytes() for file in (source, *sorted(source.parent.glob("*.h"))))
     key = hashlib.sha256(read + f"{FLAGS}{threads}{processor}".encode()).hexdigest()[:16]
-    library = cache / f"kernels-{key}.so"
-    if not library.is_file():
-        _compile(source, threads, library)
-    return library
+    for library in sorted(cache.glob(f"kernels-{key}-*.so")):
+        if library.name == _name(key, library):
+            return library
+        log.warning("the compiled kernels in %s were damaged; they are compiled anew", library)
+        library.unlink(missing_ok=True)
+    return _compile(source, threads, cache, key)
+
+
+def _name(key: str, library: Path) -> str:
+    digest = hashlib.sha256(library.read_bytes()).hexdigest()[:16]
+    return f"kernels-{key}-{digest}.so"
 
 
 def _processor() -> str:
@@ -49,16 +60,16 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith("flags")), "")
 
 
-def _compile(source: Path, threads: str, library: Path) -> None:
+def _compile(source: Path, threads: str, cache: Path, key: str) -> Path:
     compiler = next((found for name in COMPILERS if (found := shutil.which(name))), None)
     if compiler is None:
         raise NotBuilt(f"no C++ compiler ({', '.join(COMPILERS)}) is installed")
-    library.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        compiled, made = Path(folder) / "compiled.o", Path(folder) / library.name
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        compiled, made = Path(folder) / "compiled.o", Path(folder) / "kernels.so"
         _run(compiler, *FLAGS, threads, "-c", str(source), "-o", str(compiled))
         _run(compiler, "-shared", str(compiled), "-o", str(made))
-        made.replace(library)
+        return made.replace(cache / _name(key, made))
 
 
 def _run(compiler: str, *arguments: str) -> None:

@@ -53,7 +53,7 @@ def rotary(config: Any, rotated: int) -> tuple[tuple[float, ...], float]:
         raise ModelUnavailable(f"the fast engine does not cover rope_type {kind!r}")
     if kind == "longrope" and rope["short_factor"] != rope["long_factor"]:
         raise ModelUnavailable(
-            f"the fast engine does not cover rope_type {kind!r} whose factors change with the length"
+            f"the fast engine does not cover rope_type {kind!r} with factors that change"
         )
     if kind == "default":
         base = float(rope["rope_theta"])
