@@ -124,19 +124,16 @@ def _engine(workspace: Workspace, problems: list[str]) -> dict[str, Any]:
     """The engine that `burnish serve` would start, and what its inner loops run on."""
     from engine.hardware import detect
     from engine.kernels import choose
-    from engine.memory import require_memory
-    from engine.models.families import architecture_of
-    from engine.start import engine_kind, kernel_cache
+    from engine.start import engine_kind, kernel_cache, plan_start
 
     settings = workspace.settings
     kind = engine_kind(workspace.base, settings.engine)
     reason = "any architecture, by transformers; slower"
     try:
-        if kind == "local":
-            architecture = architecture_of(workspace.base.folder)
-            require_memory(architecture, settings.quantization)
+        plan = plan_start(workspace.base, settings.engine, settings.quantization)
+        if plan.architecture is not None:
             kernels = kernel_cache(settings.model_cache)
-            reason = choose(detect().device, kernels, architecture.widths).reason
+            reason = choose(detect().device, kernels, plan.architecture.widths).reason
     except BurnishError as error:
         problems.append(str(error))
     return {"kind": kind, "quantization": settings.quantization, "reason": reason}

@@ -40,7 +40,7 @@ from engine.models.catalogue import BaseModel
 from engine.models.checkpoint import open_checkpoint
 from engine.models.families import architecture_of
 from engine.models.loading import Holding, load_decoder
-from engine.prompts.load import load_renderer
+from engine.prompts.load import AnyRenderer, load_renderer
 from engine.quantization import Quantization
 from engine.request import GenerationRequest, Score, ScoreRequest
 from engine.serving.answer import Answer
@@ -48,6 +48,7 @@ from engine.serving.commands import Commands
 from engine.serving.held_prefixes import hold_prefix
 from engine.serving.kv_cache import HeldPrefix, PagedCache, page_bytes
 from engine.serving.prompt import fit_prompt
+from engine.serving.sampler import forbid
 from engine.serving.scheduler import RunningSequence, Scheduler, Share
 from engine.serving.scoring import Scoring
 from engine.serving.stream import QueuedStream
@@ -66,6 +67,7 @@ class LocalEngine:
         self,
         base: BaseModel,
         *,
+        renderer: AnyRenderer | None = None,
         kernel_cache: Path,
         quantization: Quantization = "none",
         dtype: torch.dtype | None = None,
@@ -74,19 +76,23 @@ class LocalEngine:
         kv_cache_bytes: int | None = None,
         prefix_cache: bool = True,
     ) -> None:
-        """`kernel_cache`: where compiled kernels are kept; `kv_cache_bytes`: the budget for keys
-        and values, a share of the free memory where None is given.
+        """`renderer`: the checkpoint's, where it is loaded already; `kernel_cache`: where compiled
+        kernels are kept; `kv_cache_bytes`: the budget for keys and values, a share of the free
+        memory where None is given.
 
         Raises `ModelUnavailable` for a model that this engine does not cover.
         """
         hardware = detect()
         self._base = base
         self._device = hardware.device
-        self._renderer = load_renderer(base.folder)
+        self._renderer = renderer or load_renderer(base.folder)
         checkpoint = open_checkpoint(base.folder, base.gguf if quantization != "none" else None)
         architecture = architecture_of(base.folder)
         self._config = architecture.config
         self._layout, self._positions = architecture.layout, architecture.positions
+        self._padding_ids = torch.tensor(
+            self._renderer.ids_without_token(self._config.vocabulary), dtype=torch.long
+        )
         require_memory(architecture, quantization)
         choice = choose(self._device, kernel_cache, architecture.widths)
         self.kernels_reason = choice.reason
@@ -326,7 +332,8 @@ class LocalEngine:
         return StepAdapters(rows, self._native)
 
     def _hand_out(self, shares: Sequence[Share], logits: Tensor, wanted: Sequence[int]) -> None:
-        likeliest = logits.argmax(-1).tolist()
+        allowed = forbid(logits, self._padding_ids)
+        likeliest = allowed.argmax(-1).tolist()
         row = 0
         for share, count in zip(shares, wanted, strict=True):
             work = share.sequence.work
@@ -334,7 +341,7 @@ class LocalEngine:
                 if count and isinstance(work, Scoring):
                     work.take(logits[row : row + count])
                 elif count and isinstance(work, Answer):
-                    work.take(logits[row], likeliest[row] if work.is_greedy else None)
+                    work.take(allowed[row], likeliest[row] if work.is_greedy else None)
             except Exception as error:  # noqa: BLE001 - one row's fault, such as NaN, is its own
                 work.fail(_failure(error))
             row += count

@@ -26,6 +26,7 @@ from transformers.cache_utils import Cache
 from transformers.utils import logging as transformers_logging
 
 from engine.adapters import virtual_tokens
+from engine.adapters.mixed_batch import adapters_of_rows
 from engine.adapters.soft_prompt import is_soft_prompt
 from engine.errors import (
     Conflict,
@@ -40,12 +41,14 @@ from engine.errors import (
 from engine.hardware import detect
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
+from engine.models.context import context_tokens
 from engine.prompts.load import AnyRenderer, load_renderer
 from engine.quantization import Quantization
 from engine.request import GenerationRequest, Score, ScoreRequest
 from engine.serving.answer import Answer
 from engine.serving.prompt import Prompt, fit_prompt
 from engine.serving.row_batch import RowBatch, new_cache
+from engine.serving.sampler import forbid
 from engine.serving.stream import QueuedStream
 from engine.serving.turns import Breathe, without_pause
 
@@ -60,6 +63,7 @@ class ReferenceEngine:
         self,
         base: BaseModel,
         *,
+        renderer: AnyRenderer | None = None,
         quantization: Quantization = "none",
         dtype: torch.dtype | None = None,
         max_rows: int = 32,
@@ -72,9 +76,13 @@ class ReferenceEngine:
         self._dtype = dtype or hardware.dtype
         self._max_rows = max_rows
         self._max_queue = max_queue
-        self._renderer = load_renderer(base.folder)
+        self._renderer = renderer or load_renderer(base.folder)
         self._model: Any = _load_model(base, quantization, self._dtype, self._device)
         self._accepted = frozenset(inspect.signature(self._model.forward).parameters)
+        self._config = self._model.config.get_text_config()
+        self._padding_ids = torch.tensor(
+            self._renderer.ids_without_token(self._config.vocab_size), dtype=torch.long
+        )
         self._adapters: set[str] = set()  # LoRA, in the model
         self._soft_prompts: dict[str, Cache] = {}  # what their rows begin with
         self._inbox: deque[_Row] = deque()
@@ -98,7 +106,7 @@ class ReferenceEngine:
     @property
     def context_tokens(self) -> int:
         """Longest prompt plus answer, in tokens."""
-        return int(self._model.config.max_position_embeddings)
+        return context_tokens(self._config)
 
     @property
     def alive(self) -> bool:
@@ -232,7 +240,7 @@ class ReferenceEngine:
         ids = torch.tensor([row.prompt_ids], device=self._device)
         logits = self._forward(ids, _mask_after(cache, ids), None, [row.adapter], cache)
         self._batch.join(cache)
-        row.take(logits[0, -1])
+        row.take(forbid(logits[0, -1], self._padding_ids))
 
     def _new_cache(self, adapter: str) -> Cache:
         """The cache of one row, empty or with its adapter's virtual tokens."""
@@ -252,7 +260,8 @@ class ReferenceEngine:
         mask, positions = self._batch.grow()
         adapters = [row.adapter for row in self._rows]
         logits = self._forward(last, mask, positions, adapters, self._batch.cache)
-        for row, row_logits in zip(self._rows, logits[:, -1], strict=True):
+        allowed = forbid(logits[:, -1], self._padding_ids)
+        for row, row_logits in zip(self._rows, allowed, strict=True):
             row.take(row_logits)
 
     def _forward(
@@ -274,11 +283,10 @@ class ReferenceEngine:
         if positions is not None:
             wanted["position_ids"] = positions.to(self._device)
         arguments = {name: value for name, value in wanted.items() if name in self._accepted}
-        if self._adapters:
-            names = [name if name in self._adapters else BASE for name in adapters]
-            arguments["adapter_names"] = names
         arguments["inputs_embeds" if ids.is_floating_point() else "input_ids"] = ids
-        logits: Tensor = self._model(**arguments).logits
+        names = [name if name in self._adapters else BASE for name in adapters]
+        with adapters_of_rows(self._model, names) if self._adapters else nullcontext():
+            logits: Tensor = self._model(**arguments).logits
         return logits[:, -logits_to_keep:].cpu()
 
     def _score(self, request: ScoreRequest) -> Score:

@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from engine.memory import require_memory
 from engine.models.catalogue import BaseModel
-from engine.models.families import is_covered
+from engine.models.checkpoint import FolderCheckpoint
+from engine.models.families import Architecture, architecture_of, is_covered
+from engine.prompts.load import AnyRenderer, load_renderer
 from engine.quantization import Quantization
 from engine.request import Engine
 
 EngineKind = Literal["auto", "local", "reference"]
+
+
+@dataclass(frozen=True, slots=True)
+class StartPlan:
+    """What a start will use, once nothing was found against it."""
+
+    kind: Literal["local", "reference"]
+    renderer: AnyRenderer
+    architecture: Architecture | None  # None where transformers decodes
+
+
+def plan_start(base: BaseModel, kind: EngineKind, quantization: Quantization) -> StartPlan:
+    """Check all that can be checked before a weight is read.
+
+    That are the tokenizer, its chat template and its end tokens, the headers of all weights,
+    the settings that the fast engine must cover, and the memory. `burnish doctor` and every start
+    come through here. Raises `ModelUnavailable`.
+    """
+    chosen = engine_kind(base, kind)
+    FolderCheckpoint(base.folder)
+    architecture = None
+    if chosen == "local":
+        architecture = architecture_of(base.folder)
+        require_memory(architecture, quantization)
+    return StartPlan(chosen, load_renderer(base.folder), architecture)
 
 
 def start_engine(
@@ -27,11 +56,13 @@ def start_engine(
 
     Raises `ModelUnavailable`.
     """
-    if engine_kind(base, kind) == "local":
+    plan = plan_start(base, kind, quantization)
+    if plan.kind == "local":
         from engine.local import LocalEngine
 
         return LocalEngine(
             base,
+            renderer=plan.renderer,
             kernel_cache=kernel_cache(model_cache),
             quantization=quantization,
             max_rows=max_rows,
@@ -40,7 +71,13 @@ def start_engine(
         )
     from engine.reference import ReferenceEngine
 
-    return ReferenceEngine(base, quantization=quantization, max_rows=max_rows, max_queue=max_queue)
+    return ReferenceEngine(
+        base,
+        renderer=plan.renderer,
+        quantization=quantization,
+        max_rows=max_rows,
+        max_queue=max_queue,
+    )
 
 
 def engine_kind(base: BaseModel, asked: EngineKind) -> Literal["local", "reference"]:

@@ -33,6 +33,7 @@ CHECKED = {
     "peft_type", "task_type", "r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora",
 }  # fmt: skip
 HARMLESS = {"base_model_name_or_path", "inference_mode", "peft_version", "revision"}
+HARMLESS |= {"fan_in_fan_out"}  # peft sets it by the kind of layer: true for GPT-2's alone
 # Fields whose value for "nothing" is not false, null or empty
 NEUTRAL = {
     "bias": "none", "init_lora_weights": True, "megatron_core": "megatron.core",

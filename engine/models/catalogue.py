@@ -113,15 +113,18 @@ def _shapes_by_transformers(folder: Path) -> dict[str, tuple[int, int]]:
     """The same for any architecture, from a model on the meta device."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     head = model.get_output_embeddings()
-    return {
-        module_name: (module.out_features, module.in_features)
-        for module_name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    }
+    shapes: dict[str, tuple[int, int]] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and module is not head:
+            shapes[name] = (module.out_features, module.in_features)
+        elif isinstance(module, Conv1D):  # GPT-2's linear layers, with their weights transposed
+            shapes[name] = (module.nf, module.nx)
+    return shapes
 
 
 def _from_hub(name: str, cache: Path) -> Path:

@@ -36,10 +36,6 @@ class Tokenizer(Protocol):
         """What ends an answer."""
         ...
 
-    def get_vocab(self) -> Mapping[str, int]:
-        """Every token as the vocabulary writes it, with its id."""
-        ...
-
     def apply_chat_template(
         self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
     ) -> str:

@@ -81,6 +81,12 @@ class Sampler:
         return int(ids[drawn])
 
 
+def forbid(logits: Tensor, ids: Tensor) -> Tensor:
+    """Logits (rows, vocabulary) under which none of `ids` (n,) can be drawn; the same object where
+    there are none."""
+    return logits.index_fill(-1, ids, -torch.inf) if len(ids) else logits
+
+
 def token_logprobs(
     logits: Tensor, token_id: int, top: int
 ) -> tuple[float, list[tuple[int, float]]]:

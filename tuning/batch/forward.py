@@ -49,6 +49,7 @@ def why_not(model: PeftModel | PreTrainedModel) -> str | None:
         "its logits are more than a product": head.bias is not None
         or any(getattr(config, name, None) is not None for name in BENT_LOGITS),
         "its head is trained": head.weight.requires_grad,
+        "its experts have a loss of their own": hasattr(config, "output_router_logits"),
         "its weights are split over processes": weights_are_split(),
         "its adapter is made of virtual tokens": isinstance(model, PeftModel)
         and model.active_peft_config.is_prompt_learning,

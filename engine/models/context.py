@@ -1,0 +1,21 @@
+"""How many tokens a model reads, which architectures name differently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# In the order in which they are looked for; transformers maps most others to the first
+NAMES = (
+    "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length",
+    "seq_length",
+)  # fmt: skip
+# Models without a limit of their own (ALiBi): what BLOOM and MPT were trained on
+UNLIMITED_TOKENS = 2048
+
+
+def context_tokens(config: Any) -> int:
+    """The longest prompt plus answer, from a transformers configuration."""
+    values = (getattr(config, name, None) for name in NAMES)
+    return next(
+        (value for value in values if isinstance(value, int) and value > 0), UNLIMITED_TOKENS
+    )
