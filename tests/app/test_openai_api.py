@@ -181,7 +181,7 @@ def test_huge_requests_are_refused_cheaply_and_stall_nobody(url: str) -> None:
             assert_refused(response, status)
             assert len(response.text) < 600, name
     assert psutil.Process().memory_info().rss - before < 400 << 20  # it was 1.3 GB
-    assert watch.slowest < 1  # 0.2 s on a machine at rest
+    assert watch.slowest < 2  # it was seconds; 0.2 s on a machine at rest
 
 
 class Watch:
