@@ -19,7 +19,7 @@ from app.ui.blocks import PageBlocks
 from app.ui.changes import changes_update, changes_view
 from app.ui.compare import Comparisons, build_panel
 from app.ui.errors import escaped, shown_errors
-from app.ui.exchange import Exchange, Page, vote_of
+from app.ui.exchange import WINDOW, Exchange, Page, vote_of
 from app.ui.reasons import Reasons, build_row, opened
 from app.ui.session import Stops, last_answer, latest_updates, nothing, user
 from app.ui.texts import text, toast
@@ -101,8 +101,8 @@ class ChatPage:
         return page, thumbs, *opened(page.judged)
 
     def copied(self, page: Page, event: gr.CopyData, request: gr.Request) -> None:
-        """Note that an answer was copied; the event says only which text."""
-        exchange = page.exchange_saying(str(event.value))
+        """Note that an answer was copied; the event says only what the window holds of it."""
+        exchange = page.exchange_copied(str(event.value))
         if exchange is not None and exchange.answer_id is not None:
             with shown_errors():
                 self._store.note(exchange.answer_id, user(request), "copy")
@@ -186,9 +186,8 @@ def build_chat_page(
     with PageBlocks(title="Burnish", fill_height=True, analytics_enabled=False) as blocks:
         state = gr.State(Page())
         window = gr.Chatbot(
-            label=text("chat"), elem_id="chat", elem_classes="window", buttons=["copy"],
-            feedback_options=("Like", "Dislike"), sanitize_html=True,
-            group_consecutive_messages=False, render_markdown=True, allow_tags=False,
+            label=text("chat"), elem_id="chat", buttons=["copy"],
+            feedback_options=("Like", "Dislike"), **WINDOW,
         )  # fmt: skip
         panel, why = build_panel(), build_row()
         changed = changes_view()

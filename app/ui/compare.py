@@ -13,7 +13,7 @@ import gradio as gr
 from app.conversation import Chat
 from app.running_answers import StopButton
 from app.ui.errors import escaped, shown_errors
-from app.ui.exchange import Comparing, Exchange, Page
+from app.ui.exchange import WINDOW, Comparing, Exchange, Page
 from app.ui.session import Stops, last_answer, latest_updates, nothing, user
 from app.ui.texts import text, toast
 from engine.errors import BurnishError
@@ -113,10 +113,7 @@ def build_panel() -> ComparePanel:
 
 
 def _side(elem_id: str) -> gr.Chatbot:
-    return gr.Chatbot(
-        show_label=False, elem_id=elem_id, elem_classes="window", buttons=[], sanitize_html=True,
-        group_consecutive_messages=False, allow_tags=False,
-    )  # fmt: skip
+    return gr.Chatbot(show_label=False, elem_id=elem_id, buttons=[], **WINDOW)
 
 
 def _shown(page: Page) -> Shown:

@@ -60,10 +60,11 @@ class ConsolePage:
         return pd.DataFrame(rows, columns=HISTORY_COLUMNS)
 
     def status(self) -> str:
-        """One line: what is live, what the loop would do, how the last round ended."""
+        """One line: what is live, what the loop would do, how the last round ended. An error of a
+        round may quote what a file said, so it is shown as text, never as HTML or Markdown."""
         live = _short(self._workspace.registry.live().bundle)
         loop = self._workspace.loop.status()
-        return f"**Live: {live}** · loop: {loop.reason} · last round: {self._service.last_round}"
+        return f"Live: {live} · loop: {loop.reason} · last round: {self._service.last_round}"
 
     def refresh(self, offered: list[str]) -> tuple[Any, ...]:
         """Everything the page shows; `offered` are the releases in the list one can promote from.
@@ -114,7 +115,9 @@ def build_console_page(service: Service) -> gr.Blocks:
 
 def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
     """Counts and releases, refreshed on a timer."""
-    status = gr.Markdown(elem_id="status")
+    status = gr.Textbox(
+        interactive=False, show_label=False, container=False, max_lines=4, elem_id="status"
+    )
     with gr.Row():
         with gr.Column(scale=1):
             feedback = gr.Dataframe(

@@ -1,7 +1,8 @@
 """What one browser tab of the chat shows: questions, answers, two answers side by side.
 
 Each entry of the chat window belongs to an exchange, and an exchange shows one answer. Knows how
-these look in gradio's chat window; knows nothing of handlers and stores.
+these look in gradio's chat window; knows nothing of handlers and stores, and leaves the text itself
+to `app.ui.rendering`.
 """
 
 from __future__ import annotations
@@ -12,10 +13,25 @@ from typing import Any
 import gradio as gr
 
 from app.conversation import AnswerUpdate
+from app.ui.copying import with_source
+from app.ui.markdown import DISPLAYED, MATH_DELIMITERS
+from app.ui.rendering import answer_html, open_ended, plain_html
 from feedback_store.records import Vote
 
 Bubbles = list[gr.ChatMessage]
 HIGHLIGHTS: dict[Vote, str | None] = {1: "Like", -1: "Dislike", 0: None}
+# How a chat window draws what `Exchange.bubbles` gives it. The text is HTML already, and it is
+# looked through once more in the browser.
+WINDOW: dict[str, Any] = {
+    "render_markdown": False,
+    "sanitize_html": True,
+    "group_consecutive_messages": False,
+    "elem_classes": "window",
+    "latex_delimiters": [
+        {"left": left, "right": right, "display": left in DISPLAYED}
+        for left, right in MATH_DELIMITERS
+    ],
+}
 
 
 def vote_of(liked: object) -> Vote:
@@ -32,6 +48,7 @@ class Exchange:
     thought: str = ""
     answer: str = ""
     thinking: bool = False
+    growing: bool = False  # more of it is to come
     note: str = ""
     vote: Vote = 0
     correction: str = ""
@@ -39,26 +56,39 @@ class Exchange:
     def show(self, update: AnswerUpdate) -> None:
         """Take over what the stream says."""
         self.answer_id, self.thought, self.answer = update.answer_id, update.thought, update.text
-        self.thinking = update.status == "streaming" and not update.text
+        self.growing = update.status == "streaming"
+        self.thinking = self.growing and not update.text
         self.note = update.note
         if update.status == "stopped":
             self.note = "Stopped."
 
     def bubbles(self) -> Bubbles:
         """The chat window's entries for this exchange."""
-        shown = [gr.ChatMessage(role="user", content=self.question)]
+        shown = [_bubble(plain_html(self.question), self.question, role="user")]
         if self.thought:
             title = "💭 Thought" if self.answer or self.thinking else "💭 Thought, unfinished"
             metadata: Any = {"title": title, "status": "pending" if self.thinking else "done"}
-            shown.append(gr.ChatMessage(content=self.thought, metadata=metadata))
+            shown.append(self._drawn(self.thought, metadata=metadata))
         if self.answer or not self.thought:
-            shown.append(gr.ChatMessage(content=self.answer or "…"))
+            shown.append(self._drawn(self.answer))
         if self.correction:
             corrected: Any = {"title": "✏️ Your correction, saved", "status": "done"}
-            shown.append(gr.ChatMessage(content=self.correction, metadata=corrected))
+            shown.append(_bubble(answer_html(self.correction), self.correction, metadata=corrected))
         if self.note:
-            shown.append(gr.ChatMessage(content=f"*{self.note}*"))
+            shown.append(_bubble(f"<em>{plain_html(self.note)}</em>", self.note))
         return shown
+
+    def was_copied(self, content: str) -> bool:
+        """Whether this is what the chat window holds of the answer."""
+        return bool(self.answer) and self._drawn(self.answer).content == [_part(content)]
+
+    def _drawn(self, said: str, **rest: Any) -> gr.ChatMessage:
+        """A piece of the answer. Of one that grows the end is left open, so that what is to come
+        continues it: gradio then sends the new words alone."""
+        html = answer_html(said or "…")
+        if self.growing:
+            return gr.ChatMessage(content=[_part(open_ended(html))], **rest)
+        return _bubble(html, said, **rest)
 
     def bare(self, shown_chars: int | None = None) -> Exchange:
         """Question and answer alone; of thought and answer the first `shown_chars` characters."""
@@ -66,7 +96,9 @@ class Exchange:
         if shown_chars is None:
             return alone
         rest = max(0, shown_chars - len(self.thought))
-        return replace(alone, thought=self.thought[:shown_chars], answer=self.answer[:rest])
+        return replace(
+            alone, thought=self.thought[:shown_chars], answer=self.answer[:rest], growing=True
+        )
 
 
 @dataclass
@@ -123,7 +155,16 @@ class Page:
                 return exchange
         return None
 
-    def exchange_saying(self, text: str) -> Exchange | None:
-        """The newest exchange with this answer."""
-        said = (e for e in reversed(self.exchanges) if e.answer.strip() == text.strip())
-        return next(said, None)
+    def exchange_copied(self, content: str) -> Exchange | None:
+        """The newest exchange whose answer the chat window holds as `content`."""
+        return next((e for e in reversed(self.exchanges) if e.was_copied(content)), None)
+
+
+def _bubble(html: str, source: str, **rest: Any) -> gr.ChatMessage:
+    return gr.ChatMessage(content=[_part(with_source(html, source))], **rest)
+
+
+def _part(content: str) -> Any:
+    """As a part of a message, where gradio leaves it alone; of a bare string it expands the tabs
+    and shifts the lines."""
+    return {"type": "text", "text": content}

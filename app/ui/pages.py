@@ -8,12 +8,14 @@ from typing import Any
 import gradio as gr
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 
 from app.service import Service
+from app.ui import copying
 from app.ui.chat import build_chat_page
 from app.ui.console import build_console_page
 from app.ui.gradio_routes import OwnSessions, UsedRoutes
+from app.ui.rendering import stylesheet
 from app.ui.texts import I18N
 from app.web.headers import ScriptNonces
 
@@ -37,8 +39,10 @@ def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> Non
 
     The console first: the chat's path `/` would match everything.
     """
+    app.add_route(copying.SCRIPT_PATH, lambda _request: FileResponse(copying.SCRIPT_FILE))
     app.add_route("/console", _to_console)
-    shared: Any = {"i18n": I18N, "css": CSS, "theme": gr.themes.Soft(), "ssr_mode": False}
+    css = f"{CSS}\n{stylesheet()}"
+    shared: Any = {"i18n": I18N, "css": css, "theme": gr.themes.Soft(), "ssr_mode": False}
     console = build_console_page(service).queue(default_concurrency_limit=8)
     gr.mount_gradio_app(
         app, console, "/console", auth_dependency=operator, **shared,
@@ -49,7 +53,7 @@ def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> Non
     chat_page = build_chat_page(
         service.chat, workspace.store, workspace.curation, workspace.settings.max_unfinished
     ).queue(default_concurrency_limit=64)
-    gr.mount_gradio_app(app, chat_page, "/", **shared, app_kwargs=_layers())
+    gr.mount_gradio_app(app, chat_page, "/", head=copying.HEAD, **shared, app_kwargs=_layers())
 
 
 def _layers(*more: Middleware) -> dict[str, Any]:

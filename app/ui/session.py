@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any
@@ -20,6 +21,8 @@ from app.ui.texts import toast
 from app.web.identity import user_of
 from engine.errors import Overloaded
 
+PAUSE = 4.0  # after drawing, as a multiple of the time that it took
+LONGEST_PAUSE_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 10.0  # a stopped answer ends within a step, unless the engine hangs
 
 
@@ -92,7 +95,8 @@ async def latest_updates(updates: Iterator[AnswerUpdate]) -> AsyncIterator[Answe
     """The updates of a running answer, read in a thread of its own to their end.
 
     An update holds the whole text, so a reader that is slower than the model is given the newest
-    one; the last one always comes. Raises what the iterator raises. Gradio would read it in one of
+    one; the last one always comes. An answer is drawn whole each time, which takes a while for a
+    long one, so drawing has pauses. Raises what the iterator raises. Gradio would read it in one of
     the few threads that all handlers share, and a waiting answer would keep everybody's votes.
     """
     loop = asyncio.get_running_loop()
@@ -120,7 +124,9 @@ async def latest_updates(updates: Iterator[AnswerUpdate]) -> AsyncIterator[Answe
             item = newer
         if isinstance(item, BaseException):
             raise item
+        begun = time.monotonic()
         yield item
+        await asyncio.sleep(min(PAUSE * (time.monotonic() - begun), LONGEST_PAUSE_SECONDS))
 
 
 def _tab(request: gr.Request) -> str:

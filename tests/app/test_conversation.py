@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import gradio as gr
 import pytest
 
 from app.conversation import TRIMMED, AnswerUpdate, Chat
@@ -250,6 +252,12 @@ def test_answers_left_streaming_by_a_dead_process_are_aborted_at_the_next_start(
     assert service.workspace.store.answer(answer_id, "ann").status == "aborted"
 
 
+def words(bubble: gr.ChatMessage) -> str:
+    """What is seen of an entry of the chat window."""
+    part: Any = bubble.content[0]
+    return re.sub(r"<[^>]*>", "", part["text"]).strip()
+
+
 def test_nothing_tells_which_of_two_compared_answers_was_there_first() -> None:
     first = Exchange("What is it?", "1", answer="Salt water.", note="Stopped.", vote=1)
     first.correction = "Sea water."
@@ -257,10 +265,10 @@ def test_nothing_tells_which_of_two_compared_answers_was_there_first() -> None:
     for first_is_left in (True, False):
         comparing = Comparing(first, second, first_is_left)
         sides = comparing.bubbles() if first_is_left else comparing.bubbles()[::-1]
-        assert [[b.content for b in side] for side in sides] == [
+        assert [[words(b) for b in side] for side in sides] == [
             ["What is it?", "Sal"],  # three characters, as the second has so far
             ["What is it?", "Sea"],
         ]
         comparing.done = True
         sides = comparing.bubbles() if first_is_left else comparing.bubbles()[::-1]
-        assert [side[-1].content for side in sides] == ["Salt water.", "Sea"]
+        assert [words(side[-1]) for side in sides] == ["Salt water.", "Sea"]

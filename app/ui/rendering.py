@@ -1,0 +1,158 @@
+"""What people and models write, as HTML that shows all of it.
+
+An answer is Markdown; what is not Markdown is text, as it was typed. Tags, scripts, styles and
+forms are text too and an image is a link: the HTML holds nothing that a browser runs or fetches.
+Formulas stay between their TeX delimiters, in elements of class "math", for KaTeX to typeset.
+
+Knows HTML; knows nothing of pages, widgets and conversations.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from functools import lru_cache
+from html import escape
+from importlib import resources
+from typing import Any
+
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+from pygments.formatters import HtmlFormatter
+from pygments.lexers import get_lexer_by_name
+from pygments.token import STANDARD_TYPES
+
+from app.ui.markdown import MATH_DELIMITERS, PARSER, NotMarkdown, parse
+
+# A lexer of Pygments is a list of regular expressions; some others hang on some texts
+LANGUAGES = frozenset(
+    (
+        "bash", "c", "c++", "console", "cpp", "css", "diff", "go", "html", "ini", "java",
+        "javascript", "js", "json", "jsx", "kotlin", "lua", "makefile", "php", "py", "python", "r",
+        "rb", "ruby", "rs", "rust", "sh", "shell", "sql", "swift", "toml", "ts", "tsx",
+        "typescript", "xml", "yaml", "yml",
+    )
+)  # fmt: skip
+COLOURING_SECONDS = 0.1  # then a block stays as it is
+COPY_CODE = (  # the chat window listens to this class; the second element says "copied"
+    '<button title="copy" class="copy_code_button"><span class="copy"></span>'
+    '<span class="check"></span></button>'
+)
+MATH_DELIMITER = re.compile(
+    "|".join(re.escape(left[0]) + f"(?={re.escape(left[1])})" for left, _ in MATH_DELIMITERS)
+)
+CLOSING_TAG = re.compile(r"</[a-z0-9]+>\n*\Z")
+COPY_CODE = (  # the chat window's script listens to this class; the second element is "copied"
+    '<button title="copy" class="copy_code_button"><span class="copy"></span>'
+    '<span class="check"></span></button>'
+)
+
+
+@lru_cache(maxsize=256)  # a page draws its earlier answers again with each piece of the next
+def answer_html(text: str) -> str:
+    """Markdown that a model or a person wrote."""
+    try:
+        html = Renderer().render(parse(text), PARSER.options, {})
+    except NotMarkdown:
+        return plain_html(text)
+    return f'<div class="rendered">{html}</div>'
+
+
+def plain_html(text: str) -> str:
+    """Text to be shown as it was typed."""
+    # A browser drops one line break after <pre>
+    return f'<div class="rendered"><pre class="typed">\n{escape(text, quote=False)}</pre></div>'
+
+
+def open_ended(html: str) -> str:
+    """HTML without the tags that close it. A browser closes them; more can be put behind it."""
+    while closed := CLOSING_TAG.search(html):
+        html = html[: closed.start()]
+    return html
+
+
+@lru_cache(maxsize=1)
+def stylesheet() -> str:
+    """CSS for what this module makes, with the colours of code on light and on dark pages."""
+    own = resources.files("app.ui").joinpath("rendering.css").read_text("utf-8")
+    light = _colours("default", ".rendered .coloured")
+    dark = _colours("github-dark", ".dark .rendered .coloured")
+    return f"{own}\n{light}\n{dark}"
+
+
+class Renderer(RendererHTML):
+    """Tokens as HTML."""
+
+    def text(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
+        """Text; what only looks like the delimiter of a formula is kept from KaTeX."""
+        return MATH_DELIMITER.sub(r"\g<0><wbr>", escape(tokens[idx].content, quote=False))
+
+    def softbreak(self, *_: Any) -> str:
+        """A line break, as typed."""
+        return "<br>"
+
+    hardbreak = softbreak  # type: ignore[assignment]  # the parent names its arguments
+
+    def math(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
+        """A formula with its delimiters."""
+        tag = "div" if tokens[idx].block else "span"
+        return f'<{tag} class="math">{escape(tokens[idx].content, quote=False)}</{tag}>'
+
+    def fence(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
+        """A block of code under what was written beside its fence, in colours where known."""
+        code, about = tokens[idx].content, tokens[idx].info.strip()
+        caption = f"<figcaption>{escape(about, quote=False)}</figcaption>" if about else ""
+        language = about.split()[0].lower() if about else ""
+        return (
+            f'<figure class="code">{caption}<div class="code_wrap">{COPY_CODE}'
+            f'<pre><code class="coloured">{_coloured(code, language)}</code></pre></div></figure>'
+        )
+
+    code_block = fence  # type: ignore[assignment]
+
+    def code_inline(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
+        """Code among words."""
+        return f"<code>{escape(tokens[idx].content, quote=False)}</code>"
+
+    def link_open(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
+        """A link that opens in its own tab and tells the site nothing about where it stood."""
+        href, title = (escape(str(tokens[idx].attrs.get(name, ""))) for name in ("href", "title"))
+        shown = f' title="{title}"' if title else ""
+        return f'<a href="{href}"{shown} target="_blank" rel="noopener noreferrer">'
+
+    def th_open(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
+        """A table's cell, aligned by a class: styles are not for messages."""
+        token = tokens[idx]
+        side = str(token.attrs.get("style", "")).removeprefix("text-align:")
+        return f'<{token.tag} class="{side}">' if side else f"<{token.tag}>"
+
+    td_open = th_open
+
+
+@lru_cache(maxsize=256)
+def _coloured(code: str, language: str) -> str:
+    """Code in colours, where its language is known and its lexer is quick and drops nothing."""
+    plain = escape(code, quote=False)
+    if language not in LANGUAGES:
+        return plain
+    deadline, pieces, left = time.thread_time() + COLOURING_SECONDS, [], len(code)
+    for kind, words in get_lexer_by_name(language, stripnl=False, ensurenl=False).get_tokens(code):
+        if time.thread_time() > deadline:
+            return plain
+        pieces.append(_coloured_token(kind, words))
+        left -= len(words)
+    return plain if left else "".join(pieces)
+
+
+def _coloured_token(kind: Any, words: str) -> str:
+    while kind not in STANDARD_TYPES:
+        kind = kind.parent
+    name, html = STANDARD_TYPES[kind], escape(words, quote=False)
+    return f'<span class="{name}">{html}</span>' if name else html
+
+
+def _colours(style: str, selector: str) -> str:
+    """A style of Pygments as CSS, less its rules for whole pages."""
+    rules: str = HtmlFormatter(style=style).get_style_defs(selector)
+    return "\n".join(rule for rule in rules.splitlines() if rule.startswith(f"{selector} ."))
