@@ -14,13 +14,9 @@ from app.conversation import AnswerUpdate
 from app.service import Service
 from app.ui.exchange import Exchange, Page
 from engine.errors import InvalidText
-from tests.app.test_browser import CHROMIUM, chromium
+from tests.app.conftest import NEEDS_CHROMIUM
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
-]
-__all__ = ["chromium"]  # a fixture
+pytestmark = NEEDS_CHROMIUM
 ELSEWHERE = "http://elsewhere.test"
 GENERICS = "Use vector<int> or Map<String, List<T>> and <restate here>. If a<b and c>d then x."
 SHOWN_AS_TYPED = [
@@ -199,3 +195,20 @@ def test_where_a_page_may_not_use_the_clipboard_the_copy_button_still_does(
     tab.focus("#question textarea")
     tab.keyboard.press("Control+V")
     expect(tab.locator("#question textarea")).to_have_value("a < **b**")
+
+
+def test_the_console_shows_what_people_wrote_as_text(url: str, tab: Tab, service: Service) -> None:
+    text = f"<img src={ELSEWHERE}/c.png onerror=window.hacked=1> ![]({ELSEWHERE}/d.png) a<b **c**"
+    *_, answer = service.chat.ask("ann", text, conversation_id="c")
+    store, answer_id = service.workspace.store, str(answer.answer_id)
+    store.vote(answer_id, "ann", -1, comment=text)
+    store.correct(answer_id, "ann", text)
+    service.last_round = f"failed: {text}"
+    fetched = Fetched(tab)
+    tab.goto(f"{url}/console")
+    status = tab.locator("#status textarea")
+    expect(status).to_have_value(re.compile(re.escape(text)), timeout=30_000)
+    tab.get_by_role("tab", name="Training data").click()
+    expect(tab.locator("#rows td").filter(has_text=text)).to_have_count(2, timeout=20_000)
+    assert tab.evaluate("window.hacked") is None
+    assert fetched.elsewhere(url) == []
