@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -75,14 +76,15 @@ def settings(settings: Settings) -> Settings:
 def test_chat_and_console_work_under_the_prefix(service: Service, chromium: Browser) -> None:
     with listening(service) as server, proxied(server) as address:
         missed: list[str] = []
-        page = chromium.new_page()
+        page = chromium.new_context().new_page()
         page.on("response", lambda r: missed.append(r.url) if r.status >= 400 else None)
         page.goto(f"{address}/")
         page.locator("#question textarea").fill("Hello?")
         page.click("#send")
         expect(page.locator("#chat [data-testid=bot]")).not_to_have_text("…", timeout=30_000)
         page.goto(f"{address}/console")
-        expect(page.locator("#status")).to_contain_text("Live: base", timeout=30_000)
+        status = page.locator("#status textarea")
+        expect(status).to_have_value(re.compile("Live: base"), timeout=30_000)
         assert page.url == f"{address}/console/"
         page.goto(f"{address}/docs")
         expect(page.get_by_text("/v1/chat/completions")).to_be_visible(timeout=30_000)

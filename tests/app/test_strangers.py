@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from app.service import Service
 from tests.app.conftest import CHROMIUM, NEEDS_CHROMIUM, Shared
@@ -71,19 +71,27 @@ def elsewhere() -> Iterator[int]:
     server.shutdown()
 
 
-@pytest.fixture
-def victim(shared: Shared) -> Iterator[Page]:
-    """A person who has the chat open, in a browser that believes the names of the attacker."""
+@pytest.fixture(scope="module")
+def deceived() -> Iterator[Browser]:
+    """A browser that believes the names of the attacker."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
             args=["--no-sandbox", "--disable-gpu", "--host-resolver-rules=MAP *.example 127.0.0.1"],
         )
-        page = browser.new_page()
-        page.goto(shared.url)
-        expect(page.locator("#question textarea")).to_be_visible(timeout=30_000)
-        yield page
+        yield browser
         browser.close()
+
+
+@pytest.fixture
+def victim(shared: Shared, deceived: Browser) -> Iterator[Page]:
+    """A person who has the chat open."""
+    context = deceived.new_context()
+    page = context.new_page()
+    page.goto(shared.url)
+    expect(page.locator("#question textarea")).to_be_visible(timeout=30_000)
+    yield page
+    context.close()
 
 
 def counts(service: Service) -> dict[str, int]:
