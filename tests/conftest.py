@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is first i
 
 import gc
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,12 @@ def kernel_cache(model_cache: Path) -> Path:
     return model_cache / "kernels"
 
 
-@pytest.fixture(autouse=True)
-def compile_once(monkeypatch: pytest.MonkeyPatch, kernel_cache: Path) -> None:
+@pytest.fixture(scope="session", autouse=True)
+def compile_once(kernel_cache: Path) -> Iterator[None]:
     """Tests with a model cache of their own share the compiled kernels."""
-    monkeypatch.setattr("engine.start.kernel_cache", lambda _model_cache: kernel_cache)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.start.kernel_cache", lambda _model_cache: kernel_cache)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common import Home, Json, finish, opened, running, say
+from app.cli.common import Home, Json, Model, finish, opened, running, say
 from app.cli.evaluation import evaluate
 from app.cli.tuning import tune
 
@@ -19,6 +19,7 @@ app = typer.Typer(
 @app.command()
 def serve(
     home: Home = None,
+    model: Model = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
     as_json: Json = False,
@@ -28,7 +29,7 @@ def serve(
     from app.settings import load_settings
 
     # Before libraries that read the environment are imported
-    settings = load_settings(home=home, host=host, port=port)
+    settings = load_settings(home=home, model=model, host=host, port=port)
     with claimed(settings) as sockets:
         say(as_json, f"Starting; the state is in {settings.home}")
         from app.serve import serve as run  # takes seconds
@@ -93,11 +94,12 @@ def demo(
 
 
 @app.command()
-def doctor(home: Home = None, as_json: Json = False) -> None:
-    """What this machine can do, what was chosen and why, what is missing."""
+def doctor(home: Home = None, model: Model = None, as_json: Json = False) -> None:
+    """What this machine can do, what was chosen and why, what is missing; whether a model can be
+    served."""
     from app.doctor import describe, examine
 
-    with opened(home) as workspace:
+    with opened(home, model=model) as workspace:
         findings = examine(workspace)
     finish(as_json, findings, describe(findings))
     if findings["problems"]:

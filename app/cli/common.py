@@ -18,6 +18,10 @@ Home = Annotated[
     Path | None,
     typer.Option("--home", help="Where all state lives. [default: the platform's data folder]"),
 ]
+Model = Annotated[
+    str | None,
+    typer.Option("--model", help="A hub id, a folder, a GGUF file, a short name or 'embedded'."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line.")]
 
 
