@@ -29,6 +29,19 @@ PREFIX = "BURNISH_"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LEAST_PASSWORD_CHARS = 12
 SECRET_BYTES = 32
+# Libraries' own variables: some make them send what people say to another machine, some open more
+# of this one to the network. Only their defaults, and what is set below, hold in this process
+FOREIGN_PREFIXES = ("GRADIO_", "LANGCHAIN_", "LANGSMITH_", "OTEL_", "WANDB_")
+QUIET = {
+    "DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "LANGCHAIN_TRACING_V2": "false",
+    "LANGSMITH_TRACING": "false",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
 
 
 def _listed(value: object) -> object:
@@ -162,28 +175,16 @@ def load_settings(**overrides: Any) -> Settings:
             f"the server would listen on {settings.host}: set {PREFIX}OPERATOR_PASSWORD first,"
             " or anyone who reaches it could retrain and release"
         )
-    # Gradio keeps uploads in the machine's temporary folder else, under a name that is known
+    # Gradio keeps files of its pages in the machine's temporary folder else, under a known name
     os.environ["GRADIO_TEMP_DIR"] = str(settings.home.absolute() / "uploads")
     return settings
 
 
-# Libraries' own variables: some make them send what people say to another machine, some open more
-# of this one to the network. Only their defaults, and what is set below, hold in this process
-FOREIGN_PREFIXES = ("GRADIO_", "LANGCHAIN_", "LANGSMITH_", "OTEL_", "WANDB_")
-QUIET = {
-    "DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "LANGCHAIN_TRACING_V2": "false",
-    "LANGSMITH_TRACING": "false",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_VERBOSITY": "error",
-}
-
-
 def _silence_libraries() -> None:
-    """No word from this machine to a library's makers; no library warnings between our lines."""
+    """Send no word from this machine to a library's makers, and show no library's warnings.
+
+    Some libraries read the environment when they are imported, so settings are loaded first.
+    """
     warnings.filterwarnings("ignore", category=FutureWarning)
     for name in [name for name in os.environ if name.startswith(FOREIGN_PREFIXES)]:
         del os.environ[name]

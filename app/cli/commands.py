@@ -85,10 +85,11 @@ def demo(
     as_json: Json = False,
 ) -> None:
     """The whole loop on the embedded model with a scripted user, with before/after figures."""
-    from app.demo import run
     from app.settings import load_settings
 
-    settings = load_settings(home=home)
+    settings = load_settings(home=home)  # before libraries read the environment
+    from app.demo import run
+
     figures = run(settings, say=lambda text: say(as_json, text))
     finish(as_json, figures, "")
 

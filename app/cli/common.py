@@ -28,10 +28,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as t
 @contextmanager
 def opened(home: Path | None, **overrides: Any) -> Iterator[Workspace]:
     """A home folder, opened for one command."""
-    from app.service import Workspace
     from app.settings import load_settings
 
-    workspace = Workspace(load_settings(home=home, **overrides))
+    settings = load_settings(home=home, **overrides)  # before libraries read the environment
+    from app.service import Workspace
+
+    workspace = Workspace(settings)
     try:
         yield workspace
     finally:

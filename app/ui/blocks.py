@@ -12,9 +12,17 @@ from starlette.exceptions import HTTPException
 
 from app.error_log import log_unexpected
 
+# Gradio runs 40 events at a time by default, and a waiting answer is one. The engine bounds the
+# answers, and the threads that handlers share bound the rest
+MAX_EVENTS = 1000
+
 
 class PageBlocks(gr.Blocks):
     """Refuses what is no call of a handler in one sentence, and logs no words of people."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(analytics_enabled=False, **options)
+        self.max_threads = MAX_EVENTS
 
     def __exit__(self, *exit_arguments: Any) -> None:
         """The page is complete: its handlers are known."""

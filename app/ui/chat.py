@@ -183,7 +183,7 @@ def build_chat_page(
     most."""
     stops = Stops(max_unfinished)
     page = ChatPage(chat, store, curation, stops)
-    with PageBlocks(title="Burnish", fill_height=True, analytics_enabled=False) as blocks:
+    with PageBlocks(title="Burnish", fill_height=True) as blocks:
         state = gr.State(Page())
         window = gr.Chatbot(
             label=text("chat"), elem_id="chat", buttons=["copy"],

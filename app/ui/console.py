@@ -103,7 +103,7 @@ class ConsolePage:
 
 def build_console_page(service: Service) -> gr.Blocks:
     """The page's tabs."""
-    with PageBlocks(title="Burnish console", fill_width=True, analytics_enabled=False) as blocks:
+    with PageBlocks(title="Burnish console", fill_width=True) as blocks:
         with gr.Tab(text("overview")):
             _build_overview(ConsolePage(service), blocks)
         with gr.Tab(text("training_data")) as training_data:

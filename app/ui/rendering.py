@@ -35,10 +35,6 @@ LANGUAGES = frozenset(
     )
 )  # fmt: skip
 COLOURING_SECONDS = 0.1  # then a block stays as it is
-COPY_CODE = (  # the chat window listens to this class; the second element says "copied"
-    '<button title="copy" class="copy_code_button"><span class="copy"></span>'
-    '<span class="check"></span></button>'
-)
 MATH_DELIMITER = re.compile(
     "|".join(re.escape(left[0]) + f"(?={re.escape(left[1])})" for left, _ in MATH_DELIMITERS)
 )
