@@ -65,7 +65,7 @@ def ask(
             if isinstance(event, Finished):
                 if show:
                     show("\n")
-                return _document(event, template.answer_line, digest)
+                return _document(event, template.has_answer_line, digest)
     raise EngineFailure("the answer ended without an end")
 
 
@@ -73,7 +73,7 @@ def _vote(
     ends: Sequence[Finished], digest: str | None, show: Callable[[str], object] | None
 ) -> dict[str, Any]:
     """Self-consistency: many thoughts, one answer."""
-    answers = [_answer_line(end.text) for end in ends]
+    answers = [_final_answer(end.text) for end in ends]
     vote = majority(answers)
     if show:
         show(f"{vote.text}\n({vote.votes} of {vote.total} samples agree)\n")
@@ -88,8 +88,8 @@ def _vote(
     }
 
 
-def _answer_line(text: str) -> str:
-    """What stands after "Answer:", be it after a think block."""
+def _final_answer(text: str) -> str:
+    """The text after "Answer:", also where a think block comes first."""
     return split_reasoning(split_reasoning(text).answer, answer_line=True).answer
 
 

@@ -1,7 +1,7 @@
-"""What one server process has for itself: its home and its port.
+"""Exclusive use of a home folder (a file lock) and of a port (listening sockets) by a server.
 
 Both are claimed before anything that takes seconds is imported or loaded, so that a second server
-is refused at once and changes nothing. Commands beside a running server claim nothing.
+is refused at once and changes nothing. Other commands claim neither.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ def open_home(home: Path) -> None:
 
 @contextmanager
 def claimed(settings: Settings) -> Iterator[list[socket.socket]]:
-    """The home and the listening sockets of one server, until the block ends.
+    """Lock the home and yield the server's listening sockets, until the block ends.
 
-    Raises `Conflict` where another process has one of them. Who connects before the server accepts
-    waits. Several servers may share a home whose database is PostgreSQL.
+    Raises `Conflict` where another process has one of them. A connection made before the
+    server accepts waits in the backlog. Several servers may share a home whose database is
+    PostgreSQL.
     """
     open_home(settings.home)
     with ExitStack() as claims:

@@ -125,7 +125,7 @@ class Chat:
             ).id  # fmt: skip
 
         note = TRIMMED * trimmed
-        work = _Work(messages, sampling, store_turn, template.answer_line, note, user=user_id)
+        work = _Work(messages, sampling, store_turn, template.has_answer_line, note, user=user_id)
         yield from self._run(work, stop)
 
     def regenerate(
@@ -297,7 +297,7 @@ class Chat:
                 answer_id,
                 status=update.status,
                 text=whole.answer,
-                thought=whole.tagged_thought,
+                thought=whole.stored_thought,
                 complete=isinstance(event, Finished) and event.reason == "stop",
                 prompt_tokens=event.prompt_tokens if isinstance(event, Finished) else None,
                 completion_tokens=event.completion_tokens if isinstance(event, Finished) else None,
@@ -311,7 +311,7 @@ class Chat:
         if answer_id is None:
             return
         with suppress(StorageFull):  # said once, at the end
-            self._store.save_partial(answer_id, said.answer, said.tagged_thought)
+            self._store.save_partial(answer_id, said.answer, said.stored_thought)
 
     def _fit(
         self, template: PromptTemplate, history: list[Message], question: str, max_new_tokens: int
@@ -356,11 +356,11 @@ class _Work:
         )
 
     def whole(self, text: str, *, finished: bool) -> Reasoned:
-        """The answer with what it was begun with."""
+        """The answer including its prefill."""
         return split_reasoning(self.prefill + text, finished=finished, answer_line=self.answer_line)
 
     def split(self, text: str, *, finished: bool) -> Reasoned:
-        """What follows the beginning that was given."""
+        """The answer after its prefill."""
         whole = self.whole(text, finished=finished)
         given = self.whole("", finished=False)
         return replace(

@@ -1,7 +1,7 @@
-"""What the log says of an error that nobody expected: its kind and its place, never its text.
+"""Logs unexpected errors by type and traceback, without their messages.
 
 An exception's text may quote what people wrote: a statement's values, a field that was refused, a
-message that could not be read. Knows no library.
+message that could not be read.
 """
 
 from __future__ import annotations
@@ -15,30 +15,31 @@ _log = logging.getLogger(__name__)
 
 def log_unexpected(what: str, error: BaseException) -> None:
     """Log that something failed, and where."""
-    _log.error("%s\n%s", what, places(error))
+    _log.error("%s\n%s", what, traceback_without_messages(error))
 
 
-def places(error: BaseException) -> str:
+def traceback_without_messages(error: BaseException) -> str:
     """A traceback without the exceptions' texts, the cause first."""
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     frames = "".join(traceback.format_tb(error.__traceback__))
     own = f"{frames}{type(error).__module__}.{type(error).__qualname__}"
-    return own if before is None else f"{places(before)}\nthen\n{own}"
+    return own if before is None else f"{traceback_without_messages(before)}\nthen\n{own}"
 
 
-class PlacesOnly(logging.Filter):
+class HideExceptionMessages(logging.Filter):
     """Takes the exceptions' texts out of a library's log records."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Keep every record."""
+        """Replace the traceback; keep every record."""
         if record.exc_info and record.exc_info[1] is not None:
-            record.msg = f"{record.getMessage().strip()}\n{places(record.exc_info[1])}"
+            where = traceback_without_messages(record.exc_info[1])
+            record.msg = f"{record.getMessage().strip()}\n{where}"
             record.args, record.exc_info, record.exc_text = (), None, None
         return True
 
 
-def log_threads_without_texts() -> None:
-    """The same for threads that end with an error."""
+def install_thread_excepthook() -> None:
+    """Log uncaught errors of threads without their messages."""
 
     def report(ended: threading.ExceptHookArgs) -> None:
         if ended.exc_value is not None and ended.exc_type is not SystemExit:

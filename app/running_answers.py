@@ -1,6 +1,6 @@
-"""Which answers are being made, so that a server that is told to stop lets them end.
+"""The running answers: a server that is told to stop refuses new ones and lets these finish.
 
-Knows neither the engine nor the web: an answer is the button that stops it.
+Knows nothing of the web; of an answer it knows only the stream that it may cancel.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from typing import Any
 
 import uvicorn
 
-from app.error_log import PlacesOnly, log_threads_without_texts
+from app.error_log import HideExceptionMessages, install_thread_excepthook
 from app.running_answers import RunningAnswers
 from app.service import Service, Workspace
 from app.settings import Settings
@@ -49,7 +49,7 @@ def serve(
     settings: Settings, sockets: Sequence[socket.socket], announce: Callable[[str], None]
 ) -> None:
     """Run until told to stop; `announce` gets the address once an answer can be given."""
-    log_threads_without_texts()
+    install_thread_excepthook()
     service = Service(Workspace(settings))
     try:
         service.start()
@@ -61,7 +61,7 @@ def serve(
         server.run(sockets=list(sockets))
     finally:
         service.close()
-        gc.freeze()  # the end of the process would look for cycles among all that is imported
+        gc.freeze()  # else the last collection at exit scans all imported modules
 
 
 class Server(uvicorn.Server):
@@ -74,18 +74,18 @@ class Server(uvicorn.Server):
                 http=TimedProtocol, ws="none", root_path=settings.path_prefix,
             )
         )  # fmt: skip
-        _uvicorn_log.addFilter(PlacesOnly())
+        _uvicorn_log.addFilter(HideExceptionMessages())
         self._running = running
         self._grace_seconds = settings.shutdown_grace_seconds
         self._deadline: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal starts the time that answers have, the second ends it."""
+        """Set the deadline for running answers; on the second signal, move it to now."""
         now = time.monotonic()
         self._deadline = now if self._deadline is not None else now + self._grace_seconds
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to close everything now."""
+        """Called ten times a second; returns whether to shut down now."""
         should_exit = await super().on_tick(counter)
         if self._deadline is None:
             return should_exit
@@ -97,13 +97,13 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close everything; what is still open after the last words is cut off."""
-        _uvicorn_log.setLevel(logging.CRITICAL)  # that is no error now
+        _uvicorn_log.setLevel(logging.CRITICAL)  # uvicorn logs cut connections as errors
         cut = asyncio.create_task(self._cut_off())
         await super().shutdown(sockets)
         cut.cancel()
 
     async def _cut_off(self) -> None:
-        """Open pages hold a connection for as long as they are open: end it as they would."""
+        """Abort the connections that are still open, such as the event streams of open pages."""
         await asyncio.sleep(LAST_WORDS_SECONDS)
         for connection in list(self.server_state.connections):
             connection.transport.abort()

@@ -29,8 +29,8 @@ PREFIX = "BURNISH_"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LEAST_PASSWORD_CHARS = 12
 SECRET_BYTES = 32
-# Libraries' own variables: some make them send what people say to another machine, some open more
-# of this one to the network. Only their defaults, and what is set below, hold in this process
+# Variables of libraries that may send prompts elsewhere or open ports: removed from the
+# environment, so that the libraries' defaults and the values below hold
 FOREIGN_PREFIXES = ("GRADIO_", "LANGCHAIN_", "LANGSMITH_", "OTEL_", "WANDB_")
 QUIET = {
     "DISABLE_TELEMETRY": "1",
@@ -51,7 +51,7 @@ def _listed(value: object) -> object:
     return value
 
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
 class Settings(BaseSettings):
@@ -82,22 +82,25 @@ class Settings(BaseSettings):
     port: int = Field(default=7860, ge=0, le=65535)
     operator_password: SecretStr | None = Field(default=None, min_length=LEAST_PASSWORD_CHARS)
     shutdown_grace_seconds: float = Field(
-        default=20, ge=0, le=3600, description="running answers may go on so long at the end"
+        default=20,
+        ge=0,
+        le=3600,
+        description="seconds that running answers have to finish",
     )
-    allowed_hosts: Names = Field(
-        default=(), description="names under which browsers reach the server, beside its addresses"
+    allowed_hosts: CommaSeparated = Field(
+        default=(), description="accepted Host names, beside IP addresses and localhost"
     )
-    allowed_origins: Names = Field(
-        default=(), description="other sites whose pages may use the API: https://example.org"
+    allowed_origins: CommaSeparated = Field(
+        default=(), description="origins that CORS lets use the API: https://example.org"
     )
     path_prefix: str = Field(
-        default="", pattern=r"^(/[\w.~-]+)*$", description="of a proxy that takes it away: /burnish"
+        default="", pattern=r"^(/[\w.~-]+)*$", description="path that a proxy strips: /burnish"
     )
     secure_cookie: bool = Field(
-        default=False, description="identities only over HTTPS, where a proxy provides it"
+        default=False, description="send the session cookie over HTTPS only"
     )
     max_unfinished: int = Field(
-        default=8, ge=1, description="questions of one person that are being answered on pages"
+        default=8, ge=1, description="running answers of one person on the chat page"
     )
 
     consent: Literal["opt-out", "opt-in"] = Field(
@@ -175,7 +178,7 @@ def load_settings(**overrides: Any) -> Settings:
             f"the server would listen on {settings.host}: set {PREFIX}OPERATOR_PASSWORD first,"
             " or anyone who reaches it could retrain and release"
         )
-    # Gradio keeps files of its pages in the machine's temporary folder else, under a known name
+    # Gradio's default is the system's temporary folder, under a predictable name
     os.environ["GRADIO_TEMP_DIR"] = str(settings.home.absolute() / "uploads")
     return settings
 
@@ -194,7 +197,7 @@ def _silence_libraries() -> None:
 def session_secret(home: Path) -> str:
     """The key that signs session cookies; made once, readable by its owner alone.
 
-    Raises `InvalidInput` for one that is too short to keep anybody from forging identities.
+    Raises `InvalidInput` when the file holds a key that is too short to be secure.
     """
     path = home / "session.key"
     if not path.is_file():

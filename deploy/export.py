@@ -67,7 +67,7 @@ def _merged(base: BaseModel, adapter: Path) -> PreTrainedModel:
         base.folder, dtype=torch.float32, use_safetensors=True
     )
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    model.config.tie_word_embeddings = tied  # some say so and have a head that differs
+    model.config.tie_word_embeddings = tied  # some configurations say tied, yet the head differs
     merged: PreTrainedModel = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     if not all(tensor.isfinite().all() for tensor in merged.parameters()):
         raise InvalidBundle([f"{WEIGHTS} holds NaN or infinite values"])

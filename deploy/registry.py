@@ -216,7 +216,7 @@ class Registry:
         """The servers heard of lately."""
         now = time.time()
         with self._database.read() as connection:
-            query = select(servers).where(  # one seen later than now: the clock was set back
+            query = select(servers).where(  # a future time is stale too: the clock was set back
                 servers.c.seen_at.between(now - SERVER_LOST_SECONDS, now + SERVER_LOST_SECONDS)
             )
             return [Server(**row) for row in connection.execute(query).mappings()]

@@ -100,7 +100,7 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop following, if it was begun, and sign off; who cannot is soon forgotten."""
+        """Stop the thread and remove this server; if that fails, the registry soon drops it."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()

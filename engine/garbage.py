@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def gc_disabled() -> Iterator[None]:
     """Disable the cyclic garbage collector.
 
     For making many small values of which none is in a cycle: to look through them again and again

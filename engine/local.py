@@ -28,7 +28,6 @@ from engine.errors import (
     EngineFailure,
     ModelUnavailable,
     Overloaded,
-    PromptTooLong,
     UnknownId,
 )
 from engine.hardware import detect
@@ -47,7 +46,7 @@ from engine.serving.answer import Answer
 from engine.serving.commands import Commands
 from engine.serving.held_prefixes import hold_prefix
 from engine.serving.kv_cache import HeldPrefix, PagedCache, page_bytes
-from engine.serving.prompt import fit_prompt
+from engine.serving.prompt import fit_prompt, require_room
 from engine.serving.sampler import forbid
 from engine.serving.scheduler import RunningSequence, Scheduler, Share
 from engine.serving.scoring import Scoring
@@ -181,7 +180,7 @@ class LocalEngine:
             rendered = self._renderer.pair(
                 request.messages, request.completion, complete=request.complete
             )
-            self._require_room(len(rendered.input_ids) - 1, request.adapter)
+            require_room(len(rendered.input_ids) - 1, self._context_beside(request.adapter))
             scoring = Scoring(rendered)
             sequence = self._sequence(scoring, request.adapter, user="")
             if rendered.completion_ids:
@@ -393,12 +392,6 @@ class LocalEngine:
         """Tokens that the context holds beside an adapter's virtual ones."""
         loaded = None if adapter is None else self._adapters.get(adapter)
         return self.context_tokens - (loaded.tokens if isinstance(loaded, HeldPrefix) else 0)
-
-    def _require_room(self, tokens: int, adapter: str | None) -> None:
-        """Raise `PromptTooLong` unless one more token than these fits."""
-        context = self._context_beside(adapter)
-        if tokens >= context:
-            raise PromptTooLong(f"the prompt has {tokens} tokens; the context holds {context}")
 
     def _queue_call(self, call: Callable[[], Any]) -> Future[Any]:
         """Have a call run on the engine's thread, where alone the cache may be changed."""

@@ -40,15 +40,14 @@ def messages_from_dicts(items: Iterable[Mapping[str, str]]) -> tuple[Message, ..
 
 
 def split_prefill(messages: Sequence[Message]) -> tuple[tuple[Message, ...], str]:
-    """What is to be answered, and the beginning of the answer, where the last message is that."""
+    """The messages to answer, and the beginning of the answer if an assistant message is last."""
     if messages and messages[-1].role == "assistant":
         return tuple(messages[:-1]), messages[-1].content
     return tuple(messages), ""
 
 
 def question_index(messages: Sequence[Message]) -> int | None:
-    """The place of the question that awaits an answer: the last message, but for system messages
-    after it. None where that is not a user's."""
+    """Index of the last message that is not a system message; None unless it is a user's."""
     for index in reversed(range(len(messages))):
         if messages[index].role != "system":
             return index if messages[index].role == "user" else None

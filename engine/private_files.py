@@ -1,8 +1,8 @@
 """Files that only their owner may read: people's words are in them.
 
 A process calls `make_new_files_private` before it creates anything, which covers what libraries
-create, too; homes and databases are made private by name as well, so that they are whoever opens
-them. Knows nothing of what the files hold.
+create, too; homes and databases also get their mode explicitly, whatever the umask of the process
+is. Knows nothing of what the files hold.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def open_private_folder(folder: Path, *, mark: str) -> str | None:
 
 
 def _make_private(path: Path) -> bool:
-    """Take the rights of others from a file or a folder; whether there are none now.
+    """Remove the permissions of group and others; returns whether they have none now.
 
     Devices stay as they are, and so does what a symbolic link leads to.
     """

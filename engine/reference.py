@@ -35,7 +35,6 @@ from engine.errors import (
     InvalidBundle,
     ModelUnavailable,
     Overloaded,
-    PromptTooLong,
     UnknownId,
 )
 from engine.hardware import detect
@@ -46,7 +45,7 @@ from engine.prompts.load import AnyRenderer, load_renderer
 from engine.quantization import Quantization
 from engine.request import GenerationRequest, Score, ScoreRequest
 from engine.serving.answer import Answer
-from engine.serving.prompt import Prompt, fit_prompt
+from engine.serving.prompt import Prompt, fit_prompt, require_room
 from engine.serving.row_batch import RowBatch, new_cache
 from engine.serving.sampler import forbid
 from engine.serving.stream import QueuedStream
@@ -294,12 +293,7 @@ class ReferenceEngine:
             request.messages, request.completion, complete=request.complete
         )
         adapter = request.adapter or BASE
-        context = self._context_after(adapter)
-        if len(rendered.input_ids) > context:
-            raise PromptTooLong(
-                f"prompt and completion have {len(rendered.input_ids)} tokens; "
-                f"the context holds {context}"
-            )
+        require_room(len(rendered.input_ids) - 1, self._context_beside(adapter))
         ids = torch.tensor([rendered.input_ids], device=self._device)
         completion = torch.tensor(rendered.completion_ids)
         cache = self._new_cache(adapter) if adapter in self._soft_prompts else None
@@ -376,11 +370,11 @@ class ReferenceEngine:
 
     def _make_row(self, request: GenerationRequest) -> _Row:
         self._check_adapter(request.adapter)
-        request.sampling.require_known_tokens(self._model.config.get_text_config().vocab_size)
-        context = self._context_after(request.adapter or BASE)
+        request.sampling.require_known_tokens(self._config.vocab_size)
+        context = self._context_beside(request.adapter or BASE)
         return _Row(request, fit_prompt(request, self._renderer, context), self._renderer)
 
-    def _context_after(self, adapter: str) -> int:
+    def _context_beside(self, adapter: str) -> int:
         """Tokens that the context holds beside an adapter's virtual ones."""
         prompt = self._soft_prompts.get(adapter)
         return self.context_tokens - (0 if prompt is None else int(prompt.get_seq_length()))

@@ -16,7 +16,7 @@ from engine.serving.turns import Breathe
 FinishReason = Literal["stop", "length", "cancelled"]
 MAX_LOGPROBS = 20
 MAX_LOGIT_BIAS = 1024  # entries; they are stored with each answer
-LEAST_REPETITION_PENALTY = 0.01  # below, a float's range is left soon and nothing sensible is said
+LEAST_REPETITION_PENALTY = 0.01  # smaller values soon overflow and give no usable text
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class SamplingParams:
                 (not -2 <= self.frequency_penalty <= 2, "frequency_penalty must lie in [-2, 2]"),
                 (
                     len(self.logit_bias) > MAX_LOGIT_BIAS,
-                    f"logit_bias may name {MAX_LOGIT_BIAS} tokens",
+                    f"logit_bias may name at most {MAX_LOGIT_BIAS} tokens",
                 ),
                 (
                     any(not -100 <= bias <= 100 for _, bias in self.logit_bias),

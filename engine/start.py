@@ -19,7 +19,7 @@ EngineKind = Literal["auto", "local", "reference"]
 
 @dataclass(frozen=True, slots=True)
 class StartPlan:
-    """What a start will use, once nothing was found against it."""
+    """The checked choices of a start."""
 
     kind: Literal["local", "reference"]
     renderer: AnyRenderer
@@ -29,12 +29,12 @@ class StartPlan:
 def plan_start(base: BaseModel, kind: EngineKind, quantization: Quantization) -> StartPlan:
     """Check all that can be checked before a weight is read.
 
-    That are the tokenizer, its chat template and its end tokens, the headers of all weights,
+    These are the tokenizer, its chat template and its end tokens, the headers of all weights,
     the settings that the fast engine must cover, and the memory. `burnish doctor` and every start
     come through here. Raises `ModelUnavailable`.
     """
     chosen = engine_kind(base, kind)
-    FolderCheckpoint(base.folder)
+    FolderCheckpoint(base.folder)  # raises on a damaged header
     architecture = None
     if chosen == "local":
         architecture = architecture_of(base.folder)

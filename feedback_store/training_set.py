@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection, select
 
 from engine.errors import UnknownId
-from engine.garbage import uncollected
+from engine.garbage import gc_disabled
 from engine.storage import digest_json
 from feedback_store import tables as t
 from feedback_store.candidates import (
@@ -218,7 +218,7 @@ class TrainingSet:
         while last is not None:
             last = self._derive_after(last)
 
-    @uncollected()
+    @gc_disabled()
     def _derive_after(self, last: str) -> str | None:
         """Do the next batch after a conversation; returns the last one of it, None for no more."""
         with self._database.read() as connection:

@@ -198,14 +198,14 @@ def _rendered(
 ) -> list[Ids]:
     """Ids of the prompt, then of each completion. Sides share their thought if it is not learnt."""
     prompt = renderer.prompt(messages)
-    texts, begins = [side.full_text for side in sides], True
+    texts = [side.full_text for side in sides]
     thought = sides[0].thought
-    if thought and not thoughts_in_loss:
+    begins = not thought or thoughts_in_loss
+    if not begins:
         # The blank before the answer goes with the answer, as in the tokens the model makes
         lead = join_reasoning(thought, "").rstrip()
         prompt += renderer.completion(lead, complete=False)
         texts = [text.removeprefix(lead) for text in texts]
-        begins = False
     completions = (
         renderer.completion(text, complete=side.complete, begins=begins)
         for text, side in zip(texts, sides, strict=True)

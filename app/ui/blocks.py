@@ -1,4 +1,4 @@
-"""A page whose handlers anybody may call with anything. Knows how gradio calls them.
+"""gr.Blocks that answers malformed calls in one sentence and logs no user input.
 
 Gradio prints a traceback, with the values that were sent, for each call that it cannot make.
 """
@@ -18,14 +18,14 @@ MAX_EVENTS = 1000
 
 
 class PageBlocks(gr.Blocks):
-    """Refuses what is no call of a handler in one sentence, and logs no words of people."""
+    """Refuses invalid calls of handlers, and logs a failed handler without its inputs."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(analytics_enabled=False, **options)
         self.max_threads = MAX_EVENTS
 
     def __exit__(self, *exit_arguments: Any) -> None:
-        """The page is complete: its handlers are known."""
+        """Make unknown handlers answer 404, once the handlers are known."""
         super().__exit__(*exit_arguments)
         self.default_config.fns = _Handlers(self.default_config.fns)
 

@@ -35,7 +35,7 @@ WINDOW: dict[str, Any] = {
 
 
 def vote_of(liked: object) -> Vote:
-    """The vote that gradio's like event means; a thumb taken back is a word."""
+    """The vote of gradio's like event: True, False, or a string for a thumb taken back."""
     return 1 if liked is True else -1 if liked is False else 0
 
 
@@ -47,7 +47,6 @@ class Exchange:
     answer_id: str | None = None
     thought: str = ""
     answer: str = ""
-    thinking: bool = False
     growing: bool = False  # more of it is to come
     note: str = ""
     vote: Vote = 0
@@ -57,10 +56,14 @@ class Exchange:
         """Take over what the stream says."""
         self.answer_id, self.thought, self.answer = update.answer_id, update.thought, update.text
         self.growing = update.status == "streaming"
-        self.thinking = self.growing and not update.text
         self.note = update.note
         if update.status == "stopped":
             self.note = "Stopped."
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the answer has not begun yet, while more is to come."""
+        return self.growing and not self.answer
 
     def bubbles(self) -> Bubbles:
         """The chat window's entries for this exchange."""
@@ -83,8 +86,8 @@ class Exchange:
         return bool(self.answer) and self._drawn(self.answer).content == [_part(content)]
 
     def _drawn(self, said: str, **rest: Any) -> gr.ChatMessage:
-        """A piece of the answer. Of one that grows the end is left open, so that what is to come
-        continues it: gradio then sends the new words alone."""
+        """A message with thought or answer. While it grows, closing tags are left out, so that the
+        next HTML extends this one and gradio sends the difference alone."""
         html = answer_html(said or "…")
         if self.growing:
             return gr.ChatMessage(content=[_part(open_ended(html))], **rest)
@@ -165,6 +168,6 @@ def _bubble(html: str, source: str, **rest: Any) -> gr.ChatMessage:
 
 
 def _part(content: str) -> Any:
-    """As a part of a message, where gradio leaves it alone; of a bare string it expands the tabs
-    and shifts the lines."""
+    """Text as a message part, which gradio leaves unchanged; in a bare string it changes tabs and
+    indentation."""
     return {"type": "text", "text": content}

@@ -1,4 +1,4 @@
-"""What is let through to gradio: the routes that the pages use, each person's sessions apart.
+"""ASGI middleware before Gradio: allowed routes only, and sessions bound to their person.
 
 Gradio also answers uploads, downloads, a proxy, recordings and code generation, which no page here
 needs. Knows gradio's paths and the names in its requests; knows nothing of widgets.
@@ -17,14 +17,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.web.identity import user_of
 
-USED = re.compile(
+ALLOWED = re.compile(
     r"/?|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)/.*"
     r"|/gradio_api/(queue/(join|data)|run/predict|cancel|reset|startup-events|heartbeat/\w+)/?"
 )
 HEARTBEAT = re.compile(r"(.*/heartbeat/)(\w+)(/?)")
 
 
-class UsedRoutes:
+class AllowedRoutes:
     """Answers 404 to every route that the pages do not use."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -32,19 +32,19 @@ class UsedRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point, inside gradio's application."""
-        if scope["type"] == "http" and not USED.fullmatch(_route(scope)):
+        if scope["type"] == "http" and not ALLOWED.fullmatch(_route(scope)):
             response = JSONResponse({"error": {"message": "Not Found", "type": "UnknownId"}}, 404)
             await response(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
 
-class OwnSessions:
-    """Keeps each person's sessions apart.
+class BoundSessions:
+    """Binds Gradio's sessions to the person.
 
-    A browser tab names its session by a number that it draws itself, and who names another one's
-    would read its conversation. Gradio sees a digest of that number and the person instead, so that
-    the same number means another session for everybody else.
+    A browser tab chooses its `session_hash`; sending another person's would show that person's
+    conversation. So Gradio gets a digest of the hash and the user id: the same hash from another
+    person is another session.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -58,14 +58,14 @@ class OwnSessions:
         user = user_of(scope["session"])
         scope = dict(scope)
         query = [
-            (name, _own(value, user) if name == "session_hash" else value)
+            (name, _bound(value, user) if name == "session_hash" else value)
             for name, value in parse_qsl(scope["query_string"].decode("latin-1"), True)
         ]
         scope["query_string"] = urlencode(query).encode()
         if beat := HEARTBEAT.fullmatch(scope["path"]):
-            scope["path"] = f"{beat[1]}{_own(beat[2], user)}{beat[3]}"
+            scope["path"] = f"{beat[1]}{_bound(beat[2], user)}{beat[3]}"
         if scope["method"] == "POST":
-            body = _with_own_session(await _whole_body(receive), user)
+            body = _with_bound_session(await _whole_body(receive), user)
             scope["headers"] = [h for h in scope["headers"] if h[0] != b"content-length"]
             scope["headers"].append((b"content-length", str(len(body)).encode()))
             receive = _Replayed(body, receive)
@@ -93,18 +93,18 @@ async def _whole_body(receive: Receive) -> bytes:
             return bytes(body)
 
 
-def _with_own_session(body: bytes, user: str) -> bytes:
-    """The body with its session's own name; one that is no JSON object is left to gradio."""
+def _with_bound_session(body: bytes, user: str) -> bytes:
+    """The body with its `session_hash` bound to the user; unchanged if it has none."""
     try:
         document: Any = json.loads(body)
     except (ValueError, RecursionError):
         return body
     if not isinstance(document, dict) or not isinstance(document.get("session_hash"), str):
         return body
-    return json.dumps(document | {"session_hash": _own(document["session_hash"], user)}).encode()
+    return json.dumps(document | {"session_hash": _bound(document["session_hash"], user)}).encode()
 
 
-def _own(session_hash: str, user: str) -> str:
+def _bound(session_hash: str, user: str) -> str:
     return hashlib.sha256(f"{user}\n{session_hash}".encode()).hexdigest()[:32]
 
 

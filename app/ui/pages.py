@@ -14,7 +14,7 @@ from app.service import Service
 from app.ui import copying
 from app.ui.chat import build_chat_page
 from app.ui.console import build_console_page
-from app.ui.gradio_routes import OwnSessions, UsedRoutes
+from app.ui.gradio_routes import AllowedRoutes, BoundSessions
 from app.ui.rendering import stylesheet
 from app.ui.texts import I18N
 from app.web.headers import ScriptNonces
@@ -47,18 +47,18 @@ def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> Non
     gr.mount_gradio_app(
         app, console, "/console", auth_dependency=operator, **shared,
         # Vega compiles the expressions of its plots
-        app_kwargs=_layers(Middleware(ScriptNonces, more="'unsafe-eval'")),
+        app_kwargs=_middleware(Middleware(ScriptNonces, more="'unsafe-eval'")),
     )  # fmt: skip
     workspace = service.workspace
     chat_page = build_chat_page(
         service.chat, workspace.store, workspace.curation, workspace.settings.max_unfinished
     ).queue(default_concurrency_limit=64)
-    gr.mount_gradio_app(app, chat_page, "/", head=copying.HEAD, **shared, app_kwargs=_layers())
+    gr.mount_gradio_app(app, chat_page, "/", head=copying.HEAD, **shared, app_kwargs=_middleware())
 
 
-def _layers(*more: Middleware) -> dict[str, Any]:
+def _middleware(*more: Middleware) -> dict[str, Any]:
     """What stands between the server and one of gradio's applications."""
-    return {"middleware": [Middleware(UsedRoutes), Middleware(OwnSessions), *more]}
+    return {"middleware": [Middleware(AllowedRoutes), Middleware(BoundSessions), *more]}
 
 
 def _to_console(request: Request) -> Response:

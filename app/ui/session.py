@@ -48,8 +48,8 @@ def nothing(outputs: int) -> tuple[Any, ...]:
 class Stops:
     """A Stop button for each running answer, and the bound on how many one person may have."""
 
-    def __init__(self, most_of_one: int) -> None:
-        self._most_of_one = most_of_one
+    def __init__(self, max_per_person: int) -> None:
+        self._max_per_person = max_per_person
         self._running: dict[StopButton, tuple[str, str]] = {}  # the tab and the person
         self._changed = threading.Condition()
 
@@ -61,7 +61,7 @@ class Stops:
         person = user(request)
         with self._changed:
             unfinished = sum(each == person for _, each in self._running.values())
-            if unfinished >= self._most_of_one:
+            if unfinished >= self._max_per_person:
                 raise Overloaded(
                     f"{unfinished} of your questions are still being answered; wait for one of"
                     " them to end, or stop it"
@@ -96,8 +96,8 @@ async def latest_updates(updates: Iterator[AnswerUpdate]) -> AsyncIterator[Answe
 
     An update holds the whole text, so a reader that is slower than the model is given the newest
     one; the last one always comes. An answer is drawn whole each time, which takes a while for a
-    long one, so drawing has pauses. Raises what the iterator raises. Gradio would read it in one of
-    the few threads that all handlers share, and a waiting answer would keep everybody's votes.
+    long one, so drawing has pauses. Raises what the iterator raises. Gradio would iterate in one
+    of the few threads that all handlers share, where waiting answers would block votes.
     """
     loop = asyncio.get_running_loop()
     said: asyncio.Queue[AnswerUpdate | BaseException | None] = asyncio.Queue()

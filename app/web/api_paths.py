@@ -15,16 +15,16 @@ PREFIXES = ("v1", "api", "healthz", "readyz", "metrics", "openapi.json")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
-def add_api_paths(app: FastAPI) -> None:
-    """To be called after the API's own routes are there, and before the pages are."""
-    answer = _LeftOver(app)
+def add_api_fallback(app: FastAPI) -> None:
+    """Register the fallback, after the API's routes and before the pages are mounted."""
+    answer = _Fallback(app)
     for prefix in PREFIXES:
         for path in (f"/{prefix}", f"/{prefix}/{{rest:path}}"):
             app.router.routes.append(Route(path, answer))
 
 
-class _LeftOver:
-    """Looks through the routes that stood there before it."""
+class _Fallback:
+    """Answers requests that no route registered before it takes."""
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app

@@ -14,7 +14,7 @@ from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.web.refusals import refuse_http
-from engine.garbage import uncollected
+from engine.garbage import gc_disabled
 
 MAX_BODY_BYTES = 4 * 2**20
 
@@ -70,7 +70,7 @@ class _StrictRequest(Request):
     async def json(self) -> Any:
         try:
             text = (await self.body()).decode("utf-8-sig")
-            with uncollected():  # a body may have a hundred thousand values
+            with gc_disabled():  # a body may have a hundred thousand values
                 return json.loads(text, parse_constant=_refuse_constant)
         except json.JSONDecodeError:
             raise  # FastAPI says where

@@ -25,7 +25,7 @@ SEEDS = 2**63  # the engine takes 0 up to this; any other 64-bit integer is take
 TOKEN_ID_DIGITS = 10
 StopString = Annotated[str, Field(max_length=1000)]
 
-# Fields that would change the answer, with the values that ask for nothing. Null asks for nothing.
+# Unsupported fields, each with the values accepted because they ask for nothing, as null does.
 UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
     "audio": (),
     "function_call": ("none", "auto"),  # of no functions
@@ -96,7 +96,7 @@ class CompletionRequest(_Lenient):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unsupported(cls, data: object) -> object:
-        """Raise `InvalidInput` for a field whose wish would be passed over in silence."""
+        """Raise `InvalidInput` for an unsupported field, so that it is not silently ignored."""
         if isinstance(data, dict):
             for name, neutral in UNSUPPORTED.items():
                 value = data.get(name)
@@ -134,9 +134,9 @@ def _unsupported(name: str, neutral: tuple[object, ...]) -> str:
 
 
 def _logit_bias(given: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
-    """Of token ids, which JSON can only write as text."""
+    """Biases by token id, which a JSON object has as text."""
     if len(given) > MAX_LOGIT_BIAS:
-        raise InvalidInput(f"logit_bias may name {MAX_LOGIT_BIAS} tokens")
+        raise InvalidInput(f"logit_bias may name at most {MAX_LOGIT_BIAS} tokens")
     for name, bias in given.items():
         if not (name.isascii() and name.isdigit() and len(name) <= TOKEN_ID_DIGITS):
             raise InvalidInput(f"logit_bias: {name[:40]!r} is not a token id")

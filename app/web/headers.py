@@ -60,8 +60,8 @@ class SecurityHeaders:
 class ScriptNonces:
     """Lets a page run the scripts that its own HTML holds, and no other inline script.
 
-    `more` are further sources of scripts. Left alone are responses that are compressed already and
-    those that have a content policy of their own, so that it may stand at several places.
+    `more` are further sources of scripts. Responses that are compressed or have a
+    content policy pass unchanged, so that it may be installed more than once.
     """
 
     def __init__(self, app: ASGIApp, more: str = "") -> None:

@@ -30,7 +30,7 @@ class SignedSession(SessionMiddleware):
 
 
 class _AgelessSigner(TimestampSigner):
-    """Signs with the time, as cookies have it already, and does not look at it."""
+    """Signs with a timestamp, as existing cookies have it, and ignores it when verifying."""
 
     def unsign(self, signed_value: str | bytes, *_age: object, **_named: object) -> bytes:  # type: ignore[override]
         """What was signed; raises `BadSignature`."""

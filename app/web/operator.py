@@ -1,4 +1,4 @@
-"""Who may see the console: anyone on this machine, or whoever knows the operator's password."""
+"""Access to the console: HTTP Basic with the operator's password, or open if none is set."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Which requests are let in: those under a name of this server, and none that another site's page
-makes behind its visitor's back. One policy for every route, the pages' own included.
+"""Checks of Host and Origin on every route, gradio's too: DNS rebinding and request forgery.
 
 Knows headers; knows nothing of persons and passwords.
 """
@@ -19,7 +18,7 @@ from app.web.refusals import refuse_http
 SAFE_METHODS = ("GET", "HEAD")
 
 
-class KnownHosts:
+class AllowedHosts:
     """Answers 400 to a request whose Host header is no name of this server.
 
     A page elsewhere reaches a server on this machine under a name of its own that it lets resolve
@@ -35,7 +34,7 @@ class KnownHosts:
         """ASGI entry point."""
         if scope["type"] == "http" and not self._is_known(Headers(scope=scope).getlist("host")):
             error = HTTPException(
-                400, "this server has another name: add the one used to BURNISH_ALLOWED_HOSTS"
+                400, "unknown host name in the Host header: add it to BURNISH_ALLOWED_HOSTS"
             )
             await (await refuse_http(None, error))(scope, receive, send)
             return
@@ -50,8 +49,8 @@ class KnownHosts:
         return name.rstrip(".") in self._names or _is_address(name)
 
 
-class OwnPagesOnly:
-    """Answers 403 to what another site's page requests; a link may lead to a page here.
+class CrossOriginProtection:
+    """Answers 403 to cross-origin requests, except for links to a page here.
 
     The resource isolation policy of Fetch Metadata (W3C, Fetch Metadata Request Headers):
     `Sec-Fetch-Site` says whose page is asking. Browsers do not send it over plain HTTP to other
@@ -68,7 +67,7 @@ class OwnPagesOnly:
         if scope["type"] == "http" and self._is_foreign(Headers(scope=scope), scope["method"]):
             error = HTTPException(
                 403,
-                "a page of another origin asked for this: add it to BURNISH_ALLOWED_ORIGINS",
+                "cross-origin request refused: add the page's origin to BURNISH_ALLOWED_ORIGINS",
             )
             await (await refuse_http(None, error))(scope, receive, send)
             return

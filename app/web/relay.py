@@ -94,11 +94,11 @@ class Relay:
 
     def _follow(self, index: int, answer: QueuedAnswer) -> None:
         """A thread: read one answer to its end, whoever still listens, so that it is stored."""
-        thought = text = 0  # characters sent
+        sent_thought = sent_text = 0  # characters
         try:
             for update in answer:
-                new = update.thought[thought:], update.text[text:]
-                thought, text = len(update.thought), len(update.text)
+                new = update.thought[sent_thought:], update.text[sent_text:]
+                sent_thought, sent_text = len(update.thought), len(update.text)
                 is_last = update.status != "streaming"
                 small = update if is_last else replace(update, thought="", text="")
                 self._send(Piece(index, *new, small))

@@ -12,31 +12,31 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.service import Service
 from app.settings import session_secret
-from app.web.api_paths import add_api_paths
+from app.web.api_paths import add_api_fallback
 from app.web.body import BodyLimit
 from app.web.feedback_api import feedback_router
 from app.web.headers import ScriptNonces, SecurityHeaders
 from app.web.identity import AnonymousIdentity, SignedSession
 from app.web.openai_api import openai_router
-from app.web.origins import KnownHosts, OwnPagesOnly
+from app.web.origins import AllowedHosts, CrossOriginProtection
 from app.web.refusals import add_refusals
 
 
 def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastAPI:
     """Everything the server answers; `mount_pages` adds the browser's pages."""
     app = FastAPIOffline(title="Burnish", docs_url="/docs", redoc_url=None)
-    _add_layers(app, service)
+    _add_middleware(app, service)
     add_refusals(app)
     app.include_router(openai_router(service))
     app.include_router(feedback_router(service))
     _add_health(app, service)
-    add_api_paths(app)
+    add_api_fallback(app)
     mount_pages(app)
     return app
 
 
-def _add_layers(app: FastAPI, service: Service) -> None:
-    """What stands before every route, gradio's included; the last one added is the outermost."""
+def _add_middleware(app: FastAPI, service: Service) -> None:
+    """Middleware of every route, gradio's included; the last one added runs first."""
     settings = service.workspace.settings
     app.add_middleware(AnonymousIdentity)
     app.add_middleware(
@@ -47,15 +47,15 @@ def _add_layers(app: FastAPI, service: Service) -> None:
     )
     app.add_middleware(ScriptNonces)
     app.add_middleware(BodyLimit)
-    app.add_middleware(OwnPagesOnly, origins=settings.allowed_origins)
-    # Gradio has a CORS policy of its own, and leaves it out where the application has one
+    app.add_middleware(CrossOriginProtection, origins=settings.allowed_origins)
+    # Gradio adds a CORS policy of its own, unless the application has one
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
         allow_methods=["GET", "POST", "PUT"],
         allow_headers=["Authorization", "Content-Type"],
     )
-    app.add_middleware(KnownHosts, names=(*settings.allowed_hosts, settings.host))
+    app.add_middleware(AllowedHosts, names=(*settings.allowed_hosts, settings.host))
     app.add_middleware(SecurityHeaders)
 
 

@@ -39,14 +39,14 @@ def build(cache: Path, source: Path, threads: str) -> Path:
     read = b"".join(file.read_bytes() for file in (source, *sorted(source.parent.glob("*.h"))))
     key = hashlib.sha256(read + f"{FLAGS}{threads}{processor}".encode()).hexdigest()[:16]
     for library in sorted(cache.glob(f"kernels-{key}-*.so")):
-        if library.name == _name(key, library):
+        if library.name == _library_name(key, library):
             return library
         log.warning("the compiled kernels in %s were damaged; they are compiled anew", library)
         library.unlink(missing_ok=True)
     return _compile(source, threads, cache, key)
 
 
-def _name(key: str, library: Path) -> str:
+def _library_name(key: str, library: Path) -> str:
     digest = hashlib.sha256(library.read_bytes()).hexdigest()[:16]
     return f"kernels-{key}-{digest}.so"
 
@@ -69,7 +69,7 @@ def _compile(source: Path, threads: str, cache: Path, key: str) -> Path:
         compiled, made = Path(folder) / "compiled.o", Path(folder) / "kernels.so"
         _run(compiler, *FLAGS, threads, "-c", str(source), "-o", str(compiled))
         _run(compiler, "-shared", str(compiled), "-o", str(made))
-        return made.replace(cache / _name(key, made))
+        return made.replace(cache / _library_name(key, made))
 
 
 def _run(compiler: str, *arguments: str) -> None:

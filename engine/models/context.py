@@ -1,4 +1,4 @@
-"""How many tokens a model reads, which architectures name differently."""
+"""Context length from a transformers configuration, whatever its field is called."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from engine.errors import ModelUnavailable, UnknownId
 from engine.file_digests import FileDigests
 from engine.storage import (
     DIGEST,
+    folder_of,
     publish,
     read_manifest,
     sweep,
@@ -29,7 +30,7 @@ from engine.storage import (
 if TYPE_CHECKING:
     from engine.models.gguf_metadata import GgufSettings
 
-# The number counts changes of what a conversion contains; folders of another are made anew
+# Raise the number when the content of conversions changes: older ones are then made anew
 FORMAT = "burnish-model/2"
 
 log = logging.getLogger(__name__)
@@ -50,15 +51,15 @@ def converted(gguf: Path, cache: Path) -> Path:
         if (digest := _converted_before(index, cache)) is not None:
             problems = verify(cache, digest, digest_of)
             if not problems:
-                return cache / digest[7:]
+                return folder_of(cache, digest)
             log.warning(
                 "the converted copy of %s was damaged (%s); it is converted anew",
                 gguf.name, "; ".join(problems),
             )  # fmt: skip
-            shutil.rmtree(cache / digest[7:])
+            shutil.rmtree(folder_of(cache, digest))
         digest = publish(cache, lambda folder: _convert(gguf, source_digest, folder))
         write_atomically(index, json.dumps({"folder": digest[7:]}).encode())
-        return cache / digest[7:]
+        return folder_of(cache, digest)
 
 
 def _converted_before(index: Path, cache: Path) -> str | None:

@@ -133,7 +133,7 @@ class GgufCheckpoint:
 
 
 def gguf_settings(file: Path) -> GgufSettings:
-    """What the file's metadata says, once all of the file is found to be understood.
+    """Read the file's settings, and check that every setting and tensor is understood.
 
     Raises `ModelUnavailable` with every setting and the first tensor that would be left out.
     """
@@ -145,7 +145,7 @@ def gguf_settings(file: Path) -> GgufSettings:
     except ModelUnavailable as error:
         raise ModelUnavailable(f"cannot use {file}: {error}") from error
     if ours:
-        GgufCheckpoint(file, {})
+        GgufCheckpoint(file, {})  # raises on an unknown tensor
     return settings
 
 

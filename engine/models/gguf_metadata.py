@@ -35,7 +35,7 @@ OPTIONAL = {
     "tokenizer.ggml.padding_token_id": "pad_token_id",
     "tokenizer.ggml.unknown_token_id": "unk_token_id",
 }
-# Read below
+# Read by _our_config and gguf_rope.py
 READ = {
     "attention.head_count_kv", "attention.key_length", "attention.value_length",
     "vocab_size", "rope.dimension_count", "rope.freq_base",
@@ -45,8 +45,8 @@ READ = {
 }  # fmt: skip
 # Whether the context was extended by training, and the order of rows in files of 2023
 WITHOUT_EFFECT = {"rope.scaling.finetuned", "tensor_data_layout"}
-# The only value that this project computes with
-FIXED: Mapping[str, object] = {
+# Keys of which one value alone is supported
+ONLY_SUPPORTED: Mapping[str, object] = {
     "attention.causal": True,
     "attention.sliding_window": 0,
     "expert_count": 0,
@@ -56,8 +56,8 @@ FIXED: Mapping[str, object] = {
     "rope.scaling.yarn_log_multiplier": 0.0,
     "use_parallel_residual": False,
 }
-# Of other architectures: read by transformers under another name, or not at all
-SAME_IN_TRANSFORMERS = {
+# Entries of config.json to set where transformers decodes, since it may not read these keys
+SET_FOR_TRANSFORMERS = {
     "attention.key_length": "head_dim",
     "attention.sliding_window": "sliding_window",
     "attn_logit_softcapping": "attn_logit_softcapping",
@@ -104,7 +104,6 @@ class GgufSettings:
     transformers does not read.
     """
 
-    architecture: str
     ours: bool
     config: Mapping[str, Any]
     end_ids: tuple[int, ...]  # tokens that end an answer
@@ -124,7 +123,7 @@ def read_settings(reader: GGUFReader, architecture: str, *, ours: bool) -> GgufS
         raise ModelUnavailable("; ".join(problems))
     ends = [metadata[key] for key in END_KEYS if isinstance(metadata.get(key), int)]
     config = _our_config(metadata, settings, reader) if ours else _other_config(settings)
-    return GgufSettings(architecture, ours, config, tuple(dict.fromkeys(ends)))
+    return GgufSettings(ours, config, tuple(dict.fromkeys(ends)))
 
 
 def _value(reader: GGUFReader, key: str) -> Any:
@@ -144,7 +143,7 @@ def _file_problems(metadata: Mapping[str, Any]) -> list[str]:
         and not key.startswith("tokenizer.chat_template.")
     ]
     if metadata.get("general.type", "model") != "model":
-        problems.append(f"it holds no model but a file of type {metadata['general.type']!r}")
+        problems.append(f"it is a file of type {metadata['general.type']!r}, not a model")
     if (parts := metadata.get("split.count") or 0) > 1:
         problems.append(f"it is one of {parts} parts; join them with llama-gguf-split --merge")
     if not isinstance(metadata.get("tokenizer.chat_template"), str):
@@ -165,7 +164,7 @@ def _known_splits() -> set[str]:
 
 
 def _our_problems(settings: Mapping[str, Any]) -> list[str]:
-    known = READ | WITHOUT_EFFECT | FIXED.keys() | REQUIRED.keys()
+    known = READ | WITHOUT_EFFECT | ONLY_SUPPORTED.keys() | REQUIRED.keys()
     problems = [f"its setting {key} is not known" for key in settings if key not in known]
     problems += [f"it has no setting {key}" for key in REQUIRED if key not in settings]
     return problems + _fixed_problems(settings)
@@ -174,7 +173,7 @@ def _our_problems(settings: Mapping[str, Any]) -> list[str]:
 def _fixed_problems(settings: Mapping[str, Any]) -> list[str]:
     return [
         f"its setting {key} = {settings[key]!r} is not supported"
-        for key, value in FIXED.items()
+        for key, value in ONLY_SUPPORTED.items()
         if key in settings and settings[key] != value
     ]
 
@@ -233,7 +232,7 @@ def _other_problems(
     ]
     read = _read_by_transformers(architecture)
     if read is not None:
-        known = read | WITHOUT_EFFECT | FIXED.keys() | SAME_IN_TRANSFORMERS.keys()
+        known = read | WITHOUT_EFFECT | ONLY_SUPPORTED.keys() | SET_FOR_TRANSFORMERS.keys()
         problems += [f"its setting {key} is not known" for key in settings if key not in known]
     return problems + _fixed_problems({k: v for k, v in settings.items() if k not in (read or ())})
 
@@ -252,4 +251,4 @@ def _read_by_transformers(architecture: str) -> set[str] | None:
 
 
 def _other_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: settings[key] for key, name in SAME_IN_TRANSFORMERS.items() if key in settings}
+    return {name: settings[key] for key, name in SET_FOR_TRANSFORMERS.items() if key in settings}

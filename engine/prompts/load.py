@@ -82,7 +82,7 @@ def _template(found: object, folder: Path) -> str:
 
 
 def _end_ids(folder: Path) -> frozenset[int]:
-    """What the checkpoint says ends an answer: its generation configuration, else its own."""
+    """End token ids from generation_config.json, else from config.json."""
     for name in ("generation_config.json", "config.json"):
         said = _read(folder / name).get("eos_token_id")
         if said is not None:
@@ -99,7 +99,7 @@ def _turn_end(tokenizer: Any) -> int | None:
     ]
     try:
         text = tokenizer.apply_chat_template(conversation, tokenize=False)
-    except Exception:  # noqa: BLE001 - a stranger's program, and answers can end without it
+    except Exception:  # noqa: BLE001 - untrusted code, and answers can end without it
         return None
     after = text.rpartition(answer)[2].lstrip()
     specials = {t.content: i for i, t in tokenizer.added_tokens_decoder.items() if t.special}

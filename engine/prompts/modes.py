@@ -52,7 +52,7 @@ class PromptTemplate:
         return digest_json(self.as_dict())
 
     @property
-    def answer_line(self) -> bool:
+    def has_answer_line(self) -> bool:
         """Whether a thought is asked for, and after it a line that starts with "Answer:"."""
         return has_answer_line(self.mode)
 
@@ -87,7 +87,7 @@ class PromptTemplate:
         return f"{question}\n\n{self.instruction}" if self.instruction else question
 
     def _reply(self, example: Example) -> str:
-        return join_reasoning(example.thought if self.answer_line else "", example.answer)
+        return join_reasoning(example.thought if self.has_answer_line else "", example.answer)
 
 
 def has_answer_line(mode: str) -> bool:

@@ -35,8 +35,8 @@ class Reasoned:
     in_block: bool = False  # the thought stood in a `<think>` block
 
     @property
-    def tagged_thought(self) -> str:
-        """The thought in the form to store: with the tags of the block that it stood in."""
+    def stored_thought(self) -> str:
+        """The thought as it is stored: in its `<think>` tags, if it was written in them."""
         return f"{OPEN}\n{self.thought}\n{CLOSE}" if self.in_block else self.thought
 
 
@@ -86,7 +86,7 @@ def without_thoughts(messages: Iterable[Message]) -> tuple[Message, ...]:
     )
 
 
-# Chat templates that write `<think>` into the prompt, so that the model does not
+# For templates that open the think block at the end of the prompt
 
 
 def opening_of(prompt: str) -> str:

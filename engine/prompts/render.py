@@ -160,7 +160,7 @@ class Renderer:
         """
         if prefill_ids:
             return Detokenizer(self.decode, stop, prefill_ids)
-        return OpenedText(self.decode, stop, self._opening)
+        return OpenedDetokenizer(self.decode, stop, self._opening)
 
     @cached_property
     def _opening(self) -> str:
@@ -176,7 +176,7 @@ class Renderer:
             return self._tokenizer.apply_chat_template(
                 [m.as_dict() for m in messages], tokenize=False, add_generation_prompt=True
             )
-        except Exception as error:  # a template is a stranger's program and may raise anything
+        except Exception as error:  # a template is untrusted code and may raise anything
             raise InvalidInput(f"the model's chat template refuses this: {error}") from error
 
     def _require_embedded(self, ids: Sequence[int]) -> None:
@@ -196,7 +196,7 @@ class Renderer:
             )
 
 
-class OpenedText(Detokenizer):
+class OpenedDetokenizer(Detokenizer):
     """The growing text of an answer whose first words stand in the prompt. Stop strings are looked
     for in the model's own words alone."""
 

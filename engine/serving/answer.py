@@ -26,7 +26,7 @@ from engine.serving.sampler import Sampler, token_logprobs
 from engine.serving.stream import QueuedStream
 
 
-class AnswerText(Protocol):
+class AnswerRenderer(Protocol):
     """What an answer needs of a renderer."""
 
     @property
@@ -52,7 +52,7 @@ class Answer:
         self,
         request: GenerationRequest,
         prompt: Prompt,
-        renderer: AnswerText,
+        renderer: AnswerRenderer,
     ) -> None:
         sampling = request.sampling
         self.prompt_ids = prompt.ids

@@ -14,7 +14,7 @@ from engine.messages import Message
 from engine.request import GenerationRequest
 
 
-class PromptText(Protocol):
+class PromptRenderer(Protocol):
     """What a prompt needs of a renderer."""
 
     @property
@@ -44,24 +44,28 @@ class Prompt:
     room: int
 
 
-def fit_prompt(request: GenerationRequest, text: PromptText, context_tokens: int) -> Prompt:
+def fit_prompt(request: GenerationRequest, renderer: PromptRenderer, context_tokens: int) -> Prompt:
     """Render a request's prompt; raises `PromptTooLong` where no room is left for an answer.
 
     What is far too long is refused before it is rendered, which would take seconds and gigabytes.
     """
-    _require_plausible(request, text.longest_token_bytes, context_tokens)
-    prefill_ids = text.completion(request.prefill, complete=False) if request.prefill else ()
-    ids = text.prompt(request.messages) + prefill_ids
-    room = context_tokens - len(ids)
-    if room < 1:
-        raise PromptTooLong(f"the prompt has {len(ids)} tokens; the context holds {context_tokens}")
-    return Prompt(ids, prefill_ids, room)
+    _require_plausible(request, renderer.longest_token_bytes, context_tokens)
+    prefill_ids = renderer.completion(request.prefill, complete=False) if request.prefill else ()
+    ids = renderer.prompt(request.messages) + prefill_ids
+    require_room(len(ids), context_tokens)
+    return Prompt(ids, prefill_ids, context_tokens - len(ids))
+
+
+def require_room(tokens: int, context_tokens: int) -> None:
+    """Raise `PromptTooLong` unless the context holds one token more than these."""
+    if tokens >= context_tokens:
+        raise PromptTooLong(f"the prompt has {tokens} tokens; the context holds {context_tokens}")
 
 
 def _require_plausible(
     request: GenerationRequest, longest_token_bytes: int, context_tokens: int
 ) -> None:
-    """Raise `PromptTooLong` for text that cannot fit: a token stands for so many bytes at most."""
+    """Raise `PromptTooLong` for more bytes than the context's tokens can stand for."""
     require_plausible_count(len(request.messages), context_tokens)
     texts = [message.content for message in request.messages] + [request.prefill]
     size = sum(len(said.encode("utf-8", "surrogatepass")) for said in texts)
@@ -72,7 +76,7 @@ def _require_plausible(
 
 
 def require_plausible_count(messages: int, context_tokens: int) -> None:
-    """Raise `PromptTooLong` for so many messages that cannot fit: each takes a token at least."""
+    """Raise `PromptTooLong` for more messages than the context has tokens."""
     if messages > context_tokens:
         raise PromptTooLong(
             f"the prompt has {messages} messages; the context holds {context_tokens} tokens"

@@ -111,7 +111,7 @@ def _nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:
     for count in (min(NUCLEUS_GUESS, len(probabilities)), len(probabilities)):
         top, ids = probabilities.topk(count)
         mass_before = top.cumsum(-1) - top
-        kept = max(1, int((mass_before < top_p).sum()))  # of less than a float32 can say, too
+        kept = max(1, int((mass_before < top_p).sum()))  # one at least, however small top_p is
         if kept < count:
             break
     return top[:kept], ids[:kept]

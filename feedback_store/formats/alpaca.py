@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from engine.errors import InvalidInput
 from engine.messages import Message, is_blank
 from engine.storage import digest_json
-from feedback_store.formats.fields import Row, any_text, as_list, as_mapping, items, text
-from feedback_store.formats.sharegpt import verdict
+from feedback_store.formats.fields import Row, any_text, as_list, as_mapping, items, text, verdict
 from feedback_store.formats.turns import (
     Options,
     answer_of,

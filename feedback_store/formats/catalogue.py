@@ -16,7 +16,7 @@ from feedback_store.formats.alpaca import (
     seed_task_turns,
 )
 from feedback_store.formats.csv_files import csv_turns
-from feedback_store.formats.fields import Row, UnusableRecord
+from feedback_store.formats.fields import HOLDS_MEDIA, OFFERS_TOOLS, Row, UnusableRecord
 from feedback_store.formats.gsm8k import is_solution, solution_turns
 from feedback_store.formats.oasst import tree_turns
 from feedback_store.formats.openwebui import rating_turns
@@ -27,12 +27,11 @@ from feedback_store.formats.sharegpt import (
 )
 from feedback_store.formats.transcripts import transcript_turns
 from feedback_store.formats.trl import completion_turns, preference_turns, unpaired_turns
-from feedback_store.formats.turns import HOLDS_MEDIA, Options
+from feedback_store.formats.turns import Options
 from feedback_store.records import ImportedTurn
 
 KEYS_SHOWN = 12
 MEDIA_KEYS = ("image", "images", "video", "videos", "audio", "audios")
-OFFERS_TOOLS = "a prompt that offers tools"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,12 @@ Row = Mapping[str, object]
 _MISSING = object()
 
 
+USES_TOOLS = "an answer that uses tools"
+OFFERS_TOOLS = "a prompt that offers tools"
+HOLDS_MEDIA = "pictures, videos or sounds"
+ENDS_IN_THOUGHT = "an answer that ends within its thought"
+
+
 class UnusableRecord(Exception):
     """A record that can be read, and that nothing should be learnt from. Its text is the reason,
     the same for all records of one kind."""
@@ -40,6 +46,11 @@ def truth(row: Row, key: str, default: bool | None = None) -> bool:
     if not isinstance(found, bool):
         raise InvalidInput(f"{key!r} must be true or false")
     return found
+
+
+def verdict(row: Row) -> bool:
+    """Whether an answer is good: LLaMA-Factory's `kto_tag`, or TRL's `label`."""
+    return truth(row, "kto_tag" if "kto_tag" in row else "label")
 
 
 def count(row: Row, key: str, limit: int) -> int:

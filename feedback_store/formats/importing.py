@@ -45,7 +45,7 @@ class TurnStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What came in, and as what the file was read. `set_aside`: why how many records were not."""
+    """What came in, and as what the file was read. `set_aside`: records skipped, by reason."""
 
     format: str
     layout: str

@@ -17,6 +17,7 @@ from typing import Literal
 from engine.errors import InvalidInput
 from engine.messages import Message, clean_text
 from feedback_store.formats.fields import (
+    USES_TOOLS,
     Row,
     UnusableRecord,
     any_text,
@@ -25,7 +26,6 @@ from feedback_store.formats.fields import (
     text,
 )
 from feedback_store.formats.turns import (
-    USES_TOOLS,
     Options,
     answer_of,
     asked,

@@ -119,7 +119,7 @@ def _text(stream: BinaryIO) -> TextIO:
 
 
 class _Utf8(io.RawIOBase):
-    """UTF-16 as it comes, in UTF-8. What is not text in the one is none in the other."""
+    """Transcodes a UTF-16 stream to UTF-8; invalid text stays invalid."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream

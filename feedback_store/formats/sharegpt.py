@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from engine.messages import Message
-from feedback_store.formats.fields import Row, any_text, truth, value
+from feedback_store.formats.fields import Row, any_text, value, verdict
 from feedback_store.formats.turns import (
     Options,
     demonstration_turns,
@@ -48,21 +48,20 @@ def conversation_preference_turns(row: Row, options: Options) -> Iterator[Import
     yield pair_turn(_messages(row), better, worse, options.user, conversation)
 
 
-def verdict(row: Row) -> bool:
-    """Whether an answer is good: LLaMA-Factory's `kto_tag`, or TRL's `label`."""
-    return truth(row, "kto_tag" if "kto_tag" in row else "label")
-
-
 def _judged_turn(row: Row, good: bool, options: Options) -> ImportedTurn:
     messages = _messages(row)
-    answer = whole_side_of(row, "completion", one_answer(messages[-1:], "conversations"))
+    answer = whole_side_of(row, "completion", one_answer(messages[-1:], _column(row)))
     conversation = any_text(row, "conversation_id")
     return judged_turn(messages[:-1], answer, good, options.user, conversation)
 
 
 def _messages(row: Row) -> tuple[Message, ...]:
-    key = "conversations" if "conversations" in row else "messages"
+    key = _column(row)
     return (*system_of(row), *messages_of(value(row, key), key))
+
+
+def _column(row: Row) -> str:
+    return "conversations" if "conversations" in row else "messages"
 
 
 def _side(row: Row, name: str) -> ImportedAnswer:

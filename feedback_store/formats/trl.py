@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 from engine.errors import InvalidInput
 from engine.messages import Message
-from feedback_store.formats.fields import Row, any_text, value
-from feedback_store.formats.sharegpt import verdict
+from feedback_store.formats.fields import Row, any_text, value, verdict
 from feedback_store.formats.turns import (
     Options,
     judged_turn,

@@ -29,6 +29,9 @@ from engine.prompts.reasoning import (
 )
 from engine.storage import digest_json
 from feedback_store.formats.fields import (
+    ENDS_IN_THOUGHT,
+    HOLDS_MEDIA,
+    USES_TOOLS,
     Row,
     UnusableRecord,
     any_text,
@@ -57,8 +60,6 @@ ROLES: Mapping[str, Role] = {
 }  # fmt: skip
 TOOL_ROLES = ("tool", "function", "function_call", "observation")
 THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
-USES_TOOLS = "an answer that uses tools"
-HOLDS_MEDIA = "pictures, videos or sounds"
 
 
 def message_of(item: object, what: str) -> Message:
@@ -88,7 +89,7 @@ def messages_of(found: object, what: str) -> tuple[Message, ...]:
 def with_thought(thought: str, answer: str) -> str:
     """A thought and its answer as think models write them."""
     said = Reasoned(thought.strip(), answer, in_block=bool(thought.strip()))
-    return join_reasoning(said.tagged_thought, answer)
+    return join_reasoning(said.stored_thought, answer)
 
 
 def _content(row: Row, what: str) -> str:
@@ -126,11 +127,11 @@ def one_answer(messages: tuple[Message, ...], what: str) -> str:
 
 
 def answer_of(text: str) -> ImportedAnswer:
-    """What a model wrote, its thought apart."""
+    """An imported answer, with the thought split off from what the model wrote."""
     said = split_reasoning(with_opening(text))
     if said.thought and is_blank(said.answer):
-        raise UnusableRecord("an answer that ends within its thought")
-    return ImportedAnswer(require_text(said.answer, what="answer"), thought=said.tagged_thought)
+        raise UnusableRecord(ENDS_IN_THOUGHT)
+    return ImportedAnswer(require_text(said.answer, what="answer"), thought=said.stored_thought)
 
 
 def side_of(row: Row, name: str, text: str) -> ImportedAnswer:

@@ -21,7 +21,7 @@ def test_who_goes_on_waits_until_the_second_answer_draws_no_more(
 ) -> None:
     """Otherwise the panel's last picture could be drawn over the chat, and stay there."""
     request: Any = SimpleNamespace(session_hash="tab", request=SimpleNamespace(session={}))
-    store, stops, page = service.workspace.store, Stops(most_of_one=2), Page()
+    store, stops, page = service.workspace.store, Stops(max_per_person=2), Page()
     chat_page = ChatPage(service.chat, store, service.workspace.curation, stops)
 
     async def scene() -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.settings import load_settings
-from app.web.origins import KnownHosts
+from app.web.origins import AllowedHosts
 from tests.app.conftest import Shared
 
 ROUTES = (
@@ -94,7 +94,7 @@ def test_programs_own_pages_and_links_are_let_in(url: str) -> None:
 def test_names_of_the_server(hosts: list[str], known: bool) -> None:
     async def app(*_: object) -> None: ...
 
-    assert KnownHosts(app, ["chat.example"])._is_known(hosts) is known
+    assert AllowedHosts(app, ["chat.example"])._is_known(hosts) is known
 
 
 @pytest.mark.parametrize("path", ["/", "/console/", "/docs", "/v1/models", "/healthz", "/nothing"])

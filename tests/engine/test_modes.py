@@ -73,7 +73,7 @@ def test_braces_are_plain_text_wherever_they_stand(mode: str, text: str) -> None
 
 
 def test_only_chain_of_thought_asks_for_an_answer_line() -> None:
-    modes = {mode: make_template(mode, ()).answer_line for mode in ("plain", "few-shot", "cot")}
+    modes = {mode: make_template(mode, ()).has_answer_line for mode in ("plain", "few-shot", "cot")}
     assert modes == {"plain": False, "few-shot": False, "cot": True}
 
 

@@ -155,8 +155,8 @@ def test_joining_is_the_inverse_of_splitting(thought: str, answer: str) -> None:
     before_a_line = split_reasoning(join_reasoning(thought, answer), answer_line=True)
     assert before_a_line == Reasoned(thought, answer)
     in_a_block = Reasoned(thought, answer, in_block=bool(thought))
-    assert split_reasoning(join_reasoning(in_a_block.tagged_thought, answer)) == in_a_block
-    assert untagged(in_a_block.tagged_thought) == thought
+    assert split_reasoning(join_reasoning(in_a_block.stored_thought, answer)) == in_a_block
+    assert untagged(in_a_block.stored_thought) == thought
 
 
 def test_what_is_joined_has_the_form_it_was_written_in() -> None:

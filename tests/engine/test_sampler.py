@@ -167,7 +167,7 @@ def test_every_bad_parameter_is_named_at_once() -> None:
         "repetition_penalty must lie in [0.01, 10]; max_new_tokens must be at least 1; "
         "seed must lie in [0, 2**63); stop strings must not be empty; min_p must lie in [0, 1]; "
         "logprobs must lie in [0, 20]; presence_penalty must lie in [-2, 2]; "
-        "frequency_penalty must lie in [-2, 2]; logit_bias may name 1024 tokens; "
+        "frequency_penalty must lie in [-2, 2]; logit_bias may name at most 1024 tokens; "
         "each logit_bias must lie in [-100, 100]"
     )
 

@@ -121,7 +121,7 @@ def test_an_answer_after_an_opened_block_is_told_from_its_thought_while_it_is_wr
         assert shown == ("<think>\nTwo and two." if thought else "<think>\n")
     else:
         found = split_reasoning(shown)
-        assert (found.tagged_thought, found.answer) == (thought, "It is 4.")
+        assert (found.stored_thought, found.answer) == (thought, "It is 4.")
 
 
 def test_a_side_that_was_cut_off_has_no_end_token(renderer: Renderer, tokenizer: Any) -> None:

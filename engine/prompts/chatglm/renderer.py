@@ -62,7 +62,7 @@ class ChatGLMRenderer(ABC):
         self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = ()
     ) -> Detokenizer:
         """The growing text of one answer, from its first visible token on or from `prefill_ids`."""
-        return AnswerText(self.decode, stop, prefill_ids)
+        return AnswerDetokenizer(self.decode, stop, prefill_ids)
 
     def ids_without_token(self, rows: int) -> list[int]:
         """Of the ids below `rows`, those that are no token: rows that pad the vocabulary."""
@@ -77,7 +77,7 @@ class ChatGLMRenderer(ABC):
         """Ids of an answer without its end token."""
 
 
-class AnswerText(Detokenizer):
+class AnswerDetokenizer(Detokenizer):
     """A detokenizer that leaves out the blank tokens before the first visible one.
 
     Answers of ChatGLM3 and GLM-4 open with a blank line, where the name of a tool would stand; it
