@@ -4,13 +4,16 @@ A digest is remembered with the file's size, inode and times of change. Whatever
 or puts another in its place, changes one of them (the time of the last change of the inode cannot
 be set by a program), so truncated and edited files are noticed. What is traded for a quick start:
 bits that decay on the disk without a write are not noticed until the file is read whole.
+Where nothing can be remembered (a read-only or full disk), files are read whole at each start.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
+from engine.errors import StorageFull
 from engine.storage import DIGEST, digest_file, digest_json, write_atomically
 
 
@@ -29,7 +32,8 @@ class FileDigests:
             return remembered
         digest = digest_file(path)
         entry = {"stamp": stamp, "digest": digest, "check": digest_json([stamp, digest])}
-        write_atomically(memo, json.dumps(entry).encode())
+        with contextlib.suppress(OSError, StorageFull):
+            write_atomically(memo, json.dumps(entry).encode())
         return digest
 
 

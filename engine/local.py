@@ -92,7 +92,7 @@ class LocalEngine:
         self._padding_ids = torch.tensor(
             self._renderer.ids_without_token(self._config.vocabulary), dtype=torch.long
         )
-        require_memory(architecture, quantization)
+        require_memory(checkpoint, architecture, quantization)
         choice = choose(self._device, kernel_cache, architecture.widths)
         self.kernels_reason = choice.reason
         self._native = choice.native if quantization != "none" else None
@@ -331,14 +331,14 @@ class LocalEngine:
         return StepAdapters(rows, self._native)
 
     def _hand_out(self, shares: Sequence[Share], logits: Tensor, wanted: Sequence[int]) -> None:
-        allowed = forbid(logits, self._padding_ids)
+        allowed = forbid(logits, self._padding_ids)  # scores too: see `Score`
         likeliest = allowed.argmax(-1).tolist()
         row = 0
         for share, count in zip(shares, wanted, strict=True):
             work = share.sequence.work
             try:
                 if count and isinstance(work, Scoring):
-                    work.take(logits[row : row + count])
+                    work.take(allowed[row : row + count])
                 elif count and isinstance(work, Answer):
                     work.take(allowed[row], likeliest[row] if work.is_greedy else None)
             except Exception as error:  # noqa: BLE001 - one row's fault, such as NaN, is its own

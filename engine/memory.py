@@ -9,14 +9,19 @@ import psutil
 
 from engine.errors import ModelUnavailable
 from engine.hardware import detect
+from engine.models.checkpoint import Checkpoint
 from engine.models.families import Architecture
+from engine.models.loading import has_own_head
 from engine.models.presets import BITS
 from engine.quantization import Quantization
 
 LOADING = 1.3  # while loading, the largest matrix is there twice
+CONVERTED_BYTES = 2  # of one weight, in bfloat16
 
 
-def weight_bytes(architecture: Architecture, quantization: Quantization) -> int:
+def weight_bytes(
+    checkpoint: Checkpoint, architecture: Architecture, quantization: Quantization
+) -> int:
     """Bytes of all matrices as they will be held."""
     config, layout = architecture.config, architecture.layout
     dense_bits = 8 * detect().dtype.itemsize
@@ -29,19 +34,31 @@ def weight_bytes(architecture: Architecture, quantization: Quantization) -> int:
         for modules in layer.linears
         for module in modules
     )
-    vocabularies = config.vocabulary * config.hidden_size * (1 if layout.tied else 2)
+    matrices = 2 if has_own_head(checkpoint, layout) else 1
+    vocabularies = config.vocabulary * config.hidden_size * matrices
     return int((layers * bits + vocabularies * vocabulary_bits) / 8)
 
 
-def require_memory(architecture: Architecture, quantization: Quantization) -> None:
+def require_memory(
+    checkpoint: Checkpoint, architecture: Architecture, quantization: Quantization
+) -> None:
     """Raise `ModelUnavailable` where the weights cannot fit in the memory that is free now."""
-    needed = int(LOADING * weight_bytes(architecture, quantization))
+    needed = int(LOADING * weight_bytes(checkpoint, architecture, quantization))
+    remedy = "" if quantization == "int4" else " or hold its weights as int4"
+    _require(needed, f"as {quantization}", remedy)
+
+
+def require_memory_to_convert(weights: int) -> None:
+    """Raise `ModelUnavailable` where a conversion, which holds all weights at once, cannot fit."""
+    _require(weights * CONVERTED_BYTES, "to be converted")
+
+
+def _require(needed: int, how: str, remedy: str = "") -> None:
     free = psutil.virtual_memory().available
     if needed > free:
         raise ModelUnavailable(
-            f"the model needs about {needed / 2**30:.1f} GiB as {quantization}, and "
-            f"{free / 2**30:.1f} GiB are free: choose a smaller model"
-            + ("" if quantization == "int4" else " or hold its weights as int4")
+            f"the model needs about {needed / 2**30:.1f} GiB {how}, and "
+            f"{free / 2**30:.1f} GiB are free: choose a smaller model{remedy}"
         )
 
 

@@ -34,11 +34,11 @@ def plan_start(base: BaseModel, kind: EngineKind, quantization: Quantization) ->
     come through here. Raises `ModelUnavailable`.
     """
     chosen = engine_kind(base, kind)
-    FolderCheckpoint(base.folder)  # raises on a damaged header
+    checkpoint = FolderCheckpoint(base.folder)  # raises on a damaged header
     architecture = None
     if chosen == "local":
         architecture = architecture_of(base.folder)
-        require_memory(architecture, quantization)
+        require_memory(checkpoint, architecture, quantization)
     return StartPlan(chosen, load_renderer(base.folder), architecture)
 
 

@@ -36,11 +36,13 @@ NAMES = {
     "self_attn.q_proj.": "attn_q.",
     "self_attn.k_proj.": "attn_k.",
     "self_attn.v_proj.": "attn_v.",
+    "self_attn.qkv_proj.": "attn_qkv.",
     "self_attn.o_proj.": "attn_output.",
     "self_attn.q_norm.": "attn_q_norm.",
     "self_attn.k_norm.": "attn_k_norm.",
     "mlp.gate_proj.": "ffn_gate.",
     "mlp.up_proj.": "ffn_up.",
+    "mlp.gate_up_proj.": "ffn_up.",
     "mlp.down_proj.": "ffn_down.",
 }
 
@@ -51,7 +53,7 @@ def write_gguf_model(
     metadata: Mapping[str, Any] | None = None,
     tensors: Mapping[str, Sequence[float]] | None = None,
 ) -> Path:
-    """A GGUF file of a LLaMA or Qwen model with a byte tokenizer and ChatML.
+    """A GGUF file of a LLaMA, Qwen or Phi-3 model with a byte tokenizer and ChatML.
 
     `metadata` adds keys, replaces them, or with None as value leaves them out; `tensors` adds
     vectors.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from engine.models.gguf_metadata import GgufSettings
 
 # Raise the number when the content of conversions changes: older ones are then made anew
-FORMAT = "burnish-model/2"
+FORMAT = "burnish-model/3"
 
 log = logging.getLogger(__name__)
 
@@ -96,12 +96,14 @@ def _convert(gguf: Path, source_digest: str, folder: Path) -> dict[str, Any]:
     from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
+    from engine.memory import require_memory_to_convert
     from engine.models.gguf import gguf_settings
 
     transformers_logging.disable_progress_bar()
     settings = gguf_settings(gguf)
+    require_memory_to_convert(settings.weights)
     model = _our_model(gguf, settings) if settings.ours else _other_model(gguf, settings)
-    if len(settings.end_ids) > 1:
+    if settings.end_ids and settings.end_ids != (model.generation_config.eos_token_id,):
         model.generation_config.eos_token_id = list(settings.end_ids)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
@@ -141,12 +143,16 @@ def _other_model(gguf: Path, settings: GgufSettings) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 
+    from engine.models.gguf_metadata import disagreements
+
     config = AutoConfig.from_pretrained(gguf.parent, gguf_file=gguf.name)
     unknown = [name for name in settings.config if not hasattr(config, name)]
     if unknown:
         raise ModelUnavailable(f"cannot use {gguf}: transformers does not read {unknown[0]}")
     for name, value in settings.config.items():
         setattr(config, name, value)
+    if problems := disagreements(settings, config):
+        raise ModelUnavailable(f"cannot use {gguf}: " + "; ".join(problems))
     model: Any = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,

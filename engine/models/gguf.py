@@ -57,6 +57,7 @@ Q4_0_ZERO = 8  # the code of weight 0
 
 ARRAY_HEAD = struct.Struct("<IQ")  # type of the items, their number
 LENGTH = struct.Struct("<Q")  # of a string, in bytes
+SHORT_ARRAY = 256  # items: lists of end tokens, settings by layer
 
 
 class GgufCheckpoint:
@@ -150,7 +151,7 @@ def gguf_settings(file: Path) -> GgufSettings:
 
 
 class _Reader(GGUFReader):
-    """The gguf package's reader, but it steps over arrays, which hold the vocabulary.
+    """The gguf package's reader, but it steps over long arrays, which hold the vocabulary.
 
     Taking them apart costs seconds, and with a corrupt length all memory.
     """
@@ -170,6 +171,8 @@ class _Reader(GGUFReader):
             end += count * np.dtype(self.gguf_scalar_to_np[item]).itemsize
         if end > len(data):
             raise ValueError("an array goes on after the end of the file")
+        if count <= SHORT_ARRAY:
+            return super()._get_field_parts(orig_offs, raw_type)
         return end - int(orig_offs), [], [], [GGUFValueType.ARRAY]
 
 

@@ -3,6 +3,7 @@
 A GGUF file has no `config.json`: its metadata is one. Every key that belongs to the architecture
 may change what the model computes, so each is read, or known to change nothing; any other is
 refused by name. Keys of other tools (`quantize.imatrix.file`) are notes and are left alone.
+The chat template is tried here too, since a file whose template is refused need not be converted.
 Knows keys and their meaning in llama.cpp; knows nothing of tensors' layouts.
 """
 
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelUnavailable
 from engine.models.gguf_rope import RopeTensors, rope_parameters
+from engine.prompts.template_check import examine_template
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -63,6 +65,31 @@ SET_FOR_TRANSFORMERS = {
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
 }
+# What transformers' own functions for these architectures read
+QWEN35 = {
+    "context_length", "embedding_length", "feed_forward_length", "block_count",
+    "nextn_predict_layers", "full_attention_interval", "attention.head_count",
+    "attention.head_count_kv", "attention.key_length", "attention.layer_norm_rms_epsilon",
+    "rope.freq_base", "rope.dimension_count", "rope.dimension_sections", "ssm.conv_kernel",
+    "ssm.state_size", "ssm.group_count", "ssm.time_step_rank", "ssm.inner_size",
+}  # fmt: skip
+READ_BY_FUNCTION = {
+    "qwen35": QWEN35,
+    "qwen35moe": QWEN35 | {
+        "expert_feed_forward_length", "expert_shared_feed_forward_length", "expert_count",
+        "expert_used_count",
+    },
+    "lfm2": {
+        "context_length", "embedding_length", "feed_forward_length", "block_count",
+        "attention.head_count", "attention.head_count_kv", "attention.layer_norm_rms_epsilon",
+        "shortconv.l_cache", "rope.freq_base",
+    },
+}  # fmt: skip
+# Where transformers does not read these, they must say what its configuration computes with
+COMPARED = {
+    "attention.value_length", "expert_feed_forward_length", "rope.dimension_count",
+    "rope.freq_base",
+}  # fmt: skip
 TOKENIZER_KEYS = {
     f"tokenizer.{name}"
     for name in (
@@ -80,6 +107,7 @@ TOKENIZER_KEYS = {
 }  # fmt: skip
 END_KEYS = (
     "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id",
+    "tokenizer.ggml.eog_token_ids",
 )  # fmt: skip
 # How byte-level vocabularies of these names split text: as GPT-2 does, or the same with single
 # digits, which comes to the same tokens where the vocabulary joins no digits
@@ -101,12 +129,15 @@ class GgufSettings:
     """What a conversion takes from a file's metadata.
 
     config: all of config.json where we decode the architecture ourselves, else the entries that
-    transformers does not read.
+    transformers does not read. compared: settings that it does not read either, see
+    `disagreements`.
     """
 
     ours: bool
     config: Mapping[str, Any]
+    compared: Mapping[str, Any]
     end_ids: tuple[int, ...]  # tokens that end an answer
+    weights: int  # numbers in all tensors
 
 
 def read_settings(reader: GGUFReader, architecture: str, *, ours: bool) -> GgufSettings:
@@ -117,13 +148,54 @@ def read_settings(reader: GGUFReader, architecture: str, *, ours: bool) -> GgufS
     metadata = {key: _value(reader, key) for key in reader.fields}
     prefix = f"{architecture}."
     settings = {k.removeprefix(prefix): v for k, v in metadata.items() if k.startswith(prefix)}
+    read = frozenset() if ours else _read_by_transformers(architecture)
     problems = _file_problems(metadata)
-    problems += _our_problems(settings) if ours else _other_problems(settings, architecture, reader)
+    problems += _our_problems(settings) if ours else _other_problems(settings, read, reader)
     if problems:
         raise ModelUnavailable("; ".join(problems))
-    ends = [metadata[key] for key in END_KEYS if isinstance(metadata.get(key), int)]
-    config = _our_config(metadata, settings, reader) if ours else _other_config(settings)
-    return GgufSettings(ours, config, tuple(dict.fromkeys(ends)))
+    unread = {key: value for key, value in settings.items() if key not in read}
+    return GgufSettings(
+        ours,
+        config=_our_config(metadata, settings, reader) if ours else _other_config(unread),
+        compared={} if ours else {key: unread[key] for key in COMPARED if key in unread},
+        end_ids=_end_ids(metadata),
+        weights=sum(int(tensor.n_elements) for tensor in reader.tensors),
+    )
+
+
+def disagreements(settings: GgufSettings, config: Any) -> list[str]:
+    """The file's settings that are left out of transformers' `config` and are not what it says."""
+    computed = {} if config.is_heterogeneous else _computed_with(config)
+    return [
+        f"its setting {key} = {value!r} is not supported: transformers computes with "
+        f"{computed.get(key, 'other values in each layer')}"
+        for key, value in settings.compared.items()
+        if value != computed.get(key)
+    ]
+
+
+def _computed_with(config: Any) -> dict[str, Any]:
+    """The values of `COMPARED` in a configuration of equal layers."""
+    heads, hidden = (getattr(config, name, 0) for name in ("num_attention_heads", "hidden_size"))
+    dim = getattr(config, "head_dim", None) or hidden // max(heads, 1)
+    feed_forward = getattr(config, "intermediate_size", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    rope = rope.get("full_attention", rope)  # Gemma 3 has one for each kind of attention
+    return {
+        "attention.value_length": dim,
+        "expert_feed_forward_length": getattr(config, "moe_intermediate_size", feed_forward),
+        "rope.dimension_count": int(dim * rope.get("partial_rotary_factor", 1)),
+        "rope.freq_base": rope.get("rope_theta"),
+    }
+
+
+def _end_ids(metadata: Mapping[str, Any]) -> tuple[int, ...]:
+    """Each once, in the order of `END_KEYS`."""
+    found: list[int] = []
+    for key in END_KEYS:
+        said = metadata.get(key, [])
+        found += said if isinstance(said, list) else [said]
+    return tuple(dict.fromkeys(token for token in found if isinstance(token, int)))
 
 
 def _value(reader: GGUFReader, key: str) -> Any:
@@ -146,15 +218,24 @@ def _file_problems(metadata: Mapping[str, Any]) -> list[str]:
         problems.append(f"it is a file of type {metadata['general.type']!r}, not a model")
     if (parts := metadata.get("split.count") or 0) > 1:
         problems.append(f"it is one of {parts} parts; join them with llama-gguf-split --merge")
-    if not isinstance(metadata.get("tokenizer.chat_template"), str):
-        problems.append(
-            "it has no chat template (tokenizer.chat_template); "
-            "give a file of a model that was tuned to chat"
-        )
+    problems += _template_problems(metadata.get("tokenizer.chat_template"))
     split = metadata.get("tokenizer.ggml.pre", "default")
     if metadata.get("tokenizer.ggml.model") == "gpt2" and split not in _known_splits():
         problems.append(f"its tokenizer splits text as {split!r} (tokenizer.ggml.pre)")
     return problems
+
+
+def _template_problems(template: object) -> list[str]:
+    if not isinstance(template, str):
+        return [
+            "it has no chat template (tokenizer.chat_template); "
+            "give a file of a model that was tuned to chat"
+        ]
+    try:
+        examine_template(template)
+    except ModelUnavailable as error:
+        return [str(error)]
+    return []
 
 
 def _known_splits() -> set[str]:
@@ -197,6 +278,7 @@ def _our_config(
     return {
         "model_type": metadata["general.architecture"],
         **{name: settings[key] for key, name in REQUIRED.items()},
+        "eos_token_id": None,  # not transformers' default, where the file names none
         **{name: metadata[key] for key, name in OPTIONAL.items() if key in metadata},
         "num_key_value_heads": settings.get("attention.head_count_kv", heads),
         "head_dim": dim,
@@ -222,33 +304,34 @@ def _rope_tensors(reader: GGUFReader) -> RopeTensors:
 
 
 def _other_problems(
-    settings: Mapping[str, Any], architecture: str, reader: GGUFReader
+    settings: Mapping[str, Any], read: frozenset[str], reader: GGUFReader
 ) -> list[str]:
     """Of an architecture that transformers alone decodes: what it would leave out silently."""
     problems = [
-        f"its tensor {tensor.name} is not supported for the architecture {architecture!r}"
+        f"its tensor {tensor.name} is not supported for its architecture"
         for tensor in reader.tensors
         if tensor.name in ROPE_TENSORS
     ]
-    read = _read_by_transformers(architecture)
-    if read is not None:
-        known = read | WITHOUT_EFFECT | ONLY_SUPPORTED.keys() | SET_FOR_TRANSFORMERS.keys()
-        problems += [f"its setting {key} is not known" for key in settings if key not in known]
-    return problems + _fixed_problems({k: v for k, v in settings.items() if k not in (read or ())})
+    known = read | COMPARED | WITHOUT_EFFECT | ONLY_SUPPORTED.keys() | SET_FOR_TRANSFORMERS.keys()
+    problems += [f"its setting {key} is not known" for key in settings if key not in known]
+    return problems + _fixed_problems({k: v for k, v in settings.items() if k not in read})
 
 
-def _read_by_transformers(architecture: str) -> set[str] | None:
-    """The keys that transformers reads; None where a function of its own does."""
+def _read_by_transformers(architecture: str) -> frozenset[str]:
+    """The keys that decide transformers' configuration; those it maps to None do not.
+
+    The vocabulary's size is that of the tokens, whatever `vocab_size` says.
+    """
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
-    from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
 
-    if architecture in GGUF_CONFIG_ARCHS:
-        return None
+    if architecture in READ_BY_FUNCTION:
+        return frozenset(READ_BY_FUNCTION[architecture] | {"vocab_size"})
     for name in (architecture, architecture.replace("-", "_"), architecture.replace("moe", "_moe")):
         if name in GGUF_CONFIG_MAPPING:
-            return set(GGUF_CONFIG_MAPPING[name]) | {"attention.value_length", "vocab_size"}
+            entries = GGUF_CONFIG_MAPPING[name]
+            return frozenset({key for key in entries if entries[key] is not None} | {"vocab_size"})
     raise ModelUnavailable(f"its architecture is {architecture!r}, which transformers cannot read")
 
 
-def _other_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: settings[key] for key, name in SET_FOR_TRANSFORMERS.items() if key in settings}
+def _other_config(unread: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: unread[key] for key, name in SET_FOR_TRANSFORMERS.items() if key in unread}

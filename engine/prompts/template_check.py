@@ -47,8 +47,8 @@ def message(role, content):
 def takes(*messages):  # whether it renders them, and shows all of their texts
     try:
         text = template.render(
-            messages=list(messages), add_generation_prompt=True, bos_token="<s>", eos_token="</s>",
-            pad_token="<pad>", unk_token="<unk>",
+            messages=list(messages), tools=None, documents=None, add_generation_prompt=True,
+            bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
         )
     except jinja2.exceptions.SecurityError:
         raise

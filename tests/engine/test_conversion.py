@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -13,6 +14,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from engine import storage
 from engine.kernels import SOURCE, THREADS
 from engine.kernels.build import build
 from engine.models import conversion
@@ -87,6 +89,22 @@ def test_a_sound_conversion_is_not_made_again(
 ) -> None:
     file, cache, sound = cached
     forbid_conversion(monkeypatch)
+    assert resolve(file, cache) == sound
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_cache_that_cannot_be_written_to_is_used(
+    cached: tuple[str, Path, BaseModel], monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    file, cache, sound = cached
+    forbid_conversion(monkeypatch)
+    for memo in (cache / "digests").iterdir():  # of another machine, say: none fits
+        memo.unlink()
+
+    def refuse(path: Path, _: bytes) -> None:
+        raise OSError(code, os.strerror(code), path)
+
+    monkeypatch.setattr(storage, "_write_synced", refuse)
     assert resolve(file, cache) == sound
 
 

@@ -5,19 +5,25 @@ Expected logits are transformers' with the configuration that llama.cpp's defini
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config, Qwen2Config, Qwen3Config
+from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
 
 from engine.errors import ModelUnavailable
 from engine.kernels import Choice
 from engine.kernels.portable import PortableKernels
 from engine.models.catalogue import resolve
+from engine.models.gguf import GgufCheckpoint
+from engine.models.gguf_metadata import READ_BY_FUNCTION
 from engine.models.gguf_rope import RopeTensors, rope_parameters
 from engine.prompts.load import load_renderer
 from tests.helpers_decoder import Runner, randomize
@@ -25,6 +31,7 @@ from tests.helpers_gguf import (
     ENDOFTEXT,
     IM_END,
     SIZES,
+    VOCABULARY,
     in_bfloat16,
     write_gguf_model,
 )
@@ -231,7 +238,8 @@ def plain() -> nn.Module:
         ({"tokenizer.ggml.shrink": 1}, r"setting tokenizer\.ggml\.shrink is not known"),
         ({"tokenizer.ggml.pre": "deepseek-llm"}, "splits text as 'deepseek-llm'"),
         ({"tokenizer.chat_template": None}, "it has no chat template"),
-        ({"general.type": "adapter"}, "no model but a file of type 'adapter'"),
+        ({"tokenizer.chat_template": "{{ messages.append(1) }}"}, "chat template is refused"),
+        ({"general.type": "adapter"}, "a file of type 'adapter', not a model"),
         ({"split.count": 2}, "it is one of 2 parts"),
     ],
 )
@@ -277,6 +285,122 @@ def test_a_tensor_that_would_be_left_out_is_refused_by_name(
     file = write_gguf_model(tmp_path / "m.gguf", plain, tensors=tensors)
     with pytest.raises(ModelUnavailable, match=f"cannot use .*{reason}"):
         resolve(str(file), tmp_path / "cache")
+
+
+def phi3(rotated: float) -> nn.Module:
+    """Phi-3, which transformers alone decodes, with this part of each head's channels rotated."""
+    rope = {"rope_type": "default", "rope_theta": THETA, "partial_rotary_factor": rotated}
+    return model_of(Phi3Config(**SIZES, rope_parameters=rope, pad_token_id=None))
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {"phi3.rope.dimension_count": 16, "phi3.attention.value_length": 16},
+        {"phi3.expert_feed_forward_length": SIZES["intermediate_size"]},
+    ],
+)
+def test_what_transformers_computes_with_is_accepted(
+    tmp_path: Path, metadata: dict[str, Any]
+) -> None:
+    model = phi3(rotated=1.0)
+    sizes = {"phi3.vocab_size": len(VOCABULARY), "tokenizer.ggml.padding_token_id": 0}
+    file = write_gguf_model(tmp_path / "m.gguf", model, sizes | metadata)
+    folder = resolve(str(file), tmp_path / "cache").folder
+    torch.testing.assert_close(logits_of(loaded(folder)), logits_of(model), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ({"phi3.rope.dimension_count": 8}, r"rope\.dimension_count = 8 .* computes with 16"),
+        ({"phi3.attention.value_length": 8}, r"attention\.value_length = 8 .* computes with 16"),
+        ({"phi3.expert_feed_forward_length": 9}, r"expert_feed_forward_length = 9 .* with 136"),
+        ({"phi3.rope.scaling.factor": 4.0}, r"setting rope\.scaling\.factor is not known"),
+    ],
+)
+def test_what_transformers_would_leave_out_is_refused_by_name(
+    tmp_path: Path, metadata: dict[str, Any], reason: str
+) -> None:
+    file = write_gguf_model(tmp_path / "m.gguf", phi3(rotated=0.5), metadata)
+    with pytest.raises(ModelUnavailable, match=f"cannot use .*{reason}"):
+        resolve(str(file), tmp_path / "cache")
+    assert not [*(tmp_path / "cache").rglob("*.safetensors")]
+
+
+class Recorder(dict[str, Any]):
+    """Metadata of a file that has every setting, and the keys that were looked up."""
+
+    def __getitem__(self, key: str) -> Any:
+        self[key] = [8] if key.endswith(("dimension_sections", "head_count_kv")) else 8
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key]
+
+
+@pytest.mark.parametrize("architecture", GGUF_CONFIG_ARCHS)
+def test_the_keys_listed_by_hand_are_those_that_transformers_functions_read(
+    architecture: str,
+) -> None:
+    metadata = Recorder()
+    GGUF_CONFIG_ARCHS[architecture](metadata, ())
+    prefix = f"{architecture}."
+    read = {key.removeprefix(prefix) for key in metadata if key.startswith(prefix)}
+    assert read == READ_BY_FUNCTION[architecture]
+
+
+@pytest.mark.parametrize("architecture", GGUF_CONFIG_ARCHS)
+@pytest.mark.parametrize("key", ["rope.scaling.factor", "logit_scale"])
+def test_a_setting_that_such_a_function_does_not_read_is_refused_by_name(
+    tmp_path: Path, plain: nn.Module, architecture: str, key: str
+) -> None:
+    metadata = {"general.architecture": architecture, f"{architecture}.{key}": 2.0}
+    file = write_gguf_model(tmp_path / "m.gguf", plain, metadata)
+    with pytest.raises(ModelUnavailable, match=f"cannot use .*setting {key} is not known"):
+        resolve(str(file), tmp_path / "cache")
+
+
+def test_a_file_too_large_to_convert_is_refused_before_its_weights_are_read(
+    tmp_path: Path, plain: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_gguf_model(tmp_path / "m.gguf", plain)
+    needed = 2 * sum(tensor.numel() for tensor in plain.state_dict().values())  # in bfloat16
+    monkeypatch.setattr(GgufCheckpoint, "tensor", lambda *_: pytest.fail("a weight was read"))
+    free = SimpleNamespace(available=needed - 1)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    with pytest.raises(ModelUnavailable, match=r"needs about .* to be converted"):
+        resolve(str(file), tmp_path / "cache")
+
+
+END_TOKENS: dict[str, tuple[dict[str, Any], set[int]]] = {
+    "an end of turn alone": ({"eos_token_id": None, "eot_token_id": 3}, {3}),
+    "a list": ({"eos_token_id": ENDOFTEXT, "eog_token_ids": [3, 4]}, {ENDOFTEXT, 3, 4}),
+    "a list alone": ({"eos_token_id": None, "eog_token_ids": [4]}, {4}),
+    "one token twice": ({"eos_token_id": 3, "eog_token_ids": [3]}, {3}),
+}
+
+
+@pytest.mark.parametrize("name", END_TOKENS)
+def test_each_token_that_the_file_says_ends_an_answer_does(
+    tmp_path: Path, plain: nn.Module, name: str
+) -> None:
+    said, expected = END_TOKENS[name]
+    metadata = {f"tokenizer.ggml.{key}": value for key, value in said.items()}
+    file = write_gguf_model(tmp_path / "m.gguf", plain, metadata)
+    folder = resolve(str(file), tmp_path / "cache").folder
+    found = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    assert ({found} if isinstance(found, int) else set(found)) == expected
+
+
+def test_a_file_that_names_no_end_token_gets_none_from_elsewhere(
+    tmp_path: Path, plain: nn.Module
+) -> None:
+    file = write_gguf_model(tmp_path / "m.gguf", plain, {"tokenizer.ggml.eos_token_id": None})
+    folder = resolve(str(file), tmp_path / "cache").folder
+    for name in ("config.json", "generation_config.json"):
+        assert json.loads((folder / name).read_text()).get("eos_token_id") is None
 
 
 @pytest.mark.parametrize("key", ["eot", "eom"])

@@ -12,6 +12,7 @@ from engine.errors import ModelUnavailable
 from engine.local import LocalEngine
 from engine.memory import require_memory, weight_bytes
 from engine.models.catalogue import BaseModel
+from engine.models.checkpoint import FolderCheckpoint
 from engine.models.families import architecture_of
 from engine.quantization import Quantization
 
@@ -21,7 +22,8 @@ def test_the_bytes_foretold_are_those_held(
     smollm: BaseModel, kernel_cache: Path, quantization: Quantization
 ) -> None:
     engine = LocalEngine(smollm, kernel_cache=kernel_cache, quantization=quantization)
-    foretold = weight_bytes(architecture_of(smollm.folder), quantization)
+    folder = smollm.folder
+    foretold = weight_bytes(FolderCheckpoint(folder), architecture_of(folder), quantization)
     engine.close()
     assert foretold == pytest.approx(engine.weight_bytes, rel=0.01)
 
@@ -29,11 +31,11 @@ def test_the_bytes_foretold_are_those_held(
 def test_a_model_that_cannot_fit_is_refused_with_the_figures(
     smollm: BaseModel, kernel_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    architecture = architecture_of(smollm.folder)
+    model = FolderCheckpoint(smollm.folder), architecture_of(smollm.folder)
     free = SimpleNamespace(available=130 * 2**20, total=2**30)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
-    require_memory(architecture, "int4")  # 1.3 x 92 MiB
+    require_memory(*model, "int4")  # 1.3 x 92 MiB
     with pytest.raises(ModelUnavailable, match=r"0\.2 GiB as int8.* 0\.1 GiB are free.*int4"):
-        require_memory(architecture, "int8")
+        require_memory(*model, "int8")
     with pytest.raises(ModelUnavailable, match="needs about"):
         LocalEngine(smollm, kernel_cache=kernel_cache, quantization="none")

@@ -9,7 +9,7 @@ import pytest
 from engine.errors import ModelUnavailable
 from engine.models.catalogue import BaseModel
 from engine.prompts.load import load_renderer
-from engine.prompts.template_check import examine_template
+from engine.prompts.template_check import TemplateAbilities, examine_template
 
 HOSTILE = {
     "subclasses": "{{ ''.__class__.__mro__[1].__subclasses__() }}",
@@ -50,6 +50,16 @@ def test_a_hostile_template_is_refused_soon(name: str) -> None:
 )
 def test_an_ordinary_template_is_not(template: str) -> None:
     examine_template(template)
+
+
+@pytest.mark.parametrize("name", ["tools", "documents"])
+def test_what_transformers_leaves_empty_is_none(name: str) -> None:
+    """And not undefined: many templates ask `is not none` before they loop over it."""
+    template = (
+        f"{{% if {name} is not none %}}{{{{ raise_exception('{name}') }}}}{{% endif %}}"
+        "{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    assert examine_template(template) == TemplateAbilities()
 
 
 def test_the_embedded_models_template_is_not(smollm: BaseModel) -> None:

@@ -12,9 +12,13 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from deploy.export import export_merged
+from engine.hardware import detect
 from engine.kernels import Choice
 from engine.kernels.portable import PortableKernels
+from engine.memory import weight_bytes
 from engine.models.catalogue import BaseModel, resolve
+from engine.models.checkpoint import FolderCheckpoint
+from engine.models.families import architecture_of
 from tests.helpers import make_bundle, write_tiny_model
 from tests.helpers_decoder import Runner
 from tuning.quantized import load_base
@@ -68,3 +72,14 @@ def test_serving_tuning_and_export_agree(tied: Tied, tmp_path: Path) -> None:
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     assert merged.config.tie_word_embeddings != tied.own_head  # software without the rule agrees
     torch.testing.assert_close(by_transformers(merged), expected, rtol=0, atol=0.1)  # bfloat16
+
+
+def test_the_memory_foretold_is_of_the_matrices_that_are_loaded(tied: Tied) -> None:
+    folder = tied.base.folder
+    tensors = load_file(folder / "model.safetensors")
+    vocabulary = tensors.get(EMBEDDING, tensors.get(HEAD))
+    assert vocabulary is not None
+    weights = sum(tensor.numel() for name, tensor in tensors.items() if "_proj." in name)
+    weights += vocabulary.numel() * (2 if tied.own_head else 1)
+    foretold = weight_bytes(FolderCheckpoint(folder), architecture_of(folder), "none")
+    assert foretold == weights * detect().dtype.itemsize
