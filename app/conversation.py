@@ -261,7 +261,7 @@ class Chat:
                     logprobs_shown += len(logprobs)
                     logprobs = event.logprobs
                     if time.monotonic() - saved_at > PARTIAL_SAVE_SECONDS:
-                        self._save_partial(answer_id, work.whole(text, finished=True))
+                        self._save_partial(answer_id, work.whole(text))
                         saved_at = time.monotonic()
                 else:
                     if isinstance(event, Finished):
@@ -278,7 +278,7 @@ class Chat:
     def _finish(self, event: Finished | Failed, work: _Work, answer_id: str | None) -> AnswerUpdate:
         """Store the answer's end, then say it."""
         reasoned = work.split(event.text, finished=True)
-        whole = work.whole(event.text, finished=True)
+        whole = work.whole(event.text)
         failed = isinstance(event, Failed)
         stopped = isinstance(event, Finished) and event.reason == "cancelled"
         update = AnswerUpdate(
@@ -322,18 +322,40 @@ class Chat:
         not fit even alone.
         """
         room = self._engine.context_tokens - max_new_tokens
-        for start in range(0, len(history) + 1, 2):
-            messages = template.build(history[start:], question)
-            tokens = self._engine.count_prompt_tokens(messages)
-            if tokens <= room:
-                return messages, start > 0
-        raise PromptTooLong(
-            f"the message is too long: prompt and answer would have {tokens + max_new_tokens}"
-            f" tokens, and the model's context holds {self._engine.context_tokens}"
-        )
+        exchanges = len(history) // 2
+
+        def with_newest(kept: int) -> tuple[Message, ...]:
+            return template.build(history[2 * (exchanges - kept) :], question)
+
+        def tokens_with(kept: int) -> int:
+            return self._engine.count_prompt_tokens(with_newest(kept))
+
+        if (tokens := tokens_with(0)) > room:
+            raise PromptTooLong(
+                f"the message is too long: prompt and answer would have {tokens + max_new_tokens}"
+                f" tokens, and the model's context holds {self._engine.context_tokens}"
+            )
+        kept = _largest(lambda kept: tokens_with(kept) <= room, exchanges)
+        return with_newest(kept), kept < exchanges
 
     def _seeded(self, sampling: SamplingParams | None) -> SamplingParams:
         return sampling or replace(self._sampling, seed=secrets.randbits(31))
+
+
+def _largest(fits: Callable[[int], bool], most: int) -> int:
+    """The largest number up to `most` that fits, where all below one that fits do, as 0 does.
+
+    By doubling, then by bisection: what does not fit is tried at about twice the size that does.
+    """
+    low, high = 0, most + 1
+    step = 1
+    while low + 1 < high:
+        probe = min(low + step, high - 1)
+        if fits(probe):
+            low, step = probe, 2 * step
+        else:
+            high, step = probe, max(1, (probe - low) // 2)
+    return low
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,19 +377,16 @@ class _Work:
             self.messages, self.sampling, adapter, self.user, self.timeout_seconds, self.prefill
         )
 
-    def whole(self, text: str, *, finished: bool) -> Reasoned:
-        """The answer including its prefill."""
-        return split_reasoning(self.prefill + text, finished=finished, answer_line=self.answer_line)
+    def whole(self, text: str) -> Reasoned:
+        """A finished answer including its prefill."""
+        return split_reasoning(self.prefill + text, answer_line=self.answer_line)
 
     def split(self, text: str, *, finished: bool) -> Reasoned:
         """The answer after its prefill."""
-        whole = self.whole(text, finished=finished)
-        given = self.whole("", finished=False)
-        return replace(
-            whole,
-            thought=whole.thought.removeprefix(given.thought),
-            answer=whole.answer.removeprefix(given.answer),
-        )
+        return split_reasoning(
+            self.prefill + text, finished=finished, answer_line=self.answer_line,
+            given=len(self.prefill),
+        )  # fmt: skip
 
 
 class _Once:

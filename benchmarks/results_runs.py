@@ -173,8 +173,10 @@ def _draw(
 
 def _tokens(example: Example, renderer: AnyRenderer) -> int:
     """Of the prompt with the longest completion."""
-    sides = [renderer.completion(s.full_text, complete=s.complete) for s in example.sides]
-    return len(renderer.prompt(example.prompt)) + max(map(len, sides))
+    return max(
+        len(renderer.pair(example.prompt, side.full_text, complete=side.complete).input_ids)
+        for side in example.sides
+    )
 
 
 def _words(example: Example) -> list[str]:

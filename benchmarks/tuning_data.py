@@ -99,10 +99,11 @@ def _made_up(name: str) -> Iterator[Texts]:
 def _tokenized(
     renderer: Renderer, prompt: tuple[Message, ...], chosen: str, rejected: str
 ) -> dict[str, list[int]]:
+    opening = renderer.opening(prompt)
     return {
         "prompt_ids": list(renderer.prompt(prompt)),
-        "chosen_ids": list(renderer.completion(chosen)),
-        "rejected_ids": list(renderer.completion(rejected)),
+        "chosen_ids": list(renderer.completion(chosen, opening=opening)),
+        "rejected_ids": list(renderer.completion(rejected, opening=opening)),
     }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from engine.errors import InvalidInput
 
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
+SETTINGS_FILE = "settings.toml"  # may be there before the first start
 
 
 def make_new_files_private() -> None:
@@ -36,8 +37,9 @@ def open_private_folder(folder: Path, *, mark: str) -> str | None:
     """Create a folder with mode 0700, or take the rights of other accounts from one that is there.
 
     A folder that has the file `mark` is one of ours, and all in it becomes private, too. Returns a
-    sentence to say when other accounts had rights. Raises `InvalidInput` for what is no folder, and
-    for one that is everybody's, as `/tmp` is.
+    sentence to say when other accounts had rights. Raises `InvalidInput` for what is no folder, for
+    one that is everybody's, as `/tmp` is, and for one that others use and that has other files in
+    it, such as `/srv`.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -49,6 +51,12 @@ def open_private_folder(folder: Path, *, mark: str) -> str | None:
         raise InvalidInput(f"{folder} is shared by everybody on this machine; give another one")
     if not mode & OTHERS:
         return None
+    others = {path.name for path in folder.iterdir()} - {SETTINGS_FILE}
+    if others and mark not in others:
+        raise InvalidInput(
+            f"{folder} holds other files, and other accounts can read it: give another folder,"
+            f" or make it private (chmod 700) first"
+        )
     if not _make_private(folder):
         return f"other accounts can read {folder}, and this one may not change that"
     if (folder / mark).is_file():

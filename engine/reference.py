@@ -305,7 +305,8 @@ class ReferenceEngine:
             cache,
             logits_to_keep=len(completion) + 1,
         )[0, :-1]
-        logprobs = logits.float().log_softmax(-1).gather(1, completion[:, None])[:, 0]
+        allowed = forbid(logits, self._padding_ids)
+        logprobs = allowed.float().log_softmax(-1).gather(1, completion[:, None])[:, 0]
         return Score(tuple(logprobs.tolist()))
 
     def _load_adapter(self, digest: str, folder: Path) -> None:

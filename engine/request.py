@@ -125,6 +125,10 @@ class TokenLogprob:
     """A chosen token with its log-probability (natural log) under the model's own distribution:
     before penalty, temperature and filters.
 
+    The distribution is over the tokens that can be chosen. Rows of the weights that only pad the
+    vocabulary have no share in it, though transformers gives them one: they stand for no token, and
+    their values may differ between a checkpoint's bf16 and int4 layouts, as no score should.
+
     `top` has the most likely tokens as (id, text, log-probability), the likeliest first. A `text`
     is the token decoded alone: it may be half a character, and a control token's is empty.
     """
@@ -186,7 +190,7 @@ class ScoreRequest:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Log-probabilities (natural log) of a completion's tokens."""
+    """Log-probabilities (natural log) of a completion's tokens, as `TokenLogprob` has them."""
 
     token_logprobs: tuple[float, ...]
 

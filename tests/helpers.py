@@ -31,6 +31,12 @@ CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# It opens the think block, or closes it where the system message says so, as Nemotron Nano v2's
+THINKS_UNLESS_TOLD = CHATML.replace(
+    "assistant\n",
+    "assistant\n{% if '/no_think' in messages[0].content %}<think></think>"
+    "{% else %}<think>\n{% endif %}",
+)
 RANK, ALPHA = 4, 8
 NO_SNAPSHOT = "sha256:" + "0" * 64
 Tensors = dict[str, Tensor]

@@ -199,15 +199,16 @@ def _rendered(
     """Ids of the prompt, then of each completion. Sides share their thought if it is not learnt."""
     prompt = renderer.prompt(messages)
     texts = [side.full_text for side in sides]
+    opening = renderer.opening(messages)
     thought = sides[0].thought
-    begins = not thought or thoughts_in_loss
-    if not begins:
+    if thought and not thoughts_in_loss:
         # The blank before the answer goes with the answer, as in the tokens the model makes
         lead = join_reasoning(thought, "").rstrip()
-        prompt += renderer.completion(lead, complete=False)
+        prompt += renderer.completion(lead, complete=False, opening=opening)
         texts = [text.removeprefix(lead) for text in texts]
+        opening = ""  # the lead has gone on from it
     completions = (
-        renderer.completion(text, complete=side.complete, begins=begins)
+        renderer.completion(text, complete=side.complete, opening=opening)
         for text, side in zip(texts, sides, strict=True)
     )
     return [list(prompt), *map(list, completions)]

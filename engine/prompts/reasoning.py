@@ -40,7 +40,9 @@ class Reasoned:
         return f"{OPEN}\n{self.thought}\n{CLOSE}" if self.in_block else self.thought
 
 
-def split_reasoning(text: str, *, finished: bool = True, answer_line: bool = False) -> Reasoned:
+def split_reasoning(
+    text: str, *, finished: bool = True, answer_line: bool = False, given: int = 0
+) -> Reasoned:
     """Split what a model wrote.
 
     `<think>` blocks at the beginning are the thought; one that is not closed holds all the rest.
@@ -50,8 +52,11 @@ def split_reasoning(text: str, *, finished: bool = True, answer_line: bool = Fal
     While the text grows (not `finished`), the answer only grows too: what may become a tag is held
     back, and with `answer_line` all is thought until that line has come. A finished text without it
     is all answer: a model that skipped the form has still answered.
+
+    The first `given` characters were not written by the model: they count for where the thought
+    ends, and are left out of both.
     """
-    thought, answer = _split_blocks(text, finished=finished)
+    thought, answer = _split_blocks(text, finished=finished, given=given)
     if thought or not answer_line:
         return Reasoned(thought, answer, in_block=bool(thought))
     if mark := _ANSWER_MARK.search(answer):
@@ -118,17 +123,21 @@ def _is_tagged(thought: str) -> bool:
     return thought.startswith(OPEN) and thought.endswith(CLOSE)
 
 
-def _split_blocks(text: str, *, finished: bool) -> tuple[str, str]:
-    """The thoughts in the blocks at a text's beginning, and what follows them."""
+def _split_blocks(text: str, *, finished: bool, given: int) -> tuple[str, str]:
+    """The thoughts in the blocks at a text's beginning, and what follows them; of both, what
+    stands after the first `given` characters."""
     thoughts: list[str] = []
     at = 0
     while block := _OPENING.match(text, at):
         inside, close, _ = text[block.end() :].partition(CLOSE)
         at = block.end() + len(inside) + len(close)
-        thoughts.append((inside if close or finished else _without_part_of(CLOSE, inside)).strip())
+        inside = inside if close or finished else _without_part_of(CLOSE, inside)
+        blanks = len(inside) - len(inside.lstrip())
+        thoughts.append(inside[max(blanks, given - block.end()) :].rstrip())
     rest = text[at:].lstrip() if at else text
     if not finished and OPEN.startswith(rest.lstrip()):
         rest = ""  # it may become another block
+    rest = rest[max(0, given - (len(text) - len(rest))) :]
     return "\n\n".join(filter(None, thoughts)), rest
 
 
@@ -164,7 +173,8 @@ def majority(answers: Sequence[str]) -> Vote:
 
 def _vote_key(answer: str) -> str:
     """What two answers that agree have in common."""
-    text = " ".join(answer.casefold().split()).rstrip(_END_PUNCTUATION)
+    text = " ".join(answer.casefold().split())
+    text = text.rstrip(_END_PUNCTUATION) or text  # "!" is an answer, too
     numbers = list(_NUMBER.finditer(text))
     if not numbers:
         return text

@@ -117,25 +117,26 @@ class Renderer:
 
         Raises `InvalidInput` where the template refuses the messages.
         """
-        shaped = shape(messages, self._abilities)
-        escaped = _Escape(self._specials, shaped)
-        text = self._apply([Message(m.role, escaped.hide(m.content)) for m in shaped])
+        text, escaped = self._written(messages)
         ids: list[int] = []
         for piece, is_plain in escaped.pieces(text):
             ids += self._encode(piece, plain=is_plain)
         self._require_embedded(ids)
         return tuple(ids)
 
-    def completion(
-        self, text: str, *, complete: bool = True, begins: bool = True
-    ) -> tuple[int, ...]:
+    def opening(self, messages: Sequence[Message]) -> str:
+        """The think block that the prompt of these messages opens at its end; else "".
+
+        Templates of R1 distillates always open one; others do unless a message forbids to think.
+        """
+        return opening_of(self._written(messages)[0])
+
+    def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
         """Ids of an answer as the model would have made it; its end token last if it ended.
 
-        `begins`: the text is the answer's beginning, and not what follows its thought.
+        `opening`: what the prompt has written of it, where the text is the answer's beginning.
         """
-        if begins and self._opening:
-            text = after_opening(text, self._opening)
-        ids = self._encode(text, plain=True)
+        ids = self._encode(after_opening(text, opening) if opening else text, plain=True)
         ids += [self._end_id] if complete else []
         self._require_embedded(ids)
         return tuple(ids)
@@ -144,40 +145,44 @@ class Renderer:
         self, messages: Sequence[Message], completion: str, *, complete: bool = True
     ) -> Rendered:
         """A prompt with its completion."""
-        return Rendered(self.prompt(messages), self.completion(completion, complete=complete))
+        opening = self.opening(messages)
+        return Rendered(
+            self.prompt(messages), self.completion(completion, complete=complete, opening=opening)
+        )
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer's ids, control tokens left out."""
         return self._tokenizer.decode(ids, skip_special_tokens=True)
 
     def detokenizer(
-        self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = ()
+        self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = (), opening: str = ""
     ) -> Detokenizer:
         """The growing text of one answer, which goes on from `prefill_ids`.
 
-        A think block that the prompt has opened is the beginning of the text, though the model did
-        not write it: so the text shows where the thought ends, and `completion` is its inverse.
+        Without these, the think block that its prompt has opened (`opening`) is the beginning of
+        the text, though the model did not write it: so the text shows where the thought ends, and
+        `completion` is its inverse.
         """
         if prefill_ids:
             return Detokenizer(self.decode, stop, prefill_ids)
-        return OpenedDetokenizer(self.decode, stop, self._opening)
-
-    @cached_property
-    def _opening(self) -> str:
-        """The opened think block that prompts end with, as those of R1 distillates do; else ""."""
-        return opening_of(self._apply([Message("user", "Hi.")]))
+        return OpenedDetokenizer(self.decode, stop, opening)
 
     def ids_without_token(self, rows: int) -> list[int]:
         """Of the ids below `rows`, those that are no token: rows that pad the vocabulary."""
         return sorted(set(range(rows)) - set(self._tokenizer.get_vocab().values()))
 
-    def _apply(self, messages: Sequence[Message]) -> str:
+    def _written(self, messages: Sequence[Message]) -> tuple[str, _Escape]:
+        """The prompt as the template writes it, and what brings hidden look-alikes back."""
+        shaped = shape(messages, self._abilities)
+        escaped = _Escape(self._specials, shaped)
+        hidden = [Message(m.role, escaped.hide(m.content)).as_dict() for m in shaped]
         try:
-            return self._tokenizer.apply_chat_template(
-                [m.as_dict() for m in messages], tokenize=False, add_generation_prompt=True
+            text = self._tokenizer.apply_chat_template(
+                hidden, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:  # a template is untrusted code and may raise anything
             raise InvalidInput(f"the model's chat template refuses this: {error}") from error
+        return text, escaped
 
     def _require_embedded(self, ids: Sequence[int]) -> None:
         limit = self._embedded_tokens

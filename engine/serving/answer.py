@@ -39,9 +39,9 @@ class AnswerRenderer(Protocol):
         ...
 
     def detokenizer(
-        self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = ()
+        self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = (), opening: str = ""
     ) -> Detokenizer:
-        """The growing text of one answer, which goes on from `prefill_ids`."""
+        """The growing text of one answer, which goes on from `prefill_ids` or from `opening`."""
         ...
 
 
@@ -63,7 +63,7 @@ class Answer:
         self.max_tokens = min(sampling.max_new_tokens, prompt.room)
         self._end_ids = frozenset() if sampling.ignore_eos else renderer.end_ids
         self._sampler = Sampler(sampling)
-        self._text = renderer.detokenizer(sampling.stop, prompt.prefill_ids)
+        self._text = renderer.detokenizer(sampling.stop, prompt.prefill_ids, prompt.opening)
         self._decode = renderer.decode
         self._top = sampling.logprobs
         self._logprobs: list[TokenLogprob] = []

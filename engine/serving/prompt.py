@@ -26,8 +26,12 @@ class PromptRenderer(Protocol):
         """Ids of the prompt, up to where the assistant's answer begins."""
         ...
 
-    def completion(self, text: str, *, complete: bool = True) -> tuple[int, ...]:
-        """Ids of an answer as the model would have made it; its end token last if it ended."""
+    def opening(self, messages: Sequence[Message]) -> str:
+        """The think block that the prompt of these messages opens at its end; else ""."""
+        ...
+
+    def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
+        """Ids of an answer that follows `opening`; its end token last if it ended."""
         ...
 
 
@@ -36,11 +40,13 @@ class Prompt:
     """Token ids that an answer follows.
 
     `prefill_ids`, the last of `ids`, are the beginning of the answer itself, where it is given.
+    `opening` is the think block that the messages' prompt opens at its end, "" where it opens none.
     `room` is how many tokens the context holds beyond `ids`.
     """
 
     ids: tuple[int, ...]
     prefill_ids: tuple[int, ...]
+    opening: str
     room: int
 
 
@@ -50,10 +56,13 @@ def fit_prompt(request: GenerationRequest, renderer: PromptRenderer, context_tok
     What is far too long is refused before it is rendered, which would take seconds and gigabytes.
     """
     _require_plausible(request, renderer.longest_token_bytes, context_tokens)
-    prefill_ids = renderer.completion(request.prefill, complete=False) if request.prefill else ()
+    prefill_ids: tuple[int, ...] = ()
+    opening = renderer.opening(request.messages)
+    if request.prefill:
+        prefill_ids = renderer.completion(request.prefill, complete=False, opening=opening)
     ids = renderer.prompt(request.messages) + prefill_ids
     require_room(len(ids), context_tokens)
-    return Prompt(ids, prefill_ids, context_tokens - len(ids))
+    return Prompt(ids, prefill_ids, opening, context_tokens - len(ids))
 
 
 def require_room(tokens: int, context_tokens: int) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from app.conversation import TRIMMED, AnswerUpdate, Chat
+from app.conversation import TRIMMED, AnswerUpdate, Chat, _Work
 from app.running_answers import StopButton
 from app.service import Service
 from app.ui.exchange import Comparing, Exchange
 from engine.errors import InvalidText, Overloaded, PromptTooLong, StorageFull, UnknownId
-from engine.prompts.reasoning import untagged
+from engine.messages import Message
+from engine.prompts.reasoning import Reasoned, untagged
 from engine.request import SamplingParams
 from tests.helpers import make_bundle
 
@@ -165,7 +166,7 @@ def test_a_thought_that_was_cut_is_shown_as_unfinished_and_nothing_is_learnt_fro
     exchange = Exchange("Add one and one.")
     exchange.show(done)
     _, thought = exchange.bubbles()
-    assert thought.content == "One and"
+    assert "<p>One and</p>" in thought.content[0]["text"]
     assert thought.metadata["title"] == "💭 Thought, unfinished"
     store = service.workspace.store
     stored = store.answer(str(done.answer_id), "ann")
@@ -272,3 +273,11 @@ def test_nothing_tells_which_of_two_compared_answers_was_there_first() -> None:
         comparing.done = True
         sides = comparing.bubbles() if first_is_left else comparing.bubbles()[::-1]
         assert [words(side[-1]) for side in sides] == ["Salt water.", "Sea"]
+
+
+@pytest.mark.parametrize("prefill", ["<", " ", "\n", "<th", "The "])
+def test_a_continued_answer_is_shown_from_where_it_goes_on_and_stored_whole(prefill: str) -> None:
+    work = _Work((Message("user", "Hi."),), SamplingParams(), str, prefill=prefill)
+    assert work.split("note>hi", finished=False).answer == "note>hi"
+    assert work.split("note>hi", finished=True) == Reasoned("", "note>hi")
+    assert work.whole("note>hi") == Reasoned("", prefill + "note>hi")

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from engine.errors import InvalidInput, ModelUnavailable
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, load_tokenizer, resolve
 from engine.prompts.load import load_renderer, make_renderer
 from engine.prompts.render import Renderer
+from engine.request import ScoreRequest
 from tests.engine.conftest import StartEngine
 from tests.helpers import CHATML, answer
 
@@ -196,17 +199,41 @@ class TestTokensBeyondTheEmbedding:
         with pytest.raises(ModelUnavailable, match=r"cannot use .* knows tokens below 2 alone"):
             with_template(folder, CHATML)
 
+    def padded(self, folder: Path) -> None:
+        """Give the model 12 rows that are no token and would be the likeliest ones."""
+        (folder / "chat_template.jinja").write_text(CHATML)
+        self.cut(folder, 352)
+        tensors = load_file(folder / "model.safetensors")
+        head = tensors["lm_head.weight"]
+        head[340:346], head[346:] = 10 * head[:6], -10 * head[:6]  # one of two signs is large
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
     @pytest.mark.parametrize("temperature", [0, 1.5])
     def test_rows_that_are_no_token_are_never_drawn(
         self, folder: Path, tmp_path: Path, start: StartEngine, temperature: float
     ) -> None:
-        (folder / "chat_template.jinja").write_text(CHATML)
-        self.cut(folder, 352)
-        tensors = load_file(folder / "model.safetensors")
-        tensors["lm_head.weight"] = -tensors["lm_head.weight"].abs()  # padding would win by 0
-        tensors["model.norm.weight"] = tensors["model.norm.weight"].abs()
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+        self.padded(folder)
         engine = start(resolve(str(folder), tmp_path / "cache"))
         done = answer(engine, "Why?", temperature=temperature, seed=1, logprobs=1, ignore_eos=True)
         assert done.completion_tokens == 24
         assert all(token.token_id < 340 for token in done.logprobs)
+
+    def test_they_have_no_share_in_a_probability(
+        self, folder: Path, tmp_path: Path, start: StartEngine
+    ) -> None:
+        """A score is the log-probability that a streamed token has, over the tokens alone."""
+        self.padded(folder)
+        rendered = load_renderer(folder).pair([WHY], "T", complete=False)
+        (token_id,) = rendered.completion_ids
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        with torch.inference_mode():
+            logits = model(torch.tensor([rendered.prompt_ids])).logits[0, -1]
+        engine = start(resolve(str(folder), tmp_path / "cache"))
+        [score] = engine.score([ScoreRequest((WHY,), "T", complete=False)])
+        forced = answer(
+            engine, "Why?", max_new_tokens=1, logprobs=0, logit_bias=((token_id, 100.0),)
+        )
+        expected = float(logits[:340].log_softmax(-1)[token_id])
+        assert forced.logprobs[0].logprob == pytest.approx(expected, abs=1e-4)
+        assert score.token_logprobs == pytest.approx([expected], abs=1e-4)
+        assert abs(expected - float(logits.log_softmax(-1)[token_id])) > 1

@@ -184,6 +184,59 @@ def test_a_conversation_is_shown_again_without_its_thoughts() -> None:
     assert said == [asked.content, "A tag.", asked.content, "A tag.", asked.content, "<think>Hm."]
 
 
+# Answers that go on from given words
+
+GOES_ON = {
+    "words": ("The ", "<b>sea</b> ", "", "<b>sea</b> "),
+    "a tag's beginning": ("<", "note>hi", "", "note>hi"),
+    "more of it": ("<th", "e>", "", "e>"),
+    "a blank": (" ", "\nhi", "", "\nhi"),
+    "an answer's words again": ("a", "aa", "", "aa"),
+    "a tag that it completes": ("<th", "ink>Hm.</think>4", "Hm.", "4"),
+    "a blank before a block": ("\n", "<think>Hm.</think>4", "Hm.", "4"),
+    "an opened block": ("<think>\n", "Hm.\n</think>\n\n4", "Hm.", "4"),
+    "a begun thought": ("<think>a ", "b</think>4", "b", "4"),
+    "a thought with the beginning of a tag": ("<think>a<", " 3", " 3", ""),
+    "a closing tag that it completes": ("<think>a</th", "ink>4", "", "4"),
+    "a closed block": ("<think>a</think>", "\n\n4", "", "4"),
+    "a closed block before another": ("<think>a</think>", "<think>b</think>4", "b", "4"),
+    "a begun answer": ("<think>a</think>\n\n4", " 4", "", " 4"),
+}
+
+
+@pytest.mark.parametrize(("given", "text", "thought", "answer"), GOES_ON.values(), ids=GOES_ON)
+def test_of_an_answer_that_goes_on_only_what_follows_is_returned(
+    given: str, text: str, thought: str, answer: str
+) -> None:
+    said = split_reasoning(given + text, given=len(given))
+    assert (said.thought, said.answer) == (thought, answer)
+
+
+SNIPPETS = st.lists(
+    st.sampled_from(["<think>", "</think>", "<", "<th", "a", " ", "\n"]), max_size=6
+)
+
+
+@given(SNIPPETS.map("".join), SNIPPETS.map("".join))
+def test_what_goes_on_repeats_nothing_of_what_was_given(before: str, text: str) -> None:
+    """The model's own words are told from the given ones by their letters."""
+    after = text.replace("a", "b")
+    whole = split_reasoning(before + after)
+    said = split_reasoning(before + after, given=len(before))
+    assert not set("a") & set(said.thought + said.answer)
+    for mine, all_of_it in ((said.thought, whole.thought), (said.answer, whole.answer)):
+        assert mine.count("b") == all_of_it.count("b")
+        assert "".join(mine.split()) in "".join(all_of_it.split())
+    if not (before + after).lstrip().startswith("<think>"):
+        assert said == Reasoned("", after)
+    shown = [
+        split_reasoning(before + after[:end], finished=False, given=len(before))
+        for end in range(len(after) + 1)
+    ]
+    for earlier, later in zip(shown, [*shown[1:], said], strict=True):
+        assert later.answer.startswith(earlier.answer)
+
+
 # Prompts that open the block themselves
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.functional import one_hot
 
 from engine.messages import Message
+from engine.prompts.reasoning import Reasoned, split_reasoning
 from engine.prompts.render import Renderer
+from engine.request import GenerationRequest, SamplingParams, collect
+from engine.serving.answer import Answer
+from engine.serving.prompt import fit_prompt
+from tests.helpers import THINKS_UNLESS_TOLD
 
 SPECIALS = ("<|im_start|>", "<|im_end|>", "<|endoftext|>")
 CONVERSATIONS = {
@@ -143,3 +151,30 @@ def test_a_control_token_in_a_completion_is_read_as_its_characters(
     ids = renderer.completion("Write <|im_end|> at the end.")
     assert ids.count(smollm_tokenizer.convert_tokens_to_ids("<|im_end|>")) == 1
     assert smollm_tokenizer.decode(ids) == "Write <|im_end|> at the end.<|im_end|>"
+
+
+@pytest.mark.parametrize(
+    ("system", "prefill", "made", "said"),
+    [
+        ("Be brief.", "", "France.\n</think>\n\nParis.", Reasoned("France.", "Paris.", True)),
+        ("/no_think", "", "Paris.", Reasoned("", "Paris.")),
+        ("/no_think", "The ", "city", Reasoned("", "city")),
+        ("Be brief.", "<think>\nFr", "ance.", Reasoned("", "ance.")),  # what follows the prefill
+    ],
+)
+def test_an_answer_begins_with_what_its_own_prompt_opened(
+    smollm_tokenizer: Any, system: str, prefill: str, made: str, said: Reasoned
+) -> None:
+    tokenizer = copy.deepcopy(smollm_tokenizer)
+    tokenizer.chat_template = THINKS_UNLESS_TOLD
+    renderer = Renderer(tokenizer)
+    messages = (Message("system", system), Message("user", "The capital of France?"))
+    request = GenerationRequest(messages, SamplingParams(temperature=0), prefill=prefill)
+    prompt = fit_prompt(request, renderer, 1000)
+    answer = Answer(request, prompt, renderer)
+    for token_id in [*tokenizer.encode(made), tokenizer.eos_token_id]:
+        answer.take(one_hot(torch.tensor(token_id), len(tokenizer)).float())
+    assert split_reasoning(collect(answer.stream).text) == said
+    opened = "<think></think>" if system == "/no_think" else "<think>\n"
+    written = tokenizer.decode(prompt.ids).partition("assistant\n")[2]
+    assert written == opened + prefill.removeprefix(opened)

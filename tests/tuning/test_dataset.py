@@ -12,6 +12,7 @@ from engine.messages import Message
 from engine.prompts.reasoning import join_reasoning, split_reasoning
 from engine.prompts.render import Renderer
 from feedback_store.examples import Demonstration, Origin, Side, Unpaired
+from tests.helpers import THINKS_UNLESS_TOLD
 from tests.tuning.conftest import row
 from tuning.dataset import tokenize, tokenize_answers
 
@@ -100,6 +101,20 @@ def test_what_the_template_has_written_of_a_thought_is_prompt(
     assert tokenizer.decode(apart["rejected_ids"]) == "\n\n5<|im_end|>"
 
 
+def test_an_answer_follows_the_block_that_its_own_prompt_opened(tokenizer: Any) -> None:
+    told = copy.deepcopy(tokenizer)
+    told.chat_template = THINKS_UNLESS_TOLD
+    pair = row("Capital?", "Paris.", "Rome.")
+    quiet = replace(pair, prompt=(Message("system", "/no_think"), *pair.prompt))
+    thinking, closed = tokenize(Renderer(told), [pair, quiet], 512).rows
+    assert tokenizer.decode(thinking["prompt_ids"]).endswith("assistant\n<think>\n")
+    assert tokenizer.decode(thinking["chosen_ids"]) == "\n</think>\n\nParis.<|im_end|>"
+    assert tokenizer.decode(closed["prompt_ids"]).endswith("assistant\n<think></think>")
+    assert tokenizer.decode(closed["chosen_ids"]) == "Paris.<|im_end|>"
+    rendered = Renderer(told).pair(quiet.prompt, "Paris.")
+    assert list(rendered.completion_ids) == closed["chosen_ids"]
+
+
 @pytest.mark.parametrize("thought", [THOUGHT, ""])
 @pytest.mark.parametrize("stop", [(), ("\n",), ("<think>",)])
 def test_an_answer_after_an_opened_block_is_told_from_its_thought_while_it_is_written(
@@ -107,8 +122,9 @@ def test_an_answer_after_an_opened_block_is_told_from_its_thought_while_it_is_wr
 ) -> None:
     """Stop strings are looked for in what the model wrote, so the opening stops nothing."""
     said = join_reasoning(thought, "It is 4.")
-    ids = opening_renderer.completion(said, complete=False)
-    text = opening_renderer.detokenizer(stop)
+    opening = opening_renderer.opening([Message("user", "2 and 2?")])
+    ids = opening_renderer.completion(said, complete=False, opening=opening)
+    text = opening_renderer.detokenizer(stop, opening=opening)
     shown = ""
     for token_id in ids:
         shown += text.push(token_id)

@@ -33,12 +33,14 @@ class ChatGLMRenderer(ABC):
     def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the prompt, up to where the assistant's answer begins."""
 
-    def completion(
-        self, text: str, *, complete: bool = True, begins: bool = True
-    ) -> tuple[int, ...]:
+    def opening(self, messages: Sequence[Message]) -> str:
+        """The think block that the prompt of these messages opens: none of the family does."""
+        return ""
+
+    def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
         """Ids of an answer as the model would have made it; its end token last if it ended.
 
-        `begins` changes nothing: no prompt of the family opens a think block.
+        `opening` is always "" here.
         """
         ids = self._answer(text)
         return (*ids, self.end_id) if complete else tuple(ids)
@@ -59,9 +61,12 @@ class ChatGLMRenderer(ABC):
         """
 
     def detokenizer(
-        self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = ()
+        self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = (), opening: str = ""
     ) -> Detokenizer:
-        """The growing text of one answer, from its first visible token on or from `prefill_ids`."""
+        """The growing text of one answer, from its first visible token on or from `prefill_ids`.
+
+        `opening` is always "" here.
+        """
         return AnswerDetokenizer(self.decode, stop, prefill_ids)
 
     def ids_without_token(self, rows: int) -> list[int]:
