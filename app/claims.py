@@ -82,7 +82,14 @@ def listen(host: str, port: int) -> list[socket.socket]:
         for family, address in dict.fromkeys((info[0], info[4]) for info in found):
             one_port = sockets[0].getsockname()[1] if sockets else port
             at: Any = (address[0], one_port, *address[2:])
-            sockets.append(socket.create_server(at, family=family, backlog=BACKLOG))
+            try:
+                sockets.append(socket.create_server(at, family=family, backlog=BACKLOG))
+            except OSError as error:
+                # A name may have an IPv6 address though IPv6 is switched off
+                if error.errno != errno.EADDRNOTAVAIL or len(found) == 1:
+                    raise
+        if not sockets:
+            raise OSError(errno.EADDRNOTAVAIL, "none of its addresses is this machine's")
     except OSError as error:
         for listener in sockets:
             listener.close()

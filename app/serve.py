@@ -27,6 +27,7 @@ from app.running_answers import RunningAnswers
 from app.service import Service, Workspace
 from app.settings import Settings
 from app.ui.pages import mount_pages
+from app.web.headers import SecurityHeaders
 from app.web.operator import operator_check
 from app.web.server import build_app
 from app.web.timed_protocol import TimedProtocol
@@ -42,7 +43,8 @@ CLOSE_SECONDS = 2  # for the handlers of connections that were cut
 def make_app(service: Service) -> Any:
     """The web application with its pages."""
     check = operator_check(service.workspace.settings)
-    return build_app(service, lambda app: mount_pages(app, service, check))
+    app = build_app(service, lambda app: mount_pages(app, service, check))
+    return SecurityHeaders(app)  # outside Starlette's own answer to an unexpected error
 
 
 def serve(
@@ -72,6 +74,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app, log_level="warning", timeout_graceful_shutdown=CLOSE_SECONDS,
                 http=TimedProtocol, ws="none", root_path=settings.path_prefix,
+                proxy_headers=False,  # anybody may send them
             )
         )  # fmt: skip
         _uvicorn_log.addFilter(HideExceptionMessages())

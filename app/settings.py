@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -51,6 +51,15 @@ def _listed(value: object) -> object:
     return value
 
 
+def _require_ascii(password: SecretStr) -> SecretStr:
+    if not password.get_secret_value().isascii():
+        raise ValueError("must be ASCII: browsers do not agree on how to send anything else")
+    return password
+
+
+Password = Annotated[
+    SecretStr, Field(min_length=LEAST_PASSWORD_CHARS), AfterValidator(_require_ascii)
+]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
@@ -80,7 +89,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=7860, ge=0, le=65535)
-    operator_password: SecretStr | None = Field(default=None, min_length=LEAST_PASSWORD_CHARS)
+    operator_password: Password | None = None
     shutdown_grace_seconds: float = Field(
         default=20,
         ge=0,

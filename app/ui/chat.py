@@ -49,7 +49,8 @@ class ChatPage:
         await run_sync(self._leave_comparison, page, request)
         page.conversation_id = page.conversation_id or new_id()
         parent = page.last_answer_id
-        page.exchanges.append(Exchange(question))
+        exchange = Exchange(question)
+        page.exchanges.append(exchange)
 
         def begin(stop: StopButton) -> Iterator[AnswerUpdate]:
             return self._chat.ask(
@@ -57,19 +58,30 @@ class ChatPage:
                 parent_answer_id=parent, mode=mode, stop=stop,
             )  # fmt: skip
 
-        async for shown in self._stream(page, begin, request, unsent=question):
+        def undo() -> str:
+            page.replace(exchange)
+            return question
+
+        async for shown in self._stream(page, exchange, begin, request, undo):
             yield shown
 
     async def regenerate(self, page: Page, request: gr.Request) -> AsyncIterator[Streamed]:
         """Replace the last answer by another one; both stay in the store, as siblings."""
+        await run_sync(self._stops.leave, request)
         await run_sync(self._leave_comparison, page, request)
         answer_id = last_answer(page, request)
-        page.exchanges[-1] = Exchange(page.exchanges[-1].question)
+        before = page.exchanges[-1]
+        exchange = Exchange(before.question)
+        page.replace(before, exchange)
 
         def begin(stop: StopButton) -> Iterator[AnswerUpdate]:
             return self._chat.regenerate(user(request), answer_id, stop=stop)
 
-        async for shown in self._stream(page, begin, request, unsent=""):
+        def undo() -> str:
+            page.replace(exchange, before)
+            return ""
+
+        async for shown in self._stream(page, exchange, begin, request, undo):
             yield shown
 
     def put_away(self, page: Page, request: gr.Request) -> tuple[Any, ...]:
@@ -149,12 +161,13 @@ class ChatPage:
     async def _stream(
         self,
         page: Page,
+        exchange: Exchange,
         begin: Callable[[StopButton], Iterator[AnswerUpdate]],
         request: gr.Request,
-        unsent: str,
+        undo: Callable[[], str],
     ) -> AsyncIterator[Streamed]:
-        """Show each update. A refused question goes back into the box, where the next one may be
-        typed in the meantime."""
+        """Show each update of the answer in its exchange. `undo` takes a refused one off the page
+        and returns what goes back into the question's box."""
         stop = StopButton()
         try:
             self._stops.begin(stop, request)
@@ -163,14 +176,14 @@ class ChatPage:
                 if page.left:
                     yield nothing(4)
                     return
-                page.exchanges[-1].show(update)
+                exchange.show(update)
                 yield page.window(), page, gr.skip(), gr.skip()
         except BurnishError as error:
-            refused = page.exchanges.pop()
+            unsent = undo()
             gr.Warning(escaped(error))
-            yield page.window(), page, unsent or refused.question, gr.skip()
+            yield page.window(), page, unsent or gr.skip(), gr.skip()
         except Exception:
-            page.exchanges.pop()  # the page goes on without it
+            undo()  # the page goes on without it
             raise
         finally:
             self._stops.end(stop)

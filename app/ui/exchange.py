@@ -148,6 +148,10 @@ class Page:
         thumbs = [HIGHLIGHTS[vote] for bubble, vote in bubbles if bubble.role == "assistant"]
         return gr.update(value=[bubble for bubble, _ in bubbles], feedback_value=thumbs)
 
+    def replace(self, old: Exchange, *new: Exchange) -> None:
+        """Put other exchanges, or none, in the place of one."""
+        self.exchanges = [e for each in self.exchanges for e in (new if each is old else [each])]
+
     def exchange_at(self, index: object) -> Exchange | None:
         """The exchange the chat window's entry `index` belongs to; None for what is no entry."""
         if not isinstance(index, int) or index < 0:

@@ -12,10 +12,12 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from starlette.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.web.identity import user_of
+from app.web.origins import route_path
+from app.web.refusals import refuse_http
 
 ALLOWED = re.compile(
     r"/?|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)/.*"
@@ -32,9 +34,9 @@ class AllowedRoutes:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point, inside gradio's application."""
-        if scope["type"] == "http" and not ALLOWED.fullmatch(_route(scope)):
-            response = JSONResponse({"error": {"message": "Not Found", "type": "UnknownId"}}, 404)
-            await response(scope, receive, send)
+        if scope["type"] == "http" and not ALLOWED.fullmatch(route_path(scope)):
+            error = HTTPException(404, f"there is no path {scope['path'][:100]}")
+            await (await refuse_http(None, error))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -65,7 +67,11 @@ class BoundSessions:
         if beat := HEARTBEAT.fullmatch(scope["path"]):
             scope["path"] = f"{beat[1]}{_bound(beat[2], user)}{beat[3]}"
         if scope["method"] == "POST":
-            body = _with_bound_session(await _whole_body(receive), user)
+            try:
+                body = _with_bound_session(await _whole_body(receive), user)
+            except HTTPException as error:  # too long; gradio would make a failure of it
+                await (await refuse_http(None, error))(scope, receive, send)
+                return
             scope["headers"] = [h for h in scope["headers"] if h[0] != b"content-length"]
             scope["headers"].append((b"content-length", str(len(body)).encode()))
             receive = _Replayed(body, receive)
@@ -106,9 +112,3 @@ def _with_bound_session(body: bytes, user: str) -> bytes:
 
 def _bound(session_hash: str, user: str) -> str:
     return hashlib.sha256(f"{user}\n{session_hash}".encode()).hexdigest()[:32]
-
-
-def _route(scope: Scope) -> str:
-    """The path inside the mounted application."""
-    path, root = str(scope["path"]), str(scope.get("root_path", ""))
-    return path[len(root) :] if path.startswith(root) else path

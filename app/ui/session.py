@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import Any
@@ -95,10 +94,40 @@ async def latest_updates(updates: Iterator[AnswerUpdate]) -> AsyncIterator[Answe
     """The updates of a running answer, read in a thread of its own to their end.
 
     An update holds the whole text, so a reader that is slower than the model is given the newest
-    one; the last one always comes. An answer is drawn whole each time, which takes a while for a
-    long one, so drawing has pauses. Raises what the iterator raises. Gradio would iterate in one
-    of the few threads that all handlers share, where waiting answers would block votes.
+    one; the last one always comes, and at once. An answer is drawn whole each time, which takes a
+    while for a long one, so drawing has pauses. Raises what the iterator raises. Gradio would
+    iterate in one of the few threads that all handlers share, where waiting answers would block
+    votes.
     """
+    said = _read_in_thread(updates)
+    now = asyncio.get_running_loop().time
+    waiting: AnswerUpdate | None = None  # to be drawn when the pause is over
+    pause_ends = 0.0
+    while True:
+        try:
+            async with asyncio.timeout_at(None if waiting is None else pause_ends):
+                item = await said.get()
+        except TimeoutError:
+            assert waiting is not None
+            begun = now()
+            yield waiting
+            waiting = None
+            pause_ends = now() + min(PAUSE * (now() - begun), LONGEST_PAUSE_SECONDS)
+            continue
+        if isinstance(item, AnswerUpdate):
+            waiting = item
+            continue
+        if waiting is not None:
+            yield waiting
+        if item is not None:
+            raise item
+        return
+
+
+def _read_in_thread(
+    updates: Iterator[AnswerUpdate],
+) -> asyncio.Queue[AnswerUpdate | BaseException | None]:
+    """A queue of the updates as they come; last the iterator's error, or None."""
     loop = asyncio.get_running_loop()
     said: asyncio.Queue[AnswerUpdate | BaseException | None] = asyncio.Queue()
 
@@ -115,18 +144,7 @@ async def latest_updates(updates: Iterator[AnswerUpdate]) -> AsyncIterator[Answe
             send(error)
 
     threading.Thread(target=read, name="burnish-answer", daemon=True).start()
-    while (item := await said.get()) is not None:
-        while isinstance(item, AnswerUpdate) and not said.empty():
-            newer = said.get_nowait()
-            if newer is None:
-                yield item
-                return
-            item = newer
-        if isinstance(item, BaseException):
-            raise item
-        begun = time.monotonic()
-        yield item
-        await asyncio.sleep(min(PAUSE * (time.monotonic() - begun), LONGEST_PAUSE_SECONDS))
+    return said
 
 
 def _tab(request: gr.Request) -> str:

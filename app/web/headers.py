@@ -52,6 +52,9 @@ class SecurityHeaders:
                 headers["X-Frame-Options"] = "DENY"  # for browsers without frame-ancestors
                 headers["Referrer-Policy"] = "no-referrer"
                 headers["Cross-Origin-Resource-Policy"] = "same-origin"
+                headers["Cross-Origin-Opener-Policy"] = "same-origin"
+                # The name of a link's host is looked up before anybody clicks, and could say much
+                headers["X-DNS-Prefetch-Control"] = "off"
             await send(message)
 
         await self._app(scope, receive, with_headers)

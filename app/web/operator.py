@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from ipaddress import ip_network
 
 from fastapi import HTTPException, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
@@ -31,7 +32,7 @@ def operator_check(settings: Settings) -> Callable[[Request], str | None]:
         credentials: HTTPBasicCredentials | None = await basic(request)
         if credentials is None:
             raise HTTPException(401, headers={"WWW-Authenticate": "Basic"})
-        address = request.client.host if request.client else ""
+        address = _network(request.client.host if request.client else "")
         if not limiter.test(WRONG_PASSWORDS, address):
             raise HTTPException(
                 429, "too many wrong passwords: wait a minute", headers={"Retry-After": "60"}
@@ -43,3 +44,11 @@ def operator_check(settings: Settings) -> Callable[[Request], str | None]:
         return "operator"
 
     return check  # type: ignore[return-value]  # gradio takes both kinds of function
+
+
+def _network(address: str) -> str:
+    """What one guesser has: an IPv4 address, or the 64 bits of an IPv6 network."""
+    try:
+        return str(ip_network(f"{address}/64" if ":" in address else address, strict=False))
+    except ValueError:
+        return address

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.web.refusals import refuse_http
 
 SAFE_METHODS = ("GET", "HEAD")
+API_PATHS = ("/v1/", "/api/")
 
 
 class AllowedHosts:
@@ -55,7 +56,8 @@ class CrossOriginProtection:
     The resource isolation policy of Fetch Metadata (W3C, Fetch Metadata Request Headers):
     `Sec-Fetch-Site` says whose page is asking. Browsers do not send it over plain HTTP to other
     machines; there the Origin header is compared with Host, as Go's `http.CrossOriginProtection`
-    does. Programs send neither. `origins` ("https://example.org") are treated as own.
+    does. Programs send neither. Pages of `origins` ("https://example.org") may use the API, and not
+    the pages' own routes.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str] = ()) -> None:
@@ -64,7 +66,7 @@ class CrossOriginProtection:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
-        if scope["type"] == "http" and self._is_foreign(Headers(scope=scope), scope["method"]):
+        if scope["type"] == "http" and self._is_foreign(scope):
             error = HTTPException(
                 403,
                 "cross-origin request refused: add the page's origin to BURNISH_ALLOWED_ORIGINS",
@@ -73,9 +75,10 @@ class CrossOriginProtection:
             return
         await self._app(scope, receive, send)
 
-    def _is_foreign(self, headers: Headers, method: str) -> bool:
+    def _is_foreign(self, scope: Scope) -> bool:
+        headers, method = Headers(scope=scope), scope["method"]
         origin, site = headers.get("origin"), headers.get("sec-fetch-site")
-        if origin in self._origins:
+        if origin in self._origins and route_path(scope).startswith(API_PATHS):
             return False
         if site is not None:
             return site not in ("same-origin", "none") and not _follows_link(headers, method)
@@ -94,3 +97,9 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def route_path(scope: Scope) -> str:
+    """The path inside the application, or inside the mounted one that is asked."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if path.startswith(root) else path

@@ -50,6 +50,7 @@ def add_refusals(app: FastAPI) -> None:
     app.add_exception_handler(BurnishError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse_malformed)
     app.add_exception_handler(StarletteHTTPException, refuse_http)
+    app.add_exception_handler(Exception, _refuse_unexpected)
 
 
 def error_document(error: Exception, message: str | None = None) -> dict[str, Any]:
@@ -62,6 +63,11 @@ async def refuse_http(_request: Request | None, error: Exception) -> JSONRespons
     assert isinstance(error, StarletteHTTPException)
     document = error_document(HTTPException(error.status_code), str(error.detail))
     return JSONResponse(document, error.status_code, error.headers)
+
+
+async def _refuse_unexpected(_request: Request, _error: Exception) -> JSONResponse:
+    """500; the log says where, and nobody is told what the error's text quotes."""
+    return JSONResponse(error_document(BurnishError("the server failed; its log says where")), 500)
 
 
 async def _refuse(_request: Request, error: Exception) -> JSONResponse:

@@ -15,7 +15,7 @@ from app.settings import session_secret
 from app.web.api_paths import add_api_fallback
 from app.web.body import BodyLimit
 from app.web.feedback_api import feedback_router
-from app.web.headers import ScriptNonces, SecurityHeaders
+from app.web.headers import ScriptNonces
 from app.web.identity import AnonymousIdentity, SignedSession
 from app.web.openai_api import openai_router
 from app.web.origins import AllowedHosts, CrossOriginProtection
@@ -56,7 +56,6 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
         allow_headers=["Authorization", "Content-Type"],
     )
     app.add_middleware(AllowedHosts, names=(*settings.allowed_hosts, settings.host))
-    app.add_middleware(SecurityHeaders)
 
 
 def _add_health(app: FastAPI, service: Service) -> None:

@@ -33,7 +33,7 @@ START = 4096  # bytes by which the layout is told
 BLANKS = re.compile(r"[ \t\n\r]*")
 # What stands between the cells of a CSV file, and its name
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-HEADER_NAME = re.compile(r' *("?)\w+\1 *')
+HEADER_NAME = re.compile(r' *("?)\w[\w .()/-]*\1 *')
 NO_UTF8 = b"\xff"
 NOT_UTF8 = "is not UTF-8 text"
 TOO_LONG = f"is longer than {MAX_RECORD:,} characters, or is not JSON"

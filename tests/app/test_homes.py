@@ -53,6 +53,7 @@ def test_a_damaged_database_is_said(cli: Cli, arguments: tuple[str, ...]) -> Non
 
 
 def test_a_damaged_job_is_said(cli: Cli) -> None:
+    cli("feedback", "stats")
     job = cli.home / "jobs" / ("0" * 64)
     job.mkdir(parents=True)
     (job / "manifest.json").write_text('{"snapshot": ')
@@ -94,6 +95,24 @@ def test_a_folder_that_is_everybodys_is_no_home(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="shared by everybody"):
         open_home(shared)
     assert mode(shared) == 0o1777
+
+
+def test_a_folder_that_others_use_is_no_home_and_keeps_its_rights(tmp_path: Path) -> None:
+    used = tmp_path / "srv"
+    used.mkdir()
+    (used / "somebody's.txt").write_text("words")
+    used.chmod(0o755)
+    with pytest.raises(InvalidInput, match="holds other files"):
+        open_home(used)
+    assert mode(used) == 0o755
+    used.chmod(0o700)
+    open_home(used)
+    prepared = tmp_path / "prepared"
+    prepared.mkdir()
+    (prepared / "settings.toml").write_text("")
+    prepared.chmod(0o755)
+    open_home(prepared)
+    assert mode(prepared) == 0o700
 
 
 @pytest.mark.parametrize("name", ["a?b", "a%41", "%s", "[x]", "a'b\"", "a;b", "~x", "ü {x}#"])

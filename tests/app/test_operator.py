@@ -9,6 +9,7 @@ import pytest
 
 from app.service import Service
 from app.settings import Settings, load_settings, session_secret
+from app.web.operator import _network
 from engine.errors import InvalidInput
 from tests.app.conftest import listening
 
@@ -46,6 +47,25 @@ def test_after_ten_wrong_passwords_a_minute_even_the_right_one_waits(
     refused = console(auth=("x", PASSWORD))
     assert refused.status_code == 429
     assert refused.headers["retry-after"] == "60"
+
+
+def test_no_header_of_the_guesser_makes_another_address(
+    console: Callable[..., httpx.Response],
+) -> None:
+    for n in range(10):
+        headers = {"x-forwarded-for": f"10.0.0.{n}", "forwarded": f"for=10.0.0.{n}"}
+        assert console(auth=("x", f"wrong {n}"), headers=headers).status_code == 401
+    assert console(auth=("x", PASSWORD), headers={"x-forwarded-for": "10.1.1.1"}).status_code == 429
+
+
+def test_a_guesser_has_one_try_of_its_ipv6_network() -> None:
+    assert _network("2001:db8::1") == _network("2001:db8::ffff:1") != _network("2001:db8:1::1")
+    assert _network("192.0.2.1") != _network("192.0.2.2")
+
+
+def test_a_password_that_browsers_send_differently_is_refused(settings: Settings) -> None:
+    with pytest.raises(InvalidInput, match="must be ASCII"):
+        load_settings(home=settings.home, operator_password="пароль длинный")
 
 
 @pytest.mark.parametrize("password", ["", "short", "eleven char"])

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from app.settings import load_settings
-from app.web.origins import AllowedHosts
+from app.web.origins import AllowedHosts, CrossOriginProtection
 from tests.app.conftest import Shared
 
 ROUTES = (
@@ -109,12 +109,43 @@ def test_every_response_keeps_pages_from_loading_and_framing(url: str, path: str
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
     assert headers["x-frame-options"] == "DENY"
+    assert headers["x-dns-prefetch-control"] == "off"
+    assert headers["cross-origin-opener-policy"] == "same-origin"
 
 
 def test_a_nonce_is_used_once(url: str) -> None:
     first, second = (httpx.get(url).headers["content-security-policy"] for _ in range(2))
     assert "nonce-" in first
     assert first != second
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1/chat/completions", True), ("/api/consent", True), ("/config", False),
+        ("/console/gradio_api/queue/join", False), ("/v1", False), ("/healthz", False),
+    ],
+)  # fmt: skip
+def test_a_listed_origin_may_use_the_api_and_no_page(path: str, allowed: bool) -> None:
+    async def app(*_: object) -> None: ...
+
+    protection = CrossOriginProtection(app, ["https://notes.example"])
+    headers = [(b"origin", b"https://notes.example"), (b"sec-fetch-site", b"cross-site")]
+    scope = {"type": "http", "method": "POST", "path": f"/b{path}", "root_path": "/b"}
+    assert protection._is_foreign({**scope, "headers": headers}) is not allowed
+
+
+def test_an_unexpected_error_has_the_headers_and_the_documented_form(
+    shared: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("with somebody's words")
+
+    monkeypatch.setattr(shared.service.workspace.store, "counts", fail)
+    failed = httpx.get(f"{shared.url}/metrics")
+    assert failed.status_code == 500
+    assert failed.json()["error"]["message"] == "the server failed; its log says where"
+    assert "content-security-policy" in failed.headers
 
 
 def test_settings_list_what_else_is_let_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

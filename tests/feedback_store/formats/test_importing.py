@@ -150,6 +150,12 @@ def test_a_table_is_read_whatever_stands_between_its_cells_and_the_report_says_s
         assert (turn.prompt, turn.answers[0].text) == (chat("Why; how?"), '"So, so')
 
 
+def test_the_names_of_a_tables_columns_may_be_of_several_words(tmp_path: Path) -> None:
+    file = tmp_path / "table"
+    file.write_text("question,context,my-answer (2)\nWhy?,,So\n")
+    assert reading.layout_of(file).kind == "CSV"
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
 @pytest.mark.parametrize("write", [lines, array])
 def test_utf_16_with_a_mark_is_read(
