@@ -20,7 +20,8 @@ from app.settings import Settings
 from engine.errors import Conflict, InvalidInput
 from engine.private_files import open_private_folder
 
-EXAMPLES_FILE = "examples.yaml"  # every home has it
+EXAMPLES_FILE = "examples.yaml"
+HOME_FILES = (EXAMPLES_FILE, "burnish.db")  # every home has one of them
 LOCK_FILE = "server.lock"
 BACKLOG = 2048  # connections that wait to be accepted, as uvicorn has it
 
@@ -29,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 def open_home(home: Path) -> None:
     """Create the home, or make an older one private and say so."""
-    if (notice := open_private_folder(home, mark=EXAMPLES_FILE)) is not None:
+    if (notice := open_private_folder(home, marks=HOME_FILES)) is not None:
         _log.warning("%s", notice)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 
 from engine.errors import InvalidInput
@@ -33,11 +34,11 @@ def create_private(path: Path) -> None:
         _make_private(path)
 
 
-def open_private_folder(folder: Path, *, mark: str) -> str | None:
+def open_private_folder(folder: Path, *, marks: Collection[str]) -> str | None:
     """Create a folder with mode 0700, or take the rights of other accounts from one that is there.
 
-    A folder that has the file `mark` is one of ours, and all in it becomes private, too. Returns a
-    sentence to say when other accounts had rights. Raises `InvalidInput` for what is no folder, for
+    A folder that has one of the files `marks` is one of ours, and all in it becomes private, too.
+    Returns a sentence to say when other accounts had rights. Raises `InvalidInput` for what is no folder, for
     one that is everybody's, as `/tmp` is, and for one that others use and that has other files in
     it, such as `/srv`.
     """
@@ -52,14 +53,15 @@ def open_private_folder(folder: Path, *, mark: str) -> str | None:
     if not mode & OTHERS:
         return None
     others = {path.name for path in folder.iterdir()} - {SETTINGS_FILE}
-    if others and mark not in others:
+    is_ours = not others.isdisjoint(marks)
+    if others and not is_ours:
         raise InvalidInput(
             f"{folder} holds other files, and other accounts can read it: give another folder,"
             f" or make it private (chmod 700) first"
         )
     if not _make_private(folder):
         return f"other accounts can read {folder}, and this one may not change that"
-    if (folder / mark).is_file():
+    if is_ours:
         for parent, folders, files in os.walk(folder):
             for name in (*folders, *files):
                 _make_private(Path(parent, name))
