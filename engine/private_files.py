@@ -38,9 +38,9 @@ def open_private_folder(folder: Path, *, marks: Collection[str]) -> str | None:
     """Create a folder with mode 0700, or take the rights of other accounts from one that is there.
 
     A folder that has one of the files `marks` is one of ours, and all in it becomes private, too.
-    Returns a sentence to say when other accounts had rights. Raises `InvalidInput` for what is no folder, for
-    one that is everybody's, as `/tmp` is, and for one that others use and that has other files in
-    it, such as `/srv`.
+    Returns a sentence to say when other accounts had rights. Raises `InvalidInput` for what is no
+    folder, for one that is everybody's, as `/tmp` is, and for one that others use and that has
+    other files in it, such as `/srv`.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -122,7 +122,7 @@ class FeedbackStore:
             )  # fmt: skip
         return answer_id
 
-    def save_partial(self, answer_id: str, text: str, thought: str) -> None:
+    def save_partial(self, answer_id: str, text: str, thought: str = "") -> None:
         """Keep what has been made so far, in case the process dies."""
         with self._database.write() as connection:
             connection.execute(

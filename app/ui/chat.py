@@ -24,6 +24,7 @@ from app.ui.reasons import Reasons, build_row, opened
 from app.ui.session import Stops, last_answer, latest_updates, nothing, user
 from app.ui.texts import text, toast
 from engine.errors import BurnishError
+from engine.messages import is_blank
 from engine.prompts.modes import MODES
 from feedback_store.curation import Curation
 from feedback_store.explain import changes
@@ -44,8 +45,10 @@ class ChatPage:
     async def ask(
         self, question: str | None, mode: str, page: Page, request: gr.Request
     ) -> AsyncIterator[Streamed]:
-        """Stream the answer to a new question."""
-        question = question or ""  # a program may send null
+        """Stream the answer to a new question. An empty one is none: Send was pressed twice."""
+        if question is None or is_blank(question):
+            yield page.window(), page, "", gr.skip()
+            return
         await run_sync(self._leave_comparison, page, request)
         page.conversation_id = page.conversation_id or new_id()
         parent = page.last_answer_id
@@ -88,9 +91,10 @@ class ChatPage:
         """The page without what is about earlier answers, before the next one is made."""
         self._leave_comparison(page, request)
         page.judged = None
-        window = gr.update(visible=True, **page.window())
         gone = gr.update(visible=False)
-        return page, window, gone, gone, *opened(None)
+        # What the window holds is drawn by the event that follows: an answer may be running, whose
+        # last words this would be drawn over
+        return page, gr.update(visible=True), gone, gone, *opened(None)
 
     def begin_anew(self, page: Page, request: gr.Request) -> tuple[Any, Page]:
         """An empty page; an answer that is still being made for the old one is stopped."""

@@ -82,8 +82,9 @@ class Exchange:
         return shown
 
     def was_copied(self, content: str) -> bool:
-        """Whether this is what the chat window holds of the answer."""
-        return bool(self.answer) and self._drawn(self.answer).content == [_part(content)]
+        """Whether this is what the chat window holds of the answer, or held while it grew."""
+        html = answer_html(self.answer)
+        return bool(self.answer) and content in (with_source(html, self.answer), open_ended(html))
 
     def _drawn(self, said: str, **rest: Any) -> gr.ChatMessage:
         """A message with thought or answer. While it grows, closing tags are left out, so that the

@@ -39,8 +39,11 @@ def last_answer(page: Page, request: gr.Request) -> str:
 
 
 def nothing(outputs: int) -> tuple[Any, ...]:
-    """What a stream that nobody looks at any more says last: gradio repeats its last outputs when
-    it ends, and would draw the old ones over what is there now."""
+    """Final update of an abandoned stream: leaves every output unchanged.
+
+    Gradio repeats the last update when a stream ends, and would draw it over what is there now. Not
+    for other streams: the browser may draw it in place of the update that came just before.
+    """
     return (gr.skip(),) * outputs
 
 

@@ -118,6 +118,9 @@ def test_a_refused_question_or_second_answer_leaves_the_page_as_it_was(
         refused = [shown async for shown in refusing.ask("And a tide?", "plain", page, request)]
         assert refused[-1][2] == "And a tide?"  # back in the box
         assert page.exchanges == before
+        sent_twice = [shown async for shown in chat.ask("", "plain", page, request)]
+        assert len(sent_twice) == 1
+        assert page.exchanges == before
         refused = [shown async for shown in refusing.regenerate(page, request)]
         assert page.exchanges == before
         assert refused[-1][2] == gr.skip()
