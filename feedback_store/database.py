@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,7 @@ from engine.errors import BurnishError, Conflict, DatabaseUnavailable, InvalidIn
 from engine.private_files import create_private
 
 BUSY_TIMEOUT_MS = 30_000
+SQLITE_BUSY = 5  # sqlite.org/rescode.html; the codes of its kinds have it in their lowest byte
 WRITERS_LOCK = 0x6275726E  # any number that no other application's lock has
 # How a transaction for reading and one for writing begin. Anything else begins by itself
 Purpose = Literal["read", "write"]
@@ -146,18 +148,32 @@ def _sqlite(url: URL) -> Engine:
     def configure(connection: Any, _record: ConnectionPoolEntry) -> None:
         connection.isolation_level = None  # transactions are begun below, not by the driver
         cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout={BUSY_TIMEOUT_MS}",
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            "secure_delete=ON",
-        ):
+        cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
+        _switch_to_wal(cursor)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
     _begin_with(engine, SQLITE_BEGIN)
     return engine
+
+
+def _switch_to_wal(cursor: Any) -> None:
+    """Set the journal mode, once more where another connection of a new database does the same.
+
+    SQLite answers the second of them "database is locked" at once, whatever its timeout, since two
+    readers that both wait to become the writer would wait for ever.
+    """
+    deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            cursor.execute("PRAGMA journal_mode=WAL")
+            return
+        except cursor.connection.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 def _postgresql(url: URL) -> Engine:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pysqlite3.dbapi2
 import pytest
 from sqlalchemy import Connection
 
@@ -218,6 +220,30 @@ def test_a_database_that_stays_locked_is_said(
     ):
         pass
     impatient.close()
+
+
+def test_whoever_opens_a_new_database_while_another_writes_its_first_table_waits(
+    tmp_path: Path,
+) -> None:
+    """SQLite refuses the switch to WAL at once then; its own timeout does not apply."""
+    first = pysqlite3.dbapi2.connect(tmp_path / "burnish.db", isolation_level=None)
+    first.execute("BEGIN IMMEDIATE")
+    first.execute("CREATE TABLE first (value)")
+    second = Database(sqlite_url(tmp_path))
+
+    def tables() -> list[str]:
+        with second.read() as connection:
+            names = connection.exec_driver_sql("SELECT name FROM sqlite_master").scalars()
+            return [str(name) for name in names]
+
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(tables)
+        time.sleep(0.2)
+        assert not found.done()
+        first.execute("COMMIT")
+        first.close()
+        assert found.result(timeout=10) == ["first"]
+    second.close()
 
 
 def test_a_database_that_does_not_answer_is_said() -> None:
