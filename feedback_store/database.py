@@ -33,6 +33,8 @@ from engine.errors import BurnishError, Conflict, DatabaseUnavailable, InvalidIn
 from engine.private_files import create_private
 
 BUSY_TIMEOUT_MS = 30_000
+# About one for each thread that reads; more are closed again
+POOL_OF_A_FILE: Mapping[str, int] = {"pool_size": 32, "max_overflow": -1}
 SQLITE_BUSY = 5  # sqlite.org/rescode.html; the codes of its kinds have it in their lowest byte
 WRITERS_LOCK = 0x6275726E  # any number that no other application's lock has
 # How a transaction for reading and one for writing begin. Anything else begins by itself
@@ -136,12 +138,13 @@ def _engine(url: str | URL) -> Engine:
 def _sqlite(url: URL) -> Engine:
     import pysqlite3.dbapi2
 
-    if url.database and not url.query and url.database != ":memory:":
+    is_file = bool(url.database) and url.database != ":memory:"
+    if is_file and url.database and not url.query:
         # SQLite gives its -wal and -shm files the mode of this one
         create_private(Path(url.database))
     engine = create_engine(
         url, module=pysqlite3.dbapi2, connect_args={"check_same_thread": False},
-        hide_parameters=True,
+        hide_parameters=True, **(POOL_OF_A_FILE if is_file else {}),
     )  # fmt: skip
 
     @event.listens_for(engine, "connect")
