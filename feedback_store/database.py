@@ -27,14 +27,14 @@ from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, mak
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from engine.errors import BurnishError, Conflict, DatabaseUnavailable, InvalidInput, StorageFull
 from engine.private_files import create_private
 
 BUSY_TIMEOUT_MS = 30_000
-# About one for each thread that reads; more are closed again
-POOL_OF_A_FILE: Mapping[str, int] = {"pool_size": 32, "max_overflow": -1}
+# Of connections to a file, about one for each thread is kept; the threads bound how many are open
+FILE_POOL: Mapping[str, int] = {"pool_size": 32, "max_overflow": -1}
 SQLITE_BUSY = 5  # sqlite.org/rescode.html; the codes of its kinds have it in their lowest byte
 WRITERS_LOCK = 0x6275726E  # any number that no other application's lock has
 # How a transaction for reading and one for writing begin. Anything else begins by itself
@@ -138,13 +138,14 @@ def _engine(url: str | URL) -> Engine:
 def _sqlite(url: URL) -> Engine:
     import pysqlite3.dbapi2
 
-    is_file = bool(url.database) and url.database != ":memory:"
-    if is_file and url.database and not url.query:
+    if url.database and not url.query and url.database != ":memory:":
         # SQLite gives its -wal and -shm files the mode of this one
         create_private(Path(url.database))
+    dialect: Any = url.get_dialect()  # SQLAlchemy's type for it lacks the method
+    pooled = dialect.get_pool_class(url) is QueuePool  # not a database in memory
     engine = create_engine(
         url, module=pysqlite3.dbapi2, connect_args={"check_same_thread": False},
-        hide_parameters=True, **(POOL_OF_A_FILE if is_file else {}),
+        hide_parameters=True, **(FILE_POOL if pooled else {}),
     )  # fmt: skip
 
     @event.listens_for(engine, "connect")
@@ -162,10 +163,11 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _switch_to_wal(cursor: Any) -> None:
-    """Set the journal mode, once more where another connection of a new database does the same.
+    """Set the journal mode, and try again while another connection is setting it.
 
-    SQLite answers the second of them "database is locked" at once, whatever its timeout, since two
-    readers that both wait to become the writer would wait for ever.
+    In a new database both have begun to read and want to write. SQLite answers one of them
+    "database is locked" at once, whatever its timeout, since each would wait for the other.
+    Raises `OperationalError` after `BUSY_TIMEOUT_MS`.
     """
     deadline = time.monotonic() + BUSY_TIMEOUT_MS / 1000
     while True:
