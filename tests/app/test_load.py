@@ -67,7 +67,12 @@ def url(engine: FakeEngine, workspace: Workspace) -> Iterator[str]:
     app = build_app(cast(Service, service), lambda _app: None)
     server = uvicorn.Server(
         uvicorn.Config(
-            app, host="127.0.0.1", port=0, log_level="error", timeout_graceful_shutdown=5
+            app,
+            host="127.0.0.1",
+            port=0,
+            log_level="error",
+            timeout_graceful_shutdown=5,
+            timeout_keep_alive=PATIENCE_SECONDS,  # else it is cut as a client takes it up again
         )
     )
     thread = threading.Thread(target=server.run, daemon=True)
