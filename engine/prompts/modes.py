@@ -67,6 +67,20 @@ class PromptTemplate:
         """
         return (*self._head, *history, Message("user", self._ask(question)))
 
+    def with_examples(
+        self, messages: Sequence[Message], own: Sequence[Example]
+    ) -> tuple[Message, ...]:
+        """What `build` returned, with a person's own examples between the operator's and history.
+
+        There they leave what all prompts begin with as it is, so that a cache still knows it.
+        """
+        head = len(self._head)
+        shown: list[Message] = []
+        for example in own:
+            shown.append(Message("user", self._ask(example.question)))
+            shown.append(Message("assistant", self._reply(example)))
+        return (*messages[:head], *shown, *messages[head:])
+
     @cached_property
     def _head(self) -> tuple[Message, ...]:
         """System prompt and examples: the same for every question, and slow to render."""

@@ -1,0 +1,161 @@
+"""Which examples are like a question: BM25 over words and, where words are not spaced, bigrams.
+
+Similar is a matter of words alone: no model is asked, so that finding costs about a millisecond.
+Knows texts; knows nothing of whose they are.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from importlib import resources
+from typing import Any
+
+import bm25s
+import yaml
+from langchain_core.example_selectors import BaseExampleSelector
+
+from engine.prompts.examples import Example
+
+SHOWN = 3  # worked examples of a prompt: as many as the shipped file has
+# Of a question's weight, so much must an example share. On the pairs that tests/engine/
+# test_similarity.py has, unrelated questions stay below 0.2 and similar ones lie above 0.3
+MIN_SCORE = 0.25
+K1, B = 1.5, 0.75  # Lucene's; bm25s' defaults
+# So many documents of other words stand beside the examples: without them a word that each of a
+# few examples has would weigh next to nothing, and the first correction would never be found
+OTHERS = 100
+PADDING = " "  # no token holds a space
+# Hiragana, ideographs, Hangul: written in runs that no space parts into words. Runs of Katakana are
+# words, and stay whole
+_UNSPACED = (
+    r"\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af々\U00020000-\U0003ffff"
+)
+_PIECES = re.compile(rf"([{_UNSPACED}]+)|((?:(?![{_UNSPACED}])[^\W_])+)")
+_POSSESSIVE = re.compile(r"'s\b")
+_STOP = yaml.safe_load(
+    resources.files("engine.prompts").joinpath("stop_words.yaml").read_text("utf-8")
+)
+_WORDS = frozenset(_STOP["words"].split())
+_PHRASES = re.compile("|".join(sorted(_STOP["phrases"].split(), key=len, reverse=True)))
+_GRAMMAR = re.compile(r"[\u3040-\u309f]|.[のはがをにでとも]")  # Hiragana that begin or end a bigram
+
+logging.getLogger(bm25s.__name__).setLevel(logging.WARNING)  # it logs each index that it builds
+
+
+def tokens(text: str) -> list[str]:
+    """What a question is about: its words without function words, in order.
+
+    Runs of Chinese, Japanese or Korean become bigrams, a run of one character itself; those
+    that begin with Hiragana are grammar in Japanese. An English plural counts as its singular.
+    """
+    text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+    text = _POSSESSIVE.sub("", text).replace("'", "")
+    found: list[str] = []
+    for run, word in _PIECES.findall(_PHRASES.sub(" ", text)):
+        if run:
+            found += _bigrams(run)
+        elif word not in _WORDS:
+            found.append(_singular(word))
+    return found
+
+
+class SimilarExamples(BaseExampleSelector):
+    """Selects the examples whose question shares the most with the one asked.
+
+    A score is BM25's as a share of what the question itself would get: 1 for the same question, 0
+    for nothing in common, whatever the number of examples. Not for several threads that add.
+    """
+
+    def __init__(
+        self,
+        examples: Iterable[Mapping[str, str]] = (),
+        *,
+        k: int = SHOWN,
+        min_score: float = MIN_SCORE,
+    ) -> None:
+        self.examples = [dict(example) for example in examples]
+        self.k = k
+        self.min_score = min_score
+        self._build()
+
+    def add_example(self, example: dict[str, str]) -> None:
+        """One more, after the others."""
+        self.examples.append(dict(example))
+        self._build()
+
+    def select_examples(self, input_variables: Mapping[str, str]) -> list[dict[str, Any]]:
+        """The `k` best for `input_variables["question"]`, the best first; of equals the earlier."""
+        return [self.examples[at] for at in self.ranked(input_variables["question"])[: self.k]]
+
+    def ranked(self, question: str) -> list[int]:
+        """Places of all examples above the threshold, the best first; of equals the earlier."""
+        scores = self.scores(question)
+        good = [at for at, score in enumerate(scores) if score >= self.min_score and score > 0]
+        return sorted(good, key=lambda at: (-scores[at], at))
+
+    def scores(self, question: str) -> list[float]:
+        """How like the question each example is, from 0 to about 1."""
+        asked = list(dict.fromkeys(tokens(question)))
+        if not asked or not self.examples:
+            return [0.0] * len(self.examples)
+        found = self._index.get_scores(asked)[: len(self.examples)]
+        own = self._own_score(asked)
+        # Rounded so that equal examples are equal: 32-bit sums depend on their order
+        return [round(float(score) / own, 4) for score in found]
+
+    def _build(self) -> None:
+        documents = [list(dict.fromkeys(tokens(example["question"]))) for example in self.examples]
+        lengths = [len(document) for document in documents]
+        length = max(1, round(sum(lengths) / max(1, len(lengths))))
+        padding = [[PADDING] * length] * OTHERS
+        self._frequencies = Counter(token for document in documents for token in document)
+        self._count = len(documents) + OTHERS
+        self._mean_length = (sum(lengths) + OTHERS * length) / self._count
+        self._index = bm25s.BM25(k1=K1, b=B, method="lucene")
+        self._index.index([*documents, *padding], show_progress=False)
+
+    def _own_score(self, asked: Sequence[str]) -> float:
+        """What an example with this very question would score."""
+        weight = 1 / (1 + K1 * (1 - B + B * len(asked) / self._mean_length))
+        return weight * sum(self._idf(token) for token in asked)
+
+    def _idf(self, token: str) -> float:
+        """Lucene's inverse document frequency, also of a token that no example has."""
+        with_it = self._frequencies[token]
+        return math.log(1 + (self._count - with_it + 0.5) / (with_it + 0.5))
+
+
+def most_similar(
+    examples: tuple[Example, ...], question: str, count: int = SHOWN
+) -> tuple[Example, ...]:
+    """So many of the operator's examples: the most similar, then the first ones of the file.
+
+    In the file's order, so that prompts that show the same examples begin alike.
+    """
+    if len(examples) <= count:
+        return examples
+    chosen = _selector_of(tuple(e.question for e in examples)).ranked(question)[:count]
+    chosen += [at for at in range(len(examples)) if at not in chosen][: count - len(chosen)]
+    return tuple(examples[at] for at in sorted(chosen))
+
+
+@lru_cache(maxsize=4)  # the file is read with each question, and seldom changes
+def _selector_of(questions: tuple[str, ...]) -> SimilarExamples:
+    return SimilarExamples({"question": question} for question in questions)
+
+
+def _bigrams(run: str) -> list[str]:
+    pairs = [run] if len(run) == 1 else [run[at : at + 2] for at in range(len(run) - 1)]
+    return [pair for pair in pairs if not _GRAMMAR.match(pair)]
+
+
+def _singular(word: str) -> str:
+    """Without the s of a plural, roughly: "leaves" stays apart from "leaf"."""
+    plural = word.isascii() and len(word) > 3 and word.endswith("s") and not word.endswith("ss")
+    return word[:-1] if plural else word
