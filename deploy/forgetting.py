@@ -1,6 +1,7 @@
-"""Forgetting a person all the way: rows, snapshot entries, adapters that learnt from them.
+"""Forgetting a person or a conversation all the way: rows, snapshot entries, adapters that learnt
+from them.
 
-An adapter cannot unlearn, so each one that was trained on the person's words is found by its
+An adapter cannot unlearn, so each one that was trained on what is forgotten is found by its
 lineage (bundle -> snapshot -> example), marked as tainted, taken out of service and deleted. What
 is left to do, a retrain and the operator's backups, is in the receipt.
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import fcntl
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,8 +25,10 @@ from feedback_store.ai_pairs import rewrite_ai_pairs
 from feedback_store.database import Database
 from feedback_store.privacy.erasure import (
     Erasure,
+    deletion_digest,
     erasures,
     forget_before,
+    forget_conversations,
     forget_user,
     person_digest,
     rewrite_snapshots,
@@ -38,6 +41,7 @@ from tuning.rlhf_recipes import AI_LABELS, REWARDS, labels_of
 # A snapshot and, where one was used, a set of AI labels
 HeldThem = Callable[[str, str | None], bool]
 REASON = "trained on the words or judgements of a person who was forgotten"
+DELETED_REASON = "trained on a conversation that was deleted"
 BACKUPS = (
     "Backups and exports of the database, of snapshots or of bundles made before are not reached"
     " from here, encrypted or not: delete them, or forget the person again after a restore."
@@ -88,6 +92,25 @@ class Forgetting:
                 raise
             return self._carry_out(erasure)
 
+    def forget_conversation(self, conversation_id: str) -> Receipt:
+        """Forget one conversation; see `forget_conversations`."""
+        return self.forget_conversations([conversation_id])
+
+    def forget_conversations(self, conversation_ids: Collection[str]) -> Receipt:
+        """Forget conversations and what was learnt from them, all in one erasure.
+
+        Raises `UnknownId` where there is none of them, `Conflict` as `forget` does.
+        """
+        with self._alone():
+            resumed = {e.deleted: self._carry_out(e) for e in unfinished(self._database)}
+            try:
+                erasure = forget_conversations(self._database, conversation_ids)
+            except UnknownId:
+                if receipt := resumed.get(deletion_digest(conversation_ids)):
+                    return receipt
+                raise
+            return self._carry_out(erasure)
+
     def forget_before(self, at: float) -> Receipt | None:
         """Retention: forget the conversations that ended before a moment; None if there are none.
 
@@ -110,7 +133,7 @@ class Forgetting:
         _remove(folder_of(self._snapshots, digest) for digest in erasure.receipt["snapshots"])
         replaced = rewrite_ai_pairs(self._labels, lambda pair: not erasure.covers(pair))
         _remove(folder_of(self._labels, digest) for digest in replaced)
-        if erasure.person is not None:
+        if erasure.unlearns:
             erasure = self._unlearn(erasure)
         erasure = replace(erasure, conversation_ids=frozenset())  # before what is old is swept away
         save_erasure(self._database, erasure)
@@ -119,14 +142,14 @@ class Forgetting:
         return self._receipt(erasure)
 
     def _unlearn(self, erasure: Erasure) -> Erasure:
-        """Take out of service, and delete, what learnt from a person."""
+        """Take out of service, and delete, what learnt from what is forgotten."""
         held_them = self._lineage(erasure)
         self._end_jobs(held_them)
         found = {b for b in list_digests(self._bundles) if held_them(*self._trained_on(b))}
         bundles = sorted(found.union(erasure.receipt["bundles"]))
         erasure = replace(erasure, receipt={**erasure.receipt, "bundles": bundles})
         save_erasure(self._database, erasure)
-        self._registry.taint(bundles, REASON)
+        self._registry.taint(bundles, REASON if erasure.person is not None else DELETED_REASON)
         _remove(folder_of(self._bundles, bundle) for bundle in bundles)
         rewards = self._home / REWARDS
         _remove(
@@ -138,7 +161,7 @@ class Forgetting:
         return erasure
 
     def _lineage(self, erasure: Erasure) -> HeldThem:
-        """Whether a snapshot, or a set of AI labels beside it, held the person.
+        """Whether a snapshot, or a set of AI labels beside it, held what is forgotten.
 
         Also where nobody can tell any more: a set that is gone was rewritten for somebody.
         """

@@ -100,6 +100,7 @@ class Database:
             if connection.dialect.name == "postgresql":
                 connection.exec_driver_sql("VACUUM FULL")
                 return
+            _rebuild_indexes(connection)
             connection.exec_driver_sql("VACUUM")
             busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
             if busy:
@@ -160,6 +161,17 @@ def _sqlite(url: URL) -> Engine:
 
     _begin_with(engine, SQLITE_BEGIN)
     return engine
+
+
+def _rebuild_indexes(connection: Connection) -> None:
+    """Write full-text indexes anew, which else keep deleted words for a long time.
+
+    Of words that its `secure-delete` option deletes, FTS5 3.53 keeps those that it finds its pages
+    by; and with that option, deleting takes 60 times as long.
+    """
+    query = "SELECT name FROM sqlite_master WHERE sql LIKE 'CREATE VIRTUAL TABLE %USING fts5%'"
+    for name in connection.exec_driver_sql(query).scalars().all():
+        connection.exec_driver_sql(f"INSERT INTO {name} ({name}) VALUES ('rebuild')")  # noqa: S608
 
 
 def _switch_to_wal(cursor: Any) -> None:

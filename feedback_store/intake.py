@@ -11,34 +11,51 @@ from sqlalchemy import Connection, Table, insert
 
 from engine.messages import clean_text
 from engine.prompts.modes import PromptTemplate
-from engine.storage import digest_json
 from feedback_store import tables as t
 from feedback_store.examples import IMPORTED
+from feedback_store.imported_lists import ImportedLists, NewTurn
 from feedback_store.records import ImportedTurn
 
 CHUNK_TURNS = 500
+# By which each turn and answer is newer than the one before it in the file, to keep their order
+MOMENT_SECONDS = 1e-6
 MAX_USER_ID_CHARS = 64
 
 
 def add_imported(
-    connection: Connection, turns: Iterable[ImportedTurn], template: PromptTemplate, user_id: str
+    connection: Connection,
+    turns: Iterable[ImportedTurn],
+    template: PromptTemplate,
+    user_id: str,
+    *,
+    listed: bool = False,
 ) -> int:
     """Store turns with their answers and statements; returns how many turns.
 
     `user_id` is who imports, and so whose turns they are; statements keep their own users.
+    `listed`: they are conversations of that person, to be listed, searched and gone on with.
     Raises `InvalidText` for a user's id that no database could hold.
     """
-    count = 0
+    count, at = 0, time.time()
+    lists = ImportedLists(connection, user_id) if listed else None
     for chunk in _chunks(turns):
         rows: dict[Table, list[dict[str, Any]]] = {
             table: [] for table in (t.turns, t.answers, t.comparisons, t.events)
         }
+        new_turns = []
         for turn in chunk:
-            _Turn(turn, template, user_id, rows).add()
+            new_turns.append(NewTurn(turn, at))
+            at += MOMENT_SECONDS * (1 + len(turn.answers))
+        if lists is not None:
+            lists.add(new_turns)
+        for new in new_turns:
+            _Turn(new, template, user_id, rows).add()
         for table, values in rows.items():
             if values:
                 connection.execute(insert(table), values)
         count += len(chunk)
+    if lists is not None:
+        lists.finish()
     return count
 
 
@@ -47,36 +64,33 @@ class _Turn:
 
     def __init__(
         self,
-        turn: ImportedTurn,
+        new: NewTurn,
         template: PromptTemplate,
         user_id: str,
         rows: dict[Table, list[dict[str, Any]]],
     ) -> None:
-        self._turn = turn
+        self._new = new
         self._template = template
         self._user_id = user_id
         self._rows = rows
-        self._now = time.time()
-        self._turn_id = uuid.uuid4().hex
-        self._answer_ids = [uuid.uuid4().hex for _ in turn.answers]
 
     def add(self) -> None:
         """Add all of its rows."""
-        turn = self._turn
+        new, turn = self._new, self._new.turn
         prompt = [message.as_dict() for message in turn.prompt]
-        conversation = digest_json(turn.conversation or prompt)[7:39]
         self._row(
-            t.turns, id=self._turn_id, conversation_id=f"import-{conversation}",
-            parent_answer_id=None, user_id=self._user_id, question=turn.prompt[-1].content,
-            mode=self._template.mode, template_hash=self._template.hash, prompt=prompt,
-            created_at=self._now,
+            t.turns, id=new.id, conversation_id=new.conversation_id,
+            parent_answer_id=new.parent_answer_id, user_id=self._user_id,
+            question=turn.prompt[-1].content, mode=self._template.mode,
+            template_hash=self._template.hash, prompt=prompt, created_at=self._new.at,
         )  # fmt: skip
-        for answer_id, answer in zip(self._answer_ids, turn.answers, strict=True):
+        for place, answer in enumerate(turn.answers):
+            answer_id, at = new.answer_ids[place], new.at + MOMENT_SECONDS * (1 + place)
             self._row(
-                t.answers, id=answer_id, turn_id=self._turn_id, status="done", text=answer.text,
+                t.answers, id=answer_id, turn_id=self._new.id, status="done", text=answer.text,
                 thought=answer.thought, complete=int(answer.complete), base_digest=IMPORTED,
                 adapter_digest=None, sampling={"model": answer.model} if answer.model else {},
-                seed=0, created_at=self._now, finished_at=self._now,
+                seed=0, created_at=at, finished_at=at,
             )  # fmt: skip
             for vote in answer.votes:
                 self._event(
@@ -93,9 +107,9 @@ class _Turn:
     def _choice(self, user: str, left: int, right: int, choice: str) -> None:
         comparison_id = uuid.uuid4().hex
         self._row(
-            t.comparisons, id=comparison_id, turn_id=self._turn_id, user_id=user,
-            left_answer_id=self._answer_ids[left], right_answer_id=self._answer_ids[right],
-            created_at=self._now,
+            t.comparisons, id=comparison_id, turn_id=self._new.id, user_id=user,
+            left_answer_id=self._new.answer_ids[left], right_answer_id=self._new.answer_ids[right],
+            created_at=self._new.at,
         )  # fmt: skip
         self._event("choice", user, comparison_id=comparison_id, choice=choice)
 
@@ -106,7 +120,7 @@ class _Turn:
         self._row(
             t.events,
             **{**empty, **values},
-            idempotency_key=uuid.uuid4().hex, kind=kind, created_at=self._now,
+            idempotency_key=uuid.uuid4().hex, kind=kind, created_at=self._new.at,
             user_id=clean_text(user, what="user's id", limit_chars=MAX_USER_ID_CHARS),
         )  # fmt: skip
 

@@ -59,13 +59,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer(Answer):
-    """An answer and how it was made."""
+    """An answer and how it was made. One that was continued and streams again was finished once."""
 
     sampling: Mapping[str, Any]
     seed: int
     prompt_tokens: int | None
     completion_tokens: int | None
     created_at: float
+    first_token_at: float | None
+    finished_at: float | None
+    error: str | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,21 +16,26 @@ from typing import Any, Literal
 from sqlalchemy import (
     Connection,
     FromClause,
+    and_,
     func,
     insert,
+    or_,
     select,
     update,
 )
 
-from engine.errors import InvalidInput, UnknownId
+from engine.errors import Conflict, InvalidInput, UnknownId
 from engine.messages import Message, clean_text, messages_from_dicts, require_text
+from engine.prompts.examples import Example
 from engine.prompts.modes import PromptTemplate
 from feedback_store import tables as t
+from feedback_store.candidates import mark_stale
 from feedback_store.database import Database, insert_once
 from feedback_store.events import add_event, event_values
 from feedback_store.evidence import answer_columns, read_templates, read_texts
 from feedback_store.group_commit import GroupCommit
 from feedback_store.intake import add_imported
+from feedback_store.listing import continued, index_answers, list_turn, show_new_answer
 from feedback_store.records import (
     BAD_REASONS,
     CHOICES,
@@ -48,6 +53,7 @@ from feedback_store.tally import Tally
 Noted = Literal["regeneration", "copy", "flag"]
 REASONS_OF: Mapping[int, tuple[str, ...]] = {1: GOOD_REASONS, -1: BAD_REASONS, 0: ()}
 MAX_COMMENT_CHARS = 4_000
+MAX_ID_CHARS = 64
 TURN_COLUMNS = [t.turns.c[name] for name in Turn.__dataclass_fields__]
 
 
@@ -78,14 +84,19 @@ class FeedbackStore:
         conversation_id: str,
         parent_answer_id: str | None = None,
         prompt: Sequence[Message] | None = None,
+        example_ids: Sequence[str] = (),
+        listed: bool = True,
     ) -> Turn:
         """Store what a person asked.
 
         `prompt` is given only where the messages shown are not the template over the chain of
-        parent answers. Raises `UnknownId` for a parent that is not this user's, in this
-        conversation.
+        parent answers; the person's own examples are no part of it, `example_ids` refers to them.
+        `listed`: in the person's list of conversations, and found in a search. Raises `UnknownId`
+        for a parent that is not this user's, in this conversation, and for a conversation that is
+        another's or was deleted.
         """
         require_text(question)
+        clean_text(conversation_id, what="conversation's id", limit_chars=MAX_ID_CHARS)
         turn = Turn(
             new_id(), conversation_id, parent_answer_id, user_id, question,
             template.mode, template.hash,
@@ -98,7 +109,11 @@ class FeedbackStore:
             _insert_template(connection, template)
             row = {name: getattr(turn, name) for name in Turn.__dataclass_fields__}
             row["prompt"] = None if prompt is None else [m.as_dict() for m in prompt]
-            connection.execute(insert(t.turns).values(created_at=time.time(), **row))
+            row["example_ids"] = list(example_ids) or None
+            now = time.time()
+            connection.execute(insert(t.turns).values(created_at=now, **row))
+            if listed:
+                list_turn(connection, turn, now)
         return turn
 
     def begin_answer(
@@ -110,7 +125,7 @@ class FeedbackStore:
         sampling: Mapping[str, Any],
         seed: int,
     ) -> str:
-        """Store that an answer is being made; returns its id."""
+        """Store that an answer is being made, which is shown from now on; returns its id."""
         answer_id = new_id()
         with self._database.write() as connection:
             connection.execute(
@@ -120,7 +135,33 @@ class FeedbackStore:
                     sampling=dict(sampling), seed=seed, created_at=time.time(),
                 )
             )  # fmt: skip
+            show_new_answer(connection, turn_id, answer_id)
         return answer_id
+
+    def reopen_answer(self, answer_id: str, user_id: str) -> StoredAnswer:
+        """Have an answer that ended early go on; returns what it was.
+
+        `save_partial` and `finish_answer` then take the whole of it. Raises `Conflict` for one that
+        is being made, or that the model ended itself.
+        """
+        answers = t.answers.c
+        ended_early = or_(
+            answers.status.in_(("stopped", "aborted", "failed")),
+            and_(answers.status == "done", answers.complete == 0),
+        )
+        with self._database.write() as connection:
+            conversation_id = self._own_turn(connection, answer_id, user_id)["conversation_id"]
+            answer = _answer(connection, answer_id)
+            reopened = connection.execute(
+                update(t.answers)
+                .where(answers.id == answer_id, ended_early)
+                .values(status="streaming", error=None)
+            )
+            if reopened.rowcount == 0:
+                state = "is still being made" if answer.status == "streaming" else "has its end"
+                raise Conflict(f"the answer {state}; it cannot be continued")
+            mark_stale(connection, [conversation_id])
+        return answer
 
     def save_partial(self, answer_id: str, text: str, thought: str = "") -> None:
         """Keep what has been made so far, in case the process dies."""
@@ -142,40 +183,45 @@ class FeedbackStore:
         prompt_tokens: int | None = None,
         completion_tokens: int | None = None,
         error: str | None = None,
+        first_token_at: float | None = None,
     ) -> None:
-        """Store an answer's end. When this returns, its last words may be shown.
+        """Store an answer's end. When this returns, its last words may be shown, and found.
 
         `thought` keeps its `<think>` tags, where it had them, so that it can be written again.
         A NUL that a model wrote becomes U+FFFD: no database or snapshot could hold it.
         """
         text, thought = (part.replace("\x00", "\ufffd") for part in (text, thought))
+        values = {
+            "status": status, "text": text, "thought": thought, "complete": int(complete),
+            "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "error": error,
+            "finished_at": time.time(),
+        }  # fmt: skip
+        this = t.answers.c.id == answer_id
         with self._database.write() as connection:
-            connection.execute(
-                update(t.answers)
-                .where(t.answers.c.id == answer_id)
-                .values(
-                    status=status, text=text, thought=thought, complete=int(complete),
-                    prompt_tokens=prompt_tokens, completion_tokens=completion_tokens, error=error,
-                    finished_at=time.time(),
-                )
-            )  # fmt: skip
+            if first_token_at is not None:  # a continued answer keeps its first one
+                first = func.coalesce(t.answers.c.first_token_at, first_token_at)
+                values["first_token_at"] = first
+            mark_stale(connection, continued(connection, [answer_id]))
+            connection.execute(update(t.answers).where(this).values(values))
+            index_answers(connection, [answer_id])
 
     def abort_unfinished(self) -> int:
         """Mark answers that a dead process left streaming; returns how many."""
         with self._database.write() as connection:
-            done = connection.execute(
-                update(t.answers)
-                .where(t.answers.c.status == "streaming")
-                .values(status="aborted", finished_at=time.time())
+            streaming = t.answers.c.status == "streaming"
+            broken = connection.execute(select(t.answers.c.id).where(streaming)).scalars().all()
+            mark_stale(connection, continued(connection, broken))
+            connection.execute(
+                update(t.answers).where(streaming).values(status="aborted", finished_at=time.time())
             )
-            return done.rowcount
+            index_answers(connection, broken)
+            return len(broken)
 
     def answer(self, answer_id: str, user_id: str) -> StoredAnswer:
         """An answer of this user's."""
         with self._database.read() as connection:
             self._own_turn(connection, answer_id, user_id)
-            query = select(*answer_columns(StoredAnswer)).where(t.answers.c.id == answer_id)
-            return StoredAnswer(*connection.execute(query).one())
+            return _answer(connection, answer_id)
 
     def turn_of(self, answer_id: str, user_id: str) -> Turn:
         """The turn an answer of this user's replies to."""
@@ -194,14 +240,19 @@ class FeedbackStore:
                 answer_id = turn["parent_answer_id"]
         return messages[::-1]
 
-    def shown_prompt(self, answer_id: str, user_id: str) -> tuple[Turn, tuple[Message, ...]]:
-        """The turn of an answer of this user's, and the messages the model was shown for it."""
+    def shown_prompt(
+        self, answer_id: str, user_id: str, own: Sequence[Example] = ()
+    ) -> tuple[Turn, tuple[Message, ...]]:
+        """The turn of an answer of this user's, and the messages the model was shown for it.
+
+        `own` are the examples of theirs to show again: see `OwnExamples.still_used`.
+        """
         turn = self.turn_of(answer_id, user_id)
         with self._database.read() as connection:
             query = select(t.turns.c.prompt).where(t.turns.c.id == turn.id)
             shown = connection.execute(query).scalar_one()
             template = read_templates(connection)[turn.template_hash]
-        return turn, self._prompt(turn, shown, template)
+        return turn, template.with_examples(self._prompt(turn, shown, template), own)
 
     def texts(self, answer_ids: Iterable[str]) -> dict[str, str]:
         """What answers say, whoever's they are: for the operator."""
@@ -282,16 +333,22 @@ class FeedbackStore:
         self._group.run(work)
 
     def add_imported(
-        self, turns: Iterable[ImportedTurn], template: PromptTemplate, user_id: str
+        self,
+        turns: Iterable[ImportedTurn],
+        template: PromptTemplate,
+        user_id: str,
+        *,
+        listed: bool = False,
     ) -> int:
         """Store turns from elsewhere, in one transaction; returns how many.
 
         Turns of one conversation, or of one prompt where they name none, share a conversation
-        here, so that they fall on the same side of a snapshot's split.
+        here, so that they fall on the same side of a snapshot's split. `listed`: in the list of the
+        person who imports; each import then makes conversations of its own.
         """
         with self._database.write() as connection:
             _insert_template(connection, template)
-            return add_imported(connection, turns, template, user_id)
+            return add_imported(connection, turns, template, user_id, listed=listed)
 
     # Counts
 
@@ -332,7 +389,7 @@ class FeedbackStore:
     def _prompt(
         self, turn: Turn, shown: list[dict[str, str]] | None, template: PromptTemplate
     ) -> tuple[Message, ...]:
-        """The messages the model was shown."""
+        """The messages the model was shown, but for the person's own examples."""
         if shown is not None:
             return messages_from_dicts(shown)
         return template.build(self.history(turn.parent_answer_id, turn.user_id), turn.question)
@@ -341,6 +398,11 @@ class FeedbackStore:
 def _insert_template(connection: Connection, template: PromptTemplate) -> None:
     row = {"hash": template.hash, "definition": template.as_dict()}
     insert_once(connection, t.templates, row)
+
+
+def _answer(connection: Connection, answer_id: str) -> StoredAnswer:
+    query = select(*answer_columns(StoredAnswer)).where(t.answers.c.id == answer_id)
+    return StoredAnswer(*connection.execute(query).one())
 
 
 def _count(connection: Connection, source: FromClause) -> int:

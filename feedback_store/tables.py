@@ -20,8 +20,12 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     column,
+    func,
     table,
+    type_coerce,
 )
+from sqlalchemy.dialects.postgresql import TSVECTOR
+from sqlalchemy.sql.elements import BindParameter, ColumnElement
 
 from feedback_store.records import CHOICES
 
@@ -54,6 +58,8 @@ turns = Table(
     # The prompt as shown, where it is not the template over the chain of parents: an import, or a
     # history that was trimmed to fit the context
     Column("prompt", JSON(none_as_null=True)),
+    # References of the person's own examples that were shown beside the prompt; NULL: none
+    Column("example_ids", JSON(none_as_null=True)),
     Column("created_at", Float, nullable=False),
     Index(None, "conversation_id"),
     Index(None, "user_id"),
@@ -79,10 +85,50 @@ answers = Table(
     Column("completion_tokens", Integer),
     Column("error", Text),
     Column("created_at", Float, nullable=False),
-    Column("finished_at", Float),
+    Column("first_token_at", Float),
+    Column("finished_at", Float),  # of the first end, where it was continued and streams again
     CheckConstraint(f"status IN {ANSWER_STATUS}", name="status"),
     Index(None, "turn_id"),
     Index(None, "status"),
+)
+
+# What a person's list of conversations shows; an API caller's or a judged import has no row here
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("user_id", String(64), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("pinned", Integer, nullable=False, default=0),
+    Column("shown_answer_id", String(32)),  # the leaf of the branch that is shown
+    Column("updated_at", Float, nullable=False),
+    Column("deleted_at", Float),  # marked by its person, to be erased later
+    Index(None, "user_id", "updated_at"),
+)
+
+
+class TermVector(TSVECTOR):
+    """Terms in PostgreSQL; written as they are for SQLite, with spaces between them."""
+
+    def bind_expression(self, bindvalue: BindParameter[str]) -> ColumnElement[str]:
+        """Without PostgreSQL's parser, which reads other words in a text than `search` does."""
+        return func.array_to_tsvector(func.string_to_array(type_coerce(bindvalue, Text), " "))
+
+
+# What can be searched for: a question, an answer or, with neither id, a title that was given. A
+# higher id is newer. The migrations build the index: GIN on `terms` in PostgreSQL; in SQLite the
+# FTS5 table `search_index`, which triggers keep in step
+search_documents = Table(
+    "search_documents",
+    metadata,
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
+    Column("conversation_id", ForeignKey("conversations.id"), nullable=False),
+    Column("turn_id", String(32)),
+    Column("answer_id", String(32)),
+    Column("terms", Text().with_variant(TermVector(), "postgresql"), nullable=False),
+    Index(None, "conversation_id"),
 )
 
 comparisons = Table(
@@ -175,6 +221,16 @@ consents = Table(
     Column("allowed", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
     Index(None, "user_id"),
+)
+
+# Answers that their person wants shown as an example no more
+unused_examples = Table(
+    "unused_examples",
+    metadata,
+    Column("user_id", String(64), primary_key=True),
+    Column("answer_id", ForeignKey("answers.id"), primary_key=True),
+    Column("created_at", Float, nullable=False),
+    Index(None, "answer_id"),
 )
 
 # What was erased, when and with what effect; names nobody

@@ -1,15 +1,15 @@
-"""Forgetting a person, and forgetting what is old: rows and snapshot entries.
+"""Forgetting a person, a conversation, and what is old: rows and snapshot entries.
 
 The deletion of the rows and a record of what is still to be done are one transaction, so that a
-crash leaves nothing half-forgotten for good. The record knows a person by a digest alone. What a
-model learnt from them is found by lineage on the floors above. Knows tables and snapshots; knows
-no bundles.
+crash leaves nothing half-forgotten for good. The record knows a person by a digest alone, and no
+conversation once the erasure is done. What a model learnt from them is found by lineage on the
+floors above. Knows tables and snapshots; knows no bundles.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -44,9 +44,15 @@ class Erasure:
 
     number: int
     receipt: Mapping[str, Any]
-    person: str | None  # `person_digest` of who is forgotten; None: retention
-    conversation_ids: frozenset[str]  # in which they asked, or that are too old
+    person: str | None  # `person_digest` of who is forgotten
+    conversation_ids: frozenset[str]  # in which they asked, that are deleted or too old
     people: Mapping[str, list[str]] = field(default_factory=dict)  # see the table
+    deleted: str | None = None  # `deletion_digest` of the conversations that are deleted
+
+    @property
+    def unlearns(self) -> bool:
+        """Whether what was learnt from it goes, too: unless it is retention."""
+        return self.person is not None or self.deleted is not None
 
     def covers(self, example: Example | AiPair) -> bool:
         """Whether an example rests on what is erased."""
@@ -61,6 +67,11 @@ def person_digest(user_id: str) -> str:
     return digest_json(["person", user_id])
 
 
+def deletion_digest(conversation_ids: Iterable[str]) -> str:
+    """How the deletion of conversations is known to an erasure until it is done."""
+    return digest_json(["conversations", *sorted(set(conversation_ids))])
+
+
 def forget_user(database: Database, user_id: str) -> Erasure:
     """Delete everything a person asked, got and said; raises `UnknownId` where there is nothing."""
     own_turns = t.turns.c.user_id == user_id
@@ -72,6 +83,7 @@ def forget_user(database: Database, user_id: str) -> Erasure:
         _delete(connection, rows, t.decisions, t.decisions.c.conversation_id.in_(own))
         _forget_in_decisions(connection, rows, user_id)
         _delete_turns(connection, rows, own_turns)
+        _delete_listed(connection, rows, t.conversations.c.user_id == user_id)
         said = select(t.comparisons.c.id).where(t.comparisons.c.user_id == user_id)
         _delete(
             connection, rows, t.events,
@@ -83,7 +95,32 @@ def forget_user(database: Database, user_id: str) -> Erasure:
             raise UnknownId(f"nothing is known of a user {user_id[:80]!r}")
         _delete_orphans(connection, rows)
         drop(connection, {*conversations, *judged}, user_id)
-        return _begin(connection, rows, person_digest(user_id), conversations)
+        return _begin(connection, rows, conversations, person=person_digest(user_id))
+
+
+def forget_conversation(database: Database, conversation_id: str) -> Erasure:
+    """Delete one conversation; raises `UnknownId` where there is none."""
+    return forget_conversations(database, [conversation_id])
+
+
+def forget_conversations(database: Database, conversation_ids: Collection[str]) -> Erasure:
+    """Delete conversations with everything that anybody said in them.
+
+    Raises `UnknownId` where there is none of them.
+    """
+    wanted = sorted(set(conversation_ids))
+    which = t.turns.c.conversation_id.in_(wanted)
+    rows: dict[str, int] = {}
+    with database.write() as connection:
+        query = select(t.turns.c.conversation_id).where(which)
+        found = frozenset(connection.execute(query.distinct()).scalars())
+        if not found:
+            raise UnknownId(f"no conversation {', '.join(wanted)[:80]!r}")
+        _delete(connection, rows, t.decisions, t.decisions.c.conversation_id.in_(wanted))
+        _delete_turns(connection, rows, which)
+        _delete_orphans(connection, rows)
+        drop(connection, found)
+        return _begin(connection, rows, found, deleted=deletion_digest(wanted))
 
 
 def forget_before(database: Database, at: float) -> Erasure | None:
@@ -104,7 +141,7 @@ def forget_before(database: Database, at: float) -> Erasure | None:
         _delete_turns(connection, rows, old)
         _delete_orphans(connection, rows)
         drop(connection, conversations)
-        return _begin(connection, rows, None, conversations)
+        return _begin(connection, rows, conversations)
 
 
 def rewrite_snapshots(root: Path, erasure: Erasure) -> Erasure:
@@ -124,7 +161,7 @@ def rewrite_snapshots(root: Path, erasure: Erasure) -> Erasure:
         covered = [example for example in _examples(snapshot) if erasure.covers(example)]
         if covered:
             replaced[digest] = rewrite(root, snapshot, keep=lambda e: not erasure.covers(e))
-            if erasure.person is None:
+            if not erasure.unlearns:
                 people[digest] = sorted({person for e in covered for person in _people_of(e)})
     return replace(erasure, receipt={**erasure.receipt, "snapshots": replaced}, people=people)
 
@@ -139,7 +176,7 @@ def save_erasure(database: Database, erasure: Erasure, *, done: bool = False) ->
             .where(t.erasures.c.id == erasure.number)
             .values(
                 receipt=dict(erasure.receipt), people=dict(erasure.people) or None,
-                unfinished=None if done else _about(erasure.person, erasure.conversation_ids),
+                unfinished=None if done else _about(erasure),
             )
         )  # fmt: skip
 
@@ -174,29 +211,34 @@ def _people_of(example: Example | AiPair) -> set[str]:
 def _begin(
     connection: Connection,
     rows: dict[str, int],
-    person: str | None,
     conversation_ids: frozenset[str],
+    *,
+    person: str | None = None,
+    deleted: str | None = None,
 ) -> Erasure:
     receipt = {"rows": rows, "conversations": len(conversation_ids), "snapshots": {}, "bundles": []}
+    begun = Erasure(0, receipt, person, conversation_ids, deleted=deleted)
     done = connection.execute(
-        insert(t.erasures).values(
-            receipt=receipt, unfinished=_about(person, conversation_ids), created_at=time.time()
-        )
+        insert(t.erasures).values(receipt=receipt, unfinished=_about(begun), created_at=time.time())
     )
     (number,) = done.inserted_primary_key or (0,)
-    return Erasure(int(number), receipt, person, conversation_ids)
+    return replace(begun, number=int(number))
 
 
 def _erasure_of(row: RowMapping) -> Erasure:
-    about = row["unfinished"] or _about(None, frozenset())
+    about = row["unfinished"] or {"person": None, "conversation_ids": []}
     return Erasure(
         row["id"], row["receipt"], about["person"], frozenset(about["conversation_ids"]),
-        row["people"] or {},
+        row["people"] or {}, about.get("deleted"),
     )  # fmt: skip
 
 
-def _about(person: str | None, conversation_ids: frozenset[str]) -> dict[str, Any]:
-    return {"person": person, "conversation_ids": sorted(conversation_ids)}
+def _about(erasure: Erasure) -> dict[str, Any]:
+    return {
+        "person": erasure.person,
+        "deleted": erasure.deleted,
+        "conversation_ids": sorted(erasure.conversation_ids),
+    }
 
 
 def _forget_in_erasures(connection: Connection, person: str | None) -> None:
@@ -240,13 +282,24 @@ def _delete_turns(connection: Connection, rows: dict[str, int], which: ColumnEle
         or_(t.events.c.answer_id.in_(answers), t.events.c.comparison_id.in_(comparisons)),
     )  # fmt: skip
     _delete(connection, rows, t.comparisons, t.comparisons.c.turn_id.in_(turns))
+    _delete(connection, rows, t.unused_examples, t.unused_examples.c.answer_id.in_(answers))
     _delete(connection, rows, t.answers, t.answers.c.turn_id.in_(turns))
     _delete(connection, rows, t.turns, which)
 
 
+def _delete_listed(
+    connection: Connection, rows: dict[str, int], which: ColumnElement[bool]
+) -> None:
+    """Delete conversations from the list and the search."""
+    listed = select(t.conversations.c.id).where(which)
+    _delete(connection, rows, t.search_documents, t.search_documents.c.conversation_id.in_(listed))
+    _delete(connection, rows, t.conversations, which)
+
+
 def _delete_orphans(connection: Connection, rows: dict[str, int]) -> None:
-    """Marks and templates that nothing refers to any more."""
+    """Conversations of which no turn is left, marks and templates that nothing refers to."""
     conversations = select(t.turns.c.conversation_id)
+    _delete_listed(connection, rows, t.conversations.c.id.not_in(conversations))
     _delete(connection, rows, t.gold, t.gold.c.conversation_id.not_in(conversations))
     used = select(t.turns.c.template_hash)
     _delete(connection, rows, t.templates, t.templates.c.hash.not_in(used))

@@ -261,6 +261,42 @@ def test_one_erasure_at_a_time(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
     assert traces(home, bob) != []
 
 
+# A conversation
+
+
+def test_a_conversation_goes_with_what_learnt_from_it(any_home: Home) -> None:
+    home = any_home
+    bob = home.people.speaks("bob")
+    kept = home.freeze()
+    on_bobs = home.bundle(kept, 1, promoted=True)
+    ann = home.people.speaks("ann")
+    old = home.freeze()
+    on_both = home.bundle(old, 2, promoted=True)
+    gone = ann.conversations[0]
+    receipt = home.forgetting.forget_conversation(gone)
+    (new,) = set(list_digests(home.snapshots)) - {kept}
+    assert receipt == Receipt(1, receipt.rows, 1, {old: new}, (on_both,), on_bobs, retrain=True)
+    assert (home.bundles_left(), home.jobs_left()) == ({on_bobs}, {on_bobs})
+    assert home.registry.tainted() == {on_both: forgetting_module.DELETED_REASON}
+    assert not any(mark in str(receipt) for mark in ann.marks)
+    assert files_with(home.folder, [gone]) == []
+    assert gone not in str(all_rows(home.database, derived=True))
+    # The rest of what she said is as it was
+    assert {e.origin.conversation_id for e in examples_of(home.snapshots, new)} == {
+        *ann.conversations[1:], *bob.conversations,
+    }  # fmt: skip
+    with pytest.raises(UnknownId):
+        home.forgetting.forget_conversation(gone)
+
+
+def test_several_conversations_are_one_erasure(home: Home) -> None:
+    ann, bob = home.people.speaks("ann"), home.people.speaks("bob")
+    home.freeze()
+    receipt = home.forgetting.forget_conversations([ann.conversations[1], bob.conversations[1]])
+    assert (receipt.number, receipt.conversations, len(receipt.snapshots)) == (1, 2, 1)
+    assert files_with(home.folder, [ann.conversations[1], bob.conversations[1]]) == []
+
+
 # Jobs
 
 
@@ -316,8 +352,9 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, home: Home, place: int) -> list[st
     return steps
 
 
+@pytest.mark.parametrize("what", ["person", "conversation"])
 def test_a_crash_at_any_step_is_made_good_by_forgetting_again(
-    tmp_path: Path, tiny_base: BaseModel
+    tmp_path: Path, tiny_base: BaseModel, what: str
 ) -> None:
     origin = tmp_path / "origin"
     origin.mkdir()
@@ -327,6 +364,16 @@ def test_a_crash_at_any_step_is_made_good_by_forgetting_again(
     person = home.people.speaks("ann")
     home.bundle(home.freeze(), 2, promoted=True)
     home.database.close()
+
+    def forget(home: Home) -> Receipt:
+        if what == "person":
+            return home.forgetting.forget(person.id)
+        return home.forgetting.forget_conversation(person.conversations[0])
+
+    def left(home: Home) -> list[str]:
+        gone = person.conversations[:1]
+        return traces(home, person) if what == "person" else files_with(home.folder, gone)
+
     outcomes = set()
     for place in range(1, 200):
         folder = tmp_path / f"home-{place}"
@@ -335,14 +382,14 @@ def test_a_crash_at_any_step_is_made_good_by_forgetting_again(
         with pytest.MonkeyPatch.context() as patched:
             steps = crash_at(patched, home, place)
             try:
-                receipt = home.forgetting.forget(person.id)
+                receipt = forget(home)
                 crashed = False
             except Crash:
                 crashed = True
         if crashed:
             assert unfinished(home.database), steps
-            receipt = home.forgetting.forget(person.id)
-        assert traces(home, person) == [], steps
+            receipt = forget(home)
+        assert left(home) == [], steps
         assert list(folder.rglob(".tmp-*")) == [], steps
         assert unfinished(home.database) == []
         outcomes.add((str(receipt), *sorted(home.bundles_left()), *sorted(home.registry.tainted())))
@@ -422,6 +469,17 @@ def test_a_bundle_is_found_through_the_snapshots_that_stand_for_its_own(home: Ho
     receipt = home.forgetting.forget(bob.id)
     assert receipt.bundles == (bundle,)
     assert (home.bundles_left(), home.jobs_left()) == (set(), set())
+
+
+def test_a_bundle_is_found_by_a_conversation_through_what_stands_for_its_snapshot(
+    home: Home,
+) -> None:
+    ann, bob = home.people.speaks("ann"), home.people.speaks("bob")
+    bundle = home.bundle(home.freeze(), 1, promoted=True)
+    mark_old(home, *ann.conversations)
+    assert home.forgetting.forget_before(101.0)
+    assert home.forgetting.forget_conversation(bob.conversations[1]).bundles == (bundle,)
+    assert home.bundles_left() == set()
 
 
 @pytest.mark.parametrize("snapshot", ["gone", "damaged"])

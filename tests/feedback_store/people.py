@@ -13,6 +13,7 @@ from feedback_store.curation import Curation
 from feedback_store.database import Database
 from feedback_store.evidence import EvidenceReader
 from feedback_store.examples import Example
+from feedback_store.own_examples import OwnExamples
 from feedback_store.snapshot import Snapshot, freeze, open_snapshot, split_of
 from feedback_store.store import FeedbackStore
 from feedback_store.training_set import TrainingSet
@@ -75,6 +76,7 @@ class People:
     def _corrects(self, person: Person, conversation: str) -> None:
         first, flagged = self._two_answers(person, conversation)
         self.store.correct(first, person.id, f"{person.canary} correction")
+        OwnExamples(self.database, self.curation).remove(person.id, first)
         self.store.note(flagged, person.id, "flag")
         self._ask(person, conversation, parent=first)
 

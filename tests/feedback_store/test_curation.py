@@ -123,7 +123,7 @@ def test_where_people_must_opt_in_everybody_else_refuses(
 ) -> None:
     curation = Curation(database, consent_by_default=False)
     talk.ask(user="ann")
-    talk.ask(user="bob")
+    talk.ask(user="bob", conversation="c2")
     assert (curation.consents("ann"), curation.refusing()) == (False, {"ann", "bob"})
     curation.set_consent("ann", True)
     assert (curation.consents("ann"), curation.refusing()) == (True, {"bob"})

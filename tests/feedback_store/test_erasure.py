@@ -18,6 +18,8 @@ from feedback_store.privacy.erasure import (
     Erasure,
     erasures,
     forget_before,
+    forget_conversation,
+    forget_conversations,
     forget_user,
     rewrite_snapshots,
     save_erasure,
@@ -56,10 +58,13 @@ def test_all_rows_of_a_person_go_and_no_other(people: People, database: Database
             {name: [] for name in before} if person is persons[-1] else without(before, person)
         )
         # 3 turns of two answers and a further one; a comparison; 2 votes, a copy, a correction, a
-        # flag, a choice; a consent; 2 decisions, 2 taken back; a gold mark
+        # flag, a choice; a consent; 2 decisions, 2 taken back; a gold mark;
+        # an example that is not to be used
         expected = {
             "turns": 4, "answers": 7, "comparisons": 1, "events": 6, "consents": 1,
-            "decisions": 6, "gold": 1, "templates": int(person is persons[-1]),
+            "decisions": 6, "gold": 1, "conversations": 3, "search_documents": 11,
+            "templates": int(person is persons[-1]),
+            "unused_examples": 1,
         }  # fmt: skip
         assert erasure.receipt["rows"] == expected
         assert erasure.receipt["conversations"] == 3
@@ -178,6 +183,60 @@ def test_the_number_of_an_event_that_was_erased_is_never_given_again(
     people.speaks("eve")
     judged, _ = reader.judged_since(newest)
     assert {name.split("-")[1] for name in judged} == {"eve"}
+
+
+# A conversation
+
+
+def test_all_rows_of_a_conversation_go_and_no_other(people: People, database: Database) -> None:
+    person = people.speaks("ann")
+    first, *others = person.conversations
+    before = all_rows(database)
+    erasure = forget_conversation(database, first)
+    expected = {name: [row for row in each if first not in row] for name, each in before.items()}
+    after = all_rows(database)
+    # Of answers and events the rows name no conversation: two of seven, three of six
+    assert (len(after.pop("answers")), len(after.pop("events"))) == (5, 3)
+    del expected["answers"], expected["events"]
+    assert after == expected
+    assert erasure.receipt["rows"] == {
+        "decisions": 3, "events": 3, "comparisons": 0, "answers": 2, "turns": 1, "gold": 0,
+        "search_documents": 3, "conversations": 1, "templates": 0, "unused_examples": 0,
+    }  # fmt: skip
+    assert erasure.person is None and erasure.conversation_ids == {first}
+    assert {p.origin.conversation_id for p in people.pairs()} <= set(others)
+
+
+def test_of_several_conversations_all_that_are_there_go(people: People, database: Database) -> None:
+    person = people.speaks("ann")
+    erasure = forget_conversations(database, [*person.conversations[:2], "gone"])
+    assert erasure.conversation_ids == set(person.conversations[:2])
+    with pytest.raises(UnknownId, match="no conversation"):
+        forget_conversation(database, person.conversations[0])
+
+
+def test_a_deleted_conversation_is_known_to_the_record_until_the_erasure_is_done(
+    people: People, database: Database
+) -> None:
+    person = people.speaks("ann")
+    erasure = forget_conversation(database, person.conversations[0])
+    assert unfinished(database) == [erasure] and erasure.unlearns
+    save_erasure(database, erasure, done=True)
+    (done,) = erasures(database)
+    assert (done.conversation_ids, done.person, done.deleted) == (frozenset(), None, None)
+
+
+def test_a_snapshot_is_published_anew_without_a_conversation(
+    people: People, database: Database, tmp_path: Path
+) -> None:
+    person = people.speaks("ann")
+    old = people.freeze(tmp_path)
+    gone = person.conversations[0]
+    erasure = rewrite_snapshots(tmp_path, forget_conversation(database, gone))
+    new = str(erasure.receipt["snapshots"][old])
+    left = [e for e in examples_of(tmp_path, old) if e.origin.conversation_id != gone]
+    assert examples_of(tmp_path, new) == left != []
+    assert erasure.people == {}  # what learnt from it goes now; nobody need find it later
 
 
 # A person among others in an imported conversation

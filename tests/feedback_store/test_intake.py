@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from sqlalchemy import select
@@ -11,6 +11,7 @@ from engine.errors import InvalidText
 from engine.messages import Message
 from feedback_store import intake
 from feedback_store import tables as t
+from feedback_store.conversations import Conversations
 from feedback_store.database import Database
 from feedback_store.evidence import EvidenceReader
 from feedback_store.records import (
@@ -20,8 +21,10 @@ from feedback_store.records import (
     ImportedTurn,
     ImportedVote,
 )
+from feedback_store.split import split_of
 from feedback_store.store import FeedbackStore
 from tests.feedback_store.conftest import PLAIN
+from tests.feedback_store.conftest import Conversations as Talk
 
 PROMPT = (Message("system", "Be kind."), Message("user", "Which?"))
 TURN = ImportedTurn(
@@ -132,3 +135,118 @@ def test_a_users_id_that_no_database_can_hold_is_refused_and_nothing_is_stored(
     with pytest.raises(InvalidText, match="user's id"):
         store.add_imported([turn], PLAIN, "importer")
     assert not any(store.counts().values())
+
+
+# Into a person's own list
+
+
+def said(*texts: str) -> tuple[Message, ...]:
+    """A question, an answer, a question and so on."""
+    return tuple(
+        Message("assistant" if number % 2 else "user", text) for number, text in enumerate(texts)
+    )
+
+
+def asked(*texts: str, answers: Sequence[str] = ("A",), name: str = "chat") -> ImportedTurn:
+    """A turn after others, with its answers."""
+    return ImportedTurn(
+        said(*texts), tuple(ImportedAnswer(text) for text in answers), conversation=name
+    )
+
+
+CHAT = [
+    asked("Q1", answers=["A1", "A1 again"]),
+    asked("Q1", "A1", "Q2", answers=["A2"]),
+    asked("Q1", "A1 again", "Q3", answers=["A3"]),
+    asked("Q1", "A1", "Q2", " A2\n", "Q4", answers=["A4"]),  # with white space around an answer
+]
+
+
+def shown(database: Database, user: str) -> list[list[tuple[str, str]]]:
+    """Of each conversation, newest first, question and answer of each turn that is shown."""
+    conversations = Conversations(database)
+    return [
+        [(turn.turn.question, turn.answer.text) for turn in conversations.view(s.id, user).turns]
+        for s in conversations.page(user)
+    ]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 2, 1, 0)])
+def test_the_turns_of_a_listed_import_follow_each_other(
+    store: FeedbackStore, database: Database, order: tuple[int, ...]
+) -> None:
+    turns = [CHAT[at] for at in order]
+    assert store.add_imported([*turns, asked("Other", name="other")], PLAIN, "ann", listed=True)
+    assert shown(database, "ann") == [
+        [("Other", "A")],
+        [("Q1", "A1"), ("Q2", "A2"), ("Q4", "A4")],
+    ]
+    conversations = Conversations(database)
+    other, chat = conversations.page("ann")
+    assert (other.title, chat.title) == ("Other", "Q1")
+    view = conversations.view(chat.id, "ann")
+    conversations.show(chat.id, "ann", view.turns[0].answers[1])
+    assert shown(database, "ann")[1] == [("Q1", "A1 again"), ("Q3", "A3")]
+    assert [e.summary.id for e in conversations.search("ann", "q3")] == [chat.id]
+    assert [e.summary.id for e in conversations.search("ann", "a1 again")] == [chat.id]
+
+
+def test_a_turn_follows_the_nearest_answer_that_is_known(
+    store: FeedbackStore, database: Database
+) -> None:
+    """A file of ratings holds the rated answers alone; the title is of the first question."""
+    rated = [
+        asked("Q1", "A1", "Q2", answers=["A2"]),
+        asked("Q1", "A1", "Q2", "A2", "Q3", "A3", "Q4"),
+    ]
+    store.add_imported(rated, PLAIN, "ann", listed=True)
+    assert shown(database, "ann") == [[("Q2", "A2"), ("Q4", "A")]]
+    assert Conversations(database).page("ann")[0].title == "Q1"
+
+
+def test_a_listed_conversation_can_be_gone_on_with(
+    store: FeedbackStore, database: Database
+) -> None:
+    store.add_imported(CHAT, PLAIN, "ann", listed=True)
+    (summary,) = Conversations(database).page("ann")
+    leaf = Conversations(database).view(summary.id, "ann").turns[-1].answer.id
+    assert [m.content for m in store.history(leaf, "ann")] == ["Q1", "A1", "Q2", "A2", "Q4", "A4"]
+    talk = Talk(store)
+    talk.ask("Q5", "A5", conversation=summary.id, parent=leaf)
+    assert shown(database, "ann")[0][-2:] == [("Q4", "A4"), ("Q5", "A5")]
+
+
+def test_neither_people_nor_imports_share_a_listed_conversation(
+    store: FeedbackStore, database: Database
+) -> None:
+    """But all fall on the side of the split on which a file of judgements has it."""
+    for number in range(10):
+        turns = [asked(f"Q{number}", name=f"chat {number}")]
+        store.add_imported(turns, PLAIN, "import")
+        for user in ("ann", "bob", "ann"):
+            store.add_imported(turns, PLAIN, user, listed=True)
+    ann, bob = (Conversations(database).page(user) for user in ("ann", "bob"))
+    assert (len(ann), len(bob), len({s.id for s in (*ann, *bob)})) == (20, 10, 30)
+    with database.read() as connection:
+        query = select(t.turns.c.question, t.turns.c.conversation_id)
+        sides: dict[str, set[str]] = {}
+        for question, conversation_id in connection.execute(query):
+            sides.setdefault(question, set()).add(split_of(conversation_id))
+    assert [len(each) for each in sides.values()] == [1] * 10
+
+
+def test_an_import_of_judgements_is_in_nobodys_list(
+    store: FeedbackStore, database: Database
+) -> None:
+    store.add_imported(CHAT, PLAIN, "ann")
+    assert shown(database, "ann") == []
+    assert Conversations(database).search("ann", "q1") == []
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+def test_the_turns_of_a_listed_conversation_may_come_in_several_chunks(
+    store: FeedbackStore, database: Database, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(intake, "CHUNK_TURNS", chunk)
+    store.add_imported(CHAT, PLAIN, "ann", listed=True)
+    assert shown(database, "ann") == [[("Q1", "A1"), ("Q2", "A2"), ("Q4", "A4")]]

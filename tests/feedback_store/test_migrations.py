@@ -17,9 +17,10 @@ from alembic.migration import MigrationContext
 from sqlalchemy import event, inspect, text
 
 from engine.errors import BurnishError
-from feedback_store import tables
+from feedback_store import conversations, tables
 from feedback_store.database import Database
 from feedback_store.evidence import EvidenceReader
+from feedback_store.privacy.erasure import forget_user
 from feedback_store.store import FeedbackStore
 from tests.feedback_store.conftest import PLAIN, Conversations, sqlite_url
 from tests.postgresql import Server
@@ -120,8 +121,20 @@ def write_0001(database: Database) -> None:
 def rows_of_0001(database: Database) -> dict[str, list[Any]]:
     """The rows of all tables of that version, in its columns."""
     columns = dict.fromkeys(ROWS_0001, "*")
+    columns["turns"] = (
+        "id, conversation_id, parent_answer_id, user_id, question, mode, template_hash, prompt,"
+        " created_at"
+    )
+    columns["answers"] = (
+        "id, turn_id, status, text, thought, complete, base_digest, adapter_digest, sampling, seed,"
+        " prompt_tokens, completion_tokens, error, created_at, finished_at"
+    )
     columns["events"] = (
         "id, idempotency_key, kind, answer_id, user_id, vote, correction, created_at"
+    )
+    columns["turns"] = (
+        "id, conversation_id, parent_answer_id, user_id, question, mode, template_hash, prompt,"
+        " created_at"
     )
     with database.read() as connection:
         return {
@@ -198,7 +211,15 @@ def test_the_tables_in_the_code_are_those_of_the_migrations(
     FeedbackStore(database)
     with database.read() as connection:
         context = MigrationContext.configure(
-            connection, opts={"version_table": "alembic_version_feedback", "compare_type": True}
+            connection,
+            opts={
+                "version_table": "alembic_version_feedback",
+                "compare_type": True,
+                # Of one database alone: FTS5's tables, and the GIN index
+                "include_name": lambda name, _kind, _parents: (
+                    not str(name).startswith(("search_index", "ix_search_documents_terms"))
+                ),
+            },
         )
         assert compare_metadata(context, tables.metadata) == []
 
@@ -251,6 +272,41 @@ def test_answers_stored_with_their_thought_are_split_and_learnt_from_anew(
     assert stale == ["c1"]
 
 
+def test_conversations_of_before_are_listed_and_found(database: Database) -> None:
+    """But not those of API callers and of imports."""
+    write_0001(database)
+    with database.write() as connection:
+        for turn, conversation, user, question in (
+            ("t3", "c3", "api", "A leaf of an API caller?"),
+            ("t4", "import-4", "ann", "A leaf of an import?"),
+            ("t5", "c5", "bob", "\n  A   leaf of Bob's?\nSay."),
+            ("t6", "c1", "bob", "A leaf in Ann's conversation?"),
+        ):
+            values = (turn, conversation, None, user, question, "plain", PLAIN.hash, None, 20.0)
+            places = ", ".join(f":v{place}" for place in range(len(values)))
+            row = {f"v{place}": value for place, value in enumerate(values)}
+            connection.execute(text(f"INSERT INTO turns VALUES ({places})"), row)
+    FeedbackStore(database)
+    lists = conversations.Conversations(database)
+    (ann,) = lists.page("ann")
+    title = "What is a leaf? \N{LEAF FLUTTERING IN WIND}"
+    # The last thing that happened in it is Bob's turn
+    assert (ann.id, ann.title, ann.updated_at) == ("c1", title, 20.0)
+    assert [turn.answer.id for turn in lists.view("c1", "ann").turns] == ["a2", "a3"]
+    (bob,) = lists.page("bob")
+    assert (bob.id, bob.title, lists.view("c5", "bob").turns) == ("c5", "A leaf of Bob's?", ())
+    assert (lists.page("api"), lists.search("api", "leaf")) == ([], [])
+    # The newest text with a leaf in it is the answer a1 (1.5), before it the question t1 (1.25)
+    assert [(e.summary.id, e.excerpt) for e in lists.search("ann", "leaf")] == [("c1", "A leaf.")]
+    assert [e.summary.id for e in lists.search("ann", "root")] == ["c1"]
+    assert [e.summary.id for e in lists.search("bob", "leaf")] == ["c5"]
+    # And the index goes on: a new text is found, and one that is erased is not
+    Conversations(FeedbackStore(database)).ask("A stem?", conversation="c1", parent="a3")
+    assert [e.summary.id for e in lists.search("ann", "stem")] == ["c1"]
+    forget_user(database, "ann")
+    assert lists.search("ann", "leaf") == []
+
+
 # Broken off
 
 
@@ -288,7 +344,7 @@ def test_an_upgrade_broken_off_at_any_statement_leaves_the_old_database(
             broken.close()
     assert place > 20
     assert rows_of_0001(database) == before
-    assert version(database) == "feedback_0004"
+    assert version(database) == "feedback_0006"
 
 
 def test_the_first_migrations_broken_off_leave_an_empty_database(
@@ -327,7 +383,7 @@ def test_kill_9_in_the_middle_of_an_upgrade_leaves_the_old_database(
     assert process.exitcode == -signal.SIGKILL
     assert (rows_of_0001(database), version(database)) == (before, "feedback_0001")
     FeedbackStore(database)
-    assert (rows_of_0001(database), version(database)) == (before, "feedback_0004")
+    assert (rows_of_0001(database), version(database)) == (before, "feedback_0006")
 
 
 # Newer, again, together

@@ -60,12 +60,12 @@ def test_a_finished_answer_reads_back_as_it_was_stored(store: FeedbackStore) -> 
     )
     store.finish_answer(
         answer_id, status="done", text="Because.", thought="Hm.", complete=True,
-        prompt_tokens=7, completion_tokens=3,
+        prompt_tokens=7, completion_tokens=3, first_token_at=1.5,
     )  # fmt: skip
     found = store.answer(answer_id, "ann")
     assert found == StoredAnswer(
         answer_id, turn.id, "done", "Because.", "Hm.", True, "base", "adapter",
-        {"stop": ["x"]}, 2**62, 7, 3, found.created_at,
+        {"stop": ["x"]}, 2**62, 7, 3, found.created_at, 1.5, found.finished_at, None,
     )  # fmt: skip
 
 
