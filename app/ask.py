@@ -11,6 +11,7 @@ from engine.errors import EngineFailure
 from engine.messages import require_text
 from engine.prompts.modes import make_template
 from engine.prompts.reasoning import majority, split_reasoning
+from engine.prompts.similarity import most_similar
 from engine.request import (
     Failed,
     Finished,
@@ -41,7 +42,8 @@ def ask(
     """
     workspace = service.workspace
     settings = workspace.settings
-    template = make_template(mode, workspace.examples(), settings.system_prompt)
+    examples = most_similar(workspace.examples(), question)
+    template = make_template(mode, examples, settings.system_prompt)
     sampling = SamplingParams(
         temperature=settings.temperature if temperature is None else temperature,
         top_p=settings.top_p,

@@ -1,75 +1,33 @@
-"""One chat turn, without any web framework: ask, stream, store, vote.
+"""What a person asks for, as work for the engine: ask, ask again, continue, change, complete.
 
-The order that matters: an answer is stored before its last words are shown, so that whatever a
-person votes on is there. A full disk does not end the chat; the answer then says it was not saved.
+Knows conversations, prompts and their limits; how an answer is made and stored is
+`app.answering`'s.
 """
 
 from __future__ import annotations
 
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import Any
 
-from app.running_answers import RunningAnswers, StopButton
+from app.answering import LIVE, Answering, AnswerUpdate, QueuedAnswer, Work
+from app.fitting import Fitted, fit, require_room
+from app.running_answers import StopButton
 from engine.adapters.slots import AdapterSlots
-from engine.errors import BurnishError, PromptTooLong, StorageFull
 from engine.messages import Message, question_of, require_text, split_prefill
 from engine.prompts.examples import Example
 from engine.prompts.modes import PromptTemplate, has_answer_line, make_template
-from engine.prompts.reasoning import Reasoned, split_reasoning, without_thoughts
-from engine.request import (
-    Engine,
-    Failed,
-    Finished,
-    GenerationRequest,
-    SamplingParams,
-    Stream,
-    TextDelta,
-    TokenLogprob,
-)
+from engine.prompts.reasoning import join_reasoning, without_thoughts
+from engine.prompts.similarity import SHOWN, most_similar
+from engine.request import Engine, SamplingParams
+from feedback_store.own_examples import NoOwnExamples, OwnExample, OwnExamples
+from feedback_store.records import Turn
 from feedback_store.store import FeedbackStore, new_id
 
-PARTIAL_SAVE_SECONDS = 1.0
 TRIMMED = "The beginning of this conversation no longer fits and was left out."
-LIVE = "live"
 AS_GIVEN = PromptTemplate("plain", "", "", ())  # the HTTP API's callers bring their own messages
-NOT_SAVED = "This answer could not be saved; it cannot be voted on."
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerUpdate:
-    """The answer as it stands. `status` is "streaming" until the last update, which has `finished`
-    or `error`. `logprobs`, where asked for, are of the tokens since the update before."""
-
-    answer_id: str | None
-    thought: str
-    text: str
-    status: Literal["streaming", "done", "stopped", "failed"]
-    note: str = ""
-    finished: Finished | None = None
-    adapter: str | None = None
-    logprobs: tuple[TokenLogprob, ...] = ()
-    error: BurnishError | None = None
-
-
-class QueuedAnswer:
-    """An answer the engine has taken. Somebody must iterate it to its end, once; `cancel`, from any
-    thread, makes that end come within a step."""
-
-    def __init__(self, stream: Stream, updates: Iterator[AnswerUpdate]) -> None:
-        self._stream = stream
-        self._updates = updates
-
-    def __iter__(self) -> Iterator[AnswerUpdate]:
-        return self._updates
-
-    def cancel(self) -> None:
-        """End the answer early; what has been made is kept."""
-        self._stream.cancel()
 
 
 class Chat:
@@ -85,15 +43,17 @@ class Chat:
         system_prompt: str,
         sampling: SamplingParams,
         max_message_chars: int,
+        own_examples: OwnExamples | NoOwnExamples | None = None,
     ) -> None:
         self._engine = engine
-        self._slots = slots
         self._store = store
+        self._answering = Answering(engine, slots, store)
         self._examples = examples
         self._system_prompt = system_prompt
         self._sampling = sampling
         self._max_message_chars = max_message_chars
-        self.running = RunningAnswers()
+        self._own_examples = own_examples or NoOwnExamples()
+        self.running = self._answering.running
 
     def ask(
         self,
@@ -108,25 +68,31 @@ class Chat:
     ) -> Iterator[AnswerUpdate]:
         """Answer a question that follows `parent_answer_id` in a conversation.
 
+        Where the person corrected or liked answers to similar questions, those are shown to the
+        model as examples, in every mode; chain-of-thought takes only those with a thought, since
+        an example without one shows that none is needed.
+
         Raises `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or `ShuttingDown` at the
         first step, with nothing stored then.
         """
         require_text(question, limit_chars=self._max_message_chars)
         sampling = self._seeded(sampling)
-        template = make_template(mode, self._examples(), self._system_prompt)
         history = self._store.history(parent_answer_id, user_id)
-        messages, trimmed = self._fit(template, history, question, sampling.max_new_tokens)
+        template, fitted, is_special = self._prompt(user_id, history, question, mode, sampling)
 
         def store_turn() -> str:
             return self._store.add_turn(
                 user_id=user_id, question=question, template=template,
                 conversation_id=conversation_id, parent_answer_id=parent_answer_id,
-                prompt=messages if trimmed else None,
+                prompt=fitted.without_own if is_special else None,
+                example_ids=[example.reference for example in fitted.own],
             ).id  # fmt: skip
 
-        note = TRIMMED * trimmed
-        work = _Work(messages, sampling, store_turn, template.has_answer_line, note, user=user_id)
-        yield from self._run(work, stop)
+        work = Work(
+            fitted.messages, sampling, store_turn, template.has_answer_line,
+            TRIMMED * fitted.trimmed, user=user_id, example_ids=_ids(fitted.own),
+        )  # fmt: skip
+        yield from self._answering.run(work, stop)
 
     def regenerate(
         self,
@@ -139,10 +105,12 @@ class Chat:
     ) -> Iterator[AnswerUpdate]:
         """Another answer to the same turn: a sibling, for the very same prompt.
 
+        But for examples of the person's own that they removed or replaced since: those are gone.
         That a person asked for it is noted on the first one, unless the two are to be compared,
         which says nothing of either yet.
         """
-        turn, messages = self._store.shown_prompt(answer_id, user_id)
+        own = self._own_examples.still_used(user_id, answer_id)
+        turn, messages = self._store.shown_prompt(answer_id, user_id, own)
 
         def begin() -> str:
             if not to_compare:
@@ -150,8 +118,79 @@ class Chat:
             return turn.id
 
         answer_line = has_answer_line(turn.mode)
-        work = _Work(messages, self._seeded(sampling), begin, answer_line, user=user_id)
-        yield from self._run(work, stop)
+        work = Work(
+            messages, self._seeded(sampling), begin, answer_line, user=user_id,
+            example_ids=_ids(own),
+        )  # fmt: skip
+        yield from self._answering.run(work, stop)
+
+    def change(
+        self,
+        user_id: str,
+        answer_id: str,
+        change: str,
+        instruction: str,
+        *,
+        sampling: SamplingParams | None = None,
+        stop: StopButton | None = None,
+    ) -> Iterator[AnswerUpdate]:
+        """The same answer written under an instruction ("make it shorter"): a sibling.
+
+        The instruction is shown to the model after the answer and is not stored, so that whoever
+        prefers the sibling prefers it for the question as it was asked. `change` names the kind of
+        instruction, which is stored with the sibling.
+        """
+        require_text(instruction, what="instruction", limit_chars=self._max_message_chars)
+        turn, shown = self._store.shown_prompt(answer_id, user_id)
+        answer = self._store.answer(answer_id, user_id)
+        messages = (*shown, Message("assistant", answer.text), Message("user", instruction))
+        sampling = self._seeded(sampling)
+        require_room(
+            self._engine.count_prompt_tokens(messages), self._engine.context_tokens,
+            sampling.max_new_tokens,
+        )  # fmt: skip
+        work = Work(
+            messages, sampling, lambda: turn.id, user=user_id,
+            remarks={"change": change, "changed_from": answer_id},
+        )  # fmt: skip
+        yield from self._answering.run(work, stop)
+
+    def continue_answer(
+        self, user_id: str, answer_id: str, *, stop: StopButton | None = None
+    ) -> Iterator[AnswerUpdate]:
+        """More of an answer that was stopped or cut off: the stored answer grows.
+
+        Raises `Conflict` for one that has ended by itself or is being made.
+        """
+        own = self._own_examples.still_used(user_id, answer_id)
+        turn, messages = self._store.shown_prompt(answer_id, user_id, own)
+        answer = self._store.reopen_answer(answer_id, user_id)
+        work = Work(
+            messages, self._seeded(None), None, has_answer_line(turn.mode), user=user_id,
+            prefill=join_reasoning(answer.thought, answer.text), grows=answer_id,
+            example_ids=_ids(own),
+        )  # fmt: skip
+        yield from self._answering.run(work, stop)
+
+    def ask_unstored(
+        self,
+        user_id: str,
+        history: Sequence[Message],
+        question: str,
+        *,
+        mode: str = "plain",
+        sampling: SamplingParams | None = None,
+        stop: StopButton | None = None,
+    ) -> Iterator[AnswerUpdate]:
+        """Answer a question of a temporary chat: nothing is stored, and updates have no id."""
+        require_text(question, limit_chars=self._max_message_chars)
+        sampling = self._seeded(sampling)
+        template, fitted, _ = self._prompt(user_id, history, question, mode, sampling)
+        work = Work(
+            fitted.messages, sampling, None, template.has_answer_line, TRIMMED * fitted.trimmed,
+            user=user_id, example_ids=_ids(fitted.own),
+        )  # fmt: skip
+        yield from self._answering.run(work, stop)
 
     def complete(
         self,
@@ -179,214 +218,59 @@ class Chat:
         def store_turn() -> str:
             return self._store.add_turn(
                 user_id=user_id, question=question, template=AS_GIVEN,
-                conversation_id=new_id(), prompt=messages,
+                conversation_id=new_id(), prompt=messages, listed=False,
             ).id  # fmt: skip
 
         turn = _Once(store_turn)
         asker = f"{user_id}/{user}" if user else user_id
-        with ExitStack() as unless_queued:
-            pinned = unless_queued.enter_context(self._pin(adapter))
-            works = [
-                _Work(
-                    messages,
-                    s,
-                    turn,
-                    adapter=pinned,
-                    user=asker,
-                    prefill=prefill,
-                    timeout_seconds=timeout_seconds,
-                )
-                for s in samplings
-            ]
-            pins = [unless_queued.enter_context(ExitStack()) for _ in works]
-            for pin in pins:
-                pin.enter_context(self._slots.hold(pinned))
-            buttons = [pin.enter_context(self.running.admit()) for pin in pins]
-            streams = self._engine.submit_many([work.request(pinned) for work in works])
-            for button, stream in zip(buttons, streams, strict=True):
-                button.attach(stream)
-            kept = [pin.pop_all() for pin in pins]
-        return [
-            QueuedAnswer(stream, self._begin_and_follow(stream, work, pin))
-            for stream, work, pin in zip(streams, works, kept, strict=True)
-        ]
-
-    def _run(self, work: _Work, stop: StopButton | None) -> Iterator[AnswerUpdate]:
-        """Stream one answer; the adapter is pinned from the first token to the last."""
-        with self.running.admit() as button, self._pin(work.adapter) as adapter:
-            stream = self._engine.submit(work.request(adapter))
-            for each in (button, stop or StopButton()):
-                each.attach(stream)
-            with _ended(stream):
-                yield from self._follow(stream, work, self._begin(work, adapter), adapter)
-
-    def _begin_and_follow(
-        self, stream: Stream, work: _Work, pin: ExitStack
-    ) -> Iterator[AnswerUpdate]:
-        """The same for a stream that is queued already; its first update is its stored start."""
-        with pin, _ended(stream):
-            answer_id = self._begin(work, work.adapter)
-            yield AnswerUpdate(answer_id, "", "", "streaming", adapter=work.adapter)
-            yield from self._follow(stream, work, answer_id, work.adapter)
-
-    def _pin(self, adapter: str | None) -> AbstractContextManager[str | None]:
-        return self._slots.pin_live() if adapter == LIVE else self._slots.hold(adapter)
-
-    def _begin(self, work: _Work, adapter: str | None) -> str | None:
-        """Store the turn and that its answer is being made; None when the disk is full."""
-        try:
-            return self._store.begin_answer(
-                work.store_turn(), base_digest=self._engine.base_digest, adapter_digest=adapter,
-                sampling=work.sampling.as_dict(), seed=work.sampling.seed,
-            )  # fmt: skip
-        except StorageFull:
-            return None
-
-    def _follow(
-        self, stream: Stream, work: _Work, answer_id: str | None, adapter: str | None
-    ) -> Iterator[AnswerUpdate]:
-        """Updates that lag one event behind, so that the last one follows the commit."""
-        text, saved_at = "", time.monotonic()
-        logprobs: tuple[TokenLogprob, ...] = ()
-        logprobs_shown = 0
-        try:
-            for event in stream:
-                if isinstance(event, TextDelta):
-                    reasoned = work.split(text, finished=False)
-                    yield AnswerUpdate(
-                        answer_id, reasoned.thought, reasoned.answer, "streaming", work.note,
-                        adapter=adapter, logprobs=logprobs,
-                    )  # fmt: skip
-                    text += event.text
-                    logprobs_shown += len(logprobs)
-                    logprobs = event.logprobs
-                    if time.monotonic() - saved_at > PARTIAL_SAVE_SECONDS:
-                        self._save_partial(answer_id, work.whole(text))
-                        saved_at = time.monotonic()
-                else:
-                    if isinstance(event, Finished):
-                        logprobs = event.logprobs[logprobs_shown:]
-                    update = replace(
-                        self._finish(event, work, answer_id), adapter=adapter, logprobs=logprobs
-                    )
-                    answer_id = None  # stored; nothing left to do below
-                    yield update
-        finally:
-            if answer_id is not None:  # the reader went away
-                self._finish(Finished("cancelled", text, 0, 0), work, answer_id)
-
-    def _finish(self, event: Finished | Failed, work: _Work, answer_id: str | None) -> AnswerUpdate:
-        """Store the answer's end, then say it."""
-        reasoned = work.split(event.text, finished=True)
-        whole = work.whole(event.text)
-        failed = isinstance(event, Failed)
-        stopped = isinstance(event, Finished) and event.reason == "cancelled"
-        update = AnswerUpdate(
-            answer_id,
-            reasoned.thought,
-            reasoned.answer,
-            "failed" if failed else "stopped" if stopped else "done",
-            str(event.error) if isinstance(event, Failed) else work.note,
-            finished=event if isinstance(event, Finished) else None,
-            error=event.error if isinstance(event, Failed) else None,
-        )
-        try:
-            if answer_id is None:
-                raise StorageFull(NOT_SAVED)
-            self._store.finish_answer(
-                answer_id,
-                status=update.status,
-                text=whole.answer,
-                thought=whole.stored_thought,
-                complete=isinstance(event, Finished) and event.reason == "stop",
-                prompt_tokens=event.prompt_tokens if isinstance(event, Finished) else None,
-                completion_tokens=event.completion_tokens if isinstance(event, Finished) else None,
-                error=str(event.error) if isinstance(event, Failed) else None,
+        works = [
+            Work(
+                messages, each, turn, adapter=adapter, user=asker, prefill=prefill,
+                timeout_seconds=timeout_seconds,
             )
-        except StorageFull:
-            return replace(update, answer_id=None, note=NOT_SAVED)
-        return update
+            for each in samplings
+        ]  # fmt: skip
+        return self._answering.queue(works, adapter)
 
-    def _save_partial(self, answer_id: str | None, said: Reasoned) -> None:
-        if answer_id is None:
-            return
-        with suppress(StorageFull):  # said once, at the end
-            self._store.save_partial(answer_id, said.answer, said.stored_thought)
+    def sampling(self, **changed: Any) -> SamplingParams:
+        """The operator's sampling parameters with some changed, and a seed of its own.
 
-    def _fit(
-        self, template: PromptTemplate, history: list[Message], question: str, max_new_tokens: int
-    ) -> tuple[tuple[Message, ...], bool]:
-        """The prompt, with the oldest exchanges left out until prompt and answer fit.
-
-        System prompt and examples are always kept. Raises `PromptTooLong` when the question does
-        not fit even alone.
+        Raises `InvalidInput` for values out of range.
         """
-        room = self._engine.context_tokens - max_new_tokens
-        exchanges = len(history) // 2
+        return replace(self._sampling, **{"seed": secrets.randbits(31), **changed})
 
-        def with_newest(kept: int) -> tuple[Message, ...]:
-            return template.build(history[2 * (exchanges - kept) :], question)
+    def turn_of(self, answer_id: str, user_id: str) -> Turn:
+        """The turn of an answer of this user's; raises `UnknownId`."""
+        return self._store.turn_of(answer_id, user_id)
 
-        def tokens_with(kept: int) -> int:
-            return self._engine.count_prompt_tokens(with_newest(kept))
-
-        if (tokens := tokens_with(0)) > room:
-            raise PromptTooLong(
-                f"the message is too long: prompt and answer would have {tokens + max_new_tokens}"
-                f" tokens, and the model's context holds {self._engine.context_tokens}"
-            )
-        kept = _largest(lambda kept: tokens_with(kept) <= room, exchanges)
-        return with_newest(kept), kept < exchanges
+    def _prompt(
+        self,
+        user_id: str,
+        history: Sequence[Message],
+        question: str,
+        mode: str,
+        sampling: SamplingParams,
+    ) -> tuple[PromptTemplate, Fitted, bool]:
+        """The template to store, what is shown of it, and whether that cannot be made from it."""
+        examples = self._examples()
+        # The stored template shows the first ones, whatever was asked: one for each mode
+        template = make_template(mode, examples[:SHOWN], self._system_prompt)
+        shown = template
+        if template.examples:
+            shown = make_template(mode, most_similar(examples, question), self._system_prompt)
+        own = self._own_examples.similar(user_id, question, with_thought=template.has_answer_line)
+        fitted = fit(
+            shown, history, question, own, context_tokens=self._engine.context_tokens,
+            max_new_tokens=sampling.max_new_tokens, count=self._engine.count_prompt_tokens,
+        )  # fmt: skip
+        return template, fitted, fitted.trimmed or shown != template
 
     def _seeded(self, sampling: SamplingParams | None) -> SamplingParams:
-        return sampling or replace(self._sampling, seed=secrets.randbits(31))
+        return sampling or self.sampling()
 
 
-def _largest(fits: Callable[[int], bool], most: int) -> int:
-    """The largest number up to `most` that fits, where all below one that fits do, as 0 does.
-
-    By doubling, then by bisection: what does not fit is tried at about twice the size that does.
-    """
-    low, high = 0, most + 1
-    step = 1
-    while low + 1 < high:
-        probe = min(low + step, high - 1)
-        if fits(probe):
-            low, step = probe, 2 * step
-        else:
-            high, step = probe, max(1, (probe - low) // 2)
-    return low
-
-
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """One answer to make: what is shown, how it is drawn, and how its turn is stored."""
-
-    messages: tuple[Message, ...]
-    sampling: SamplingParams
-    store_turn: Callable[[], str]
-    answer_line: bool = False
-    note: str = ""
-    adapter: str | None = LIVE
-    user: str = ""
-    timeout_seconds: float | None = None
-    prefill: str = ""
-
-    def request(self, adapter: str | None) -> GenerationRequest:
-        return GenerationRequest(
-            self.messages, self.sampling, adapter, self.user, self.timeout_seconds, self.prefill
-        )
-
-    def whole(self, text: str) -> Reasoned:
-        """A finished answer including its prefill."""
-        return split_reasoning(self.prefill + text, answer_line=self.answer_line)
-
-    def split(self, text: str, *, finished: bool) -> Reasoned:
-        """The answer after its prefill."""
-        return split_reasoning(
-            self.prefill + text, finished=finished, answer_line=self.answer_line,
-            given=len(self.prefill),
-        )  # fmt: skip
+def _ids(own: Sequence[OwnExample]) -> tuple[str, ...]:
+    return tuple(example.id for example in own)
 
 
 class _Once:
@@ -402,14 +286,3 @@ class _Once:
             if self._result is None:
                 self._result = self._function()
             return self._result
-
-
-@contextmanager
-def _ended(stream: Stream) -> Iterator[None]:
-    """However the block is left, the stream has ended after it."""
-    try:
-        yield
-    finally:
-        stream.cancel()
-        for _ in stream:
-            pass

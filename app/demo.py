@@ -19,7 +19,8 @@ from typing import Any
 
 import yaml
 
-from app.conversation import AnswerUpdate, Chat
+from app.answering import AnswerUpdate
+from app.conversation import Chat
 from app.scripted_user import USER, first_sentence, is_liked
 from app.service import Service, Workspace
 from app.settings import Settings

@@ -21,15 +21,17 @@ from deploy.gate import GateReport
 from deploy.loop import Loop, LoopResult
 from deploy.registry import Registry
 from deploy.release import Releases
-from engine.errors import BurnishError, Conflict
+from engine.errors import BurnishError, Conflict, UnknownId
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.examples import Example, default_examples_text, read_examples
 from engine.request import SamplingParams
 from engine.storage import sweep, write_atomically
 from feedback_store.alerts import alerts
+from feedback_store.conversations import Conversations
 from feedback_store.curation import Curation
 from feedback_store.database import Database, database_url
 from feedback_store.evidence import EvidenceReader
+from feedback_store.own_examples import OwnExamples
 from feedback_store.pairing import Rules
 from feedback_store.store import FeedbackStore
 from feedback_store.training_set import TrainingSet
@@ -38,6 +40,7 @@ from tuning.recipe import Recipe, read_recipe_with_origins
 
 T = TypeVar("T")
 ALERT_DAYS = 30
+UNDO_SECONDS = 15.0  # a deletion can be taken back for about half of them
 RETENTION_SCHEDULE = "0 4 * * *"  # at night, each day
 
 
@@ -56,6 +59,7 @@ class Workspace:
         self.database = Database(database_url(self.home, settings.database_url))
         self.store = FeedbackStore(self.database)
         self.curation = Curation(self.database, consent_by_default=settings.consent == "opt-out")
+        self.own_examples = OwnExamples(self.database, self.curation)
         self.training_set = TrainingSet(
             EvidenceReader(self.database), self.curation,
             Rules(max_answer_chars=settings.max_answer_chars),
@@ -66,6 +70,11 @@ class Workspace:
             self.home, settings.model_cache, threads=settings.tune_threads,
             accelerate_config=settings.tune_accelerate_config,
         )  # fmt: skip
+
+    @cached_property
+    def conversations(self) -> Conversations:
+        """Everybody's conversations, as each person sees their own."""
+        return Conversations(self.database)
 
     @cached_property
     def base(self) -> BaseModel:
@@ -153,6 +162,7 @@ class Service:
                 max_new_tokens=settings.max_new_tokens,
             ),
             max_message_chars=settings.max_message_chars,
+            own_examples=workspace.own_examples if settings.own_examples else None,
         )  # fmt: skip
         self._schedulers: list[Any] = []
         self._round = threading.Lock()
@@ -166,6 +176,7 @@ class Service:
         self.follower.start()
         if settings.loop_enabled:
             self._schedulers.append(_schedule(settings.loop_schedule, self.run_round))
+        self._schedulers.append(_each_minute(self.erase_deleted))
         if settings.retention_days is not None:
             self.workspace.forget_old()
             self._schedulers.append(_schedule(RETENTION_SCHEDULE, self.workspace.forget_old))
@@ -177,6 +188,14 @@ class Service:
         self.follower.stop()
         self.engine.close()
         self.workspace.close()
+
+    def erase_deleted(self) -> None:
+        """Erase the conversations whose deletion can be taken back no more."""
+        for conversation_id in self.workspace.conversations.due(time.time() - UNDO_SECONDS):
+            try:
+                self.workspace.forgetting.forget_conversation(conversation_id)
+            except (Conflict, UnknownId):  # another erasure runs, or erased it meanwhile
+                return
 
     def run_round(self) -> LoopResult:
         """One round of the periodic loop; raises `Conflict` while another runs here."""
@@ -266,10 +285,22 @@ def _told(bundle: str, gate: GateReport) -> str:
 
 def _schedule(crontab: str, work: Callable[[], object]) -> Any:
     """Run `work` on a crontab schedule, never twice at once."""
-    from apscheduler.schedulers.background import BackgroundScheduler
     from apscheduler.triggers.cron import CronTrigger
 
+    return _begin_schedule(CronTrigger.from_crontab(crontab), work)
+
+
+def _each_minute(work: Callable[[], object]) -> Any:
+    """Run `work` once a minute, never twice at once."""
+    from apscheduler.triggers.interval import IntervalTrigger
+
+    return _begin_schedule(IntervalTrigger(minutes=1), work)
+
+
+def _begin_schedule(trigger: Any, work: Callable[[], object]) -> Any:
+    from apscheduler.schedulers.background import BackgroundScheduler
+
     scheduler = BackgroundScheduler()
-    scheduler.add_job(work, CronTrigger.from_crontab(crontab), max_instances=1, coalesce=True)
+    scheduler.add_job(work, trigger, max_instances=1, coalesce=True)
     scheduler.start()
     return scheduler

@@ -82,6 +82,10 @@ class Settings(BaseSettings):
     max_queue: int = Field(default=256, ge=1, description="answers waiting; more are refused")
 
     system_prompt: str = "You are a helpful assistant."
+    own_examples: bool = Field(
+        default=True,
+        description="show the model what a person corrected and likes, for that person",
+    )
     temperature: float = Field(default=0.7, ge=0, le=10)
     top_p: float = Field(default=0.95, gt=0, le=1)
     max_new_tokens: int = Field(default=512, ge=1)

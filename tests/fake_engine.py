@@ -1,4 +1,5 @@
-"""An engine without a model: every answer is "w0 w1 w2 ...", one word a token, 10 ms a token.
+"""An engine without a model: every answer is "w0 w1 w2 ...", or what a test wants it to be, one
+word a token, 10 ms a token.
 
 It keeps the promises of `engine.request.Engine` (a bounded queue, rows decoded together, one
 terminal event a stream, deadlines, cancelling within a step) and can be made to stand still, hang
@@ -7,6 +8,7 @@ or die, for the tests of what the floors above do then.
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
@@ -42,9 +44,10 @@ class FakeEngine:
         self, *, max_rows: int = 8, max_queue: int = 32, token_seconds: float = 0.01
     ) -> None:
         self.requests: list[GenerationRequest] = []  # all that were accepted
+        self.says = ""  # what is answered, where it is not "w0 w1 w2 ..."
+        self.token_seconds = token_seconds
         self._max_rows = max_rows
         self._max_queue = max_queue
-        self._token_seconds = token_seconds
         self._rows: list[_Row] = []
         self._waiting: deque[_Row] = deque()
         self._lock = threading.Lock()  # guards the three above
@@ -74,6 +77,12 @@ class FakeEngine:
         self._closing = True
         self._thread.join()
 
+    def break_off(self, reason: str) -> None:
+        """Every answer fails; the next ones do not."""
+        with self._lock:
+            for row in [*self._rows, *self._waiting]:
+                row.fail(EngineFailure(reason))
+
     @property
     def running(self) -> int:
         return len(self._rows)
@@ -102,7 +111,7 @@ class FakeEngine:
         for request in requests:
             if self.count_prompt_tokens(request.messages) >= self.context_tokens:
                 raise PromptTooLong("the prompt leaves no room for an answer")
-        rows = [_Row(request) for request in requests]
+        rows = [_Row(request, self.says) for request in requests]
         with self._lock:
             if self.active_streams + len(rows) > self._max_rows + self._max_queue:
                 raise Overloaded("the queue is full; try again later", retry_after_seconds=1.5)
@@ -139,8 +148,8 @@ class FakeEngine:
                 time.sleep(0.01)
                 continue
             self._beat = time.monotonic()
-            if self._runs.wait(timeout=self._token_seconds):
-                time.sleep(self._token_seconds)
+            if self._runs.wait(timeout=self.token_seconds):
+                time.sleep(self.token_seconds)
             with self._lock:
                 self._step()
 
@@ -162,10 +171,11 @@ class FakeEngine:
 class _Row:
     """One stream while it is made."""
 
-    def __init__(self, request: GenerationRequest) -> None:
+    def __init__(self, request: GenerationRequest, says: str) -> None:
         self.stream = QueuedStream()
         self.ended = False
         self._request = request
+        self._says = re.findall(r"\S+\s*|\s+", says)
         self._words: list[str] = []
         self._logprobs: list[TokenLogprob] = []
         timeout = request.timeout_seconds
@@ -179,7 +189,7 @@ class _Row:
 
     def take(self) -> None:
         number = len(self._words)
-        word = f"w{number} "
+        word = self._says[number] if self._says else f"w{number} "
         self._words.append(word)
         new: tuple[TokenLogprob, ...] = ()
         if (top := self._request.sampling.logprobs) is not None:
@@ -189,6 +199,8 @@ class _Row:
         self.stream.put(TextDelta(word, new))
         if len(self._words) >= self._request.sampling.max_new_tokens:
             self._finish("length")
+        elif number + 1 == len(self._says):
+            self._finish("stop")
 
     def fail(self, error: EngineFailure | DeadlineExceeded) -> None:
         self.ended = True

@@ -1,8 +1,9 @@
-"""The tests that documents name as proof are there."""
+"""The tests that documents name as proof are there; the README says the same in both languages."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,33 @@ def test_every_test_that_is_named_exists(document: Path) -> None:
             ):
                 missing.append(named[0])
     assert missing == []
+
+
+# The README in two languages
+
+NUMBERS = re.compile(r"(?<![\w.])[+-]?\d+(?:\.\d+)*")
+LINKS = re.compile(r"\]\(([^)]+)\)")
+
+
+def readmes() -> tuple[str, str]:
+    english, chinese = ((ROOT / f"README{end}.md").read_text("utf-8") for end in ("", ".zh"))
+    return english, chinese
+
+
+def test_the_readmes_give_the_same_commands() -> None:
+    english, chinese = (re.findall(r"^```.*?^```", said, re.M | re.S) for said in readmes())
+    assert english == chinese
+    assert len(english) == 3
+    english, chinese = (sorted(re.findall(r"`[^`\n]+`", said)) for said in readmes())
+    assert english == chinese
+
+
+def test_the_readmes_give_the_same_figures() -> None:
+    english, chinese = (Counter(NUMBERS.findall(LINKS.sub("", said))) for said in readmes())
+    assert english == chinese
+
+
+def test_the_readmes_lead_to_the_same_places_and_to_each_other() -> None:
+    english, chinese = (Counter(LINKS.findall(said)) for said in readmes())
+    assert english - chinese == Counter(["README.zh.md"])
+    assert chinese - english == Counter(["README.md"])

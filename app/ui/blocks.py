@@ -11,18 +11,43 @@ import gradio as gr
 from starlette.exceptions import HTTPException
 
 from app.error_log import log_unexpected
+from app.ui.texts import DEFAULT, language_for, say
 
 # Gradio runs 40 events at a time by default, and a waiting answer is one. The engine bounds the
 # answers, and the threads that handlers share bound the rest
 MAX_EVENTS = 1000
+QUEUE_PAUSE_SECONDS = 0.05
 
 
 class PageBlocks(gr.Blocks):
-    """Refuses invalid calls of handlers, and logs a failed handler without its inputs."""
+    """Refuses invalid calls of handlers, logs a failed handler without its inputs, and sends a page
+    with the labels of the person's language."""
 
     def __init__(self, **options: Any) -> None:
+        self.i18n_instance: Any = None  # until the page is mounted
         super().__init__(analytics_enabled=False, **options)
         self.max_threads = MAX_EVENTS
+
+    def queue(self, *arguments: Any, **named: Any) -> PageBlocks:
+        """Make the queue of the page's events, as gradio does, but look into it 20 times a second.
+
+        Gradio looks a thousand times, which takes a tenth of a core where nobody asks for anything.
+        """
+        super().queue(*arguments, **named)
+        self._queue.sleep_when_free = QUEUE_PAUSE_SECONDS
+        self._queue.progress_update_sleep_when_free = QUEUE_PAUSE_SECONDS
+        return self
+
+    @property
+    def config(self) -> Any:
+        """The page as gradio sends it. Gradio makes it once; the labels are the request's."""
+        labels: Any = self.i18n_instance
+        sent = labels and labels.translations_dict
+        return {**self._made_config, "i18n_translations": sent}
+
+    @config.setter
+    def config(self, made: Any) -> None:
+        self._made_config = made
 
     def __exit__(self, *exit_arguments: Any) -> None:
         """Make unknown handlers answer 404, once the handlers are known."""
@@ -37,7 +62,15 @@ class PageBlocks(gr.Blocks):
             raise
         except Exception as error:  # noqa: BLE001 - the page's edge
             log_unexpected("a page's handler has failed", error)
-            raise gr.Error("This did not work.", print_exception=False) from None
+            language = _language_of_call(named.get("request"))
+            message = say("common.did_not_work", language)
+            raise gr.Error(message, print_exception=False) from None
+
+
+def _language_of_call(request: object) -> str:
+    """The person's language. Gradio gives a list of requests where it makes calls together."""
+    first = request[0] if isinstance(request, list) and request else request
+    return language_for(first) if isinstance(first, gr.Request) else DEFAULT
 
 
 class _Handlers(dict[int, Any]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -16,7 +17,7 @@ SIGNS = {"same": None, "removed": "−", "added": "+"}
 def changes_view() -> gr.HighlightedText:
     """The widget, hidden until there is a change to show."""
     return gr.HighlightedText(
-        label=text("changes"), color_map={"−": "red", "+": "green"}, visible=False,
+        label=text("common.changes"), color_map={"−": "red", "+": "green"}, visible=False,
         elem_id="changes",
     )  # fmt: skip
 
@@ -25,3 +26,10 @@ def changes_update(changes: Iterable[Change]) -> Any:
     """The widget's update: these changes, or hidden where there are none."""
     pieces = [(words, SIGNS[kind]) for kind, words in changes]
     return gr.update(value=pieces, visible=bool(pieces))
+
+
+def changes_html(changes: Iterable[Change]) -> str:
+    """The changes as running text."""
+    tags = {"same": "{}", "removed": "<del>{}</del>", "added": "<ins>{}</ins>"}
+    pieces = (tags[kind].format(escape(words, quote=False)) for kind, words in changes)
+    return f'<div class="changes" dir="auto">{"".join(pieces)}</div>'

@@ -10,15 +10,17 @@ import pandas as pd
 
 from app.service import Service
 from app.ui.blocks import PageBlocks
+from app.ui.columns import heads
 from app.ui.errors import shown_errors
 from app.ui.feedback_console import build_training_tab
-from app.ui.texts import text
+from app.ui.language_choice import build_language_choice
+from app.ui.texts import language_for, say, text, translated
 from app.ui.tuning_console import build_tuning_tab
 from engine.storage import find_digest
 
 REFRESH_SECONDS = 2.0
-RELEASE_COLUMNS = ["release", "live", "verdict", "gain", "held-out accuracy", "pairs", "made"]
-HISTORY_COLUMNS = ["when", "action", "now live", "before", "note"]
+RELEASE_COLUMNS = ["release", "live", "verdict", "gain", "accuracy", "pairs", "made"]
+HISTORY_COLUMNS = ["when", "action", "now_live", "before", "note"]
 
 
 class ConsolePage:
@@ -28,88 +30,104 @@ class ConsolePage:
         self._service = service
         self._workspace = service.workspace
 
-    def feedback(self) -> pd.DataFrame:
+    def feedback(self, language: str) -> pd.DataFrame:
         """Counts of what people said and of what can be trained on."""
         examples = self._workspace.training_set.select()
         counts = self._workspace.store.counts() | {
             place: examples.count(place) for place in examples.counts
         }
-        return pd.DataFrame({"what": list(counts), "count": list(counts.values())})
+        what, count = heads("counts", ("what", "count"), language)
+        names = [say(f"console.counts.{name}", language) for name in counts]
+        return pd.DataFrame({what: names, count: list(counts.values())})
 
-    def releases(self) -> pd.DataFrame:
+    def releases(self, language: str) -> pd.DataFrame:
         """The releases, the newest first."""
         live = self._workspace.registry.live().bundle
         rows = [
             [
                 release.bundle[7:19], "●" if release.bundle == live else "",
-                release.report["verdict"], f"{release.report['gain']['estimate']:+.2f}",
+                translated(release.report["verdict"], language),
+                f"{release.report['gain']['estimate']:+.2f}",
                 f"{release.report['incumbent_accuracy']:.2f} → "
                 f"{release.report['candidate_accuracy']:.2f}",
                 release.report["pairs"], _when(release.created_at),
             ]
             for release in self._workspace.registry.list()
         ]  # fmt: skip
-        return pd.DataFrame(rows, columns=RELEASE_COLUMNS)
+        return pd.DataFrame(rows, columns=heads("release_columns", RELEASE_COLUMNS, language))
 
-    def history(self) -> pd.DataFrame:
+    def history(self, language: str) -> pd.DataFrame:
         """Every change of what is live."""
         rows = [
-            [_when(c.at), c.action, _short(c.bundle), _short(c.previous), c.note]
+            [
+                _when(c.at), translated(c.action, language), _short(c.bundle, language),
+                _short(c.previous, language), translated(c.note, language),
+            ]
             for c in self._workspace.registry.history()
-        ]
-        return pd.DataFrame(rows, columns=HISTORY_COLUMNS)
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=heads("history_columns", HISTORY_COLUMNS, language))
 
-    def status(self) -> str:
+    def status(self, language: str) -> str:
         """One line: what is live, what the loop would do, how the last round ended. An error of a
         round may quote what a file said, so it is shown as text, never as HTML or Markdown."""
-        live = _short(self._workspace.registry.live().bundle)
-        loop = self._workspace.loop.status()
-        return f"Live: {live} · loop: {loop.reason} · last round: {self._service.last_round}"
+        return say(
+            "console.overview.status", language,
+            live=_short(self._workspace.registry.live().bundle, language),
+            loop=translated(self._workspace.loop.status().reason, language),
+            round=translated(self._service.last_round, language),
+        )  # fmt: skip
 
-    def refresh(self, offered: list[str]) -> tuple[Any, ...]:
+    def refresh(self, offered: list[str], request: gr.Request) -> tuple[Any, ...]:
         """Everything the page shows; `offered` are the releases in the list one can promote from.
 
         That list is left alone unless it has changed: it may be open just now.
         """
+        language = language_for(request)
         names = [release.bundle[7:19] for release in self._workspace.registry.list()]
         choices = gr.skip() if names == offered else gr.update(choices=names)
         return (
-            self.status(), self.feedback(), self.releases(), self.history(), choices, names,
+            self.status(language), self.feedback(language), self.releases(language),
+            self.history(language), choices, names,
         )  # fmt: skip
 
-    def tune(self) -> None:
+    def tune(self, request: gr.Request) -> None:
         """Start a tuning job on the pairs of now."""
-        with shown_errors():
+        language = language_for(request)
+        with shown_errors(language):
             self._service.tune_in_background()
-        gr.Info("Tuning started.", duration=2)
+        gr.Info(say("console.overview.tuning_started", language), duration=2)
 
-    def promote(self, release: str | None, force: bool) -> None:
+    def promote(self, release: str | None, force: bool, request: gr.Request) -> None:
         """Make a release live."""
+        language = language_for(request)
         if not release:
-            raise gr.Error("Choose a release first.")
-        with shown_errors():
+            message = say("console.overview.choose_release", language)
+            raise gr.Error(message, print_exception=False)
+        with shown_errors(language):
             bundle = find_digest(self._workspace.bundles, release)
             live = self._workspace.releases.promote(bundle, force=force)
             self._workspace.releases.wait_until_served(live)
-        gr.Info("Promoted: the next turn uses it.", duration=3)
+        gr.Info(say("console.overview.promoted", language), duration=3)
 
-    def rollback(self) -> None:
+    def rollback(self, request: gr.Request) -> None:
         """Go back to what was live before."""
-        with shown_errors():
+        language = language_for(request)
+        with shown_errors(language):
             live = self._workspace.releases.rollback()
             self._workspace.releases.wait_until_served(live)
-        gr.Info("Rolled back.", duration=3)
+        gr.Info(say("console.overview.rolled_back", language), duration=3)
 
 
 def build_console_page(service: Service) -> gr.Blocks:
     """The page's tabs."""
     with PageBlocks(title="Burnish console", fill_width=True) as blocks:
-        with gr.Tab(text("overview")):
+        with gr.Tab(text("console.tabs.overview")):
             _build_overview(ConsolePage(service), blocks)
-        with gr.Tab(text("training_data")) as training_data:
+        with gr.Tab(text("console.tabs.training_data")) as training_data:
             build_training_tab(service.workspace, training_data)
-        with gr.Tab(text("tuning")):
+        with gr.Tab(text("console.tabs.tuning")):
             build_tuning_tab(service.workspace, blocks, service.resume_in_background)
+        build_language_choice(blocks, "console.title")
     return blocks  # type: ignore[no-any-return]  # gradio types its context manager as Any
 
 
@@ -121,18 +139,22 @@ def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
     with gr.Row():
         with gr.Column(scale=1):
             feedback = gr.Dataframe(
-                label=text("feedback"), interactive=False, elem_id="feedback",
+                label=text("console.overview.feedback"), interactive=False, elem_id="feedback",
                 column_widths=["65%", "35%"],
             )  # fmt: skip
-            tune = gr.Button(text("tune"), variant="primary", elem_id="tune")
+            tune = gr.Button(text("console.overview.tune"), variant="primary", elem_id="tune")
         with gr.Column(scale=3):
-            releases = gr.Dataframe(label=text("releases"), interactive=False, elem_id="releases")
+            releases = gr.Dataframe(
+                label=text("console.overview.releases"), interactive=False, elem_id="releases"
+            )
     with gr.Row(equal_height=True):
-        chosen = gr.Dropdown([], label=text("release"), elem_id="release")
-        force = gr.Checkbox(label=text("force"), elem_id="force")
-        promote = gr.Button(text("promote"), variant="primary", elem_id="promote")
-        rollback = gr.Button(text("rollback"), variant="stop", elem_id="rollback")
-    history = gr.Dataframe(label=text("history"), interactive=False, elem_id="history")
+        chosen = gr.Dropdown([], label=text("console.overview.release"), elem_id="release")
+        force = gr.Checkbox(label=text("console.overview.force"), elem_id="force")
+        promote = gr.Button(text("console.overview.promote"), variant="primary", elem_id="promote")
+        rollback = gr.Button(text("console.overview.rollback"), variant="stop", elem_id="rollback")
+    history = gr.Dataframe(
+        label=text("console.overview.history"), interactive=False, elem_id="history"
+    )
 
     offered = gr.State([])
     shown: Any = [status, feedback, releases, history, chosen, offered]
@@ -149,5 +171,5 @@ def _when(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
 
 
-def _short(bundle: str | None) -> str:
-    return bundle[7:19] if bundle else "base"
+def _short(bundle: str | None, language: str) -> str:
+    return bundle[7:19] if bundle else say("console.overview.base", language)

@@ -8,16 +8,17 @@ from contextlib import contextmanager
 
 import gradio as gr
 
+from app.ui.texts import DEFAULT, error_text
 from engine.errors import BurnishError
 
 
 @contextmanager
-def shown_errors() -> Iterator[None]:
-    """Turn an error of the tree into a message in the page."""
+def shown_errors(language: str = DEFAULT) -> Iterator[None]:
+    """Turn an error of the tree into a message in the page, in a language."""
     try:
         yield
     except BurnishError as error:
-        raise gr.Error(escaped(error), print_exception=False) from error
+        raise gr.Error(escaped(error_text(error, language)), print_exception=False) from error
 
 
 def escaped(message: object) -> str:

@@ -11,8 +11,9 @@ import gradio as gr
 import pandas as pd
 
 from app.service import Workspace
+from app.ui.columns import heads
 from app.ui.errors import shown_errors
-from app.ui.texts import text, toast
+from app.ui.texts import DEFAULT, language_for, say, text, translated
 from app.ui.training_detail import DetailPanel, closed, opened
 from app.ui.training_rows import (
     ROWS_A_PAGE,
@@ -29,7 +30,7 @@ from feedback_store.pairing import SetAside
 from feedback_store.records import Evidence
 from feedback_store.selection import KINDS
 
-COLUMNS = ["#", "reason", "question", "answer", "other answer"]
+COLUMNS = ["number", "reason", "question", "answer", "other_answer"]
 COLUMN_WIDTHS: list[str | int] = ["8%", "23%", "23%", "23%", "23%"]
 ALERTS = ["what", "users", "text"]
 ANY = ""  # every reason
@@ -58,10 +59,13 @@ class TrainingDataPage:
         self._workspace = workspace
         self._reader = EvidenceReader(workspace.database)
 
-    def show(self, kind: str, reason: str, search: str, view: View) -> tuple[Any, ...]:
+    def show(
+        self, kind: str, reason: str, search: str, view: View, request: gr.Request
+    ) -> tuple[Any, ...]:
         """The page of rows that the filters leave; the reader's page stays where it can."""
+        language = language_for(request)
         training_set = self._workspace.training_set
-        with shown_errors():
+        with shown_errors(language):
             counts = training_set.select().counts
             reasons = counts[kind]
             wanted = reason if reason in reasons else None
@@ -75,51 +79,60 @@ class TrainingDataPage:
                 )
         view.selected = None
         view.page = shown(some, self._evidence(some) if kind == SET_ASIDE else ())
-        cells = [row.cells(view.first + i) for i, row in enumerate(view.page, start=1)]
+        cells = [row.cells(view.first + i, language) for i, row in enumerate(view.page, start=1)]
         by_number = sorted(reasons.items(), key=lambda each: -each[1])
-        choices = [(text("any_reason"), ANY), *((f"{r} ({n})", r) for r, n in by_number)]
+        named = [(f"{translated(r, language)} ({n})", r) for r, n in by_number]
+        choices = [(say("console.training.any_reason", language), ANY), *named]
+        numbers = {k: sum(each.values()) for k, each in counts.items()}
         return (
-            view, pd.DataFrame(cells, columns=COLUMNS), view.range,
-            gr.update(choices=kind_choices({k: sum(each.values()) for k, each in counts.items()})),
+            view, pd.DataFrame(cells, columns=heads("row_columns", COLUMNS, language)), view.range,
+            gr.update(choices=kind_choices(numbers, language)),
             gr.update(choices=choices, value=wanted or ANY),
             *closed(),
         )  # fmt: skip
 
-    def from_start(self, kind: str, reason: str, search: str, view: View) -> tuple[Any, ...]:
+    def from_start(
+        self, kind: str, reason: str, search: str, view: View, request: gr.Request
+    ) -> tuple[Any, ...]:
         """The first page, for new filters."""
         view.first = 0
-        return self.show(kind, reason, search, view)
+        return self.show(kind, reason, search, view, request)
 
-    def forward(self, kind: str, reason: str, search: str, view: View) -> tuple[Any, ...]:
+    def forward(
+        self, kind: str, reason: str, search: str, view: View, request: gr.Request
+    ) -> tuple[Any, ...]:
         """The next page."""
         view.first += ROWS_A_PAGE
-        return self.show(kind, reason, search, view)
+        return self.show(kind, reason, search, view, request)
 
-    def back(self, kind: str, reason: str, search: str, view: View) -> tuple[Any, ...]:
+    def back(
+        self, kind: str, reason: str, search: str, view: View, request: gr.Request
+    ) -> tuple[Any, ...]:
         """The page before."""
         view.first = max(0, view.first - ROWS_A_PAGE)
-        return self.show(kind, reason, search, view)
+        return self.show(kind, reason, search, view, request)
 
-    def choose(self, view: View, event: gr.SelectData) -> tuple[Any, ...]:
+    def choose(self, view: View, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
         """All about one row."""
+        language = language_for(request)
         number = int(event.row_value[0])  # the table may be sorted in the browser
         view.selected = view.page[number - 1 - view.first]
         workspace, row = self._workspace, view.selected.row
-        with shown_errors():
+        with shown_errors(language):
             about = detail(
                 row, self._evidence([row]), workspace.curation, workspace.base.digest,
-                workspace.registry.live().bundle,
+                workspace.registry.live().bundle, language,
             )  # fmt: skip
             gold = conversation_of(row) in workspace.curation.gold()
             decided = workspace.curation.decisions().get(id_of(row))
         taken = decided is not None and decided.action != "include"
-        return view, *opened(view.selected, about, gold=gold, taken=taken)
+        return view, *opened(view.selected, about, gold=gold, taken=taken, language=language)
 
     def exclude(self, note: str, view: View, request: gr.Request) -> None:
         """Never train on the chosen example."""
-        with shown_errors():
+        with shown_errors(language_for(request)):
             self._workspace.curation.exclude(_example(view, request), note)
-        gr.Info(toast("excluded", request), duration=2)
+        gr.Info(say("console.training.excluded", language_for(request)), duration=2)
 
     def edit(self, chosen: str, rejected: str, note: str, view: View, request: gr.Request) -> None:
         """Train on other words; what was not touched stays as it is."""
@@ -127,34 +140,38 @@ class TrainingDataPage:
         before = [side.text for side in example.sides]
         after = [chosen, rejected] if isinstance(example, Pair) else [chosen]
         new = [b if b != a else None for a, b in zip(before, after, strict=True)]
-        with shown_errors():
+        with shown_errors(language_for(request)):
             self._workspace.curation.edit(
                 example, chosen=new[0], rejected=new[1] if len(new) > 1 else None, note=note
             )
-        gr.Info(toast("edited", request), duration=2)
+        gr.Info(say("console.training.edited", language_for(request)), duration=2)
 
     def take_back(self, note: str, view: View, request: gr.Request) -> None:
         """Undo an exclusion or an edit."""
-        with shown_errors():
+        with shown_errors(language_for(request)):
             self._workspace.curation.take_back(id_of(_row(view, request)), note)
-        gr.Info(toast("taken_back", request), duration=2)
+        gr.Info(say("console.training.taken_back", language_for(request)), duration=2)
 
     def toggle_gold(self, view: View, request: gr.Request) -> None:
         """Make the row's conversation part of the yardstick, or put it back."""
         curation, conversation = self._workspace.curation, conversation_of(_row(view, request))
-        with shown_errors():
+        with shown_errors(language_for(request)):
             if conversation in curation.gold():
                 curation.unmark_gold(conversation)
             else:
                 curation.mark_gold(conversation)
-        gr.Info(toast("saved", request), duration=2)
+        gr.Info(say("common.saved", language_for(request)), duration=2)
 
-    def alerts(self) -> tuple[Any, pd.DataFrame]:
+    def alerts(self, request: gr.Request) -> tuple[Any, pd.DataFrame]:
         """How many votes an operator should look at, and which."""
-        found = self._workspace.alerts()
-        rows = [[a["explanation"], ", ".join(a["users"]), a["text"]] for a in found]
-        label = f"{text('alerts')} ({len(rows)})"
-        return gr.update(label=label), pd.DataFrame(rows, columns=ALERTS)
+        language = language_for(request)
+        rows = [
+            [translated(a["explanation"], language), ", ".join(a["users"]), a["text"]]
+            for a in self._workspace.alerts()
+        ]
+        label = f"{say('console.training.alerts', language)} ({len(rows)})"
+        columns = heads("alert_columns", ALERTS, language)
+        return gr.update(label=label), pd.DataFrame(rows, columns=columns)
 
     def _evidence(self, rows: Sequence[Row]) -> list[Evidence]:
         return list(self._reader.of({conversation_of(row) for row in rows}))
@@ -166,20 +183,30 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
     view = gr.State(View())
     with gr.Row(equal_height=True):
         kind = gr.Radio(
-            kind_choices({}), value=KINDS[0], label=text("kind"), elem_id="kind", scale=5
+            kind_choices({}, DEFAULT),
+            value=KINDS[0],
+            label=text("console.training.kind"),
+            elem_id="kind",
+            scale=5,
         )
         reason = gr.Dropdown(
-            [(text("any_reason"), ANY)], value=ANY, label=text("reason"), elem_id="reason", scale=2,
-            min_width=160,
+            [(text("console.training.any_reason"), ANY)], value=ANY,
+            label=text("console.training.reason"), elem_id="reason", scale=2, min_width=160,
         )  # fmt: skip
         search = gr.Textbox(
-            "", label=text("search"), elem_id="search", scale=2, min_width=160, lines=1
+            "",
+            label=text("console.training.search"),
+            elem_id="search",
+            scale=2,
+            min_width=160,
+            lines=1,
         )
     with gr.Row():
         with gr.Column(scale=1):
             rows = gr.Dataframe(
-                headers=COLUMNS, datatype="str", interactive=False, column_widths=COLUMN_WIDTHS,
-                elem_id="rows", max_height=620, show_label=False, buttons=[],
+                headers=heads("row_columns", COLUMNS, DEFAULT), datatype="str", interactive=False,
+                column_widths=COLUMN_WIDTHS, elem_id="rows", max_height=620, show_label=False,
+                buttons=[],
             )  # fmt: skip
             with gr.Row():
                 back = gr.Button("←", size="sm", scale=0, min_width=80, elem_id="back")
@@ -187,10 +214,10 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
                 forward = gr.Button("→", size="sm", scale=0, min_width=80, elem_id="forward")
         with gr.Column(scale=1, min_width=480):
             about = DetailPanel()
-    with gr.Accordion(text("alerts"), open=False, elem_id="alerts") as folded:
+    with gr.Accordion(text("console.training.alerts"), open=False, elem_id="alerts") as folded:
         alerts = gr.Dataframe(
-            headers=ALERTS, datatype="str", interactive=False, wrap=True, show_label=False,
-            buttons=[], column_widths=["40%", "20%", "40%"],
+            headers=heads("alert_columns", ALERTS, DEFAULT), datatype="str", interactive=False,
+            wrap=True, show_label=False, buttons=[], column_widths=["40%", "20%", "40%"],
         )  # fmt: skip
 
     filters: Any = [kind, reason, search, view]
@@ -212,22 +239,24 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
         decided.success(page.show, filters, shown_now, **hidden)
 
 
-def kind_choices(counts: dict[str, int]) -> list[tuple[str, str]]:
-    """The kinds by name, with how many rows each has."""
-    return [
-        (f"{text(f'kind_{kind}')} ({counts[kind]})" if counts else text(f"kind_{kind}"), kind)
-        for kind in (*KINDS, SET_ASIDE)
-    ]
+def kind_choices(counts: dict[str, int], language: str) -> list[tuple[str, str]]:
+    """The kinds by name, with how many rows each has where that is known."""
+    names = {kind: say(f"console.training.kinds.{kind}", language) for kind in (*KINDS, SET_ASIDE)}
+    return [(f"{n} ({counts[kind]})" if counts else n, kind) for kind, n in names.items()]
 
 
 def _row(view: View, request: gr.Request) -> Row:
     if view.selected is None:
-        raise gr.Error(toast("choose_row_first", request), print_exception=False)
+        raise gr.Error(
+            say("console.training.choose_row_first", language_for(request)), print_exception=False
+        )
     return view.selected.row
 
 
 def _example(view: View, request: gr.Request) -> Example:
     row = _row(view, request)
     if isinstance(row, SetAside):
-        raise gr.Error(toast("set_aside_already", request), print_exception=False)
+        raise gr.Error(
+            say("console.training.set_aside_already", language_for(request)), print_exception=False
+        )
     return row

@@ -30,6 +30,11 @@ LINK = re.compile(r"(?:https?://|mailto:)(?:[^\s/?#]*@)?(?P<host>[^\s/?#]+)", re
 BARE_ADDRESS = re.compile(
     r"\bhttps?://\w(?:[\w\-.~:/?#@!$&'*+,;=%]|\(\w*\))*(?<![.:?!'*,;])", re.ASCII | re.IGNORECASE
 )
+# One dollar each: Pandoc's rule (manual, tex_math_dollars); and among words it is money, as in
+# "$5 and $10" and "5$ or 6$"
+DOLLARS = re.compile(r"\$(?=\S)(?P<formula>(?:[^$\\\n]|\\.)+?)(?<=\S)\$(?!\d)")
+TEX_COMMAND = re.compile(r"\\[A-Za-z]+(?:\{[^}]*\})?")
+TEX_MARKS = frozenset("\\^_=")
 # Tells "$$x^2$$" from "between $$ and $$$ a night"
 LOOKS_LIKE_MATH = re.compile(r"\S|\S.*\S|.*[\\^_=].*", re.DOTALL)
 
@@ -104,7 +109,28 @@ def _inline_math(state: StateInline, silent: bool) -> bool:
             _push_formula(state, state.src[state.pos : end + len(right)])
         state.pos = end + len(right)
         return True
-    return False
+    return _dollars(state, silent)
+
+
+def _dollars(state: StateInline, silent: bool) -> bool:
+    """A formula between single dollars."""
+    found = DOLLARS.match(state.src, state.pos, state.posMax)
+    before = state.src[max(0, state.pos - 1) : state.pos]
+    if found is None or before == "$" or before.isalnum():
+        return False
+    if not _is_formula(found["formula"]):
+        return False
+    if not silent:
+        _push_formula(state, found[0])
+    state.pos = found.end()
+    return True
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a text between single dollars is mathematics, not words or a sum of money."""
+    bare = TEX_COMMAND.sub(r"\\", text)
+    longest = max(map(len, re.findall("[A-Za-z]+", bare)), default=0)
+    return longest == 1 or (longest < 3 and not TEX_MARKS.isdisjoint(bare))
 
 
 def _block_math(state: StateBlock, start: int, end: int, silent: bool) -> bool:

@@ -2,14 +2,13 @@
 
 An answer is Markdown; what is not Markdown is text, as it was typed. Tags, scripts, styles and
 forms are text too and an image is a link: the HTML holds nothing that a browser runs or fetches.
-Formulas stay between their TeX delimiters, in elements of class "math", for KaTeX to typeset.
+Formulas are MathML.
 
 Knows HTML; knows nothing of pages, widgets and conversations.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -23,7 +22,8 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.token import STANDARD_TYPES
 
-from app.ui.markdown import MATH_DELIMITERS, PARSER, NotMarkdown, parse
+from app.ui.formulas import formula_html
+from app.ui.markdown import PARSER, NotMarkdown, parse
 
 # A lexer of Pygments is a list of regular expressions; some others hang on some texts
 LANGUAGES = frozenset(
@@ -35,11 +35,7 @@ LANGUAGES = frozenset(
     )
 )  # fmt: skip
 COLOURING_SECONDS = 0.1  # then a block stays as it is
-MATH_DELIMITER = re.compile(
-    "|".join(re.escape(left[0]) + f"(?={re.escape(left[1])})" for left, _ in MATH_DELIMITERS)
-)
-CLOSING_TAG = re.compile(r"</[a-z0-9]+>\n*\Z")
-COPY_CODE = (  # the chat window's script listens to this class; the second element is "copied"
+COPY_CODE = (  # the page's script listens to this class; the second element is "copied"
     '<button title="copy" class="copy_code_button"><span class="copy"></span>'
     '<span class="check"></span></button>'
 )
@@ -49,23 +45,25 @@ COPY_CODE = (  # the chat window's script listens to this class; the second elem
 def answer_html(text: str) -> str:
     """Markdown that a model or a person wrote."""
     try:
-        html = Renderer().render(parse(text), PARSER.options, {})
+        return wrapped(blocks_html(parse(text)))
     except NotMarkdown:
         return plain_html(text)
-    return f'<div class="rendered">{html}</div>'
+
+
+def blocks_html(tokens: Sequence[Token]) -> str:
+    """Whole blocks of Markdown, not yet in the box that keeps them together."""
+    return str(Renderer().render(tokens, PARSER.options, {}))
+
+
+def wrapped(html: str) -> str:
+    """Blocks in the box out of which nothing of a message comes."""
+    return f'<div class="rendered" dir="auto">{html}</div>'
 
 
 def plain_html(text: str) -> str:
     """Text to be shown as it was typed."""
     # A browser drops one line break after <pre>
-    return f'<div class="rendered"><pre class="typed">\n{escape(text, quote=False)}</pre></div>'
-
-
-def open_ended(html: str) -> str:
-    """HTML without the tags that close it. A browser closes them; more can be put behind it."""
-    while closed := CLOSING_TAG.search(html):
-        html = html[: closed.start()]
-    return html
+    return wrapped(f'<pre class="typed">\n{escape(text, quote=False)}</pre>')
 
 
 @lru_cache(maxsize=1)
@@ -81,8 +79,8 @@ class Renderer(RendererHTML):
     """Tokens as HTML."""
 
     def text(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
-        """Text; what only looks like the delimiter of a formula is kept from KaTeX."""
-        return MATH_DELIMITER.sub(r"\g<0><wbr>", escape(tokens[idx].content, quote=False))
+        """Text, as it is."""
+        return escape(tokens[idx].content, quote=False)
 
     def softbreak(self, *_: Any) -> str:
         """A line break, as typed."""
@@ -91,9 +89,10 @@ class Renderer(RendererHTML):
     hardbreak = softbreak  # type: ignore[assignment]  # the parent names its arguments
 
     def math(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
-        """A formula with its delimiters."""
+        """A formula, set as TeX would set it."""
+        html = formula_html(tokens[idx].content, block=tokens[idx].block)
         tag = "div" if tokens[idx].block else "span"
-        return f'<{tag} class="math">{escape(tokens[idx].content, quote=False)}</{tag}>'
+        return f'<{tag} class="math">{html}</{tag}>'
 
     def fence(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
         """A block of code under what was written beside its fence, in colours where known."""

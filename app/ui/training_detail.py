@@ -7,7 +7,7 @@ from typing import Any, Literal
 import gradio as gr
 
 from app.ui.changes import changes_update, changes_view
-from app.ui.texts import text
+from app.ui.texts import say, text
 from app.ui.training_rows import Detail, Shown, conversation_of
 from feedback_store.pairing import SetAside
 from feedback_store.split import split_of
@@ -17,10 +17,14 @@ class DetailPanel:
     """The widgets about one row."""
 
     def __init__(self) -> None:
-        self.hint = gr.Markdown(text("choose_row"))
+        self.hint = gr.Markdown(text("console.training.choose_row"))
         with gr.Column(visible=False, elem_id="detail") as self.column:
             self.prompt = gr.Textbox(
-                label=text("prompt"), lines=2, max_lines=3, interactive=False, elem_id="prompt"
+                label=text("console.training.prompt"),
+                lines=2,
+                max_lines=3,
+                interactive=False,
+                elem_id="prompt",
             )
             with gr.Row():
                 self.first, self.second = (
@@ -29,13 +33,22 @@ class DetailPanel:
                 )
             self.changes = changes_view()
             self.facts = gr.Textbox(
-                label=text("facts"), lines=4, max_lines=8, interactive=False, elem_id="facts"
+                label=text("console.training.facts"),
+                lines=4,
+                max_lines=8,
+                interactive=False,
+                elem_id="facts",
             )
-            self.note = gr.Textbox("", placeholder=text("note"), show_label=False, elem_id="note")
+            self.note = gr.Textbox(
+                "", placeholder=text("console.training.note"), show_label=False, elem_id="note"
+            )
             with gr.Row():
-                self.exclude = _button("exclude", "stop")
-                self.edit = _button("edit", "primary")
-                self.take_back, self.gold = _button("take_back"), _button("mark_gold")
+                self.exclude = _button("console.training.exclude", "stop")
+                self.edit = _button("console.training.edit", "primary")
+                self.take_back, self.gold = (
+                    _button("console.training.take_back"),
+                    _button("console.training.mark_gold"),
+                )
 
     @property
     def widgets(self) -> list[Any]:
@@ -46,24 +59,39 @@ class DetailPanel:
         ]  # fmt: skip
 
 
-def opened(selected: Shown, about: Detail, *, gold: bool, taken: bool) -> tuple[Any, ...]:
+def opened(
+    selected: Shown, about: Detail, *, gold: bool, taken: bool, language: str
+) -> tuple[Any, ...]:
     """Updates of the detail's widgets for one row. `taken`: a decision about it can be undone."""
+    gold_key = "console.training.unmark_gold" if gold else "console.training.mark_gold"
     is_example = not isinstance(selected.row, SetAside)
     heldout = split_of(conversation_of(selected.row)) != "train"
     sides = [
-        gr.update(label=text(f"side_{name}"), value=words, interactive=is_example, visible=True)
+        gr.update(
+            label=say(f"console.training.sides.{name}", language),
+            value=words,
+            interactive=is_example,
+            visible=True,
+        )
         for name, words in selected.sides
     ]
     nothing = gr.update(visible=False, value="")
     return (
         gr.update(visible=False), gr.update(visible=True),
-        "\n".join(f"{m.role}: {m.content}" for m in selected.prompt),
+        "\n".join(
+            _line(say(f"console.roles.{m.role}", language), m.content, language)
+            for m in selected.prompt
+        ),
         *(*sides, nothing, nothing)[:2],
         changes_update(about.changes),
-        "\n".join(f"{name}: {value}" for name, value in about.facts), "",
+        "\n".join(
+            _line(say(f"console.facts.{name}", language), value, language)
+            for name, value in about.facts
+        ),
+        "",
         gr.update(interactive=is_example), gr.update(interactive=is_example),
         gr.update(interactive=taken),
-        gr.update(interactive=heldout, value=text("unmark_gold" if gold else "mark_gold")),
+        gr.update(interactive=heldout, value=say(gold_key, language)),
     )  # fmt: skip
 
 
@@ -72,6 +100,10 @@ def closed() -> tuple[Any, ...]:
     return gr.update(visible=True), gr.update(visible=False), *[gr.skip()] * 10
 
 
+def _line(name: str, value: str, language: str) -> str:
+    return say("console.fact", language, name=name, value=value)
+
+
 def _button(key: str, look: Literal["primary", "secondary", "stop"] = "secondary") -> gr.Button:
-    name = key.replace("_", "-")
+    name = key.rpartition(".")[2].replace("_", "-")
     return gr.Button(text(key), variant=look, size="sm", min_width=90, elem_id=name)

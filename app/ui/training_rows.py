@@ -1,6 +1,7 @@
 """What the console says of training data: which rows, page by page, and all about one of them.
 
-Values in, texts out. Knows the store's readers; knows nothing of widgets.
+Values in, texts out, in the language of whoever looks. Knows the store's readers; knows nothing of
+widgets.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from app.ui.texts import say, translated
 from engine.messages import Message
 from feedback_store.candidates import Row
 from feedback_store.curation import Curation
@@ -41,12 +43,12 @@ class Shown:
         """What was asked."""
         return self.prompt[-1].content if self.prompt else ""
 
-    def cells(self, number: int) -> list[str | int]:
+    def cells(self, number: int, language: str) -> list[str | int]:
         """A line of the table."""
         first, second = (*(text for _, text in self.sides), "", "")[:2]
-        reason = reason_of(self.row)
+        reason = translated(reason_of(self.row), language)
         if isinstance(self.row, Unpaired):
-            reason += f" ({self.sides[0][0]})"
+            reason += f" ({translated(self.sides[0][0], language)})"
         return [number, reason, *map(_preview, (self.question, first, second))]
 
 
@@ -74,7 +76,7 @@ def _preview(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """All about one row: facts as (name, value), and what a correction changed."""
+    """All about one row: facts as (key of the name, value), and what a correction changed."""
 
     facts: tuple[tuple[str, str], ...]
     changes: tuple[Change, ...] = ()
@@ -86,19 +88,20 @@ def detail(
     curation: Curation,
     base_digest: str,
     incumbent: str | None,
+    language: str,
 ) -> Detail:
     """Why a row is here: statements, people, who wrote each side, what the operator decided."""
     about = _explained(row, base_digest, incumbent)
     votes = [vote for each in evidence for vote in each.votes if vote.event_id in about["events"]]
     facts = {
-        "reason": reason_of(row),
-        "policy": about.get("policy", ""),
-        **_of_sides(about),
+        "reason": translated(reason_of(row), language),
+        "policy": translated(about.get("policy", ""), language),
+        **_of_sides(about, language),
         "events": ", ".join(map(str, about["events"])),
         "users": ", ".join(about["users"]),
-        "said": "\n".join(filter(None, map(_said, votes))),
-        "conversation": f"{about['conversation']} ({_side_of_split(about, curation)})",
-        "decided": _decided(about["id"], curation),
+        "said": "\n".join(filter(None, (_said(vote, language) for vote in votes))),
+        "conversation": f"{about['conversation']} ({_side_of_split(about, curation, language)})",
+        "decided": _decided(about["id"], curation, language),
         "id": _short(about["id"]),
     }
     return Detail(
@@ -134,24 +137,27 @@ def _short(digest: str) -> str:
     return digest[:19]
 
 
-def _of_sides(about: Mapping[str, Any]) -> dict[str, str]:
+def _of_sides(about: Mapping[str, Any], language: str) -> dict[str, str]:
     """Who wrote each side, and the thought that led to it."""
     sides = {name: about[name] for name in ("chosen", "rejected", "completion") if name in about}
-    written = {f"{name} written by": _short(side["written_by"]) for name, side in sides.items()}
-    return written | {f"{name}, its thought": side["thought"] for name, side in sides.items()}
+    writers = {name: _short(side["written_by"]) for name, side in sides.items()}
+    written = {f"{name}_by": translated(writer, language) for name, writer in writers.items()}
+    return written | {f"{name}_thought": side["thought"] for name, side in sides.items()}
 
 
-def _said(vote: CurrentVote) -> str:
-    why = "; ".join(filter(None, (", ".join(vote.reasons), vote.comment)))
-    return f"{'up' if vote.vote > 0 else 'down'}: {why}" if why else ""
+def _said(vote: CurrentVote, language: str) -> str:
+    reasons = ", ".join(say(f"reasons.{reason}", language) for reason in vote.reasons)
+    why = "; ".join(filter(None, (reasons, vote.comment)))
+    return f"{translated('up' if vote.vote > 0 else 'down', language)}: {why}" if why else ""
 
 
-def _side_of_split(about: Mapping[str, Any], curation: Curation) -> str:
-    return split_of(about["conversation"], gold=curation.gold())
+def _side_of_split(about: Mapping[str, Any], curation: Curation, language: str) -> str:
+    return translated(split_of(about["conversation"], gold=curation.gold()), language)
 
 
-def _decided(example_id: str, curation: Curation) -> str:
+def _decided(example_id: str, curation: Curation, language: str) -> str:
     decision = curation.decisions().get(example_id)
     if decision is None:
         return ""
-    return f"{decision.action}: {decision.note}" if decision.note else decision.action
+    action = translated(decision.action, language)
+    return f"{action}: {decision.note}" if decision.note else action

@@ -14,18 +14,20 @@ import gradio as gr
 import pandas as pd
 
 from app.service import Workspace
+from app.ui.columns import heads
 from app.ui.errors import shown_errors
-from app.ui.texts import text, toast
+from app.ui.texts import DEFAULT, language_for, say, text, translated
 from engine.storage import find_digest
 from tuning.jobs import Job
 from tuning.progress import read_progress
 
 REFRESH_SECONDS = 2.0
-COLUMNS = ["job", "state", "started", "stage", "step", "loss", "minutes left", "result"]
+COLUMNS = ["job", "state", "started", "stage", "step", "loss", "minutes_left", "result"]
 JOBS_SHOWN = 20
 POINTS = 300  # of one curve; more cannot be told apart on a screen
 PLOT_PIXELS = 320
 Y = {"loss": "loss", "accuracy": "accuracy", "rewards": "reward"}  # by plot
+COLOR = {"loss": "stage", "accuracy": "stage", "rewards": "of"}  # by plot: what tells lines apart
 REWARDS = {"chosen": "reward_chosen", "rejected": "reward_rejected", "margin": "reward_margin"}
 STOPPED = ("cancelled", "interrupted", "failed")
 
@@ -48,37 +50,40 @@ class TuningPage:
         self._workspace = workspace
         self._resume = resume
 
-    def refresh(self, view: View) -> tuple[Any, ...]:
+    def refresh(self, view: View, request: gr.Request) -> tuple[Any, ...]:
         """The table, the curves, the figures and the buttons of now."""
+        language = language_for(request)
         jobs = self._workspace.jobs.list()[:JOBS_SHOWN]
         progress = {job.id: self._progress(job) for job in jobs}
-        table = pd.DataFrame([_row(job, progress[job.id]) for job in jobs], columns=COLUMNS)
+        rows = [_row(job, progress[job.id], language) for job in jobs]
+        table = pd.DataFrame(rows, columns=heads("job_columns", COLUMNS, language))
         job = next((job for job in jobs if job.id == view.job), jobs[0] if jobs else None)
         if job is None:
-            return view, table, *_curves([]), "", *_buttons(None)
+            return view, table, *_curves([], language), "", *_buttons(None)
         events = progress[job.id]
         steps = _steps(events)
         fresh, view.drawn = (job.id, len(steps)) != view.drawn, (job.id, len(steps))
-        curves = _curves(steps) if fresh else [gr.skip()] * 3  # a plot blinks when it is redrawn
-        return view, table, *curves, _facts(job, events), *_buttons(job)
+        # A plot blinks when it is redrawn
+        curves = _curves(steps, language) if fresh else [gr.skip()] * 3
+        return view, table, *curves, _facts(job, events, language), *_buttons(job)
 
-    def choose(self, view: View, event: gr.SelectData) -> tuple[Any, ...]:
+    def choose(self, view: View, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
         """Show another job."""
-        with shown_errors():
+        with shown_errors(language_for(request)):
             view.job = find_digest(self._workspace.home / "jobs", str(event.row_value[0]))
-        return self.refresh(view)
+        return self.refresh(view, request)
 
     def cancel(self, view: View, request: gr.Request) -> None:
         """Stop the job that is shown."""
-        with shown_errors():
+        with shown_errors(language_for(request)):
             self._workspace.jobs.cancel(_shown(view))
-        gr.Info(toast("job_cancelled", request), duration=3)
+        gr.Info(say("console.tuning.cancelled", language_for(request)), duration=3)
 
     def resume(self, view: View, request: gr.Request) -> None:
         """Go on with the job that is shown, from its last checkpoint; its bundle is then judged."""
-        with shown_errors():
+        with shown_errors(language_for(request)):
             self._resume(_shown(view))
-        gr.Info(toast("job_resumed", request), duration=3)
+        gr.Info(say("console.tuning.resumed", language_for(request)), duration=3)
 
     def _progress(self, job: Job) -> list[Event]:
         return read_progress(self._workspace.jobs.folder(job.id) / "progress.jsonl")
@@ -88,20 +93,26 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
     """The tab's widgets, refreshed on a timer. `resume_job` goes on with a job, then judges it."""
     page, view = TuningPage(workspace, resume_job), gr.State(View())
     jobs = gr.Dataframe(
-        headers=COLUMNS, datatype="str", interactive=False, label=text("jobs"), elem_id="jobs",
-        buttons=[],
+        headers=heads("job_columns", COLUMNS, DEFAULT), datatype="str", interactive=False,
+        label=text("console.tuning.jobs"), elem_id="jobs", buttons=[],
     )  # fmt: skip
     with gr.Row():
-        loss = _plot("loss", color="stage")
-        accuracy = _plot("accuracy", color="stage", y_lim=[0, 1])
-        rewards = _plot("rewards", color="of")
+        loss = _plot("loss")
+        accuracy = _plot("accuracy", y_lim=[0, 1])
+        rewards = _plot("rewards")
     with gr.Row(equal_height=True):
         facts = gr.Textbox(
-            label=text("job"), interactive=False, lines=7, elem_id="job-facts", scale=4
+            label=text("console.tuning.job"),
+            interactive=False,
+            lines=7,
+            elem_id="job-facts",
+            scale=4,
         )
         with gr.Column(scale=1, min_width=160):
-            cancel = gr.Button(text("cancel_job"), variant="stop", elem_id="cancel-job")
-            resume = gr.Button(text("resume_job"), variant="primary", elem_id="resume-job")
+            cancel = gr.Button(text("console.tuning.cancel"), variant="stop", elem_id="cancel-job")
+            resume = gr.Button(
+                text("console.tuning.resume"), variant="primary", elem_id="resume-job"
+            )
 
     shown: Any = [view, jobs, loss, accuracy, rewards, facts, cancel, resume]
     hidden: Any = {"api_visibility": "private"}
@@ -116,51 +127,57 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
         done.success(page.refresh, [view], shown, **quiet)
 
 
-def _plot(name: str, *, color: str, y_lim: Sequence[float | None] = (None, None)) -> gr.LinePlot:
+def _plot(name: str, *, y_lim: Sequence[float | None] = (None, None)) -> gr.LinePlot:
     """A plot over the steps, under its name: a label inside would push the legend out of sight."""
     with gr.Column(min_width=280):
-        gr.Markdown(text(name))
+        gr.Markdown(text(f"console.plots.{name}"))
         plot: gr.LinePlot = gr.LinePlot(
-            x="step", y=Y[name], color=color, y_lim=list(y_lim), color_title="", height=PLOT_PIXELS,
-            show_label=False, elem_id=name,
+            x="step", y=Y[name], color=COLOR[name], y_lim=list(y_lim), color_title="",
+            height=PLOT_PIXELS, show_label=False, elem_id=name,
         )  # fmt: skip
     return plot
 
 
-def _row(job: Job, events: Sequence[Event]) -> list[str]:
+def _row(job: Job, events: Sequence[Event], language: str) -> list[str]:
     steps = _steps(events)
     last = steps[-1] if steps else None
     return [
-        job.id[7:19], job.state,
+        job.id[7:19], translated(job.state, language),
         datetime.fromtimestamp(job.started_at, UTC).strftime("%Y-%m-%d %H:%M"),
         last["stage"] if last else "",
         f"{last['step']}/{last['steps']}" if last else "",
         f"{last['loss']:.3f}" if last else "",
         f"{last['eta_seconds'] / 60:.1f}" if last and job.state == "running" else "",
-        job.error or (job.bundle[7:19] if job.bundle else ""),
+        translated(job.error, language) if job.error else (job.bundle or "")[7:19],
     ]  # fmt: skip
 
 
-def _curves(steps: Sequence[Event]) -> list[pd.DataFrame]:
+def _curves(steps: Sequence[Event], language: str) -> list[Any]:
     """Loss and accuracy of each stage; rewards of the last stage that has any."""
     judged = [e for e in steps if "reward_margin" in e]
     last = [e for e in judged if e["stage"] == judged[-1]["stage"]]
-    return [
-        _curve([(e["step"], e["loss"], e["stage"]) for e in _thinned(steps)], "loss", "stage"),
-        _curve(
-            [(e["step"], e["reward_accuracy"], e["stage"]) for e in _thinned(judged)],
-            "accuracy", "stage",
-        ),
-        _curve(
-            [(e["step"], e[key], name) for e in _thinned(last) for name, key in REWARDS.items()],
-            "reward", "of",
-        ),
-    ]  # fmt: skip
+    names = {name: say(f"console.rewards.{name}", language) for name in REWARDS}
+    points = {
+        "loss": [(e["step"], e["loss"], e["stage"]) for e in _thinned(steps)],
+        "accuracy": [(e["step"], e["reward_accuracy"], e["stage"]) for e in _thinned(judged)],
+        "rewards": [
+            (e["step"], e[key], names[name])
+            for e in _thinned(last)
+            for name, key in REWARDS.items()
+        ],
+    }
+    return [_curve(points[plot], y, COLOR[plot], language) for plot, y in Y.items()]
 
 
-def _curve(points: Sequence[tuple[float, float, str]], y: str, color: str) -> pd.DataFrame:
+def _curve(
+    points: Sequence[tuple[float, float, str]], y: str, color: str, language: str
+) -> dict[str, Any]:
+    """A plot's update: its points, and what its axes are called."""
     frame = pd.DataFrame(points, columns=["step", y, color])
-    return frame.astype({"step": float, y: float, color: str})  # an empty one has no types
+    frame = frame.astype({"step": float, y: float, color: str})  # an empty one has no types
+    x_title, y_title = (say(f"console.axes.{axis}", language) for axis in ("step", y))
+    update: dict[str, Any] = gr.update(value=frame, x_title=x_title, y_title=y_title)
+    return update
 
 
 def _thinned(steps: Sequence[Event]) -> Sequence[Event]:
@@ -169,27 +186,34 @@ def _thinned(steps: Sequence[Event]) -> Sequence[Event]:
     return steps[::-1][::every][::-1]
 
 
-def _facts(job: Job, events: Sequence[Event]) -> str:
+def _facts(job: Job, events: Sequence[Event], language: str) -> str:
     """What is known of a job, a line each."""
+
+    def line(key: str, **values: object) -> str:
+        return say(f"console.job.{key}", language, **values)
+
     begun: Event = next((e for e in reversed(events) if e["event"] == "started"), {})
     steps = _steps(events)
-    lines = [f"job: {job.id}", f"state: {job.state}"]
+    lines = [line("id", id=job.id), line("state", state=translated(job.state, language))]
     if begun:
-        lines.append(f"threads: {begun['threads']}, priority {begun['priority']}")
+        priority = translated(begun["priority"], language)
+        lines.append(line("threads", threads=begun["threads"], priority=priority))
     if steps:
         last = steps[-1]
         speed = last.get("tokens_per_second")
+        now, peak = (f"{last[key] / 1e9:.2f}" for key in ("memory_bytes", "peak_memory_bytes"))
         lines += [
-            f"step: {last['stage']} {last['step']}/{last['steps']},"
-            f" {last['eta_seconds']:.0f} s left in this stage",
-            *([f"speed: {speed:.0f} tokens/s"] if speed is not None else []),
-            f"memory: {last['memory_bytes'] / 1e9:.2f} GB, at most"
-            f" {last['peak_memory_bytes'] / 1e9:.2f} GB",
-        ]
+            line(
+                "step", stage=last["stage"], step=last["step"], steps=last["steps"],
+                seconds=f"{last['eta_seconds']:.0f}",
+            ),
+            *([line("speed", speed=f"{speed:.0f}")] if speed is not None else []),
+            line("memory", now=now, peak=peak),
+        ]  # fmt: skip
     if job.bundle:
-        lines.append(f"bundle: {job.bundle}")
+        lines.append(line("bundle", bundle=job.bundle))
     if job.error:
-        lines.append(f"error: {job.error}")
+        lines.append(line("error", error=translated(job.error, language)))
     return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI, HTTPException
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-PREFIXES = ("v1", "api", "healthz", "readyz", "metrics", "openapi.json")
+PREFIXES = ("v1", "api", "chat", "healthz", "readyz", "metrics", "openapi.json")
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 

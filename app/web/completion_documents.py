@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from app.conversation import AnswerUpdate
+from app.answering import AnswerUpdate
 from app.web.completion_request import CompletionRequest
 from app.web.refusals import error_document
 from app.web.relay import Piece

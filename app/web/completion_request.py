@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from app.conversation import LIVE
+from app.answering import LIVE
 from engine.errors import InvalidInput
 from engine.request import MAX_LOGIT_BIAS, MAX_LOGPROBS, SamplingParams
 

@@ -23,7 +23,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from app.conversation import LIVE, QueuedAnswer
+from app.answering import LIVE, QueuedAnswer
 from app.service import Service
 from app.web.body import StrictJsonRoute
 from app.web.chat_messages import messages_of

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from app.ui.texts import error_text, language_for
 from engine.errors import (
     BurnishError,
     Conflict,
@@ -70,12 +71,15 @@ async def _refuse_unexpected(_request: Request, _error: Exception) -> JSONRespon
     return JSONResponse(error_document(BurnishError("the server failed; its log says where")), 500)
 
 
-async def _refuse(_request: Request, error: Exception) -> JSONResponse:
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    """The answer to an error of the tree, in the language of whoever asks."""
+    assert isinstance(error, BurnishError)
     status = next(code for kind, code in STATUS if isinstance(error, kind))
     headers = None
     if isinstance(error, Overloaded):
         headers = {"Retry-After": str(max(1, math.ceil(error.retry_after_seconds)))}
-    return JSONResponse(error_document(error), status, headers)
+    sentence = error_text(error, language_for(request))
+    return JSONResponse(error_document(error, sentence), status, headers)
 
 
 async def _refuse_malformed(_request: Request, error: Exception) -> JSONResponse:

@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from app.conversation import AnswerUpdate, QueuedAnswer
+from app.answering import AnswerUpdate, QueuedAnswer
 from engine.errors import BurnishError, EngineFailure
 
 LIVENESS_SECONDS = 1.0

@@ -14,6 +14,7 @@ from app.service import Service
 from app.settings import session_secret
 from app.web.api_paths import add_api_fallback
 from app.web.body import BodyLimit
+from app.web.chat_api import chat_router
 from app.web.feedback_api import feedback_router
 from app.web.headers import ScriptNonces
 from app.web.identity import AnonymousIdentity, SignedSession
@@ -29,6 +30,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     add_refusals(app)
     app.include_router(openai_router(service))
     app.include_router(feedback_router(service))
+    app.include_router(chat_router(service))
     _add_health(app, service)
     add_api_fallback(app)
     mount_pages(app)

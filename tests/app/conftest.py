@@ -8,18 +8,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, sync_playwright
 
 from app.claims import listen
 from app.serve import Server, make_app
 from app.service import Service, Workspace
 from app.settings import Settings, load_settings
 from engine.models.catalogue import BaseModel
+from tests.app.chat_page import ChatPage
+from tests.fake_engine import FakeEngine
 
 BROWSER = {"accept": "text/html"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -33,6 +36,14 @@ class Shared(NamedTuple):
     """A running service and its server's address."""
 
     service: Service
+    url: str
+
+
+class Played(NamedTuple):
+    """A running service whose engine says what a test wants, and its server's address."""
+
+    service: Service
+    engine: FakeEngine
     url: str
 
 
@@ -102,6 +113,32 @@ def shared(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel) -> It
 
 
 @pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel) -> Iterator[Played]:
+    """One server without a model, for the tests of a file."""
+    engine = FakeEngine()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.start.start_engine", lambda *_, **__: engine)
+        with served(settings_of(tmp_path_factory.mktemp("played"), tiny_base)) as (service, url):
+            yield Played(service, engine, url)
+
+
+@pytest.fixture
+def played(stage: Played) -> Iterator[Played]:
+    """The same, as it was at the start when the test is done."""
+    yield stage
+    stage.engine.go_on()
+    stage.engine.says, stage.engine.token_seconds = "", 0.01
+    stage.service.chat.running.stop_all()
+
+
+@pytest.fixture
+def long_answers(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let answers go on until somebody stops them."""
+    long = replace(played.service.chat._sampling, max_new_tokens=4_000)
+    monkeypatch.setattr(played.service.chat, "_sampling", long)
+
+
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A real browser."""
     with sync_playwright() as playwright:
@@ -111,6 +148,20 @@ def chromium() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def newcomer(chromium: Browser) -> Iterator[Callable[..., ChatPage]]:
+    """A new person's tab of the chat page at an address, each time it is called."""
+    contexts: list[BrowserContext] = []
+
+    def make(url: str, **context: Any) -> ChatPage:
+        contexts.append(chromium.new_context(**{"locale": "en-US", **context}))
+        return ChatPage(contexts[-1].new_page(), url).open()
+
+    yield make
+    for context in contexts:
+        context.close()
 
 
 @pytest.fixture

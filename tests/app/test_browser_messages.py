@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -10,10 +12,10 @@ import pytest
 from playwright.sync_api import Browser, expect
 from playwright.sync_api import Page as Tab
 
-from app.conversation import AnswerUpdate
+from app.answering import AnswerUpdate
 from app.service import Service
-from app.ui.exchange import Exchange, Page
 from engine.errors import InvalidText
+from engine.prompts.modes import make_template
 from tests.app.conftest import NEEDS_CHROMIUM
 
 pytestmark = NEEDS_CHROMIUM
@@ -76,23 +78,13 @@ def tab(chromium: Browser) -> Iterator[Tab]:
     context.close()
 
 
-def says(monkeypatch: pytest.MonkeyPatch, service: Service, text: str, thought: str = "") -> None:
-    """Let the model answer with a text, whatever was asked, in two pieces."""
-
-    def answer(*_: Any, **__: Any) -> Iterator[AnswerUpdate]:
-        yield AnswerUpdate(None, thought, text[: len(text) // 2], "streaming")
-        yield AnswerUpdate(None, thought, text, "done")
-
-    monkeypatch.setattr(service.chat, "ask", answer)
-
-
 def open_chat(tab: Tab, url: str) -> None:
     tab.goto(url)
-    expect(tab.locator("#question textarea")).to_be_visible(timeout=30_000)
+    expect(tab.locator("#burnish[data-ready]")).to_be_visible(timeout=30_000)
 
 
 def ask(tab: Tab, question: str) -> None:
-    tab.fill("#question textarea", question)
+    tab.fill("#question", question)
     tab.click("#send")
 
 
@@ -101,100 +93,124 @@ def seen(text: str) -> str:
     return "\n".join(line.strip() for line in text.splitlines() if line.strip())
 
 
-@pytest.fixture
-def conversation(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Let each tab begin with a conversation of all these messages, in questions, thoughts,
-    answers, corrections and notes. Returns what is to be seen of it."""
-    typed = [Exchange(t, thought=t, answer=t, correction=t, note=t) for t in SHOWN_AS_TYPED]
-    marked = [Exchange(text, answer=text) for text, _ in MARKDOWN]
-    monkeypatch.setattr("app.ui.chat.Page", lambda: Page(exchanges=[*typed, *marked]))
-    return [
-        *(text for text in SHOWN_AS_TYPED for _ in range(5)),
-        *(each for text_and_shown in MARKDOWN for each in text_and_shown),
-    ]
+def converse(service: Service, user: str, texts: list[str]) -> None:
+    """Store a conversation of all these messages, as questions, thoughts and answers."""
+    store, parent = service.workspace.store, None
+    template = make_template("plain", ())
+    for text in texts:
+        turn = store.add_turn(
+            user_id=user, question=text, template=template, conversation_id="c",
+            parent_answer_id=parent,
+        )  # fmt: skip
+        parent = store.begin_answer(
+            turn.id, base_digest="b", adapter_digest=None, sampling={}, seed=1
+        )
+        store.finish_answer(
+            parent, status="done", text=text, thought=f"<think>\n{text}\n</think>", complete=True
+        )
 
 
 def test_all_of_a_message_is_seen_and_none_of_it_does_anything(
-    conversation: list[str], url: str, tab: Tab, service: Service, monkeypatch: pytest.MonkeyPatch
+    url: str, tab: Tab, service: Service
 ) -> None:
-    says(monkeypatch, service, "The end.")
     fetched = Fetched(tab)
     open_chat(tab, url)
-    ask(tab, "Last?")
-    expect(tab.locator("#chat [data-testid=bot]").last).to_contain_text("The end.", timeout=60_000)
-    folded = "document.querySelectorAll('.thought-group > [role=button]')"
-    tab.evaluate(f"{folded}.forEach(title => title.click())")
-    wanted = [*conversation, "Last?", "The end."]
-    expect(tab.locator("#chat .rendered")).to_have_count(len(wanted), timeout=20_000)
+    user = person_of(tab)
+    texts = [*SHOWN_AS_TYPED, *(text for text, _ in MARKDOWN)]
+    converse(service, user, texts)
+    shown = dict(MARKDOWN)
+    wanted = [each for t in texts for each in (t, shown.get(t, t), shown.get(t, t))]
+    tab.goto(f"{url}/?c=c")
+    expect(tab.locator(".turn")).to_have_count(30, timeout=20_000)
+    if len(texts) > 30:
+        tab.click(".earlier")
+    expect(tab.locator(".turn")).to_have_count(len(texts), timeout=20_000)
+    tab.evaluate("document.querySelectorAll('details').forEach(d => (d.open = true))")
 
-    messages = [seen(text) for text in tab.locator("#chat .rendered").all_inner_texts()]
+    messages = [seen(text) for text in tab.locator(".turn .rendered").all_inner_texts()]
     assert messages == [seen(text) for text in wanted]
+    last = tab.locator(".turn").nth(0)
+    last.locator("[data-does=improve]").click()
+    tab.fill("#correction", SHOWN_AS_TYPED[8])
+    tab.click("#save-correction")
+    expect(last.locator(".corrected .rendered")).to_have_text(SHOWN_AS_TYPED[8])
     assert tab.evaluate("window.hacked") is None
-    assert tab.url.rstrip("/") == url
+    assert tab.url == f"{url}/?c=c"
     assert fetched.elsewhere(url) == []
     acting = (
         "img, form, input, style, link, script, svg, video, iframe, object, base, meta, [style]"
     )
-    assert tab.locator(f"#chat .rendered :is({acting})").count() == 0
-    links = tab.locator("#chat .rendered a")
+    assert tab.locator(f".turn .rendered :is({acting})").count() == 0
+    links = tab.locator(".turn .rendered a")
     assert {link.get_attribute("rel") for link in links.all()} == {"noopener noreferrer"}
 
+
+def test_an_error_is_shown_as_text(
+    url: str, tab: Tab, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any, **__: Any) -> Iterator[AnswerUpdate]:
         raise InvalidText(SHOWN_AS_TYPED[9])
         yield
 
     monkeypatch.setattr(service.chat, "ask", refuse)
-    ask(tab, "Last?")
-    expect(tab.get_by_test_id("toast-text")).to_have_text(SHOWN_AS_TYPED[9], timeout=20_000)
+    fetched = Fetched(tab)
+    open_chat(tab, url)
+    ask(tab, "What?")
+    expect(tab.locator(".notice span")).to_have_text(SHOWN_AS_TYPED[9], timeout=20_000)
+    expect(tab.locator("#question")).to_have_value("What?")
     assert fetched.elsewhere(url) == []
+    assert tab.evaluate("window.hacked") is None
 
 
 def test_code_and_formulas_are_drawn_and_copied_as_they_were_written(
-    url: str, tab: Tab, service: Service, monkeypatch: pytest.MonkeyPatch
+    url: str, tab: Tab, service: Service
 ) -> None:
-    """C++ at the start of the first answer is where a highlighter that loads its languages when
-    they are first seen leaves an empty bubble."""
     answer = (
         '```cpp\n\tint a = 1 < 2;\n```\n\n\\( a_1 \\) &lt; "b" for $5 and $10:\n\n'
         "\\[ \\frac{1}{2} \\]\n\n$$E=mc^2$$\n\n`\\(code\\)`"
     )
-    question, thought = "What\n\tis <this> \\(x\\)?", "Is <it> so?"
-    says(monkeypatch, service, answer, thought)
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    message = tab.locator("#chat [data-testid=bot] .rendered").last
-    for _ in range(3):
-        open_chat(tab, url)
-        ask(tab, question)
-        expect(message.locator("pre .kt")).to_have_text("int", timeout=20_000)
-        expect(message.locator("pre")).to_have_text("int a = 1 < 2;")
-
-    expect(message.locator(".katex")).to_have_count(3)
-    expect(message.locator(".katex-display")).to_have_count(2)
-    expect(message.locator(".katex-error")).to_have_count(0)
+    open_chat(tab, url)
+    converse(service, person_of(tab), [answer])
+    tab.goto(f"{url}/?c=c")
+    message = tab.locator(".turn .answer")
+    expect(message.locator("pre .kt")).to_have_text("int", timeout=20_000)
+    expect(message.locator("pre")).to_have_text("int a = 1 < 2;")
+    expect(message.locator("math")).to_have_count(3)
+    expect(message.locator("math[display=block]")).to_have_count(2)
+    fraction = message.locator("mfrac").bounding_box()
+    assert fraction is not None
+    assert fraction["height"] > fraction["width"]  # it is set, one number over the other
     expect(message).to_contain_text('&lt; "b" for $5 and $10:')
     expect(message.locator("p > code")).to_have_text("\\(code\\)")
-    expect(tab.locator("#chat [data-testid=user]")).to_contain_text("is <this> \\(x\\)?")
 
-    for number, text in enumerate((question, thought, answer)):
-        tab.get_by_label(re.compile("Cop(y|ied) message")).nth(number).click()
-        assert tab.evaluate("navigator.clipboard.readText()") == text
-    tab.click("#chat .copy_code_button")
-    assert tab.evaluate("navigator.clipboard.readText()") == "int a = 1 < 2;"
+    tab.click(".turn [data-does=copy]")
+    expect(tab.locator(".toast")).to_be_visible()
+    assert tab.evaluate("navigator.clipboard.readText()") == answer
+    tab.click(".turn .answer .copy_code_button")
+    expect(tab.locator(".copy_code_button.copied")).to_have_count(1)
+    assert tab.evaluate("navigator.clipboard.readText()") == "\tint a = 1 < 2;\n"
 
 
 def test_where_a_page_may_not_use_the_clipboard_the_copy_button_still_does(
-    url: str, tab: Tab, service: Service, monkeypatch: pytest.MonkeyPatch
+    url: str, tab: Tab, service: Service
 ) -> None:
-    """Over plain HTTP a browser offers no clipboard; the window then copies a text area."""
+    """Over plain HTTP a browser offers no clipboard; the page then copies a text area."""
     tab.add_init_script("delete Navigator.prototype.clipboard")
-    says(monkeypatch, service, "a < **b**")
     open_chat(tab, url)
-    ask(tab, "What?")
-    expect(tab.locator("#chat strong")).to_be_visible(timeout=20_000)
-    tab.get_by_label("Copy message").last.click()
-    tab.focus("#question textarea")
+    converse(service, person_of(tab), ["a < **b**"])
+    tab.goto(f"{url}/?c=c")
+    tab.click(".turn [data-does=copy]")
+    expect(tab.locator(".toast")).to_be_visible()
+    tab.focus("#question")
     tab.keyboard.press("Control+V")
-    expect(tab.locator("#question textarea")).to_have_value("a < **b**")
+    expect(tab.locator("#question")).to_have_value("a < **b**")
+
+
+def person_of(tab: Tab) -> str:
+    """The person in the session's cookie, which is signed and not secret."""
+    (cookie,) = (c["value"] for c in tab.context.cookies() if c["name"] == "burnish_session")
+    return str(json.loads(base64.b64decode(cookie.partition(".")[0]))["user"])
 
 
 def test_the_console_shows_what_people_wrote_as_text(url: str, tab: Tab, service: Service) -> None:

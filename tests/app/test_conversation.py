@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import gradio as gr
 import pytest
 
-from app.conversation import TRIMMED, AnswerUpdate, Chat, _Work
+from app.answering import AnswerUpdate, Work
+from app.conversation import TRIMMED, Chat
 from app.running_answers import StopButton
-from app.service import Service
-from app.ui.exchange import Comparing, Exchange
+from app.service import Service, Workspace
 from engine.errors import InvalidText, Overloaded, PromptTooLong, StorageFull, UnknownId
 from engine.messages import Message
 from engine.prompts.reasoning import Reasoned, untagged
@@ -163,11 +161,6 @@ def test_a_thought_that_was_cut_is_shown_as_unfinished_and_nothing_is_learnt_fro
     model_says(THOUGHTFUL)
     done = ask(chat, "Add one and one.", sampling=SamplingParams(max_new_tokens=12))
     assert (done.thought, done.text) == ("One and", "")
-    exchange = Exchange("Add one and one.")
-    exchange.show(done)
-    _, thought = exchange.bubbles()
-    assert "<p>One and</p>" in thought.content[0]["text"]
-    assert thought.metadata["title"] == "💭 Thought, unfinished"
     store = service.workspace.store
     stored = store.answer(str(done.answer_id), "ann")
     assert (stored.thought, stored.text, stored.complete) == (
@@ -183,7 +176,7 @@ def test_a_thought_that_was_cut_is_shown_as_unfinished_and_nothing_is_learnt_fro
 def test_what_a_dead_process_leaves_of_a_thought_is_no_answer(
     chat: Chat, service: Service, model_says: Callable[[str], None], monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("app.conversation.PARTIAL_SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("app.answering.PARTIAL_SAVE_SECONDS", 0.0)
     model_says(THOUGHTFUL)
     updates = chat.ask("ann", "Add one and one.", conversation_id="c", sampling=GREEDY)
     update = next(update for update in updates if update.thought)
@@ -253,31 +246,154 @@ def test_answers_left_streaming_by_a_dead_process_are_aborted_at_the_next_start(
     assert service.workspace.store.answer(answer_id, "ann").status == "aborted"
 
 
-def words(bubble: gr.ChatMessage) -> str:
-    """What is seen of an entry of the chat window."""
-    part: Any = bubble.content[0]
-    return re.sub(r"<[^>]*>", "", part["text"]).strip()
-
-
-def test_nothing_tells_which_of_two_compared_answers_was_there_first() -> None:
-    first = Exchange("What is it?", "1", answer="Salt water.", note="Stopped.", vote=1)
-    first.correction = "Sea water."
-    second = Exchange("What is it?", "2", answer="Sea", note="Stopped.")
-    for first_is_left in (True, False):
-        comparing = Comparing(first, second, first_is_left)
-        sides = comparing.bubbles() if first_is_left else comparing.bubbles()[::-1]
-        assert [[words(b) for b in side] for side in sides] == [
-            ["What is it?", "Sal"],  # three characters, as the second has so far
-            ["What is it?", "Sea"],
-        ]
-        comparing.done = True
-        sides = comparing.bubbles() if first_is_left else comparing.bubbles()[::-1]
-        assert [words(side[-1]) for side in sides] == ["Salt water.", "Sea"]
-
-
 @pytest.mark.parametrize("prefill", ["<", " ", "\n", "<th", "The "])
 def test_a_continued_answer_is_shown_from_where_it_goes_on_and_stored_whole(prefill: str) -> None:
-    work = _Work((Message("user", "Hi."),), SamplingParams(), str, prefill=prefill)
+    work = Work((Message("user", "Hi."),), SamplingParams(), str, prefill=prefill)
     assert work.split("note>hi", finished=False).answer == "note>hi"
     assert work.split("note>hi", finished=True) == Reasoned("", "note>hi")
     assert work.whole("note>hi") == Reasoned("", prefill + "note>hi")
+
+
+# The person's own examples
+
+OAK, ELM = "How tall is an oak tree?", "How tall is an elm tree?"
+
+
+def shown(service: Service, monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, str]]]:
+    """A list that grows by the messages of each request to the engine."""
+    requests: list[list[tuple[str, str]]] = []
+    submit = service.engine.submit
+
+    def note(request: Any) -> Any:
+        requests.append([(m.role, m.content) for m in request.messages])
+        return submit(request)
+
+    monkeypatch.setattr(service.engine, "submit", note)
+    return requests
+
+
+def correct(chat: Chat, service: Service, question: str, correction: str) -> str:
+    answer_id = str(ask(chat, question, conversation_id=question).answer_id)
+    service.workspace.store.correct(answer_id, "ann", correction)
+    return answer_id
+
+
+def test_a_correction_is_in_view_of_the_next_similar_question_of_this_person_alone(
+    chat: Chat, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corrected = correct(chat, service, OAK, "30 m.")
+    requests = shown(service, monkeypatch)
+    similar = ask(chat, ELM)
+    unrelated = ask(chat, "Who painted the Mona Lisa?")
+    *_, strangers = chat.ask("bob", ELM, conversation_id="b", sampling=GREEDY)
+    system = ("system", "You are a helpful assistant.")
+    assert requests == [
+        [system, ("user", OAK), ("assistant", "30 m."), ("user", ELM)],
+        [system, ("user", "Who painted the Mona Lisa?")],
+        [system, ("user", ELM)],
+    ]
+    assert [u.example_ids for u in (similar, unrelated, strangers)] == [(corrected,), (), ()]
+    own = service.workspace.own_examples
+    assert [e.id for e in own.used("ann", str(similar.answer_id))] == [corrected]
+    assert own.used("ann", str(unrelated.answer_id)) == ()
+
+
+def test_own_examples_stand_after_the_operators_and_before_the_history(
+    chat: Chat, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    correct(chat, service, OAK, "30 m.")
+    first = ask(chat, "Hello there.", mode="few-shot")
+    requests = shown(service, monkeypatch)
+    ask(chat, ELM, mode="few-shot", parent_answer_id=first.answer_id)
+    (messages,) = requests
+    assert messages[7:] == [  # after the system prompt and three examples
+        ("user", OAK), ("assistant", "30 m."),
+        ("user", "Hello there."), ("assistant", first.text), ("user", ELM),
+    ]  # fmt: skip
+
+
+def test_in_chain_of_thought_only_a_liked_answer_with_its_thought_is_an_example(
+    chat: Chat, service: Service, model_says: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    correct(chat, service, OAK, "30 m.")
+    model_says("Elms are tall.\nAnswer: 40 m")
+    more: Any = {"mode": "cot", "sampling": SamplingParams(max_new_tokens=99)}
+    liked = ask(chat, ELM, conversation_id="elm", **more)
+    service.workspace.store.vote(str(liked.answer_id), "ann", 1)
+    requests = shown(service, monkeypatch)
+    ask(chat, "How tall is a birch tree?", **more)
+    assert [text for role, text in requests[0] if role == "assistant"][3:] == [
+        "Elms are tall.\nAnswer: 40 m"
+    ]
+    assert requests[0][-3][1].startswith(f"{ELM}\n\nThink step by step")
+
+
+def test_an_example_that_was_removed_is_gone_at_once_also_from_another_answer(
+    chat: Chat, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corrected = correct(chat, service, OAK, "30 m.")
+    similar = ask(chat, ELM)
+    requests = shown(service, monkeypatch)
+    *_, again = chat.regenerate("ann", str(similar.answer_id), sampling=GREEDY)
+    assert (again.text, again.example_ids) == (similar.text, (corrected,))
+    service.workspace.own_examples.remove("ann", corrected)
+    *_, without = chat.regenerate("ann", str(similar.answer_id), sampling=GREEDY)
+    ask(chat, ELM)
+    assert [("30 m." in str(messages)) for messages in requests] == [True, False, False]
+    assert without.example_ids == ()
+
+
+def test_who_takes_consent_back_is_shown_no_example_any_more(
+    chat: Chat, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    correct(chat, service, OAK, "30 m.")
+    similar = ask(chat, ELM)
+    service.workspace.curation.set_consent("ann", False)
+    requests = shown(service, monkeypatch)
+    *_, _ = chat.regenerate("ann", str(similar.answer_id), sampling=GREEDY)
+    ask(chat, ELM)
+    assert "30 m." not in str(requests)
+
+
+def test_training_sees_the_prompt_without_the_persons_own_examples(
+    chat: Chat, service: Service
+) -> None:
+    """And a forgotten conversation leaves no word in the prompts of others."""
+    correct(chat, service, OAK, "30 m.")
+    similar = ask(chat, ELM, mode="few-shot")
+    store = service.workspace.store
+    store.vote(str(similar.answer_id), "ann", 1)
+    turn, messages = store.shown_prompt(str(similar.answer_id), "ann")
+    assert "30 m." not in str(messages)
+    assert messages[-1] == Message("user", ELM)
+    service.workspace.training_set.settle()
+    _, examples = service.workspace.training_set.everything()
+    (liked,) = (e for e in examples.unpaired if e.origin.conversation_id == turn.conversation_id)
+    assert liked.prompt == messages
+
+
+def test_of_a_longer_file_the_similar_examples_are_shown_and_the_prompt_is_kept(
+    chat: Chat, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topics = ["Bread?", "A novel?", "A river?", "An elm?"]
+    (service.workspace.home / "examples.yaml").write_text(
+        "".join(f"- {{question: {q!r}, thought: T, answer: {q.upper()!r}}}\n" for q in topics)
+    )
+    requests = shown(service, monkeypatch)
+    about_elms, other = ask(chat, ELM, mode="few-shot"), ask(chat, "Hm?", mode="few-shot")
+    questions = [[text for role, text in m if role == "user"] for m in requests]
+    assert questions == [["Bread?", "A novel?", "An elm?", ELM], [*topics[:3], "Hm?"]]
+    store = service.workspace.store
+    for done, messages in zip((about_elms, other), requests, strict=True):
+        turn, kept = store.shown_prompt(str(done.answer_id), "ann")
+        assert [(m.role, m.content) for m in kept] == messages
+    assert turn.template_hash == store.turn_of(str(about_elms.answer_id), "ann").template_hash
+
+
+def test_own_examples_can_be_switched_off(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    service = Service(Workspace(settings.model_copy(update={"own_examples": False})))
+    correct(service.chat, service, OAK, "30 m.")
+    requests = shown(service, monkeypatch)
+    ask(service.chat, ELM)
+    assert "30 m." not in str(requests)
+    service.close()

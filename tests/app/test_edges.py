@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,6 @@ from itsdangerous import TimestampSigner
 
 from app.service import Service, Workspace
 from app.settings import Settings
-from app.ui.exchange import Exchange, Page, vote_of
 from tests.app.conftest import BROWSER
 from tests.fake_engine import FakeEngine
 
@@ -30,32 +29,11 @@ def service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ser
     service.close()
 
 
-class Tab:
-    """One tab of the chat page, driven as a program would."""
-
-    def __init__(self, url: str, name: str = "tab-1") -> None:
-        self._client = httpx.Client(base_url=url, timeout=30)
-        self._client.get("/", headers=BROWSER)
-        self._name = name
-        handlers = self._client.get("/config").json()["dependencies"]
-        self.numbers = {each["api_name"]: each["id"] for each in handlers}
-
-    def post(self, number: int, data: list[Any], **event: Any) -> httpx.Response:
-        body = {"fn_index": number, "data": data, "session_hash": self._name, **event}
-        return self._client.post("/gradio_api/queue/join", json=body)
-
-    def call(self, name: str, *data: Any, **event: Any) -> dict[str, Any]:
-        """The last thing that the page is told of an event."""
-        assert self.post(self.numbers[name], list(data), **event).status_code == 200
-        last: dict[str, Any] = {}
-        with self._client.stream(
-            "GET", "/gradio_api/queue/data", params={"session_hash": self._name}
-        ) as events:
-            for line in events.iter_lines():
-                if line.startswith("data: "):
-                    message = json.loads(line.removeprefix("data: "))
-                    last = message if message["msg"] == "process_completed" else last
-        return last
+def asked(url: str, body: Any, **headers: str) -> httpx.Response:
+    """What the server answers to a question of a new person's page."""
+    with httpx.Client(base_url=url, timeout=30) as client:
+        client.get("/", headers=BROWSER)
+        return client.post("/chat/questions", json=body, headers=headers)
 
 
 Said = Callable[[], str]
@@ -72,26 +50,38 @@ def said(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) ->
     return read
 
 
-def test_a_question_of_null_is_refused_and_the_tab_goes_on(url: str, said: Said) -> None:
-    tab = Tab(url)
-    assert tab.call("ask", None, "plain", None)["success"]
-    assert tab.call("ask", WORDS, "plain", None)["success"]
-    assert "Traceback" not in said()
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"question": None}, {"question": WORDS, "mode": None}, {"question": [WORDS]},
+        {"question": WORDS, "sampling": {"temperature": "hot"}}, {"question": WORDS, "more": 1},
+        {"question": WORDS, "history": [{"role": "system", "content": WORDS}]}, WORDS, None,
+    ],
+)  # fmt: skip
+def test_a_question_that_is_none_is_refused_and_leaves_no_words_in_the_log(
+    url: str, said: Said, body: Any
+) -> None:
+    refused = asked(url, body)
+    assert refused.status_code == 400
+    assert WORDS not in refused.text
+    log = said()
+    assert WORDS not in log
+    assert "Traceback" not in log
 
 
 def test_an_event_that_is_none_is_refused_without_a_traceback(url: str, said: Said) -> None:
-    tab = Tab(url)
-    for number in (-1, 10**6):
-        response = tab.post(number, [WORDS])
+    for number in (-1, 0, 10**6):
+        event = {"fn_index": number, "data": [WORDS], "session_hash": "tab"}
+        response = httpx.post(f"{url}/gradio_api/queue/join", json=event)
         assert response.status_code == 404
     assert "Traceback" not in said()
 
 
-def test_an_event_with_wrong_values_leaves_no_words_in_the_log(url: str, said: Said) -> None:
-    assert not Tab(url).call("ask", WORDS)["success"]
-    log = said()
-    assert "a page's handler has failed" in log
-    assert WORDS not in log
+def test_a_refusal_is_in_the_language_of_whoever_asks(url: str) -> None:
+    assert asked(url, {"question": " "}).json()["error"]["message"] == "the message is empty"
+    refused = asked(url, {"question": " "}, **{"accept-language": "zh-CN"}).json()["error"]
+    assert refused["type"] == "InvalidText"
+    assert re.search("[\u4e00-\u9fff]", refused["message"])
 
 
 def test_a_failure_of_the_database_leaves_no_words_in_the_log(
@@ -103,7 +93,7 @@ def test_a_failure_of_the_database_leaves_no_words_in_the_log(
             " BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
         )
     assert httpx.post(f"{url}/v1/chat/completions", json=QUESTION).status_code == 500
-    assert not Tab(url).call("ask", WORDS, "plain", None)["success"]
+    assert asked(url, {"question": WORDS}).status_code == 500
     log = said()
     assert "sqlalchemy.exc.IntegrityError" in log
     assert WORDS not in log
@@ -123,17 +113,3 @@ def test_an_identity_survives_a_clock_that_is_set_back(
     forged = {"burnish_session": "f" + mine[1:]}  # JSON in base64 begins with an e
     response = httpx.get(url, headers=BROWSER, cookies=forged)
     assert "burnish_session" in response.cookies
-
-
-@pytest.mark.parametrize("index", [-1, -3, 4, None, [0, 1], "0", 0.5])
-def test_a_thumb_on_no_entry_is_a_thumb_on_no_answer(index: object) -> None:
-    page = Page(exchanges=[Exchange("Q1", "a1", answer="A1"), Exchange("Q2", "a2", answer="A2")])
-    assert page.exchange_at(index) is None
-    assert [page.exchange_at(each) for each in range(4)] == [
-        page.exchanges[i] for i in (0, 0, 1, 1)
-    ]
-
-
-@pytest.mark.parametrize(("liked", "vote"), [(True, 1), (False, -1), ("", 0), ([], 0), (None, 0)])
-def test_a_thumb_that_is_none_is_no_vote(liked: object, vote: int) -> None:
-    assert vote_of(liked) == vote

@@ -25,6 +25,7 @@ from tests.feedback_store.helpers import examples_now
 PLAIN = make_template("plain", (), "You are helpful.")
 HERE = "sha256:" + "b" * 64
 ENGLISH = cast(gr.Request, SimpleNamespace(headers={"accept-language": "en"}))
+CHINESE = cast(gr.Request, SimpleNamespace(headers={"accept-language": "zh-CN,zh;q=0.9"}))
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def contest(workspace: Workspace, question: str, text: str) -> None:
 
 def listed(page: TrainingDataPage, kind: str = "pairs", reason: str = "", search: str = "") -> Any:
     """The table and where it stands."""
-    _, table, where, *_ = page.from_start(kind, reason, search, View())
+    _, table, where, *_ = page.from_start(kind, reason, search, View(), ENGLISH)
     return table, where
 
 
@@ -113,15 +114,15 @@ def test_a_page_has_fifty_rows_and_the_last_one_the_rest(workspace: Workspace) -
         correct(workspace, f"Question {number}?", f"{number} is odd.", f"{number * 7919} it is.")
     page, view = TrainingDataPage(workspace), View()
     filters = "pairs", "", ""
-    _, table, where, *_ = page.show(*filters, view)
+    _, table, where, *_ = page.show(*filters, view, ENGLISH)
     assert (len(table), where) == (50, "1–50 / 51")
-    _, table, where, *_ = page.forward(*filters, view)
+    _, table, where, *_ = page.forward(*filters, view, ENGLISH)
     assert (list(table["#"]), where) == ([51], "51–51 / 51")
-    _, table, where, *_ = page.forward(*filters, view)
+    _, table, where, *_ = page.forward(*filters, view, ENGLISH)
     assert where == "51–51 / 51"  # there is no page after the last one
-    _, table, where, *_ = page.back(*filters, view)
+    _, table, where, *_ = page.back(*filters, view, ENGLISH)
     assert where == "1–50 / 51"
-    _, table, where, *_ = page.back(*filters, view)
+    _, table, where, *_ = page.back(*filters, view, ENGLISH)
     assert where == "1–50 / 51"
     assert listed(page, search="nowhere")[1] == "0–0 / 0"
 
@@ -129,9 +130,9 @@ def test_a_page_has_fifty_rows_and_the_last_one_the_rest(workspace: Workspace) -
 def chosen(page: TrainingDataPage, number: int = 1, kind: str = "pairs") -> tuple[View, list[Any]]:
     """Choose a row; returns the tab's state and the panel's updates."""
     view = View()
-    page.show(kind, "", "", view)
+    page.show(kind, "", "", view, ENGLISH)
     event = cast(gr.SelectData, SimpleNamespace(row_value=[str(number)]))
-    _, *updates = page.choose(view, event)
+    _, *updates = page.choose(view, event, ENGLISH)
     return view, updates
 
 
@@ -152,7 +153,7 @@ def test_a_chosen_row_says_who_wrote_and_said_what(service: Service) -> None:
     facts = facts_of(updates)
     assert facts["users"] == "ann"
     assert facts["events"] == "1, 2"
-    assert facts["said"] == "down: wrong_facts; Sailors do."
+    assert facts["said"] == "down: Wrong facts; Sailors do."
     assert facts["policy"] == "off"  # another base wrote it
     assert facts["chosen written by"] == "base"
     assert facts["conversation"] == f"Who sails? ({split_of('Who sails?')})"
@@ -226,7 +227,38 @@ def test_only_a_held_out_conversation_can_be_gold(workspace: Workspace) -> None:
     assert workspace.curation.gold() == frozenset()
 
 
+def test_everything_is_said_in_chinese_to_who_reads_chinese(workspace: Workspace) -> None:
+    correct(workspace, "What is the sea?", "Sweet water.", "Salt water.")
+    page, view = TrainingDataPage(workspace), View()
+    _, table, _, kinds, reasons, *_ = page.from_start("pairs", "", "", view, CHINESE)
+    assert list(table) == ["#", "原因", "问题", "回答", "另一个回答"]
+    assert table["原因"].tolist() == ["修正"]
+    assert kinds["choices"][0] == ("偏好对 (1)", "pairs")
+    assert reasons["choices"] == [("全部", ""), ("修正 (1)", "correction")]
+    event = cast(gr.SelectData, SimpleNamespace(row_value=["1"]))
+    _, *updates = page.choose(view, event, CHINESE)
+    assert updates[2].startswith("系统：")
+    assert updates[3]["label"] == "较好的回答"
+    assert "较好回答的作者：人" in updates[6]
+    with pytest.raises(gr.Error, match=r"尚未对 .* 做过决定"):
+        page.take_back("", view, CHINESE)
+
+
 # In a browser
+
+
+def test_a_chosen_language_counts_on_the_whole_page(console: Page) -> None:
+    console.get_by_label("Language").click()
+    console.get_by_role("option", name="中文").click()
+    expect(console.get_by_role("tab", name="训练数据")).to_be_visible(timeout=30_000)
+    expect(console.locator("#status textarea")).to_have_value(re.compile("^当前上线：基础模型"))
+    expect(console.locator("#feedback")).to_contain_text("偏好对")
+    expect(console).to_have_title("Burnish 控制台")
+    console.get_by_role("tab", name="训练数据").click()
+    expect(console.locator("#rows")).to_contain_text("另一个回答")
+    console.get_by_label("语言").click()
+    console.get_by_role("option", name="English").click()
+    expect(console.get_by_role("tab", name="Training data")).to_be_visible(timeout=30_000)
 
 
 @pytest.fixture

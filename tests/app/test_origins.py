@@ -20,6 +20,12 @@ ROUTES = (
     ("PUT", "/api/consent"),
     ("GET", "/"),
     ("GET", "/config"),
+    ("GET", "/page/main.js"),
+    ("GET", "/chat/boot"),
+    ("GET", "/chat/conversations"),
+    ("POST", "/chat/questions"),
+    ("POST", "/chat/answers/unknown/stop"),
+    ("DELETE", "/chat/conversations/unknown"),
     ("POST", "/gradio_api/queue/join"),
     ("GET", "/gradio_api/queue/data?session_hash=x"),
     ("POST", "/gradio_api/run/predict"),
@@ -97,7 +103,9 @@ def test_names_of_the_server(hosts: list[str], known: bool) -> None:
     assert AllowedHosts(app, ["chat.example"])._is_known(hosts) is known
 
 
-@pytest.mark.parametrize("path", ["/", "/console/", "/docs", "/v1/models", "/healthz", "/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/", "/page/main.js", "/console/", "/docs", "/nothing", "/v1/models", "/healthz"]
+)
 def test_every_response_keeps_pages_from_loading_and_framing(url: str, path: str) -> None:
     headers = httpx.get(f"{url}{path}").headers
     policy = dict(part.split(" ", 1) for part in headers["content-security-policy"].split("; "))
@@ -123,6 +131,7 @@ def test_a_nonce_is_used_once(url: str) -> None:
     ("path", "allowed"),
     [
         ("/v1/chat/completions", True), ("/api/consent", True), ("/config", False),
+        ("/chat/questions", False), ("/chat/conversations", False),
         ("/console/gradio_api/queue/join", False), ("/v1", False), ("/healthz", False),
     ],
 )  # fmt: skip

@@ -1,15 +1,14 @@
 """What the pages' own event routes let through: the used routes, each person's own session, and a
-bounded number of unfinished questions that keep nobody else waiting."""
+bounded number of unfinished questions that keep nobody else waiting. The sessions are the
+console's: the chat page has no events of gradio's."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import statistics
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import suppress
 from typing import Any
 
 import httpx
@@ -24,56 +23,6 @@ UNUSED = (
     ("POST", "/component_server"), ("POST", "/process_recording"), ("GET", "/info"),
     ("POST", "/vibe-code/"), ("GET", "/runs"), ("GET", "/openapi.json"), ("GET", "/app_id"),
 )  # fmt: skip
-
-
-class Tab:
-    """A browser tab of one person, by the requests that gradio's page makes."""
-
-    def __init__(self, client: httpx.AsyncClient, cookie: str, session_hash: str, config: Any):
-        self._client = client
-        self._cookie = {"cookie": cookie}
-        self._session = session_hash
-        self._config = config
-
-    @classmethod
-    async def open(cls, client: httpx.AsyncClient, session_hash: str, config: Any = None) -> Tab:
-        """The tab of a new person, who has a cookie of its own."""
-        page = await client.get("/readyz", headers=BROWSER)  # any page gives one
-        cookie = page.headers["set-cookie"].partition(";")[0]
-        client.cookies.clear()  # the next person has another
-        config = config or (await client.get("/config")).json()
-        return cls(client, cookie, session_hash, config)
-
-    def function(self, name: str) -> int:
-        """The number of the handler of this name."""
-        return next(d["id"] for d in self._config["dependencies"] if d["api_name"] == name)
-
-    async def join(self, name: str, data: list[Any]) -> httpx.Response:
-        """Call a handler."""
-        body = {
-            "data": data, "fn_index": self.function(name), "session_hash": self._session,
-            "trigger_id": 1, "event_data": None,
-        }  # fmt: skip
-        join = "/gradio_api/queue/join"
-        return await self._client.post(join, json=body, headers=self._cookie)
-
-    async def events(self, until: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
-        """What the session's stream says until an event of a kind has come."""
-        query = {"session_hash": self._session}
-        seen = []
-        async with self._client.stream(
-            "GET", "/gradio_api/queue/data", params=query, headers=self._cookie
-        ) as stream:
-            async for line in stream.aiter_lines():
-                if line.startswith("data:"):
-                    seen.append(json.loads(line[5:]))
-                    if until(seen[-1]):
-                        break
-        return seen
-
-
-def is_done(event: dict[str, Any]) -> bool:
-    return event["msg"] in ("process_completed", "close_stream")
 
 
 @pytest.mark.parametrize("mount", ["", "/console"])
@@ -100,32 +49,66 @@ def test_a_body_of_undeclared_length_is_refused_when_it_is_too_long(shared: Shar
 
 
 def test_who_knows_anothers_session_reads_nothing_of_it(shared: Shared) -> None:
+    """The console's own sessions: the same name from another person is another session."""
+
     async def scene(client: httpx.AsyncClient) -> None:
-        owner, other = await Tab.open(client, "known"), await Tab.open(client, "known")
-        assert (await owner.join("ask", ["SECRET-71", "plain", None])).status_code == 200
-        assert "SECRET-71" in json.dumps(await owner.events(is_done))
-        # The other person asks in "the same" session: it is another one, without that conversation
-        await other.join("ask", ["TIDE-44", "plain", None])
-        seen = json.dumps(await other.events(is_done))
-        assert "TIDE-44" in seen
-        assert "SECRET-71" not in seen
-        # and cannot listen to what the owner's next question brings
-        await owner.join("ask", ["WAVE-19", "plain", None])
-        with suppress(TimeoutError):
-            async with asyncio.timeout(1):
-                assert "WAVE-19" not in json.dumps(await other.events(is_done))
-        seen = json.dumps(await owner.events(is_done))
-        assert "SECRET-71" in seen  # the owner's conversation went on
-        assert "WAVE-19" in seen
+        config = (await client.get("/console/config")).json()
+        number = next(d["id"] for d in config["dependencies"] if d["targets"][0][1] == "load")
+        event = {"data": [], "fn_index": number, "session_hash": "known"}
+        asked: dict[str, str] = {}
+        for cookie in [await cookie_of_a_new_person(client) for _ in range(2)]:
+            joined = await client.post(
+                "/console/gradio_api/queue/join", json=event, headers={"cookie": cookie}
+            )
+            asked[cookie] = joined.json()["event_id"]
+        for cookie, own in reversed(asked.items()):
+            assert await hears(client, cookie) == {own}
 
     run(scene, shared.url)
+
+
+async def hears(client: httpx.AsyncClient, cookie: str) -> set[str]:
+    """The events that a person is told of in the session "known", until it is closed."""
+    told: set[str] = set()
+    async with client.stream(
+        "GET", "/console/gradio_api/queue/data", params={"session_hash": "known"},
+        headers={"cookie": cookie},
+    ) as stream:  # fmt: skip
+        async for line in stream.aiter_lines():
+            if line.startswith("data:"):
+                message = json.loads(line[5:])
+                told |= {message["event_id"]} if message.get("event_id") else set()
+                if message["msg"] == "close_stream":
+                    break
+    return told
+
+
+async def cookie_of_a_new_person(client: httpx.AsyncClient) -> str:
+    page = await client.get("/readyz", headers=BROWSER)  # any page gives one
+    client.cookies.clear()  # the next person has another
+    return page.headers["set-cookie"].partition(";")[0]
+
+
+async def ask(client: httpx.AsyncClient, cookie: str, question: str = "Wait.") -> httpx.Response:
+    """Ask as a page does, and leave once the answer has begun or is refused."""
+    asked = client.build_request(
+        "POST", "/chat/questions", json={"question": question}, headers={"cookie": cookie}
+    )
+    response = await client.send(asked, stream=True)
+    if response.status_code == 200:
+        await anext(response.aiter_lines())
+    else:
+        await response.aread()
+    await response.aclose()
+    return response
 
 
 @pytest.mark.parametrize("people", [60, pytest.param(200, marks=pytest.mark.slow)])
 def test_unfinished_questions_keep_no_vote_waiting(
     people: int, service: Service, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They wait in the engine's queue, not in gradio's 40 threads; the next one is refused."""
+    """They wait in the engine's queue, not in the threads of other requests; the next one is
+    refused."""
     service.engine._max_queue = people
     answer = httpx.post(
         f"{url}/v1/chat/completions",
@@ -134,12 +117,10 @@ def test_unfinished_questions_keep_no_vote_waiting(
     release = _hold_steps(service, monkeypatch)
 
     async def scene(client: httpx.AsyncClient) -> None:
-        first = await Tab.open(client, "tab")
-        tabs = [first, *[await Tab.open(client, f"{n}", first._config) for n in range(people - 1)]]
-        for tab in tabs:
-            assert (await tab.join("ask", ["Wait.", "plain", None])).status_code == 200
-        while service.engine.active_streams < people:
-            await asyncio.sleep(0.05)
+        cookies = [await cookie_of_a_new_person(client) for _ in range(people)]
+        for cookie in cookies:
+            assert (await ask(client, cookie)).status_code == 200
+        assert service.engine.active_streams == people
         seconds = []
         for _ in range(20):
             begun = time.perf_counter()
@@ -147,16 +128,14 @@ def test_unfinished_questions_keep_no_vote_waiting(
             assert voted.status_code == 200
             seconds.append(time.perf_counter() - begun)
         begun = time.perf_counter()
-        await first.join("set_consent", [False])
-        while service.workspace.curation.consents(_person(first._cookie["cookie"])):
-            await asyncio.sleep(0.01)
+        refusal = {"json": {"allowed": False}, "headers": {"cookie": cookies[0]}}
+        assert (await client.put("/api/consent", **refusal)).status_code == 200
         seconds.append(time.perf_counter() - begun)
         assert statistics.median(seconds) < 0.5
         assert max(seconds) < 5  # on a busy machine; a page that waits for an answer waits for ever
-        late = await Tab.open(client, "late", first._config)
-        await late.join("ask", ["One more?", "plain", None])
-        said = json.dumps(await late.events(is_done))
-        assert "answers are waiting; try again later" in said
+        late = await ask(client, await cookie_of_a_new_person(client))
+        assert late.status_code == 429
+        assert "answers are waiting; try again later" in late.text
         release()
 
     run(scene, url)
@@ -169,14 +148,12 @@ def test_one_person_has_a_few_unfinished_questions_at_most(
     most = service.workspace.settings.max_unfinished
 
     async def scene(client: httpx.AsyncClient) -> None:
-        tab = await Tab.open(client, "tab")
+        cookie = await cookie_of_a_new_person(client)
         for _ in range(most):
-            await tab.join("ask", ["Wait.", "plain", None])
-        while service.engine.active_streams < most:
-            await asyncio.sleep(0.05)
-        await tab.join("ask", ["One more?", "plain", None])
-        said = json.dumps(await tab.events(is_done))
-        assert f"{most} of your questions are still being answered" in said
+            assert (await ask(client, cookie)).status_code == 200
+        refused = await ask(client, cookie, "One more?")
+        assert refused.status_code == 429
+        assert f"{most} of your questions are still being answered" in refused.text
         release()
 
     run(scene, url)
@@ -189,12 +166,6 @@ def run(scene: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]], url: st
             await scene(client)
 
     asyncio.run(with_client())
-
-
-def _person(cookie: str) -> str:
-    """The person in a session cookie, which is signed and not secret."""
-    payload = cookie.partition("=")[2].partition(".")[0]
-    return str(json.loads(base64.b64decode(payload))["user"])
 
 
 def _hold_steps(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:

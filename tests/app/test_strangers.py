@@ -38,6 +38,11 @@ async (server) => {
     results[key("consent")] = await attempt("/api/consent", {...how, method: "POST",
       body: '{"allowed": false}'});
     results[key("chat")] = await attempt("/v1/chat/completions", {...how, method: "POST", body});
+    results[key("ask")] = await attempt("/chat/questions", {...how, method: "POST",
+      body: '{"question": "stored by a stranger"}'});
+    results[key("conversations")] = await attempt("/chat/conversations", how);
+    results[key("question")] = await attempt("/chat/questions",
+      {...how, method: "POST", body: '{"question": "stored by a stranger"}'});
     results[key("event")] = await attempt("/console/gradio_api/queue/join",
       {...how, method: "POST", body: event});
     const form = new FormData();
@@ -89,7 +94,7 @@ def victim(shared: Shared, deceived: Browser) -> Iterator[Page]:
     context = deceived.new_context()
     page = context.new_page()
     page.goto(shared.url)
-    expect(page.locator("#question textarea")).to_be_visible(timeout=30_000)
+    expect(page.locator("#question")).to_be_visible(timeout=30_000)
     yield page
     context.close()
 

@@ -1,0 +1,171 @@
+"""The answers that are being made, for any number of pages that follow them.
+
+An answer is read in a thread of its own to its end, whoever still looks: closing a page stops
+nothing. A page that comes later, or comes back, gets what is there and then what follows. Knows
+nothing of HTTP and HTML.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+
+from app.answering import AnswerUpdate
+from app.error_log import log_unexpected
+from app.running_answers import StopButton
+from engine.errors import BurnishError, Overloaded
+from feedback_store.store import new_id
+
+PAUSE = 9.0  # after drawing, as a multiple of the time that it took
+LONGEST_PAUSE_SECONDS = 0.5
+Begin = Callable[[StopButton], Iterator[AnswerUpdate]]
+
+
+class LiveAnswer:
+    """One answer that is being made. `id` is the stored answer's, or a number of its own."""
+
+    def __init__(self, user_id: str, conversation_id: str | None) -> None:
+        self.user_id = user_id
+        self.conversation_id = conversation_id
+        self.id = ""
+        self.begun_at = time.time()
+        self.thought_ended_at: float | None = None
+        self._stop = StopButton()
+        self._latest: AnswerUpdate | None = None
+        self._followers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
+        self._lock = threading.Lock()  # guards the two above
+
+    def stop(self) -> None:
+        """End the answer within a step; what has been made is kept."""
+        self._stop.press()
+
+    @property
+    def latest(self) -> AnswerUpdate:
+        """The answer as it stands."""
+        assert self._latest is not None
+        return self._latest
+
+    async def updates(self, pause: float = 0.0) -> AsyncIterator[AnswerUpdate]:
+        """The answer as it stands, then as it grows, and its end.
+
+        An update holds the whole text, so a slow reader is given the newest one; and a reader that
+        has drawn one gets the next after `pause` seconds at least, or more where drawing takes
+        long: it takes a part of the processor that the model needs.
+        """
+        changed = asyncio.Event()
+        with self._lock:
+            self._followers[changed] = asyncio.get_running_loop()
+        try:
+            shown: AnswerUpdate | None = None
+            while shown is None or shown.status == "streaming":
+                changed.clear()
+                latest = self.latest
+                if latest is shown:
+                    await changed.wait()
+                    continue
+                shown = latest
+                drawing = time.perf_counter()
+                yield shown
+                drawing = time.perf_counter() - drawing
+                if shown.text or shown.thought:
+                    await self._pause(
+                        changed, min(max(pause, PAUSE * drawing), LONGEST_PAUSE_SECONDS)
+                    )
+        finally:
+            with self._lock:
+                del self._followers[changed]
+
+    async def _pause(self, changed: asyncio.Event, seconds: float) -> None:
+        """Let time pass, but none after the answer's end."""
+        until = time.monotonic() + seconds
+        while self.latest.status == "streaming" and (left := until - time.monotonic()) > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), left)
+            changed.clear()
+
+    def _show(self, update: AnswerUpdate) -> None:
+        with self._lock:
+            if self.thought_ended_at is None and update.thought and update.text:
+                self.thought_ended_at = time.time()
+            self._latest = update
+            followers = tuple(self._followers.items())
+        for changed, loop in followers:
+            with suppress(RuntimeError):  # the loop is closed: the server has ended
+                loop.call_soon_threadsafe(changed.set)
+
+
+class LiveAnswers:
+    """All answers that pages are waiting for, at most `max_per_person` of one person."""
+
+    def __init__(self, max_per_person: int) -> None:
+        self._max_per_person = max_per_person
+        self._lock = threading.Lock()  # guards the two below
+        self._live: dict[str, LiveAnswer] = {}
+        self._waiting: dict[str, int] = {}  # answers of each person, those not yet begun included
+
+    def start(self, user_id: str, conversation_id: str | None, begin: Begin) -> LiveAnswer:
+        """Begin an answer, and return once its start is stored.
+
+        Raises what `begin`'s iterator raises at its first step, and `Overloaded` where the person
+        waits for too many answers already.
+        """
+        self._admit(user_id)
+        live = LiveAnswer(user_id, conversation_id)
+        begun: Future[None] = Future()
+        threading.Thread(
+            target=self._read, args=(live, begin, begun), name="burnish-answer", daemon=True
+        ).start()
+        begun.result()
+        return live
+
+    def find(self, answer_id: str, user_id: str) -> LiveAnswer | None:
+        """The person's running answer of that id."""
+        live = self._live.get(answer_id)
+        return live if live is not None and live.user_id == user_id else None
+
+    def of_conversation(self, conversation_id: str, user_id: str) -> list[LiveAnswer]:
+        """The person's running answers in a conversation."""
+        with self._lock:
+            running = tuple(self._live.values())
+        return [a for a in running if (a.conversation_id, a.user_id) == (conversation_id, user_id)]
+
+    def _admit(self, user_id: str) -> None:
+        with self._lock:
+            waiting = self._waiting.get(user_id, 0)
+            if waiting >= self._max_per_person:
+                raise Overloaded(
+                    f"{waiting} of your questions are still being answered; wait for one of"
+                    " them to end, or stop it"
+                )
+            self._waiting[user_id] = waiting + 1
+
+    def _read(self, live: LiveAnswer, begin: Begin, begun: Future[None]) -> None:
+        """A thread: read one answer to its end, and let its followers know."""
+        try:
+            for update in begin(live._stop):
+                if not live.id:
+                    live.id = update.answer_id or new_id()
+                    with self._lock:
+                        self._live[live.id] = live
+                live._show(update)
+                if not begun.done():
+                    begun.set_result(None)
+        except BaseException as error:  # noqa: BLE001 - the thread's edge: somebody waits
+            if not begun.done():
+                begun.set_exception(error)
+                return
+            if not isinstance(error, BurnishError):
+                log_unexpected("an answer was lost", error)
+                error = BurnishError("the answer was lost; the server's log says why")
+            live._show(AnswerUpdate(None, "", "", "failed", str(error), error=error))
+        finally:
+            with self._lock:
+                self._live.pop(live.id, None)
+                left = self._waiting[live.user_id] - 1
+                self._waiting[live.user_id] = left
+                if not left:
+                    del self._waiting[live.user_id]

@@ -1,0 +1,52 @@
+"""TeX formulas as MathML, which browsers typeset by themselves.
+
+Knows TeX delimiters and MathML; knows nothing of Markdown and pages.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from html import escape
+from xml.etree import ElementTree
+
+from latex2mathml.converter import convert
+
+# Of what the converter writes; links, styles and classes are not for messages
+ATTRIBUTES = frozenset(
+    (
+        "accent", "accentunder", "columnalign", "columnlines", "columnspacing", "depth", "display",
+        "displaystyle", "fence", "form", "height", "largeop", "linethickness", "lspace",
+        "mathcolor", "mathsize", "mathvariant", "maxsize", "minsize", "movablelimits", "notation",
+        "rowlines", "rowspacing", "rspace", "scriptlevel", "separator", "stretchy", "voffset",
+        "width",
+    )
+)  # fmt: skip
+MATHML = "{http://www.w3.org/1998/Math/MathML}"
+# Environments that the converter lacks, as one that it has
+ALIGNED = re.compile(r"(\\(?:begin|end)\{)(?:aligned|gathered|split)\}")
+MAX_CHARS = 2_000  # of one formula; the converter is not made for more
+
+
+@lru_cache(maxsize=512)
+def formula_html(formula: str, *, block: bool) -> str:
+    """A formula with its delimiters as MathML; as the text it is where it cannot be converted.
+
+    The formula itself is the element's `alttext`, for screen readers and for copying.
+    """
+    inside = formula[1:-1] if formula[:2].count("$") == 1 else formula[2:-2]
+    try:
+        if len(inside) > MAX_CHARS:
+            raise ValueError
+        tex = ALIGNED.sub(r"\1align*}", inside)
+        xml = convert(tex, display="block" if block else "inline")
+        math = ElementTree.fromstring(xml)  # noqa: S314 - it has no entities: the converter's
+        for element in math.iter():
+            if not element.tag.startswith(f"{MATHML}m"):
+                raise ValueError
+            element.tag = element.tag.removeprefix(MATHML)
+            element.attrib = {k: v for k, v in element.attrib.items() if k in ATTRIBUTES}
+    except Exception:  # noqa: BLE001 - whatever the converter makes of what is no TeX
+        return f'<code class="tex">{escape(formula, quote=False)}</code>'
+    math.set("alttext", formula)
+    return ElementTree.tostring(math, encoding="unicode")

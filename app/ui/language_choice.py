@@ -1,0 +1,37 @@
+"""The list from which a person chooses the language of a page.
+
+The choice is kept in a cookie, for all pages, and the page is loaded anew: most of its words are
+made on the server.
+"""
+
+from __future__ import annotations
+
+import json
+
+import gradio as gr
+
+from app.ui.texts import COOKIE, LANGUAGES, language_for, say, text
+
+A_YEAR_SECONDS = 365 * 24 * 3600
+CHOOSE = f"""(language) => {{
+  document.cookie = `{COOKIE}=${{language}}; path=/; max-age={A_YEAR_SECONDS}; samesite=lax`;
+  location.reload();
+}}"""
+
+
+def build_language_choice(blocks: gr.Blocks, title: str) -> None:
+    """The list, at the page's end; names the page, too, by the text `title`."""
+    names = [(name, language) for language, name in LANGUAGES.items()]
+    chosen = gr.Dropdown(
+        names, label=text("common.language"), elem_id="language", scale=0, min_width=160
+    )
+    titles = json.dumps({language: say(title, language) for language in LANGUAGES})
+    blocks.load(_current, None, [chosen], api_visibility="private").then(
+        None, [chosen], None, js=f"(language) => {{ document.title = ({titles})[language]; }}",
+        api_visibility="private",
+    )  # fmt: skip
+    chosen.input(None, [chosen], None, js=CHOOSE, api_visibility="private")
+
+
+def _current(request: gr.Request) -> str:
+    return language_for(request)

@@ -1,0 +1,165 @@
+// The question's box: one button that sends, and stops while an answer runs.
+import { h, icon, iconButton, stored } from "./dom.js";
+import { t } from "./texts.js";
+
+const NUMBERS = [
+  ["temperature", { min: 0, max: 2, step: 0.1 }],
+  ["top_p", { min: 0.05, max: 1, step: 0.05 }],
+  ["max_new_tokens", { min: 1, max: 32768, step: 1 }],
+  ["seed", { min: 0, max: 2147483647, step: 1 }],
+];
+
+export class Composer {
+  // `actions`: send(question), stop(), edit() for the arrow up in an empty box
+  constructor(boot, actions) {
+    this.actions = actions;
+    this.draftKey = "draft.";
+    this.box = h("textarea", {
+      id: "question", rows: "1", placeholder: t("ask"), "aria-label": t("question"), autocomplete: "off",
+      oninput: () => this.#typed(), onkeydown: (event) => this.#pressed(event),
+    });
+    this.mode = h(
+      "select",
+      { id: "mode", "aria-label": t("mode"), title: t("mode"), onchange: () => stored("mode", this.mode.value) },
+      boot.modes.map((mode) => h("option", { value: mode }, t(`mode_${mode.replace("-", "_")}`))),
+    );
+    const remembered = stored("mode");
+    this.mode.value = boot.modes.includes(remembered) ? remembered : boot.modes[0];
+    this.numbers = NUMBERS.map(([name, limits]) =>
+      h("input", { type: "number", name, id: `sampling-${name}`, placeholder: String(boot.sampling[name] ?? t("by_chance")), ...limits }),
+    );
+    this.drawer = h(
+      "div",
+      { class: "drawer", id: "advanced", hidden: true },
+      this.numbers.map((input) => h("label", {}, h("span", {}, t(`sampling_${input.name}`)), input)),
+    );
+    this.button = h("button", { type: "submit", class: "send", id: "send" });
+    this.notice = h("div", { class: "notice", role: "alert", hidden: true });
+    this.element = h(
+      "form",
+      { class: "composer", id: "composer", onsubmit: (event) => this.#submitted(event) },
+      this.notice,
+      h(
+        "div",
+        { class: "box" },
+        this.box,
+        this.drawer,
+        h(
+          "div",
+          { class: "tools" },
+          this.mode,
+          iconButton("sliders", t("advanced"), () => this.#drawer(), { id: "open-advanced", "aria-expanded": "false" }),
+          h("span", { class: "gap" }),
+          this.button,
+        ),
+      ),
+      h("p", { class: "small" }, t("may_be_wrong")),
+    );
+    this.running(false);
+  }
+
+  get sampling() {
+    const filled = this.numbers.filter((input) => input.value !== "" && input.checkValidity());
+    return Object.fromEntries(filled.map((input) => [input.name, Number(input.value)]));
+  }
+
+  focus() {
+    this.box.focus({ preventScroll: true });
+  }
+
+  // Each conversation has its own draft, which survives a reload
+  about(conversation) {
+    this.draftKey = `draft.${conversation}`;
+    this.#put(stored(this.draftKey));
+  }
+
+  // The conversation has a name now; what has been typed meanwhile is its draft
+  begun(conversation) {
+    const typed = this.box.value;
+    stored(this.draftKey, "");
+    this.draftKey = `draft.${conversation}`;
+    stored(this.draftKey, typed);
+  }
+
+  giveBack(question) {
+    if (!this.box.value) this.#put(question);
+    stored(this.draftKey, this.box.value);
+  }
+
+  clear() {
+    stored(this.draftKey, "");
+    this.#put("");
+  }
+
+  running(is) {
+    this.isRunning = is;
+    const label = is ? t("stop") : t("send");
+    this.button.replaceChildren(icon(is ? "stop" : "send"));
+    this.button.title = label;
+    this.button.setAttribute("aria-label", label);
+    this.button.dataset.state = is ? "stop" : "send";
+  }
+
+  // An error as a sentence, with what can be done about it: [label, function]
+  complain(words, action) {
+    this.notice.replaceChildren(h("span", {}, words));
+    if (action) {
+      this.notice.append(h("button", { type: "button", class: "link", onclick: action[1] }, action[0]));
+    }
+    this.notice.append(iconButton("close", t("close"), () => this.content()));
+    this.notice.hidden = false;
+  }
+
+  content() {
+    this.notice.hidden = true;
+  }
+
+  #put(text) {
+    this.box.value = text;
+    this.#grow();
+  }
+
+  #typed() {
+    stored(this.draftKey, this.box.value);
+    this.#grow();
+  }
+
+  #grow() {
+    this.box.style.height = "auto";
+    this.box.style.height = `${Math.min(this.box.scrollHeight, innerHeight * 0.4)}px`;
+  }
+
+  #drawer() {
+    this.drawer.hidden = !this.drawer.hidden;
+    document.getElementById("open-advanced").setAttribute("aria-expanded", String(!this.drawer.hidden));
+  }
+
+  #pressed(event) {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+      event.preventDefault();
+      if (this.isRunning) this.complain(t("still_answering"), [t("stop"), () => (this.content(), this.actions.stop())]);
+      else this.#send();
+    } else if (event.key === "ArrowUp" && !this.box.value && this.actions.edit()) event.preventDefault();
+  }
+
+  #submitted(event) {
+    event.preventDefault();
+    if (this.isRunning) this.actions.stop();
+    else this.#send();
+  }
+
+  #send() {
+    const question = this.box.value;
+    const wrong = this.numbers.find((input) => !input.checkValidity());
+    if (wrong) {
+      this.drawer.hidden = false;
+      wrong.reportValidity();
+      return;
+    }
+    if (!question.trim()) return;
+    this.clear();
+    this.content();
+    this.actions.send(question);
+    this.focus();
+  }
+}

@@ -1,0 +1,98 @@
+// Elements, icons and small helpers. Knows nothing of conversations.
+
+export function h(tag, props = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "html") element.innerHTML = value; // only HTML that the server rendered
+    else if (name in element && typeof value !== "string") element[name] = value;
+    else element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+const PATHS = {
+  again: "M20 12a8 8 0 1 1-2.3-5.6M20 3v4h-4",
+  back: "M15 5l-7 7 7 7",
+  change: "M4 7h10M18 7h2M4 17h2M10 17h10M16 4v6M8 14v6",
+  check: "M5 13l4 4L19 7",
+  close: "M6 6l12 12M18 6L6 18",
+  compare: "M12 4v16M4 7h4v10H4zM16 7h4v10h-4z",
+  copy: "M9 9h11v11H9zM5 15H4V4h11v1",
+  down: "M12 5v14M6 13l6 6 6-6",
+  edit: "M4 20h4L19 9l-4-4L4 16zM13 7l4 4",
+  forth: "M9 5l7 7-7 7",
+  ghost: "M5 20V11a7 7 0 0 1 14 0v9l-3-2-2 2-2-2-2 2-2-2zM9.5 11v.5M14.5 11v.5",
+  menu: "M4 7h16M4 12h16M4 17h16",
+  more: "M5 12h.01M12 12h.01M19 12h.01",
+  pin: "M9 4h6l-1 6 4 4H6l4-4zM12 14v6",
+  plus: "M12 5v14M5 12h14",
+  search: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14M16 16l4 4",
+  send: "M12 20V5M6 11l6-6 6 6",
+  sliders: "M4 8h9M17 8h3M4 16h3M11 16h9M15 5.5v5M9 13.5v5",
+  stop: "M7 7h10v10H7z",
+  thumb_down: "M17 14V4H8.5a2 2 0 0 0-2 1.6L5 11.6A2 2 0 0 0 7 14h4l-.8 4.2A1.5 1.5 0 0 0 13 19l4-5h3V4h-3",
+  thumb_up: "M7 10v10h8.5a2 2 0 0 0 2-1.6l1.5-6A2 2 0 0 0 17 10h-4l.8-4.2A1.5 1.5 0 0 0 11 5l-4 5H4v10h3",
+};
+
+export function icon(name) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  svg.setAttribute("viewBox", "0 0 24 24");
+  svg.setAttribute("aria-hidden", "true");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  path.setAttribute("d", PATHS[name]);
+  svg.append(path);
+  return svg;
+}
+
+// A button that is a picture; its name is what a screen reader says and the tooltip
+export function iconButton(name, label, onclick, props = {}) {
+  return h("button", { type: "button", class: "icon", title: label, "aria-label": label, onclick, ...props }, icon(name));
+}
+
+// Put the new children of a rendered text in the place of the old ones, from the first that differs
+// on: a selection or a scrolled block before it stays as it is
+export function morph(element, html) {
+  const template = document.createElement("template");
+  template.innerHTML = html;
+  const fresh = template.content.firstElementChild;
+  const old = element.firstElementChild;
+  if (!fresh || !old || fresh.className !== old.className) {
+    element.replaceChildren(template.content);
+    return;
+  }
+  const now = [...old.childNodes];
+  const next = [...fresh.childNodes];
+  let same = 0;
+  while (same < now.length && same < next.length && now[same].isEqualNode(next[same])) same += 1;
+  now.slice(same).forEach((node) => node.remove());
+  old.append(...next.slice(same));
+}
+
+export async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return;
+  } catch {
+    // No clipboard outside https and localhost: the old way
+  }
+  const area = h("textarea", { class: "unseen" });
+  area.value = text;
+  document.body.append(area);
+  area.select();
+  document.execCommand("copy");
+  area.remove();
+}
+
+export function stored(key, value) {
+  try {
+    if (value === undefined) return localStorage.getItem(`burnish.${key}`) ?? "";
+    if (value === "") localStorage.removeItem(`burnish.${key}`);
+    else localStorage.setItem(`burnish.${key}`, value);
+  } catch {
+    // A browser may forbid it; nothing is remembered then
+  }
+  return value ?? "";
+}

@@ -1,0 +1,45 @@
+// What passes by: a toast with a way back, an error with a way on, and words for screen readers.
+import { h, iconButton } from "./dom.js";
+import { t } from "./texts.js";
+
+let region, status;
+
+export function mountNotices(root) {
+  region = h("div", { class: "toasts", role: "status", "aria-live": "polite" });
+  status = h("div", { class: "unseen", role: "status", "aria-live": "polite", id: "announced" });
+  root.append(region, status);
+}
+
+export function announce(words) {
+  status.textContent = words;
+}
+
+// `action` is [label, function]; it is offered for as long as the toast is there
+export function toast(words, action, seconds = 4) {
+  const close = () => box.remove();
+  const box = h("div", { class: "toast" }, h("span", {}, words));
+  if (action) {
+    box.append(h("button", { type: "button", class: "link", onclick: () => (close(), action[1]()) }, action[0]));
+  }
+  box.append(iconButton("close", t("close"), close));
+  region.append(box);
+  setTimeout(close, seconds * 1000);
+}
+
+// A dialogue in the middle of the page; Esc, the cross and a click beside it close it
+export function dialogue(title, ...children) {
+  const box = h(
+    "dialog",
+    { class: "dialogue", "aria-label": title, onclick: (event) => event.target === box && box.close() },
+    h(
+      "div",
+      { class: "inside" },
+      h("header", {}, h("h2", {}, title), iconButton("close", t("close"), () => box.close())),
+      ...children,
+    ),
+  );
+  box.addEventListener("close", () => box.remove());
+  document.getElementById("burnish").append(box);
+  box.showModal();
+  return box;
+}

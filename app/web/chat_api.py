@@ -1,0 +1,334 @@
+"""What the chat page asks the server for, beside the feedback of `/api`.
+
+The page is a view on the store: conversations, branches and votes are read from it, and an answer
+that is being made is followed as a stream of server-sent events that any page may join. A stream's
+first event is the turn as it stands; then come patches of its HTML, `[part, keep, tail]`; the last
+event says how the answer ended. These routes are the page's own and change with it; programs use
+`/v1` and `/api`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any, Literal
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.conversation import Chat
+from app.live_answers import Begin, LiveAnswer, LiveAnswers
+from app.service import Service
+from app.ui.texts import LANGUAGES, catalogue, language_for
+from app.web.body import StrictJsonRoute
+from app.web.chat_documents import (
+    GrowingAnswer,
+    found_document,
+    short_release,
+    summary_document,
+    turn_document,
+)
+from app.web.feedback_api import in_few_threads
+from app.web.identity import user_of
+from app.web.openai_api import STREAM_HEADERS
+from engine.errors import UnknownId
+from engine.messages import Message
+from engine.prompts.modes import MODES
+from engine.request import SamplingParams
+from feedback_store.conversations import Conversations, ShownTurn, View
+from feedback_store.formats.conversations import to_json, to_markdown
+from feedback_store.records import BAD_REASONS, GOOD_REASONS
+from feedback_store.store import new_id
+
+PAGE_TURNS = 30  # of a long conversation, at a time
+PAGE_CONVERSATIONS = 40
+DRAWING_SECONDS = 0.04  # between two patches: a reader sees no difference, and there are fewer
+
+
+class SamplingBody(BaseModel):
+    """How an answer is made, where it is not as the operator set it."""
+
+    model_config = ConfigDict(extra="forbid")
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=32_768)
+    seed: int | None = Field(default=None, ge=0, lt=2**31)
+
+    def over(self, chat: Chat) -> SamplingParams:
+        """The operator's parameters with these in their place."""
+        return chat.sampling(**self.model_dump(exclude_none=True))
+
+
+class Said(BaseModel):
+    """One message of a temporary chat, which only the page keeps."""
+
+    model_config = ConfigDict(extra="forbid")
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class QuestionBody(BaseModel):
+    """A question. Without `conversation_id` it begins a conversation; with `temporary` nothing is
+    stored and `history` is what was said before."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: str
+    conversation_id: str | None = Field(default=None, max_length=64)
+    parent_answer_id: str | None = Field(default=None, max_length=64)
+    mode: str = "plain"
+    sampling: SamplingBody = SamplingBody()
+    temporary: bool = False
+    history: list[Said] = Field(default=[], max_length=1_000)
+
+
+class AgainBody(BaseModel):
+    """Another answer to the same question; with `change`, the same answer written otherwise."""
+
+    model_config = ConfigDict(extra="forbid")
+    change: str | None = Field(default=None, max_length=32)
+    instruction: str = ""
+    to_compare: bool = False
+    sampling: SamplingBody = SamplingBody()
+
+
+class ConversationBody(BaseModel):
+    """What is to be otherwise about a conversation."""
+
+    model_config = ConfigDict(extra="forbid")
+    title: str | None = None
+    pinned: bool | None = None
+    answer: str | None = Field(default=None, max_length=64)
+    turn: str | None = Field(default=None, max_length=64)
+
+
+def chat_router(service: Service) -> APIRouter:
+    """The routes over one running service."""
+    router = APIRouter(prefix="/chat", route_class=StrictJsonRoute, include_in_schema=False)
+    live = LiveAnswers(service.workspace.settings.max_unfinished)
+    views = _Views(service, live)
+    _add_boot_route(router, service)
+    _add_conversation_routes(router, service, views)
+    _add_answer_routes(router, service.chat, live, views)
+    return router
+
+
+def _add_boot_route(router: APIRouter, service: Service) -> None:
+    settings = service.workspace.settings
+
+    @router.get("/boot")
+    def boot(request: Request) -> dict[str, Any]:
+        """All that a page needs before it draws: its words, and what can be chosen."""
+        language = language_for(request)
+        reasons = {f"reason_{word}": said for word, said in catalogue(language, "reasons").items()}
+        return {
+            "language": language,
+            "languages": LANGUAGES,
+            "texts": {**catalogue(language, "chat"), **reasons},
+            "modes": MODES,
+            "reasons": {"1": GOOD_REASONS, "-1": BAD_REASONS},
+            "release": short_release(service.slots.live),
+            "sampling": {
+                "temperature": settings.temperature, "top_p": settings.top_p,
+                "max_new_tokens": settings.max_new_tokens,
+            },
+        }  # fmt: skip
+
+
+class _Views:
+    """Conversations as the page draws them."""
+
+    def __init__(self, service: Service, live: LiveAnswers) -> None:
+        self._service = service
+        self._live = live
+        self._conversations = service.workspace.conversations
+
+    def document(
+        self, conversation_id: str, request: Request, before: str | None
+    ) -> dict[str, Any]:
+        """The newest turns, or those before the turn `before`, and what is running."""
+        user, language = user_of(request.session), language_for(request)
+        view = self._conversations.view(conversation_id, user)
+        turns = _turns_before(view, before)
+        return {
+            **summary_document(view.summary),
+            "turns": [turn_document(turn, language) for turn in turns[-PAGE_TURNS:]],
+            "earlier": len(turns) > PAGE_TURNS,
+            "running": [a.id for a in self._live.of_conversation(conversation_id, user)],
+        }
+
+    def turn(self, live: LiveAnswer, language: str) -> dict[str, Any] | None:
+        """The turn of a running or ended answer, where it is stored."""
+        if live.conversation_id is None or live.latest.answer_id is None:
+            return None
+        view = self._conversations.view(live.conversation_id, live.user_id)
+        shown = next((t for t in view.turns if live.id in t.answers), None)
+        if shown is None:
+            return None
+        return {
+            "conversation": summary_document(view.summary),
+            "turn": turn_document(shown, language),
+        }
+
+
+def _turns_before(view: View, before: str | None) -> tuple[ShownTurn, ...]:
+    ids = [turn.turn.id for turn in view.turns]
+    return view.turns[: ids.index(before)] if before in ids else view.turns
+
+
+def _add_conversation_routes(router: APIRouter, service: Service, views: _Views) -> None:
+    conversations: Conversations = service.workspace.conversations
+
+    @router.get("/conversations")
+    @in_few_threads
+    def listing(
+        request: Request, before: float | None = None, before_id: str = "", words: str = ""
+    ) -> dict[str, Any]:
+        user = user_of(request.session)
+        if words.strip():
+            return {"found": [found_document(f) for f in conversations.search(user, words)]}
+        after = None if before is None else (before, before_id)
+        page = conversations.page(user, before=after, limit=PAGE_CONVERSATIONS)
+        pinned = [] if after else conversations.pinned(user)
+        return {
+            "pinned": [summary_document(each) for each in pinned],
+            "conversations": [summary_document(each) for each in page],
+            "more": len(page) == PAGE_CONVERSATIONS,
+        }
+
+    @router.get("/conversations/{conversation_id}")
+    @in_few_threads
+    def view(
+        conversation_id: str, request: Request, before: str | None = Query(None, max_length=64)
+    ) -> dict[str, Any]:
+        return views.document(conversation_id, request, before)
+
+    @router.post("/conversations/{conversation_id}")
+    @in_few_threads
+    def change(conversation_id: str, body: ConversationBody, request: Request) -> dict[str, Any]:
+        user = user_of(request.session)
+        if body.title is not None:
+            conversations.rename(conversation_id, user, body.title)
+        if body.pinned is not None:
+            conversations.pin(conversation_id, user, pinned=body.pinned)
+        if body.answer is not None:
+            conversations.show(conversation_id, user, body.answer)
+        if body.turn is not None:
+            conversations.show_turn(conversation_id, user, body.turn)
+        return views.document(conversation_id, request, None)
+
+    @router.delete("/conversations/{conversation_id}")
+    @in_few_threads
+    def delete(conversation_id: str, request: Request) -> dict[str, str]:
+        conversations.delete(conversation_id, user_of(request.session))
+        return {"status": "deleted"}
+
+    @router.post("/conversations/{conversation_id}/restore")
+    @in_few_threads
+    def restore(conversation_id: str, request: Request) -> dict[str, str]:
+        conversations.restore(conversation_id, user_of(request.session))
+        return {"status": "restored"}
+
+    @router.get("/conversations/{conversation_id}/export", response_model=None)
+    @in_few_threads
+    def export(conversation_id: str, request: Request, form: str = "markdown") -> Response:
+        found = conversations.view(conversation_id, user_of(request.session))
+        name = "conversation.json" if form == "json" else "conversation.md"
+        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+        if form == "json":
+            return JSONResponse(to_json(found), headers=headers)
+        return PlainTextResponse(to_markdown(found), headers=headers, media_type="text/markdown")
+
+
+def _add_answer_routes(router: APIRouter, chat: Chat, live: LiveAnswers, views: _Views) -> None:
+    async def started(request: Request, conversation_id: str | None, begin: Begin) -> Response:
+        user = user_of(request.session)
+        answer = await run_sync(partial(live.start, user, conversation_id, begin))
+        return followed(answer, request)
+
+    def followed(answer: LiveAnswer, request: Request) -> Response:
+        events = _events(answer, views, language_for(request))
+        return StreamingResponse(events, headers=STREAM_HEADERS, media_type="text/event-stream")
+
+    @router.post("/questions", response_model=None)
+    async def ask(body: QuestionBody, request: Request) -> Response:
+        user, sampling = user_of(request.session), body.sampling.over(chat)
+        if body.temporary:
+            said = [Message(m.role, m.content) for m in body.history]
+            return await started(
+                request, None, lambda stop: chat.ask_unstored(
+                    user, said, body.question, mode=body.mode, sampling=sampling, stop=stop
+                ),
+            )  # fmt: skip
+        conversation_id = body.conversation_id or new_id()
+        return await started(
+            request, conversation_id, lambda stop: chat.ask(
+                user, body.question, conversation_id=conversation_id,
+                parent_answer_id=body.parent_answer_id, mode=body.mode, sampling=sampling,
+                stop=stop,
+            ),
+        )  # fmt: skip
+
+    async def conversation_of(answer_id: str, user: str) -> str:
+        turn = await run_sync(chat.turn_of, answer_id, user)
+        return turn.conversation_id
+
+    @router.post("/answers/{answer_id}/again", response_model=None)
+    async def again(answer_id: str, body: AgainBody, request: Request) -> Response:
+        user, sampling = user_of(request.session), body.sampling.over(chat)
+        conversation_id = await conversation_of(answer_id, user)
+        change, instruction = body.change, body.instruction
+        if change is not None:
+            return await started(
+                request, conversation_id, lambda stop: chat.change(
+                    user, answer_id, change, instruction, sampling=sampling, stop=stop
+                ),
+            )  # fmt: skip
+        return await started(
+            request, conversation_id, lambda stop: chat.regenerate(
+                user, answer_id, to_compare=body.to_compare, sampling=sampling, stop=stop
+            ),
+        )  # fmt: skip
+
+    @router.post("/answers/{answer_id}/continue", response_model=None)
+    async def go_on(answer_id: str, request: Request) -> Response:
+        user = user_of(request.session)
+        conversation_id = await conversation_of(answer_id, user)
+        return await started(
+            request, conversation_id, lambda stop: chat.continue_answer(user, answer_id, stop=stop)
+        )
+
+    @router.get("/answers/{answer_id}/stream", response_model=None)
+    async def join(answer_id: str, request: Request) -> Response:
+        return followed(_running(live, answer_id, request), request)
+
+    @router.post("/answers/{answer_id}/stop")
+    async def stop(answer_id: str, request: Request) -> dict[str, str]:
+        _running(live, answer_id, request).stop()
+        return {"status": "stopping"}
+
+
+def _running(live: LiveAnswers, answer_id: str, request: Request) -> LiveAnswer:
+    answer = live.find(answer_id, user_of(request.session))
+    if answer is None:
+        raise UnknownId(f"no running answer {answer_id[:80]!r}")
+    return answer
+
+
+async def _events(answer: LiveAnswer, views: _Views, language: str) -> AsyncIterator[str]:
+    opening = await run_sync(views.turn, answer, language)
+    yield _event({"live": answer.id, **(opening or {})}, "begin")
+    drawn = GrowingAnswer(answer)
+    async for update in answer.updates(pause=DRAWING_SECONDS):
+        for patch in drawn.patches(update):
+            yield _event(patch)
+        if update.status != "streaming":
+            stored = await run_sync(views.turn, answer, language)
+            yield _event({**drawn.end(update, language), **(stored or {})}, "end")
+
+
+def _event(data: Any, kind: str = "") -> str:
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {kind}\ndata: {text}\n\n" if kind else f"data: {text}\n\n"

@@ -1,0 +1,123 @@
+"""What the chat page gets: conversations, turns and answers as JSON, texts as HTML.
+
+Knows the store's views and how texts are rendered; knows nothing of requests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.answering import AnswerUpdate
+from app.live_answers import LiveAnswer
+from app.ui.changes import changes_html
+from app.ui.growing import GrowingHtml
+from app.ui.rendering import answer_html, plain_html
+from app.ui.texts import translated
+from engine.prompts.reasoning import untagged
+from feedback_store.conversations import Found, ShownTurn, Summary
+from feedback_store.explain import changes
+from feedback_store.records import StoredAnswer
+
+CONTINUABLE = ("stopped", "failed", "aborted")
+
+
+def summary_document(summary: Summary) -> dict[str, Any]:
+    """A line of the side bar."""
+    return {
+        "id": summary.id, "title": summary.title, "pinned": summary.pinned,
+        "at": summary.updated_at,
+    }  # fmt: skip
+
+
+def found_document(found: Found) -> dict[str, Any]:
+    """A hit of a search, with the words around it."""
+    return {**summary_document(found.summary), "excerpt": found.excerpt}
+
+
+def turn_document(turn: ShownTurn, language: str) -> dict[str, Any]:
+    """One question with the answer that is shown for it."""
+    corrected = turn.correction
+    return {
+        "id": turn.turn.id,
+        "follows": turn.turn.parent_answer_id,
+        "question": turn.turn.question,
+        "question_html": plain_html(turn.turn.question),
+        "siblings": turn.siblings,
+        "answers": turn.answers,
+        "mode": turn.turn.mode,
+        "at": turn.created_at,
+        "examples": turn.example_ids,
+        "vote": turn.vote,
+        "reasons": turn.reasons,
+        "comment": turn.comment,
+        "flagged": turn.flagged,
+        "correction": corrected,
+        "correction_html": answer_html(corrected) if corrected else "",
+        "changes_html": changes_html(changes(turn.answer.text, corrected)) if corrected else "",
+        "answer": answer_document(turn.answer, language),
+    }
+
+
+def answer_document(answer: StoredAnswer, language: str) -> dict[str, Any]:
+    """A stored answer and how it was made."""
+    thought = untagged(answer.thought)
+    return {
+        "id": answer.id,
+        "status": answer.status,
+        "html": answer_html(answer.text) if answer.text else "",
+        "thought_html": answer_html(thought) if thought else "",
+        "continuable": answer.status in CONTINUABLE
+        or (answer.status == "done" and not answer.complete),
+        "cut": answer.status == "done" and not answer.complete,
+        "error": translated(answer.error or "", language),
+        "release": short_release(answer.adapter_digest),
+        "sampling": answer.sampling,
+        "prompt_tokens": answer.prompt_tokens,
+        "tokens": answer.completion_tokens,
+        "seconds": _seconds(answer.first_token_at, answer.finished_at),
+        "wait_seconds": _seconds(answer.created_at, answer.first_token_at),
+    }
+
+
+def short_release(digest: str | None) -> str:
+    """The beginning of an adapter's digest, as commands and console show it; "" for the base."""
+    return digest.removeprefix("sha256:")[:12] if digest else ""
+
+
+def _seconds(begun: float | None, ended: float | None) -> float | None:
+    return None if begun is None or ended is None else round(max(0.0, ended - begun), 3)
+
+
+class GrowingAnswer:
+    """Draws the updates of a running answer for one page, as what is new in each."""
+
+    def __init__(self, live: LiveAnswer) -> None:
+        self._live = live
+        self._thought, self._answer = GrowingHtml(), GrowingHtml()
+        self._shown = ("", "")
+
+    def patches(self, update: AnswerUpdate) -> list[tuple[str, int, str]]:
+        """For each part that changed ("t" thought, "a" answer): how much of its HTML stays, in
+        UTF-16 units, and what follows that."""
+        last = update.status != "streaming"
+        parts = (
+            ("t", self._thought, update.thought, self._shown[0]),
+            ("a", self._answer, update.text, self._shown[1]),
+        )
+        self._shown = update.thought, update.text
+        return [
+            (name, *html.grow(text, last=last))
+            for name, html, text, shown in parts
+            if text != shown or (last and text)
+        ]
+
+    def end(self, update: AnswerUpdate, language: str) -> dict[str, Any]:
+        """How the answer ended, as far as the page does not ask the store."""
+        begun, ended = self._live.begun_at, self._live.thought_ended_at
+        return {
+            "id": update.answer_id,
+            "status": update.status,
+            "text": "" if self._live.conversation_id else update.text,  # nobody else keeps it
+            "note": translated(update.note, language),
+            "thought_seconds": _seconds(begun, ended) if update.thought else None,
+        }

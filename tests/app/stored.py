@@ -1,0 +1,50 @@
+"""What the store has, for tests that look behind a page."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from app.service import Service
+
+PATIENCE_SECONDS = 20
+
+
+def rows(service: Service, query: str, *values: Any) -> list[dict[str, Any]]:
+    """What a query finds; `?` stands for a value."""
+    with service.workspace.database.read() as connection:
+        found = connection.exec_driver_sql(query, values).mappings()
+        return [dict(row) for row in found]
+
+
+def answer(service: Service, answer_id: str) -> dict[str, Any]:
+    """A stored answer."""
+    (row,) = rows(service, "SELECT * FROM answers WHERE id = ?", answer_id)
+    return row
+
+
+def said_of(service: Service, answer_id: str, columns: str = "kind") -> list[tuple[Any, ...]]:
+    """What people said of an answer, in the order they said it."""
+    query = f"SELECT {columns} FROM events WHERE answer_id = ? ORDER BY id"
+    return [tuple(row.values()) for row in rows(service, query, answer_id)]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)
+
+
+def wait_until_said(service: Service, answer_id: str, *kinds: str) -> None:
+    """Wait until just these things have been said of an answer."""
+    wait_for(lambda: said_of(service, answer_id) == [(kind,) for kind in kinds])
+
+
+def wait_until_stored(service: Service, **wanted: int) -> dict[str, int]:
+    """Wait for the store to count what is wanted; returns all counts."""
+    store = service.workspace.store
+    wait_for(lambda: store.counts().items() >= wanted.items())
+    return store.counts()

@@ -1,0 +1,150 @@
+"""Two answers side by side, in a real Chromium."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.app.chat_page import ChatPage
+from tests.app.conftest import NEEDS_CHROMIUM, Played
+from tests.app.stored import rows, wait_for
+
+pytestmark = NEEDS_CHROMIUM
+LOT = "crypto.getRandomValues = (drawn) => {{ drawn[0] = {drawn}; return drawn; }}"
+
+
+@pytest.fixture
+def chat(newcomer: Callable[..., ChatPage], played: Played) -> Iterator[ChatPage]:
+    """The chat page of a new person; the browser has nothing to complain of."""
+    page = newcomer(played.url)
+    yield page
+    assert page.complaints == []
+
+
+def compare(chat: ChatPage, played: Played) -> tuple[str, str]:
+    """Ask, get "Salt." and compare it with "Water."; returns what stands left and right."""
+    played.engine.says = "Salt."
+    chat.ask("What is the sea?")
+    played.engine.says = "Water."
+    chat.compare()
+    expect(chat.answers).to_be_hidden()  # which of the two was there first is not shown
+    return chat.sides()
+
+
+def choices(chat: ChatPage, played: Played) -> list[tuple[str, str, str]]:
+    """What was chosen in the conversation: left, right and the choice."""
+    query = (
+        "SELECT l.text, r.text AS other, choice FROM comparisons c"
+        " JOIN answers l ON l.id = left_answer_id JOIN answers r ON r.id = right_answer_id"
+        " JOIN turns ON turns.id = l.turn_id"
+        " LEFT JOIN events ON events.comparison_id = c.id WHERE conversation_id = ?"
+    )
+    found = rows(played.service, query, chat.conversation)
+    return [tuple(row.values()) for row in found]  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("first_is_left", [True, False])
+def test_the_better_of_two_answers_is_stored_with_its_place_and_goes_on(
+    chat: ChatPage, played: Played, first_is_left: bool
+) -> None:
+    chat.page.add_init_script(LOT.format(drawn=int(first_is_left)))
+    chat.reload()
+    shown = compare(chat, played)
+    assert shown == (("Salt.", "Water.") if first_is_left else ("Water.", "Salt."))
+    chat.choose("left")
+    expect(chat.answers).to_have_text(shown[0])
+    expect(chat.toast).to_have_text("Thank you.")
+    assert choices(chat, played) == [(*shown, "left")]
+    chosen = chat.answer_id()
+
+    played.engine.says = "More."
+    chat.ask("And then?")
+    expect(chat.answers).to_have_text([shown[0], "More."])
+    query = "SELECT parent_answer_id FROM turns WHERE conversation_id = ? ORDER BY created_at"
+    assert rows(played.service, query, chat.conversation)[1]["parent_answer_id"] == chosen
+    regenerations = "SELECT kind FROM events WHERE answer_id = ? AND kind = 'regeneration'"
+    assert rows(played.service, regenerations, chosen) == []
+
+
+def test_nothing_tells_which_of_the_two_was_there_first(chat: ChatPage, played: Played) -> None:
+    played.engine.says = "Salt."
+    chat.ask("What is the sea?")
+    chat.thumb("up")
+    chat.improve("Sea water.")
+    played.engine.says = "Water."
+    chat.compare()
+    assert sorted(chat.sides()) == ["Salt.", "Water."]
+    one, other = (
+        re.sub(r"Salt|Water|Answer [12]", "", side.inner_html())
+        for side in chat.compared.locator(".side-by-side").all()
+    )
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("key", "choice"), [("1", "left"), ("2", "right"), ("3", "tie"), ("4", "both_bad")]
+)
+def test_keys_choose(chat: ChatPage, played: Played, key: str, choice: str) -> None:
+    shown = compare(chat, played)
+    chat.question_box.press_sequentially(key)  # there it is a figure
+    expect(chat.compared).to_be_visible()
+    chat.compared.click(position={"x": 1, "y": 1})
+    chat.page.keyboard.press(key)
+    expect(chat.compared).to_have_count(0)
+    assert choices(chat, played) == [(*shown, choice)]
+    kept = {"left": shown[0], "right": shown[1]}.get(choice, "Salt.")
+    expect(chat.answers).to_have_text(kept)
+
+
+def test_esc_leaves_a_comparison_with_the_first_answer_and_nothing_said(
+    chat: ChatPage, played: Played
+) -> None:
+    compare(chat, played)
+    chat.page.keyboard.press("Escape")
+    expect(chat.compared).to_have_count(0)
+    expect(chat.answers).to_have_text("Salt.")
+    expect(chat.arrows()).to_have_text("1/2")
+    assert choices(chat, played) == []
+    chat.reload()
+    expect(chat.answers).to_have_text("Salt.")
+
+
+def test_who_asks_on_leaves_the_comparison_without_choosing(chat: ChatPage, played: Played) -> None:
+    compare(chat, played)
+    played.engine.says = "More."
+    chat.ask("And then?")
+    expect(chat.compared).to_have_count(0)
+    expect(chat.answers).to_have_text(["Salt.", "More."])
+    chat.turns.first.click()
+    chat.page.keyboard.press("1")
+    chat.reload()
+    expect(chat.answers).to_have_text(["Salt.", "More."])
+    assert choices(chat, played) == []
+
+
+def test_who_opens_another_conversation_chooses_nothing_there(
+    chat: ChatPage, played: Played
+) -> None:
+    compare(chat, played)
+    compared = chat.conversation
+    chat.new_chat()
+    chat.page.locator(".welcome").click()
+    chat.page.keyboard.press("1")
+    chat.open(compared)
+    assert choices(chat, played) == []
+
+
+@pytest.mark.usefixtures("long_answers")
+def test_who_stops_the_second_answer_gets_the_first_back(chat: ChatPage, played: Played) -> None:
+    played.engine.says = "Salt."
+    chat.ask("What is the sea?")
+    played.engine.says = ""
+    chat.does("compare").click()
+    wait_for(lambda: played.engine.running == 1)
+    chat.stop()
+    expect(chat.compared).to_have_count(0)
+    expect(chat.answers).to_have_text("Salt.")
+    assert choices(chat, played) == []

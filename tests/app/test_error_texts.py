@@ -1,0 +1,256 @@
+"""Every error that a person at the pages meets has a Chinese sentence: the real errors, raised."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import gradio as gr
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from app.answering import NOT_SAVED, AnswerUpdate
+from app.conversation import TRIMMED
+from app.live_answers import LiveAnswers
+from app.service import Service, Workspace, _told
+from app.settings import Settings
+from app.ui.errors import shown_errors
+from app.ui.texts import error_text, translated
+from deploy.gate import GateReport, _verdict
+from deploy.guards import RULES, Guard
+from deploy.loop import LoopStatus
+from engine.errors import BurnishError, EngineFailure, InvalidBundle, StorageFull
+from engine.messages import Message
+from engine.prompts.modes import PromptTemplate
+from engine.request import GenerationRequest, SamplingParams
+from engine.storage import find_digest, folder_of, translated_disk_errors
+from feedback_store.bursts import find_bursts
+from feedback_store.database import _translated
+from tests.feedback_store.test_bursts import NEW, brigade, calm, vote
+from tests.helpers import make_bundle
+from tuning.evaluation.statistics import Interval
+from tuning.recipe import Recipe
+
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+ENGLISH_WORDS = re.compile(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}")
+FIGURE = re.compile(r"[0-9a-f]{12,}|[-+]?\d+(?:\.\d+)?")
+UNKNOWN = error_text(BurnishError(""), "zh")  # how a sentence begins that nothing knows
+SHORT = SamplingParams(temperature=0, max_new_tokens=4, ignore_eos=True)
+QUESTION = (Message("user", "What is the sea?"),)
+ID = "sha256:" + "ab12" * 16
+
+
+@pytest.fixture
+def workspace(settings: Settings) -> Iterator[Workspace]:
+    """A home without an engine."""
+    workspace = Workspace(settings)
+    yield workspace
+    workspace.close()
+
+
+def check(sentence: str, chinese: str) -> None:
+    """A Chinese sentence with the figures and ids of the English one."""
+    assert CHINESE.search(chinese), sentence
+    assert not chinese.startswith(UNKNOWN), sentence
+    assert not ENGLISH_WORDS.search(chinese), chinese
+    assert Counter(FIGURE.findall(chinese)) == Counter(FIGURE.findall(sentence)), chinese
+
+
+def check_error(raising: Callable[[], object]) -> None:
+    """The same for the error that a call raises; in English it is the error's own sentence."""
+    with pytest.raises(BurnishError) as raised:
+        raising()
+    error = raised.value
+    assert error_text(error, "en") == str(error)
+    check(str(error), error_text(error, "zh"))
+
+
+def an_answer(workspace: Workspace, question: str = "What is the sea?") -> str:
+    template = PromptTemplate("plain", "", "", ())
+    turn = workspace.store.add_turn(
+        user_id="ann", question=question, template=template, conversation_id="c"
+    )
+    answer_id = workspace.store.begin_answer(
+        turn.id, base_digest=ID, adapter_digest=None, sampling={}, seed=0
+    )
+    workspace.store.finish_answer(answer_id, status="done", text="Water.", complete=True)
+    return answer_id
+
+
+def test_what_the_store_refuses(workspace: Workspace) -> None:
+    store, curation = workspace.store, workspace.curation
+    mine, other = an_answer(workspace), an_answer(workspace, "What is bread?")
+    for refused in (
+        lambda: store.vote(mine, "ann", cast(Any, 2)),
+        lambda: store.vote(mine, "ann", 1, reasons=["wrong_facts"]),
+        lambda: store.vote(mine, "ann", 1, comment="x" * 4_001),
+        lambda: store.vote(mine, "ann", 1, comment="\x00"),
+        lambda: store.vote(mine, "ann", 1, comment="\ud800"),
+        lambda: store.vote("0" * 32, "ann", 1),
+        lambda: store.vote(mine, "bob", 1),
+        lambda: store.correct(mine, "ann", ""),
+        lambda: store.correct(mine, "ann", "\x00"),
+        lambda: store.compare(mine, other, "ann"),
+        lambda: store.choose("0" * 32, "ann", "left"),
+        lambda: store.choose("0" * 32, "ann", cast(Any, "middle")),
+        lambda: store.history("0" * 32, "ann"),
+        lambda: curation.take_back(ID, ""),
+        lambda: curation.mark_gold("c1"),
+        lambda: workspace.training_set.find("ab12"),
+    ):
+        check_error(refused)
+
+
+def test_what_the_console_refuses(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, registry, releases = workspace.jobs, workspace.registry, workspace.releases
+    bundle = make_bundle(workspace.bundles, workspace.base)
+    registry.add(bundle, {"verdict": "not better"})
+    seen = registry.live()
+    for refused in (
+        workspace.loop.snapshot,  # nothing to train on
+        lambda: jobs.cancel(ID),
+        lambda: find_digest(workspace.bundles, "x"),
+        lambda: find_digest(workspace.bundles, "abcd"),
+        lambda: folder_of(workspace.bundles, "x"),
+        lambda: releases.promote(ID),
+        lambda: releases.promote(bundle),
+        releases.rollback,
+    ):
+        check_error(refused)
+    live = releases.promote(bundle, force=True)
+    check_error(lambda: releases.promote(bundle, force=True))
+    check_error(lambda: registry.promote(bundle, seen))
+    assert live.bundle == bundle
+    taken = jobs.start(
+        base_name="no such base", base_digest=ID, snapshot=ID, recipe=Recipe(), recipe_origins={}
+    )
+    check_error(
+        lambda: jobs.start(
+            base_name="no such base", base_digest=ID, snapshot="sha256:" + "0" * 64,
+            recipe=Recipe(), recipe_origins={},
+        )
+    )  # fmt: skip
+    check(workspace.loop.status().reason, translated(workspace.loop.status().reason, "zh"))
+    jobs.cancel(taken)
+    for _ in jobs.wait(taken, poll_seconds=0.05):
+        pass
+    check_error(lambda: jobs.cancel(taken))
+    check_error(lambda: jobs.result(taken))
+
+
+def test_what_the_engine_and_the_chat_refuse(service: Service) -> None:
+    chat = service.chat
+    limit = service.workspace.settings.max_queue
+
+    def ask(question: str, **more: Any) -> AnswerUpdate:
+        *_, last = chat.ask("ann", question, **{"conversation_id": "c", "sampling": SHORT, **more})
+        return last
+
+    def failed(**how: Any) -> None:
+        (queued,) = chat.complete("ann", QUESTION, [SamplingParams(max_new_tokens=1000)], **how)
+        *_, last = queued
+        assert last.error is not None
+        raise last.error
+
+    long = "word " * 3000
+    for refused in (
+        lambda: ask(""),
+        lambda: ask("\x00"),
+        lambda: ask("\ud800"),
+        lambda: ask("x" * (service.workspace.settings.max_message_chars + 1)),
+        lambda: ask(long),
+        lambda: ask("Hello?", mode="strange"),
+        lambda: ask("Hello?", parent_answer_id="0" * 32),
+        lambda: chat.complete("ann", (Message("user", long),), [SHORT]),
+        lambda: chat.complete("ann", QUESTION, [SHORT] * (limit + 1)),
+        lambda: chat.complete("ann", QUESTION, [SHORT], adapter=ID),
+        lambda: failed(timeout_seconds=1e-6),
+    ):
+        check_error(refused)
+    chat.running.refuse_more()
+    check_error(lambda: ask("Hello?"))
+    service.engine.close()
+    check_error(lambda: service.engine.submit(GenerationRequest(QUESTION, SHORT)))
+
+
+def test_one_person_waits_for_a_few_answers_alone() -> None:
+    answers = LiveAnswers(0)
+    check_error(lambda: answers.start("ann", "c", lambda _stop: iter(())))
+
+
+def test_a_full_disk_and_a_damaged_database(tmp_path: Path) -> None:
+    def disk(number: int) -> None:
+        with translated_disk_errors():
+            raise OSError(number, os.strerror(number), str(tmp_path / "file"))
+
+    def database(message: str) -> None:
+        with _translated():
+            raise OperationalError("", {}, sqlite3.OperationalError(message))
+
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        with pytest.raises(StorageFull) as full:
+            disk(number)
+        chinese = error_text(full.value, "zh")
+        assert chinese.startswith(f"无法写入 {tmp_path / 'file'}：")
+        assert CHINESE.search(chinese.rpartition("：")[2])
+    for message in (
+        "database or disk is full", "attempt to write a readonly database",
+        "database disk image is malformed", "file is not a database", "database is locked",
+    ):  # fmt: skip
+        check_error(lambda message=message: database(message))
+
+
+@pytest.mark.parametrize("note", [TRIMMED, NOT_SAVED])
+def test_the_notes_under_an_answer(note: str) -> None:
+    check(note, translated(note, "zh"))
+
+
+def test_what_the_loop_and_the_gate_say() -> None:
+    check(LoopStatus(9, 7, 20, False).reason, translated(LoopStatus(9, 7, 20, False).reason, "zh"))
+    for rule in RULES:
+        for name in (rule.name, rule.fault):
+            assert CHINESE.search(translated(name, "zh")), name
+    long = Guard("length", "gives longer answers", Interval(0.51, 0.44, 0.6), 0.4, 24, True)
+    again = Guard("repetition", "repeats itself", Interval(0.31, 0.12, 0.5), 0.1, 24, True)
+    for gain, conversations, guards in (
+        (Interval(0.62, 0.25, 0.88), 9, ()),
+        (Interval(0.1, -0.25, 0.38), 9, ()),
+        (Interval(0.0, -1.0, 1.0), 3, ()),
+        (Interval(0.62, 0.25, 0.88), 9, (long, again)),
+    ):
+        verdict, reason = _verdict(gain, conversations, 8, guards)
+        report = cast(GateReport, SimpleNamespace(verdict=verdict, reason=reason))
+        check(_told(ID, report), translated(_told(ID, report), "zh"))
+        check(verdict, translated(verdict, "zh"))
+    for round_ in ("none yet", "running", "failed: the server's log says why"):
+        check(round_, translated(round_, "zh"))
+    check("failed: not saved: quota 7", translated("failed: not saved: quota 7", "zh"))
+
+
+def test_what_an_alert_says() -> None:
+    fast = [vote("ann", 1, 100 + 2.9 * n, f"a{n:02}") for n in range(21)]
+    alerts = find_bursts([*calm(), *brigade(NEW), *fast], {})
+    assert {alert.kind for alert in alerts} == {"pace", "brigade"}
+    for alert in alerts:
+        check(alert.explanation, translated(alert.explanation, "zh"))
+
+
+def test_several_problems_are_said_one_after_the_other() -> None:
+    twice = EngineFailure("the engine stopped; the engine is not running")
+    assert error_text(twice, "zh") == "引擎已停止；引擎未运行"
+
+
+def test_an_error_that_nothing_knows_is_quoted() -> None:
+    error = InvalidBundle(["weights.safetensors has a NaN"])
+    assert "weights.safetensors has a NaN" in error_text(error, "zh")
+    strange = EngineFailure("RuntimeError: CUDA out of memory")
+    assert error_text(strange, "zh") == UNKNOWN + "RuntimeError: CUDA out of memory"
+    with pytest.raises(gr.Error, match=r"出错了：.*&lt;b&gt;"), shown_errors("zh"):
+        raise BurnishError("<b>")
