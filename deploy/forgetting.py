@@ -96,15 +96,20 @@ class Forgetting:
         """Forget one conversation; see `forget_conversations`."""
         return self.forget_conversations([conversation_id])
 
-    def forget_conversations(self, conversation_ids: Collection[str]) -> Receipt:
+    def forget_conversations(
+        self, conversation_ids: Collection[str], *, deleted_before: float | None = None
+    ) -> Receipt:
         """Forget conversations and what was learnt from them, all in one erasure.
 
-        Raises `UnknownId` where there is none of them, `Conflict` as `forget` does.
+        With `deleted_before`, those that were deleted before then and not restored. Raises
+        `UnknownId` where there is none of them, `Conflict` as `forget` does.
         """
         with self._alone():
             resumed = {e.deleted: self._carry_out(e) for e in unfinished(self._database)}
             try:
-                erasure = forget_conversations(self._database, conversation_ids)
+                erasure = forget_conversations(
+                    self._database, conversation_ids, deleted_before=deleted_before
+                )
             except UnknownId:
                 if receipt := resumed.get(deletion_digest(conversation_ids)):
                     return receipt

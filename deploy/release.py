@@ -25,6 +25,7 @@ from engine.errors import (
     StorageFull,
 )
 from engine.models.catalogue import BaseModel
+from engine.storage import folder_of
 
 POLL_SECONDS = 0.5
 SIGN_OF_LIFE_SECONDS = SERVER_LOST_SECONDS / 3
@@ -49,6 +50,21 @@ class Releases:
             raise Conflict(f"the gate's verdict is {verdict!r}; force it if you know better")
         open_bundle(self._bundles, bundle, self._base)
         return self._registry.promote(bundle, seen, note="forced" if force else str(verdict))
+
+    def waiting(self) -> str | None:
+        """The newest release that the gate found better than what is live, and that never was live.
+
+        None where there is none, or where its folder is gone.
+        """
+        live = self._registry.live().bundle
+        tainted = self._registry.tainted()
+        promoted = {change.bundle for change in self._registry.history()}
+        for release in self._registry.list():
+            report = release.report
+            is_better = report.get("verdict") == "better" and report.get("incumbent", live) == live
+            if is_better and release.bundle not in promoted and release.bundle not in tainted:
+                return release.bundle if folder_of(self._bundles, release.bundle).is_dir() else None
+        return None
 
     def rollback(self) -> Live:
         """Go back to what was live before; raises `Conflict` when that is gone."""

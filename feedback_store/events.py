@@ -66,4 +66,6 @@ def _statement(about: str, dialect: str) -> Executable:
         insert(t.events)
         .from_select([*COLUMNS, "answer_id", "comparison_id"], found)
         .on_conflict_do_nothing()
+        # Else SQLAlchemy does not keep PostgreSQL's count of inserted rows, and -1 stands for it
+        .execution_options(preserve_rowcount=True)
     )

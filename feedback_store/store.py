@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ from feedback_store.events import add_event, event_values
 from feedback_store.evidence import answer_columns, read_templates, read_texts
 from feedback_store.group_commit import GroupCommit
 from feedback_store.intake import add_imported
+from feedback_store.kept_changes import note_continued, note_liked
 from feedback_store.listing import continued, index_answers, list_turn, show_new_answer
 from feedback_store.records import (
     BAD_REASONS,
@@ -91,6 +93,7 @@ class FeedbackStore:
 
         `prompt` is given only where the messages shown are not the template over the chain of
         parent answers; the person's own examples are no part of it, `example_ids` refers to them.
+        Whoever goes on with a changed answer prefers it: see `kept_changes`.
         `listed`: in the person's list of conversations, and found in a search. Raises `UnknownId`
         for a parent that is not this user's, in this conversation, and for a conversation that is
         another's or was deleted.
@@ -106,6 +109,7 @@ class FeedbackStore:
                 parent = self._own_turn(connection, parent_answer_id, user_id)
                 if parent["conversation_id"] != conversation_id:
                     raise UnknownId(f"no answer {parent_answer_id[:80]!r} in this conversation")
+                note_continued(connection, parent_answer_id, user_id)
             _insert_template(connection, template)
             row = {name: getattr(turn, name) for name in Turn.__dataclass_fields__}
             row["prompt"] = None if prompt is None else [m.as_dict() for m in prompt]
@@ -124,8 +128,12 @@ class FeedbackStore:
         adapter_digest: str | None,
         sampling: Mapping[str, Any],
         seed: int,
+        shown: bool = True,
     ) -> str:
-        """Store that an answer is being made, which is shown from now on; returns its id."""
+        """Store that an answer is being made; returns its id.
+
+        Its conversation shows it from now on, unless `shown` is False.
+        """
         answer_id = new_id()
         with self._database.write() as connection:
             connection.execute(
@@ -135,7 +143,8 @@ class FeedbackStore:
                     sampling=dict(sampling), seed=seed, created_at=time.time(),
                 )
             )  # fmt: skip
-            show_new_answer(connection, turn_id, answer_id)
+            if shown:
+                show_new_answer(connection, turn_id, answer_id)
         return answer_id
 
     def reopen_answer(self, answer_id: str, user_id: str) -> StoredAnswer:
@@ -271,7 +280,11 @@ class FeedbackStore:
         comment: str = "",
         idempotency_key: str | None = None,
     ) -> None:
-        """Thumb up (+1), down (-1) or cleared (0), and why; a user's last vote counts."""
+        """Thumb up (+1), down (-1) or cleared (0), and why; a user's last vote counts.
+
+        Of an answer that was made from another one by a change, a thumb also says whether the
+        change was an improvement: see `kept_changes`.
+        """
         if vote not in REASONS_OF:
             raise InvalidInput("a vote is 1 (up), -1 (down) or 0 (cleared)")
         if unknown := set(reasons) - set(REASONS_OF[vote]):
@@ -281,6 +294,7 @@ class FeedbackStore:
         self._add_event(
             "vote", answer_id, user_id, idempotency_key, vote=vote,
             reasons=sorted(set(reasons)) or None, comment=comment or None,
+            then=partial(note_liked, liked=vote == 1),
         )  # fmt: skip
 
     def correct(
@@ -364,14 +378,25 @@ class FeedbackStore:
     # Helpers
 
     def _add_event(
-        self, kind: str, answer_id: str, user_id: str, idempotency_key: str | None, **said: Any
+        self,
+        kind: str,
+        answer_id: str,
+        user_id: str,
+        idempotency_key: str | None,
+        then: Callable[[Connection, str, str], None] | None = None,
+        **said: Any,
     ) -> None:
-        """Add an event about an answer of this user's, unless the same was sent before."""
+        """Add an event about an answer of this user's, unless the same was sent before.
+
+        `then` is called with connection, answer and user where it was added.
+        """
         values = event_values(kind, user_id, idempotency_key, **said)
 
         def work(connection: Connection) -> None:
             if not add_event(connection, t.answers, clean_text(answer_id), values):
                 self._own_turn(connection, answer_id, user_id)  # a replay, or not this user's
+            elif then is not None:
+                then(connection, answer_id, user_id)
 
         self._group.run(work)
 

@@ -103,15 +103,22 @@ def forget_conversation(database: Database, conversation_id: str) -> Erasure:
     return forget_conversations(database, [conversation_id])
 
 
-def forget_conversations(database: Database, conversation_ids: Collection[str]) -> Erasure:
+def forget_conversations(
+    database: Database, conversation_ids: Collection[str], *, deleted_before: float | None = None
+) -> Erasure:
     """Delete conversations with everything that anybody said in them.
 
-    Raises `UnknownId` where there is none of them.
+    With `deleted_before`, only those that their person deleted before that moment (seconds since
+    1970) and has not restored. Raises `UnknownId` where there is none of them.
     """
-    wanted = sorted(set(conversation_ids))
-    which = t.turns.c.conversation_id.in_(wanted)
     rows: dict[str, int] = {}
     with database.write() as connection:
+        wanted = sorted(set(conversation_ids))
+        if deleted_before is not None:
+            listed = t.conversations.c
+            due = select(listed.id).where(listed.id.in_(wanted), listed.deleted_at < deleted_before)
+            wanted = sorted(connection.execute(due).scalars())
+        which = t.turns.c.conversation_id.in_(wanted)
         query = select(t.turns.c.conversation_id).where(which)
         found = frozenset(connection.execute(query.distinct()).scalars())
         if not found:

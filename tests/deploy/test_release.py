@@ -101,6 +101,36 @@ def test_a_bundle_that_was_never_judged_is_unknown(
         releases.promote(make_bundle(bundles, tiny_base), force=True)
 
 
+# Waiting for promotion
+
+
+def test_the_newest_release_that_is_better_than_what_is_live_waits(
+    releases: Releases, registry: Registry, bundles: Path, better: Callable[[int], str]
+) -> None:
+    assert releases.waiting() is None
+    first, second = better(1), better(2)
+    assert releases.waiting() == second
+    releases.promote(second)
+    # Both were judged against the base model; `first` has no incumbent in its report
+    registry.add(first, {"verdict": "better", "incumbent": None})
+    assert releases.waiting() is None
+    registry.add(first, {"verdict": "better", "incumbent": second})
+    assert releases.waiting() == first
+    registry.add(first, {"verdict": "not better", "incumbent": second})
+    assert releases.waiting() is None
+
+
+def test_what_was_live_once_is_tainted_or_gone_does_not_wait(
+    releases: Releases, registry: Registry, bundles: Path, better: Callable[[int], str]
+) -> None:
+    rolled_back, tainted, gone = better(1), better(2), better(3)
+    releases.promote(rolled_back)
+    releases.rollback()
+    registry.taint([tainted], "it knew too much")
+    shutil.rmtree(bundles / gone.removeprefix("sha256:"))
+    assert releases.waiting() is None
+
+
 # Rolling back
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from engine.errors import UnknownId
 from engine.messages import Message
 from engine.prompts.modes import make_template
 from engine.storage import folder_of, list_digests
+from feedback_store import conversations
 from feedback_store import tables as t
 from feedback_store.database import Database
 from feedback_store.evidence import EvidenceReader
@@ -213,6 +215,23 @@ def test_of_several_conversations_all_that_are_there_go(people: People, database
     assert erasure.conversation_ids == set(person.conversations[:2])
     with pytest.raises(UnknownId, match="no conversation"):
         forget_conversation(database, person.conversations[0])
+
+
+def test_a_conversation_that_was_restored_meanwhile_is_not_erased(
+    people: People, database: Database
+) -> None:
+    person = people.speaks("ann")
+    restored, deleted, late = person.conversations[:3]
+    listed = conversations.Conversations(database)
+    for each in (restored, deleted):
+        listed.delete(each, person.id)
+    before = time.time()
+    listed.delete(late, person.id)
+    listed.restore(restored, person.id)
+    erasure = forget_conversations(database, [restored, deleted, late], deleted_before=before)
+    assert erasure.conversation_ids == {deleted}
+    with pytest.raises(UnknownId, match="no conversation"):
+        forget_conversations(database, [restored, late], deleted_before=before)
 
 
 def test_a_deleted_conversation_is_known_to_the_record_until_the_erasure_is_done(
