@@ -73,7 +73,8 @@ class QueuedAnswer:
 class Work:
     """One answer to make: what is shown, how it is drawn, and how it is stored.
 
-    `store_turn` stores what was asked and returns its turn's id; None: nothing is stored. With
+    `store_turn` stores what was asked and returns its turn's id; None: nothing is stored. Where
+    `is_shown`, the answer takes the place of the one that its conversation showed. With
     `grows`, the id of a stored answer that begins with `prefill`, that answer is continued.
     """
 
@@ -87,6 +88,7 @@ class Work:
     timeout_seconds: float | None = None
     prefill: str = ""
     grows: str | None = None
+    is_shown: bool = True
     example_ids: tuple[str, ...] = ()
     remarks: Mapping[str, Any] = field(default_factory=dict)  # stored beside the sampling
 
@@ -169,6 +171,7 @@ class Answering:
             return self._store.begin_answer(
                 work.store_turn(), base_digest=self._engine.base_digest, adapter_digest=adapter,
                 sampling={**work.sampling.as_dict(), **work.remarks}, seed=work.sampling.seed,
+                shown=work.is_shown,
             )  # fmt: skip
         except StorageFull:
             return None

@@ -100,6 +100,7 @@ class Chat:
         answer_id: str,
         *,
         to_compare: bool = False,
+        adapter: str | None = LIVE,
         sampling: SamplingParams | None = None,
         stop: StopButton | None = None,
     ) -> Iterator[AnswerUpdate]:
@@ -107,7 +108,7 @@ class Chat:
 
         But for examples of the person's own that they removed or replaced since: those are gone.
         That a person asked for it is noted on the first one, unless the two are to be compared,
-        which says nothing of either yet.
+        which says nothing of either yet; the first one then stays the one that is shown.
         """
         own = self._own_examples.still_used(user_id, answer_id)
         turn, messages = self._store.shown_prompt(answer_id, user_id, own)
@@ -119,8 +120,8 @@ class Chat:
 
         answer_line = has_answer_line(turn.mode)
         work = Work(
-            messages, self._seeded(sampling), begin, answer_line, user=user_id,
-            example_ids=_ids(own),
+            messages, self._seeded(sampling), begin, answer_line, adapter=adapter, user=user_id,
+            is_shown=not to_compare, example_ids=_ids(own),
         )  # fmt: skip
         yield from self._answering.run(work, stop)
 

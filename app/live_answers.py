@@ -122,6 +122,12 @@ class LiveAnswers:
         begun.result()
         return live
 
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is being made."""
+        with self._lock:
+            return any(live.latest.status == "streaming" for live in self._live.values())
+
     def find(self, answer_id: str, user_id: str) -> LiveAnswer | None:
         """The person's running answer of that id."""
         live = self._live.get(answer_id)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
 from app.claims import EXAMPLES_FILE, open_home
+from app.comparing import Comparisons
 from app.conversation import Chat
 from app.settings import Settings
 from deploy.forgetting import Forgetting
@@ -164,6 +166,9 @@ class Service:
             max_message_chars=settings.max_message_chars,
             own_examples=workspace.own_examples if settings.own_examples else None,
         )  # fmt: skip
+        self.comparisons = Comparisons(
+            self.chat, lambda: workspace.releases.waiting(), settings.compare_rate
+        )
         self._schedulers: list[Any] = []
         self._round = threading.Lock()
         self.last_round = "none yet"
@@ -191,11 +196,10 @@ class Service:
 
     def erase_deleted(self) -> None:
         """Erase the conversations whose deletion can be taken back no more."""
-        for conversation_id in self.workspace.conversations.due(time.time() - UNDO_SECONDS):
-            try:
-                self.workspace.forgetting.forget_conversation(conversation_id)
-            except (Conflict, UnknownId):  # another erasure runs, or erased it meanwhile
-                return
+        before = time.time() - UNDO_SECONDS
+        if due := self.workspace.conversations.due(before):
+            with suppress(Conflict, UnknownId):  # another erasure runs, or all were restored now
+                self.workspace.forgetting.forget_conversations(due, deleted_before=before)
 
     def run_round(self) -> LoopResult:
         """One round of the periodic loop; raises `Conflict` while another runs here."""

@@ -86,6 +86,9 @@ class Settings(BaseSettings):
         default=True,
         description="show the model what a person corrected and likes, for that person",
     )
+    compare_rate: float = Field(
+        default=0.05, ge=0, le=0.5, description="share of answers after which a choice is offered"
+    )
     temperature: float = Field(default=0.7, ge=0, le=10)
     top_p: float = Field(default=0.95, gt=0, le=1)
     max_new_tokens: int = Field(default=512, ge=1)

@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class FakeEngine:
     ) -> None:
         self.requests: list[GenerationRequest] = []  # all that were accepted
         self.says = ""  # what is answered, where it is not "w0 w1 w2 ..."
+        self.answers: Iterator[str] = iter(())  # what is answered first, one after the other
         self.token_seconds = token_seconds
         self._max_rows = max_rows
         self._max_queue = max_queue
@@ -111,7 +112,7 @@ class FakeEngine:
         for request in requests:
             if self.count_prompt_tokens(request.messages) >= self.context_tokens:
                 raise PromptTooLong("the prompt leaves no room for an answer")
-        rows = [_Row(request, self.says) for request in requests]
+        rows = [_Row(request, next(self.answers, self.says)) for request in requests]
         with self._lock:
             if self.active_streams + len(rows) > self._max_rows + self._max_queue:
                 raise Overloaded("the queue is full; try again later", retry_after_seconds=1.5)

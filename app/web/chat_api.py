@@ -10,7 +10,7 @@ event says how the answer ended. These routes are the page's own and change with
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -19,13 +19,17 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.answering import AnswerUpdate
+from app.comparing import Comparisons
 from app.conversation import Chat
 from app.live_answers import Begin, LiveAnswer, LiveAnswers
+from app.running_answers import StopButton
 from app.service import Service
 from app.ui.texts import LANGUAGES, catalogue, language_for
 from app.web.body import StrictJsonRoute
 from app.web.chat_documents import (
     GrowingAnswer,
+    answer_document,
     found_document,
     short_release,
     summary_document,
@@ -111,7 +115,8 @@ def chat_router(service: Service) -> APIRouter:
     views = _Views(service, live)
     _add_boot_route(router, service)
     _add_conversation_routes(router, service, views)
-    _add_answer_routes(router, service.chat, live, views)
+    _add_answer_routes(router, service, live, views)
+    _add_offer_routes(router, service, live)
     return router
 
 
@@ -242,14 +247,21 @@ def _add_conversation_routes(router: APIRouter, service: Service, views: _Views)
         return PlainTextResponse(to_markdown(found), headers=headers, media_type="text/markdown")
 
 
-def _add_answer_routes(router: APIRouter, chat: Chat, live: LiveAnswers, views: _Views) -> None:
+def _add_answer_routes(
+    router: APIRouter, service: Service, live: LiveAnswers, views: _Views
+) -> None:
+    chat = service.chat
+
     async def started(request: Request, conversation_id: str | None, begin: Begin) -> Response:
         user = user_of(request.session)
         answer = await run_sync(partial(live.start, user, conversation_id, begin))
-        return followed(answer, request)
+        return await followed(answer, request)
 
-    def followed(answer: LiveAnswer, request: Request) -> Response:
-        events = _events(answer, views, language_for(request))
+    async def followed(answer: LiveAnswer, request: Request) -> Response:
+        language = language_for(request)
+        # Read before the response begins, so that an error still has its status
+        opening = await run_sync(views.turn, answer, language)
+        events = _events(answer, opening or {}, views, language)
         return StreamingResponse(events, headers=STREAM_HEADERS, media_type="text/event-stream")
 
     @router.post("/questions", response_model=None)
@@ -286,10 +298,10 @@ def _add_answer_routes(router: APIRouter, chat: Chat, live: LiveAnswers, views: 
                     user, answer_id, change, instruction, sampling=sampling, stop=stop
                 ),
             )  # fmt: skip
+        another = service.comparisons.second_answer if body.to_compare else chat.regenerate
         return await started(
-            request, conversation_id, lambda stop: chat.regenerate(
-                user, answer_id, to_compare=body.to_compare, sampling=sampling, stop=stop
-            ),
+            request, conversation_id,
+            lambda stop: another(user, answer_id, sampling=sampling, stop=stop),
         )  # fmt: skip
 
     @router.post("/answers/{answer_id}/continue", response_model=None)
@@ -302,12 +314,50 @@ def _add_answer_routes(router: APIRouter, chat: Chat, live: LiveAnswers, views: 
 
     @router.get("/answers/{answer_id}/stream", response_model=None)
     async def join(answer_id: str, request: Request) -> Response:
-        return followed(_running(live, answer_id, request), request)
+        return await followed(_running(live, answer_id, request), request)
 
     @router.post("/answers/{answer_id}/stop")
     async def stop(answer_id: str, request: Request) -> dict[str, str]:
         _running(live, answer_id, request).stop()
         return {"status": "stopping"}
+
+
+def _add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> None:
+    store, comparisons = service.workspace.store, service.comparisons
+    consents = service.workspace.curation.consents
+
+    @router.get("/answers/{answer_id}")
+    @in_few_threads
+    def answer(answer_id: str, request: Request) -> dict[str, Any]:
+        found = store.answer(answer_id, user_of(request.session))
+        return answer_document(found, language_for(request))
+
+    @router.post("/answers/{answer_id}/offer")
+    async def offer(answer_id: str, request: Request) -> dict[str, Any]:
+        """Now and then a second answer, for a choice; the page waits while it is written."""
+        user, language = user_of(request.session), language_for(request)
+        first = await run_sync(store.answer, answer_id, user)
+        asked = first.status == "done" and not live.busy and comparisons.is_due(user)
+        if not asked or not await run_sync(consents, user):
+            return {}
+        second = await run_sync(
+            live.start, user, None, partial(_second_answer, comparisons, user, answer_id)
+        )
+        async for _ in second.updates():
+            pass
+        ended = second.latest
+        if ended.status != "done" or ended.answer_id is None:
+            return {}
+        if not comparisons.is_offered(user, first.text, ended.text):
+            return {}
+        found = await run_sync(store.answer, ended.answer_id, user)
+        return {"second": answer_document(found, language)}
+
+
+def _second_answer(
+    comparisons: Comparisons, user_id: str, answer_id: str, stop: StopButton
+) -> Iterator[AnswerUpdate]:
+    return comparisons.second_answer(user_id, answer_id, stop=stop)
 
 
 def _running(live: LiveAnswers, answer_id: str, request: Request) -> LiveAnswer:
@@ -317,9 +367,10 @@ def _running(live: LiveAnswers, answer_id: str, request: Request) -> LiveAnswer:
     return answer
 
 
-async def _events(answer: LiveAnswer, views: _Views, language: str) -> AsyncIterator[str]:
-    opening = await run_sync(views.turn, answer, language)
-    yield _event({"live": answer.id, **(opening or {})}, "begin")
+async def _events(
+    answer: LiveAnswer, opening: Mapping[str, Any], views: _Views, language: str
+) -> AsyncIterator[str]:
+    yield _event({"live": answer.id, **opening}, "begin")
     drawn = GrowingAnswer(answer)
     async for update in answer.updates(pause=DRAWING_SECONDS):
         for patch in drawn.patches(update):

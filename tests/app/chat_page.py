@@ -223,6 +223,11 @@ class ChatPage:
         """Two answers side by side."""
         return self.page.locator("#compare-panel")
 
+    @property
+    def offer(self) -> Locator:
+        """The question, under an answer, whether to compare it with another one."""
+        return self.page.locator("#offer")
+
     def sides(self) -> tuple[str, str]:
         """What stands left and right."""
         left, right = self.compared.locator(".rendered").all_inner_texts()

@@ -148,3 +148,38 @@ def test_who_stops_the_second_answer_gets_the_first_back(chat: ChatPage, played:
     expect(chat.compared).to_have_count(0)
     expect(chat.answers).to_have_text("Salt.")
     assert choices(chat, played) == []
+
+
+@pytest.fixture
+def offering(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every answer is followed by an offer, except just after one."""
+    monkeypatch.setattr(played.service.comparisons, "_rate", 0.5)
+    monkeypatch.setattr(played.service.comparisons, "_draw", lambda: 0.0)
+
+
+@pytest.mark.usefixtures("offering")
+def test_a_choice_is_offered_now_and_then_and_never_twice_in_a_row(
+    chat: ChatPage, played: Played
+) -> None:
+    played.engine.answers = iter(["Salt.", "Water.", "Sand."])
+    chat.ask("What is the sea?")
+    expect(chat.offer).to_be_visible()
+    assert chat.answer_text() == "Salt."
+    chat.offer.get_by_role("button", name="Compare the two").click()
+    assert sorted(chat.sides()) == ["Salt.", "Water."]
+    chat.choose("left")
+    chat.ask("And the beach?")
+    chat.page.wait_for_timeout(300)
+    expect(chat.offer).to_have_count(0)
+    assert [choice for _, _, choice in choices(chat, played)] == ["left"]
+
+
+@pytest.mark.usefixtures("offering")
+def test_an_offer_that_is_refused_leaves_the_first_answer(chat: ChatPage, played: Played) -> None:
+    played.engine.answers = iter(["Salt.", "Water."])
+    chat.ask("What is the sea?")
+    chat.offer.get_by_role("button", name="Not now").click()
+    expect(chat.offer).to_have_count(0)
+    chat.reload()
+    expect(chat.answers).to_have_text("Salt.")
+    assert choices(chat, played) == []

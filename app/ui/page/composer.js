@@ -110,6 +110,24 @@ export class Composer {
     this.notice.hidden = false;
   }
 
+  // The same, with a countdown after which `again` is called, for as long as `here()` holds
+  complainUntil(words, seconds, again, here) {
+    let left = Math.ceil(seconds);
+    const end = () => {
+      clearInterval(timer);
+      this.content();
+    };
+    const tick = () => {
+      if (!here() || this.notice.hidden) return clearInterval(timer);
+      if (left <= 0) return end(), again();
+      this.complain(`${words} ${t("asked_again_in", { seconds: left })}`, [t("cancel"), end]);
+      left -= 1;
+    };
+    this.notice.hidden = false;
+    const timer = setInterval(tick, 1000);
+    tick();
+  }
+
   content() {
     this.notice.hidden = true;
   }

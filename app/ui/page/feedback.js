@@ -1,15 +1,20 @@
-// What a person says of an answer, under that answer: why, better words, a choice between two.
+// What a person says of an answer, under that answer: why, and better words.
 import { get, post } from "./api.js";
 import { h, iconButton } from "./dom.js";
 import { announce, toast } from "./notices.js";
 import { t } from "./texts.js";
 
-// Chips for a thumb's reasons and a line for words; it closes itself when they are sent
-export function askWhy(turn, vote, reasons, fail) {
+// Chips for a thumb's reasons and a line for words; it closes itself when they are sent. Reasons are
+// saved one after the other once the thumb is, `saved`, since the last statement counts
+export function askWhy(turn, vote, reasons, saved, fail) {
   const { answerId } = turn;
   const chosen = new Set();
   const comment = h("input", { type: "text", id: "comment", maxlength: "4000", placeholder: t("comment"), "aria-label": t("comment") });
-  const say = () => post(`api/answers/${answerId}/vote`, { vote, reasons: [...chosen], comment: comment.value }).catch(fail);
+  const say = () => {
+    const said = { vote, reasons: [...chosen], comment: comment.value };
+    saved = saved.then(() => post(`api/answers/${answerId}/vote`, said));
+    return saved.catch(fail);
+  };
   const chip = (reason) => {
     const button = h("button", { type: "button", class: "chip", "aria-pressed": "false", "data-reason": reason }, t(`reason_${reason}`));
     button.addEventListener("click", () => {
@@ -81,59 +86,4 @@ export async function improve(turn, refresh, fail) {
   } catch (error) {
     fail(error);
   }
-}
-
-// Two answers side by side, the sides drawn by lot, nothing said of which came first
-export function choose(turn, first, second, done, fail) {
-  const [left, right] = crypto.getRandomValues(new Uint8Array(1))[0] % 2 ? [first, second] : [second, first];
-  turn.settle = () => {
-    turn.settle = () => {};
-    removeEventListener("keydown", pressed, true);
-    turn.element.classList.remove("comparing");
-    panel.remove();
-  };
-  const leave = (shown) => {
-    turn.settle();
-    done(shown);
-  };
-  const say = async (choice) => {
-    try {
-      const { id } = await post("api/comparisons", { left: left.id, right: right.id });
-      await post(`api/comparisons/${id}/choice`, { choice });
-      leave({ left, right }[choice]?.id ?? first.id);
-      toast(t("thanks"));
-    } catch (error) {
-      fail(error);
-    }
-  };
-  const choices = ["left", "right", "tie", "both_bad"];
-  const pressed = (event) => {
-    if (!panel.isConnected) return turn.settle();
-    if (event.target.matches("input, textarea, select") || document.querySelector("dialog[open]")) return;
-    const choice = choices[Number(event.key) - 1];
-    if (choice) say(choice);
-    else if (event.key === "Escape") leave(first.id);
-    else return;
-    event.preventDefault();
-    event.stopPropagation();
-  };
-  const side = (answer, key) => h("section", { class: "side-by-side", "aria-label": t(key) }, h("h3", {}, t(key)), h("div", { html: answer.html }));
-  const panel = h(
-    "div",
-    { class: "compare", id: "compare-panel" },
-    h("div", { class: "sides" }, side(left, "answer_one"), side(right, "answer_two")),
-    h(
-      "div",
-      { class: "choices" },
-      choices.map((choice, index) =>
-        h("button", { type: "button", "data-choice": choice, onclick: () => say(choice) }, t(`compare_${choice}`), h("kbd", {}, String(index + 1))),
-      ),
-      h("button", { type: "button", class: "link", onclick: () => leave(first.id) }, t("leave_comparison")),
-    ),
-  );
-  addEventListener("keydown", pressed, true);
-  turn.element.classList.add("comparing");
-  turn.more.replaceChildren(panel);
-  turn.more.scrollIntoView({ block: "nearest" });
-  turn.more.querySelector("button").focus({ preventScroll: true });
 }

@@ -1,9 +1,9 @@
 // One question with the answer that is shown for it, and what can be done with either.
-import { h, icon, iconButton, morph } from "./dom.js";
+import { h, iconButton, morph } from "./dom.js";
 import { moment, number, t } from "./texts.js";
 
 export class Turn {
-  // `actions` are the page's: see `actionsOf` in main.js
+  // `actions` are the page's: see `actionsOn` in actions.js
   constructor(actions) {
     this.actions = actions;
     this.document = null;
@@ -189,5 +189,3 @@ export class Turn {
     ];
   }
 }
-
-export const spinner = () => h("span", { class: "caret" }, icon("more"));

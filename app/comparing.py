@@ -1,0 +1,92 @@
+"""Blind comparisons: a second answer to a question, which a person then chooses between.
+
+A choice between the live release and a candidate that waits for promotion is the best evidence that
+a click can give; without a candidate both answers are the live release's. A comparison is made when
+a person asks for one, and offered now and then. Knows nothing of pages.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from statistics import median
+
+from app.answering import LIVE, AnswerUpdate
+from app.conversation import Chat
+from app.running_answers import StopButton
+from engine.prompts.similarity import tokens
+from engine.request import SamplingParams
+
+# Of the answers that the lot falls on, about half differ more than the others: those are offered
+DRAWN_PER_OFFER = 2
+REMEMBERED_DIFFERENCES = 50
+REMEMBERED_PEOPLE = 10_000
+
+
+class Comparisons:
+    """Makes second answers, and decides when to offer a choice.
+
+    `candidate` names the release that waits for promotion, or None. `rate` is the share of answers
+    after which a comparison is offered; `draw` returns numbers from [0, 1).
+    """
+
+    def __init__(
+        self,
+        chat: Chat,
+        candidate: Callable[[], str | None],
+        rate: float,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._chat = chat
+        self._candidate = candidate
+        self._rate = rate
+        self._draw = draw
+        self._offered: OrderedDict[str, None] = OrderedDict()  # people whose last draw was offered
+        self._differences: deque[float] = deque(maxlen=REMEMBERED_DIFFERENCES)
+        self._lock = threading.Lock()  # guards the two above
+
+    def second_answer(
+        self,
+        user_id: str,
+        answer_id: str,
+        *,
+        sampling: SamplingParams | None = None,
+        stop: StopButton | None = None,
+    ) -> Iterator[AnswerUpdate]:
+        """Another answer to the turn of `answer_id`, which stays the one that is shown.
+
+        Raises what `Chat.regenerate` does, at the first step.
+        """
+        return self._chat.regenerate(
+            user_id, answer_id, to_compare=True, adapter=self._candidate() or LIVE,
+            sampling=sampling, stop=stop,
+        )  # fmt: skip
+
+    def is_due(self, user_id: str) -> bool:
+        """Whether the lot falls on this answer; never just after an offer to the same person."""
+        with self._lock:
+            if user_id in self._offered:
+                del self._offered[user_id]
+                return False
+        return self._draw() < DRAWN_PER_OFFER * self._rate
+
+    def is_offered(self, user_id: str, first: str, second: str) -> bool:
+        """Whether two answers differ enough to ask a person: as much as every second pair does."""
+        different = difference(first, second)
+        with self._lock:
+            self._differences.append(different)
+            offered = different > 0 and different >= median(self._differences)
+            if offered:
+                self._offered[user_id] = None
+                while len(self._offered) > REMEMBERED_PEOPLE:
+                    self._offered.popitem(last=False)
+        return offered
+
+
+def difference(first: str, second: str) -> float:
+    """The share of two texts' words that only one of them has (1 minus Jaccard's index)."""
+    one, other = set(tokens(first)), set(tokens(second))
+    every = one | other
+    return len(one ^ other) / len(every) if every else 0.0

@@ -1,0 +1,92 @@
+// Two answers to one question, between which a person chooses.
+import { Refused, get, post } from "./api.js";
+import { h } from "./dom.js";
+import { toast } from "./notices.js";
+import { t } from "./texts.js";
+import { Turn } from "./turn.js";
+
+// A second answer is written beside the one that is shown, unseen until both are there
+export async function compare(page, turn) {
+  const first = turn.document.answer;
+  const close = () => turn.more.replaceChildren();
+  turn.more.replaceChildren(h("p", { class: "small" }, t("second_answer_is_written")));
+  const end = await page.stream(new Turn(page.actions), `chat/answers/${first.id}/again`, { to_compare: true, sampling: page.composer.sampling }, { undo: close });
+  close();
+  if (!page.turns.includes(turn) || end?.status !== "done") return; // half an answer is none
+  choose(page, turn, first, await get(`chat/answers/${end.id}`));
+}
+
+// Now and then the server has written a second answer; nobody has to choose
+export async function offer(page, turn) {
+  const { second } = await post(`chat/answers/${turn.answerId}/offer`).catch((error) => {
+    if (error instanceof Refused) return {}; // it was an offer
+    throw error;
+  });
+  if (!second || page.turns.at(-1) !== turn || turn.more.children.length) return;
+  const close = () => turn.more.replaceChildren();
+  turn.more.replaceChildren(
+    h(
+      "div",
+      { class: "why", id: "offer", role: "group", "aria-label": t("compare") },
+      h("span", {}, t("offer")),
+      h("button", { type: "button", class: "chip", onclick: () => choose(page, turn, turn.document.answer, second) }, t("offer_accept")),
+      h("button", { type: "button", class: "link", onclick: close }, t("offer_refuse")),
+    ),
+  );
+  page.scroller.grown();
+}
+
+// Two answers side by side, the sides drawn by lot, nothing said of which came first
+function choose(page, turn, first, second) {
+  const [left, right] = crypto.getRandomValues(new Uint8Array(1))[0] % 2 ? [first, second] : [second, first];
+  turn.settle = () => {
+    turn.settle = () => {};
+    removeEventListener("keydown", pressed, true);
+    turn.element.classList.remove("comparing");
+    panel.remove();
+  };
+  const leave = (shown) => {
+    turn.settle();
+    page.actions.showAnswer(shown);
+  };
+  const say = async (choice) => {
+    try {
+      const { id } = await post("api/comparisons", { left: left.id, right: right.id });
+      await post(`api/comparisons/${id}/choice`, { choice });
+      leave({ left, right }[choice]?.id ?? first.id);
+      toast(t("thanks"));
+    } catch (error) {
+      page.fail(error);
+    }
+  };
+  const choices = ["left", "right", "tie", "both_bad"];
+  const pressed = (event) => {
+    if (!panel.isConnected) return turn.settle();
+    if (event.target.matches("input, textarea, select") || document.querySelector("dialog[open]")) return;
+    const choice = choices[Number(event.key) - 1];
+    if (choice) say(choice);
+    else if (event.key === "Escape") leave(first.id);
+    else return;
+    event.preventDefault();
+    event.stopPropagation();
+  };
+  const side = (answer, key) => h("section", { class: "side-by-side", "aria-label": t(key) }, h("h3", {}, t(key)), h("div", { html: answer.html }));
+  const panel = h(
+    "div",
+    { class: "compare", id: "compare-panel" },
+    h("div", { class: "sides" }, side(left, "answer_one"), side(right, "answer_two")),
+    h(
+      "div",
+      { class: "choices" },
+      choices.map((choice, index) =>
+        h("button", { type: "button", "data-choice": choice, onclick: () => say(choice) }, t(`compare_${choice}`), h("kbd", {}, String(index + 1))),
+      ),
+      h("button", { type: "button", class: "link", onclick: () => leave(first.id) }, t("leave_comparison")),
+    ),
+  );
+  addEventListener("keydown", pressed, true);
+  turn.element.classList.add("comparing");
+  turn.more.replaceChildren(panel);
+  turn.more.scrollIntoView({ block: "nearest" });
+  turn.more.querySelector("button").focus({ preventScroll: true });
+}

@@ -1,0 +1,312 @@
+// The chat page: a view on the store. What it shows of a conversation is what the server says, and
+// the address names the conversation.
+import { actionsOn, edit } from "./actions.js";
+import { Refused, get, post } from "./api.js";
+import { offer } from "./compare.js";
+import { Composer } from "./composer.js";
+import { copyText, h, iconButton } from "./dom.js";
+import { announce } from "./notices.js";
+import { Scroller } from "./scroller.js";
+import { showSettings } from "./settings.js";
+import { Sidebar } from "./sidebar.js";
+import { Streams } from "./streams.js";
+import { t } from "./texts.js";
+import { Turn } from "./turn.js";
+
+export class Page {
+  constructor(boot) {
+    this.boot = boot;
+    this.conversation = null; // what the side bar knows of it
+    this.temporary = null; // what was said in a temporary chat
+    this.turns = [];
+    this.hasEarlier = false; // turns before those that are drawn
+    this.opened = 0; // counts what was opened, so that a late reply is dropped
+    this.fail = this.fail.bind(this);
+    this.actions = actionsOn(this);
+    this.streams = new Streams((running) => this.composer.running(running));
+    this.scroller = new Scroller();
+    this.composer = new Composer(boot, { send: (q) => this.ask(q), stop: () => this.streams.stop(), edit: () => this.#editLast() });
+    this.sidebar = new Sidebar({
+      open: (id) => this.open(id), begin: () => this.begin(),
+      settings: () => showSettings(this.boot, this.fail), fail: this.fail, renamed: (summary) => this.#titled(summary),
+    });
+    this.title = h("h1", {}, t("new_chat"));
+    this.release = h("span", { class: "release", title: t("release") }, boot.release || t("base_model"));
+    this.ghost = iconButton("ghost", t("temporary"), () => this.begin({ temporary: !this.temporary }), { id: "temporary", "aria-pressed": "false" });
+    this.element = h(
+      "main",
+      {},
+      h("header", { class: "top" }, iconButton("menu", t("show_side"), () => this.sidebar.toggle(), { id: "open-side" }), this.title, this.release, this.ghost),
+      this.scroller.element,
+      h("div", { class: "bottom" }, this.scroller.toEndButton, this.composer.element),
+    );
+    addEventListener("popstate", () => this.#fromAddress());
+    addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && !document.querySelector("dialog[open]")) this.streams.stop();
+    });
+    this.element.addEventListener("click", copyCode);
+  }
+
+  async start() {
+    this.sidebar.load();
+    await this.#fromAddress();
+    this.composer.focus();
+  }
+
+  #fromAddress() {
+    const id = new URLSearchParams(location.search).get("c");
+    return id ? this.open(id, { push: false }) : this.begin({ push: false });
+  }
+
+  // Which conversation is shown
+
+  begin({ push = true, temporary = false } = {}) {
+    this.#leave(push ? location.pathname : null);
+    this.temporary = temporary ? [] : null;
+    this.ghost.setAttribute("aria-pressed", String(temporary));
+    this.#titled(null);
+    this.composer.about(temporary ? "temporary" : "new");
+    this.scroller.draw(this.#welcome());
+    this.composer.focus();
+  }
+
+  async open(id, { push = true } = {}) {
+    this.#leave(push ? `?c=${id}` : null);
+    const here = this.#here();
+    this.composer.about(id);
+    try {
+      const view = await get(`chat/conversations/${id}`);
+      if (!here()) return;
+      this.#draw(view);
+      this.scroller.toEnd();
+      for (const live of view.running) this.#join(live);
+    } catch (error) {
+      if (!here()) return;
+      if (error.kind === "UnknownId") {
+        this.begin();
+        this.composer.complain(t("conversation_gone"));
+      } else {
+        this.scroller.draw();
+        this.fail(error, () => this.open(id, { push: false }));
+      }
+    }
+  }
+
+  // The conversation as the store has it now; what has not changed is not drawn again
+  async refresh() {
+    if (!this.conversation) return;
+    const here = this.#here();
+    const view = await get(`chat/conversations/${this.conversation.id}`);
+    if (here()) this.#draw(view);
+  }
+
+  // Show another branch: { answer } or { turn }
+  async show(which) {
+    this.#draw(await post(`chat/conversations/${this.conversation.id}`, which));
+  }
+
+  // Whether what is shown now is shown still
+  #here() {
+    const { opened } = this;
+    return () => opened === this.opened;
+  }
+
+  #leave(address) {
+    this.opened += 1;
+    this.streams.leave();
+    this.composer.content();
+    this.conversation = null;
+    this.temporary = null;
+    this.turns = [];
+    this.hasEarlier = false;
+    this.scroller.follows = true;
+    this.scroller.draw();
+    this.sidebar.mark("");
+    if (address !== null && address !== location.search) history.pushState(null, "", address);
+  }
+
+  #titled(summary) {
+    this.conversation = summary;
+    this.title.textContent = summary?.title ?? (this.temporary ? t("temporary") : t("new_chat"));
+    document.title = summary ? `${summary.title} · Burnish` : "Burnish";
+    this.sidebar.mark(summary?.id ?? "");
+  }
+
+  // Its turns
+
+  #draw({ turns, earlier, ...summary }) {
+    this.#titled(summary);
+    const known = new Map(this.turns.map((turn) => [turn.id, turn]));
+    const first = turns[0]?.id;
+    const kept = this.turns.slice(0, Math.max(0, this.turns.findIndex((turn) => turn.id === first)));
+    this.turns = [
+      ...kept,
+      ...turns.map((document) => {
+        const turn = known.get(document.id) ?? new Turn(this.actions);
+        if (JSON.stringify(turn.document) !== JSON.stringify(document)) turn.draw(document);
+        return turn;
+      }),
+    ];
+    if (!kept.length) this.hasEarlier = earlier;
+    this.scroller.draw(...this.#column());
+    this.scroller.grown();
+  }
+
+  // The turns, under a button where there are earlier ones
+  #column() {
+    const more = h("button", { type: "button", class: "link earlier", onclick: () => this.#earlier() }, t("show_earlier"));
+    return [...(this.hasEarlier ? [more] : []), ...this.turns.map((turn) => turn.element)];
+  }
+
+  async #earlier() {
+    const here = this.#here();
+    try {
+      const { turns, earlier } = await get(`chat/conversations/${this.conversation.id}?before=${this.turns[0].id}`);
+      if (!here()) return;
+      const drawn = turns.map((document) => {
+        const turn = new Turn(this.actions);
+        turn.draw(document);
+        return turn;
+      });
+      this.turns.unshift(...drawn);
+      this.hasEarlier = earlier;
+      this.scroller.drawAbove(...this.#column());
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  turnBefore(turn) {
+    return this.turns[this.turns.indexOf(turn) - 1] ?? null;
+  }
+
+  #editLast() {
+    const last = this.turns.at(-1);
+    if (!last?.document || this.streams.running || this.temporary) return false;
+    edit(this, last);
+    return true;
+  }
+
+  // Answers
+
+  // `after` is the turn that the question follows, null where it is not drawn; `parent` its answer
+  async ask(question, { after = this.turns.at(-1) ?? null, parent = after?.answerId || null } = {}) {
+    const turn = new Turn(this.actions);
+    turn.propose(question);
+    const before = this.turns;
+    for (const each of before) each.settle();
+    this.turns = [...before.slice(0, before.indexOf(after) + 1), turn];
+    this.scroller.draw(...this.#column());
+    this.scroller.toEnd();
+    const body = { question, mode: this.composer.mode.value, sampling: this.composer.sampling };
+    if (this.temporary) Object.assign(body, { temporary: true, history: this.temporary });
+    else Object.assign(body, { conversation_id: this.conversation?.id ?? null, parent_answer_id: parent });
+    const undo = () => {
+      this.turns = before;
+      this.scroller.draw(...(before.length ? this.#column() : [this.#welcome()]));
+      this.composer.giveBack(question);
+    };
+    const again = () => (this.composer.clear(), this.ask(question, { after, parent }));
+    const end = await this.stream(turn, "chat/questions", body, { undo, again });
+    if (end?.status === "done" && turn.answerId) await offer(this, turn);
+  }
+
+  // Another answer in a turn, or more of the one that is shown
+  again(turn, body, path = `chat/answers/${turn.answerId}/again`) {
+    const { document } = turn;
+    const undo = () => {
+      turn.document = null;
+      turn.draw(document);
+    };
+    turn.begin();
+    return this.stream(turn, path, { sampling: this.composer.sampling, ...body }, { undo });
+  }
+
+  #join(live) {
+    const turn = this.turns.find((each) => each.answerId === live);
+    if (!turn) return;
+    turn.begin();
+    this.stream(turn, `chat/answers/${live}/stream`, undefined, { undo: () => this.refresh().catch(this.fail) });
+  }
+
+  // Follow one answer in its turn, and resolve with the stream's end. `undo` takes a refused one off
+  // the page; `again` asks once more
+  async stream(turn, path, body, { undo, again } = {}) {
+    const here = this.#here();
+    try {
+      const end = await this.streams.follow(turn, path, body, {
+        begun: ({ conversation }) => {
+          if (conversation) this.sidebar.show(conversation);
+          if (!here()) return false;
+          if (conversation) this.#begun(conversation);
+          return true;
+        },
+        grown: () => this.scroller.grown(),
+        ended: (said) => said.turn && here() && turn.draw(said.turn),
+      });
+      if (!here()) return end;
+      if (end === null) await this.#ended(turn); // it ended while the connection was lost
+      else if (this.temporary) this.#remember(turn, end);
+      announce(t("answered"));
+      this.scroller.grown();
+      return end;
+    } catch (error) {
+      if (!here()) return null;
+      undo?.();
+      this.fail(error, again);
+      return null;
+    }
+  }
+
+  #begun(conversation) {
+    if (!this.conversation) {
+      history.replaceState(null, "", `?c=${conversation.id}`);
+      this.composer.begun(conversation.id);
+    }
+    this.#titled(conversation);
+  }
+
+  #ended(turn) {
+    turn.end({});
+    turn.document = null;
+    return this.refresh();
+  }
+
+  #remember(turn, end) {
+    this.temporary.push(
+      { role: "user", content: turn.question.textContent },
+      { role: "assistant", content: end.text ?? "" },
+    );
+  }
+
+  // An error is a sentence with a way on; where the server is away, the way is taken by itself
+  fail(error, again) {
+    if (!(error instanceof Refused)) throw error;
+    const words = error.kind === "Unreachable" ? t("unreachable") : error.message;
+    if (again && error.retryAfter) this.composer.complainUntil(words, error.retryAfter, again, this.#here());
+    else this.composer.complain(words, again && [t("try_again"), again]);
+  }
+
+  #welcome() {
+    const starter = (number) => {
+      const words = t(`starter_${number}`);
+      return h("button", { type: "button", class: "starter", onclick: () => this.ask(words) }, words);
+    };
+    return h(
+      "div",
+      { class: "welcome" },
+      h("h2", {}, this.temporary ? t("temporary") : t("welcome")),
+      h("p", {}, this.temporary ? t("temporary_is") : t("welcome_is")),
+      h("div", { class: "starters" }, [1, 2, 3, 4].map(starter)),
+    );
+  }
+}
+
+async function copyCode(event) {
+  const button = event.target.closest(".copy_code_button");
+  if (!button) return;
+  await copyText(button.parentElement.querySelector("code").textContent);
+  button.classList.add("copied");
+  setTimeout(() => button.classList.remove("copied"), 1500);
+  announce(t("copied"));
+}
