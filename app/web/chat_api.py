@@ -9,14 +9,13 @@ event says how the answer ended. These routes are the page's own and change with
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal
 
 from anyio.to_thread import run_sync
 from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.answering import AnswerUpdate
@@ -35,9 +34,9 @@ from app.web.chat_documents import (
     summary_document,
     turn_document,
 )
+from app.web.event_stream import event, event_stream
 from app.web.feedback_api import in_few_threads
 from app.web.identity import user_of
-from app.web.openai_api import STREAM_HEADERS
 from engine.errors import UnknownId
 from engine.messages import Message
 from engine.prompts.modes import MODES
@@ -262,7 +261,7 @@ def _add_answer_routes(
         # Read before the response begins, so that an error still has its status
         opening = await run_sync(views.turn, answer, language)
         events = _events(answer, opening or {}, views, language)
-        return StreamingResponse(events, headers=STREAM_HEADERS, media_type="text/event-stream")
+        return event_stream(events, request)
 
     @router.post("/questions", response_model=None)
     async def ask(body: QuestionBody, request: Request) -> Response:
@@ -370,16 +369,11 @@ def _running(live: LiveAnswers, answer_id: str, request: Request) -> LiveAnswer:
 async def _events(
     answer: LiveAnswer, opening: Mapping[str, Any], views: _Views, language: str
 ) -> AsyncIterator[str]:
-    yield _event({"live": answer.id, **opening}, "begin")
+    yield event({"live": answer.id, **opening}, "begin")
     drawn = GrowingAnswer(answer)
     async for update in answer.updates(pause=DRAWING_SECONDS):
         for patch in drawn.patches(update):
-            yield _event(patch)
+            yield event(patch)
         if update.status != "streaming":
             stored = await run_sync(views.turn, answer, language)
-            yield _event({**drawn.end(update, language), **(stored or {})}, "end")
-
-
-def _event(data: Any, kind: str = "") -> str:
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return f"event: {kind}\ndata: {text}\n\n" if kind else f"data: {text}\n\n"
+            yield event({**drawn.end(update, language), **(stored or {})}, "end")

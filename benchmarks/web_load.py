@@ -1,0 +1,124 @@
+"""What many pages cost the server, for `benchmarks.web`."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import httpx
+from playwright.sync_api import Browser, Page
+
+from benchmarks.web_page import Measured, opened, wait_for_end
+from benchmarks.web_server import ANSWER_TOKENS, WebServer, stream_chat, stream_v1
+
+IDLE_SECONDS = 30.0
+IDLE_PAGES, OPEN_PAGES, STREAMING = 20, 50, 8
+ROUNDS = 3
+TURNS_A_PAGE = 20  # of the memory's measurement, until another page comes
+WARM_SHARE = 0.25  # of the turns, after which the memory is what it will be
+STORY = "Tell me a long story about a lighthouse."
+
+
+def idle_share(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measured:
+    """The server's processor time over time, as a share of one core, while nobody asks."""
+    yield "idle_share_of_a_core", _share(server), {"seconds": IDLE_SECONDS}
+    with ExitStack() as pages:
+        for _number in range(IDLE_PAGES):
+            opened(pages.enter_context(browser.new_context()).new_page(), server)
+        yield "idle_share_of_a_core_with_20_pages", _share(server), {"seconds": IDLE_SECONDS}
+
+
+def _share(server: WebServer) -> float:
+    time.sleep(2)  # what just happened is over
+    begun, used = time.perf_counter(), server.cpu_seconds()
+    time.sleep(IDLE_SECONDS)
+    return (server.cpu_seconds() - used) / (time.perf_counter() - begun)
+
+
+def with_pages_open(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measured:
+    """Tokens a second of eight answers at once: on pages, of 50 that are open, over bare streams.
+
+    Half of the bare streams are read before and half after. Beside it, the same eight asked as
+    pages ask, without browsers: what the server's own work for pages costs.
+    """
+    bare = [_rate(server, _stream_bare) for _round in range(ROUNDS)]
+    without_browsers = [_rate(server, _stream_as_pages) for _round in range(ROUNDS)]
+    with ExitStack() as contexts:
+        pages = [
+            opened(contexts.enter_context(browser.new_context()).new_page(), server)
+            for _number in range(OPEN_PAGES)
+        ]
+        on_pages = [_rate_on_pages(server, pages[:STREAMING]) for _round in range(ROUNDS)]
+    bare += [_rate(server, _stream_bare) for _round in range(ROUNDS)]
+    middle = statistics.median(bare)
+    yield (
+        "tokens_per_second_with_50_pages", statistics.median(on_pages) / middle,
+        {
+            "bare": bare, "on_pages": on_pages,
+            "without_browsers": statistics.median(without_browsers) / middle,
+        },
+    )  # fmt: skip
+
+
+def _rate(server: WebServer, work: object) -> float:
+    assert callable(work)
+    begun = time.time()
+    with ThreadPoolExecutor(STREAMING) as threads:
+        list(threads.map(work, [server] * STREAMING, range(STREAMING)))
+    return _tokens_since(server, begun)
+
+
+def _stream_bare(server: WebServer, number: int) -> None:
+    with httpx.Client(base_url=server.url) as client:
+        stream_v1(client, [{"role": "user", "content": f"{STORY} {number}"}])
+
+
+def _stream_as_pages(server: WebServer, number: int) -> None:
+    with httpx.Client(base_url=server.url) as client:
+        client.get("/chat/boot")
+        stream_chat(client, f"{STORY} {number}", max_new_tokens=ANSWER_TOKENS)
+
+
+def _rate_on_pages(server: WebServer, pages: list[Page]) -> float:
+    begun = time.time()
+    for number, page in enumerate(pages):
+        page.fill("#question", f"{STORY} {number}")
+        page.click("#send")
+    for page in pages:
+        wait_for_end(page)
+    rate = _tokens_since(server, begun)
+    for page in pages:
+        page.click("#new-chat")
+    return rate
+
+
+def _tokens_since(server: WebServer, begun: float) -> float:
+    """Tokens a second of the answers since a moment, from the first token to the last one."""
+    query = (
+        "SELECT SUM(completion_tokens), MIN(first_token_at), MAX(finished_at)"
+        " FROM answers WHERE created_at >= ?"
+    )
+    ((tokens, first, last),) = server.rows(query, begun)
+    return float(tokens / (last - first))
+
+
+def memory_growth(server: WebServer, _: Browser, arguments: argparse.Namespace) -> Measured:
+    """The server's resident memory after many turns over that after a quarter of them.
+
+    Pages come and go: each asks 20 questions, and leaves each tenth answer while it is written.
+    """
+    turns = arguments.turns
+    resident, client = [], httpx.Client(base_url=server.url)
+    for number in range(turns):
+        if number % TURNS_A_PAGE == 0:
+            client.close()
+            client = httpx.Client(base_url=server.url)
+            client.get("/chat/boot")
+        stream_chat(client, f"Name {number} things.", leave=number % 10 == 9, max_new_tokens=8)
+        if number in (int(turns * WARM_SHARE), turns - 1):
+            resident.append(server.process.memory_info().rss)
+    client.close()
+    yield "memory_growth", resident[1] / resident[0], {"bytes": resident, "turns": turns}
