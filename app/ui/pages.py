@@ -25,6 +25,15 @@ footer {display: none !important}
 #range {text-align: center; padding-top: 4px}
 #facts textarea {font-family: monospace; font-size: 12px}
 """
+# The chat page's accent; gradio's own orange is too light for the words on it
+PRIMARY = {
+    "button_primary_background_fill": "#1f5eff",
+    "button_primary_background_fill_hover": "#1a4fd6",
+    "button_primary_background_fill_dark": "#1f5eff",
+    "button_primary_background_fill_hover_dark": "#1a4fd6",
+    "button_primary_text_color": "white",
+    "button_primary_text_color_dark": "white",
+}
 
 
 def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> None:
@@ -37,7 +46,7 @@ def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> Non
     # System fonts: nothing is fetched for them
     theme = gr.themes.Base(
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    )
+    ).set(**PRIMARY)
     shared: Any = {"i18n": I18N, "theme": theme, "ssr_mode": False}
     console = build_console_page(service).queue(default_concurrency_limit=8)
     gr.mount_gradio_app(

@@ -70,7 +70,7 @@ def plain_html(text: str) -> str:
 def stylesheet() -> str:
     """CSS for what this module makes, with the colours of code on light and on dark pages."""
     own = resources.files("app.ui").joinpath("rendering.css").read_text("utf-8")
-    light = _colours("default", ".rendered .coloured")
+    light = _colours("xcode", ".rendered .coloured")
     dark = _colours("github-dark", ".dark .rendered .coloured")
     return f"{own}\n{light}\n{dark}"
 
@@ -91,8 +91,9 @@ class Renderer(RendererHTML):
     def math(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
         """A formula, set as TeX would set it."""
         html = formula_html(tokens[idx].content, block=tokens[idx].block)
-        tag = "div" if tokens[idx].block else "span"
-        return f'<{tag} class="math">{html}</{tag}>'
+        if tokens[idx].block:
+            return f'<div class="math" tabindex="0">{html}</div>'
+        return f'<span class="math">{html}</span>'
 
     def fence(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
         """A block of code under what was written beside its fence, in colours where known."""
@@ -101,7 +102,7 @@ class Renderer(RendererHTML):
         language = about.split()[0].lower() if about else ""
         return (
             f'<figure class="code">{caption}<div class="code_wrap">{COPY_CODE}'
-            f'<pre><code class="coloured">{_coloured(code, language)}</code></pre></div></figure>'
+            f'<pre tabindex="0"><code class="coloured">{_coloured(code, language)}</code></pre></div></figure>'
         )
 
     code_block = fence  # type: ignore[assignment]
@@ -115,6 +116,10 @@ class Renderer(RendererHTML):
         href, title = (escape(str(tokens[idx].attrs.get(name, ""))) for name in ("href", "title"))
         shown = f' title="{title}"' if title else ""
         return f'<a href="{href}"{shown} target="_blank" rel="noopener noreferrer">'
+
+    def table_open(self, *_: Any) -> str:
+        """A table, which the keyboard can scroll where it is wider than the page."""
+        return '<table tabindex="0">\n'
 
     def th_open(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
         """A table's cell, aligned by a class: styles are not for messages."""

@@ -14,11 +14,11 @@ from app.ui.formulas import ATTRIBUTES as OF_FORMULAS
 from app.ui.rendering import LANGUAGES, answer_html, plain_html, stylesheet
 
 TAGS = {
-    "a", "blockquote", "br", "button", "code", "del", "div", "em", "figcaption", "figure", "h1",
-    "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "span", "strong", "table", "tbody",
+    "a", "blockquote", "br", "button", "code", "div", "em", "figcaption", "figure", "h1",
+    "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s", "span", "strong", "table", "tbody",
     "td", "th", "thead", "tr", "ul", "wbr",
 }  # fmt: skip
-ATTRIBUTES = {"class", "dir", "href", "rel", "start", "target", "title", "value"}
+ATTRIBUTES = {"class", "dir", "href", "rel", "start", "tabindex", "target", "title", "value"}
 FORMULAS = OF_FORMULAS | {"alttext"}
 GENERICS = "Use vector<int> or Map<String, List<T>> and <restate here>. If a<b and c>d then x."
 
