@@ -102,7 +102,8 @@ class Renderer(RendererHTML):
         language = about.split()[0].lower() if about else ""
         return (
             f'<figure class="code">{caption}<div class="code_wrap">{COPY_CODE}'
-            f'<pre tabindex="0"><code class="coloured">{_coloured(code, language)}</code></pre></div></figure>'
+            f'<pre tabindex="0"><code class="coloured">{_coloured(code, language)}</code></pre>'
+            "</div></figure>"
         )
 
     code_block = fence  # type: ignore[assignment]

@@ -175,6 +175,24 @@ class TestConversations:
         expect(chat.questions).to_have_text(["One?", "Two?"])
         chat.expect_thumb("up", lit=True, turn=0)
 
+    def test_a_conversation_deleted_in_another_tab_says_so_and_keeps_what_was_typed(
+        self, chat: ChatPage
+    ) -> None:
+        chat.ask("What is the sea?")
+        other = ChatPage(chat.page.context.new_page(), chat.url).open(chat.conversation)
+        other.menu("Delete")
+        expect(other.turns).to_have_count(0)
+        chat.send("And the beach?")
+        expect(chat.notice).to_contain_text("This conversation is not there any more.")
+        expect(chat.question_box).to_have_value("And the beach?")
+        expect(chat.conversations).to_have_count(0)
+        chat.notice.get_by_role("button", name="New chat").click()
+        expect(chat.turns).to_have_count(0)
+        expect(chat.question_box).to_have_value("And the beach?")
+        chat.button.click()
+        expect(chat.questions).to_have_text(["And the beach?"])
+        chat.complaints.clear()  # the browser names the request that was refused
+
     def test_a_conversation_of_somebody_else_is_not_there(
         self, chat: ChatPage, newcomer: Newcomer
     ) -> None:

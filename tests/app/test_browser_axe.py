@@ -1,6 +1,6 @@
 """axe-core finds nothing serious on any page, in each state that a person meets.
 
-axe checks the success criteria of WCAG 2 that a program can check: names, roles, contrast, headings.
+It checks what a program can check of WCAG 2: names, roles, contrast, headings.
 """
 
 from __future__ import annotations

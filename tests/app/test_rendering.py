@@ -15,8 +15,8 @@ from app.ui.rendering import LANGUAGES, answer_html, plain_html, stylesheet
 
 TAGS = {
     "a", "blockquote", "br", "button", "code", "div", "em", "figcaption", "figure", "h1",
-    "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s", "span", "strong", "table", "tbody",
-    "td", "th", "thead", "tr", "ul", "wbr",
+    "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "s", "span", "strong", "table",
+    "tbody", "td", "th", "thead", "tr", "ul", "wbr",
 }  # fmt: skip
 ATTRIBUTES = {"class", "dir", "href", "rel", "start", "tabindex", "target", "title", "value"}
 FORMULAS = OF_FORMULAS | {"alttext"}

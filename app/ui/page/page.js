@@ -282,9 +282,21 @@ export class Page {
   // An error is a sentence with a way on; where the server is away, the way is taken by itself
   fail(error, again) {
     if (!(error instanceof Refused)) throw error;
+    if (error.kind === "UnknownId" && this.conversation) return this.#gone();
     const words = error.kind === "Unreachable" ? t("unreachable") : error.message;
     if (again && error.retryAfter) this.composer.complainUntil(words, error.retryAfter, again, this.#here());
     else this.composer.complain(words, again && [t("try_again"), again]);
+  }
+
+  // The conversation was deleted in another tab; what is typed is kept for a new one
+  #gone() {
+    const goOn = () => {
+      const typed = this.composer.box.value;
+      this.begin();
+      this.composer.giveBack(typed);
+    };
+    this.sidebar.load();
+    this.composer.complain(t("conversation_gone"), [t("new_chat"), goOn]);
   }
 
   #welcome() {
