@@ -23,40 +23,45 @@ MAX_USER_ID_CHARS = 64
 
 
 def add_imported(
-    connection: Connection,
-    turns: Iterable[ImportedTurn],
-    template: PromptTemplate,
-    user_id: str,
-    *,
-    listed: bool = False,
+    connection: Connection, turns: Iterable[ImportedTurn], template: PromptTemplate, user_id: str
 ) -> int:
     """Store turns with their answers and statements; returns how many turns.
 
     `user_id` is who imports, and so whose turns they are; statements keep their own users.
-    `listed`: they are conversations of that person, to be listed, searched and gone on with.
     Raises `InvalidText` for a user's id that no database could hold.
     """
-    count, at = 0, time.time()
-    lists = ImportedLists(connection, user_id) if listed else None
+    stored = 0
     for chunk in _chunks(turns):
-        rows: dict[Table, list[dict[str, Any]]] = {
-            table: [] for table in (t.turns, t.answers, t.comparisons, t.events)
-        }
-        new_turns = []
-        for turn in chunk:
-            new_turns.append(NewTurn(turn, at))
-            at += MOMENT_SECONDS * (1 + len(turn.answers))
-        if lists is not None:
-            lists.add(new_turns)
-        for new in new_turns:
-            _Turn(new, template, user_id, rows).add()
-        for table, values in rows.items():
-            if values:
-                connection.execute(insert(table), values)
-        count += len(chunk)
-    if lists is not None:
-        lists.finish()
-    return count
+        _write(connection, chunk, template, user_id)
+        stored += len(chunk)
+    return stored
+
+
+def add_conversations(
+    connection: Connection, turns: Iterable[ImportedTurn], template: PromptTemplate, user_id: str
+) -> int:
+    """Store conversations of a person, to be listed, searched and gone on with.
+
+    What this person imported before is not stored again. `template` adds nothing to a prompt.
+    Returns how many conversations have something new.
+    """
+    lists = ImportedLists(connection, user_id)
+    for chunk in _chunks(turns):
+        _write(connection, lists.add(chunk), template, user_id)
+    return lists.finish()
+
+
+def _write(
+    connection: Connection, turns: Iterable[NewTurn], template: PromptTemplate, user_id: str
+) -> None:
+    rows: dict[Table, list[dict[str, Any]]] = {
+        table: [] for table in (t.turns, t.answers, t.comparisons, t.events)
+    }
+    for new in turns:
+        _Turn(new, template, user_id, rows).add()
+    for table, values in rows.items():
+        if values:
+            connection.execute(insert(table), values)
 
 
 class _Turn:
@@ -77,7 +82,7 @@ class _Turn:
     def add(self) -> None:
         """Add all of its rows."""
         new, turn = self._new, self._new.turn
-        prompt = [message.as_dict() for message in turn.prompt]
+        prompt = None if new.follows_parents else [each.as_dict() for each in turn.prompt]
         self._row(
             t.turns, id=new.id, conversation_id=new.conversation_id,
             parent_answer_id=new.parent_answer_id, user_id=self._user_id,
@@ -128,10 +133,13 @@ class _Turn:
         self._rows[table].append(values)
 
 
-def _chunks(turns: Iterable[ImportedTurn]) -> Iterator[list[ImportedTurn]]:
-    chunk: list[ImportedTurn] = []
+def _chunks(turns: Iterable[ImportedTurn]) -> Iterator[list[NewTurn]]:
+    """The turns a chunk at a time, each with the moment at which it came in."""
+    chunk: list[NewTurn] = []
+    at = time.time()
     for turn in turns:
-        chunk.append(turn)
+        chunk.append(NewTurn(turn, at))
+        at += MOMENT_SECONDS * (1 + len(turn.answers))
         if len(chunk) == CHUNK_TURNS:
             yield chunk
             chunk = []

@@ -183,7 +183,9 @@ class ImportedTurn:
     """A prompt from a file, its answers, and what was said of them.
 
     The prompt ends with a user message. Turns with the same `conversation` are split together;
-    where it is empty, turns with the same prompt are.
+    where it is empty, turns with the same prompt are. `title` and `time` (seconds since 1970) are
+    the conversation's and the question's, where the file has them; `left_at` is the answer, by its
+    place, at which the person left the conversation.
     """
 
     prompt: tuple[Message, ...]
@@ -191,3 +193,6 @@ class ImportedTurn:
     choices: tuple[ImportedChoice, ...] = ()
     conversation: str = ""
     flagged: bool = False
+    title: str = ""
+    time: float | None = None
+    left_at: int | None = None

@@ -35,7 +35,7 @@ from feedback_store.database import Database, insert_once
 from feedback_store.events import add_event, event_values
 from feedback_store.evidence import answer_columns, read_templates, read_texts
 from feedback_store.group_commit import GroupCommit
-from feedback_store.intake import add_imported
+from feedback_store.intake import add_conversations, add_imported
 from feedback_store.kept_changes import note_continued, note_liked
 from feedback_store.listing import continued, index_answers, list_turn, show_new_answer
 from feedback_store.records import (
@@ -347,22 +347,28 @@ class FeedbackStore:
         self._group.run(work)
 
     def add_imported(
-        self,
-        turns: Iterable[ImportedTurn],
-        template: PromptTemplate,
-        user_id: str,
-        *,
-        listed: bool = False,
+        self, turns: Iterable[ImportedTurn], template: PromptTemplate, user_id: str
     ) -> int:
         """Store turns from elsewhere, in one transaction; returns how many.
 
         Turns of one conversation, or of one prompt where they name none, share a conversation
-        here, so that they fall on the same side of a snapshot's split. `listed`: in the list of the
-        person who imports; each import then makes conversations of its own.
+        here, so that they fall on the same side of a snapshot's split.
         """
         with self._database.write() as connection:
             _insert_template(connection, template)
-            return add_imported(connection, turns, template, user_id, listed=listed)
+            return add_imported(connection, turns, template, user_id)
+
+    def add_conversations(
+        self, turns: Iterable[ImportedTurn], template: PromptTemplate, user_id: str
+    ) -> int:
+        """Store a person's conversations from elsewhere in their list, in one transaction.
+
+        What this person imported before is not stored again. `template` adds nothing to a prompt.
+        Returns how many conversations have something new.
+        """
+        with self._database.write() as connection:
+            _insert_template(connection, template)
+            return add_conversations(connection, turns, template, user_id)
 
     # Counts
 

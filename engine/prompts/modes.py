@@ -39,10 +39,13 @@ FROM_LANGCHAIN: dict[str, Callable[[str], Message]] = {
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """One mode with everything it shows apart from the conversation itself."""
+    """One mode with everything it shows apart from the conversation itself.
+
+    Without a system prompt (None) no system message is shown; a blank one is one.
+    """
 
     mode: str
-    system: str
+    system: str | None
     instruction: str
     examples: tuple[Example, ...]
 
@@ -93,7 +96,8 @@ class PromptTemplate:
             ],
             input_variables=[],
         )
-        template = ChatPromptTemplate.from_messages([("system", "{system}"), examples])
+        system = [] if self.system is None else [("system", "{system}")]
+        template = ChatPromptTemplate.from_messages([*system, examples])
         prompt = template.invoke({"system": self.system})
         return tuple(FROM_LANGCHAIN[m.type](str(m.content)) for m in prompt.to_messages())
 

@@ -7,14 +7,21 @@ that go out. Knows value types and files; knows nothing of SQL.
 
 from feedback_store.formats.catalogue import IMPORT_FORMATS
 from feedback_store.formats.exporting import EXPORT_FORMATS, export_examples
-from feedback_store.formats.importing import ImportReport, import_file
+from feedback_store.formats.importing import (
+    ConversationReport,
+    ImportReport,
+    import_conversations,
+    import_file,
+)
 from feedback_store.formats.turns import Ranks
 
 __all__ = [
     "EXPORT_FORMATS",
     "IMPORT_FORMATS",
+    "ConversationReport",
     "ImportReport",
     "Ranks",
     "export_examples",
+    "import_conversations",
     "import_file",
 ]

@@ -15,11 +15,13 @@ from feedback_store.formats.alpaca import (
     alpaca_turns,
     seed_task_turns,
 )
+from feedback_store.formats.chatgpt import chatgpt_turns
 from feedback_store.formats.csv_files import csv_turns
 from feedback_store.formats.fields import HOLDS_MEDIA, OFFERS_TOOLS, Row, UnusableRecord
 from feedback_store.formats.gsm8k import is_solution, solution_turns
 from feedback_store.formats.oasst import tree_turns
 from feedback_store.formats.openwebui import rating_turns
+from feedback_store.formats.openwebui_chats import is_open_webui_chat, open_webui_turns
 from feedback_store.formats.sharegpt import (
     conversation_preference_turns,
     conversation_turns,
@@ -81,6 +83,7 @@ IMPORT_FORMATS: Mapping[str, Format] = {
     "alpaca-unpaired": Format(
         _words("instruction output"), alpaca_judged_turns, _words("chosen rejected"), _judged
     ),
+    "chatgpt": Format(_words("mapping current_node"), chatgpt_turns),
     "csv": Format(_words("question context"), csv_turns),
     "gsm8k-solutions": Format(
         _words("question"), solution_turns, fits=lambda row: any(map(is_solution, row.values()))
@@ -97,6 +100,7 @@ IMPORT_FORMATS: Mapping[str, Format] = {
     ),
     "oasst": Format(_words("message_tree_id prompt"), tree_turns),
     "open-webui": Format(_words("type user_id data meta"), rating_turns),
+    "open-webui-chats": Format(_words("chat"), open_webui_turns, fits=is_open_webui_chat),
     "seed-tasks": Format(_words("instruction instances"), seed_task_turns),
     "sharegpt": Format(
         _words("conversations"), conversation_turns, VERDICTS | {"chosen", "rejected"}
@@ -114,6 +118,9 @@ IMPORT_FORMATS: Mapping[str, Format] = {
     ),
     "trl-unpaired": Format(_words("prompt completion"), unpaired_turns, fits=_judged),
 }  # fmt: skip
+
+# What a person may import into the own list: whole conversations, of which nobody says anything
+CONVERSATION_FORMATS = {name: IMPORT_FORMATS[name] for name in ("chatgpt", "open-webui-chats")}
 
 
 def read_turns(known: Format, row: Row, options: Options) -> list[ImportedTurn]:

@@ -17,7 +17,9 @@ from engine.errors import InvalidInput
 from engine.messages import require_text
 from engine.prompts.modes import PromptTemplate
 from feedback_store.formats.catalogue import (
+    CONVERSATION_FORMATS,
     IMPORT_FORMATS,
+    Format,
     format_named,
     keys_of,
     names_that_match,
@@ -29,18 +31,46 @@ from feedback_store.formats.turns import Options, Ranks
 from feedback_store.records import ImportedTurn
 
 IMPORTED = PromptTemplate("plain", "", "", ())  # imported prompts come as they are
+CONVERSATION = PromptTemplate("plain", None, "", ())  # a prompt is what was said before
 IMPORT_USER = "import"
 MAX_PROBLEMS_SHOWN = 20
+TURNS_AT_ONCE = 200  # in one transaction; several thousand write in a second
 
 
 class TurnStore(Protocol):
-    """Where the turns go: `FeedbackStore`."""
+    """Where judged turns go: `FeedbackStore`."""
 
     def add_imported(
         self, turns: Iterable[ImportedTurn], template: PromptTemplate, user_id: str, /
     ) -> int:
         """Store all turns or, where the iteration raises, none; returns how many."""
         ...
+
+
+class ConversationStore(Protocol):
+    """Where a person's conversations go: `FeedbackStore`."""
+
+    def add_conversations(
+        self, turns: Iterable[ImportedTurn], template: PromptTemplate, user_id: str, /
+    ) -> int:
+        """Store all turns that this person has not; returns how many conversations grew."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationReport:
+    """Which conversations came into a person's list.
+
+    `conversations` are those of the file, and `added` those of them that had something new.
+    `set_aside`: conversations skipped, by reason.
+    """
+
+    format: str
+    conversations: int
+    added: int
+    turns: int
+    answers: int
+    set_aside: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +105,7 @@ def import_file(
         raise InvalidInput(f"unknown ranks {ranks!r}; known: {', '.join(get_args(Ranks))}")
     options = Options(require_text(user, what="user"), ranks)
     layout = str(layout_of(file))
-    name, set_aside = _check(file, format, options)
+    name, set_aside = _check(file, format, options, IMPORT_FORMATS)
     tally: Counter[str] = Counter()
     store.add_imported(_counted(_turns(file, name, options), tally), IMPORTED, options.user)
     return ImportReport(
@@ -88,6 +118,40 @@ def import_file(
         comparisons=tally["comparisons"],
         set_aside=set_aside,
     )
+
+
+def import_conversations(store: ConversationStore, file: Path, *, user: str) -> ConversationReport:
+    """Put the conversations of another chat page into a person's list.
+
+    Several at a time, so that what others write meanwhile does not wait for all of them; after a
+    failure, the same file again adds what is missing. Raises `InvalidInput` as `import_file` does.
+    """
+    options = Options(require_text(user, what="user"))
+    name, set_aside = _check(file, None, options, CONVERSATION_FORMATS)
+    tally: Counter[str] = Counter()
+    for turns in _whole_conversations(_counted(_turns(file, name, options), tally)):
+        tally["conversations"] += len({turn.conversation for turn in turns})
+        tally["added"] += store.add_conversations(turns, CONVERSATION, options.user)
+    return ConversationReport(
+        format=name,
+        conversations=tally["conversations"],
+        added=tally["added"],
+        turns=tally["turns"],
+        answers=tally["answers"],
+        set_aside=set_aside,
+    )
+
+
+def _whole_conversations(turns: Iterable[ImportedTurn]) -> Iterator[list[ImportedTurn]]:
+    """The turns, some at a time; those of one conversation, which stand together, stay so."""
+    some: list[ImportedTurn] = []
+    for turn in turns:
+        if len(some) >= TURNS_AT_ONCE and turn.conversation != some[-1].conversation:
+            yield some
+            some = []
+        some.append(turn)
+    if some:
+        yield some
 
 
 def _turns(file: Path, name: str, options: Options) -> Iterator[ImportedTurn]:
@@ -133,7 +197,9 @@ class _Problems:
         return "; ".join(self._shown) + (f"; and {more} more" if more else "")
 
 
-def _check(file: Path, name: str | None, options: Options) -> tuple[str, dict[str, int]]:
+def _check(
+    file: Path, name: str | None, options: Options, formats: Mapping[str, Format]
+) -> tuple[str, dict[str, int]]:
     """The format of a file in which nothing is wrong, and why records of it are set aside."""
     told = name is not None
     problems, first_row, records = _Problems(), None, 0
@@ -144,7 +210,7 @@ def _check(file: Path, name: str | None, options: Options) -> tuple[str, dict[st
             problems.add(record.place, record.problem)
             continue
         first_row = first_row or record.row
-        name = name or _only_match(file, record)
+        name = name or _only_match(file, record, formats)
         try:
             if problem := _problem(record.row, name, told, options):
                 problems.add(record.place, problem)
@@ -153,7 +219,7 @@ def _check(file: Path, name: str | None, options: Options) -> tuple[str, dict[st
     if name is None and first_row is not None:
         raise InvalidInput(
             f"{file.name}: no known format has the keys {keys_of(first_row)}; "
-            f"known formats: {', '.join(IMPORT_FORMATS)}"
+            f"known formats: {', '.join(formats)}"
         )
     if problems:
         raise InvalidInput(f"{file.name}: {problems}")
@@ -165,10 +231,10 @@ def _check(file: Path, name: str | None, options: Options) -> tuple[str, dict[st
     return name, dict(sorted(set_aside.items()))
 
 
-def _only_match(file: Path, record: Record) -> str | None:
+def _only_match(file: Path, record: Record, formats: Mapping[str, Format]) -> str | None:
     """The format of a record, if there is one; two are one too many."""
     assert record.row is not None
-    names = names_that_match(record.row)
+    names = [name for name in names_that_match(record.row) if name in formats]
     if len(names) > 1:
         fitting = " and ".join(names)
         raise InvalidInput(

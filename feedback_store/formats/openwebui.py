@@ -104,7 +104,7 @@ def _prompt(chat: Row, said: Row, rated: Row) -> tuple[Message, ...]:
         row = _message(said, parent)
         message = message_of(row, "messages")
         if message.role == "assistant":
-            message = Message("assistant", _unfolded(message.content))
+            message = Message("assistant", unfolded(message.content))
         path.append(message)
         parent = any_text(row, "parentId")
     params = chat.get("params")
@@ -119,9 +119,9 @@ def _answer(row: Row, vote: ImportedVote | None) -> ImportedAnswer:
     if _uses_tools(message.content):
         raise UnusableRecord(USES_TOOLS)
     return replace(
-        answer_of(_unfolded(message.content)),
+        answer_of(unfolded(message.content)),
         complete=row.get("done") is not False,
-        model=_model(row),
+        model=model_of(row),
         votes=(vote,) if vote else (),
     )
 
@@ -130,7 +130,7 @@ def _uses_tools(content: str) -> bool:
     return any(block["type"] != "reasoning" for block in BLOCK.finditer(content))
 
 
-def _unfolded(content: str) -> str:
+def unfolded(content: str) -> str:
     """A message as a model writes it: its thoughts in a think block before the answer.
 
     Open WebUI keeps each thought, each call of a tool and each run of code as a folded block, in
@@ -159,11 +159,12 @@ def _siblings(said: Row, rated: Row, data: Row) -> Iterator[Row]:
         beside = other is not rated and other.get("parentId") == rated.get("parentId")
         finished = other.get("done") is not False and any_text(other, "content")
         answers = other.get("role") == "assistant" and not _uses_tools(any_text(other, "content"))
-        if beside and finished and answers and _model(other) in named:
+        if beside and finished and answers and model_of(other) in named:
             yield other
 
 
-def _model(row: Row) -> str:
+def model_of(row: Row) -> str:
+    """The name of the model that wrote a message; "" where none is given."""
     return any_text(row, "selectedModelId") or any_text(row, "model")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import pytest
 from sqlalchemy import select
@@ -14,6 +16,7 @@ from feedback_store import tables as t
 from feedback_store.conversations import Conversations
 from feedback_store.database import Database
 from feedback_store.evidence import EvidenceReader
+from feedback_store.formats.importing import CONVERSATION
 from feedback_store.records import (
     Evidence,
     ImportedAnswer,
@@ -176,7 +179,7 @@ def test_the_turns_of_a_listed_import_follow_each_other(
     store: FeedbackStore, database: Database, order: tuple[int, ...]
 ) -> None:
     turns = [CHAT[at] for at in order]
-    assert store.add_imported([*turns, asked("Other", name="other")], PLAIN, "ann", listed=True)
+    assert store.add_conversations([*turns, asked("Other", name="other")], CONVERSATION, "ann")
     assert shown(database, "ann") == [
         [("Other", "A")],
         [("Q1", "A1"), ("Q2", "A2"), ("Q4", "A4")],
@@ -199,7 +202,7 @@ def test_a_turn_follows_the_nearest_answer_that_is_known(
         asked("Q1", "A1", "Q2", answers=["A2"]),
         asked("Q1", "A1", "Q2", "A2", "Q3", "A3", "Q4"),
     ]
-    store.add_imported(rated, PLAIN, "ann", listed=True)
+    store.add_conversations(rated, CONVERSATION, "ann")
     assert shown(database, "ann") == [[("Q2", "A2"), ("Q4", "A")]]
     assert Conversations(database).page("ann")[0].title == "Q1"
 
@@ -207,7 +210,7 @@ def test_a_turn_follows_the_nearest_answer_that_is_known(
 def test_a_listed_conversation_can_be_gone_on_with(
     store: FeedbackStore, database: Database
 ) -> None:
-    store.add_imported(CHAT, PLAIN, "ann", listed=True)
+    store.add_conversations(CHAT, CONVERSATION, "ann")
     (summary,) = Conversations(database).page("ann")
     leaf = Conversations(database).view(summary.id, "ann").turns[-1].answer.id
     assert [m.content for m in store.history(leaf, "ann")] == ["Q1", "A1", "Q2", "A2", "Q4", "A4"]
@@ -216,17 +219,17 @@ def test_a_listed_conversation_can_be_gone_on_with(
     assert shown(database, "ann")[0][-2:] == [("Q4", "A4"), ("Q5", "A5")]
 
 
-def test_neither_people_nor_imports_share_a_listed_conversation(
+def test_people_do_not_share_a_listed_conversation(
     store: FeedbackStore, database: Database
 ) -> None:
     """But all fall on the side of the split on which a file of judgements has it."""
     for number in range(10):
         turns = [asked(f"Q{number}", name=f"chat {number}")]
         store.add_imported(turns, PLAIN, "import")
-        for user in ("ann", "bob", "ann"):
-            store.add_imported(turns, PLAIN, user, listed=True)
+        for user in ("ann", "bob"):
+            store.add_conversations(turns, CONVERSATION, user)
     ann, bob = (Conversations(database).page(user) for user in ("ann", "bob"))
-    assert (len(ann), len(bob), len({s.id for s in (*ann, *bob)})) == (20, 10, 30)
+    assert (len(ann), len(bob), len({s.id for s in (*ann, *bob)})) == (10, 10, 20)
     with database.read() as connection:
         query = select(t.turns.c.question, t.turns.c.conversation_id)
         sides: dict[str, set[str]] = {}
@@ -248,5 +251,80 @@ def test_the_turns_of_a_listed_conversation_may_come_in_several_chunks(
     store: FeedbackStore, database: Database, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
     monkeypatch.setattr(intake, "CHUNK_TURNS", chunk)
-    store.add_imported(CHAT, PLAIN, "ann", listed=True)
+    store.add_conversations(CHAT, CONVERSATION, "ann")
     assert shown(database, "ann") == [[("Q1", "A1"), ("Q2", "A2"), ("Q4", "A4")]]
+
+
+def test_a_listed_conversation_has_its_own_title_on_its_own_day(
+    store: FeedbackStore, database: Database
+) -> None:
+    """Else the first question, today; what it is called is found, too."""
+    then = [replace(turn, title=" The\n letters ", time=1.6e9 + n) for n, turn in enumerate(CHAT)]
+    assert store.add_conversations([*then, asked("Now?", name="new")], CONVERSATION, "ann") == 2
+    new, old = Conversations(database).page("ann")
+    assert (old.title, old.updated_at) == ("The letters", 1.6e9 + 3)
+    assert new.title == "Now?"
+    assert time.time() - new.updated_at < 600
+    assert [e.summary.id for e in Conversations(database).search("ann", "letters")] == [old.id]
+
+
+def test_the_branch_at_which_a_conversation_was_left_is_shown(
+    store: FeedbackStore, database: Database
+) -> None:
+    first, second, third, fourth = CHAT
+    store.add_conversations([first, second, replace(third, left_at=0), fourth], CONVERSATION, "ann")
+    assert shown(database, "ann") == [[("Q1", "A1 again"), ("Q3", "A3")]]
+    store.add_conversations([replace(first, left_at=1)], CONVERSATION, "bob")
+    assert shown(database, "bob") == [[("Q1", "A1 again")]]
+
+
+def test_the_same_conversation_again_is_stored_once_and_what_is_new_is_added(
+    store: FeedbackStore, database: Database
+) -> None:
+    conversations = Conversations(database)
+    assert store.add_conversations(CHAT[:2], CONVERSATION, "ann") == 1
+    (summary,) = conversations.page("ann")
+    conversations.rename(summary.id, "ann", "Mine")
+    before = store.counts()
+    assert store.add_conversations(CHAT[:2], CONVERSATION, "ann") == 0
+    assert store.counts() == before
+    leaf = conversations.view(summary.id, "ann").turns[-1].answer.id
+    Talk(store).ask("Here?", "Yes.", conversation=summary.id, parent=leaf)
+    assert store.add_conversations(CHAT, CONVERSATION, "ann") == 1
+    assert [s.title for s in conversations.page("ann")] == ["Mine"]
+    assert shown(database, "ann") == [[("Q1", "A1"), ("Q2", "A2"), ("Q4", "A4")]]
+    conversations.show(summary.id, "ann", leaf)
+    (turn,) = [t for t in conversations.view(summary.id, "ann").turns if len(t.siblings) > 1]
+    assert len(turn.siblings) == 2  # what was asked here is there still
+    conversations.delete(summary.id, "ann")
+    assert store.add_conversations(CHAT, CONVERSATION, "ann") == 1  # it is there anew
+    assert len(conversations.page("ann")) == 1
+
+
+def test_a_listed_turn_was_shown_its_questions_and_answers_and_they_are_stored_once(
+    store: FeedbackStore, database: Database
+) -> None:
+    ruled = asked("Q1", "A1", "Q2", name="ruled")
+    ruled = replace(ruled, prompt=(Message("system", "Rhyme."), *ruled.prompt))
+    store.add_conversations([ruled, *CHAT], CONVERSATION, "ann")
+    prompts = []
+    for summary in Conversations(database).page("ann"):
+        leaf = Conversations(database).view(summary.id, "ann").turns[-1].answer.id
+        _, prompt = store.shown_prompt(leaf, "ann")
+        prompts.append([m.content.strip() for m in prompt])
+    assert prompts == [["Q1", "A1", "Q2", "A2", "Q4"], ["Rhyme.", "Q1", "A1", "Q2"]]
+    with database.read() as connection:
+        stored = connection.scalars(select(t.turns.c.prompt)).all()
+    assert [prompt for prompt in stored if prompt] == [[m.as_dict() for m in ruled.prompt]]
+
+
+def test_nothing_is_evidence_before_somebody_votes(
+    store: FeedbackStore, database: Database
+) -> None:
+    store.add_conversations(CHAT, CONVERSATION, "ann")
+    assert evidence(database) == []
+    (summary,) = Conversations(database).page("ann")
+    leaf = Conversations(database).view(summary.id, "ann").turns[-1].answer.id
+    store.vote(leaf, "ann", 1)
+    (found,) = evidence(database)
+    assert [m.content.strip() for m in found.prompt] == ["Q1", "A1", "Q2", "A2", "Q4"]
