@@ -6,13 +6,15 @@ Knows nothing of what the bodies mean.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.web.origins import route_path
 from app.web.refusals import refuse_http
 from engine.garbage import gc_disabled
 
@@ -21,19 +23,29 @@ MAX_BODY_BYTES = 4 * 2**20
 
 class BodyLimit:
     """Refuses a longer body with 413: by its declared length before a byte of it is read, and else
-    as soon as more bytes have come. Stands outside everything that reads a body."""
+    as soon as more bytes have come. Stands outside everything that reads a body.
 
-    def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
+    `paths` have limits of their own.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        max_bytes: int = MAX_BODY_BYTES,
+        paths: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if _declared_bytes(scope) > self._max_bytes:
-            response = await refuse_http(None, self._too_long())
+        limit = self._paths.get(route_path(scope), self._max_bytes)
+        if _declared_bytes(scope) > limit:
+            response = await refuse_http(None, _too_long(limit))
             await response(scope, receive, send)
             return
         received = 0
@@ -42,14 +54,15 @@ class BodyLimit:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            if received > self._max_bytes:
-                raise self._too_long()  # the framework answers with it
+            if received > limit:
+                raise _too_long(limit)  # the framework answers with it
             return message
 
         await self._app(scope, counting, send)
 
-    def _too_long(self) -> HTTPException:
-        return HTTPException(413, f"the body is longer than {self._max_bytes} bytes")
+
+def _too_long(limit: int) -> HTTPException:
+    return HTTPException(413, f"the body is longer than {limit} bytes")
 
 
 class StrictJsonRoute(APIRoute):

@@ -37,6 +37,7 @@ from app.web.chat_documents import (
 from app.web.event_stream import event, event_stream
 from app.web.feedback_api import in_few_threads
 from app.web.identity import user_of
+from app.web.import_api import MAX_IMPORT_BYTES
 from engine.errors import UnknownId
 from engine.messages import Message
 from engine.prompts.modes import MODES
@@ -134,6 +135,7 @@ def _add_boot_route(router: APIRouter, service: Service) -> None:
             "modes": MODES,
             "reasons": {"1": GOOD_REASONS, "-1": BAD_REASONS},
             "release": short_release(service.slots.live),
+            "max_import_bytes": MAX_IMPORT_BYTES,
             "sampling": {
                 "temperature": settings.temperature, "top_p": settings.top_p,
                 "max_new_tokens": settings.max_new_tokens,

@@ -12,6 +12,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from app.service import Service
 from app.settings import session_secret
+from app.web import import_api
 from app.web.api_paths import add_api_fallback
 from app.web.body import BodyLimit
 from app.web.chat_api import chat_router
@@ -31,6 +32,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     app.include_router(openai_router(service))
     app.include_router(feedback_router(service))
     app.include_router(chat_router(service))
+    app.include_router(import_api.import_router(service))
     _add_health(app, service)
     add_api_fallback(app)
     mount_pages(app)
@@ -48,7 +50,7 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
         https_only=settings.secure_cookie,
     )
     app.add_middleware(ScriptNonces)
-    app.add_middleware(BodyLimit)
+    app.add_middleware(BodyLimit, paths={import_api.PATH: import_api.MAX_IMPORT_BYTES})
     app.add_middleware(CrossOriginProtection, origins=settings.allowed_origins)
     # Gradio adds a CORS policy of its own, unless the application has one
     app.add_middleware(

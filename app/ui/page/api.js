@@ -29,6 +29,8 @@ export const post = async (path, body) =>
   (await request(path, { method: "POST", body: JSON.stringify(body ?? {}) })).json();
 export const put = async (path, body) =>
   (await request(path, { method: "PUT", body: JSON.stringify(body) })).json();
+export const upload = async (path, file) =>
+  (await request(path, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } })).json();
 export const remove = async (path) => (await request(path, { method: "DELETE" })).json();
 
 // Follows one answer. `handle` has `begin`, `patch` and `end`; a connection that is cut is joined

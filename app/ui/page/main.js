@@ -13,6 +13,6 @@ learn(boot.language, boot.texts);
 useTheme(root, stored("theme"));
 mountNotices(root);
 const page = new Page(boot);
-root.prepend(page.sidebar.element, page.sidebar.shade, page.element);
+root.prepend(page.sidebar.element, page.sidebar.shade, page.element, page.imports.curtain);
 await page.start();
 root.dataset.ready = "";

@@ -14,7 +14,8 @@ export function announce(words) {
   status.textContent = words;
 }
 
-// `action` is [label, function]; it is offered for as long as the toast is there
+// `action` is [label, function]; it is offered for as long as the toast is there. Returns what closes
+// it; with no seconds, nothing else does
 export function toast(words, action, seconds = 4) {
   const close = () => box.remove();
   const box = h("div", { class: "toast" }, h("span", {}, words));
@@ -23,7 +24,8 @@ export function toast(words, action, seconds = 4) {
   }
   box.append(iconButton("close", t("close"), close));
   region.append(box);
-  setTimeout(close, seconds * 1000);
+  if (seconds) setTimeout(close, seconds * 1000);
+  return close;
 }
 
 // A dialogue in the middle of the page; Esc, the cross and a click beside it close it

@@ -5,6 +5,7 @@ import { Refused, get, post } from "./api.js";
 import { offer } from "./compare.js";
 import { Composer } from "./composer.js";
 import { copyText, h, iconButton } from "./dom.js";
+import { Imports } from "./imports.js";
 import { announce } from "./notices.js";
 import { Scroller } from "./scroller.js";
 import { showSettings } from "./settings.js";
@@ -28,8 +29,9 @@ export class Page {
     this.composer = new Composer(boot, { send: (q) => this.ask(q), stop: () => this.streams.stop(), edit: () => this.#editLast() });
     this.sidebar = new Sidebar({
       open: (id) => this.open(id), begin: () => this.begin(),
-      settings: () => showSettings(this.boot, this.fail), fail: this.fail, renamed: (summary) => this.#titled(summary),
+      settings: () => showSettings(this.boot, this.imports, this.fail), fail: this.fail, renamed: (summary) => this.#titled(summary),
     });
+    this.imports = new Imports(this);
     this.title = h("h1", {}, t("new_chat"));
     this.release = h("span", { class: "release", title: t("release") }, boot.release || t("base_model"));
     this.ghost = iconButton("ghost", t("temporary"), () => this.begin({ temporary: !this.temporary }), { id: "temporary", "aria-pressed": "false" });

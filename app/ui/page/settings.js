@@ -15,7 +15,8 @@ export function useTheme(root, theme) {
   draw();
 }
 
-export async function showSettings(boot, fail) {
+// `imports` has the setting for a file of conversations
+export async function showSettings(boot, imports, fail) {
   const root = document.getElementById("burnish");
   try {
     const { allowed } = await get("api/consent");
@@ -33,12 +34,13 @@ export async function showSettings(boot, fail) {
       document.cookie = `burnish_language=${language.value};path=${new URL(".", location.href).pathname};max-age=31536000;samesite=lax`;
       location.reload();
     });
-    dialogue(
+    const box = dialogue(
       t("settings"),
       h("label", { class: "setting" }, h("span", {}, t("language")), language),
       h("label", { class: "setting" }, h("span", {}, t("theme")), theme),
       h("label", { class: "setting" }, h("span", {}, t("consent")), consent),
       h("p", { class: "small" }, t("consent_is")),
+      ...imports.setting(() => box.close()),
     );
   } catch (error) {
     fail(error);
