@@ -27,6 +27,7 @@ from feedback_store.records import Turn
 from feedback_store.store import FeedbackStore, new_id
 
 TRIMMED = "The beginning of this conversation no longer fits and was left out."
+SAMPLED = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed")
 AS_GIVEN = PromptTemplate("plain", "", "", ())  # the HTTP API's callers bring their own messages
 
 
@@ -191,6 +192,21 @@ class Chat:
             fitted.messages, sampling, None, template.has_answer_line, TRIMMED * fitted.trimmed,
             user=user_id, example_ids=_ids(fitted.own),
         )  # fmt: skip
+        yield from self._answering.run(work, stop)
+
+    def answer_now(
+        self, user_id: str, answer_id: str, *, stop: StopButton | None = None
+    ) -> Iterator[AnswerUpdate]:
+        """The live release's answer to the prompt of a stored one, sampled as that was: nothing is
+        stored. The person's own examples are left out, to see what the release itself has learnt.
+
+        Raises `UnknownId` for an answer that is not this user's.
+        """
+        turn, messages = self._store.shown_prompt(answer_id, user_id)
+        answer = self._store.answer(answer_id, user_id)
+        sampled = {name: answer.sampling[name] for name in SAMPLED if name in answer.sampling}
+        sampling = self.sampling(**sampled)
+        work = Work(messages, sampling, None, has_answer_line(turn.mode), user=user_id)
         yield from self._answering.run(work, stop)
 
     def complete(

@@ -20,6 +20,7 @@ from app.conversation import Chat
 from app.settings import Settings
 from deploy.forgetting import Forgetting
 from deploy.gate import GateReport
+from deploy.learning import Learning
 from deploy.loop import Loop, LoopResult
 from deploy.registry import Registry
 from deploy.release import Releases
@@ -33,6 +34,7 @@ from feedback_store.conversations import Conversations
 from feedback_store.curation import Curation
 from feedback_store.database import Database, database_url
 from feedback_store.evidence import EvidenceReader
+from feedback_store.outcomes import Outcomes
 from feedback_store.own_examples import OwnExamples
 from feedback_store.pairing import Rules
 from feedback_store.store import FeedbackStore
@@ -62,12 +64,14 @@ class Workspace:
         self.store = FeedbackStore(self.database)
         self.curation = Curation(self.database, consent_by_default=settings.consent == "opt-out")
         self.own_examples = OwnExamples(self.database, self.curation)
+        rules = Rules(max_answer_chars=settings.max_answer_chars)
+        self.outcomes = Outcomes(self.database, self.curation, rules)
         self.training_set = TrainingSet(
-            EvidenceReader(self.database), self.curation,
-            Rules(max_answer_chars=settings.max_answer_chars),
+            EvidenceReader(self.database), self.curation, rules,
             user_share=settings.user_share, user_floor=settings.user_floor,
         )  # fmt: skip
         self.registry = Registry(self.database)
+        self.learning = Learning(self.home, self.database, self.registry)
         self.jobs = JobRunner(
             self.home, settings.model_cache, threads=settings.tune_threads,
             accelerate_config=settings.tune_accelerate_config,

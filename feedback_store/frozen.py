@@ -23,7 +23,6 @@ PLACES = tuple(f"{split}/{kind}" for split in SPLITS for kind in READERS)
 # The key of a row: a quotation mark within a text has a backslash before it. Reading a hundred
 # thousand rows as JSON takes many times as long
 EVENT_IDS = re.compile(rb'[{,]"event_ids":\[([\d,]*)\]')
-Numbers = array[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ class Frozen:
 
     digest: str
     last_event: int
-    events: Mapping[str, Numbers]
+    events: Mapping[str, array[int]]
 
     def holds(self, event_id: int, places: Iterable[str]) -> bool:
         """Whether an example that rests on an event is in one of some places."""
@@ -68,7 +67,7 @@ class FrozenStatements:
         return Frozen(digest, last_event, events)
 
 
-def _events(path: Path) -> Numbers:
+def _events(path: Path) -> array[int]:
     found: set[int] = set()
     with path.open("rb") as file:
         for line in file:
@@ -77,6 +76,6 @@ def _events(path: Path) -> Numbers:
     return array("q", sorted(found))
 
 
-def _has(ids: Numbers, event_id: int) -> bool:
+def _has(ids: array[int], event_id: int) -> bool:
     at = bisect_left(ids, event_id)
     return at < len(ids) and ids[at] == event_id

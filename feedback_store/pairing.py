@@ -38,6 +38,7 @@ from feedback_store.records import (
 USABLE = ("done", "stopped")
 IDENTICAL = "identical after normalisation"
 NO_QUESTION = "the prompt does not end with a question"
+NO_CONSENT = "no consent"
 OUTRANKED = "a stronger or later statement counts"
 
 Statement = CurrentVote | CurrentCorrection | CurrentChoice
@@ -154,7 +155,7 @@ class _Builder:
         refused = {s.event_id for s in everybody if everything or s.user_id in refusing}
         for said in everybody:
             if said.event_id in refused:
-                self._aside("no consent", (), {said.event_id: said.user_id})
+                self._aside(NO_CONSENT, (), {said.event_id: said.user_id})
         return (
             [vote for vote in evidence.votes if vote.event_id not in refused],
             [said for said in evidence.corrections if said.event_id not in refused],

@@ -313,6 +313,13 @@ def _add_answer_routes(
             request, conversation_id, lambda stop: chat.continue_answer(user, answer_id, stop=stop)
         )
 
+    @router.post("/answers/{answer_id}/now", response_model=None)
+    async def now(answer_id: str, request: Request) -> Response:
+        user = user_of(request.session)
+        return await started(
+            request, None, lambda stop: chat.answer_now(user, answer_id, stop=stop)
+        )
+
     @router.get("/answers/{answer_id}/stream", response_model=None)
     async def join(answer_id: str, request: Request) -> Response:
         return await followed(_running(live, answer_id, request), request)

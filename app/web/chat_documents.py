@@ -117,6 +117,7 @@ class GrowingAnswer:
         return {
             "id": update.answer_id,
             "status": update.status,
+            "release": short_release(update.adapter),
             "text": "" if self._live.conversation_id else update.text,  # nobody else keeps it
             "note": translated(update.note, language),
             "thought_seconds": _seconds(begun, ended) if update.thought else None,

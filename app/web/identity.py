@@ -46,8 +46,13 @@ class AnonymousIdentity:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
         if scope["type"] == "http" and _wants_page(scope):
-            scope["session"].setdefault("user", uuid.uuid4().hex)
+            scope["session"].setdefault("user", new_user())
         await self._app(scope, receive, send)
+
+
+def new_user() -> str:
+    """An id for somebody who is new here."""
+    return uuid.uuid4().hex
 
 
 def user_of(session: MutableMapping[str, Any]) -> str:

@@ -19,6 +19,7 @@ from app.web.chat_api import chat_router
 from app.web.feedback_api import feedback_router
 from app.web.headers import ScriptNonces
 from app.web.identity import AnonymousIdentity, SignedSession
+from app.web.my_feedback_api import my_feedback_router
 from app.web.openai_api import openai_router
 from app.web.origins import AllowedHosts, CrossOriginProtection
 from app.web.refusals import add_refusals
@@ -33,6 +34,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     app.include_router(feedback_router(service))
     app.include_router(chat_router(service))
     app.include_router(import_api.import_router(service))
+    app.include_router(my_feedback_router(service))
     _add_health(app, service)
     add_api_fallback(app)
     mount_pages(app)

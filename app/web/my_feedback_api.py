@@ -1,0 +1,143 @@
+"""What the page "My feedback" asks for: what became of a person's feedback, the answers that are
+shown to them as examples, all their data in a file, and to be forgotten.
+
+These routes are the page's own and change with it. They are a person's: a caller without a cookie,
+whose data is every such caller's, is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from app.service import Service, Workspace
+from app.ui.texts import language_for
+from app.web.body import StrictJsonRoute
+from app.web.chat_documents import short_release
+from app.web.feedback_api import in_few_threads
+from app.web.identity import new_user
+from app.web.my_feedback_documents import (
+    example_documents,
+    outcome_document,
+    summary_of,
+    texts_document,
+)
+from engine.errors import InvalidInput, UnknownId
+from feedback_store.own_examples import OwnExamples
+from feedback_store.personal_data import personal_data
+
+PAGE_STATEMENTS = 20
+PAGE_EXAMPLES = 20
+NO_COOKIE = "this browser sends no cookie, so nothing here is yours alone; allow cookies and reload"
+
+
+def my_feedback_router(service: Service) -> APIRouter:
+    """The routes over one running service."""
+    router = APIRouter(prefix="/chat", route_class=StrictJsonRoute, include_in_schema=False)
+    _add_outcome_routes(router, service)
+    _add_example_routes(router, service.workspace)
+    _add_person_routes(router, service.workspace)
+    return router
+
+
+def _person_of(request: Request) -> str:
+    """Whoever asks; raises `InvalidInput` for a caller without a cookie."""
+    user = request.session.get("user")
+    if user is None:
+        raise InvalidInput(NO_COOKIE)
+    return str(user)
+
+
+def _add_outcome_routes(router: APIRouter, service: Service) -> None:
+    workspace = service.workspace
+
+    @router.get("/feedback")
+    @in_few_threads
+    def statements(request: Request, before: int | None = None) -> dict[str, Any]:
+        """A page of what they said, the newest first, from before a statement on."""
+        user, language = _person_of(request), language_for(request)
+        outcomes = workspace.outcomes.of(user)
+        lineages = workspace.learning.of([each.statement.event_id for each in outcomes])
+        rest = [o for o in outcomes if before is None or o.statement.event_id < before]
+        return {
+            "summary": summary_of(outcomes, lineages),
+            "statements": [
+                outcome_document(each, lineages[each.statement.event_id], language)
+                for each in rest[:PAGE_STATEMENTS]
+            ],
+            "more": len(rest) > PAGE_STATEMENTS,
+            "consent": workspace.curation.consents(user),
+            "live": short_release(service.slots.live),
+        }
+
+    @router.get("/feedback/{event_id}")
+    @in_few_threads
+    def texts(event_id: int, request: Request) -> dict[str, Any]:
+        user = _person_of(request)
+        said = workspace.outcomes.statement(user, event_id)
+        answers = [workspace.store.answer(answer_id, user) for answer_id in said.answer_ids]
+        return texts_document(said, answers)
+
+
+def _add_example_routes(router: APIRouter, workspace: Workspace) -> None:
+    own: OwnExamples = workspace.own_examples
+
+    @router.get("/examples")
+    @in_few_threads
+    def examples(request: Request, first: int = 0) -> dict[str, Any]:
+        every = own.of(_person_of(request)) if workspace.settings.own_examples else ()
+        page = every[max(first, 0) :][:PAGE_EXAMPLES]
+        return {"examples": example_documents(page), "count": len(every)}
+
+    @router.delete("/examples/{answer_id}")
+    @in_few_threads
+    def remove(answer_id: str, request: Request) -> dict[str, str]:
+        own.remove(_person_of(request), answer_id)
+        return {"status": "removed"}
+
+    @router.post("/examples/{answer_id}/restore")
+    @in_few_threads
+    def restore(answer_id: str, request: Request) -> dict[str, str]:
+        own.restore(_person_of(request), answer_id)
+        return {"status": "restored"}
+
+    @router.get("/answers/{answer_id}/examples")
+    @in_few_threads
+    def used(answer_id: str, request: Request) -> dict[str, Any]:
+        """Those in view when an answer was made, and which of them they have removed since."""
+        user = _person_of(request)
+        removed = own.removed(user)
+        return {
+            "examples": [
+                {**each, "removed": each["answer"] in removed}
+                for each in example_documents(own.used(user, answer_id))
+            ]
+        }
+
+
+def _add_person_routes(router: APIRouter, workspace: Workspace) -> None:
+    @router.get("/person/data")
+    @in_few_threads
+    def data(request: Request) -> Response:
+        """Everything that is stored of them, as a file."""
+        document = personal_data(workspace.database, _person_of(request))
+        return Response(
+            json.dumps(document, ensure_ascii=False, indent=1),
+            media_type="application/json",
+            headers={"Content-Disposition": 'attachment; filename="burnish-my-data.json"'},
+        )
+
+    @router.post("/person/forget")
+    @in_few_threads
+    def forget(request: Request) -> dict[str, Any]:
+        """Forget them for good; from now on the browser is somebody new."""
+        user, forgotten = _person_of(request), {"conversations": 0, "releases": 0}
+        with suppress(UnknownId):  # nothing is known of them
+            receipt = workspace.forgetting.forget(user)
+            forgotten["conversations"] = receipt.conversations
+            forgotten["releases"] = len(receipt.bundles)
+        request.session["user"] = new_user()
+        return {"status": "forgotten", **forgotten}

@@ -1,0 +1,118 @@
+"""What the page "My feedback" gets: statements with what became of them, and own examples, as JSON.
+
+Knows the store's views and how texts are rendered; knows nothing of requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from app.ui.changes import changes_html
+from app.ui.rendering import answer_html
+from app.ui.texts import translated
+from app.web.chat_documents import short_release
+from deploy.learning import LearntBy, Lineage
+from feedback_store.explain import changes
+from feedback_store.outcomes import Outcome, Statement
+from feedback_store.own_examples import OwnExample
+from feedback_store.pairing import NO_CONSENT
+from feedback_store.records import StoredAnswer
+
+EXCERPT_CHARS = 280
+Lineages = Mapping[int, Lineage]
+
+
+def summary_of(outcomes: Sequence[Outcome], lineages: Lineages) -> dict[str, int]:
+    """How many things a person said, and what became of how many."""
+    became = [_became(each) for each in outcomes]
+    counts = {name: became.count(name) for name in ("teaches", "measures", "waits", "unused")}
+    learnt = (lineages[each.statement.event_id].releases for each in outcomes)
+    return {
+        "said": len(outcomes),
+        **counts,
+        "learnt": sum(any(release.is_live for release in releases) for releases in learnt),
+    }
+
+
+def outcome_document(outcome: Outcome, lineage: Lineage, language: str) -> dict[str, Any]:
+    """A statement and what became of it."""
+    said = outcome.statement
+    return {
+        "event": said.event_id,
+        "kind": said.kind,
+        "at": said.at,
+        "conversation": said.conversation_id if said.listed else "",
+        "question": _excerpt(said.question),
+        "answers": said.answer_ids,
+        "vote": said.vote,
+        "reasons": said.reasons,
+        "comment": said.comment,
+        "correction": _excerpt(said.correction),
+        "choice": said.choice,
+        "became": _became(outcome),
+        "made": [_made(each.kind, each.is_bad) for each in outcome.made],
+        "why_not": [translated(reason, language) for reason in outcome.reasons],
+        "snapshot": short_release(lineage.snapshot),
+        "release": _release(lineage.releases),
+    }
+
+
+def texts_document(said: Statement, answers: Sequence[StoredAnswer]) -> dict[str, Any]:
+    """The whole texts that a statement is about, as they are drawn."""
+    return {
+        "answers": [
+            {
+                "id": answer.id,
+                "html": answer_html(answer.text) if answer.text else "",
+                "release": short_release(answer.adapter_digest),
+            }
+            for answer in answers
+        ],
+        "correction_html": answer_html(said.correction) if said.correction else "",
+        "changes_html": (
+            changes_html(changes(answers[0].text, said.correction)) if said.correction else ""
+        ),
+    }
+
+
+def example_documents(examples: Iterable[OwnExample]) -> list[dict[str, Any]]:
+    """Answers that are shown as examples for similar questions."""
+    return [
+        {
+            "answer": each.id,
+            "source": each.source,
+            "question": _excerpt(each.question),
+            "text": _excerpt(each.answer),
+        }
+        for each in examples
+    ]
+
+
+def _became(outcome: Outcome) -> str:
+    """Where a statement stands, in a word."""
+    if outcome.made:
+        return "teaches" if outcome.split == "train" else "measures"
+    if outcome.statement.kind == "flag":
+        return "reported"
+    return "waits" if NO_CONSENT in outcome.reasons else "unused"
+
+
+def _made(kind: str, is_bad: bool) -> str:
+    return f"{kind}_bad" if is_bad else kind
+
+
+def _release(releases: Sequence[LearntBy]) -> dict[str, Any] | None:
+    """The one to name: the live one, else the last one that was live, else the newest."""
+    if not releases:
+        return None
+    chosen = max(releases, key=lambda each: (each.is_live, each.live_at or 0.0))
+    if not chosen.is_live and chosen.live_at is None:
+        chosen = releases[-1]
+    state = "live" if chosen.is_live else "not_live" if chosen.live_at is None else "was_live"
+    return {"name": short_release(chosen.bundle), "state": state}
+
+
+def _excerpt(text: str) -> str:
+    line = " ".join(text[: 2 * EXCERPT_CHARS].split())
+    return line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1] + "…"

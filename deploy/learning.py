@@ -1,0 +1,132 @@
+"""Which releases learnt from a statement: the lineage read forwards.
+
+Statement -> example -> snapshot -> bundle -> when it was live. A release has learnt from a
+statement where its snapshot has an example of it on the training side, of a kind that its recipe
+trains on. `deploy.forgetting` reads the same lineage backwards.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.registry import Registry
+from engine.errors import UnknownId
+from engine.storage import folder_of, list_digests, read_manifest
+from feedback_store.database import Database
+from feedback_store.frozen import PLACES, Frozen, FrozenStatements
+from feedback_store.privacy.erasure import erasures
+from tuning.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class LearntBy:
+    """A release that learnt from a statement; `live_at` is when it first became live, if ever."""
+
+    bundle: str
+    live_at: float | None
+    is_live: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a statement went: the first snapshot with an example of it, and the releases."""
+
+    snapshot: str | None = None
+    releases: tuple[LearntBy, ...] = ()  # the oldest first
+
+
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What a bundle was trained on: a snapshot, and the places in it."""
+
+    snapshot: str
+    places: frozenset[str]
+
+
+class Learning:
+    """The lineage of statements over one home."""
+
+    def __init__(self, home: Path, database: Database, registry: Registry) -> None:
+        self._bundles = home / "bundles"
+        self._frozen = FrozenStatements(home / "snapshots")
+        self._database = database
+        self._registry = registry
+        self._trained: dict[str, _Trained] = {}
+        self._lock = threading.Lock()
+
+    def of(self, event_ids: Collection[int]) -> dict[int, Lineage]:
+        """Where each of some statements went."""
+        snapshots = self._frozen.snapshots()
+        releases = self._releases({each.digest: each for each in snapshots})
+        return {event_id: _lineage(event_id, snapshots, releases) for event_id in event_ids}
+
+    def _releases(
+        self, snapshots: Mapping[str, Frozen]
+    ) -> list[tuple[LearntBy, Frozen, frozenset[str]]]:
+        """Each release whose snapshot is known, the oldest first, with what it was trained on."""
+        live, first_live = self._registry.live().bundle, {}
+        for change in self._registry.history():  # the newest first
+            if change.bundle is not None:
+                first_live[change.bundle] = change.at
+        successors: dict[str, str | None] = {}
+        for erasure in erasures(self._database):
+            successors |= erasure.receipt["snapshots"]
+        trained = self._read_bundles()
+        found = []
+        for release in reversed(self._registry.list()):
+            if (about := trained.get(release.bundle)) is None:
+                continue
+            snapshot: str | None = about.snapshot
+            while snapshot is not None and snapshot not in snapshots:
+                snapshot = successors.get(snapshot)
+            if snapshot is not None:
+                bundle = release.bundle
+                by = LearntBy(bundle, first_live.get(bundle), bundle == live)
+                found.append((by, snapshots[snapshot], about.places))
+        return found
+
+    def _read_bundles(self) -> dict[str, _Trained]:
+        with self._lock:
+            known, self._trained = self._trained, {}
+            for bundle in list_digests(self._bundles):
+                with suppress(UnknownId):
+                    self._trained[bundle] = known.get(bundle) or self._read(bundle)
+            return self._trained
+
+    def _read(self, bundle: str) -> _Trained:
+        manifest = read_manifest(folder_of(self._bundles, bundle))
+        kinds = kinds_trained_on(manifest.get("recipe", {}))
+        return _Trained(str(manifest.get("snapshot")), frozenset(f"train/{k}" for k in kinds))
+
+
+def kinds_trained_on(recipe: Mapping[str, Any]) -> frozenset[str]:
+    """The kinds of examples that a bundle's recipe trains on."""
+    stages: dict[str, dict[str, Any]] = asdict(Recipe())
+    for name, values in recipe.items():
+        if isinstance(values, Mapping):
+            stages[name] = {**stages.get(name, {}), **values}
+    trains = {name for name in ("sft", "dpo", "kto", "orpo", "rloo") if stages[name]["epochs"] > 0}
+    answers = stages["sft"]["answers"] if "sft" in trains else "none"
+    kinds = {"unpaired"} if "kto" in trains else set()
+    if trains & {"dpo", "orpo", "rloo"} or answers in ("chosen", "both"):
+        kinds.add("pairs")
+    if answers in ("demonstrations", "both"):
+        kinds.add("demonstrations")
+    return frozenset(kinds)
+
+
+def _lineage(
+    event_id: int,
+    snapshots: Collection[Frozen],
+    releases: Collection[tuple[LearntBy, Frozen, frozenset[str]]],
+) -> Lineage:
+    first = next((each.digest for each in snapshots if each.holds(event_id, PLACES)), None)
+    if first is None:
+        return Lineage()
+    learnt = (by for by, snapshot, places in releases if snapshot.holds(event_id, places))
+    return Lineage(first, tuple(learnt))
