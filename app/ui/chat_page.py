@@ -22,6 +22,7 @@ from app.ui.rendering import stylesheet
 
 FILES = resources.files("app.ui").joinpath("page")
 SCRIPTS = tuple(sorted(file.name for file in FILES.iterdir() if file.name.endswith(".js")))
+STYLES = ("page.css", "my_feedback.css")  # in this order: the first has the tokens
 JAVASCRIPT = "text/javascript"
 HEAD = "".join(
     (
@@ -41,7 +42,7 @@ def build_chat_page() -> gr.Blocks:
 
 def page_css() -> str:
     """The page's look, and that of what is rendered in it."""
-    return f"{FILES.joinpath('page.css').read_text('utf-8')}\n{stylesheet()}"
+    return "\n".join((*(FILES.joinpath(name).read_text("utf-8") for name in STYLES), stylesheet()))
 
 
 def page_files() -> list[Route]:

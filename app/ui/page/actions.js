@@ -4,6 +4,7 @@ import { compare } from "./compare.js";
 import { copyText, h, iconButton } from "./dom.js";
 import { askWhy, improve } from "./feedback.js";
 import { announce, dialogue, toast } from "./notices.js";
+import { examplesInView } from "./own_examples.js";
 import { t } from "./texts.js";
 
 const CHANGES = ["shorter", "longer", "simpler", "formal", "other_language"];
@@ -120,6 +121,7 @@ function details(page, turn) {
   const box = dialogue(
     t("details"),
     h("dl", {}, turn.facts().flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+    turn.document.examples.length > 0 && examplesInView(turn.answerId, page.fail),
     h("p", { class: "small" }, t("what_a_report_does")),
     h("button", { type: "button", "data-does": "report", onclick: report }, t("report")),
   );

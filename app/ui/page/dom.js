@@ -22,6 +22,7 @@ const PATHS = {
   compare: "M12 4v16M4 7h4v10H4zM16 7h4v10h-4z",
   copy: "M9 9h11v11H9zM5 15H4V4h11v1",
   down: "M12 5v14M6 13l6 6 6-6",
+  feedback: "M4 5h16v11h-8l-5 4v-4H4zM9 10.5l2 2 4-4",
   edit: "M4 20h4L19 9l-4-4L4 16zM13 7l4 4",
   forth: "M9 5l7 7-7 7",
   ghost: "M5 20V11a7 7 0 0 1 14 0v9l-3-2-2 2-2-2-2 2-2-2zM9.5 11v.5M14.5 11v.5",
@@ -95,4 +96,12 @@ export function stored(key, value) {
     // A browser may forbid it; nothing is remembered then
   }
   return value ?? "";
+}
+
+export function forgetStored(prefix) {
+  try {
+    for (const key of Object.keys(localStorage)) if (key.startsWith(`burnish.${prefix}`)) localStorage.removeItem(key);
+  } catch {
+    // Nothing is remembered then
+  }
 }

@@ -6,10 +6,11 @@ import { offer } from "./compare.js";
 import { Composer } from "./composer.js";
 import { copyText, h, iconButton } from "./dom.js";
 import { Imports } from "./imports.js";
-import { announce } from "./notices.js";
+import { MyFeedback } from "./my_feedback.js";
+import { announce, toast } from "./notices.js";
 import { Scroller } from "./scroller.js";
 import { showSettings } from "./settings.js";
-import { Sidebar } from "./sidebar.js";
+import { FEEDBACK, Sidebar } from "./sidebar.js";
 import { Streams } from "./streams.js";
 import { t } from "./texts.js";
 import { Turn } from "./turn.js";
@@ -28,7 +29,7 @@ export class Page {
     this.scroller = new Scroller();
     this.composer = new Composer(boot, { send: (q) => this.ask(q), stop: () => this.streams.stop(), edit: () => this.#editLast() });
     this.sidebar = new Sidebar({
-      open: (id) => this.open(id), begin: () => this.begin(),
+      open: (id) => this.open(id), begin: () => this.begin(), feedback: () => this.showFeedback(),
       settings: () => showSettings(this.boot, this.imports, this.fail), fail: this.fail, renamed: (summary) => this.#titled(summary),
     });
     this.imports = new Imports(this);
@@ -56,7 +57,9 @@ export class Page {
   }
 
   #fromAddress() {
-    const id = new URLSearchParams(location.search).get("c");
+    const asked = new URLSearchParams(location.search);
+    if (asked.get("view") === "feedback") return this.showFeedback({ push: false });
+    const id = asked.get("c");
     return id ? this.open(id, { push: false }) : this.begin({ push: false });
   }
 
@@ -94,6 +97,29 @@ export class Page {
     }
   }
 
+  // What became of the person's feedback, in the place of a conversation
+  async showFeedback({ push = true } = {}) {
+    this.#leave(push ? "?view=feedback" : null);
+    this.#titled(null, t("my_feedback"));
+    this.sidebar.mark(FEEDBACK);
+    this.element.classList.add("reading");
+    const forgotten = async ({ conversations, releases }) => {
+      this.begin();
+      await this.sidebar.load();
+      toast(t("my_forgotten", { conversations, releases }), null, 12);
+    };
+    this.feedback = new MyFeedback({ open: (id) => this.open(id), fail: (error) => this.#failReading(error), forgotten });
+    this.scroller.draw(this.feedback.element);
+    this.scroller.element.scrollTop = 0;
+    await this.feedback.load();
+  }
+
+  // The composer's notice is not in view beside the feedback
+  #failReading(error) {
+    if (!(error instanceof Refused)) throw error;
+    toast(error.kind === "Unreachable" ? t("unreachable") : error.message, null, 12);
+  }
+
   // The conversation as the store has it now; what has not changed is not drawn again
   async refresh() {
     if (!this.conversation) return;
@@ -116,6 +142,8 @@ export class Page {
   #leave(address) {
     this.opened += 1;
     this.streams.leave();
+    this.feedback?.leave();
+    this.element.classList.remove("reading");
     this.composer.content();
     this.conversation = null;
     this.temporary = null;
@@ -127,10 +155,10 @@ export class Page {
     if (address !== null && address !== location.search) history.pushState(null, "", address);
   }
 
-  #titled(summary) {
+  #titled(summary, title = summary?.title) {
     this.conversation = summary;
-    this.title.textContent = summary?.title ?? (this.temporary ? t("temporary") : t("new_chat"));
-    document.title = summary ? `${summary.title} · Burnish` : "Burnish";
+    this.title.textContent = title ?? (this.temporary ? t("temporary") : t("new_chat"));
+    document.title = title ? `${title} · Burnish` : "Burnish";
     this.sidebar.mark(summary?.id ?? "");
   }
 

@@ -6,9 +6,10 @@ import { day, t } from "./texts.js";
 
 const UNDO_SECONDS = 8;
 const TYPING_PAUSE_MS = 150;
+export const FEEDBACK = "feedback"; // what is marked where no conversation is shown
 
 export class Sidebar {
-  // `actions`: open(id), begin(), settings(), renamed(summary), fail(error)
+  // `actions`: open(id), begin(), feedback(), settings(), renamed(summary), fail(error)
   constructor(actions) {
     this.actions = actions;
     this.current = "";
@@ -17,6 +18,12 @@ export class Sidebar {
       type: "search", id: "search", placeholder: t("search"), "aria-label": t("search"), oninput: () => this.#typed(),
     });
     this.list = h("nav", { class: "conversations", "aria-label": t("conversations") });
+    this.feedbackRow = h(
+      "a",
+      { class: "row", id: "my-feedback", href: "?view=feedback", onclick: (event) => this.#feedback(event) },
+      icon("feedback"),
+      t("my_feedback"),
+    );
     this.element = h(
       "aside",
       { class: "side", id: "side", "aria-label": t("conversations") },
@@ -27,6 +34,7 @@ export class Sidebar {
       h(
         "footer",
         {},
+        this.feedbackRow,
         h("button", { type: "button", class: "row", id: "settings", onclick: actions.settings }, icon("sliders"), t("settings")),
       ),
     );
@@ -41,6 +49,13 @@ export class Sidebar {
   #begin() {
     this.toggle(!this.narrow);
     this.actions.begin();
+  }
+
+  #feedback(event) {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a tab of its own
+    event.preventDefault();
+    this.toggle(!this.narrow);
+    this.actions.feedback();
   }
 
   get narrow() {
@@ -70,8 +85,10 @@ export class Sidebar {
     if (!this.search.value.trim()) this.#draw();
   }
 
+  // A conversation's id, or FEEDBACK
   mark(id) {
     this.current = id;
+    this.feedbackRow.setAttribute("aria-current", id === FEEDBACK ? "page" : "false");
     for (const row of this.list.querySelectorAll(".conversation")) {
       row.toggleAttribute("data-current", row.dataset.id === id);
       row.querySelector("a").setAttribute("aria-current", row.dataset.id === id ? "page" : "false");
