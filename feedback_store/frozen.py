@@ -1,17 +1,17 @@
 """Which statements a snapshot holds examples of.
 
-A snapshot is read once: it never changes, and of each example no more is kept than the numbers of
-the events that it rests on.
+A snapshot never changes, so it is read once, and of each example no more is kept than the numbers
+of the events that it rests on.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 from engine.errors import UnknownId
@@ -20,22 +20,32 @@ from feedback_store.snapshot import READERS
 from feedback_store.split import SPLITS
 
 PLACES = tuple(f"{split}/{kind}" for split in SPLITS for kind in READERS)
-# The key of a row: a quotation mark within a text has a backslash before it. Reading a hundred
-# thousand rows as JSON takes many times as long
-EVENT_IDS = re.compile(rb'[{,]"event_ids":\[([\d,]*)\]')
+# The key in a row of canonical JSON, which has another key before it; within a text its quotation
+# marks would have backslashes. Reading a hundred thousand rows as JSON takes seconds
+EVENT_IDS = b',"event_ids":['
 
 
-@dataclass(frozen=True, slots=True)
 class Frozen:
-    """A snapshot's events, by `split/kind`, each in order."""
+    """A snapshot's events, by `split/kind`; read when one is asked for that it may hold."""
 
-    digest: str
-    last_event: int
-    events: Mapping[str, array[int]]
+    def __init__(self, folder: Path, digest: str, last_event: int) -> None:
+        self.digest = digest
+        self.last_event = last_event  # the newest that it could know
+        self._folder = folder
 
     def holds(self, event_id: int, places: Iterable[str]) -> bool:
         """Whether an example that rests on an event is in one of some places."""
-        return any(_has(self.events[place], event_id) for place in places)
+        if event_id > self.last_event:
+            return False
+        return any(_has(self._events[place], event_id) for place in places)
+
+    @cached_property
+    def _events(self) -> dict[str, array[int]]:
+        """The numbers at each place, in order; none where the snapshot cannot be read."""
+        try:
+            return {place: _read(self._folder / f"{place}.jsonl") for place in PLACES}
+        except (OSError, ValueError):
+            return {place: array("q") for place in PLACES}
 
 
 class FrozenStatements:
@@ -47,32 +57,26 @@ class FrozenStatements:
         self._lock = threading.Lock()
 
     def snapshots(self) -> list[Frozen]:
-        """All that can be read, the oldest first: in the order of the newest event each knew."""
+        """All of them, the oldest first: in the order of the newest event that each knows."""
         with self._lock:
-            there = list_digests(self._root)
-            self._known = {digest: self._read(digest) for digest in there}
-            readable = [each for each in self._known.values() if each.events]
-        return sorted(readable, key=lambda each: (each.last_event, each.digest))
+            known, self._known = self._known, {}
+            for digest in list_digests(self._root):
+                with suppress(UnknownId, LookupError, ValueError, TypeError):
+                    self._known[digest] = known.get(digest) or self._open(digest)
+            found = list(self._known.values())
+        return sorted(found, key=lambda each: (each.last_event, each.digest))
 
-    def _read(self, digest: str) -> Frozen:
-        """One snapshot; without events where it cannot be read."""
-        if digest in self._known:
-            return self._known[digest]
+    def _open(self, digest: str) -> Frozen:
         folder = folder_of(self._root, digest)
-        try:
-            last_event = int(read_manifest(folder)["last_event"])
-            events = {place: _events(folder / f"{place}.jsonl") for place in PLACES}
-        except (UnknownId, OSError, LookupError, ValueError, TypeError):
-            return Frozen(digest, 0, {})
-        return Frozen(digest, last_event, events)
+        return Frozen(folder, digest, int(read_manifest(folder)["last_event"]))
 
 
-def _events(path: Path) -> array[int]:
+def _read(path: Path) -> array[int]:
     found: set[int] = set()
     with path.open("rb") as file:
         for line in file:
-            if rests_on := EVENT_IDS.search(line):
-                found.update(map(int, filter(None, rests_on[1].split(b","))))
+            begin = line.index(EVENT_IDS) + len(EVENT_IDS)
+            found.update(map(int, line[begin : line.index(b"]", begin)].split(b",")))
     return array("q", sorted(found))
 
 

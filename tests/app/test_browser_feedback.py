@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import expect
@@ -18,6 +19,7 @@ from tests.helpers import make_bundle
 
 pytestmark = NEEDS_CHROMIUM
 Newcomer = Callable[..., ChatPage]
+PHONE: Any = {"width": 390, "height": 844}
 OAK, ELM = "How tall is an oak tree?", "How tall is an elm tree?"
 
 
@@ -208,3 +210,67 @@ def test_an_answers_details_show_the_examples_in_view_and_one_can_be_removed(
     chat.does("details").click()
     expect(chat.page.locator("dialog")).to_contain_text("Examples shown")
     expect(mine.examples).to_have_count(0)
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(
+    chat: ChatPage, mine: FeedbackPage, played: Played
+) -> None:
+    played.engine.says = f"```\n{'x' * 300}\n```\n\n{'y' * 300}"
+    chat.ask("z" * 200)
+    chat.thumb("up")
+    released(played)
+    mine.open().decide()
+    mine.open_examples()
+    chat.page.set_viewport_size(PHONE)
+    mine.does("now").click()
+    expect(mine.sides()).to_have_count(2)
+    expect(mine.does("now")).to_be_enabled()
+    assert chat.page.evaluate("document.getElementById('scroller').scrollWidth") <= PHONE["width"]
+    side, below = (mine.sides().nth(place).bounding_box() for place in (0, 1))
+    assert side is not None
+    assert below is not None
+    assert below["y"] > side["y"]
+
+
+def test_a_chinese_browser_gets_it_without_an_english_word(
+    newcomer: Newcomer, played: Played
+) -> None:
+    played.engine.says = "很高。"
+    chat = newcomer(played.url, locale="zh-CN")
+    chat.ask("橡树有多高？")
+    chat.thumb("down")
+    chat.why("too_long")
+    mine = FeedbackPage(chat).open().decide()
+    mine.open_examples()
+    mine.does("texts").click()
+    expect(mine.sides()).to_have_count(1)
+    mine.page.click("#forget")
+    names = chat.page.evaluate(
+        "() => [...document.querySelectorAll('#burnish [aria-label], #burnish [title]')]"
+        ".flatMap(e => [e.ariaLabel, e.title]).filter(Boolean).join('\\n')"
+    )
+    shown = chat.page.locator("#burnish").inner_text()
+    words = re.sub(r"[0-9a-f]{12}", "", f"{shown}\n{names}")  # but for a release's name
+    assert set(re.findall(r"[A-Za-z]{2,}", words)) <= {"Burnish", "JSON"}
+
+
+def test_the_keyboard_alone_reaches_everything(chat: ChatPage, mine: FeedbackPage) -> None:
+    chat.ask(OAK)
+    chat.thumb("up")
+    chat.tab_to("my-feedback")
+    chat.page.keyboard.press("Enter")
+    mine.wait_until_drawn()
+    chat.page.locator("#my-decisions summary").focus()
+    chat.page.keyboard.press("Enter")
+    chat.tab_to("my-consent")
+    chat.page.keyboard.press("Space")
+    expect(mine.became()).to_contain_text("Waiting")
+    chat.tab_to("texts")
+    chat.page.keyboard.press("Enter")
+    expect(mine.sides()).to_contain_text("Quite tall.")
+    nameless = chat.page.evaluate(
+        "() => [...document.querySelectorAll('#burnish button, #burnish input, #burnish a')]"
+        ".filter(e => !(e.ariaLabel || e.textContent.trim() ||"
+        " e.labels?.[0]?.textContent.trim())).map(e => e.outerHTML)"
+    )
+    assert nameless == []

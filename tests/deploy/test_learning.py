@@ -15,7 +15,6 @@ from deploy.registry import Registry
 from engine.models.catalogue import BaseModel
 from engine.storage import folder_of
 from feedback_store.database import Database
-from feedback_store.frozen import FrozenStatements
 from tests.feedback_store.conftest import Conversations
 from tests.feedback_store.people import People
 from tests.helpers import make_bundle
@@ -129,6 +128,3 @@ def test_a_snapshot_that_cannot_be_read_is_passed_over(home: Home) -> None:
     whole = home.freeze()
     (folder_of(home.folder / "snapshots", damaged) / "train" / "pairs.jsonl").unlink()
     assert home.learning.of([CORRECTED])[CORRECTED].snapshot == whole
-    assert [each.digest for each in FrozenStatements(home.folder / "snapshots").snapshots()] == [
-        whole
-    ]
