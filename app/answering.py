@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from app.running_answers import RunningAnswers, StopButton
+from app.self_consistency import Chains, draw_chains
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, StorageFull
 from engine.messages import Message
@@ -39,7 +40,8 @@ NOT_SAVED = "This answer could not be saved; it cannot be voted on."
 class AnswerUpdate:
     """The answer as it stands. `status` is "streaming" until the last update, which has `finished`
     or `error`. `logprobs`, where asked for, are of the tokens since the update before.
-    `example_ids` are the answers of the person's own that were shown to the model as examples."""
+    `example_ids` are the answers of the person's own that were shown to the model as examples.
+    `chains` says how many chains of thought have ended, of how many; `votes` what they led to."""
 
     answer_id: str | None
     thought: str
@@ -51,6 +53,8 @@ class AnswerUpdate:
     logprobs: tuple[TokenLogprob, ...] = ()
     error: BurnishError | None = None
     example_ids: tuple[str, ...] = ()
+    chains: tuple[int, int] | None = None
+    votes: tuple[tuple[str, int], ...] = ()
 
 
 class QueuedAnswer:
@@ -75,7 +79,8 @@ class Work:
 
     `store_turn` stores what was asked and returns its turn's id; None: nothing is stored. Where
     `is_shown`, the answer takes the place of the one that its conversation showed. With
-    `grows`, the id of a stored answer that begins with `prefill`, that answer is continued.
+    `grows`, the id of a stored answer that begins with `prefill`, that answer is continued. With
+    several `chains` of thought their answers are voted on (`app.self_consistency`).
     """
 
     messages: tuple[Message, ...]
@@ -90,6 +95,7 @@ class Work:
     grows: str | None = None
     is_shown: bool = True
     example_ids: tuple[str, ...] = ()
+    chains: int = 1
     remarks: Mapping[str, Any] = field(default_factory=dict)  # stored beside the sampling
 
     def request(self, adapter: str | None) -> GenerationRequest:
@@ -97,6 +103,12 @@ class Work:
         return GenerationRequest(
             self.messages, self.sampling, adapter, self.user, self.timeout_seconds, self.prefill
         )
+
+    @property
+    def how(self) -> dict[str, Any]:
+        """How the answer is drawn, as it is stored with it."""
+        samples = {"samples": self.chains} if self.chains > 1 else {}
+        return {**self.sampling.as_dict(), **samples, **self.remarks}
 
     @property
     def is_kept(self) -> bool:
@@ -131,7 +143,7 @@ class Answering:
         Raises what the engine refuses with, and `ShuttingDown`, at the first step.
         """
         with self.running.admit() as button, self._pin(work.adapter) as adapter:
-            stream = self._engine.submit(work.request(adapter))
+            stream = self._submit(work, adapter)
             for each in (button, stop or StopButton()):
                 each.attach(stream)
             with _ended(stream):
@@ -154,6 +166,12 @@ class Answering:
             for stream, work, pin in zip(streams, works, kept, strict=True)
         ]
 
+    def _submit(self, work: Work, adapter: str | None) -> Stream:
+        request = work.request(adapter)
+        if work.chains > 1:
+            return draw_chains(self._engine, request, work.chains)
+        return self._engine.submit(request)
+
     def _follow_queued(
         self, stream: Stream, work: Work, adapter: str | None, pin: ExitStack
     ) -> Iterator[AnswerUpdate]:
@@ -170,8 +188,7 @@ class Answering:
         try:
             return self._store.begin_answer(
                 work.store_turn(), base_digest=self._engine.base_digest, adapter_digest=adapter,
-                sampling={**work.sampling.as_dict(), **work.remarks}, seed=work.sampling.seed,
-                shown=work.is_shown,
+                sampling=work.how, seed=work.sampling.seed, shown=work.is_shown,
             )  # fmt: skip
         except StorageFull:
             return None
@@ -185,12 +202,14 @@ class Answering:
         first_token_at: float | None = None
         logprobs: tuple[TokenLogprob, ...] = ()
         logprobs_shown = 0
+        chains = stream if isinstance(stream, Chains) else None
 
         def growing() -> AnswerUpdate:
             reasoned = work.split(text, finished=False)
             return AnswerUpdate(
-                answer_id, reasoned.thought, reasoned.answer, "streaming", work.note,
-                adapter=adapter, logprobs=logprobs, example_ids=work.example_ids,
+                answer_id, reasoned.thought, "" if chains else reasoned.answer, "streaming",
+                work.note, adapter=adapter, logprobs=logprobs, example_ids=work.example_ids,
+                chains=(chains.ended, work.chains) if chains else None,
             )  # fmt: skip
 
         try:
@@ -209,8 +228,11 @@ class Answering:
                     if isinstance(event, Finished):
                         logprobs = event.logprobs[logprobs_shown:]
                     update = replace(
-                        self._finish(event, work, answer_id, first_token_at), adapter=adapter,
-                        logprobs=logprobs,
+                        self._finish(
+                            event, work, answer_id, first_token_at, chains.votes if chains else ()
+                        ),
+                        adapter=adapter, logprobs=logprobs,
+                        chains=(chains.ended, work.chains) if chains else None,
                     )  # fmt: skip
                     answer_id = None  # stored; nothing left to do below
                     yield update
@@ -224,6 +246,7 @@ class Answering:
         work: Work,
         answer_id: str | None,
         first_token_at: float | None,
+        votes: tuple[tuple[str, int], ...] = (),
     ) -> AnswerUpdate:
         """Store the answer's end, then say it."""
         reasoned = work.split(event.text, finished=True)
@@ -239,6 +262,7 @@ class Answering:
             finished=event if isinstance(event, Finished) else None,
             error=event.error if isinstance(event, Failed) else None,
             example_ids=work.example_ids,
+            votes=votes,
         )
         if not work.is_kept:
             return update
@@ -255,6 +279,7 @@ class Answering:
                 completion_tokens=event.completion_tokens if isinstance(event, Finished) else None,
                 error=str(event.error) if isinstance(event, Failed) else None,
                 first_token_at=first_token_at,
+                sampling={**work.how, "votes": votes} if votes else None,
             )
         except StorageFull:
             return replace(update, answer_id=None, note=NOT_SAVED)

@@ -9,8 +9,8 @@ from typing import Any
 from app.service import Service
 from engine.errors import EngineFailure
 from engine.messages import require_text
-from engine.prompts.modes import make_template
-from engine.prompts.reasoning import majority, split_reasoning
+from engine.prompts.modes import CHAINS, SELF_CONSISTENCY, make_template
+from engine.prompts.reasoning import final_answer, majority, split_reasoning
 from engine.prompts.similarity import most_similar
 from engine.request import (
     Failed,
@@ -32,13 +32,13 @@ def ask(
     temperature: float | None,
     max_new_tokens: int | None,
     seed: int,
-    samples: int = 1,
+    samples: int | None = None,
     show: Callable[[str], object] | None,
 ) -> dict[str, Any]:
     """Answer a question; `show` gets the text as it comes.
 
-    Of several `samples`, with seeds that follow `seed`, the answer that most agree on is given, and
-    shown only then.
+    In mode self-consistency, of so many `samples` with seeds that follow `seed` the answer that
+    most agree on is given, and shown only then.
     """
     workspace = service.workspace
     settings = workspace.settings
@@ -51,13 +51,14 @@ def ask(
         seed=seed,
     )
     messages = template.build([], require_text(question))
+    count = (samples or CHAINS) if mode == SELF_CONSISTENCY else 1
     with service.slots.hold(_digest(service, adapter)) as digest:
         requests = [
             GenerationRequest(messages, replace(sampling, seed=seed + number), digest)
-            for number in range(samples)
+            for number in range(count)
         ]
         streams = service.engine.submit_many(requests)
-        if samples > 1:
+        if count > 1:
             return _vote([collect(stream) for stream in streams], digest, show)
         for event in streams[0]:
             if isinstance(event, TextDelta) and show:
@@ -75,7 +76,7 @@ def _vote(
     ends: Sequence[Finished], digest: str | None, show: Callable[[str], object] | None
 ) -> dict[str, Any]:
     """Self-consistency: many thoughts, one answer."""
-    answers = [_final_answer(end.text) for end in ends]
+    answers = [final_answer(end.text) for end in ends]
     vote = majority(answers)
     if show:
         show(f"{vote.text}\n({vote.votes} of {vote.total} samples agree)\n")
@@ -88,11 +89,6 @@ def _vote(
         "prompt_tokens": ends[0].prompt_tokens,
         "completion_tokens": sum(end.completion_tokens for end in ends),
     }
-
-
-def _final_answer(text: str) -> str:
-    """The text after "Answer:", also where a think block comes first."""
-    return split_reasoning(split_reasoning(text).answer, answer_line=True).answer
 
 
 def _document(event: Finished, answer_line: bool, digest: str | None) -> dict[str, Any]:

@@ -16,9 +16,16 @@ from app.answering import LIVE, Answering, AnswerUpdate, QueuedAnswer, Work
 from app.fitting import Fitted, fit, require_room
 from app.running_answers import StopButton
 from engine.adapters.slots import AdapterSlots
+from engine.errors import InvalidInput
 from engine.messages import Message, question_of, require_text, split_prefill
 from engine.prompts.examples import Example
-from engine.prompts.modes import PromptTemplate, has_answer_line, make_template
+from engine.prompts.modes import (
+    CHAINS,
+    SELF_CONSISTENCY,
+    PromptTemplate,
+    has_answer_line,
+    make_template,
+)
 from engine.prompts.reasoning import join_reasoning, without_thoughts
 from engine.prompts.similarity import SHOWN, most_similar
 from engine.request import Engine, SamplingParams
@@ -64,6 +71,7 @@ class Chat:
         conversation_id: str,
         parent_answer_id: str | None = None,
         mode: str = "plain",
+        samples: int = CHAINS,
         sampling: SamplingParams | None = None,
         stop: StopButton | None = None,
     ) -> Iterator[AnswerUpdate]:
@@ -71,7 +79,8 @@ class Chat:
 
         Where the person corrected or liked answers to similar questions, those are shown to the
         model as examples, in every mode; chain-of-thought takes only those with a thought, since
-        an example without one shows that none is needed.
+        an example without one shows that none is needed. In mode self-consistency `samples` chains
+        of thought vote on the answer.
 
         Raises `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or `ShuttingDown` at the
         first step, with nothing stored then.
@@ -92,6 +101,7 @@ class Chat:
         work = Work(
             fitted.messages, sampling, store_turn, template.has_answer_line,
             TRIMMED * fitted.trimmed, user=user_id, example_ids=_ids(fitted.own),
+            chains=_chains(mode, samples, sampling),
         )  # fmt: skip
         yield from self._answering.run(work, stop)
 
@@ -119,10 +129,12 @@ class Chat:
                 self._store.note(answer_id, user_id, "regeneration")
             return turn.id
 
-        answer_line = has_answer_line(turn.mode)
+        sampling = self._seeded(sampling)
+        made = self._store.answer(answer_id, user_id).sampling
         work = Work(
-            messages, self._seeded(sampling), begin, answer_line, adapter=adapter, user=user_id,
+            messages, sampling, begin, has_answer_line(turn.mode), adapter=adapter, user=user_id,
             is_shown=not to_compare, example_ids=_ids(own),
+            chains=_chains(turn.mode, made.get("samples", CHAINS), sampling),
         )  # fmt: skip
         yield from self._answering.run(work, stop)
 
@@ -181,6 +193,7 @@ class Chat:
         question: str,
         *,
         mode: str = "plain",
+        samples: int = CHAINS,
         sampling: SamplingParams | None = None,
         stop: StopButton | None = None,
     ) -> Iterator[AnswerUpdate]:
@@ -190,7 +203,7 @@ class Chat:
         template, fitted, _ = self._prompt(user_id, history, question, mode, sampling)
         work = Work(
             fitted.messages, sampling, None, template.has_answer_line, TRIMMED * fitted.trimmed,
-            user=user_id, example_ids=_ids(fitted.own),
+            user=user_id, example_ids=_ids(fitted.own), chains=_chains(mode, samples, sampling),
         )  # fmt: skip
         yield from self._answering.run(work, stop)
 
@@ -288,6 +301,17 @@ class Chat:
 
 def _ids(own: Sequence[OwnExample]) -> tuple[str, ...]:
     return tuple(example.id for example in own)
+
+
+def _chains(mode: str, samples: int, sampling: SamplingParams) -> int:
+    """How many chains of thought an answer takes."""
+    if mode != SELF_CONSISTENCY:
+        return 1
+    if sampling.temperature == 0:
+        raise InvalidInput(
+            "self-consistency compares answers that may differ; choose a temperature above 0"
+        )
+    return samples
 
 
 class _Once:

@@ -193,10 +193,12 @@ class FeedbackStore:
         completion_tokens: int | None = None,
         error: str | None = None,
         first_token_at: float | None = None,
+        sampling: Mapping[str, Any] | None = None,
     ) -> None:
         """Store an answer's end. When this returns, its last words may be shown, and found.
 
         `thought` keeps its `<think>` tags, where it had them, so that it can be written again.
+        `sampling` is given where more is known of how it was drawn than at its beginning.
         A NUL that a model wrote becomes U+FFFD: no database or snapshot could hold it.
         """
         text, thought = (part.replace("\x00", "\ufffd") for part in (text, thought))
@@ -205,6 +207,8 @@ class FeedbackStore:
             "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "error": error,
             "finished_at": time.time(),
         }  # fmt: skip
+        if sampling is not None:
+            values["sampling"] = dict(sampling)
         this = t.answers.c.id == answer_id
         with self._database.write() as connection:
             if first_token_at is not None:  # a continued answer keeps its first one

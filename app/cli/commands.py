@@ -43,15 +43,20 @@ def serve(
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     home: Home = None,
-    mode: Annotated[str, typer.Option(help="plain, few-shot or cot.")] = "plain",
+    mode: Annotated[
+        str, typer.Option(help="plain, few-shot, cot, few-shot-cot or self-consistency.")
+    ] = "plain",
     adapter: Annotated[str, typer.Option(help="base, live or a release id.")] = "live",
     quant: Annotated[str | None, typer.Option(help="none, int8 or int4.")] = None,
     temperature: Annotated[float | None, typer.Option(help="0 is greedy.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option(help="Longest answer.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same answer.")] = 0,
     samples: Annotated[
-        int, typer.Option(min=1, help="In mode cot: think N times, give the majority's answer.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=2, max=16, help="In mode self-consistency: how many chains of thought vote (5)."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """One answer on the terminal. Nothing is stored."""
@@ -60,10 +65,10 @@ def ask(
 
     if temperature is None:
         temperature = load_settings(home=home).temperature
-    if samples > 1 and mode != "cot":
-        raise typer.BadParameter("needs --mode cot", param_hint="--samples")
-    if samples > 1 and temperature == 0:
-        raise typer.BadParameter("needs a --temperature above 0", param_hint="--samples")
+    if samples is not None and mode != "self-consistency":
+        raise typer.BadParameter("needs --mode self-consistency", param_hint="--samples")
+    if mode == "self-consistency" and temperature == 0:
+        raise typer.BadParameter("needs a --temperature above 0", param_hint="--mode")
     with running(home, quantization=quant) as service:
         answer = run(
             service, question, mode=mode, adapter=adapter, temperature=temperature,

@@ -2,9 +2,9 @@
 
 The page is a view on the store: conversations, branches and votes are read from it, and an answer
 that is being made is followed as a stream of server-sent events that any page may join. A stream's
-first event is the turn as it stands; then come patches of its HTML, `[part, keep, tail]`; the last
-event says how the answer ended. These routes are the page's own and change with it; programs use
-`/v1` and `/api`.
+first event is the turn as it stands; then come patches of its HTML, `[part, keep, tail]`, and of
+several chains of thought how many have ended; the last event says how the answer ended. These
+routes are the page's own and change with it; programs use `/v1` and `/api`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from app.web.identity import user_of
 from app.web.import_api import MAX_IMPORT_BYTES
 from engine.errors import UnknownId
 from engine.messages import Message
-from engine.prompts.modes import MODES
+from engine.prompts.modes import CHAINS, LEAST_CHAINS, MODES, MOST_CHAINS
 from engine.request import SamplingParams
 from feedback_store.conversations import Conversations, ShownTurn, View
 from feedback_store.formats.conversations import to_json, to_markdown
@@ -83,9 +83,15 @@ class QuestionBody(BaseModel):
     conversation_id: str | None = Field(default=None, max_length=64)
     parent_answer_id: str | None = Field(default=None, max_length=64)
     mode: str = "plain"
+    samples: int = Field(default=CHAINS, ge=LEAST_CHAINS, le=MOST_CHAINS)
     sampling: SamplingBody = SamplingBody()
     temporary: bool = False
     history: list[Said] = Field(default=[], max_length=1_000)
+
+    @property
+    def manner(self) -> dict[str, Any]:
+        """How the person wants it answered, as `Chat.ask` takes it."""
+        return {"mode": self.mode, "samples": self.samples}
 
 
 class AgainBody(BaseModel):
@@ -133,6 +139,7 @@ def _add_boot_route(router: APIRouter, service: Service) -> None:
             "languages": LANGUAGES,
             "texts": {**catalogue(language, "chat"), **reasons},
             "modes": MODES,
+            "chains": {"is": CHAINS, "min": LEAST_CHAINS, "max": MOST_CHAINS},
             "reasons": {"1": GOOD_REASONS, "-1": BAD_REASONS},
             "release": short_release(service.slots.live),
             "max_import_bytes": MAX_IMPORT_BYTES,
@@ -272,15 +279,15 @@ def _add_answer_routes(
             said = [Message(m.role, m.content) for m in body.history]
             return await started(
                 request, None, lambda stop: chat.ask_unstored(
-                    user, said, body.question, mode=body.mode, sampling=sampling, stop=stop
+                    user, said, body.question, sampling=sampling, stop=stop, **body.manner
                 ),
             )  # fmt: skip
         conversation_id = body.conversation_id or new_id()
         return await started(
             request, conversation_id, lambda stop: chat.ask(
                 user, body.question, conversation_id=conversation_id,
-                parent_answer_id=body.parent_answer_id, mode=body.mode, sampling=sampling,
-                stop=stop,
+                parent_answer_id=body.parent_answer_id, sampling=sampling, stop=stop,
+                **body.manner,
             ),
         )  # fmt: skip
 
@@ -381,6 +388,8 @@ async def _events(
     yield event({"live": answer.id, **opening}, "begin")
     drawn = GrowingAnswer(answer)
     async for update in answer.updates(pause=DRAWING_SECONDS):
+        if update.chains:
+            yield _event(update.chains, "chains")
         for patch in drawn.patches(update):
             yield event(patch)
         if update.status != "streaming":

@@ -5,6 +5,7 @@ Knows the store's views and how texts are rendered; knows nothing of requests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from app.answering import AnswerUpdate
@@ -72,11 +73,17 @@ def answer_document(answer: StoredAnswer, language: str) -> dict[str, Any]:
         "error": translated(answer.error or "", language),
         "release": short_release(answer.adapter_digest),
         "sampling": answer.sampling,
+        "votes": _votes(answer.sampling.get("samples", 0), answer.sampling.get("votes", ())),
         "prompt_tokens": answer.prompt_tokens,
         "tokens": answer.completion_tokens,
         "seconds": _seconds(answer.first_token_at, answer.finished_at),
         "wait_seconds": _seconds(answer.created_at, answer.first_token_at),
     }
+
+
+def _votes(samples: int, tally: Sequence[Sequence[Any]]) -> dict[str, Any] | None:
+    """How many chains of thought led to which answer, the most first."""
+    return {"samples": samples, "tally": tally} if tally else None
 
 
 def short_release(digest: str | None) -> str:
@@ -120,5 +127,6 @@ class GrowingAnswer:
             "release": short_release(update.adapter),
             "text": "" if self._live.conversation_id else update.text,  # nobody else keeps it
             "note": translated(update.note, language),
+            "votes": _votes(update.chains[1] if update.chains else 0, update.votes),
             "thought_seconds": _seconds(begun, ended) if update.thought else None,
         }

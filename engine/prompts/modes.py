@@ -1,5 +1,10 @@
 """Prompt modes: how a question becomes the messages a model sees.
 
+`plain` shows the question alone, `few-shot` worked examples before it (Brown et al. 2020), `cot`
+asks for a thought first (Kojima et al. 2022), `few-shot-cot` does both, with the thoughts of the
+examples (Wei et al. 2022). `self-consistency` shows what `few-shot-cot` shows, several times, and
+the answers are voted on (Wang et al. 2022).
+
 A `PromptTemplate` is a value with a hash. The hash is stored with each turn and the definition
 beside it, so that what the model was shown can be rebuilt, for training, word for word.
 Knows nothing of tokens or chat templates.
@@ -20,13 +25,17 @@ from engine.prompts.examples import Example
 from engine.prompts.reasoning import join_reasoning
 from engine.storage import digest_json
 
-Mode = Literal["plain", "few-shot", "cot"]
+Mode = Literal["plain", "few-shot", "cot", "few-shot-cot", "self-consistency"]
 MODES: tuple[str, ...] = get_args(Mode)
+SHOW_EXAMPLES = frozenset({"few-shot", "few-shot-cot", "self-consistency"})
+ASK_FOR_THOUGHT = frozenset({"cot", "few-shot-cot", "self-consistency"})
+SELF_CONSISTENCY = "self-consistency"
+# How many chains of thought vote; Wang et al. 2022, figure 2: most is gained by the first 5 to 10
+CHAINS, LEAST_CHAINS, MOST_CHAINS = 5, 2, 16
 
 SYSTEM_PROMPT = "You are a helpful assistant."
 # Kojima et al. 2022 ("think step by step"); the marker is what `reasoning.split_reasoning` looks
-# for. Chain-of-thought always comes with worked examples (Wei et al. 2022): small models do not
-# keep to the form without them.
+# for. Small models do not keep to the form without worked examples (Wei et al. 2022)
 COT_INSTRUCTION = (
     "Think step by step first. Then give the final answer on a new line that starts with 'Answer:'."
 )
@@ -110,7 +119,7 @@ class PromptTemplate:
 
 def has_answer_line(mode: str) -> bool:
     """Whether a mode asks for a thought and a line that starts with "Answer:" after it."""
-    return mode == "cot"
+    return mode in ASK_FOR_THOUGHT
 
 
 def make_template(
@@ -123,7 +132,7 @@ def make_template(
         mode=mode,
         system=system,
         instruction=COT_INSTRUCTION if has_answer_line(mode) else "",
-        examples=() if mode == "plain" else examples,
+        examples=examples if mode in SHOW_EXAMPLES else (),
     )
 
 

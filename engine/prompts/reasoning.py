@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from engine.messages import Message, is_blank
 
@@ -62,6 +62,11 @@ def split_reasoning(
     if mark := _ANSWER_MARK.search(answer):
         return Reasoned(answer[: mark.start()].strip(), answer[mark.end() :].strip())
     return Reasoned("", answer.strip()) if finished else Reasoned(answer.strip(), "")
+
+
+def final_answer(text: str) -> str:
+    """The words after "Answer:", also where a think block comes first; all, without such a line."""
+    return split_reasoning(split_reasoning(text).answer, answer_line=True).answer
 
 
 def join_reasoning(thought: str, answer: str) -> str:
@@ -154,10 +159,13 @@ class Vote:
     text: str
     votes: int
     total: int
+    first: int = field(default=0, compare=False)  # the number of that sample
+    # Each answer as its first sample wrote it, with its votes: the most frequent first
+    tally: tuple[tuple[str, int], ...] = field(default=(), compare=False)
 
 
 def majority(answers: Sequence[str]) -> Vote:
-    """The most frequent of one or more answers: self-consistency (Wang et al. 2023, 2).
+    """The most frequent of one or more answers: self-consistency (Wang et al. 2022, 2).
 
     Answers agree when they differ only in case, in blanks, in punctuation at the end, or in how
     their last number is written: "It is 1,000." and "it is 1000.0" agree, "$5" and "5" do not.
@@ -167,8 +175,10 @@ def majority(answers: Sequence[str]) -> Vote:
         raise ValueError("there is no answer to vote on")
     keys = [_vote_key(answer) for answer in answers]
     counts = Counter(key for key in keys if key) or Counter(keys)
-    winner, votes = counts.most_common(1)[0]  # of equals, the one counted first
-    return Vote(answers[keys.index(winner)].strip(), votes, len(answers))
+    ranked = [(keys.index(key), votes) for key, votes in counts.most_common()]
+    tally = tuple((answers[at].strip(), votes) for at, votes in ranked)
+    (text, votes), (first, _) = tally[0], ranked[0]  # of equals, the one counted first
+    return Vote(text, votes, len(answers), first, tally)
 
 
 def _vote_key(answer: str) -> str:

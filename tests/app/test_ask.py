@@ -25,5 +25,5 @@ def test_a_thought_is_told_from_its_answer_in_every_mode(
         thought = "" if answer == said else "One and one."
         assert (found["thought"], found["text"]) == (thought, answer)
     model_says(f"{block}So it is:\nAnswer: two")
-    voted = ask(service, "Add one and one.", mode="cot", samples=2, **asked)  # type: ignore[arg-type]
+    voted = ask(service, "Add one and one.", mode="self-consistency", samples=2, **asked)  # type: ignore[arg-type]
     assert (voted["text"], voted["votes"]) == ("two", 2)

@@ -87,7 +87,7 @@ class TestAsking:
         self, chat: ChatPage, played: Played
     ) -> None:
         played.engine.says = "One and one.\nAnswer: two"
-        chat.choose_mode("cot")
+        chat.choose_mode("few-shot-cot")
         chat.ask("Add one and one.")
         expect(chat.page.locator(".thought summary")).to_contain_text("Thought")
         expect(chat.page.locator(".thought-text")).to_be_hidden()

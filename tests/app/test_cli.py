@@ -135,25 +135,23 @@ def test_ask_answers_the_same_for_the_same_seed(cli: Cli) -> None:
 
 
 def test_ask_takes_several_samples_to_a_vote(cli: Cli) -> None:
-    question = ("ask", "Add one and one.", "--mode", "cot", "--max-new-tokens", "8")
-    asked = cli.json(*question, "--samples", "3", "--seed", "5", "--temperature", "1")
-    alone = [
-        cli.json(*question, "--seed", str(seed), "--temperature", "1")["text"] for seed in (5, 6, 7)
-    ]
+    question = ("ask", "Add one and one.", "--max-new-tokens", "8", "--temperature", "1", "--mode")
+    asked = cli.json(*question, "self-consistency", "--samples", "3", "--seed", "5")
+    alone = [cli.json(*question, "few-shot-cot", "--seed", str(seed))["text"] for seed in (5, 6, 7)]
     assert asked["answers"] == alone
     assert asked["samples"] == 3
     assert 1 <= asked["votes"] <= 3
     assert asked["text"] in [text.strip() for text in alone]
-    output, _ = cli(*question, "--samples", "2")
-    assert "of 2 samples agree" in output
+    output, _ = cli(*question, "self-consistency")
+    assert "of 5 samples agree" in output
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (("--mode", "cot", "--samples", "2", "--temperature", "0"), "temperature"),
-        (("--samples", "2"), "mode"),
-        (("--mode", "cot", "--samples", "0"), "samples"),
+        (("--mode", "self-consistency", "--temperature", "0"), "temperature"),
+        (("--mode", "few-shot-cot", "--samples", "2"), "mode"),
+        (("--mode", "self-consistency", "--samples", "1"), "samples"),
     ],
 )
 def test_samples_that_could_not_differ_or_be_compared_are_a_usage_error(
@@ -166,7 +164,7 @@ def test_samples_that_could_not_differ_or_be_compared_are_a_usage_error(
 def test_samples_need_a_temperature_above_nought_in_the_settings_too(cli: Cli) -> None:
     cli.home.mkdir()
     (cli.home / "settings.toml").write_text("temperature = 0\n")
-    _, errors = cli("ask", "Add one and one.", "--mode", "cot", "--samples", "2", status=2)
+    _, errors = cli("ask", "Add one and one.", "--mode", "self-consistency", status=2)
     assert "temperature" in errors
 
 

@@ -33,7 +33,7 @@ from app.service import Service, Workspace
 service = Service(Workspace(settings))
 service.start()
 make_app(service)
-for mode in ("plain", "few-shot", "cot"):
+for mode in ("plain", "few-shot", "cot", "self-consistency"):
     list(service.chat.ask("person", "A secret question?", conversation_id="c" + mode, mode=mode))
 service.close()
 import json, gradio.analytics

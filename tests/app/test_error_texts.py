@@ -167,6 +167,7 @@ def test_what_the_engine_and_the_chat_refuse(service: Service) -> None:
         lambda: ask("x" * (service.workspace.settings.max_message_chars + 1)),
         lambda: ask(long),
         lambda: ask("Hello?", mode="strange"),
+        lambda: ask("Hello?", mode="self-consistency"),
         lambda: ask("Hello?", parent_answer_id="0" * 32),
         lambda: chat.complete("ann", (Message("user", long),), [SHORT]),
         lambda: chat.complete("ann", QUESTION, [SHORT] * (limit + 1)),

@@ -307,6 +307,12 @@ def test_answers_are_voted_on(name: str) -> None:
     assert majority(answers) == vote
 
 
+def test_a_vote_counts_each_answer_and_names_the_first_sample_of_the_winner() -> None:
+    vote = majority(["41", "42.", "", "42", "41.0", "42", "7"])
+    assert (vote.text, vote.first) == ("42.", 1)
+    assert vote.tally == (("42.", 3), ("41", 2), ("7", 1))
+
+
 def test_without_answers_there_is_no_vote() -> None:
     with pytest.raises(ValueError, match="no answer"):
         majority([])

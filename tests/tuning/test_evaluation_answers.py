@@ -43,11 +43,11 @@ def test_there_are_enough_prompts_for_every_guard() -> None:
 
 def test_a_prompt_that_asks_for_a_thought_is_shown_in_chain_of_thought_mode() -> None:
     for prompt in load_prompts():
-        assert (prompt.mode == "cot") is (prompt.asks == "thought")
+        assert (prompt.mode == "few-shot-cot") is (prompt.asks == "thought")
         shown = messages_of(prompt)
-        assert (COT_INSTRUCTION in shown[-1].content) is (prompt.mode == "cot")
+        assert (COT_INSTRUCTION in shown[-1].content) is (prompt.mode == "few-shot-cot")
         assert shown[-1].content.startswith(prompt.text)
-        assert prompt.max_new_tokens == (160 if prompt.mode == "cot" else 96)
+        assert prompt.max_new_tokens == (160 if prompt.mode == "few-shot-cot" else 96)
 
 
 def test_everybody_answers_every_prompt_as_itself() -> None:
@@ -84,7 +84,7 @@ def test_an_answer_is_measured_by_its_own_text() -> None:
     assert measure(answered(Prompt("p", "en", "?"), "x")).measures["base"].format_kept is None
 
 
-@pytest.mark.parametrize("mode", ["plain", "cot"])
+@pytest.mark.parametrize("mode", ["plain", "cot", "few-shot-cot"])
 def test_an_answer_is_measured_without_its_thought(mode: str) -> None:
     thought = "<think>\n我也说我也说我也说我也说\n</think>\n\n"
     prompt = Prompt("p", "en", "Sea?", mode)

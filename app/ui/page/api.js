@@ -33,7 +33,7 @@ export const upload = async (path, file) =>
   (await request(path, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } })).json();
 export const remove = async (path) => (await request(path, { method: "DELETE" })).json();
 
-// Follows one answer. `handle` has `begin`, `patch` and `end`; a connection that is cut is joined
+// Follows one answer. `handle` has `begin`, `patch`, `chains` and `end`; a connection that is cut is joined
 // again, unless `signal` ends all. Resolves with the last event, or null where the answer is not
 // running any more
 export async function follow(path, body, handle, signal) {
@@ -50,7 +50,8 @@ export async function follow(path, body, handle, signal) {
         } else if (kind === "end") {
           handle.end(data);
           return data;
-        } else handle.patch(...data);
+        } else if (kind === "chains") handle.chains(...data);
+        else handle.patch(...data);
       }
     } catch (error) {
       if (!(error instanceof TypeError)) throw error; // fetch's word for a lost connection

@@ -20,17 +20,20 @@ export class Composer {
     });
     this.mode = h(
       "select",
-      { id: "mode", "aria-label": t("mode"), title: t("mode"), onchange: () => stored("mode", this.mode.value) },
-      boot.modes.map((mode) => h("option", { value: mode }, t(`mode_${mode.replace("-", "_")}`))),
+      { id: "mode", "aria-label": t("mode"), title: t("mode"), onchange: () => (stored("mode", this.mode.value), this.#offerChains()) },
+      boot.modes.map((mode) => h("option", { value: mode }, t(`mode_${mode.replaceAll("-", "_")}`))),
     );
     const remembered = stored("mode");
     this.mode.value = boot.modes.includes(remembered) ? remembered : boot.modes[0];
+    this.samples = h("input", { type: "number", name: "samples", id: "samples", placeholder: String(boot.chains.is), min: boot.chains.min, max: boot.chains.max, step: 1 });
+    this.chains = h("label", { hidden: true }, h("span", {}, t("samples")), this.samples);
     this.numbers = NUMBERS.map(([name, limits]) =>
       h("input", { type: "number", name, id: `sampling-${name}`, placeholder: String(boot.sampling[name] ?? t("by_chance")), ...limits }),
     );
     this.drawer = h(
       "div",
       { class: "drawer", id: "advanced", hidden: true },
+      this.chains,
       this.numbers.map((input) => h("label", {}, h("span", {}, t(`sampling_${input.name}`)), input)),
     );
     this.button = h("button", { type: "submit", class: "send", id: "send" });
@@ -55,7 +58,15 @@ export class Composer {
       ),
       h("p", { class: "small" }, t("may_be_wrong")),
     );
+    this.#offerChains();
     this.running(false);
+  }
+
+  // How the question is to be answered, apart from how tokens are drawn
+  get manner() {
+    const manner = { mode: this.mode.value };
+    if (this.#votes && this.samples.value) manner.samples = Number(this.samples.value);
+    return manner;
   }
 
   get sampling() {
@@ -147,6 +158,14 @@ export class Composer {
     this.box.style.height = `${Math.min(this.box.scrollHeight, innerHeight * 0.4)}px`;
   }
 
+  get #votes() {
+    return this.mode.value === "self-consistency";
+  }
+
+  #offerChains() {
+    this.chains.hidden = !this.#votes;
+  }
+
   #drawer() {
     this.drawer.hidden = !this.drawer.hidden;
     document.getElementById("open-advanced").setAttribute("aria-expanded", String(!this.drawer.hidden));
@@ -168,7 +187,7 @@ export class Composer {
 
   #send() {
     const question = this.box.value;
-    const wrong = this.numbers.find((input) => !input.checkValidity());
+    const wrong = [...(this.#votes ? [this.samples] : []), ...this.numbers].find((input) => !input.checkValidity());
     if (wrong) {
       this.drawer.hidden = false;
       wrong.reportValidity();

@@ -228,7 +228,7 @@ export class Page {
     this.turns = [...before.slice(0, before.indexOf(after) + 1), turn];
     this.scroller.draw(...this.#column());
     this.scroller.toEnd();
-    const body = { question, mode: this.composer.mode.value, sampling: this.composer.sampling };
+    const body = { question, ...this.composer.manner, sampling: this.composer.sampling };
     if (this.temporary) Object.assign(body, { temporary: true, history: this.temporary });
     else Object.assign(body, { conversation_id: this.conversation?.id ?? null, parent_answer_id: parent });
     const undo = () => {

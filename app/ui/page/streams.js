@@ -34,6 +34,7 @@ export class Streams {
           turn.patch(part, keep, tail);
           on.grown();
         },
+        chains: (ended, of) => turn.count(ended, of),
         end: (data) => {
           turn.end(data);
           on.ended(data);

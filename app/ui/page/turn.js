@@ -14,13 +14,14 @@ export class Turn {
     this.thinking = h("details", { class: "thought", hidden: true }, this.thoughtTitle, this.thought);
     this.answer = h("div", { class: "answer" });
     this.note = h("div", { class: "note", hidden: true });
+    this.votes = h("div", { class: "votes", hidden: true });
     this.bar = h("div", { class: "bar" });
     this.more = h("div", { class: "more" });
     this.element = h(
       "article",
       { class: "turn" },
       h("div", { class: "asker" }, this.question, this.asked),
-      h("div", { class: "reply" }, this.thinking, this.answer, this.note, this.bar, this.more),
+      h("div", { class: "reply" }, this.thinking, this.answer, this.votes, this.note, this.bar, this.more),
     );
     this.html = { t: "", a: "" };
     this.remark = "";
@@ -48,6 +49,7 @@ export class Turn {
     this.element.setAttribute("aria-busy", "true");
     this.answer.replaceChildren(h("span", { class: "caret", title: t("answering") }));
     this.thinking.hidden = true;
+    this.votes.hidden = true;
     this.note.hidden = true;
     this.bar.replaceChildren();
     this.more.replaceChildren();
@@ -62,8 +64,15 @@ export class Turn {
     } else morph(this.answer, this.html.a);
   }
 
-  end({ note, status, thought_seconds: seconds }) {
+  // Of several chains of thought, how many have ended
+  count(ended, of) {
+    this.#tell(t("chains_ended", { ended: number(ended), of: number(of) }));
+  }
+
+  end({ note, status, thought_seconds: seconds, votes = null }) {
     this.streaming = false;
+    this.note.hidden = true;
+    this.#drawVotes(votes);
     this.element.removeAttribute("aria-busy");
     if (!this.html.a) this.answer.replaceChildren();
     this.thoughtTitle.textContent = seconds ? t("thought_for", { seconds: number(seconds, seconds < 10 ? 1 : 0) }) : t("thought");
@@ -87,6 +96,7 @@ export class Turn {
     this.thoughtTitle.textContent ||= t("thought");
     morph(this.thought, answer.thought_html);
     this.#drawAnswer();
+    this.#drawVotes(answer.votes);
     this.#drawNote();
     this.#drawBar();
     this.more.replaceChildren();
@@ -110,6 +120,17 @@ export class Turn {
       h("div", { class: "corrected" }, h("p", { class: "small" }, t("your_correction")), h("div", { html: corrected })),
       original,
     );
+  }
+
+  // How many chains of thought led to which answer
+  #drawVotes(votes) {
+    this.votes.hidden = !votes;
+    if (!votes) return;
+    const { samples, tally } = votes;
+    const told = tally.map(([answer, count]) => t("votes_for", { answer, votes: number(count) }));
+    this.votes.textContent = t("chains_agree", {
+      votes: number(tally[0][1]), samples: number(samples), tally: told.join(t("between_votes")),
+    });
   }
 
   #drawNote() {
@@ -179,7 +200,7 @@ export class Turn {
       .map(([name, value]) => `${t(`sampling_${name}`)} ${number(value, 2)}`);
     return [
       [t("release"), answer.release || t("base_model")],
-      [t("mode"), t(`mode_${mode.replace("-", "_")}`)],
+      [t("mode"), t(`mode_${mode.replaceAll("-", "_")}`)],
       [t("tokens"), answer.tokens === null ? "–" : t("tokens_of", { prompt: number(answer.prompt_tokens), answer: number(answer.tokens) })],
       [t("speed"), rate ? t("per_second", { tokens: number(rate, 1) }) : "–"],
       [t("waited"), answer.wait_seconds === null ? "–" : t("seconds", { seconds: number(answer.wait_seconds, 2) })],
