@@ -21,6 +21,7 @@ from engine.errors import Conflict, InvalidInput
 from engine.private_files import open_private_folder
 
 EXAMPLES_FILE = "examples.yaml"
+PROMPTS_FILE = "prompts.yaml"
 HOME_FILES = (EXAMPLES_FILE, "burnish.db")  # every home has one of them
 LOCK_FILE = "server.lock"
 BACKLOG = 2048  # connections that wait to be accepted, as uvicorn has it

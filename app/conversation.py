@@ -17,7 +17,7 @@ from app.fitting import Fitted, fit, require_room
 from app.running_answers import StopButton
 from engine.adapters.slots import AdapterSlots
 from engine.errors import InvalidInput
-from engine.messages import Message, question_of, require_text, split_prefill
+from engine.messages import Message, clean_text, question_of, require_text, split_prefill
 from engine.prompts.examples import Example
 from engine.prompts.modes import (
     CHAINS,
@@ -30,6 +30,7 @@ from engine.prompts.reasoning import join_reasoning, without_thoughts
 from engine.prompts.similarity import SHOWN, most_similar
 from engine.request import Engine, SamplingParams
 from feedback_store.own_examples import NoOwnExamples, OwnExample, OwnExamples
+from feedback_store.own_prompts import MAX_PROMPT_CHARS
 from feedback_store.records import Turn
 from feedback_store.store import FeedbackStore, new_id
 
@@ -72,6 +73,7 @@ class Chat:
         parent_answer_id: str | None = None,
         mode: str = "plain",
         samples: int = CHAINS,
+        system: str = "",
         sampling: SamplingParams | None = None,
         stop: StopButton | None = None,
     ) -> Iterator[AnswerUpdate]:
@@ -80,7 +82,7 @@ class Chat:
         Where the person corrected or liked answers to similar questions, those are shown to the
         model as examples, in every mode; chain-of-thought takes only those with a thought, since
         an example without one shows that none is needed. In mode self-consistency `samples` chains
-        of thought vote on the answer.
+        of thought vote on the answer. `system` stands in the place of the operator's system prompt.
 
         Raises `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or `ShuttingDown` at the
         first step, with nothing stored then.
@@ -88,7 +90,9 @@ class Chat:
         require_text(question, limit_chars=self._max_message_chars)
         sampling = self._seeded(sampling)
         history = self._store.history(parent_answer_id, user_id)
-        template, fitted, is_special = self._prompt(user_id, history, question, mode, sampling)
+        template, fitted, is_special = self._prompt(
+            user_id, history, question, mode, system, sampling
+        )
 
         def store_turn() -> str:
             return self._store.add_turn(
@@ -194,13 +198,14 @@ class Chat:
         *,
         mode: str = "plain",
         samples: int = CHAINS,
+        system: str = "",
         sampling: SamplingParams | None = None,
         stop: StopButton | None = None,
     ) -> Iterator[AnswerUpdate]:
         """Answer a question of a temporary chat: nothing is stored, and updates have no id."""
         require_text(question, limit_chars=self._max_message_chars)
         sampling = self._seeded(sampling)
-        template, fitted, _ = self._prompt(user_id, history, question, mode, sampling)
+        template, fitted, _ = self._prompt(user_id, history, question, mode, system, sampling)
         work = Work(
             fitted.messages, sampling, None, template.has_answer_line, TRIMMED * fitted.trimmed,
             user=user_id, example_ids=_ids(fitted.own), chains=_chains(mode, samples, sampling),
@@ -279,15 +284,18 @@ class Chat:
         history: Sequence[Message],
         question: str,
         mode: str,
+        system: str,
         sampling: SamplingParams,
     ) -> tuple[PromptTemplate, Fitted, bool]:
         """The template to store, what is shown of it, and whether that cannot be made from it."""
         examples = self._examples()
+        clean_text(system, what="system prompt", limit_chars=MAX_PROMPT_CHARS)
+        system = system or self._system_prompt
         # The stored template shows the first ones, whatever was asked: one for each mode
-        template = make_template(mode, examples[:SHOWN], self._system_prompt)
+        template = make_template(mode, examples[:SHOWN], system)
         shown = template
         if template.examples:
-            shown = make_template(mode, most_similar(examples, question), self._system_prompt)
+            shown = make_template(mode, most_similar(examples, question), system)
         own = self._own_examples.similar(user_id, question, with_thought=template.has_answer_line)
         fitted = fit(
             shown, history, question, own, context_tokens=self._engine.context_tokens,

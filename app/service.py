@@ -14,10 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app.claims import EXAMPLES_FILE, open_home
+from app.claims import EXAMPLES_FILE, PROMPTS_FILE, open_home
 from app.comparing import Comparisons
 from app.conversation import Chat
 from app.settings import Settings
+from app.shared_prompts import default_prompts_text, read_prompts
 from deploy.forgetting import Forgetting
 from deploy.gate import GateReport
 from deploy.learning import Learning
@@ -36,6 +37,7 @@ from feedback_store.database import Database, database_url
 from feedback_store.evidence import EvidenceReader
 from feedback_store.outcomes import Outcomes
 from feedback_store.own_examples import OwnExamples
+from feedback_store.own_prompts import OwnPrompts, PromptText
 from feedback_store.pairing import Rules
 from feedback_store.store import FeedbackStore
 from feedback_store.training_set import TrainingSet
@@ -57,13 +59,13 @@ class Workspace:
         open_home(self.home)
         for folder in ("snapshots", "bundles", "evaluations", "rewards", "ai_labels"):
             sweep(self.home / folder)
-        examples = self.home / EXAMPLES_FILE
-        if not examples.is_file():
-            write_atomically(examples, default_examples_text().encode())
+        self._add_file(EXAMPLES_FILE, default_examples_text())
+        self._add_file(PROMPTS_FILE, default_prompts_text())
         self.database = Database(database_url(self.home, settings.database_url))
         self.store = FeedbackStore(self.database)
         self.curation = Curation(self.database, consent_by_default=settings.consent == "opt-out")
         self.own_examples = OwnExamples(self.database, self.curation)
+        self.own_prompts = OwnPrompts(self.database)
         rules = Rules(max_answer_chars=settings.max_answer_chars)
         self.outcomes = Outcomes(self.database, self.curation, rules)
         self.training_set = TrainingSet(
@@ -128,6 +130,10 @@ class Workspace:
         """The few-shot examples, read anew each time, since the operator edits the file."""
         return read_examples(self.home / EXAMPLES_FILE)
 
+    def shared_prompts(self) -> tuple[PromptText, ...]:
+        """The prompts that the operator shares, read anew each time, too."""
+        return read_prompts(self.home / PROMPTS_FILE)
+
     def recipe(self, path: Path | None = None) -> tuple[Recipe, dict[str, str]]:
         """A recipe and where each of its values comes from."""
         return read_recipe_with_origins(path or self.settings.recipe)
@@ -135,6 +141,11 @@ class Workspace:
     def close(self) -> None:
         """Give back the database."""
         self.database.close()
+
+    def _add_file(self, name: str, text: str) -> None:
+        """A file that the operator edits, where the home has none yet."""
+        if not (self.home / name).is_file():
+            write_atomically(self.home / name, text.encode())
 
 
 class Service:

@@ -78,6 +78,7 @@ class View:
 
     summary: Summary
     turns: tuple[ShownTurn, ...]
+    system: str = ""  # the system prompt of its last question
 
 
 @dataclass
@@ -145,10 +146,12 @@ class Conversations:
             branch = branches.branch(shown) if shown else []
             answers = _answers(connection, branch)
             said = _said(connection, branch, user_id)
+            last = turns[answers[branch[-1]].turn_id] if branch else None
+            system = _system_prompt(connection, last["template_hash"]) if last else ""
         shown_turns = (
             _shown_turn(branches, turns, answers[each], said.get(each, _Said())) for each in branch
         )
-        return View(_summary(row), tuple(shown_turns))
+        return View(_summary(row), tuple(shown_turns), system)
 
     def show(self, conversation_id: str, user_id: str, answer_id: str) -> None:
         """Show the branch of an answer, down to the newest leaf below it."""
@@ -267,6 +270,11 @@ def _rows(connection: Connection, conversation_id: str, user_id: str) -> tuple[B
 def _answers(connection: Connection, answer_ids: Sequence[str]) -> dict[str, StoredAnswer]:
     query = select(*answer_columns(StoredAnswer)).where(t.answers.c.id.in_(answer_ids))
     return {row.id: StoredAnswer(*row) for row in connection.execute(query)}
+
+
+def _system_prompt(connection: Connection, template_hash: str) -> str:
+    query = select(t.templates.c.definition).where(t.templates.c.hash == template_hash)
+    return str(connection.execute(query).scalar_one()["system"])
 
 
 def _said(connection: Connection, answer_ids: Collection[str], user_id: str) -> dict[str, _Said]:

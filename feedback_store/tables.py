@@ -233,6 +233,20 @@ unused_examples = Table(
     Index(None, "answer_id"),
 )
 
+# Prompts that a person keeps: see `own_prompts`
+prompts = Table(
+    "prompts",
+    metadata,
+    Column("id", String(32), primary_key=True),
+    Column("user_id", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("title", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("created_at", Float, nullable=False),
+    CheckConstraint("kind IN ('system', 'saved')", name="kind"),
+    Index(None, "user_id"),
+)
+
 # What was erased, when and with what effect; names nobody
 erasures = Table(
     "erasures",

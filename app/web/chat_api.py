@@ -84,6 +84,7 @@ class QuestionBody(BaseModel):
     parent_answer_id: str | None = Field(default=None, max_length=64)
     mode: str = "plain"
     samples: int = Field(default=CHAINS, ge=LEAST_CHAINS, le=MOST_CHAINS)
+    system: str = ""
     sampling: SamplingBody = SamplingBody()
     temporary: bool = False
     history: list[Said] = Field(default=[], max_length=1_000)
@@ -91,7 +92,7 @@ class QuestionBody(BaseModel):
     @property
     def manner(self) -> dict[str, Any]:
         """How the person wants it answered, as `Chat.ask` takes it."""
-        return {"mode": self.mode, "samples": self.samples}
+        return {"mode": self.mode, "samples": self.samples, "system": self.system}
 
 
 class AgainBody(BaseModel):
@@ -167,6 +168,7 @@ class _Views:
         turns = _turns_before(view, before)
         return {
             **summary_document(view.summary),
+            "system": view.system,
             "turns": [turn_document(turn, language) for turn in turns[-PAGE_TURNS:]],
             "earlier": len(turns) > PAGE_TURNS,
             "running": [a.id for a in self._live.of_conversation(conversation_id, user)],

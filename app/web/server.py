@@ -22,6 +22,7 @@ from app.web.identity import AnonymousIdentity, SignedSession
 from app.web.my_feedback_api import my_feedback_router
 from app.web.openai_api import openai_router
 from app.web.origins import AllowedHosts, CrossOriginProtection
+from app.web.prompts_api import prompts_router
 from app.web.refusals import add_refusals
 
 
@@ -32,6 +33,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     add_refusals(app)
     app.include_router(openai_router(service))
     app.include_router(feedback_router(service))
+    app.include_router(prompts_router(service))
     app.include_router(chat_router(service))
     app.include_router(import_api.import_router(service))
     app.include_router(my_feedback_router(service))

@@ -91,6 +91,7 @@ def forget_user(database: Database, user_id: str) -> Erasure:
         )  # fmt: skip
         _delete(connection, rows, t.comparisons, t.comparisons.c.user_id == user_id)
         _delete(connection, rows, t.consents, t.consents.c.user_id == user_id)
+        _delete(connection, rows, t.prompts, t.prompts.c.user_id == user_id)
         if not any(rows.values()):
             raise UnknownId(f"nothing is known of a user {user_id[:80]!r}")
         _delete_orphans(connection, rows)

@@ -66,7 +66,7 @@ def test_all_rows_of_a_person_go_and_no_other(people: People, database: Database
             "turns": 4, "answers": 7, "comparisons": 1, "events": 6, "consents": 1,
             "decisions": 6, "gold": 1, "conversations": 3, "search_documents": 11,
             "templates": int(person is persons[-1]),
-            "unused_examples": 1,
+            "unused_examples": 1, "prompts": 0,
         }  # fmt: skip
         assert erasure.receipt["rows"] == expected
         assert erasure.receipt["conversations"] == 3

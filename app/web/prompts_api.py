@@ -1,0 +1,65 @@
+"""The prompts that a person can choose: their own, which they edit here, and the operator's."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict
+
+from app.service import Service
+from app.web.body import StrictJsonRoute
+from app.web.feedback_api import in_few_threads
+from app.web.identity import user_of
+from feedback_store.own_prompts import PromptKind, PromptText
+
+
+class PromptBody(BaseModel):
+    """A prompt as a person writes it."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: PromptKind
+    title: str
+    text: str
+
+    def prompt(self) -> PromptText:
+        """The value that is stored."""
+        return PromptText(self.kind, self.title, self.text)
+
+
+def prompts_router(service: Service) -> APIRouter:
+    """The routes over one running service."""
+    router = APIRouter(prefix="/chat/prompts", route_class=StrictJsonRoute, include_in_schema=False)
+    workspace = service.workspace
+    own = workspace.own_prompts
+
+    def prompts_of(user_id: str) -> dict[str, Any]:
+        return {
+            "own": [asdict(prompt) for prompt in own.of(user_id)],
+            "shared": [asdict(prompt) for prompt in workspace.shared_prompts()],
+        }
+
+    @router.get("")
+    @in_few_threads
+    def listing(request: Request) -> dict[str, Any]:
+        return prompts_of(user_of(request.session))
+
+    @router.post("")
+    @in_few_threads
+    def add(body: PromptBody, request: Request) -> dict[str, str]:
+        return {"id": own.add(user_of(request.session), body.prompt())}
+
+    @router.put("/{prompt_id}")
+    @in_few_threads
+    def change(prompt_id: str, body: PromptBody, request: Request) -> dict[str, str]:
+        own.change(prompt_id, user_of(request.session), body.prompt())
+        return {"id": prompt_id}
+
+    @router.delete("/{prompt_id}")
+    @in_few_threads
+    def remove(prompt_id: str, request: Request) -> dict[str, str]:
+        own.remove(prompt_id, user_of(request.session))
+        return {"id": prompt_id}
+
+    return router
