@@ -75,3 +75,148 @@ class TestModes:
         chat.choose_mode("cot")  # asks for one chain, whatever stands there
         chat.page.press("#question", "Enter")
         expect(chat.turns).to_have_count(1)
+
+
+PIRATE = "You talk like a pirate."
+
+
+def keep(chat: ChatPage, title: str, text: str, kind: str) -> None:
+    """Write a prompt of one's own in the dialogue, which is left open."""
+    chat.page.select_option("#prompt-kind", kind)
+    chat.page.fill("#prompt-title", title)
+    chat.page.fill("#prompt-text", text)
+    chat.page.click("#save-prompt")
+    expect(chat.page.get_by_text(f"Saved: {title}")).to_be_visible()
+
+
+def leave_dialogue(chat: ChatPage) -> None:
+    chat.page.keyboard.press("Escape")
+    expect(chat.page.locator("dialog")).to_have_count(0)
+    chat.question_box.click()
+
+
+def keep_preset(chat: ChatPage) -> None:
+    chat.page.select_option("#preset", label="My prompts…")
+    keep(chat, "Pirate", PIRATE, "system")
+    leave_dialogue(chat)
+
+
+def told(played: Played) -> str:
+    """The system prompt of the last question."""
+    return played.engine.requests[-1].messages[0].content
+
+
+class TestSystemPrompts:
+    def test_a_preset_is_kept_chosen_and_remembered_by_the_conversation(
+        self, chat: ChatPage, played: Played
+    ) -> None:
+        preset = chat.page.locator("#preset")
+        expect(preset).to_have_value("")
+        keep_preset(chat)
+        expect(preset).to_have_value("")  # the dialogue is no choice
+        chat.page.select_option("#preset", label="Pirate")
+        chat.reload()
+        expect(preset.locator("option:checked")).to_have_text("Pirate")
+        chat.ask("Who are you?")
+        assert told(played) == PIRATE
+        pirates = chat.conversation
+        chat.new_chat()
+        expect(preset).to_have_value("")
+        chat.ask("Who are you?")
+        assert told(played) == played.service.workspace.settings.system_prompt
+        chat.open(pirates)
+        expect(preset.locator("option:checked")).to_have_text("Pirate")
+        chat.page.select_option("#preset", value="")
+        chat.again()
+        assert told(played) == PIRATE  # another answer to the question as it was asked
+        chat.ask("And now?")
+        assert told(played) == played.service.workspace.settings.system_prompt
+
+    def test_one_changes_ones_prompts_and_takes_back_a_removal(self, chat: ChatPage) -> None:
+        keep_preset(chat)
+        chat.page.select_option("#preset", label="My prompts…")
+        chat.page.click("[data-does=edit-prompt]")
+        expect(chat.page.locator("#prompt-text")).to_have_value(PIRATE)
+        keep(chat, "Sea dog", "Ahoy.", "system")
+        rows = chat.page.locator(".prompt .prompt-title")
+        expect(rows).to_have_text(["Sea dog"])
+        chat.page.click("[data-does=remove-prompt]")
+        expect(rows).to_have_count(0)
+        chat.page.get_by_role("button", name="Undo").click()
+        expect(rows).to_have_text(["Sea dog"])
+        leave_dialogue(chat)
+        expect(chat.page.locator("#preset option")).to_have_text(
+            ["Assistant (default)", "Sea dog", "My prompts…"]
+        )
+
+
+class TestSavedPrompts:
+    @pytest.fixture
+    def chat(self, chat: ChatPage) -> ChatPage:
+        """The page of a person who keeps two prompts."""
+        chat.page.select_option("#preset", label="My prompts…")
+        keep(chat, "Rhyme", "Write a {{form}} about {{subject}}, please.", "saved")
+        keep(chat, "In short", "In three sentences, please.", "saved")
+        leave_dialogue(chat)
+        return chat
+
+    def options(self, chat: ChatPage) -> Locator:
+        return chat.page.locator("#slash [role=option] span")
+
+    def selected(self, chat: ChatPage) -> str:
+        return str(chat.page.evaluate("getSelection().toString()"))
+
+    def test_a_slash_lists_them_and_the_fields_of_the_chosen_one_are_filled_in_by_tab(
+        self, chat: ChatPage, played: Played
+    ) -> None:
+        chat.question_box.press_sequentially("/")
+        expect(self.options(chat)).to_have_text(["In short", "Rhyme", "Save as prompt…"])
+        chat.question_box.press_sequentially("rh")
+        expect(self.options(chat)).to_have_text(["Rhyme", "Save as prompt…"])
+        active = chat.question_box.get_attribute("aria-activedescendant")
+        expect(chat.page.locator(f"#{active}")).to_have_attribute("aria-selected", "true")
+        chat.page.keyboard.press("Enter")
+        expect(chat.page.locator("#slash")).to_be_hidden()
+        assert self.selected(chat) == "{{form}}"
+        chat.page.keyboard.type("limerick")
+        chat.page.keyboard.press("Tab")
+        assert self.selected(chat) == "{{subject}}"
+        chat.page.keyboard.type("rain")
+        chat.page.keyboard.press("Enter")
+        expect(chat.questions).to_have_text(["Write a limerick about rain, please."])
+        chat.wait_for_answer()
+        chat.question_box.fill("Hm")
+        chat.page.keyboard.press("Tab")  # goes on through the page again
+        assert chat.focused() != "question"
+
+    def test_arrows_and_clicks_choose_and_escape_leaves_what_was_typed(
+        self, chat: ChatPage
+    ) -> None:
+        chat.question_box.press_sequentially("/")
+        chat.page.keyboard.press("ArrowUp")
+        chat.page.keyboard.press("ArrowUp")
+        chat.page.keyboard.press("Enter")
+        assert self.selected(chat) == "{{form}}"
+        chat.question_box.fill("")
+        chat.question_box.press_sequentially("/")
+        self.options(chat).first.click()
+        expect(chat.question_box).to_have_value("In three sentences, please.")
+        expect(chat.question_box).to_be_focused()
+        chat.question_box.fill("")
+        chat.question_box.press_sequentially("/etc")
+        chat.page.keyboard.press("Escape")
+        chat.question_box.press_sequentially("/hosts?")
+        expect(chat.page.locator("#slash")).to_be_hidden()
+        chat.page.keyboard.press("Enter")
+        expect(chat.questions).to_have_text(["/etc/hosts?"])
+
+    def test_what_was_typed_is_saved_as_a_prompt(self, chat: ChatPage) -> None:
+        chat.question_box.press_sequentially("/Translate {{text}}.")
+        chat.page.keyboard.press("ArrowDown")
+        chat.page.keyboard.press("Enter")
+        expect(chat.page.locator("#prompt-text")).to_have_value("Translate {{text}}.")
+        keep(chat, "Translation", "Translate {{text}}.", "saved")
+        leave_dialogue(chat)
+        chat.question_box.fill("")
+        chat.question_box.press_sequentially("/trans")
+        expect(self.options(chat)).to_have_text(["Translation", "Save as prompt…"])

@@ -1,5 +1,7 @@
 // The question's box: one button that sends, and stops while an answer runs.
 import { h, icon, iconButton, stored } from "./dom.js";
+import { Presets } from "./presets.js";
+import { SlashList } from "./slash.js";
 import { t } from "./texts.js";
 
 const NUMBERS = [
@@ -11,13 +13,15 @@ const NUMBERS = [
 
 export class Composer {
   // `actions`: send(question), stop(), edit() for the arrow up in an empty box
-  constructor(boot, actions) {
+  constructor(boot, prompts, actions) {
     this.actions = actions;
     this.draftKey = "draft.";
     this.box = h("textarea", {
       id: "question", rows: "1", placeholder: t("ask"), "aria-label": t("question"), autocomplete: "off",
       oninput: () => this.#typed(), onkeydown: (event) => this.#pressed(event),
     });
+    this.slash = new SlashList(this.box, prompts, (text) => this.#take(text));
+    this.presets = new Presets(prompts);
     this.mode = h(
       "select",
       { id: "mode", "aria-label": t("mode"), title: t("mode"), onchange: () => (stored("mode", this.mode.value), this.#offerChains()) },
@@ -45,12 +49,14 @@ export class Composer {
       h(
         "div",
         { class: "box" },
+        this.slash.element,
         this.box,
         this.drawer,
         h(
           "div",
           { class: "tools" },
           this.mode,
+          this.presets.element,
           iconButton("sliders", t("advanced"), () => this.#drawer(), { id: "open-advanced", "aria-expanded": "false" }),
           h("span", { class: "gap" }),
           this.button,
@@ -64,7 +70,7 @@ export class Composer {
 
   // How the question is to be answered, apart from how tokens are drawn
   get manner() {
-    const manner = { mode: this.mode.value };
+    const manner = { mode: this.mode.value, system: this.presets.system };
     if (this.#votes && this.samples.value) manner.samples = Number(this.samples.value);
     return manner;
   }
@@ -82,6 +88,7 @@ export class Composer {
   about(conversation) {
     this.draftKey = `draft.${conversation}`;
     this.#put(stored(this.draftKey));
+    this.presets.about(conversation);
   }
 
   // The conversation has a name now; what has been typed meanwhile is its draft
@@ -90,6 +97,7 @@ export class Composer {
     stored(this.draftKey, "");
     this.draftKey = `draft.${conversation}`;
     stored(this.draftKey, typed);
+    this.presets.begun();
   }
 
   giveBack(question) {
@@ -151,6 +159,12 @@ export class Composer {
   #typed() {
     stored(this.draftKey, this.box.value);
     this.#grow();
+    this.slash.typed();
+  }
+
+  #take(text) {
+    stored(this.draftKey, text);
+    this.#put(text);
   }
 
   #grow() {
@@ -172,6 +186,7 @@ export class Composer {
   }
 
   #pressed(event) {
+    if (this.slash.pressed(event)) return;
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
       if (this.isRunning) this.complain(t("still_answering"), [t("stop"), () => (this.content(), this.actions.stop())]);

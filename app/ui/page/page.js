@@ -8,6 +8,7 @@ import { copyText, h, iconButton } from "./dom.js";
 import { Imports } from "./imports.js";
 import { MyFeedback } from "./my_feedback.js";
 import { announce, toast } from "./notices.js";
+import { Prompts } from "./prompts.js";
 import { Scroller } from "./scroller.js";
 import { showSettings } from "./settings.js";
 import { FEEDBACK, Sidebar } from "./sidebar.js";
@@ -27,7 +28,8 @@ export class Page {
     this.actions = actionsOn(this);
     this.streams = new Streams((running) => this.composer.running(running));
     this.scroller = new Scroller();
-    this.composer = new Composer(boot, { send: (q) => this.ask(q), stop: () => this.streams.stop(), edit: () => this.#editLast() });
+    this.prompts = new Prompts(this.fail);
+    this.composer = new Composer(boot, this.prompts, { send: (q) => this.ask(q), stop: () => this.streams.stop(), edit: () => this.#editLast() });
     this.sidebar = new Sidebar({
       open: (id) => this.open(id), begin: () => this.begin(), feedback: () => this.showFeedback(),
       settings: () => showSettings(this.boot, this.imports, this.fail), fail: this.fail, renamed: (summary) => this.#titled(summary),
@@ -52,6 +54,7 @@ export class Page {
 
   async start() {
     this.sidebar.load();
+    this.prompts.load();
     await this.#fromAddress();
     this.composer.focus();
   }
@@ -83,6 +86,7 @@ export class Page {
       const view = await get(`chat/conversations/${id}`);
       if (!here()) return;
       this.#draw(view);
+      this.composer.presets.use(view.system);
       this.scroller.toEnd();
       for (const live of view.running) this.#join(live);
     } catch (error) {
