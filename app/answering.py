@@ -96,19 +96,27 @@ class Work:
     is_shown: bool = True
     example_ids: tuple[str, ...] = ()
     chains: int = 1
+    thinking: bool | None = None
     remarks: Mapping[str, Any] = field(default_factory=dict)  # stored beside the sampling
 
     def request(self, adapter: str | None) -> GenerationRequest:
         """What the engine is asked for."""
         return GenerationRequest(
-            self.messages, self.sampling, adapter, self.user, self.timeout_seconds, self.prefill
+            self.messages,
+            self.sampling,
+            adapter,
+            self.user,
+            self.timeout_seconds,
+            self.prefill,
+            self.thinking,
         )
 
     @property
     def how(self) -> dict[str, Any]:
         """How the answer is drawn, as it is stored with it."""
         samples = {"samples": self.chains} if self.chains > 1 else {}
-        return {**self.sampling.as_dict(), **samples, **self.remarks}
+        thinking = {} if self.thinking is None else {"thinking": self.thinking}
+        return {**self.sampling.as_dict(), **samples, **thinking, **self.remarks}
 
     @property
     def is_kept(self) -> bool:

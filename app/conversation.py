@@ -15,13 +15,12 @@ from typing import Any
 from app.answering import LIVE, Answering, AnswerUpdate, QueuedAnswer, Work
 from app.fitting import Fitted, fit, require_room
 from app.running_answers import StopButton
+from app.self_consistency import chain_count
 from engine.adapters.slots import AdapterSlots
-from engine.errors import InvalidInput
 from engine.messages import Message, clean_text, question_of, require_text, split_prefill
 from engine.prompts.examples import Example
 from engine.prompts.modes import (
     CHAINS,
-    SELF_CONSISTENCY,
     PromptTemplate,
     has_answer_line,
     make_template,
@@ -74,6 +73,7 @@ class Chat:
         mode: str = "plain",
         samples: int = CHAINS,
         system: str = "",
+        thinking: bool | None = None,
         sampling: SamplingParams | None = None,
         stop: StopButton | None = None,
     ) -> Iterator[AnswerUpdate]:
@@ -82,7 +82,8 @@ class Chat:
         Where the person corrected or liked answers to similar questions, those are shown to the
         model as examples, in every mode; chain-of-thought takes only those with a thought, since
         an example without one shows that none is needed. In mode self-consistency `samples` chains
-        of thought vote on the answer. `system` stands in the place of the operator's system prompt.
+        of thought vote on the answer. `system` stands in the place of the operator's system prompt;
+        `thinking` is for models that can be told whether to think (`GenerationRequest`).
 
         Raises `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or `ShuttingDown` at the
         first step, with nothing stored then.
@@ -91,7 +92,7 @@ class Chat:
         sampling = self._seeded(sampling)
         history = self._store.history(parent_answer_id, user_id)
         template, fitted, is_special = self._prompt(
-            user_id, history, question, mode, system, sampling
+            user_id, history, question, mode, system, sampling, thinking
         )
 
         def store_turn() -> str:
@@ -105,7 +106,7 @@ class Chat:
         work = Work(
             fitted.messages, sampling, store_turn, template.has_answer_line,
             TRIMMED * fitted.trimmed, user=user_id, example_ids=_ids(fitted.own),
-            chains=_chains(mode, samples, sampling),
+            chains=chain_count(mode, samples, sampling), thinking=thinking,
         )  # fmt: skip
         yield from self._answering.run(work, stop)
 
@@ -138,7 +139,8 @@ class Chat:
         work = Work(
             messages, sampling, begin, has_answer_line(turn.mode), adapter=adapter, user=user_id,
             is_shown=not to_compare, example_ids=_ids(own),
-            chains=_chains(turn.mode, made.get("samples", CHAINS), sampling),
+            chains=chain_count(turn.mode, made.get("samples", CHAINS), sampling),
+            thinking=made.get("thinking"),
         )  # fmt: skip
         yield from self._answering.run(work, stop)
 
@@ -161,14 +163,15 @@ class Chat:
         require_text(instruction, what="instruction", limit_chars=self._max_message_chars)
         turn, shown = self._store.shown_prompt(answer_id, user_id)
         answer = self._store.answer(answer_id, user_id)
+        thinking = answer.sampling.get("thinking")
         messages = (*shown, Message("assistant", answer.text), Message("user", instruction))
         sampling = self._seeded(sampling)
         require_room(
-            self._engine.count_prompt_tokens(messages), self._engine.context_tokens,
+            self._engine.count_prompt_tokens(messages, thinking), self._engine.context_tokens,
             sampling.max_new_tokens,
         )  # fmt: skip
         work = Work(
-            messages, sampling, lambda: turn.id, user=user_id,
+            messages, sampling, lambda: turn.id, user=user_id, thinking=thinking,
             remarks={"change": change, "changed_from": answer_id},
         )  # fmt: skip
         yield from self._answering.run(work, stop)
@@ -186,7 +189,7 @@ class Chat:
         work = Work(
             messages, self._seeded(None), None, has_answer_line(turn.mode), user=user_id,
             prefill=join_reasoning(answer.thought, answer.text), grows=answer_id,
-            example_ids=_ids(own),
+            example_ids=_ids(own), thinking=answer.sampling.get("thinking"),
         )  # fmt: skip
         yield from self._answering.run(work, stop)
 
@@ -199,16 +202,20 @@ class Chat:
         mode: str = "plain",
         samples: int = CHAINS,
         system: str = "",
+        thinking: bool | None = None,
         sampling: SamplingParams | None = None,
         stop: StopButton | None = None,
     ) -> Iterator[AnswerUpdate]:
         """Answer a question of a temporary chat: nothing is stored, and updates have no id."""
         require_text(question, limit_chars=self._max_message_chars)
         sampling = self._seeded(sampling)
-        template, fitted, _ = self._prompt(user_id, history, question, mode, system, sampling)
+        template, fitted, _ = self._prompt(
+            user_id, history, question, mode, system, sampling, thinking
+        )
         work = Work(
             fitted.messages, sampling, None, template.has_answer_line, TRIMMED * fitted.trimmed,
-            user=user_id, example_ids=_ids(fitted.own), chains=_chains(mode, samples, sampling),
+            user=user_id, example_ids=_ids(fitted.own), chains=chain_count(mode, samples, sampling),
+            thinking=thinking,
         )  # fmt: skip
         yield from self._answering.run(work, stop)
 
@@ -236,6 +243,7 @@ class Chat:
         adapter: str | None = LIVE,
         user: str = "",
         timeout_seconds: float | None = None,
+        thinking: bool | None = None,
     ) -> list[QueuedAnswer]:
         """Queue one answer for each of `samplings`, all or none, to messages given as they are.
 
@@ -261,7 +269,7 @@ class Chat:
         works = [
             Work(
                 messages, each, turn, adapter=adapter, user=asker, prefill=prefill,
-                timeout_seconds=timeout_seconds,
+                timeout_seconds=timeout_seconds, thinking=thinking,
             )
             for each in samplings
         ]  # fmt: skip
@@ -286,6 +294,7 @@ class Chat:
         mode: str,
         system: str,
         sampling: SamplingParams,
+        thinking: bool | None,
     ) -> tuple[PromptTemplate, Fitted, bool]:
         """The template to store, what is shown of it, and whether that cannot be made from it."""
         examples = self._examples()
@@ -299,7 +308,8 @@ class Chat:
         own = self._own_examples.similar(user_id, question, with_thought=template.has_answer_line)
         fitted = fit(
             shown, history, question, own, context_tokens=self._engine.context_tokens,
-            max_new_tokens=sampling.max_new_tokens, count=self._engine.count_prompt_tokens,
+            max_new_tokens=sampling.max_new_tokens,
+            count=lambda messages: self._engine.count_prompt_tokens(messages, thinking),
         )  # fmt: skip
         return template, fitted, fitted.trimmed or shown != template
 
@@ -309,17 +319,6 @@ class Chat:
 
 def _ids(own: Sequence[OwnExample]) -> tuple[str, ...]:
     return tuple(example.id for example in own)
-
-
-def _chains(mode: str, samples: int, sampling: SamplingParams) -> int:
-    """How many chains of thought an answer takes."""
-    if mode != SELF_CONSISTENCY:
-        return 1
-    if sampling.temperature == 0:
-        raise InvalidInput(
-            "self-consistency compares answers that may differ; choose a temperature above 0"
-        )
-    return samples
 
 
 class _Once:

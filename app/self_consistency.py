@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from queue import SimpleQueue
 
+from engine.errors import InvalidInput
+from engine.prompts.modes import SELF_CONSISTENCY
 from engine.prompts.reasoning import final_answer, majority
 from engine.request import (
     Engine,
     Failed,
     Finished,
     GenerationRequest,
+    SamplingParams,
     Stream,
     StreamEvent,
     TextDelta,
@@ -25,6 +28,17 @@ from engine.request import (
 
 SEEDS = 2**63
 MAX_LABEL_CHARS = 80  # of an answer in the tally
+
+
+def chain_count(mode: str, samples: int, sampling: SamplingParams) -> int:
+    """How many chains of thought an answer takes; raises `InvalidInput` where all would be one."""
+    if mode != SELF_CONSISTENCY:
+        return 1
+    if sampling.temperature == 0:
+        raise InvalidInput(
+            "self-consistency compares answers that may differ; choose a temperature above 0"
+        )
+    return samples
 
 
 def draw_chains(engine: Engine, request: GenerationRequest, count: int) -> Chains:

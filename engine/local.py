@@ -153,9 +153,14 @@ class LocalEngine:
         """Digests of the adapters that are loaded."""
         return frozenset(self._adapters)
 
-    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
+    @property
+    def thinks_unasked(self) -> bool | None:
+        """See `Engine`."""
+        return self._renderer.thinks_unasked
+
+    def count_prompt_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         """Tokens of the rendered prompt."""
-        return len(self._renderer.prompt(messages))
+        return len(self._renderer.prompt(messages, thinking=thinking))
 
     def submit(self, request: GenerationRequest) -> QueuedStream:
         """Queue one answer."""

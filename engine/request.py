@@ -105,7 +105,8 @@ class GenerationRequest:
     `timeout_seconds` counts from submission; past it the stream ends with
     `Failed(DeadlineExceeded(...))`, whether it was running or still waiting. `prefill` is how the
     answer begins: it is given, the events have what follows it, and its tokens count as the
-    prompt's. That continues an answer that was cut off, too.
+    prompt's. That continues an answer that was cut off, too. `thinking` switches thoughts on or off
+    where the model's chat template can (`enable_thinking`); None leaves that to the template.
     """
 
     messages: tuple[Message, ...]
@@ -114,6 +115,7 @@ class GenerationRequest:
     user: str = ""
     timeout_seconds: float | None = None
     prefill: str = ""
+    thinking: bool | None = None
 
     def __post_init__(self) -> None:
         if self.timeout_seconds is not None and not 0 < self.timeout_seconds < math.inf:
@@ -240,7 +242,12 @@ class Engine(Protocol):
         """Log-probabilities of given completions. Raises `PromptTooLong`, `UnknownId`."""
         ...
 
-    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
+    @property
+    def thinks_unasked(self) -> bool | None:
+        """Whether the model thinks first where `thinking` is None; None: it has no such switch."""
+        ...
+
+    def count_prompt_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         """Tokens of the rendered prompt, generation prompt included."""
         ...
 

@@ -39,6 +39,7 @@ class FakeEngine:
 
     base_digest = "sha256:" + "f" * 64
     context_tokens = 4096
+    thinks_unasked: bool | None = None
 
     def __init__(
         self, *, max_rows: int = 8, max_queue: int = 32, token_seconds: float = 0.01
@@ -124,7 +125,7 @@ class FakeEngine:
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
         return [Score((-1.0,) * len(request.completion.split())) for request in requests]
 
-    def count_prompt_tokens(self, messages: Sequence[Message]) -> int:
+    def count_prompt_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         return sum(len(message.content.split()) for message in messages)
 
     def background(self) -> AbstractContextManager[Breathe]:

@@ -85,6 +85,7 @@ class QuestionBody(BaseModel):
     mode: str = "plain"
     samples: int = Field(default=CHAINS, ge=LEAST_CHAINS, le=MOST_CHAINS)
     system: str = ""
+    thinking: bool | None = None
     sampling: SamplingBody = SamplingBody()
     temporary: bool = False
     history: list[Said] = Field(default=[], max_length=1_000)
@@ -92,7 +93,10 @@ class QuestionBody(BaseModel):
     @property
     def manner(self) -> dict[str, Any]:
         """How the person wants it answered, as `Chat.ask` takes it."""
-        return {"mode": self.mode, "samples": self.samples, "system": self.system}
+        return {
+            "mode": self.mode, "samples": self.samples, "system": self.system,
+            "thinking": self.thinking,
+        }  # fmt: skip
 
 
 class AgainBody(BaseModel):
@@ -141,6 +145,7 @@ def _add_boot_route(router: APIRouter, service: Service) -> None:
             "texts": {**catalogue(language, "chat"), **reasons},
             "modes": MODES,
             "chains": {"is": CHAINS, "min": LEAST_CHAINS, "max": MOST_CHAINS},
+            "thinks": service.engine.thinks_unasked,
             "reasons": {"1": GOOD_REASONS, "-1": BAD_REASONS},
             "release": short_release(service.slots.live),
             "max_import_bytes": MAX_IMPORT_BYTES,

@@ -66,6 +66,12 @@ class StreamOptions(_Lenient):
     include_usage: bool = False
 
 
+class TemplateOptions(_Lenient):
+    """What the model's chat template may be told, as vLLM takes it; others change nothing."""
+
+    enable_thinking: bool | None = None
+
+
 class CompletionRequest(_Lenient):
     """The request body. Messages and biases are read by the thread that submits the request, since
     a body may hold a hundred thousand of them."""
@@ -92,6 +98,7 @@ class CompletionRequest(_Lenient):
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] = 0
     user: Annotated[str, Field(max_length=256)] = ""
     timeout_seconds: float | None = None
+    chat_template_kwargs: TemplateOptions = TemplateOptions()
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,8 @@
 
 `model` is `base`, `live` or a release id (or its beginning). `ignore_eos` and
 `stream_options.include_usage` mean what they mean in llama.cpp and vLLM; `top_k`, `min_p` and
-`repetition_penalty` are understood too, and `timeout_seconds` is ours. Messages that end with the
+`repetition_penalty` are understood too, `chat_template_kwargs.enable_thinking` switches thoughts as
+in vLLM, and `timeout_seconds` is ours. Messages that end with the
 assistant's are continued, as Anthropic's API and vLLM's `continue_final_message` do it. The id of a
 completion is that of its first stored answer and each choice has its `answer_id`, so a vote can
 name it. What a model thought first is `reasoning_content`, beside `content`, as DeepSeek and
@@ -91,6 +92,7 @@ def _submit(service: Service, user_id: str, body: CompletionRequest) -> list[Que
         adapter=_adapter(service, body.model),
         user=body.user,
         timeout_seconds=body.timeout_seconds,
+        thinking=body.chat_template_kwargs.enable_thinking,
     )
 
 

@@ -37,8 +37,9 @@ class Tokenizer(Protocol):
         ...
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool
-    ) -> str:
+        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool,
+        **variables: object,
+    ) -> str:  # fmt: skip
         """The conversation as the checkpoint's own template writes it."""
         ...
 
@@ -112,24 +113,32 @@ class Renderer:
         """The most bytes of UTF-8 text that one token stands for."""
         return max(len(token.encode()) for token in self._tokenizer.get_vocab())
 
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    @property
+    def thinks_unasked(self) -> bool | None:
+        """Whether the model thinks first unless it is told not to; None: it cannot be told."""
+        return self._abilities.thinks_unasked
+
+    def prompt(
+        self, messages: Sequence[Message], *, thinking: bool | None = None
+    ) -> tuple[int, ...]:
         """Ids of the prompt, up to where the assistant's answer begins.
 
+        `thinking` is the template's `enable_thinking`; None leaves that to the template.
         Raises `InvalidInput` where the template refuses the messages.
         """
-        text, escaped = self._written(messages)
+        text, escaped = self._written(messages, thinking)
         ids: list[int] = []
         for piece, is_plain in escaped.pieces(text):
             ids += self._encode(piece, plain=is_plain)
         self._require_embedded(ids)
         return tuple(ids)
 
-    def opening(self, messages: Sequence[Message]) -> str:
+    def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
         """The think block that the prompt of these messages opens at its end; else "".
 
         Templates of R1 distillates always open one; others do unless a message forbids to think.
         """
-        return opening_of(self._written(messages)[0])
+        return opening_of(self._written(messages, thinking)[0])
 
     def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
         """Ids of an answer as the model would have made it; its end token last if it ended.
@@ -171,14 +180,15 @@ class Renderer:
         """Of the ids below `rows`, those that are no token: rows that pad the vocabulary."""
         return sorted(set(range(rows)) - set(self._tokenizer.get_vocab().values()))
 
-    def _written(self, messages: Sequence[Message]) -> tuple[str, _Escape]:
+    def _written(self, messages: Sequence[Message], thinking: bool | None) -> tuple[str, _Escape]:
         """The prompt as the template writes it, and what brings hidden look-alikes back."""
         shaped = shape(messages, self._abilities)
         escaped = _Escape(self._specials, shaped)
+        switch = {} if thinking is None else {"enable_thinking": thinking}
         hidden = [Message(m.role, escaped.hide(m.content)).as_dict() for m in shaped]
         try:
             text = self._tokenizer.apply_chat_template(
-                hidden, tokenize=False, add_generation_prompt=True
+                hidden, tokenize=False, add_generation_prompt=True, **switch
             )
         except Exception as error:  # a template is untrusted code and may raise anything
             raise InvalidInput(f"the model's chat template refuses this: {error}") from error

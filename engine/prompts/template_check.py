@@ -2,8 +2,8 @@
 
 It is rendered on small conversations in a process of its own, with a cap on time and memory, inside
 the same kind of sandbox that transformers renders it in. That also tells which conversations it
-takes: some templates refuse a system message, or two messages of one role in a row. The result is
-remembered for each template.
+takes: some templates refuse a system message, or two messages of one role in a row; and whether
+`enable_thinking` changes what it writes. The result is remembered for each template.
 """
 
 from __future__ import annotations
@@ -44,24 +44,35 @@ template = environment.from_string(source)
 def message(role, content):
     return dict(role=role, content=content)
 
-def takes(*messages):  # whether it renders them, and shows all of their texts
+def render(*messages, **more):  # None: it refuses them
     try:
         text = template.render(
             messages=list(messages), tools=None, documents=None, add_generation_prompt=True,
-            bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>",
+            bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>", **more,
         )
     except jinja2.exceptions.SecurityError:
         raise
     except (jinja2.exceptions.TemplateRuntimeError, jinja2.exceptions.TemplateError):
-        return False
+        return None
     if len(text) > {MOST_CHARS}:
         raise SystemExit("it writes a hundred thousand characters for a greeting")
-    return all(message["content"] in text for message in messages)
+    return text
+
+def takes(*messages):  # whether it renders them, and shows all of their texts
+    text = render(*messages)
+    return text is not None and all(message["content"] in text for message in messages)
+
+def thinks_unasked(*messages):  # None: it has no switch
+    unasked, on, off = render(*messages), *(
+        render(*messages, enable_thinking=thinks) for thinks in (True, False)
+    )
+    return None if on == off else unasked == on
 
 system, user = message("system", "Be kind."), message("user", "Hello")
 found = dict(
     takes_system=takes(system, user),
     takes_repeats=takes(user, message("user", "Why?")),
+    thinks_unasked=thinks_unasked(user),
 )
 print(json.dumps(found))
 """
@@ -73,6 +84,8 @@ class TemplateAbilities:
 
     takes_system: bool = True
     takes_repeats: bool = True  # several messages of one role in a row
+    # Whether the model thinks first unless `enable_thinking` forbids it; None: there is no switch
+    thinks_unasked: bool | None = None
 
 
 def examine_template(template: str) -> TemplateAbilities:

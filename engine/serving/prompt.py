@@ -22,11 +22,13 @@ class PromptRenderer(Protocol):
         """The most bytes of UTF-8 text that one token stands for."""
         ...
 
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def prompt(
+        self, messages: Sequence[Message], *, thinking: bool | None = None
+    ) -> tuple[int, ...]:
         """Ids of the prompt, up to where the assistant's answer begins."""
         ...
 
-    def opening(self, messages: Sequence[Message]) -> str:
+    def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
         """The think block that the prompt of these messages opens at its end; else ""."""
         ...
 
@@ -57,10 +59,10 @@ def fit_prompt(request: GenerationRequest, renderer: PromptRenderer, context_tok
     """
     _require_plausible(request, renderer.longest_token_bytes, context_tokens)
     prefill_ids: tuple[int, ...] = ()
-    opening = renderer.opening(request.messages)
+    opening = renderer.opening(request.messages, thinking=request.thinking)
     if request.prefill:
         prefill_ids = renderer.completion(request.prefill, complete=False, opening=opening)
-    ids = renderer.prompt(request.messages) + prefill_ids
+    ids = renderer.prompt(request.messages, thinking=request.thinking) + prefill_ids
     require_room(len(ids), context_tokens)
     return Prompt(ids, prefill_ids, opening, context_tokens - len(ids))
 

@@ -220,3 +220,27 @@ class TestSavedPrompts:
         chat.question_box.fill("")
         chat.question_box.press_sequentially("/trans")
         expect(self.options(chat)).to_have_text(["Translation", "Save as prompt…"])
+
+
+class TestThinking:
+    def test_a_model_without_a_switch_shows_none(self, chat: ChatPage, played: Played) -> None:
+        expect(chat.page.locator("#thinking")).to_be_hidden()
+        chat.ask("Why?")
+        assert played.engine.requests[-1].thinking is None
+
+    def test_thoughts_are_switched_off_and_stay_off(
+        self, played: Played, newcomer: Newcomer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(played.engine, "thinks_unasked", True)
+        chat = newcomer(played.url)
+        switch = chat.page.get_by_role("button", name="Think first")
+        expect(switch).to_have_attribute("aria-pressed", "true")
+        chat.ask("Why?")
+        assert played.engine.requests[-1].thinking is True
+        switch.click()
+        chat.ask("Why not?")
+        assert played.engine.requests[-1].thinking is False
+        chat.does("details").click()
+        expect(chat.page.locator("dialog dl")).to_contain_text("Think firstno")
+        chat.reload()
+        expect(switch).to_have_attribute("aria-pressed", "false")

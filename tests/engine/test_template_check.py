@@ -64,3 +64,27 @@ def test_what_transformers_leaves_empty_is_none(name: str) -> None:
 
 def test_the_embedded_models_template_is_not(smollm: BaseModel) -> None:
     load_renderer(smollm.folder)
+
+
+GENERATION = "{% for m in messages %}{{ m.content }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("ending", "unasked"),
+    [
+        ("", None),
+        (
+            "{% if enable_thinking is defined %}{% endif %}<think>",
+            None,
+        ),  # asks, and writes the same
+        # As Qwen3 has it
+        (
+            "{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>"
+            "{% endif %}",
+            True,
+        ),
+        ("{% if enable_thinking %}<think>{% else %}</think>{% endif %}", False),
+    ],
+)
+def test_a_switch_for_thoughts_is_found_by_what_it_does(ending: str, unasked: bool | None) -> None:
+    assert examine_template(GENERATION + ending).thinks_unasked is unasked

@@ -20,6 +20,7 @@ export class Composer {
       id: "question", rows: "1", placeholder: t("ask"), "aria-label": t("question"), autocomplete: "off",
       oninput: () => this.#typed(), onkeydown: (event) => this.#pressed(event),
     });
+    this.thinks = h("button", { type: "button", class: "chip", id: "thinking", hidden: boot.thinks === null, onclick: () => this.#think(this.#isThinking ? "no" : "yes") }, t("think_first"));
     this.slash = new SlashList(this.box, prompts, (text) => this.#take(text));
     this.presets = new Presets(prompts);
     this.mode = h(
@@ -56,6 +57,7 @@ export class Composer {
           "div",
           { class: "tools" },
           this.mode,
+          this.thinks,
           this.presets.element,
           iconButton("sliders", t("advanced"), () => this.#drawer(), { id: "open-advanced", "aria-expanded": "false" }),
           h("span", { class: "gap" }),
@@ -65,6 +67,7 @@ export class Composer {
       h("p", { class: "small" }, t("may_be_wrong")),
     );
     this.#offerChains();
+    this.#think(stored("thinking") || (boot.thinks ? "yes" : "no"));
     this.running(false);
   }
 
@@ -72,6 +75,7 @@ export class Composer {
   get manner() {
     const manner = { mode: this.mode.value, system: this.presets.system };
     if (this.#votes && this.samples.value) manner.samples = Number(this.samples.value);
+    if (!this.thinks.hidden) manner.thinking = this.#isThinking;
     return manner;
   }
 
@@ -170,6 +174,15 @@ export class Composer {
   #grow() {
     this.box.style.height = "auto";
     this.box.style.height = `${Math.min(this.box.scrollHeight, innerHeight * 0.4)}px`;
+  }
+
+  get #isThinking() {
+    return this.thinks.getAttribute("aria-pressed") === "true";
+  }
+
+  #think(whether) {
+    this.thinks.setAttribute("aria-pressed", String(whether === "yes"));
+    if (!this.thinks.hidden) stored("thinking", whether);
   }
 
   get #votes() {

@@ -205,6 +205,7 @@ export class Turn {
       [t("speed"), rate ? t("per_second", { tokens: number(rate, 1) }) : "–"],
       [t("waited"), answer.wait_seconds === null ? "–" : t("seconds", { seconds: number(answer.wait_seconds, 2) })],
       [t("sampling"), sampling.join(" · ") || "–"],
+      ...("thinking" in answer.sampling ? [[t("think_first"), answer.sampling.thinking ? t("yes") : t("no")]] : []),
       [t("examples"), examples.length ? number(examples.length) : t("none")],
       [t("asked_at"), moment(at)],
     ];

@@ -120,7 +120,9 @@ class ChatGLM1Renderer(ChatGLMRenderer):
         )  # fmt: skip
         self.tokenizer = tokenizer
 
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def prompt(
+        self, messages: Sequence[Message], *, thinking: bool | None = None
+    ) -> tuple[int, ...]:
         """Ids of the prompt, <sop> last."""
         return tuple(self.tokenizer.closed(self.tokenizer.encode_text(chat_text(messages))))
 

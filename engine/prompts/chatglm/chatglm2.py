@@ -79,7 +79,9 @@ class ChatGLM2Renderer(ChatGLMRenderer):
         )  # fmt: skip
         self.tokenizer = tokenizer
 
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def prompt(
+        self, messages: Sequence[Message], *, thinking: bool | None = None
+    ) -> tuple[int, ...]:
         """Ids of the prompt, those of 答： last."""
         return tuple(self.tokenizer.encode(chat_text(messages)))
 

@@ -59,7 +59,9 @@ class ChatGLM3Renderer(ChatGLMRenderer):
         )  # fmt: skip
         self.tokenizer = tokenizer
 
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def prompt(
+        self, messages: Sequence[Message], *, thinking: bool | None = None
+    ) -> tuple[int, ...]:
         """Ids of the prompt, <|assistant|> last."""
         ids = [i for m in messages for i in self.tokenizer.message(m.role, m.content)]
         return (*self.tokenizer.prefix, *ids, self.tokenizer.special_ids["<|assistant|>"])

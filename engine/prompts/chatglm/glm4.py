@@ -103,7 +103,9 @@ class GLM4Renderer(ChatGLMRenderer):
         )
         self.tokenizer = tokenizer
 
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def prompt(
+        self, messages: Sequence[Message], *, thinking: bool | None = None
+    ) -> tuple[int, ...]:
         """Ids of the prompt, <|assistant|> last."""
         said = [m for m in messages if m.content]
         ids = [i for m in said for i in self.tokenizer.message(m.role, m.content)]

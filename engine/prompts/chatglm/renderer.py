@@ -21,6 +21,8 @@ class ChatGLMRenderer(ABC):
     `longest_token_bytes` of text at most.
     """
 
+    thinks_unasked: bool | None = None  # no switch: `thinking` changes nothing below
+
     def __init__(
         self, end_id: int, end_ids: frozenset[int], token_count: int, longest_token_bytes: int
     ) -> None:
@@ -30,10 +32,12 @@ class ChatGLMRenderer(ABC):
         self.longest_token_bytes = longest_token_bytes
 
     @abstractmethod
-    def prompt(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    def prompt(
+        self, messages: Sequence[Message], *, thinking: bool | None = None
+    ) -> tuple[int, ...]:
         """Ids of the prompt, up to where the assistant's answer begins."""
 
-    def opening(self, messages: Sequence[Message]) -> str:
+    def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
         """The think block that the prompt of these messages opens: none of the family does."""
         return ""
 
