@@ -105,8 +105,9 @@ def _answer_of(end: Finished) -> str:
 
 
 def _label(answer: str) -> str:
-    """An answer in one short line."""
+    """An answer in one short line, without the point at its end."""
     line = " ".join(answer.split())
+    line = line.rstrip(".。") or line
     return line if len(line) <= MAX_LABEL_CHARS else f"{line[: MAX_LABEL_CHARS - 1]}…"
 
 

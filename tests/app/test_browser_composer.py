@@ -46,7 +46,7 @@ class TestModes:
     def test_while_chains_run_the_page_counts_those_that_have_ended_and_stop_ends_all(
         self, chat: ChatPage, played: Played
     ) -> None:
-        played.engine.says = "So. " * 2_000
+        played.engine.says, played.engine.token_seconds = "So. " * 2_000, 0.3
         chat.choose_mode("self-consistency")
         chat.send("Add one and one.")
         expect(chat.note()).to_have_text("0 of 5 chains of thought have ended.")
@@ -64,6 +64,17 @@ class TestModes:
         chat.choose_mode("self-consistency")
         chat.ask("Add one and one.")
         expect(votes(chat)).to_have_text("5 of 5 chains agree: two (5)")
+
+    def test_chains_of_which_no_two_agree_are_said_to_differ(
+        self, chat: ChatPage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        answers = iter(("one", "two"))
+        monkeypatch.setattr("app.self_consistency.final_answer", lambda _text: next(answers))
+        chat.choose_mode("self-consistency")
+        chat.page.click("#open-advanced")
+        chat.page.fill("#samples", "2")
+        chat.ask("Add one and one.")
+        expect(votes(chat)).to_have_text("No two of 2 chains agree: one (1), two (1)")
 
     def test_so_few_or_many_chains_are_not_sent(self, chat: ChatPage) -> None:
         chat.choose_mode("self-consistency")

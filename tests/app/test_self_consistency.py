@@ -54,7 +54,7 @@ def test_the_first_chain_of_the_winning_answer_is_the_answer() -> None:
     )
     chains = Chains([chain(text) for text in texts])
     assert end_of(chains) == Finished("stop", "B.\nAnswer: 42.", 9, 20)
-    assert chains.votes == (("42.", 3), ("41", 2))
+    assert chains.votes == (("42", 3), ("41", 2))
     assert chains.ended == 5
 
 

@@ -128,9 +128,9 @@ export class Turn {
     if (!votes) return;
     const { samples, tally } = votes;
     const told = tally.map(([answer, count]) => t("votes_for", { answer, votes: number(count) }));
-    this.votes.textContent = t("chains_agree", {
-      votes: number(tally[0][1]), samples: number(samples), tally: told.join(t("between_votes")),
-    });
+    const most = tally[0][1];
+    const said = { votes: number(most), samples: number(samples), tally: told.join(t("between_votes")) };
+    this.votes.textContent = most > 1 ? t("chains_agree", said) : t("chains_differ", said);
   }
 
   #drawNote() {
