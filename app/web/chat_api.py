@@ -396,7 +396,7 @@ async def _events(
     drawn = GrowingAnswer(answer)
     async for update in answer.updates(pause=DRAWING_SECONDS):
         if update.chains:
-            yield _event(update.chains, "chains")
+            yield event(update.chains, "chains")
         for patch in drawn.patches(update):
             yield event(patch)
         if update.status != "streaming":

@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "feedback_0008"
+revision = "feedback_0007"
 down_revision = "feedback_0006"
 branch_labels = None
 depends_on = None
