@@ -1,133 +1,38 @@
 """What the chat page asks the server for, beside the feedback of `/api`.
 
 The page is a view on the store: conversations, branches and votes are read from it, and an answer
-that is being made is followed as a stream of server-sent events that any page may join. A stream's
-first event is the turn as it stands; then come patches of its HTML, `[part, keep, tail]`, and of
-several chains of thought how many have ended; the last event says how the answer ended. These
+that is being made is followed as a stream of server-sent events that any page may join. These
 routes are the page's own and change with it; programs use `/v1` and `/api`.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
-from functools import partial
-from typing import Any, Literal
+from typing import Any
 
-from anyio.to_thread import run_sync
-from fastapi import APIRouter, Query, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi import APIRouter, Request
 
-from app.answering import AnswerUpdate
-from app.comparing import Comparisons
-from app.conversation import Chat
-from app.live_answers import Begin, LiveAnswer, LiveAnswers
-from app.running_answers import StopButton
+from app.live_answers import LiveAnswers
 from app.service import Service
 from app.ui.texts import LANGUAGES, catalogue, language_for
+from app.web.answers_api import add_answer_routes, add_offer_routes
 from app.web.body import StrictJsonRoute
-from app.web.chat_documents import (
-    GrowingAnswer,
-    answer_document,
-    found_document,
-    short_release,
-    summary_document,
-    turn_document,
-)
-from app.web.event_stream import event, event_stream
-from app.web.feedback_api import in_few_threads
-from app.web.identity import user_of
+from app.web.chat_documents import short_release
+from app.web.chat_views import ChatViews
+from app.web.conversations_api import add_conversation_routes
 from app.web.import_api import MAX_IMPORT_BYTES
-from engine.errors import UnknownId
-from engine.messages import Message
 from engine.prompts.modes import CHAINS, LEAST_CHAINS, MODES, MOST_CHAINS
-from engine.request import SamplingParams
-from feedback_store.conversations import Conversations, ShownTurn, View
-from feedback_store.formats.conversations import to_json, to_markdown
 from feedback_store.records import BAD_REASONS, GOOD_REASONS
-from feedback_store.store import new_id
-
-PAGE_TURNS = 30  # of a long conversation, at a time
-PAGE_CONVERSATIONS = 40
-DRAWING_SECONDS = 0.04  # between two patches: a reader sees no difference, and there are fewer
-
-
-class SamplingBody(BaseModel):
-    """How an answer is made, where it is not as the operator set it."""
-
-    model_config = ConfigDict(extra="forbid")
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    max_new_tokens: int | None = Field(default=None, ge=1, le=32_768)
-    seed: int | None = Field(default=None, ge=0, lt=2**31)
-
-    def over(self, chat: Chat) -> SamplingParams:
-        """The operator's parameters with these in their place."""
-        return chat.sampling(**self.model_dump(exclude_none=True))
-
-
-class Said(BaseModel):
-    """One message of a temporary chat, which only the page keeps."""
-
-    model_config = ConfigDict(extra="forbid")
-    role: Literal["user", "assistant"]
-    content: str
-
-
-class QuestionBody(BaseModel):
-    """A question. Without `conversation_id` it begins a conversation; with `temporary` nothing is
-    stored and `history` is what was said before."""
-
-    model_config = ConfigDict(extra="forbid")
-    question: str
-    conversation_id: str | None = Field(default=None, max_length=64)
-    parent_answer_id: str | None = Field(default=None, max_length=64)
-    mode: str = "plain"
-    samples: int = Field(default=CHAINS, ge=LEAST_CHAINS, le=MOST_CHAINS)
-    system: str = ""
-    thinking: bool | None = None
-    sampling: SamplingBody = SamplingBody()
-    temporary: bool = False
-    history: list[Said] = Field(default=[], max_length=1_000)
-
-    @property
-    def manner(self) -> dict[str, Any]:
-        """How the person wants it answered, as `Chat.ask` takes it."""
-        return {
-            "mode": self.mode, "samples": self.samples, "system": self.system,
-            "thinking": self.thinking,
-        }  # fmt: skip
-
-
-class AgainBody(BaseModel):
-    """Another answer to the same question; with `change`, the same answer written otherwise."""
-
-    model_config = ConfigDict(extra="forbid")
-    change: str | None = Field(default=None, max_length=32)
-    instruction: str = ""
-    to_compare: bool = False
-    sampling: SamplingBody = SamplingBody()
-
-
-class ConversationBody(BaseModel):
-    """What is to be otherwise about a conversation."""
-
-    model_config = ConfigDict(extra="forbid")
-    title: str | None = None
-    pinned: bool | None = None
-    answer: str | None = Field(default=None, max_length=64)
-    turn: str | None = Field(default=None, max_length=64)
 
 
 def chat_router(service: Service) -> APIRouter:
     """The routes over one running service."""
     router = APIRouter(prefix="/chat", route_class=StrictJsonRoute, include_in_schema=False)
     live = LiveAnswers(service.workspace.settings.max_unfinished)
-    views = _Views(service, live)
+    views = ChatViews(service.workspace.conversations, live)
     _add_boot_route(router, service)
-    _add_conversation_routes(router, service, views)
-    _add_answer_routes(router, service, live, views)
-    _add_offer_routes(router, service, live)
+    add_conversation_routes(router, service.workspace.conversations, views)
+    add_answer_routes(router, service, live, views)
+    add_offer_routes(router, service, live)
     return router
 
 
@@ -154,251 +59,3 @@ def _add_boot_route(router: APIRouter, service: Service) -> None:
                 "max_new_tokens": settings.max_new_tokens,
             },
         }  # fmt: skip
-
-
-class _Views:
-    """Conversations as the page draws them."""
-
-    def __init__(self, service: Service, live: LiveAnswers) -> None:
-        self._service = service
-        self._live = live
-        self._conversations = service.workspace.conversations
-
-    def document(
-        self, conversation_id: str, request: Request, before: str | None
-    ) -> dict[str, Any]:
-        """The newest turns, or those before the turn `before`, and what is running."""
-        user, language = user_of(request.session), language_for(request)
-        view = self._conversations.view(conversation_id, user)
-        turns = _turns_before(view, before)
-        return {
-            **summary_document(view.summary),
-            "system": view.system,
-            "turns": [turn_document(turn, language) for turn in turns[-PAGE_TURNS:]],
-            "earlier": len(turns) > PAGE_TURNS,
-            "running": [a.id for a in self._live.of_conversation(conversation_id, user)],
-        }
-
-    def turn(self, live: LiveAnswer, language: str) -> dict[str, Any] | None:
-        """The turn of a running or ended answer, where it is stored."""
-        if live.conversation_id is None or live.latest.answer_id is None:
-            return None
-        view = self._conversations.view(live.conversation_id, live.user_id)
-        shown = next((t for t in view.turns if live.id in t.answers), None)
-        if shown is None:
-            return None
-        return {
-            "conversation": summary_document(view.summary),
-            "turn": turn_document(shown, language),
-        }
-
-
-def _turns_before(view: View, before: str | None) -> tuple[ShownTurn, ...]:
-    ids = [turn.turn.id for turn in view.turns]
-    return view.turns[: ids.index(before)] if before in ids else view.turns
-
-
-def _add_conversation_routes(router: APIRouter, service: Service, views: _Views) -> None:
-    conversations: Conversations = service.workspace.conversations
-
-    @router.get("/conversations")
-    @in_few_threads
-    def listing(
-        request: Request, before: float | None = None, before_id: str = "", words: str = ""
-    ) -> dict[str, Any]:
-        user = user_of(request.session)
-        if words.strip():
-            return {"found": [found_document(f) for f in conversations.search(user, words)]}
-        after = None if before is None else (before, before_id)
-        page = conversations.page(user, before=after, limit=PAGE_CONVERSATIONS)
-        pinned = [] if after else conversations.pinned(user)
-        return {
-            "pinned": [summary_document(each) for each in pinned],
-            "conversations": [summary_document(each) for each in page],
-            "more": len(page) == PAGE_CONVERSATIONS,
-        }
-
-    @router.get("/conversations/{conversation_id}")
-    @in_few_threads
-    def view(
-        conversation_id: str, request: Request, before: str | None = Query(None, max_length=64)
-    ) -> dict[str, Any]:
-        return views.document(conversation_id, request, before)
-
-    @router.post("/conversations/{conversation_id}")
-    @in_few_threads
-    def change(conversation_id: str, body: ConversationBody, request: Request) -> dict[str, Any]:
-        user = user_of(request.session)
-        if body.title is not None:
-            conversations.rename(conversation_id, user, body.title)
-        if body.pinned is not None:
-            conversations.pin(conversation_id, user, pinned=body.pinned)
-        if body.answer is not None:
-            conversations.show(conversation_id, user, body.answer)
-        if body.turn is not None:
-            conversations.show_turn(conversation_id, user, body.turn)
-        return views.document(conversation_id, request, None)
-
-    @router.delete("/conversations/{conversation_id}")
-    @in_few_threads
-    def delete(conversation_id: str, request: Request) -> dict[str, str]:
-        conversations.delete(conversation_id, user_of(request.session))
-        return {"status": "deleted"}
-
-    @router.post("/conversations/{conversation_id}/restore")
-    @in_few_threads
-    def restore(conversation_id: str, request: Request) -> dict[str, str]:
-        conversations.restore(conversation_id, user_of(request.session))
-        return {"status": "restored"}
-
-    @router.get("/conversations/{conversation_id}/export", response_model=None)
-    @in_few_threads
-    def export(conversation_id: str, request: Request, form: str = "markdown") -> Response:
-        found = conversations.view(conversation_id, user_of(request.session))
-        name = "conversation.json" if form == "json" else "conversation.md"
-        headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-        if form == "json":
-            return JSONResponse(to_json(found), headers=headers)
-        return PlainTextResponse(to_markdown(found), headers=headers, media_type="text/markdown")
-
-
-def _add_answer_routes(
-    router: APIRouter, service: Service, live: LiveAnswers, views: _Views
-) -> None:
-    chat = service.chat
-
-    async def started(request: Request, conversation_id: str | None, begin: Begin) -> Response:
-        user = user_of(request.session)
-        answer = await run_sync(partial(live.start, user, conversation_id, begin))
-        return await followed(answer, request)
-
-    async def followed(answer: LiveAnswer, request: Request) -> Response:
-        language = language_for(request)
-        # Read before the response begins, so that an error still has its status
-        opening = await run_sync(views.turn, answer, language)
-        events = _events(answer, opening or {}, views, language)
-        return event_stream(events, request)
-
-    @router.post("/questions", response_model=None)
-    async def ask(body: QuestionBody, request: Request) -> Response:
-        user, sampling = user_of(request.session), body.sampling.over(chat)
-        if body.temporary:
-            said = [Message(m.role, m.content) for m in body.history]
-            return await started(
-                request, None, lambda stop: chat.ask_unstored(
-                    user, said, body.question, sampling=sampling, stop=stop, **body.manner
-                ),
-            )  # fmt: skip
-        conversation_id = body.conversation_id or new_id()
-        return await started(
-            request, conversation_id, lambda stop: chat.ask(
-                user, body.question, conversation_id=conversation_id,
-                parent_answer_id=body.parent_answer_id, sampling=sampling, stop=stop,
-                **body.manner,
-            ),
-        )  # fmt: skip
-
-    async def conversation_of(answer_id: str, user: str) -> str:
-        turn = await run_sync(chat.turn_of, answer_id, user)
-        return turn.conversation_id
-
-    @router.post("/answers/{answer_id}/again", response_model=None)
-    async def again(answer_id: str, body: AgainBody, request: Request) -> Response:
-        user, sampling = user_of(request.session), body.sampling.over(chat)
-        conversation_id = await conversation_of(answer_id, user)
-        change, instruction = body.change, body.instruction
-        if change is not None:
-            return await started(
-                request, conversation_id, lambda stop: chat.change(
-                    user, answer_id, change, instruction, sampling=sampling, stop=stop
-                ),
-            )  # fmt: skip
-        another = service.comparisons.second_answer if body.to_compare else chat.regenerate
-        return await started(
-            request, conversation_id,
-            lambda stop: another(user, answer_id, sampling=sampling, stop=stop),
-        )  # fmt: skip
-
-    @router.post("/answers/{answer_id}/continue", response_model=None)
-    async def go_on(answer_id: str, request: Request) -> Response:
-        user = user_of(request.session)
-        conversation_id = await conversation_of(answer_id, user)
-        return await started(
-            request, conversation_id, lambda stop: chat.continue_answer(user, answer_id, stop=stop)
-        )
-
-    @router.post("/answers/{answer_id}/now", response_model=None)
-    async def now(answer_id: str, request: Request) -> Response:
-        user = user_of(request.session)
-        return await started(
-            request, None, lambda stop: chat.answer_now(user, answer_id, stop=stop)
-        )
-
-    @router.get("/answers/{answer_id}/stream", response_model=None)
-    async def join(answer_id: str, request: Request) -> Response:
-        return await followed(_running(live, answer_id, request), request)
-
-    @router.post("/answers/{answer_id}/stop")
-    async def stop(answer_id: str, request: Request) -> dict[str, str]:
-        _running(live, answer_id, request).stop()
-        return {"status": "stopping"}
-
-
-def _add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> None:
-    store, comparisons = service.workspace.store, service.comparisons
-    consents = service.workspace.curation.consents
-
-    @router.get("/answers/{answer_id}")
-    @in_few_threads
-    def answer(answer_id: str, request: Request) -> dict[str, Any]:
-        found = store.answer(answer_id, user_of(request.session))
-        return answer_document(found, language_for(request))
-
-    @router.post("/answers/{answer_id}/offer")
-    async def offer(answer_id: str, request: Request) -> dict[str, Any]:
-        """Now and then a second answer, for a choice; the page waits while it is written."""
-        user, language = user_of(request.session), language_for(request)
-        first = await run_sync(store.answer, answer_id, user)
-        asked = first.status == "done" and not live.busy and comparisons.is_due(user)
-        if not asked or not await run_sync(consents, user):
-            return {}
-        second = await run_sync(
-            live.start, user, None, partial(_second_answer, comparisons, user, answer_id)
-        )
-        async for _ in second.updates():
-            pass
-        ended = second.latest
-        if ended.status != "done" or ended.answer_id is None:
-            return {}
-        if not comparisons.is_offered(user, first.text, ended.text):
-            return {}
-        found = await run_sync(store.answer, ended.answer_id, user)
-        return {"second": answer_document(found, language)}
-
-
-def _second_answer(
-    comparisons: Comparisons, user_id: str, answer_id: str, stop: StopButton
-) -> Iterator[AnswerUpdate]:
-    return comparisons.second_answer(user_id, answer_id, stop=stop)
-
-
-def _running(live: LiveAnswers, answer_id: str, request: Request) -> LiveAnswer:
-    answer = live.find(answer_id, user_of(request.session))
-    if answer is None:
-        raise UnknownId(f"no running answer {answer_id[:80]!r}")
-    return answer
-
-
-async def _events(
-    answer: LiveAnswer, opening: Mapping[str, Any], views: _Views, language: str
-) -> AsyncIterator[str]:
-    yield event({"live": answer.id, **opening}, "begin")
-    drawn = GrowingAnswer(answer)
-    async for update in answer.updates(pause=DRAWING_SECONDS):
-        if update.chains:
-            yield event(update.chains, "chains")
-        for patch in drawn.patches(update):
-            yield event(patch)
-        if update.status != "streaming":
-            stored = await run_sync(views.turn, answer, language)
-            yield event({**drawn.end(update, language), **(stored or {})}, "end")

@@ -30,7 +30,7 @@ def chat(newcomer: Newcomer, played: Played, monkeypatch: pytest.MonkeyPatch) ->
     trained_on = (each for each in ids if split_of(each) == "train")
     taken = {row["id"] for row in rows(played.service, "SELECT id FROM conversations")}
     monkeypatch.setattr(
-        "app.web.chat_api.new_id", lambda: next(each for each in trained_on if each not in taken)
+        "app.web.answers_api.new_id", lambda: next(each for each in trained_on if each not in taken)
     )
     played.engine.says = "Quite tall."
     page = newcomer(played.url)

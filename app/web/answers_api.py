@@ -1,0 +1,237 @@
+"""Questions and answers of the chat page: asked, followed as they grow, joined, stopped, compared.
+
+A stream's first event is the turn as it stands; then come patches of its HTML, each
+`[part, keep, tail]`, and of several chains of thought how many have ended; the last event says how
+the answer ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from functools import partial
+from typing import Any, Literal
+
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.answering import AnswerUpdate
+from app.comparing import Comparisons
+from app.conversation import Chat
+from app.live_answers import Begin, LiveAnswer, LiveAnswers
+from app.running_answers import StopButton
+from app.service import Service
+from app.ui.texts import language_for
+from app.web.chat_documents import GrowingAnswer, answer_document
+from app.web.chat_views import ChatViews
+from app.web.event_stream import event, event_stream
+from app.web.feedback_api import in_few_threads
+from app.web.identity import user_of
+from engine.errors import UnknownId
+from engine.messages import Message
+from engine.prompts.modes import CHAINS, LEAST_CHAINS, MOST_CHAINS
+from engine.request import SamplingParams
+from feedback_store.store import new_id
+
+DRAWING_SECONDS = 0.04  # between two patches: a reader sees no difference, and there are fewer
+
+
+class SamplingBody(BaseModel):
+    """How an answer is made, where it is not as the operator set it."""
+
+    model_config = ConfigDict(extra="forbid")
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    max_new_tokens: int | None = Field(default=None, ge=1, le=32_768)
+    seed: int | None = Field(default=None, ge=0, lt=2**31)
+
+    def over(self, chat: Chat) -> SamplingParams:
+        """The operator's parameters with these in their place."""
+        return chat.sampling(**self.model_dump(exclude_none=True))
+
+
+class Said(BaseModel):
+    """One message of a temporary chat, which only the page keeps."""
+
+    model_config = ConfigDict(extra="forbid")
+    role: Literal["user", "assistant"]
+    content: str
+
+
+class QuestionBody(BaseModel):
+    """A question. Without `conversation_id` it begins a conversation; with `temporary` nothing is
+    stored and `history` is what was said before."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: str
+    conversation_id: str | None = Field(default=None, max_length=64)
+    parent_answer_id: str | None = Field(default=None, max_length=64)
+    mode: str = "plain"
+    samples: int = Field(default=CHAINS, ge=LEAST_CHAINS, le=MOST_CHAINS)
+    system: str = ""
+    thinking: bool | None = None
+    sampling: SamplingBody = SamplingBody()
+    temporary: bool = False
+    history: list[Said] = Field(default=[], max_length=1_000)
+
+    @property
+    def manner(self) -> dict[str, Any]:
+        """How the person wants it answered, as `Chat.ask` takes it."""
+        return {
+            "mode": self.mode, "samples": self.samples, "system": self.system,
+            "thinking": self.thinking,
+        }  # fmt: skip
+
+
+class AgainBody(BaseModel):
+    """Another answer to the same question; with `change`, the same answer written otherwise."""
+
+    model_config = ConfigDict(extra="forbid")
+    change: str | None = Field(default=None, max_length=32)
+    instruction: str = ""
+    to_compare: bool = False
+    sampling: SamplingBody = SamplingBody()
+
+
+def add_answer_routes(
+    router: APIRouter, service: Service, live: LiveAnswers, views: ChatViews
+) -> None:
+    """The routes of questions, and those under `/answers` that make an answer or follow one."""
+    chat = service.chat
+
+    async def started(request: Request, conversation_id: str | None, begin: Begin) -> Response:
+        user = user_of(request.session)
+        answer = await run_sync(partial(live.start, user, conversation_id, begin))
+        return await followed(answer, request)
+
+    async def followed(answer: LiveAnswer, request: Request) -> Response:
+        language = language_for(request)
+        # Read before the response begins, so that an error still has its status
+        opening = await run_sync(views.turn, answer, language)
+        events = _events(answer, opening or {}, views, language)
+        return event_stream(events, request)
+
+    @router.post("/questions", response_model=None)
+    async def ask(body: QuestionBody, request: Request) -> Response:
+        user, sampling = user_of(request.session), body.sampling.over(chat)
+        if body.temporary:
+            said = [Message(m.role, m.content) for m in body.history]
+            return await started(
+                request, None, lambda stop: chat.ask_unstored(
+                    user, said, body.question, sampling=sampling, stop=stop, **body.manner
+                ),
+            )  # fmt: skip
+        conversation_id = body.conversation_id or new_id()
+        return await started(
+            request, conversation_id, lambda stop: chat.ask(
+                user, body.question, conversation_id=conversation_id,
+                parent_answer_id=body.parent_answer_id, sampling=sampling, stop=stop,
+                **body.manner,
+            ),
+        )  # fmt: skip
+
+    async def conversation_of(answer_id: str, user: str) -> str:
+        turn = await run_sync(chat.turn_of, answer_id, user)
+        return turn.conversation_id
+
+    @router.post("/answers/{answer_id}/again", response_model=None)
+    async def again(answer_id: str, body: AgainBody, request: Request) -> Response:
+        user, sampling = user_of(request.session), body.sampling.over(chat)
+        conversation_id = await conversation_of(answer_id, user)
+        change, instruction = body.change, body.instruction
+        if change is not None:
+            return await started(
+                request, conversation_id, lambda stop: chat.change(
+                    user, answer_id, change, instruction, sampling=sampling, stop=stop
+                ),
+            )  # fmt: skip
+        another = service.comparisons.second_answer if body.to_compare else chat.regenerate
+        return await started(
+            request, conversation_id,
+            lambda stop: another(user, answer_id, sampling=sampling, stop=stop),
+        )  # fmt: skip
+
+    @router.post("/answers/{answer_id}/continue", response_model=None)
+    async def go_on(answer_id: str, request: Request) -> Response:
+        user = user_of(request.session)
+        conversation_id = await conversation_of(answer_id, user)
+        return await started(
+            request, conversation_id, lambda stop: chat.continue_answer(user, answer_id, stop=stop)
+        )
+
+    @router.post("/answers/{answer_id}/now", response_model=None)
+    async def now(answer_id: str, request: Request) -> Response:
+        user = user_of(request.session)
+        return await started(
+            request, None, lambda stop: chat.answer_now(user, answer_id, stop=stop)
+        )
+
+    @router.get("/answers/{answer_id}/stream", response_model=None)
+    async def join(answer_id: str, request: Request) -> Response:
+        return await followed(_running(live, answer_id, request), request)
+
+    @router.post("/answers/{answer_id}/stop")
+    async def stop(answer_id: str, request: Request) -> dict[str, str]:
+        _running(live, answer_id, request).stop()
+        return {"status": "stopping"}
+
+
+def add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> None:
+    """The routes of second answers, for comparisons."""
+    store, comparisons = service.workspace.store, service.comparisons
+    consents = service.workspace.curation.consents
+
+    @router.get("/answers/{answer_id}")
+    @in_few_threads
+    def answer(answer_id: str, request: Request) -> dict[str, Any]:
+        found = store.answer(answer_id, user_of(request.session))
+        return answer_document(found, language_for(request))
+
+    @router.post("/answers/{answer_id}/offer")
+    async def offer(answer_id: str, request: Request) -> dict[str, Any]:
+        """Now and then a second answer, for a choice; the page waits while it is written."""
+        user, language = user_of(request.session), language_for(request)
+        first = await run_sync(store.answer, answer_id, user)
+        asked = first.status == "done" and not live.busy and comparisons.is_due(user)
+        if not asked or not await run_sync(consents, user):
+            return {}
+        second = await run_sync(
+            live.start, user, None, partial(_second_answer, comparisons, user, answer_id)
+        )
+        async for _ in second.updates():
+            pass
+        ended = second.latest
+        if ended.status != "done" or ended.answer_id is None:
+            return {}
+        if not comparisons.is_offered(user, first.text, ended.text):
+            return {}
+        found = await run_sync(store.answer, ended.answer_id, user)
+        return {"second": answer_document(found, language)}
+
+
+def _second_answer(
+    comparisons: Comparisons, user_id: str, answer_id: str, stop: StopButton
+) -> Iterator[AnswerUpdate]:
+    return comparisons.second_answer(user_id, answer_id, stop=stop)
+
+
+def _running(live: LiveAnswers, answer_id: str, request: Request) -> LiveAnswer:
+    answer = live.find(answer_id, user_of(request.session))
+    if answer is None:
+        raise UnknownId(f"no running answer {answer_id[:80]!r}")
+    return answer
+
+
+async def _events(
+    answer: LiveAnswer, opening: Mapping[str, Any], views: ChatViews, language: str
+) -> AsyncIterator[str]:
+    yield event({"live": answer.id, **opening}, "begin")
+    drawn = GrowingAnswer(answer)
+    async for update in answer.updates(pause=DRAWING_SECONDS):
+        if update.chains:
+            yield event(update.chains, "chains")
+        for patch in drawn.patches(update):
+            yield event(patch)
+        if update.status != "streaming":
+            stored = await run_sync(views.turn, answer, language)
+            yield event({**drawn.end(update, language), **(stored or {})}, "end")
