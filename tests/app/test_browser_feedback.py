@@ -155,7 +155,8 @@ def test_all_ones_data_comes_in_a_file(chat: ChatPage, mine: FeedbackPage, tmp_p
 def test_forget_me_leaves_nothing_and_the_page_is_a_new_persons(
     chat: ChatPage, mine: FeedbackPage, played: Played
 ) -> None:
-    chat.ask(OAK)
+    question = "What do I alone want to know?"
+    chat.ask(question)
     chat.improve("It grows to a hundred feet.")  # nobody else says so: no duplicate
     release = released(played)
     chat.question_box.fill("What else I wanted to ask")
@@ -164,7 +165,7 @@ def test_forget_me_leaves_nothing_and_the_page_is_a_new_persons(
     expect(chat.conversations).to_have_count(0)
     expect(chat.turns).to_have_count(0)
     expect(chat.question_box).to_have_value("")
-    assert rows(played.service, "SELECT id FROM turns WHERE question = ?", OAK) == []
+    assert rows(played.service, "SELECT id FROM turns WHERE question = ?", question) == []
     assert release not in str(played.service.workspace.registry.live())
     mine.open()
     expect(mine.summary).to_contain_text("You have not said anything")
