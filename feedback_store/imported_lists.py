@@ -12,9 +12,11 @@ import hashlib
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from functools import cached_property
+from itertools import accumulate, count
+from typing import Any
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 
 from engine.messages import Message, is_blank, messages_from_dicts
 from engine.storage import digest_json
@@ -45,6 +47,11 @@ class NewTurn:
         self.conversation_id = _imported_id(_key(self.turn))
         self.answer_ids = [uuid.uuid4().hex for _ in self.turn.answers]
 
+    @cached_property
+    def beginnings(self) -> list[bytes]:
+        """A digest of each beginning of its prompt, the shortest first."""
+        return _beginnings(self.turn.prompt)
+
 
 @dataclass
 class _Conversation:
@@ -65,7 +72,8 @@ class _Conversation:
     def take(self, new: NewTurn) -> bool:
         """Whether a turn is new here; what it says of the conversation counts in any case."""
         turn = new.turn
-        ends = [_end(turn.prompt, answer.text) for answer in turn.answers]
+        answers = (Message("assistant", answer.text) for answer in turn.answers)
+        ends = [_after(new.beginnings[-1], answer) for answer in answers]
         is_new = not ends or any(end not in self.answers for end in ends)
         for end, answer_id in zip(ends, new.answer_ids, strict=True):
             self.answers.setdefault(end, answer_id)
@@ -79,8 +87,8 @@ class _Conversation:
     def place(self, new: NewTurn) -> None:
         """Find the answer that ends the longest part of the prompt that another turn brought."""
         new.conversation_id = self.id
-        *before, _ = beginnings = _beginnings(new.turn.prompt)
-        parents = [self.answers.get(each) for each in beginnings]
+        *before, _ = new.beginnings
+        parents = [self.answers.get(each) for each in new.beginnings]
         new.parent_answer_id = next((each for each in reversed(parents) if each is not None), None)
         last = self.answers.get(before[-1]) if before else None
         new.follows_parents = not before or last in self.follow_parents
@@ -176,18 +184,22 @@ class ImportedLists:
             .where(turns.conversation_id == conversation.id)
         )
         rows = {row.id: row for row in self._connection.execute(query)}
+        digests: dict[str | None, bytes] = {}
         for row in rows.values():
-            said = [Message("assistant", row.text)]
-            at = row
-            while at.prompt is None and at.parent_answer_id in rows:
-                said.append(Message("user", at.question))
-                at = rows[at.parent_answer_id]
-                said.append(Message("assistant", at.text))
-            if at.prompt is None:
-                said.append(Message("user", at.question))
-                conversation.follow_parents.add(row.id)
-            first = () if at.prompt is None else messages_from_dicts(at.prompt)
-            conversation.answers[_beginnings((*first, *reversed(said)))[-1]] = row.id
+            path = []  # up to an answer whose digest is known, or that has its own prompt
+            up: Row[Any] | None = row
+            while up is not None and up.id not in digests:
+                path.append(up)
+                up = rows.get(up.parent_answer_id) if up.prompt is None else None
+            for at in reversed(path):
+                if at.prompt is None:
+                    asked = Message("user", at.question)
+                    before = _after(digests.get(at.parent_answer_id, b""), asked)
+                    conversation.follow_parents.add(at.id)
+                else:
+                    before = _beginnings(messages_from_dicts(at.prompt))[-1]
+                digests[at.id] = _after(before, Message("assistant", at.text))
+                conversation.answers[digests[at.id]] = at.id
 
     def _write(self, begun: Sequence[_Conversation]) -> None:
         rows = [
@@ -223,15 +235,11 @@ def _title(turn: ImportedTurn) -> str:
     return title_of(next(asked, ""))
 
 
-def _end(prompt: Iterable[Message], answer: str) -> bytes:
-    return _beginnings((*prompt, Message("assistant", answer)))[-1]
-
-
 def _beginnings(messages: Iterable[Message]) -> list[bytes]:
-    """A digest of each beginning of a list of messages, the shortest first."""
-    said, found = hashlib.sha256(), []
-    for message in messages:
-        content = message.content.strip().encode()
-        said.update(f"{message.role} {len(content)}\n".encode() + content)
-        found.append(said.copy().digest()[:16])
-    return found
+    return list(accumulate(messages, _after, initial=b""))[1:]
+
+
+def _after(before: bytes, message: Message) -> bytes:
+    """A digest of all that was said, from the digest of what was said before a message."""
+    content = message.content.strip().encode()
+    return hashlib.sha256(before + f"{message.role}\n".encode() + content).digest()[:16]

@@ -20,7 +20,6 @@ from engine.messages import Message, clean_text, is_blank
 from engine.prompts.reasoning import Reasoned
 from engine.storage import digest_json
 from feedback_store.formats.fields import Row, UnusableRecord
-from feedback_store.formats.turns import asked
 from feedback_store.records import ImportedAnswer, ImportedTurn
 
 NO_ANSWER = "a conversation without an answer in words"
@@ -105,7 +104,7 @@ def chat_turns(chat: Chat) -> Iterator[ImportedTurn]:
     for question in questions:
         last = Message("user", _clean(question.node.text))
         yield ImportedTurn(
-            prompt=asked((*question.before, last)),
+            prompt=(*question.before, last),
             answers=tuple(question.answers.values()),
             conversation=name,
             title=_clean(chat.title),

@@ -26,6 +26,7 @@ export class Imports {
     return [
       h("div", { class: "setting" }, h("span", {}, t("import")), button, chooser),
       h("p", { class: "small" }, t("import_is")),
+      h("p", { class: "small" }, t("import_consent")),
     ];
   }
 
