@@ -55,7 +55,9 @@ DOCUMENT: dict[str, Any] = {
     "verbosity": "low",
     "web_search_options": {},
 }
-OURS = {"ignore_eos", "min_p", "repetition_penalty", "timeout_seconds", "top_k"}
+OURS = {
+    "chat_template_kwargs", "ignore_eos", "min_p", "repetition_penalty", "timeout_seconds", "top_k",
+}  # fmt: skip
 
 
 def read(**more: Any) -> CompletionRequest:

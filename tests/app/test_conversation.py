@@ -317,7 +317,7 @@ def test_in_chain_of_thought_only_a_liked_answer_with_its_thought_is_an_example(
 ) -> None:
     correct(chat, service, OAK, "30 m.")
     model_says("Elms are tall.\nAnswer: 40 m")
-    more: Any = {"mode": "cot", "sampling": SamplingParams(max_new_tokens=99)}
+    more: Any = {"mode": "few-shot-cot", "sampling": SamplingParams(max_new_tokens=99)}
     liked = ask(chat, ELM, conversation_id="elm", **more)
     service.workspace.store.vote(str(liked.answer_id), "ann", 1)
     requests = shown(service, monkeypatch)
