@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import accumulate, count
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from engine.messages import Message, is_blank, messages_from_dicts
 from engine.storage import digest_json
@@ -183,11 +183,11 @@ class ImportedLists:
             .join(t.turns, turns.id == answers.turn_id)
             .where(turns.conversation_id == conversation.id)
         )
-        rows = {row.id: row for row in self._connection.execute(query)}
+        rows: dict[str, Any] = {row.id: row for row in self._connection.execute(query)}
         digests: dict[str | None, bytes] = {}
         for row in rows.values():
             path = []  # up to an answer whose digest is known, or that has its own prompt
-            up: Row[Any] | None = row
+            up = row
             while up is not None and up.id not in digests:
                 path.append(up)
                 up = rows.get(up.parent_answer_id) if up.prompt is None else None
