@@ -1,7 +1,7 @@
 """Everything that is stored of one person, as a document that they can keep.
 
 Their conversations with every answer, what they and others said of them, what the operator decided
-about it, their consent, and the examples that they took out. What is derived from these (the index
+about it, their consent, the examples that they took out, and the prompts that they keep. What is derived from these (the index
 of the search, the training set) is not repeated. Knows tables.
 """
 
@@ -33,6 +33,7 @@ def personal_data(database: Database, user_id: str) -> dict[str, Any]:
             "examples_removed": _rows(
                 connection, t.unused_examples, t.unused_examples.c.user_id == user_id
             ),
+            "prompts": _rows(connection, t.prompts, t.prompts.c.user_id == user_id),
             "conversations": _conversations(connection, user_id),
             "statements": _statements(connection, user_id),
             "decisions": [

@@ -62,6 +62,7 @@ class BoundSessions:
         query = [
             (name, _bound(value, user) if name == "session_hash" else value)
             for name, value in parse_qsl(scope["query_string"].decode("latin-1"), True)
+            if name != "page"  # gradio's own pages have none, and it fails on an unknown one
         ]
         scope["query_string"] = urlencode(query).encode()
         if beat := HEARTBEAT.fullmatch(scope["path"]):

@@ -127,7 +127,7 @@ class TestChinese:
         with chat.page.expect_navigation():
             chat.page.select_option("#language", "zh")
         chat.wait_until_ready()
-        expect(chat.button).to_have_attribute("aria-label", catalogue("zh", "page")["send"])
+        expect(chat.button).to_have_attribute("aria-label", catalogue("zh", "chat")["send"])
 
 
 class TestKeyboard:

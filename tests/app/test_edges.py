@@ -113,3 +113,9 @@ def test_an_identity_survives_a_clock_that_is_set_back(
     forged = {"burnish_session": "f" + mine[1:]}  # JSON in base64 begins with an e
     response = httpx.get(url, headers=BROWSER, cookies=forged)
     assert "burnish_session" in response.cookies
+
+
+def test_an_address_of_a_page_that_there_is_not_shows_the_chat(url: str) -> None:
+    answer = httpx.get(f"{url}/?page=nothing&c=1", headers=BROWSER)
+    assert answer.status_code == 200
+    assert "page/main.js" in answer.text

@@ -6,6 +6,7 @@ import json
 
 from feedback_store import tables
 from feedback_store.database import Database
+from feedback_store.own_prompts import OwnPrompts, PromptText
 from feedback_store.personal_data import personal_data
 from tests.feedback_store.people import People, all_rows
 
@@ -47,3 +48,12 @@ def test_it_says_how_it_is_to_be_read(database: Database) -> None:
     assert {row["action"] for row in document["decisions"]} == {"exclude", "edit", "include"}
     assert all("user_ids" not in row for row in document["decisions"])
     assert all_rows(database) == before
+
+
+def test_the_prompts_that_a_person_keeps_are_theirs_too(database: Database) -> None:
+    people = People(database)
+    ann, bob = people.speaks("ann"), people.speaks("bob")
+    OwnPrompts(database).add(ann.id, PromptText("saved", "Letter", "Write to {{name}}."))
+    (prompt,) = personal_data(database, ann.id)["prompts"]
+    assert (prompt["title"], prompt["text"]) == ("Letter", "Write to {{name}}.")
+    assert personal_data(database, bob.id)["prompts"] == []
