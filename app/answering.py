@@ -32,7 +32,7 @@ from engine.request import (
 from feedback_store.store import FeedbackStore
 
 PARTIAL_SAVE_SECONDS = 1.0
-LIVE = "live"
+BASE, LIVE = "base", "live"  # names of a release, beside the digests of adapters
 NOT_SAVED = "This answer could not be saved; it cannot be voted on."
 
 

@@ -74,6 +74,7 @@ class Chat:
         samples: int = CHAINS,
         system: str = "",
         thinking: bool | None = None,
+        adapter: str | None = LIVE,
         sampling: SamplingParams | None = None,
         stop: StopButton | None = None,
     ) -> Iterator[AnswerUpdate]:
@@ -106,7 +107,7 @@ class Chat:
         work = Work(
             fitted.messages, sampling, store_turn, template.has_answer_line,
             TRIMMED * fitted.trimmed, user=user_id, example_ids=_ids(fitted.own),
-            chains=chain_count(mode, samples, sampling), thinking=thinking,
+            chains=chain_count(mode, samples, sampling), thinking=thinking, adapter=adapter,
         )  # fmt: skip
         yield from self._answering.run(work, stop)
 
@@ -151,6 +152,7 @@ class Chat:
         change: str,
         instruction: str,
         *,
+        adapter: str | None = LIVE,
         sampling: SamplingParams | None = None,
         stop: StopButton | None = None,
     ) -> Iterator[AnswerUpdate]:
@@ -171,7 +173,7 @@ class Chat:
             sampling.max_new_tokens,
         )  # fmt: skip
         work = Work(
-            messages, sampling, lambda: turn.id, user=user_id, thinking=thinking,
+            messages, sampling, lambda: turn.id, adapter=adapter, user=user_id, thinking=thinking,
             remarks={"change": change, "changed_from": answer_id},
         )  # fmt: skip
         yield from self._answering.run(work, stop)
@@ -203,6 +205,7 @@ class Chat:
         samples: int = CHAINS,
         system: str = "",
         thinking: bool | None = None,
+        adapter: str | None = LIVE,
         sampling: SamplingParams | None = None,
         stop: StopButton | None = None,
     ) -> Iterator[AnswerUpdate]:
@@ -215,7 +218,7 @@ class Chat:
         work = Work(
             fitted.messages, sampling, None, template.has_answer_line, TRIMMED * fitted.trimmed,
             user=user_id, example_ids=_ids(fitted.own), chains=chain_count(mode, samples, sampling),
-            thinking=thinking,
+            thinking=thinking, adapter=adapter,
         )  # fmt: skip
         yield from self._answering.run(work, stop)
 

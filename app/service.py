@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from app.answering import BASE, LIVE
 from app.claims import EXAMPLES_FILE, PROMPTS_FILE, open_home
 from app.comparing import Comparisons
 from app.conversation import Chat
@@ -29,7 +30,7 @@ from engine.errors import BurnishError, Conflict, UnknownId
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.examples import Example, default_examples_text, read_examples
 from engine.request import SamplingParams
-from engine.storage import sweep, write_atomically
+from engine.storage import find_digest, sweep, write_atomically
 from feedback_store.alerts import alerts
 from feedback_store.conversations import Conversations
 from feedback_store.curation import Curation
@@ -208,6 +209,13 @@ class Service:
         self.follower.stop()
         self.engine.close()
         self.workspace.close()
+
+    def adapter_named(self, release: str) -> str | None:
+        """What answers in a release's name: "live", "base" (None), or the one digest that begins
+        like it. Raises `UnknownId` for none or several."""
+        if release == BASE:
+            return None
+        return LIVE if release == LIVE else find_digest(self.workspace.bundles, release)
 
     def erase_deleted(self) -> None:
         """Erase the conversations whose deletion can be taken back no more."""

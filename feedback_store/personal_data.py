@@ -1,8 +1,8 @@
 """Everything that is stored of one person, as a document that they can keep.
 
 Their conversations with every answer, what they and others said of them, what the operator decided
-about it, their consent, the examples that they took out, and the prompts that they keep. What is derived from these (the index
-of the search, the training set) is not repeated. Knows tables.
+about it, their consent, the examples that they took out, and the prompts that they keep. What is
+derived from these (the index of the search, the training set) is not repeated. Knows tables.
 """
 
 from __future__ import annotations

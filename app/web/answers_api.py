@@ -15,7 +15,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.answering import AnswerUpdate
+from app.answering import LIVE, AnswerUpdate
 from app.comparing import Comparisons
 from app.conversation import Chat
 from app.live_answers import Begin, LiveAnswer, LiveAnswers
@@ -70,6 +70,7 @@ class QuestionBody(BaseModel):
     samples: int = Field(default=CHAINS, ge=LEAST_CHAINS, le=MOST_CHAINS)
     system: str = ""
     thinking: bool | None = None
+    release: str = Field(default=LIVE, max_length=71)
     sampling: SamplingBody = SamplingBody()
     temporary: bool = False
     history: list[Said] = Field(default=[], max_length=1_000)
@@ -90,6 +91,7 @@ class AgainBody(BaseModel):
     change: str | None = Field(default=None, max_length=32)
     instruction: str = ""
     to_compare: bool = False
+    release: str = Field(default=LIVE, max_length=71)
     sampling: SamplingBody = SamplingBody()
 
 
@@ -114,19 +116,21 @@ def add_answer_routes(
     @router.post("/questions", response_model=None)
     async def ask(body: QuestionBody, request: Request) -> Response:
         user, sampling = user_of(request.session), body.sampling.over(chat)
+        adapter = await run_sync(service.adapter_named, body.release)
         if body.temporary:
             said = [Message(m.role, m.content) for m in body.history]
             return await started(
                 request, None, lambda stop: chat.ask_unstored(
-                    user, said, body.question, sampling=sampling, stop=stop, **body.manner
+                    user, said, body.question, adapter=adapter, sampling=sampling, stop=stop,
+                    **body.manner,
                 ),
             )  # fmt: skip
         conversation_id = body.conversation_id or new_id()
         return await started(
             request, conversation_id, lambda stop: chat.ask(
                 user, body.question, conversation_id=conversation_id,
-                parent_answer_id=body.parent_answer_id, sampling=sampling, stop=stop,
-                **body.manner,
+                parent_answer_id=body.parent_answer_id, adapter=adapter, sampling=sampling,
+                stop=stop, **body.manner,
             ),
         )  # fmt: skip
 
@@ -137,19 +141,22 @@ def add_answer_routes(
     @router.post("/answers/{answer_id}/again", response_model=None)
     async def again(answer_id: str, body: AgainBody, request: Request) -> Response:
         user, sampling = user_of(request.session), body.sampling.over(chat)
+        adapter = await run_sync(service.adapter_named, body.release)
         conversation_id = await conversation_of(answer_id, user)
-        change, instruction = body.change, body.instruction
-        if change is not None:
-            return await started(
-                request, conversation_id, lambda stop: chat.change(
-                    user, answer_id, change, instruction, sampling=sampling, stop=stop
-                ),
-            )  # fmt: skip
-        another = service.comparisons.second_answer if body.to_compare else chat.regenerate
-        return await started(
-            request, conversation_id,
-            lambda stop: another(user, answer_id, sampling=sampling, stop=stop),
-        )  # fmt: skip
+
+        def begin(stop: StopButton) -> Iterator[AnswerUpdate]:
+            if body.change is not None:
+                return chat.change(
+                    user, answer_id, body.change, body.instruction, adapter=adapter,
+                    sampling=sampling, stop=stop,
+                )  # fmt: skip
+            if body.to_compare:
+                return service.comparisons.second_answer(
+                    user, answer_id, sampling=sampling, stop=stop
+                )
+            return chat.regenerate(user, answer_id, adapter=adapter, sampling=sampling, stop=stop)
+
+        return await started(request, conversation_id, begin)
 
     @router.post("/answers/{answer_id}/continue", response_model=None)
     async def go_on(answer_id: str, request: Request) -> Response:

@@ -11,6 +11,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from app.answering import BASE, LIVE
 from app.live_answers import LiveAnswers
 from app.service import Service
 from app.ui.texts import LANGUAGES, catalogue, language_for
@@ -53,9 +54,22 @@ def _add_boot_route(router: APIRouter, service: Service) -> None:
             "thinks": service.engine.thinks_unasked,
             "reasons": {"1": GOOD_REASONS, "-1": BAD_REASONS},
             "release": short_release(service.slots.live),
+            "releases": _releases(service),
             "max_import_bytes": MAX_IMPORT_BYTES,
             "sampling": {
                 "temperature": settings.temperature, "top_p": settings.top_p,
                 "max_new_tokens": settings.max_new_tokens,
             },
         }  # fmt: skip
+
+
+def _releases(service: Service) -> list[str]:
+    """What an operator may choose from; nothing where somebody else may use the page.
+
+    Without a password whoever uses this machine is the operator.
+    """
+    if service.workspace.settings.operator_password is not None:
+        return []
+    tainted = service.workspace.registry.tainted()
+    known = [r.bundle for r in service.workspace.registry.list() if r.bundle not in tainted]
+    return [LIVE, BASE, *known] if known else []

@@ -24,7 +24,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from app.answering import LIVE, QueuedAnswer
+from app.answering import BASE, LIVE, QueuedAnswer
 from app.service import Service
 from app.web.body import StrictJsonRoute
 from app.web.chat_messages import messages_of
@@ -89,7 +89,7 @@ def _submit(service: Service, user_id: str, body: CompletionRequest) -> list[Que
         user_id,
         messages_of(body.messages),
         body.samplings(service.workspace.settings.max_new_tokens),
-        adapter=_adapter(service, body.model),
+        adapter=service.adapter_named(body.model),
         user=body.user,
         timeout_seconds=body.timeout_seconds,
         thinking=body.chat_template_kwargs.enable_thinking,
@@ -100,17 +100,11 @@ def _models(service: Service) -> dict[str, float]:
     """What a completion may name, with the time it was made."""
     base = service.workspace.base.folder.stat().st_mtime
     releases = service.workspace.registry.list()
-    return {"base": base, LIVE: base} | {r.bundle: r.created_at for r in releases}
+    return {BASE: base, LIVE: base} | {r.bundle: r.created_at for r in releases}
 
 
 def _model(name: str, created: float) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": int(created), "owned_by": "burnish"}
-
-
-def _adapter(service: Service, model: str) -> str | None:
-    if model == "base":
-        return None
-    return LIVE if model == LIVE else find_digest(service.workspace.bundles, model)
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from shutil import rmtree
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from app.service import Service
 from app.ui.rendering import answer_html
+from deploy.registry import Release
+from tests.helpers import make_bundle
 
 Person = Callable[[], httpx.Client]
 
@@ -228,3 +232,33 @@ def test_the_page_is_told_its_words_in_the_persons_language(person: Person) -> N
 def _user(service: Service) -> str:
     with service.workspace.database.read() as connection:
         return str(connection.exec_driver_sql("SELECT user_id FROM turns").scalars().first())
+
+
+def test_an_operator_chooses_the_release_that_answers(
+    person: Person, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = person()
+    assert client.get("/chat/boot").json()["releases"] == []  # there is none to choose
+    bundle = make_bundle(service.workspace.bundles, service.workspace.base)
+    known = [Release(bundle, {"verdict": "better"}, 0.0)]
+    monkeypatch.setattr(service.workspace.registry, "list", lambda: known)
+    assert client.get("/chat/boot").json()["releases"] == ["live", "base", bundle]
+    first = ask(client, "What is the sea?", release=bundle)
+    again = client.post(f"/chat/answers/{first.answer}/again", json={"release": "base"})
+    written = [first.ended["turn"]["answer"], Stream(again).ended["turn"]["answer"]]
+    assert [answer["release"] for answer in written] == [bundle[7:19], ""]
+    refused = client.post("/chat/questions", json={"question": "And?", "release": "nothing"})
+    assert refused.status_code == 404
+    rmtree(service.workspace.bundles / bundle[7:])
+
+
+def test_a_guest_of_an_operator_with_a_password_chooses_no_release(
+    person: Person, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = service.workspace.settings.model_copy(
+        update={"operator_password": SecretStr("a long password")}
+    )
+    monkeypatch.setattr(service.workspace, "settings", closed)
+    known = [Release("sha256:" + "0" * 64, {"verdict": "better"}, 0.0)]
+    monkeypatch.setattr(service.workspace.registry, "list", lambda: known)
+    assert person().get("/chat/boot").json()["releases"] == []

@@ -35,11 +35,14 @@ export class Composer {
     this.numbers = NUMBERS.map(([name, limits]) =>
       h("input", { type: "number", name, id: `sampling-${name}`, placeholder: String(boot.sampling[name] ?? t("by_chance")), ...limits }),
     );
+    const named = (release) => ({ live: t("live_release"), base: t("base_model") })[release] ?? release.replace("sha256:", "").slice(0, 12);
+    this.releases = h("select", { id: "release" }, boot.releases.map((release) => h("option", { value: release }, named(release))));
     this.drawer = h(
       "div",
       { class: "drawer", id: "advanced", hidden: true },
       this.chains,
       this.numbers.map((input) => h("label", {}, h("span", {}, t(`sampling_${input.name}`)), input)),
+      h("label", { hidden: !boot.releases.length }, h("span", {}, t("release")), this.releases),
     );
     this.button = h("button", { type: "submit", class: "send", id: "send" });
     this.notice = h("div", { class: "notice", role: "alert", hidden: true });
@@ -77,6 +80,11 @@ export class Composer {
     if (this.#votes && this.samples.value) manner.samples = Number(this.samples.value);
     if (!this.thinks.hidden) manner.thinking = this.#isThinking;
     return manner;
+  }
+
+  // How tokens are drawn, and by which release
+  get drawing() {
+    return { sampling: this.sampling, ...(this.releases.value && { release: this.releases.value }) };
   }
 
   get sampling() {

@@ -232,7 +232,7 @@ export class Page {
     this.turns = [...before.slice(0, before.indexOf(after) + 1), turn];
     this.scroller.draw(...this.#column());
     this.scroller.toEnd();
-    const body = { question, ...this.composer.manner, sampling: this.composer.sampling };
+    const body = { question, ...this.composer.manner, ...this.composer.drawing };
     if (this.temporary) Object.assign(body, { temporary: true, history: this.temporary });
     else Object.assign(body, { conversation_id: this.conversation?.id ?? null, parent_answer_id: parent });
     const undo = () => {
@@ -253,7 +253,7 @@ export class Page {
       turn.draw(document);
     };
     turn.begin();
-    return this.stream(turn, path, { sampling: this.composer.sampling, ...body }, { undo });
+    return this.stream(turn, path, { ...this.composer.drawing, ...body }, { undo });
   }
 
   #join(live) {
