@@ -168,7 +168,7 @@ def search(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measur
         page = opened(context.new_page(), server)
         ask(page, "Hello.")
         draw = random.Random(0)
-        server.store.add_imported(_many(draw), IMPORTED, server.newest_user(), listed=True)
+        server.store.add_conversations(_many(draw), IMPORTED, server.newest_user())
         seconds, found = [], 0
         for _number in range(SEARCHES):
             page.fill("#search", " ".join(_word(draw) for _ in range(draw.choice([1, 1, 2]))))
@@ -226,7 +226,7 @@ def bytes_received(page: Page) -> dict[str, int]:
 def conversation_of(server: WebServer, user: str, turns: int) -> tuple[str, list[dict[str, str]]]:
     """Store a conversation of short turns; returns its id and its messages."""
     conversation, parent = new_id(), None
-    messages = [{"role": "system", "content": PLAIN.system}]
+    messages = [{"role": "system", "content": str(PLAIN.system)}]
     for number in range(turns):
         question = f"Tell me of the harbour, part {number}."
         text = f"On day {number} the ships lay still. The sailors stood on the quay and waited."

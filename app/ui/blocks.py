@@ -5,9 +5,13 @@ Gradio prints a traceback, with the values that were sent, for each call that it
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
+from gradio.routes import App
 from starlette.exceptions import HTTPException
 
 from app.error_log import log_unexpected
@@ -17,6 +21,7 @@ from app.ui.texts import DEFAULT, language_for, say
 # answers, and the threads that handlers share bound the rest
 MAX_EVENTS = 1000
 QUEUE_PAUSE_SECONDS = 0.05
+_making_applications = threading.RLock()
 
 
 class PageBlocks(gr.Blocks):
@@ -25,7 +30,8 @@ class PageBlocks(gr.Blocks):
 
     def __init__(self, **options: Any) -> None:
         self.i18n_instance: Any = None  # until the page is mounted
-        super().__init__(analytics_enabled=False, **options)
+        with _no_application():
+            super().__init__(analytics_enabled=False, **options)
         self.max_threads = MAX_EVENTS
 
     def queue(self, *arguments: Any, **named: Any) -> PageBlocks:
@@ -33,7 +39,8 @@ class PageBlocks(gr.Blocks):
 
         Gradio looks a thousand times, which takes a tenth of a core where nobody asks for anything.
         """
-        super().queue(*arguments, **named)
+        with _no_application():
+            super().queue(*arguments, **named)
         self._queue.sleep_when_free = QUEUE_PAUSE_SECONDS
         self._queue.progress_update_sleep_when_free = QUEUE_PAUSE_SECONDS
         return self
@@ -51,7 +58,8 @@ class PageBlocks(gr.Blocks):
 
     def __exit__(self, *exit_arguments: Any) -> None:
         """Make unknown handlers answer 404, once the handlers are known."""
-        super().__exit__(*exit_arguments)
+        with _no_application():
+            super().__exit__(*exit_arguments)
         self.default_config.fns = _Handlers(self.default_config.fns)
 
     async def process_api(self, *arguments: Any, **named: Any) -> dict[str, Any]:
@@ -65,6 +73,19 @@ class PageBlocks(gr.Blocks):
             language = _language_of_call(named.get("request"))
             message = say("common.did_not_work", language)
             raise gr.Error(message, print_exception=False) from None
+
+
+@contextmanager
+def _no_application() -> Iterator[None]:
+    """Have gradio make no web application: it makes one of 90 routes at each step, which takes most
+    of a server's start, and serves the one that is made when the page is mounted."""
+    with _making_applications:
+        make = App.__dict__["create_app"]
+        setattr(App, "create_app", lambda *_, **__: None)  # noqa: B010 - a type checker forbids it
+        try:
+            yield
+        finally:
+            setattr(App, "create_app", make)  # noqa: B010
 
 
 def _language_of_call(request: object) -> str:
