@@ -103,7 +103,7 @@ def keep(chat: ChatPage, title: str, text: str, kind: str) -> None:
 def leave_dialogue(chat: ChatPage) -> None:
     chat.page.keyboard.press("Escape")
     expect(chat.page.locator("dialog")).to_have_count(0)
-    chat.question_box.click()
+    chat.question_box.focus()
 
 
 def keep_preset(chat: ChatPage) -> None:

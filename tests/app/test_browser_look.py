@@ -33,6 +33,8 @@ def test_every_request_goes_to_the_pages_own_server(chat: ChatPage, played: Play
     chat.open()
     chat.ask("http://elsewhere.test/?")
     chat.page.click("#settings")
+    for page in ("?view=feedback", "console/"):
+        chat.page.goto(f"{chat.url}/{page}", wait_until="networkidle")
     assert chat.fetched != []
     assert [url for url in chat.fetched if not url.startswith((chat.url, "data:"))] == []
 
@@ -211,3 +213,14 @@ class TestLongConversations:
         long.page.locator(".earlier").click()
         expect(long.questions.last).to_have_text("32, otherwise?")
         expect(long.questions.first).to_have_text("2?")
+
+
+def test_whoever_closes_a_dialogue_goes_on_typing_where_they_were(chat: ChatPage) -> None:
+    chat.question_box.click()
+    chat.page.keyboard.type("/")
+    chat.page.locator("#slash [role=option]").last.click()  # "Save as prompt…"
+    expect(chat.page.locator("dialog[open]")).to_be_visible()
+    chat.page.keyboard.press("Escape")
+    expect(chat.page.locator("dialog")).to_have_count(0)
+    chat.page.keyboard.type("What is the sea?")
+    expect(chat.question_box).to_have_value("What is the sea?")

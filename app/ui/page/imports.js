@@ -17,7 +17,7 @@ export class Imports {
 
   // What the settings show
   setting(close) {
-    const chooser = h("input", { type: "file", id: "import-file", class: "unseen", tabindex: "-1", accept: ".zip,.json,application/zip,application/json" });
+    const chooser = h("input", { type: "file", id: "import-file", "aria-label": t("import"), class: "unseen", tabindex: "-1", accept: ".zip,.json,application/zip,application/json" });
     chooser.addEventListener("change", () => {
       close();
       this.take(chooser.files[0]);

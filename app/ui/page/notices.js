@@ -40,7 +40,13 @@ export function dialogue(title, ...children) {
       ...children,
     ),
   );
-  box.addEventListener("close", () => box.remove());
+  const before = document.activeElement;
+  box.addEventListener("close", () => {
+    box.remove();
+    // Chromium gives the focus back without the caret, and what is typed then is lost
+    before.blur();
+    before.focus({ preventScroll: true });
+  });
   document.getElementById("burnish").append(box);
   box.showModal();
   return box;
