@@ -55,7 +55,9 @@ def serious(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize(
+    "look", [pytest.param("desktop", marks=pytest.mark.slow), "dark phone, Chinese"]
+)
 def test_nothing_serious_is_found_on_the_chat_page(
     look: str, newcomer: Callable[..., ChatPage], played: Played
 ) -> None:

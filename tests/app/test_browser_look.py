@@ -33,8 +33,10 @@ def test_every_request_goes_to_the_pages_own_server(chat: ChatPage, played: Play
     chat.open()
     chat.ask("http://elsewhere.test/?")
     chat.page.click("#settings")
-    for page in ("?view=feedback", "console/"):
-        chat.page.goto(f"{chat.url}/{page}", wait_until="networkidle")
+    chat.page.goto(f"{chat.url}/?view=feedback")
+    expect(chat.page.locator("#my-decisions")).to_be_visible()
+    chat.page.goto(f"{chat.url}/console/")
+    expect(chat.page.get_by_role("tab").first).to_be_visible(timeout=30_000)
     assert chat.fetched != []
     assert [url for url in chat.fetched if not url.startswith((chat.url, "data:"))] == []
 

@@ -19,6 +19,7 @@ from engine.messages import Message
 from engine.prompts.modes import make_template
 from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote
 from feedback_store.split import split_of
+from feedback_store.store import MAX_ID_CHARS
 from tests.app.test_browser import SCRIPT
 from tests.feedback_store.helpers import examples_now
 
@@ -42,8 +43,9 @@ def answers(
     """Store answers to one question of Ann's; returns their ids."""
     store = workspace.store
     turn = store.add_turn(
-        user_id="ann", question=question, template=PLAIN, conversation_id=conversation or question
-    )
+        user_id="ann", question=question, template=PLAIN,
+        conversation_id=conversation or question[:MAX_ID_CHARS],
+    )  # fmt: skip
     ids = []
     for text in texts:
         answer_id = store.begin_answer(

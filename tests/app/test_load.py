@@ -25,6 +25,8 @@ import uvicorn
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from app.answering import LIVE
+from app.comparing import Comparisons
 from app.conversation import Chat
 from app.service import Service, Workspace
 from app.settings import Settings
@@ -63,7 +65,10 @@ def url(engine: FakeEngine, workspace: Workspace) -> Iterator[str]:
         engine, slots, workspace.store, examples=tuple, system_prompt="",
         sampling=SamplingParams(), max_message_chars=20_000,
     )  # fmt: skip
-    service = SimpleNamespace(workspace=workspace, engine=engine, slots=slots, chat=chat)
+    service = SimpleNamespace(
+        workspace=workspace, engine=engine, slots=slots, chat=chat,
+        comparisons=Comparisons(chat, lambda: None, rate=0), adapter_named=lambda _name: LIVE,
+    )  # fmt: skip
     app = build_app(cast(Service, service), lambda _app: None)
     server = uvicorn.Server(
         uvicorn.Config(

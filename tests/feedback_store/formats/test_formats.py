@@ -394,10 +394,26 @@ def test_a_solution_known_right_is_a_thumb_up(tmp_path: Path) -> None:
 # Any format
 
 
+def _of_chatgpt(role: str, words: str) -> dict[str, Any]:
+    content = {"content_type": "text", "parts": [words]}
+    return {"author": {"role": role}, "recipient": "all", "content": content}
+
+
 VALID: dict[str, Any] = {
     "alpaca": {"instruction": "a", "input": "b", "output": "c", "history": [["d", "e"]]},
     "alpaca-preference": {"instruction": "a", "input": "b", "chosen": "c", "rejected": "d"},
     "alpaca-unpaired": {"instruction": "a", "input": "b", "output": "c", "kto_tag": True},
+    "chatgpt": {
+        "title": "t",
+        "create_time": 1.0,
+        "update_time": 2.0,
+        "current_node": "m2",
+        "conversation_id": "c",
+        "mapping": {
+            "m1": {"message": _of_chatgpt("user", "a"), "parent": None, "children": ["m2"]},
+            "m2": {"message": _of_chatgpt("assistant", "b"), "parent": "m1", "children": []},
+        },
+    },
     "csv": {"question": "a", "context": "[]", "completion": "b", "label": "true"},
     "gsm8k-solutions": {"question": "a", "m": {"is_correct": True, "solution": "b"}},
     "hh": {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: a\n\nAssistant: c"},
@@ -425,6 +441,23 @@ VALID: dict[str, Any] = {
                     },
                 }
             }
+        },
+    },
+    "open-webui-chats": {
+        "id": "c",
+        "user_id": "u",
+        "title": "t",
+        "created_at": 1,
+        "updated_at": 2,
+        "chat": {
+            "title": "t",
+            "history": {
+                "currentId": "m2",
+                "messages": {
+                    "m1": {"parentId": None, "role": "user", "content": "a", "timestamp": 1},
+                    "m2": {"parentId": "m1", "role": "assistant", "content": "b"},
+                },
+            },
         },
     },
     "seed-tasks": {"instruction": "a", "instances": [{"input": "b", "output": "c"}]},
