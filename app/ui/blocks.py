@@ -21,6 +21,7 @@ from app.ui.texts import DEFAULT, language_for, say
 # answers, and the threads that handlers share bound the rest
 MAX_EVENTS = 1000
 QUEUE_PAUSE_SECONDS = 0.05
+PAUSE_WITHOUT_EVENTS_SECONDS = 1.0
 _making_applications = threading.RLock()
 
 
@@ -28,8 +29,9 @@ class PageBlocks(gr.Blocks):
     """Refuses invalid calls of handlers, logs a failed handler without its inputs, and sends a page
     with the labels of the person's language."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, has_events: bool = True, **options: Any) -> None:
         self.i18n_instance: Any = None  # until the page is mounted
+        self._pause = QUEUE_PAUSE_SECONDS if has_events else PAUSE_WITHOUT_EVENTS_SECONDS
         with _no_application():
             super().__init__(analytics_enabled=False, **options)
         self.max_threads = MAX_EVENTS
@@ -41,8 +43,8 @@ class PageBlocks(gr.Blocks):
         """
         with _no_application():
             super().queue(*arguments, **named)
-        self._queue.sleep_when_free = QUEUE_PAUSE_SECONDS
-        self._queue.progress_update_sleep_when_free = QUEUE_PAUSE_SECONDS
+        self._queue.sleep_when_free = self._pause
+        self._queue.progress_update_sleep_when_free = self._pause
         return self
 
     @property

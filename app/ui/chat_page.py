@@ -35,7 +35,7 @@ HEAD = "".join(
 
 def build_chat_page() -> gr.Blocks:
     """The frame, empty: the scripts add what is seen."""
-    with PageBlocks(title="Burnish") as blocks:
+    with PageBlocks(title="Burnish", has_events=False) as blocks:
         pass
     return blocks  # type: ignore[no-any-return]  # gradio types its context manager as Any
 

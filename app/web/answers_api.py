@@ -33,7 +33,7 @@ from engine.prompts.modes import CHAINS, LEAST_CHAINS, MOST_CHAINS
 from engine.request import SamplingParams
 from feedback_store.store import new_id
 
-DRAWING_SECONDS = 0.04  # between two patches: a reader sees no difference, and there are fewer
+DRAWING_SECONDS = 0.06  # between two patches: a reader sees no difference, and there are fewer
 
 
 class SamplingBody(BaseModel):

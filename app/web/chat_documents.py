@@ -19,6 +19,8 @@ from feedback_store.conversations import Found, ShownTurn, Summary
 from feedback_store.explain import changes
 from feedback_store.records import StoredAnswer
 
+# Of how an answer was made, what its details show
+SHOWN_SAMPLING = ("temperature", "top_p", "max_new_tokens", "seed", "change", "thinking")
 CONTINUABLE = ("stopped", "failed", "aborted")
 
 
@@ -72,7 +74,7 @@ def answer_document(answer: StoredAnswer, language: str) -> dict[str, Any]:
         "cut": answer.status == "done" and not answer.complete,
         "error": translated(answer.error or "", language),
         "release": short_release(answer.adapter_digest),
-        "sampling": answer.sampling,
+        "sampling": {n: v for n, v in answer.sampling.items() if n in SHOWN_SAMPLING},
         "votes": _votes(answer.sampling.get("samples", 0), answer.sampling.get("votes", ())),
         "prompt_tokens": answer.prompt_tokens,
         "tokens": answer.completion_tokens,
