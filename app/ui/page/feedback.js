@@ -40,6 +40,7 @@ export function askWhy(turn, vote, reasons, saved, fail) {
       iconButton("close", t("close"), () => turn.more.replaceChildren()),
     ),
   );
+  turn.more.scrollIntoView({ block: "nearest" });
 }
 
 // The answer opens for editing where it stands
