@@ -14,7 +14,7 @@ from feedback_store.split import split_of
 from tests.app.chat_page import ChatPage
 from tests.app.conftest import NEEDS_CHROMIUM, Played
 from tests.app.feedback_page import FeedbackPage
-from tests.app.stored import rows, wait_for
+from tests.app.stored import rows, wait_for, wait_until_said
 from tests.helpers import make_bundle
 
 pytestmark = NEEDS_CHROMIUM
@@ -126,10 +126,11 @@ def test_a_correction_that_trained_names_its_release_which_answers_again(
 
 
 def test_without_consent_it_waits_and_with_it_it_teaches(
-    chat: ChatPage, mine: FeedbackPage
+    chat: ChatPage, mine: FeedbackPage, played: Played
 ) -> None:
     chat.ask(OAK)
     chat.thumb("down")
+    wait_until_said(played.service, chat.answer_id(), "vote")
     mine.open()
     expect(mine.became()).to_contain_text("In the training data")
     mine.consent(False)
@@ -219,6 +220,7 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(
     played.engine.says = f"```\n{'x' * 300}\n```\n\n{'y' * 300}"
     chat.ask("z" * 200)
     chat.thumb("up")
+    wait_until_said(played.service, chat.answer_id(), "vote")
     released(played)
     mine.open().decide()
     mine.open_examples()
