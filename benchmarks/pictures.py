@@ -29,7 +29,6 @@ CONVERSATION = (
     "Explain in three sentences why the sky is blue.",
     "How do I reverse a list in Python? Show the code.",
 )
-CHINESE = "用三句话解释天空为什么是蓝色的。"
 BETTER = (
     "Sunlight holds all colours. Air scatters blue light far more than red light, since blue waves"
     " are shorter. So blue reaches your eye from every part of the sky."
@@ -96,7 +95,6 @@ def on_the_phone(server: WebServer, browser: Browser, into: Path) -> None:
     )  # fmt: skip
     page = opened(context.new_page(), server)
     picture(page, into / "chat-phone.png")
-    ask(page, CHINESE)
 
 
 def picture(page: Page, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -63,8 +64,7 @@ def with_pages_open(server: WebServer, browser: Browser, _: argparse.Namespace) 
     )  # fmt: skip
 
 
-def _rate(server: WebServer, work: object) -> float:
-    assert callable(work)
+def _rate(server: WebServer, work: Callable[[WebServer, int], None]) -> float:
     begun = time.time()
     with ThreadPoolExecutor(STREAMING) as threads:
         list(threads.map(work, [server] * STREAMING, range(STREAMING)))

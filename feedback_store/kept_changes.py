@@ -25,7 +25,8 @@ KEPT_STATUS = "done"  # half an answer was not chosen for what it says
 
 
 def note_liked(connection: Connection, answer_id: str, user_id: str, *, liked: bool) -> None:
-    """A person's thumb on an answer, where it is a changed one, is for or against the change."""
+    """Store what a thumb on a changed answer says: the change is better where `liked`, else no more
+    than the older answer. Does nothing for an answer that was not changed."""
     changed = _changed(connection, t.answers.c.id == answer_id)
     if liked:
         for each in changed:
@@ -35,7 +36,8 @@ def note_liked(connection: Connection, answer_id: str, user_id: str, *, liked: b
 
 
 def note_continued(connection: Connection, answer_id: str, user_id: str) -> None:
-    """A question that follows an answer keeps it, and takes back that its changes were kept."""
+    """Store what a question that follows an answer says: the answer is kept if it is a changed one,
+    and changes that were made from it are kept no more."""
     note_liked(connection, answer_id, user_id, liked=True)
     turn = select(t.answers.c.turn_id).where(t.answers.c.id == answer_id).scalar_subquery()
     siblings = _changed(connection, t.answers.c.turn_id == turn)

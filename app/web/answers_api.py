@@ -16,7 +16,6 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.answering import LIVE, AnswerUpdate
-from app.comparing import Comparisons
 from app.conversation import Chat
 from app.live_answers import Begin, LiveAnswer, LiveAnswers
 from app.running_answers import StopButton
@@ -203,8 +202,9 @@ def add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> 
         if not asked or not await run_sync(consents, user):
             return {}
         second = await run_sync(
-            live.start, user, None, partial(_second_answer, comparisons, user, answer_id)
-        )
+            live.start, user, None,
+            lambda stop: comparisons.second_answer(user, answer_id, stop=stop),
+        )  # fmt: skip
         async for _ in second.updates():
             pass
         ended = second.latest
@@ -214,12 +214,6 @@ def add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> 
             return {}
         found = await run_sync(store.answer, ended.answer_id, user)
         return {"second": answer_document(found, language)}
-
-
-def _second_answer(
-    comparisons: Comparisons, user_id: str, answer_id: str, stop: StopButton
-) -> Iterator[AnswerUpdate]:
-    return comparisons.second_answer(user_id, answer_id, stop=stop)
 
 
 def _running(live: LiveAnswers, answer_id: str, request: Request) -> LiveAnswer:
