@@ -20,8 +20,8 @@ from app.ui.texts import DEFAULT, language_for, say
 # Gradio runs 40 events at a time by default, and a waiting answer is one. The engine bounds the
 # answers, and the threads that handlers share bound the rest
 MAX_EVENTS = 1000
-QUEUE_PAUSE_SECONDS = 0.05
-PAUSE_WITHOUT_EVENTS_SECONDS = 1.0
+QUEUE_PAUSE_SECONDS = 0.1
+LONG_PAUSE_SECONDS = 1.0
 _making_applications = threading.RLock()
 
 
@@ -31,20 +31,21 @@ class PageBlocks(gr.Blocks):
 
     def __init__(self, *, has_events: bool = True, **options: Any) -> None:
         self.i18n_instance: Any = None  # until the page is mounted
-        self._pause = QUEUE_PAUSE_SECONDS if has_events else PAUSE_WITHOUT_EVENTS_SECONDS
+        self._pause = QUEUE_PAUSE_SECONDS if has_events else LONG_PAUSE_SECONDS
         with _no_application():
             super().__init__(analytics_enabled=False, **options)
         self.max_threads = MAX_EVENTS
 
     def queue(self, *arguments: Any, **named: Any) -> PageBlocks:
-        """Make the queue of the page's events, as gradio does, but look into it 20 times a second.
+        """Make the queue of the page's events, as gradio does, but poll it 10 times a second.
 
-        Gradio looks a thousand times, which takes a tenth of a core where nobody asks for anything.
+        Gradio polls it a thousand times a second, which takes a tenth of a core of an idle server;
+        and as often for the progress of running events, which no page of ours shows.
         """
         with _no_application():
             super().queue(*arguments, **named)
         self._queue.sleep_when_free = self._pause
-        self._queue.progress_update_sleep_when_free = self._pause
+        self._queue.progress_update_sleep_when_free = LONG_PAUSE_SECONDS
         return self
 
     @property

@@ -22,15 +22,17 @@ from app.ui.rendering import stylesheet
 
 FILES = resources.files("app.ui").joinpath("page")
 SCRIPTS = tuple(sorted(file.name for file in FILES.iterdir() if file.name.endswith(".js")))
+FRAMES = "frames.js"  # for every gradio page, before gradio's own scripts
 STYLES = ("page.css", "my_feedback.css")  # in this order: the first has the tokens
 JAVASCRIPT = "text/javascript"
-HEAD = "".join(
+HEAD_START = "".join(
     (
-        *(f'<link rel="modulepreload" href="page/{name}">' for name in SCRIPTS),
-        '<link rel="stylesheet" href="page/page.css">',
+        f'<script src="page/{FRAMES}"></script>',
+        *(f'<link rel="modulepreload" href="page/{name}">' for name in SCRIPTS if name != FRAMES),
         '<script type="module" src="page/main.js"></script>',
     )
 )
+HEAD_END = '<link rel="stylesheet" href="page/page.css">'  # over gradio's own
 
 
 def build_chat_page() -> gr.Blocks:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from app.service import Service
-from app.ui.chat_page import HEAD, build_chat_page, page_files
+from app.ui.chat_page import FRAMES, HEAD_END, HEAD_START, build_chat_page, page_files
 from app.ui.console import build_console_page
 from app.ui.gradio_routes import AllowedRoutes, BoundSessions
 from app.ui.rendering import stylesheet
@@ -50,20 +50,24 @@ def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> Non
     shared: Any = {"i18n": I18N, "theme": theme, "ssr_mode": False}
     console = build_console_page(service).queue(default_concurrency_limit=8)
     gr.mount_gradio_app(
-        app, console, "/console", auth_dependency=operator, css=f"{CSS}\n{stylesheet()}", **shared,
-        # Vega compiles the expressions of its plots
-        app_kwargs=_middleware(Middleware(ScriptNonces, more="'unsafe-eval'")),
+        app, console, "/console", auth_dependency=operator, css=f"{CSS}\n{stylesheet()}",
+        **shared,
+        app_kwargs=_middleware(
+            # Vega compiles the expressions of its plots
+            more="'unsafe-eval'", head_start=f'<script src="../page/{FRAMES}"></script>',
+        ),
     )  # fmt: skip
     gr.mount_gradio_app(
-        app, build_chat_page(), "/", head=HEAD, css="footer {display: none !important}", **shared,
-        app_kwargs=_middleware(),
+        app, build_chat_page(), "/", css="footer {display: none !important}", **shared,
+        app_kwargs=_middleware(head_start=HEAD_START, head_end=HEAD_END),
     )  # fmt: skip
 
 
-def _middleware(*more: Middleware) -> dict[str, Any]:
-    """What stands between the server and one of gradio's applications."""
+def _middleware(**html: str) -> dict[str, Any]:
+    """The middleware of one of gradio's applications; `html` as `ScriptNonces` takes it."""
     ours = (AllowedRoutes, BoundSessions, LanguageOfRequest)
-    return {"middleware": [*(Middleware(each) for each in ours), *more]}
+    nonces = Middleware(ScriptNonces, **html)
+    return {"middleware": [*(Middleware(each) for each in ours), nonces]}
 
 
 def _to_console(request: Request) -> Response:

@@ -32,7 +32,7 @@ from engine.prompts.modes import CHAINS, LEAST_CHAINS, MOST_CHAINS
 from engine.request import SamplingParams
 from feedback_store.store import new_id
 
-DRAWING_SECONDS = 0.06  # between two patches: a reader sees no difference, and there are fewer
+DRAWING_SECONDS = 0.1  # between two patches: each costs a browser some 10 ms of a processor
 
 
 class SamplingBody(BaseModel):

@@ -63,13 +63,19 @@ class SecurityHeaders:
 class ScriptNonces:
     """Lets a page run the scripts that its own HTML holds, and no other inline script.
 
-    `more` are further sources of scripts. Responses that are compressed or have a
-    content policy pass unchanged, so that it may be installed more than once.
+    `more` are further sources of scripts. `head_start` and `head_end` are HTML for both ends of the
+    page's head: what gradio is asked to add there comes when its own scripts have run. Responses
+    that are compressed or have a content policy pass unchanged, so that it may be installed more
+    than once.
     """
 
-    def __init__(self, app: ASGIApp, more: str = "") -> None:
+    def __init__(
+        self, app: ASGIApp, *, more: str = "", head_start: str = "", head_end: str = ""
+    ) -> None:
         self._app = app
         self._more = more
+        self._head_start = b"<head>" + head_start.encode()
+        self._head_end = head_end.encode() + b"</head>"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
@@ -91,7 +97,9 @@ class ScriptNonces:
 
     async def _send_page(self, start: Message, html: bytes, send: Send) -> None:
         nonce = secrets.token_urlsafe(16)
-        html = SCRIPT_TAG.sub(f'<script nonce="{nonce}"'.encode(), UNWANTED_TAGS.sub(b"", html))
+        html = UNWANTED_TAGS.sub(b"", html)
+        html = html.replace(b"<head>", self._head_start, 1).replace(b"</head>", self._head_end, 1)
+        html = SCRIPT_TAG.sub(f'<script nonce="{nonce}"'.encode(), html)
         headers = MutableHeaders(scope=start)
         headers["Content-Length"] = str(len(html))
         headers["Cache-Control"] = "no-store"  # a nonce is good for one response

@@ -41,6 +41,23 @@ def test_every_request_goes_to_the_pages_own_server(chat: ChatPage, played: Play
     assert [url for url in chat.fetched if not url.startswith((chat.url, "data:"))] == []
 
 
+@pytest.mark.parametrize("path", ["/", "/console/"])
+def test_the_clock_of_a_status_that_is_gone_takes_no_frames(chat: ChatPage, path: str) -> None:
+    """Gradio's own goes on for ever, sixty times a second, on each page that has been loaded."""
+    chat.page.add_init_script("""
+        window.frames_of_clocks = 0;
+        const native = window.requestAnimationFrame.bind(window);
+        window.requestAnimationFrame = (draw) => {
+            if (new Error().stack.includes("/statustracker-")) window.frames_of_clocks += 1;
+            return native(draw);
+        };
+    """)
+    chat.page.goto(f"{chat.url}{path}")
+    chat.page.wait_for_selector("gradio-app .contain", state="attached")
+    chat.page.wait_for_timeout(500)
+    assert chat.page.evaluate("window.frames_of_clocks") == 0
+
+
 class TestPhone:
     @pytest.fixture
     def phone(self, newcomer: Newcomer, played: Played) -> ChatPage:

@@ -25,8 +25,11 @@ async function request(path, options = {}) {
 }
 
 export const get = async (path) => (await request(path)).json();
-export const post = async (path, body) =>
-  (await request(path, { method: "POST", body: JSON.stringify(body ?? {}) })).json();
+export const post = async (path, body) => {
+  const sent = JSON.stringify(body ?? {});
+  // It arrives although the page is left in the same moment; browsers keep 64 KB for that
+  return (await request(path, { method: "POST", body: sent, keepalive: sent.length < 20_000 })).json();
+};
 export const put = async (path, body) =>
   (await request(path, { method: "PUT", body: JSON.stringify(body) })).json();
 export const upload = async (path, file) =>
