@@ -29,7 +29,7 @@ from engine.request import (
     TextDelta,
     TokenLogprob,
 )
-from feedback_store.store import FeedbackStore
+from feedback_store.storage.store import FeedbackStore
 
 PARTIAL_SAVE_SECONDS = 1.0
 BASE, LIVE = "base", "live"  # names of a release, beside the digests of adapters

@@ -28,10 +28,10 @@ from engine.prompts.modes import (
 from engine.prompts.reasoning import join_reasoning, without_thoughts
 from engine.prompts.similarity import SHOWN, most_similar
 from engine.request import Engine, SamplingParams
-from feedback_store.own_examples import NoOwnExamples, OwnExample, OwnExamples
-from feedback_store.own_prompts import MAX_PROMPT_CHARS
+from feedback_store.personal.own_examples import NoOwnExamples, OwnExample, OwnExamples
+from feedback_store.personal.own_prompts import MAX_PROMPT_CHARS
 from feedback_store.records import Turn
-from feedback_store.store import FeedbackStore, new_id
+from feedback_store.storage.store import FeedbackStore, new_id
 
 TRIMMED = "The beginning of this conversation no longer fits and was left out."
 SAMPLED = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed")

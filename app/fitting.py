@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine.errors import PromptTooLong
 from engine.messages import Message
 from engine.prompts.modes import PromptTemplate
-from feedback_store.own_examples import OwnExample
+from feedback_store.personal.own_examples import OwnExample
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,17 +31,17 @@ from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.examples import Example, default_examples_text, read_examples
 from engine.request import SamplingParams
 from engine.storage import find_digest, sweep, write_atomically
-from feedback_store.alerts import alerts
-from feedback_store.conversations import Conversations
-from feedback_store.curation import Curation
-from feedback_store.database import Database, database_url
-from feedback_store.evidence import EvidenceReader
-from feedback_store.outcomes import Outcomes
-from feedback_store.own_examples import OwnExamples
-from feedback_store.own_prompts import OwnPrompts, PromptText
-from feedback_store.pairing import Rules
-from feedback_store.store import FeedbackStore
-from feedback_store.training_set import TrainingSet
+from feedback_store.conversations.conversation_list import Conversations
+from feedback_store.curation.alerts import alerts
+from feedback_store.curation.decisions import Curation
+from feedback_store.examples.pairing import Rules
+from feedback_store.personal.own_examples import OwnExamples
+from feedback_store.personal.own_prompts import OwnPrompts, PromptText
+from feedback_store.storage.database import Database, database_url
+from feedback_store.storage.evidence import EvidenceReader
+from feedback_store.storage.store import FeedbackStore
+from feedback_store.view.outcomes import Outcomes
+from feedback_store.view.training_set import TrainingSet
 from tuning.jobs import JobRunner
 from tuning.recipe import Recipe, read_recipe_with_origins
 

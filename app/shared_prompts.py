@@ -10,7 +10,7 @@ from typing import Any, get_args
 import yaml
 
 from engine.errors import InvalidInput
-from feedback_store.own_prompts import PromptKind, PromptText
+from feedback_store.personal.own_prompts import PromptKind, PromptText
 
 
 def default_prompts_text() -> str:

@@ -83,7 +83,7 @@ def show_pairs(workspace: Workspace, snapshot: str, count: int) -> None:
 
     from engine.models.catalogue import load_tokenizer
     from engine.prompts.load import make_renderer
-    from feedback_store.snapshot import open_snapshot
+    from feedback_store.snapshots.snapshot import open_snapshot
 
     tokenizer = load_tokenizer(workspace.base.folder)
     renderer = make_renderer(tokenizer, workspace.base.folder)

@@ -24,12 +24,12 @@ from typing import Any
 from sqlalchemy import func, insert, select
 
 from engine.prompts.modes import make_template
-from feedback_store import tables as t
-from feedback_store.curation import Curation
-from feedback_store.database import Database
-from feedback_store.evidence import EvidenceReader
-from feedback_store.store import FeedbackStore
-from feedback_store.training_set import TrainingSet
+from feedback_store.curation.decisions import Curation
+from feedback_store.storage import tables as t
+from feedback_store.storage.database import Database
+from feedback_store.storage.evidence import EvidenceReader
+from feedback_store.storage.store import FeedbackStore
+from feedback_store.view.training_set import TrainingSet
 
 TURNS_A_CONVERSATION = 5
 REGENERATED = 0.1  # of the turns have a second answer

@@ -51,7 +51,7 @@ from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.load import load_renderer
 from engine.start import kernel_cache
 from engine.storage import folder_of, read_manifest
-from feedback_store.examples import Example, Pair
+from feedback_store.examples.types import Example, Pair
 
 Document = dict[str, Any]
 LIBRARIES = ("torch", "transformers", "trl", "peft")

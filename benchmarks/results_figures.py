@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.request import Score
-from feedback_store.examples import Demonstration, Pair, Unpaired
+from feedback_store.examples.types import Demonstration, Pair, Unpaired
 from tuning.evaluation.preferences import PairScores, win
 from tuning.evaluation.statistics import CONFIDENCE, RESAMPLES, Interval, clustered_mean
 from tuning.evaluation.summary import PAIR_MEASURES

@@ -19,16 +19,16 @@ from engine.local import LocalEngine
 from engine.models.catalogue import BaseModel
 from engine.prompts.load import AnyRenderer
 from engine.request import Score, ScoreRequest
-from feedback_store.curation import Curation
-from feedback_store.database import Database, database_url
-from feedback_store.evidence import EvidenceReader
-from feedback_store.examples import Example, Pair
+from feedback_store.curation.decisions import Curation
+from feedback_store.examples.selection import Examples
+from feedback_store.examples.split import split_of
+from feedback_store.examples.types import Example, Pair
 from feedback_store.formats import import_file
-from feedback_store.selection import Examples
-from feedback_store.snapshot import Snapshot, freeze, open_snapshot
-from feedback_store.split import split_of
-from feedback_store.store import FeedbackStore
-from feedback_store.training_set import TrainingSet
+from feedback_store.snapshots.snapshot import Snapshot, freeze, open_snapshot
+from feedback_store.storage.database import Database, database_url
+from feedback_store.storage.evidence import EvidenceReader
+from feedback_store.storage.store import FeedbackStore
+from feedback_store.view.training_set import TrainingSet
 from tuning.evaluation.preferences import PairScores, score_pairs
 from tuning.recipe import Recipe, origins, read_recipe
 from tuning.train import TrainingRun, run

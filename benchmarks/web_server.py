@@ -17,8 +17,8 @@ from typing import Any
 import httpx
 import psutil
 
-from feedback_store.database import Database, database_url
-from feedback_store.store import FeedbackStore
+from feedback_store.storage.database import Database, database_url
+from feedback_store.storage.store import FeedbackStore
 
 STARTS_WITHIN_SECONDS = 120
 ANSWER_TOKENS = 200

@@ -21,8 +21,7 @@ from pathlib import Path
 from deploy.registry import Registry
 from engine.errors import Conflict, UnknownId
 from engine.storage import folder_of, list_digests, read_manifest, sweep
-from feedback_store.ai_pairs import rewrite_ai_pairs
-from feedback_store.database import Database
+from feedback_store.ai_feedback.ai_pairs import rewrite_ai_pairs
 from feedback_store.privacy.erasure import (
     Erasure,
     deletion_digest,
@@ -35,6 +34,7 @@ from feedback_store.privacy.erasure import (
     save_erasure,
     unfinished,
 )
+from feedback_store.storage.database import Database
 from tuning.jobs import JobRunner
 from tuning.rlhf_recipes import AI_LABELS, REWARDS, labels_of
 

@@ -17,9 +17,9 @@ from typing import Any
 from deploy.registry import Registry
 from engine.errors import UnknownId
 from engine.storage import folder_of, list_digests, read_manifest
-from feedback_store.database import Database
-from feedback_store.frozen import PLACES, Frozen, FrozenStatements
 from feedback_store.privacy.erasure import erasures
+from feedback_store.snapshots.event_index import PLACES, Frozen, FrozenStatements
+from feedback_store.storage.database import Database
 from tuning.recipe import Recipe
 
 

@@ -19,10 +19,10 @@ from engine.errors import InvalidInput
 from engine.models.catalogue import BaseModel
 from engine.request import Engine
 from engine.storage import folder_of, list_digests, read_manifest
-from feedback_store.curation import Curation
+from feedback_store.curation.decisions import Curation
 from feedback_store.privacy.redaction import Redactor
-from feedback_store.snapshot import freeze, open_snapshot
-from feedback_store.training_set import TrainingSet
+from feedback_store.snapshots.snapshot import freeze, open_snapshot
+from feedback_store.view.training_set import TrainingSet
 from tuning.best_of import Scorer
 from tuning.evaluation.evaluate import evaluate
 from tuning.evaluation.report import write_report

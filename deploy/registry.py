@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 
 from engine.errors import Conflict, UnknownId
-from feedback_store.database import Database, insert_once
+from feedback_store.storage.database import Database, insert_once
 
 metadata = MetaData()
 releases = Table(

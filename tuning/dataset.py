@@ -14,9 +14,9 @@ from datasets import Dataset
 from engine.messages import Message
 from engine.prompts.reasoning import join_reasoning
 from engine.prompts.render import Renderer
-from feedback_store.ai_pairs import AiPair
-from feedback_store.examples import Demonstration, Example, Pair, Side, Unpaired
-from feedback_store.snapshot import Snapshot
+from feedback_store.ai_feedback.ai_pairs import AiPair
+from feedback_store.examples.types import Demonstration, Example, Pair, Side, Unpaired
+from feedback_store.snapshots.snapshot import Snapshot
 from tuning.recipe import Recipe, SftAnswers
 from tuning.replay import read_replay
 

@@ -2,7 +2,7 @@
 
 A judge prefers what it reads first, or last. So each two answers are shown in both orders, and only
 where both agree is there a label (the conservative way of Zheng et al. 2023, sec. 3.4). Labels are
-kept apart from people's (`feedback_store.ai_pairs`). Knows no trainer and no tables.
+kept apart from people's (`feedback_store.ai_feedback.ai_pairs`). Knows no trainer and no tables.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from engine.errors import (
 from engine.messages import Message
 from engine.prompts.reasoning import split_reasoning
 from engine.request import Engine, ScoreRequest
-from feedback_store.ai_pairs import AiPair, ai_pair_id
-from feedback_store.examples import Origin, Pair, Side
-from feedback_store.siblings import Siblings
+from feedback_store.ai_feedback.ai_pairs import AiPair, ai_pair_id
+from feedback_store.ai_feedback.siblings import Siblings
+from feedback_store.examples.types import Origin, Pair, Side
 
 if TYPE_CHECKING:
     import httpx

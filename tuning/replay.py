@@ -15,7 +15,7 @@ from engine.errors import Conflict, InvalidInput
 from engine.messages import Message
 from engine.prompts.modes import PromptTemplate
 from engine.storage import digest_file
-from feedback_store.examples import IMPORTED, Side
+from feedback_store.examples.types import IMPORTED, Side
 from feedback_store.formats.importing import import_file
 from feedback_store.records import ImportedTurn
 from tuning.recipe import ReplayRecipe

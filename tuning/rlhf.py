@@ -19,10 +19,10 @@ from engine.models.catalogue import BaseModel
 from engine.prompts.load import make_renderer
 from engine.prompts.render import Renderer
 from engine.storage import write_atomically
-from feedback_store.ai_pairs import AiPair, draw, open_ai_pairs, publish_ai_pairs
-from feedback_store.examples import Pair
-from feedback_store.siblings import Siblings
-from feedback_store.snapshot import Snapshot
+from feedback_store.ai_feedback.ai_pairs import AiPair, draw, open_ai_pairs, publish_ai_pairs
+from feedback_store.ai_feedback.siblings import Siblings
+from feedback_store.examples.types import Pair
+from feedback_store.snapshots.snapshot import Snapshot
 from tuning.dataset import tokenize
 from tuning.judge import Judge, agreement, label
 from tuning.methods.common import Stage

@@ -88,7 +88,7 @@ class RlaifRecipe:
 
     `labels` is the id of a set of labels; null leaves them out. `share` is the part of them that is
     used: each has that chance of being drawn, so that in expectation it weighs `share` times what a
-    person's pair does (`feedback_store.ai_pairs.draw`).
+    person's pair does (`feedback_store.ai_feedback.ai_pairs.draw`).
     """
 
     labels: str | None = None

@@ -27,7 +27,7 @@ from engine.models.catalogue import BaseModel, load_tokenizer
 from engine.prompts.load import make_renderer
 from engine.prompts.render import Renderer
 from engine.storage import canonical_json, digest_file, digest_json
-from feedback_store.snapshot import Snapshot
+from feedback_store.snapshots.snapshot import Snapshot
 from tuning.dataset import TrainingData, read_training_data
 from tuning.kernels import choose_kernels
 from tuning.methods.common import References, Stage

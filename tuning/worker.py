@@ -88,7 +88,7 @@ def training_run(spec: JobSpec, folder: Path) -> TrainingRun:
     """The run that a job asks for; raises `Conflict` where its base model is another by now."""
     from engine.models.catalogue import resolve
     from engine.start import kernel_cache
-    from feedback_store.snapshot import open_snapshot
+    from feedback_store.snapshots.snapshot import open_snapshot
     from tuning.recipe import recipe_from_dict
     from tuning.train import TrainingRun
 

@@ -13,8 +13,8 @@ from app.cli.judging import judge
 
 if TYPE_CHECKING:
     from app.service import Workspace
-    from feedback_store.examples import Example
-    from feedback_store.pairing import SetAside
+    from feedback_store.examples.pairing import SetAside
+    from feedback_store.examples.types import Example
 
 feedback_app = typer.Typer(no_args_is_help=True, help="What people said, and what it can teach.")
 
@@ -47,7 +47,7 @@ def pairs(
     as_json: Json = False,
 ) -> None:
     """The preference pairs of now, each with where it comes from."""
-    from feedback_store.explain import explain as explained
+    from feedback_store.examples.explanation import explain as explained
 
     with opened(home) as workspace:
         workspace.training_set.settle()
@@ -153,7 +153,7 @@ def snapshot(
 
 def _verify(home: Path | None, snapshot_id: str, as_json: bool) -> None:
     from engine.storage import find_digest
-    from feedback_store.snapshot import verify_snapshot
+    from feedback_store.snapshots.snapshot import verify_snapshot
 
     with opened(home) as workspace:
         root = workspace.home / "snapshots"
@@ -168,8 +168,8 @@ def _diff(home: Path | None, old: str, new: str, as_json: bool) -> None:
     from dataclasses import asdict
 
     from engine.storage import find_digest
-    from feedback_store.snapshot import diff as compare
-    from feedback_store.snapshot import open_snapshot
+    from feedback_store.snapshots.snapshot import diff as compare
+    from feedback_store.snapshots.snapshot import open_snapshot
 
     with opened(home) as workspace:
         root = workspace.home / "snapshots"

@@ -11,7 +11,7 @@ from app.cli.common import Home, Json, finish, opened, running
 
 if TYPE_CHECKING:
     from app.service import Workspace
-    from feedback_store.siblings import Siblings
+    from feedback_store.ai_feedback.siblings import Siblings
     from tuning.judge import Judge
 
 
@@ -78,7 +78,7 @@ def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str
 
     from engine.errors import Conflict, InvalidInput
     from engine.storage import find_digest, folder_of, read_manifest
-    from feedback_store.snapshot import open_snapshot
+    from feedback_store.snapshots.snapshot import open_snapshot
     from tuning.rlhf import label_siblings
     from tuning.rlhf_recipes import AI_LABELS
 
@@ -102,9 +102,9 @@ def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str
 
 def _siblings(workspace: Workspace) -> list[Siblings]:
     """What may be compared, as a snapshot would have it: without people who refuse, redacted."""
-    from feedback_store.pairing import Rules
+    from feedback_store.ai_feedback.siblings import unjudged_siblings
+    from feedback_store.examples.pairing import Rules
     from feedback_store.privacy.redaction import Redactor
-    from feedback_store.siblings import unjudged_siblings
 
     rules = Rules(
         max_answer_chars=workspace.settings.max_answer_chars,

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.ui.texts import text
-from feedback_store.explain import Change
+from feedback_store.examples.explanation import Change
 
 SIGNS = {"same": None, "removed": "−", "added": "+"}
 

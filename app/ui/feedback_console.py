@@ -23,12 +23,12 @@ from app.ui.training_rows import (
     id_of,
     shown,
 )
-from feedback_store.candidates import SET_ASIDE, Row
-from feedback_store.evidence import EvidenceReader
-from feedback_store.examples import Example, Pair
-from feedback_store.pairing import SetAside
+from feedback_store.examples.pairing import SetAside
+from feedback_store.examples.selection import KINDS
+from feedback_store.examples.types import Example, Pair
 from feedback_store.records import Evidence
-from feedback_store.selection import KINDS
+from feedback_store.storage.evidence import EvidenceReader
+from feedback_store.view.candidates import SET_ASIDE, Row
 
 COLUMNS = ["number", "reason", "question", "answer", "other_answer"]
 COLUMN_WIDTHS: list[str | int] = ["8%", "23%", "23%", "23%", "23%"]

@@ -12,13 +12,13 @@ from typing import Any, Literal
 
 from app.ui.texts import say, translated
 from engine.messages import Message
-from feedback_store.candidates import Row
-from feedback_store.curation import Curation
-from feedback_store.examples import Pair, Unpaired
-from feedback_store.explain import Change, explain
-from feedback_store.pairing import SetAside
+from feedback_store.curation.decisions import Curation
+from feedback_store.examples.explanation import Change, explain
+from feedback_store.examples.pairing import SetAside
+from feedback_store.examples.split import split_of
+from feedback_store.examples.types import Pair, Unpaired
 from feedback_store.records import CurrentVote, Evidence
-from feedback_store.split import split_of
+from feedback_store.view.candidates import Row
 
 ROWS_A_PAGE = 50
 PREVIEW_CHARS = 160

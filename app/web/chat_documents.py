@@ -15,8 +15,8 @@ from app.ui.growing import GrowingHtml
 from app.ui.rendering import answer_html, plain_html
 from app.ui.texts import translated
 from engine.prompts.reasoning import untagged
-from feedback_store.conversations import Found, ShownTurn, Summary
-from feedback_store.explain import changes
+from feedback_store.conversations.conversation_list import Found, ShownTurn, Summary
+from feedback_store.examples.explanation import changes
 from feedback_store.records import StoredAnswer
 
 # Of how an answer was made, what its details show

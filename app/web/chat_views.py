@@ -6,7 +6,7 @@ from typing import Any
 
 from app.live_answers import LiveAnswer, LiveAnswers
 from app.web.chat_documents import summary_document, turn_document
-from feedback_store.conversations import Conversations, ShownTurn, View
+from feedback_store.conversations.conversation_list import Conversations, ShownTurn, View
 
 PAGE_TURNS = 30  # of a long conversation, at a time
 

@@ -13,7 +13,7 @@ from app.web.chat_documents import found_document, summary_document
 from app.web.chat_views import ChatViews
 from app.web.feedback_api import in_few_threads
 from app.web.identity import user_of
-from feedback_store.conversations import Conversations
+from feedback_store.conversations.conversation_list import Conversations
 from feedback_store.formats.conversations import to_json, to_markdown
 
 PAGE_CONVERSATIONS = 40

@@ -26,8 +26,8 @@ from app.web.my_feedback_documents import (
     texts_document,
 )
 from engine.errors import InvalidInput, UnknownId
-from feedback_store.own_examples import OwnExamples
-from feedback_store.personal_data import personal_data
+from feedback_store.personal.own_examples import OwnExamples
+from feedback_store.personal.personal_data import personal_data
 
 PAGE_STATEMENTS = 20
 PAGE_EXAMPLES = 20

@@ -13,11 +13,11 @@ from app.ui.rendering import answer_html
 from app.ui.texts import translated
 from app.web.chat_documents import short_release
 from deploy.learning import LearntBy, Lineage
-from feedback_store.explain import changes
-from feedback_store.outcomes import Outcome, Statement
-from feedback_store.own_examples import OwnExample
-from feedback_store.pairing import NO_CONSENT
+from feedback_store.examples.explanation import changes
+from feedback_store.examples.pairing import NO_CONSENT
+from feedback_store.personal.own_examples import OwnExample
 from feedback_store.records import StoredAnswer
+from feedback_store.view.outcomes import Outcome, Statement
 
 EXCERPT_CHARS = 280
 Lineages = Mapping[int, Lineage]

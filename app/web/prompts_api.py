@@ -12,7 +12,7 @@ from app.service import Service
 from app.web.body import StrictJsonRoute
 from app.web.feedback_api import in_few_threads
 from app.web.identity import user_of
-from feedback_store.own_prompts import PromptKind, PromptText
+from feedback_store.personal.own_prompts import PromptKind, PromptText
 
 
 class PromptBody(BaseModel):

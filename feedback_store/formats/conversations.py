@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from feedback_store.conversations import ShownTurn, View
+from feedback_store.conversations.conversation_list import ShownTurn, View
 
 VOTES = {1: "good", -1: "bad"}
 

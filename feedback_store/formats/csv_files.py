@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from engine.errors import InvalidInput
 from engine.messages import question_index
-from feedback_store.examples import Example
+from feedback_store.examples.types import Example
 from feedback_store.formats.fields import Row, any_text, text
 from feedback_store.formats.trl import completion_turns, preference_turns, unpaired_turns
 from feedback_store.formats.turns import Options

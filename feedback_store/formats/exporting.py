@@ -17,7 +17,7 @@ from pathlib import Path
 from engine.errors import InvalidInput
 from engine.messages import Message
 from engine.storage import canonical_json, translated_disk_errors, write_atomically
-from feedback_store.examples import Demonstration, Example, Pair, Side, Unpaired
+from feedback_store.examples.types import Demonstration, Example, Pair, Side, Unpaired
 from feedback_store.formats.csv_files import csv_bytes
 
 Json = dict[str, object]

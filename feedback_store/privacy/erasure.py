@@ -29,13 +29,13 @@ from sqlalchemy import (
 
 from engine.errors import InvalidInput, UnknownId
 from engine.storage import digest_json, list_digests
-from feedback_store import tables as t
-from feedback_store.ai_pairs import AiPair
-from feedback_store.candidates import drop
-from feedback_store.database import Database
-from feedback_store.evidence import judged_conversations
-from feedback_store.examples import Example
-from feedback_store.snapshot import Snapshot, open_snapshot, rewrite
+from feedback_store.ai_feedback.ai_pairs import AiPair
+from feedback_store.examples.types import Example
+from feedback_store.snapshots.snapshot import Snapshot, open_snapshot, rewrite
+from feedback_store.storage import tables as t
+from feedback_store.storage.database import Database
+from feedback_store.storage.evidence import judged_conversations
+from feedback_store.view.candidates import drop
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from app.service import Service
-from feedback_store.database import Database
+from feedback_store.storage.database import Database
 from tests.helpers import make_bundle
 
 Person = Callable[[], httpx.Client]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from feedback_store.split import split_of
+from feedback_store.examples.split import split_of
 from tests.app.chat_page import ChatPage
 from tests.app.conftest import NEEDS_CHROMIUM, Played
 from tests.app.feedback_page import FeedbackPage

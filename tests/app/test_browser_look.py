@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 from app.ui.texts import catalogue
 from engine.prompts.modes import make_template
-from feedback_store.store import FeedbackStore
+from feedback_store.storage.store import FeedbackStore
 from tests.app.chat_page import ChatPage
 from tests.app.conftest import NEEDS_CHROMIUM, Played
 from tests.app.stored import rows, wait_for, wait_until_said

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from app.cli import app, main
 from deploy.registry import Registry
 from engine.models.catalogue import BaseModel
-from feedback_store.database import Database
+from feedback_store.storage.database import Database
 from tests.feedback_store.conftest import sqlite_url
 from tests.feedback_store.people import People, Person, files_with
 from tests.helpers import make_bundle

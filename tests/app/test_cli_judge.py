@@ -19,9 +19,9 @@ from engine.messages import Message
 from engine.prompts.modes import PromptTemplate
 from engine.request import Score, ScoreRequest
 from engine.storage import list_digests
-from feedback_store.ai_pairs import open_ai_pairs
+from feedback_store.ai_feedback.ai_pairs import open_ai_pairs
+from feedback_store.examples.split import SplitName, split_of
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
-from feedback_store.split import SplitName, split_of
 from tests.app.test_cli import Cli, cli  # noqa: F401 - a fixture
 from tests.fake_engine import FakeEngine
 from tests.feedback_store.conftest import Conversations

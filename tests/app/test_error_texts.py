@@ -31,9 +31,9 @@ from engine.messages import Message
 from engine.prompts.modes import PromptTemplate
 from engine.request import GenerationRequest, SamplingParams
 from engine.storage import find_digest, folder_of, translated_disk_errors
-from feedback_store.bursts import find_bursts
-from feedback_store.database import _translated
-from tests.feedback_store.test_bursts import NEW, brigade, calm, vote
+from feedback_store.curation.bursts import find_bursts
+from feedback_store.storage.database import _translated
+from tests.feedback_store.curation.test_bursts import NEW, brigade, calm, vote
 from tests.helpers import make_bundle
 from tuning.evaluation.statistics import Interval
 from tuning.recipe import Recipe

@@ -10,7 +10,7 @@ from app.fitting import fit
 from engine.errors import PromptTooLong
 from engine.messages import Message
 from engine.prompts.modes import make_template
-from feedback_store.own_examples import OwnExample
+from feedback_store.personal.own_examples import OwnExample
 
 TEMPLATE = make_template("plain", (), "SS")
 HISTORY = [Message("user", "h1"), Message("assistant", "H1"), Message("user", "h2"),

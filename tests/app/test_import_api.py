@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from app.web import import_api, unpacking
-from feedback_store.evidence import EvidenceReader
+from feedback_store.storage.evidence import EvidenceReader
 from tests.app.conftest import BROWSER, Played
 from tests.app.exports import SEA, as_json, as_zip, conversation
 

@@ -11,7 +11,7 @@ import pytest
 from app.service import Workspace
 from app.shared_prompts import default_prompts_text, read_prompts
 from engine.errors import InvalidInput
-from feedback_store.own_prompts import PromptText
+from feedback_store.personal.own_prompts import PromptText
 from tests.app.conftest import Played
 from tests.app.test_chat_api import Stream, ask, view
 

@@ -10,7 +10,7 @@ import pytest
 from deploy.registry import Registry
 from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine
-from feedback_store.database import Database
+from feedback_store.storage.database import Database
 
 
 @pytest.fixture

@@ -18,11 +18,12 @@ from deploy.release import Releases
 from engine.errors import BurnishError, Conflict, StorageFull, UnknownId
 from engine.models.catalogue import BaseModel
 from engine.storage import digest_json, folder_of, list_digests, publish, read_manifest
-from feedback_store import tables
-from feedback_store.ai_pairs import open_ai_pairs, publish_ai_pairs
-from feedback_store.database import Database
+from feedback_store.ai_feedback.ai_pairs import open_ai_pairs, publish_ai_pairs
 from feedback_store.privacy.erasure import unfinished
-from feedback_store.snapshot import verify_snapshot
+from feedback_store.snapshots.snapshot import verify_snapshot
+from feedback_store.storage import tables
+from feedback_store.storage.database import Database
+from tests.feedback_store.ai_feedback.test_ai_pairs import pair as ai_pair
 from tests.feedback_store.conftest import postgresql, sqlite_url  # noqa: F401 - a fixture
 from tests.feedback_store.people import (
     People,
@@ -32,7 +33,6 @@ from tests.feedback_store.people import (
     files_with,
     without,
 )
-from tests.feedback_store.test_ai_pairs import pair as ai_pair
 from tests.helpers import make_bundle
 from tests.postgresql import Server
 from tuning.jobs import JobRunner

@@ -11,7 +11,7 @@ import itertools
 import pytest
 
 from deploy.gate import GateReport, judge
-from feedback_store.examples import Pair
+from feedback_store.examples.types import Pair
 from tests.played_engine import PlayedEngine, Voice, sensible
 from tests.tuning.conftest import row
 from tuning.evaluation.evaluate import evaluate

@@ -14,7 +14,7 @@ from deploy.learning import Learning, kinds_trained_on
 from deploy.registry import Registry
 from engine.models.catalogue import BaseModel
 from engine.storage import folder_of
-from feedback_store.database import Database
+from feedback_store.storage.database import Database
 from tests.feedback_store.conftest import Conversations
 from tests.feedback_store.people import People
 from tests.helpers import make_bundle

@@ -20,14 +20,14 @@ from engine.prompts.modes import make_template
 from engine.reference import ReferenceEngine
 from engine.request import GenerationRequest, Score, ScoreRequest
 from engine.storage import folder_of, list_digests, publish
-from feedback_store.curation import Curation
-from feedback_store.database import Database
-from feedback_store.evidence import EvidenceReader
+from feedback_store.curation.decisions import Curation
+from feedback_store.examples.split import split_of
 from feedback_store.privacy.erasure import forget_user
-from feedback_store.snapshot import freeze, open_snapshot
-from feedback_store.split import split_of
-from feedback_store.store import FeedbackStore
-from feedback_store.training_set import TrainingSet
+from feedback_store.snapshots.snapshot import freeze, open_snapshot
+from feedback_store.storage.database import Database
+from feedback_store.storage.evidence import EvidenceReader
+from feedback_store.storage.store import FeedbackStore
+from feedback_store.view.training_set import TrainingSet
 from tests.helpers import make_bundle
 from tests.played_engine import (
     LengthScorer,

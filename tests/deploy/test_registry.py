@@ -15,8 +15,8 @@ from alembic.migration import MigrationContext
 from deploy import registry as registry_module
 from deploy.registry import Live, Registry
 from engine.errors import BurnishError, Conflict, UnknownId
-from feedback_store.database import Database
-from feedback_store.store import FeedbackStore
+from feedback_store.storage.database import Database
+from feedback_store.storage.store import FeedbackStore
 from tests.feedback_store.conftest import postgresql, sqlite_url  # noqa: F401 - a fixture
 from tests.postgresql import Server
 

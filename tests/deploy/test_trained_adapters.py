@@ -23,8 +23,8 @@ from engine.local import LocalEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.request import GenerationRequest, SamplingParams, collect
-from feedback_store.examples import Demonstration, Pair, Side, example_id
-from feedback_store.split import split_of
+from feedback_store.examples.split import split_of
+from feedback_store.examples.types import Demonstration, Pair, Side, example_id
 from tests.tuning.conftest import row
 from tests.tuning.test_train import frozen, origin, trained
 from tuning.evaluation.evaluate import evaluate

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from engine.prompts.modes import PromptTemplate, make_template
-from feedback_store import tables
-from feedback_store.curation import Curation
-from feedback_store.database import Database
-from feedback_store.evidence import EvidenceReader
+from feedback_store.curation.decisions import Curation
 from feedback_store.records import AnswerStatus
-from feedback_store.store import FeedbackStore
-from feedback_store.training_set import TrainingSet
+from feedback_store.storage import tables
+from feedback_store.storage.database import Database
+from feedback_store.storage.evidence import EvidenceReader
+from feedback_store.storage.store import FeedbackStore
+from feedback_store.view.training_set import TrainingSet
 from tests.postgresql import Server, running
 
 PLAIN = make_template("plain", ())

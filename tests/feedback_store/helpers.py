@@ -10,19 +10,9 @@ from pathlib import Path
 import pytest
 
 from engine.messages import Message
-from feedback_store.curation import Decision
-from feedback_store.examples import Example, Origin, Pair, Side, Unpaired, example_id
-from feedback_store.pairing import PromptExamples
-from feedback_store.records import (
-    Answer,
-    AnswerStatus,
-    Choice,
-    CurrentChoice,
-    CurrentCorrection,
-    CurrentVote,
-    Evidence,
-)
-from feedback_store.selection import (
+from feedback_store.curation.decisions import Decision
+from feedback_store.examples.pairing import PromptExamples
+from feedback_store.examples.selection import (
     KINDS,
     OVER_CAP,
     Examples,
@@ -33,7 +23,17 @@ from feedback_store.selection import (
     set_aside,
     users_of,
 )
-from feedback_store.training_set import TrainingSet
+from feedback_store.examples.types import Example, Origin, Pair, Side, Unpaired, example_id
+from feedback_store.records import (
+    Answer,
+    AnswerStatus,
+    Choice,
+    CurrentChoice,
+    CurrentCorrection,
+    CurrentVote,
+    Evidence,
+)
+from feedback_store.view.training_set import TrainingSet
 
 PROMPT = (Message("user", "What is a leaf?"),)
 DATA = Path(

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from feedback_store import tables
-from feedback_store.curation import Curation
-from feedback_store.database import Database
-from feedback_store.evidence import EvidenceReader
-from feedback_store.examples import Example
-from feedback_store.own_examples import OwnExamples
-from feedback_store.snapshot import Snapshot, freeze, open_snapshot, split_of
-from feedback_store.store import FeedbackStore
-from feedback_store.training_set import TrainingSet
+from feedback_store.curation.decisions import Curation
+from feedback_store.examples.types import Example
+from feedback_store.personal.own_examples import OwnExamples
+from feedback_store.snapshots.snapshot import Snapshot, freeze, open_snapshot, split_of
+from feedback_store.storage import tables
+from feedback_store.storage.database import Database
+from feedback_store.storage.evidence import EvidenceReader
+from feedback_store.storage.store import FeedbackStore
+from feedback_store.view.training_set import TrainingSet
 from tests.feedback_store.conftest import Conversations
 from tests.feedback_store.helpers import examples_now
 

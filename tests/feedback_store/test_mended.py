@@ -7,9 +7,9 @@ from pathlib import Path
 from engine.messages import Message
 from feedback_store.formats import export_examples, import_file
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
-from feedback_store.snapshot import freeze, open_snapshot
-from feedback_store.store import FeedbackStore
-from feedback_store.training_set import TrainingSet
+from feedback_store.snapshots.snapshot import freeze, open_snapshot
+from feedback_store.storage.store import FeedbackStore
+from feedback_store.view.training_set import TrainingSet
 from tests.feedback_store.conftest import PLAIN, Conversations
 from tests.feedback_store.helpers import examples_now
 

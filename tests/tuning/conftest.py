@@ -11,9 +11,9 @@ from transformers import AutoTokenizer
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
-from feedback_store.examples import Origin, Pair, Side, example_id
-from feedback_store.selection import Examples
-from feedback_store.snapshot import freeze
+from feedback_store.examples.selection import Examples
+from feedback_store.examples.types import Origin, Pair, Side, example_id
+from feedback_store.snapshots.snapshot import freeze
 from tuning.kernels import PORTABLE, choose_kernels
 from tuning.kernels.native import NativeKernels
 from tuning.kernels.portable import Kernels

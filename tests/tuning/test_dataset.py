@@ -11,7 +11,7 @@ import pytest
 from engine.messages import Message
 from engine.prompts.reasoning import join_reasoning, split_reasoning
 from engine.prompts.render import Renderer
-from feedback_store.examples import Demonstration, Origin, Side, Unpaired
+from feedback_store.examples.types import Demonstration, Origin, Side, Unpaired
 from tests.helpers import THINKS_UNLESS_TOLD
 from tests.tuning.conftest import row
 from tuning.dataset import tokenize, tokenize_answers

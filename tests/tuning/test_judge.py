@@ -23,8 +23,8 @@ from engine.errors import (
 )
 from engine.messages import Message
 from engine.request import Score, ScoreRequest
-from feedback_store.examples import Side
-from feedback_store.siblings import Siblings
+from feedback_store.ai_feedback.siblings import Siblings
+from feedback_store.examples.types import Side
 from tests.fake_engine import FakeEngine
 from tests.tuning.conftest import row
 from tuning.judge import EndpointJudge, EngineJudge, Letter, agreement, compare, label

@@ -14,7 +14,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
-from feedback_store.examples import Origin, Side, Unpaired
+from feedback_store.examples.types import Origin, Side, Unpaired
 from tests.tuning.test_fast_training import Watch, assert_same, tuned_model, watched
 from tests.tuning.test_losses import Recorder, plain_model, token_logprobs
 from tuning.dataset import tokenize_answers

@@ -22,7 +22,7 @@ from engine.local import LocalEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.request import Score
-from feedback_store.examples import Demonstration, Origin, Side, Unpaired
+from feedback_store.examples.types import Demonstration, Origin, Side, Unpaired
 from tests.tuning.conftest import row
 from tuning.evaluation.preferences import PairScores, Preference
 

@@ -14,11 +14,11 @@ from engine.errors import InvalidInput
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.storage import list_digests
-from feedback_store.ai_pairs import open_ai_pairs
-from feedback_store.examples import Side
-from feedback_store.selection import Examples
-from feedback_store.siblings import Siblings
-from feedback_store.snapshot import freeze, open_snapshot
+from feedback_store.ai_feedback.ai_pairs import open_ai_pairs
+from feedback_store.ai_feedback.siblings import Siblings
+from feedback_store.examples.selection import Examples
+from feedback_store.examples.types import Side
+from feedback_store.snapshots.snapshot import freeze, open_snapshot
 from tests.tuning.conftest import row, snapshot_of
 from tuning.judge import Letter
 from tuning.methods.reward import RewardModel

@@ -25,7 +25,7 @@ from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from engine.request import ScoreRequest
 from engine.storage import folder_of
-from feedback_store.snapshot import open_snapshot
+from feedback_store.snapshots.snapshot import open_snapshot
 from tests.tuning.conftest import snapshot_of
 from tests.tuning.test_losses import ROWS, Recorder, plain_model
 from tuning.batch.forward import why_not

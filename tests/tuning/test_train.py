@@ -18,9 +18,9 @@ from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from engine.storage import digest_file, folder_of, read_manifest
-from feedback_store.examples import Demonstration, Origin, Side, Unpaired, example_id
-from feedback_store.selection import Examples
-from feedback_store.snapshot import freeze, open_snapshot
+from feedback_store.examples.selection import Examples
+from feedback_store.examples.types import Demonstration, Origin, Side, Unpaired, example_id
+from feedback_store.snapshots.snapshot import freeze, open_snapshot
 from tests.tuning.conftest import row, snapshot_of
 from tuning.dataset import read_training_data
 from tuning.recipe import (

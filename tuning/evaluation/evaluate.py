@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.request import Engine
-from feedback_store.examples import Pair
+from feedback_store.examples.types import Pair
 from tuning.best_of import Scorer
 from tuning.evaluation.answers import (
     Opinions,

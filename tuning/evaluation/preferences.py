@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.request import Engine, Score, ScoreRequest
-from feedback_store.examples import Pair
+from feedback_store.examples.types import Pair
 from tuning.evaluation.roles import Adapters, Role, for_each_role
 
 

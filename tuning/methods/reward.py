@@ -32,7 +32,7 @@ from engine.models.catalogue import BaseModel, linear_shapes, load_tokenizer
 from engine.prompts.load import make_renderer
 from engine.prompts.render import Renderer
 from engine.storage import folder_of, publish, read_manifest, verify
-from feedback_store.examples import Pair
+from feedback_store.examples.types import Pair
 from tuning.methods.common import Stage
 from tuning.reference_cache import Row
 from tuning.rlhf_recipes import RewardRecipe

@@ -21,7 +21,7 @@ from trl import RLOOConfig, RLOOTrainer
 
 from engine.errors import InvalidInput
 from engine.prompts.render import Renderer
-from feedback_store.examples import Pair
+from feedback_store.examples.types import Pair
 from tuning.methods.common import Stage
 from tuning.rlhf_recipes import RlooRecipe
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from engine.errors import InvalidInput, StorageFull
 from engine.messages import ROLES, Message, is_blank
-from feedback_store.examples import Demonstration, Example, Origin, Pair, Side, Unpaired
+from feedback_store.examples.types import Demonstration, Example, Origin, Pair, Side, Unpaired
 from feedback_store.formats import export_examples
 from feedback_store.formats.csv_files import guarded, unguarded
 from feedback_store.records import ImportedTurn

@@ -12,11 +12,11 @@ import pytest
 
 from engine.errors import InvalidInput
 from engine.prompts.modes import PromptTemplate
-from feedback_store.database import Database
-from feedback_store.evidence import EvidenceReader
 from feedback_store.formats import IMPORT_FORMATS, ImportReport, import_file, reading
 from feedback_store.records import ImportedTurn
-from feedback_store.store import FeedbackStore
+from feedback_store.storage.database import Database
+from feedback_store.storage.evidence import EvidenceReader
+from feedback_store.storage.store import FeedbackStore
 from tests.feedback_store.formats.helpers import (
     Listener,
     array,

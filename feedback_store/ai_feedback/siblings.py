@@ -1,0 +1,138 @@
+"""Answers to one prompt that nobody judged: what an AI judge may compare in people's place.
+
+Reads only. A person's word always counts more: where anybody said anything of any answer to a turn,
+the turn is not looked at. Knows tables; knows no judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from sqlalchemy import Select, and_, func, or_, select
+
+from engine.messages import Message, is_blank
+from feedback_store.examples.pairing import USABLE, Rules, read_the_same
+from feedback_store.examples.split import split_of
+from feedback_store.examples.types import Side
+from feedback_store.records import Answer
+from feedback_store.storage import tables as t
+from feedback_store.storage.database import Database
+from feedback_store.storage.evidence import answer_columns
+from feedback_store.storage.store import FeedbackStore
+
+Redact = Callable[[str], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Siblings:
+    """The usable answers to one turn, the oldest first."""
+
+    prompt: tuple[Message, ...]
+    answers: tuple[Side, ...]
+    conversation_id: str
+    template_hash: str
+    user_id: str  # who asked
+
+    def couples(self) -> list[tuple[Side, Side]]:
+        """Each answer with the next that reads differently: n - 1 comparisons for n answers."""
+        return [both for both in pairwise(self.answers) if not read_the_same(*both)]
+
+
+def unjudged_siblings(
+    database: Database,
+    store: FeedbackStore,
+    rules: Rules | None = None,
+    *,
+    redact: Redact | None = None,
+) -> Iterator[Siblings]:
+    """Turns on the training side with several answers and no word of anybody about any of them.
+
+    Left out: people who refuse, answers that are unfinished, blank or too long (`rules`), turns
+    whose answers all read the same. Regenerations and copies are no judgements. `redact` is applied
+    to every text.
+    """
+    rules = rules or Rules()
+    with database.read() as connection:
+        turns = connection.execute(_unjudged_turns()).all()
+    for turn in turns:
+        if turn.user_id in rules.refusing_users or split_of(turn.conversation_id) != "train":
+            continue
+        answers = [a for a in _answers(database, turn.id) if _is_usable(a, rules)]
+        if len(answers) < 2:
+            continue
+        _, prompt = store.shown_prompt(answers[0].id, turn.user_id)
+        siblings = Siblings(
+            prompt, tuple(map(_side, answers)), turn.conversation_id, turn.template_hash,
+            turn.user_id,
+        )  # fmt: skip
+        if redact is not None:
+            siblings = _redacted(siblings, redact)
+        if siblings.couples():
+            yield siblings
+
+
+def _unjudged_turns() -> Select[tuple[str, str, str, str]]:
+    said = t.current_feedback.c
+    judged_answers = (
+        select(t.answers.c.turn_id)
+        .join(t.current_feedback, said.answer_id == t.answers.c.id)
+        .where(
+            or_(said.kind.in_(("correction", "flag")), and_(said.kind == "vote", said.vote != 0))
+        )
+    )
+    judged_comparisons = (
+        select(t.comparisons.c.turn_id)
+        .join(t.current_feedback, said.comparison_id == t.comparisons.c.id)
+        .where(said.kind == "choice")
+    )
+    with_siblings = (
+        select(t.answers.c.turn_id)
+        .where(t.answers.c.status.in_(USABLE))
+        .group_by(t.answers.c.turn_id)
+        .having(func.count() > 1)
+    )
+    turn = t.turns.c
+    return (
+        select(turn.id, turn.conversation_id, turn.template_hash, turn.user_id)
+        .where(
+            turn.id.in_(with_siblings),
+            turn.id.not_in(judged_answers),
+            turn.id.not_in(judged_comparisons),
+        )
+        .order_by(turn.created_at, turn.id)
+    )
+
+
+def _answers(database: Database, turn_id: str) -> list[Answer]:
+    query = (
+        select(*answer_columns(Answer))
+        .where(t.answers.c.turn_id == turn_id)
+        .order_by(t.answers.c.created_at, t.answers.c.id)
+    )
+    with database.read() as connection:
+        return [Answer(*row) for row in connection.execute(query)]
+
+
+def _is_usable(answer: Answer, rules: Rules) -> bool:
+    short = len(answer.text) <= rules.max_answer_chars
+    return answer.status in USABLE and short and not is_blank(answer.text)
+
+
+def _side(answer: Answer) -> Side:
+    return Side(
+        answer.text, answer.thought, answer.complete, answer.id, answer.base_digest,
+        answer.adapter_digest,
+    )  # fmt: skip
+
+
+def _redacted(siblings: Siblings, redact: Redact) -> Siblings:
+    return replace(
+        siblings,
+        prompt=tuple(Message(m.role, redact(m.content)) for m in siblings.prompt),
+        answers=tuple(
+            replace(side, text=redact(side.text), thought=redact(side.thought))
+            for side in siblings.answers
+        ),
+    )

@@ -1,0 +1,1 @@
+"""A person's conversations, to be listed, searched and read."""

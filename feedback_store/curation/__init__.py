@@ -1,0 +1,1 @@
+"""What the operator decides about training data, and what needs their attention."""

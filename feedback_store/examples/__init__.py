@@ -1,0 +1,1 @@
+"""The rules by which evidence becomes training examples. Pure: values in, values out."""

@@ -1,0 +1,1 @@
+"""Frozen training data, content-addressed."""

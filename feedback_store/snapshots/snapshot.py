@@ -1,0 +1,308 @@
+"""The snapshot: frozen training data, content-addressed. This module owns the format.
+
+`train`, `heldout` and `gold` are folders with one file for each kind of example, one canonical JSON
+object a line. The same examples always give the same digest. A conversation stays on its side of
+the split for good, since its side depends on its id alone; gold conversations are held-out ones
+that the operator marked, and the manifest names them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from engine.errors import InvalidInput
+from engine.messages import Message
+from engine.storage import canonical_json, folder_of, publish, read_manifest, verify
+from feedback_store.examples.pairing import read_the_same
+from feedback_store.examples.selection import Examples
+from feedback_store.examples.split import HELDOUT_SHARE, SPLITS, SplitName, split_of
+from feedback_store.examples.types import (
+    Demonstration,
+    Example,
+    Pair,
+    Side,
+    Unpaired,
+    demonstration_from_dict,
+    derived_id,
+    pair_from_dict,
+    unpaired_from_dict,
+)
+
+FORMAT = "burnish-snapshot/3"
+READERS: Mapping[str, Callable[[Mapping[str, Any]], Example]] = {
+    "pairs": pair_from_dict,
+    "unpaired": unpaired_from_dict,
+    "demonstrations": demonstration_from_dict,
+}
+# What reading a file raises that is no snapshot's
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, RecursionError, InvalidInput)
+Redact = Callable[[str], str]
+BySplit = Mapping[SplitName, Mapping[str, Sequence[Example]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One side of a snapshot."""
+
+    pairs: tuple[Pair, ...] = ()
+    unpaired: tuple[Unpaired, ...] = ()
+    demonstrations: tuple[Demonstration, ...] = ()
+
+    @property
+    def examples(self) -> Iterator[Example]:
+        """All of them."""
+        yield from self.pairs
+        yield from self.unpaired
+        yield from self.demonstrations
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A snapshot, read."""
+
+    digest: str
+    manifest: Mapping[str, Any]
+    train: Split
+    heldout: Split
+    gold: Split
+
+
+def freeze(
+    root: Path,
+    examples: Examples,
+    *,
+    last_event: int,
+    gold: frozenset[str] = frozenset(),
+    redact: Redact | None = None,
+    thoughts_in_loss: bool = True,
+    flip_rate: float | None = None,
+) -> str:
+    """Publish examples as a snapshot; returns its digest.
+
+    `redact` is applied to every text; a pair that it makes alike is set aside. `thoughts_in_loss`:
+    whether training covers the thought of a chain-of-thought answer or the answer alone.
+    `flip_rate`: the estimated share of votes that point the wrong way, for robust DPO.
+    Raises `InvalidInput` when there is nothing to train on.
+    """
+    kept, set_aside = _redacted(examples, redact)
+    by_split = {split: {kind: _of(kept[kind], split, gold) for kind in READERS} for split in SPLITS}
+    return _publish(
+        root,
+        by_split,
+        {
+            "format": FORMAT,
+            "last_event": last_event,
+            "heldout_share": HELDOUT_SHARE,
+            "thoughts_in_loss": thoughts_in_loss,
+            "flip_rate": flip_rate,
+            "redacted": redact is not None,
+            "set_aside": set_aside,
+        },
+    )
+
+
+def rewrite(root: Path, snapshot: Snapshot, keep: Callable[[Example], bool]) -> str | None:
+    """Publish a snapshot's examples that may stay; None where nothing to train on is left."""
+    by_split = {
+        split: {
+            kind: [row for row in getattr(getattr(snapshot, split), kind) if keep(row)]
+            for kind in READERS
+        }
+        for split in SPLITS
+    }
+    if not any(by_split["train"].values()):
+        return None
+    derived = ("counts", "sources", "gold", "files")
+    return _publish(
+        root, by_split, {k: v for k, v in snapshot.manifest.items() if k not in derived}
+    )
+
+
+def _publish(root: Path, by_split: BySplit, manifest: Mapping[str, Any]) -> str:
+    if not any(by_split["train"].values()):
+        raise InvalidInput(
+            "nothing to train on yet: correct an answer, compare two, or regenerate one and vote"
+            " differently on the two"
+        )
+
+    def fill(folder: Path) -> dict[str, Any]:
+        for split, kinds in by_split.items():
+            (folder / split).mkdir()
+            for kind, rows in kinds.items():
+                lines = b"".join(canonical_json(row.as_dict()) + b"\n" for row in rows)
+                (folder / split / f"{kind}.jsonl").write_bytes(lines)
+        return {
+            **manifest,
+            "counts": _counts(by_split),
+            "sources": _sources(by_split),
+            "gold": _gold(by_split),
+        }
+
+    return publish(root, fill)
+
+
+def open_snapshot(root: Path, digest: str) -> Snapshot:
+    """Read a snapshot; raises `InvalidInput` with every problem that `verify_snapshot` finds."""
+    problems = verify_snapshot(root, digest)
+    if problems:
+        raise InvalidInput(f"snapshot {digest} refused: " + "; ".join(problems))
+    folder = folder_of(root, digest)
+    return Snapshot(
+        digest, read_manifest(folder), *(_read_split(folder, split) for split in SPLITS)
+    )
+
+
+def verify_snapshot(root: Path, digest: str) -> list[str]:
+    """Everything about a snapshot derived anew, and each way in which it differs from what it says.
+
+    Files and their digests, each line's canonical form, ids, sides of the split, counts, sources.
+    """
+    problems = verify(root, digest)
+    if problems:
+        return problems
+    folder = folder_of(root, digest)
+    manifest = read_manifest(folder)
+    if problem := _manifest_problem(manifest):
+        return [problem]
+    gold = set(manifest["gold"])
+    side_of = partial(split_of, heldout_share=manifest["heldout_share"], gold=frozenset(gold))
+    found: dict[SplitName, dict[str, Sequence[Example]]] = {}
+    for split in SPLITS:
+        found[split] = {}
+        for kind in READERS:
+            path = folder / split / f"{kind}.jsonl"
+            try:
+                found[split][kind] = _read(path, kind)
+            except UNREADABLE as error:
+                return [*problems, f"{split}/{path.name} cannot be read: {error}"]
+            problems += _row_problems(path, found[split][kind], split, side_of)
+    if _counts(found) != manifest.get("counts"):
+        problems.append("the counts are not those of the rows")
+    if _sources(found) != manifest.get("sources"):
+        problems.append("the sources are not those of the rows")
+    if not gold <= set(_gold(found)):
+        problems.append("a conversation is gold of which there is no gold row")
+    return problems
+
+
+def _manifest_problem(manifest: Mapping[str, Any]) -> str | None:
+    """What keeps the rows from being checked at all."""
+    if manifest.get("format") != FORMAT:
+        return f"its format is {manifest.get('format')!r}, not {FORMAT!r}; make a new one"
+    if not isinstance(manifest.get("heldout_share"), float):
+        return "the manifest does not say what share is held out"
+    gold = manifest.get("gold")
+    if not isinstance(gold, list) or not all(isinstance(name, str) for name in gold):
+        return "the manifest does not say which conversations are gold"
+    return None
+
+
+def _row_problems(
+    path: Path, rows: Sequence[Example], split: str, side_of: Callable[[str], SplitName]
+) -> Iterator[str]:
+    place = f"{split}/{path.name}"
+    if b"".join(canonical_json(row.as_dict()) + b"\n" for row in rows) != path.read_bytes():
+        yield f"{place}: a line is not in canonical form"
+    if len({row.id for row in rows}) != len(rows):
+        yield f"{place}: an id appears twice"
+    if any(derived_id(row) != row.id for row in rows):
+        yield f"{place}: an id is not that of its row"
+    if any(side_of(row.origin.conversation_id) != split for row in rows):
+        yield f"{place}: a conversation is on the wrong side of the split"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What one snapshot has and the other has not, as example ids for each `split/kind`."""
+
+    added: Mapping[str, tuple[str, ...]]
+    removed: Mapping[str, tuple[str, ...]]
+    changed: Mapping[str, tuple[str, ...]]
+
+
+def diff(old: Snapshot, new: Snapshot) -> Difference:
+    """What became of each example from one snapshot to the next."""
+    added, removed, changed = {}, {}, {}
+    for split in SPLITS:
+        for kind in READERS:
+            before, after = (
+                {example.id: example for example in getattr(getattr(snapshot, split), kind)}
+                for snapshot in (old, new)
+            )
+            place = f"{split}/{kind}"
+            added[place] = tuple(sorted(after.keys() - before.keys()))
+            removed[place] = tuple(sorted(before.keys() - after.keys()))
+            changed[place] = tuple(
+                sorted(k for k in before.keys() & after.keys() if before[k] != after[k])
+            )
+    return Difference(added, removed, changed)
+
+
+def _redacted(
+    examples: Examples, redact: Redact | None
+) -> tuple[dict[str, list[Example]], dict[str, int]]:
+    kept: dict[str, list[Example]] = {kind: [*getattr(examples, kind)] for kind in READERS}
+    set_aside = Counter(examples.set_aside_counts)
+    if redact is not None:
+        for kind, rows in kept.items():
+            kept[kind] = [_redact(row, redact) for row in rows]
+        told_apart = [row for row in kept["pairs"] if not read_the_same(*row.sides)]
+        if len(told_apart) < len(kept["pairs"]):
+            set_aside["identical after redaction"] += len(kept["pairs"]) - len(told_apart)
+        kept["pairs"] = told_apart
+    return kept, dict(sorted(set_aside.items()))
+
+
+def _redact(example: Example, redact: Redact) -> Example:
+    prompt = tuple(Message(m.role, redact(m.content)) for m in example.prompt)
+
+    def clean(side: Side) -> Side:
+        return replace(side, text=redact(side.text), thought=redact(side.thought))
+
+    if isinstance(example, Pair):
+        return replace(
+            example, prompt=prompt, chosen=clean(example.chosen), rejected=clean(example.rejected)
+        )
+    return replace(example, prompt=prompt, completion=clean(example.completion))
+
+
+def _of(examples: Sequence[Example], split: SplitName, gold: frozenset[str]) -> list[Example]:
+    return [e for e in examples if split_of(e.origin.conversation_id, gold=gold) == split]
+
+
+def _counts(by_split: BySplit) -> dict[str, dict[str, int]]:
+    return {
+        split: {kind: len(rows) for kind, rows in kinds.items()}
+        for split, kinds in by_split.items()
+    }
+
+
+def _sources(by_split: BySplit) -> dict[str, int]:
+    """How many examples of each kind come from which sort of statement."""
+    counted = Counter(
+        f"{kind}/{row.source}"
+        for kinds in by_split.values()
+        for kind, rows in kinds.items()
+        for row in rows
+    )
+    return dict(sorted(counted.items()))
+
+
+def _gold(by_split: BySplit) -> list[str]:
+    """The conversations that the operator marked, as far as anything of them is here."""
+    return sorted({e.origin.conversation_id for rows in by_split["gold"].values() for e in rows})
+
+
+def _read_split(folder: Path, split: str) -> Split:
+    return Split(*(tuple(_read(folder / split / f"{kind}.jsonl", kind)) for kind in READERS))  # type: ignore[arg-type]  # in the order of the fields
+
+
+def _read(path: Path, kind: str) -> list[Example]:
+    with path.open("rb") as file:
+        return [READERS[kind](json.loads(line)) for line in file]

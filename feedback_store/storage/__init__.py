@@ -1,0 +1,1 @@
+"""The database: its tables, and everything that is written to them."""

@@ -1,0 +1,82 @@
+"""A conversation's row in its person's list, kept up with what is asked and answered.
+
+The functions run in the transaction of the turn or answer they follow. An API caller's turn is in
+no list: of its conversation there is no row, and none of its texts is indexed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable
+
+from sqlalchemy import Connection, insert, select, update
+
+from engine.errors import UnknownId
+from engine.messages import is_blank
+from feedback_store.records import Turn
+from feedback_store.storage import tables as t
+from feedback_store.storage.search import add_document, cut_at_word
+
+MAX_TITLE_CHARS = 60
+
+
+def title_of(question: str) -> str:
+    """The first line of a question that shows something, in at most 60 characters."""
+    lines = (" ".join(line.split()) for line in question.splitlines())
+    return cut_at_word(next((line for line in lines if not is_blank(line)), ""), MAX_TITLE_CHARS)
+
+
+def list_turn(connection: Connection, turn: Turn, at: float) -> None:
+    """Put a new turn's conversation in the list, on top.
+
+    Raises `UnknownId` for a conversation that is somebody else's or was deleted.
+    """
+    this = t.conversations.c.id == turn.conversation_id
+    query = select(t.conversations.c.user_id, t.conversations.c.deleted_at).where(this)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        connection.execute(
+            insert(t.conversations).values(
+                id=turn.conversation_id, user_id=turn.user_id, title=title_of(turn.question),
+                updated_at=at,
+            )
+        )  # fmt: skip
+    elif row.user_id != turn.user_id or row.deleted_at is not None:
+        raise UnknownId(f"no conversation {turn.conversation_id[:80]!r}")
+    else:
+        connection.execute(update(t.conversations).where(this).values(updated_at=at))
+    add_document(connection, turn.conversation_id, turn.user_id, turn.question, turn_id=turn.id)
+
+
+def show_new_answer(connection: Connection, turn_id: str, answer_id: str) -> None:
+    """Show the branch that ends in an answer that is about to be made."""
+    own = select(t.turns.c.conversation_id).where(t.turns.c.id == turn_id).scalar_subquery()
+    connection.execute(
+        update(t.conversations)
+        .where(t.conversations.c.id == own)
+        .values(shown_answer_id=answer_id, updated_at=time.time())
+    )
+
+
+def index_answers(connection: Connection, answer_ids: Iterable[str]) -> None:
+    """Have what answers say now found; those of conversations in no list are left out."""
+    listed = t.conversations.c
+    query = (
+        select(listed.id, listed.user_id, t.answers.c.text)
+        .join(t.turns, t.turns.c.conversation_id == listed.id)
+        .join(t.answers, t.answers.c.turn_id == t.turns.c.id)
+    )
+    for answer_id in answer_ids:
+        row = connection.execute(query.where(t.answers.c.id == answer_id)).one_or_none()
+        if row is not None:
+            add_document(connection, row.id, row.user_id, row.text, answer_id=answer_id)
+
+
+def continued(connection: Connection, answer_ids: Collection[str]) -> list[str]:
+    """The conversations of those answers that had ended once and stream again."""
+    query = (
+        select(t.turns.c.conversation_id)
+        .join(t.answers, t.answers.c.turn_id == t.turns.c.id)
+        .where(t.answers.c.id.in_(answer_ids), t.answers.c.finished_at.is_not(None))
+    )
+    return list(connection.execute(query.distinct()).scalars())

@@ -1,0 +1,1 @@
+"""The examples of now, kept in the database and updated incrementally."""

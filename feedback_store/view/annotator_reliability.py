@@ -1,0 +1,133 @@
+"""The trust in each user, estimated now and then, and the verdicts that rest on it.
+
+Kept in the database beside the candidates they decide. The estimate itself is `trust`'s.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+
+from sqlalchemy import Connection, delete, func, insert, select
+
+from engine.storage import digest_json
+from feedback_store.examples.trust import SURE, Judgement, Trust, Verdict, estimate
+from feedback_store.records import CurrentVote
+from feedback_store.storage import tables as t
+from feedback_store.storage.evidence import EvidenceReader
+from feedback_store.view.candidates import mark_stale, read_state, write_state
+
+ENOUGH = 0.1  # of the shared answers must be judged otherwise before trust is estimated anew
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """A row: the verdict on an answer that several users voted on."""
+
+    answer_id: str
+    conversation_id: str
+    votes: str
+    up: int
+    confidence: float
+
+    @property
+    def decides(self) -> tuple[int, bool]:
+        """What of it the examples depend on."""
+        return self.up, self.confidence >= SURE
+
+
+def read_trust(connection: Connection, conversation_ids: Collection[str]) -> Trust:
+    """The verdicts on answers of some conversations; knows nothing else of the users."""
+    rows = _read(connection, conversation_ids).values()
+    return Trust({row.answer_id: Verdict(bool(row.up), row.confidence) for row in rows}, {}, None)
+
+
+def judged_otherwise(
+    connection: Connection, conversation_ids: Collection[str], shared: dict[str, str]
+) -> int:
+    """How many answers several users judge otherwise now than when trust was estimated.
+
+    `shared`: those of the conversations now, each with the digest of its votes.
+    """
+    then = {row.answer_id: row.votes for row in _read(connection, conversation_ids).values()}
+    return len(dict(then.items() ^ shared.items()))
+
+
+def weigh(reader: EvidenceReader, *, settle: bool) -> bool:
+    """Estimate the trust in each user where that is due; says whether verdicts changed.
+
+    The conversations that they decide are then stale.
+    """
+    while True:
+        with reader.database.read() as connection:
+            state = read_state(connection)
+            known = connection.execute(select(func.count()).select_from(t.verdicts)).scalar_one()
+        if state.unweighed <= (0 if settle else ENOUGH * known):
+            return False
+        shared = [(c, v) for c, v in reader.shared_votes() if v.user_id not in state.refusing]
+        trust = estimate(Judgement(v.answer_id, v.user_id, v.vote > 0) for _, v in shared)
+        rows = _verdicts(shared, trust)
+        with reader.database.write() as connection:
+            if read_state(connection) != state:
+                continue  # another process was faster
+            changed = _replace(connection, rows)
+            mark_stale(connection, changed)
+            write_state(
+                connection,
+                replace(state, version=state.version + 1, unweighed=0, flip_rate=trust.flip_rate),
+            )
+        return bool(changed)
+
+
+def shared_votes(votes: Iterable[CurrentVote]) -> dict[str, str]:
+    """Answers that several users voted on, each with a digest of who voted how."""
+    by_answer: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for vote in votes:
+        by_answer[vote.answer_id].append((vote.user_id, vote.vote))
+    return {
+        answer_id: digest_json(sorted(said))
+        for answer_id, said in by_answer.items()
+        if len(said) > 1
+    }
+
+
+def _verdicts(shared: list[tuple[str, CurrentVote]], trust: Trust) -> dict[str, _Shared]:
+    conversation_of = {vote.answer_id: conversation_id for conversation_id, vote in shared}
+    digests = shared_votes(vote for _, vote in shared)
+    return {
+        answer_id: _Shared(
+            answer_id, conversation_of[answer_id], digests[answer_id], int(verdict.up),
+            verdict.confidence,
+        )
+        for answer_id, verdict in trust.verdicts.items()
+    }  # fmt: skip
+
+
+def _replace(connection: Connection, rows: dict[str, _Shared]) -> set[str]:
+    """Put verdicts in the place of all there are; the conversations that they decide otherwise."""
+    before = _read(connection)
+    connection.execute(delete(t.verdicts))
+    if rows:
+        columns = _Shared.__dataclass_fields__
+        values = [{name: getattr(row, name) for name in columns} for row in rows.values()]
+        connection.execute(insert(t.verdicts), values)
+    return {
+        row.conversation_id
+        for answer_id in before.keys() | rows.keys()
+        for row in (before.get(answer_id), rows.get(answer_id))
+        if row is not None and _decides(before, answer_id) != _decides(rows, answer_id)
+    }
+
+
+def _decides(rows: dict[str, _Shared], answer_id: str) -> tuple[int, bool] | None:
+    return rows[answer_id].decides if answer_id in rows else None
+
+
+def _read(
+    connection: Connection, conversation_ids: Collection[str] | None = None
+) -> dict[str, _Shared]:
+    query = select(*(t.verdicts.c[name] for name in _Shared.__dataclass_fields__))
+    if conversation_ids is not None:
+        query = query.where(t.verdicts.c.conversation_id.in_(conversation_ids))
+    return {row[0]: _Shared(*row) for row in connection.execute(query).all()}

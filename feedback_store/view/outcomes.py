@@ -1,0 +1,240 @@
+"""What became of each thing that a person said: the examples that rest on it, or why none does.
+
+Reads only, and only that person's conversations, so that a page takes as long as they have said
+things, however many others there are. Their own conversations are derived anew at each look, which
+shows a vote's example at once; what depends on everybody's examples, such as duplicates, is as of
+the training set's last look. Knows no snapshots and no releases.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sqlalchemy import Connection, RowMapping, select
+
+from engine.errors import UnknownId
+from feedback_store.curation.decisions import Curation
+from feedback_store.examples.pairing import Rules, SetAside
+from feedback_store.examples.split import SplitName, split_of
+from feedback_store.examples.types import Unpaired
+from feedback_store.records import Evidence
+from feedback_store.storage import tables as t
+from feedback_store.storage.database import Database
+from feedback_store.storage.evidence import IDS_A_QUERY, JUDGEMENTS, read_evidence
+from feedback_store.view.annotator_reliability import read_trust
+from feedback_store.view.candidates import SET_ASIDE, Candidate, Row
+from feedback_store.view.derivation import derive
+
+StatementKind = Literal["vote", "correction", "choice", "flag"]
+EVENT = [
+    t.events.c[name]
+    for name in (
+        "id", "kind", "answer_id", "comparison_id", "vote", "reasons", "comment", "correction",
+        "choice", "created_at",
+    )
+]  # fmt: skip
+TURN = [t.turns.c.conversation_id, t.turns.c.question]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What a person says now of an answer, or of two: the latest of its kind about the same thing.
+
+    `answer_ids`: the answer that it is about, or the two compared, left and right. `listed`: the
+    conversation is in the person's list.
+    """
+
+    event_id: int
+    kind: StatementKind
+    at: float
+    conversation_id: str
+    listed: bool
+    question: str
+    answer_ids: tuple[str, ...]
+    vote: int = 0
+    reasons: tuple[str, ...] = ()
+    comment: str = ""
+    correction: str = ""
+    choice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """An example that rests on a statement: a pair, a demonstration, or a lone judgement."""
+
+    id: str
+    kind: str
+    is_bad: bool = False  # of a lone judgement
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a statement. Where it made nothing, `reasons` say why.
+
+    `split`: what is made of the conversation trains releases, or measures them.
+    """
+
+    statement: Statement
+    made: tuple[Made, ...]
+    reasons: tuple[str, ...]
+    split: SplitName
+
+
+class Outcomes:
+    """What became of everybody's statements, one person's at a time."""
+
+    def __init__(self, database: Database, curation: Curation, rules: Rules | None = None) -> None:
+        self._database = database
+        self._curation = curation
+        self._rules = rules or Rules()
+
+    def of(self, user_id: str) -> list[Outcome]:
+        """All that a person says now, the newest first; what they took back is left out."""
+        with self._database.read() as connection:
+            statements = _statements(connection, user_id)
+            conversations = sorted({each.conversation_id for each in statements})
+            evidence = list(read_evidence(connection, conversations))
+            rows = self._rows(connection, evidence, conversations)
+        gold = self._curation.gold()
+        return [
+            Outcome(each, *_became(each, rows), split_of(each.conversation_id, gold=gold))
+            for each in statements
+        ]
+
+    def statement(self, user_id: str, event_id: int) -> Statement:
+        """One thing that a person says now; raises `UnknownId`."""
+        with self._database.read() as connection:
+            for each in _statements(connection, user_id):
+                if each.event_id == event_id:
+                    return each
+        raise UnknownId(f"no statement {event_id}")
+
+    def _rows(
+        self, connection: Connection, evidence: Sequence[Evidence], conversations: Sequence[str]
+    ) -> dict[int, list[tuple[Made | None, str]]]:
+        """By event: each example that rests on it, or None, and the reason why it is set aside."""
+        people = {each.user_id for each in evidence}
+        for each in evidence:
+            for said in (each.votes, each.corrections, each.choices):
+                people |= {statement.user_id for statement in said}
+        refusing = frozenset(user for user in people if not self._curation.consents(user))
+        rules = replace(self._rules, refusing_users=refusing)
+        derived = derive(evidence, rules, read_trust(connection, conversations))
+        against = _set_aside_later(connection, conversations)
+        found: dict[int, list[tuple[Made | None, str]]] = defaultdict(list)
+        for candidate in derived.rows:
+            row = derived.found[candidate.key]
+            made, reason = _made(candidate, row), against.get(candidate.key, "")
+            if isinstance(row, SetAside):
+                reason = row.reason
+            for event_id in _events_of(row):
+                found[event_id].append((made, reason))
+        return found
+
+
+def _became(
+    said: Statement, rows: Mapping[int, Sequence[tuple[Made | None, str]]]
+) -> tuple[tuple[Made, ...], tuple[str, ...]]:
+    """The examples that count, or else the reasons why there is none, each once."""
+    about = rows.get(said.event_id, ())
+    made = tuple(example for example, reason in about if example is not None and not reason)
+    return made, () if made else tuple(dict.fromkeys(reason for _, reason in about))
+
+
+def _made(candidate: Candidate, row: Row) -> Made | None:
+    if isinstance(row, SetAside):
+        return None
+    return Made(candidate.key, candidate.kind, isinstance(row, Unpaired) and not row.label)
+
+
+def _events_of(row: Row) -> Collection[int]:
+    return row.event_ids if isinstance(row, SetAside) else row.origin.event_ids
+
+
+def _set_aside_later(connection: Connection, conversations: Sequence[str]) -> dict[str, str]:
+    """Examples that the operator's decisions, duplicates or shares speak against, and why."""
+    columns = t.candidates.c
+    found: dict[str, str] = {}
+    for some in _batches(conversations):
+        query = select(columns.key, columns.reason).where(
+            columns.conversation_id.in_(some), columns.place == SET_ASIDE, columns.kind != SET_ASIDE
+        )
+        found |= {row.key: row.reason for row in connection.execute(query)}
+    return found
+
+
+# Statements
+
+
+def _statements(connection: Connection, user_id: str) -> list[Statement]:
+    """The latest of each kind about each answer or comparison, the newest first.
+
+    In conversations that are not deleted; a vote that was taken back is none.
+    """
+    rows = sorted(
+        (*_about_answers(connection, user_id), *_about_comparisons(connection, user_id)),
+        key=lambda row: int(row["id"]),
+    )
+    latest = {(row["answer_id"] or row["comparison_id"], row["kind"]): row for row in rows}
+    current = [row for row in latest.values() if row["kind"] != "vote" or row["vote"]]
+    listed = _listed(connection, {row["conversation_id"] for row in current})
+    return sorted(
+        (
+            _statement(row, bool(listed[row["conversation_id"]]))
+            for row in current
+            if listed[row["conversation_id"]] is not None
+        ),
+        key=lambda said: -said.event_id,
+    )
+
+
+def _about_answers(connection: Connection, user_id: str) -> list[RowMapping]:
+    """The kinds are chosen here and not in the query, which might read every vote there is then."""
+    query = (
+        select(*EVENT, *TURN)
+        .join(t.answers, t.answers.c.id == t.events.c.answer_id)
+        .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
+        .where(t.events.c.user_id == user_id)
+    )
+    rows = connection.execute(query).mappings().all()
+    return [row for row in rows if row["kind"] in JUDGEMENTS]
+
+
+def _about_comparisons(connection: Connection, user_id: str) -> Sequence[RowMapping]:
+    sides = t.comparisons.c.left_answer_id, t.comparisons.c.right_answer_id
+    query = (
+        select(*EVENT, *TURN, *sides)
+        .join(t.comparisons, t.comparisons.c.id == t.events.c.comparison_id)
+        .join(t.turns, t.turns.c.id == t.comparisons.c.turn_id)
+        .where(t.events.c.user_id == user_id)
+    )
+    return connection.execute(query).mappings().all()
+
+
+def _listed(connection: Connection, conversation_ids: Collection[str]) -> dict[str, bool | None]:
+    """Whether each conversation is in a list; None: it is deleted and waits to be erased."""
+    found: dict[str, bool | None] = dict.fromkeys(conversation_ids, False)
+    columns = t.conversations.c
+    for some in _batches(sorted(conversation_ids)):
+        query = select(columns.id, columns.deleted_at).where(columns.id.in_(some))
+        for row in connection.execute(query):
+            found[row.id] = True if row.deleted_at is None else None
+    return found
+
+
+def _statement(row: RowMapping, listed: bool) -> Statement:
+    compared = row["comparison_id"] is not None
+    return Statement(
+        row["id"], row["kind"], row["created_at"], row["conversation_id"], listed, row["question"],
+        (row["left_answer_id"], row["right_answer_id"]) if compared else (row["answer_id"],),
+        row["vote"] or 0, tuple(row["reasons"] or ()), row["comment"] or "",
+        row["correction"] or "", row["choice"] or "",
+    )  # fmt: skip
+
+
+def _batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
+    for begin in range(0, len(values), IDS_A_QUERY):
+        yield values[begin : begin + IDS_A_QUERY]

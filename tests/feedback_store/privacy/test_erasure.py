@@ -1,0 +1,422 @@
+"""Rows and snapshot entries of a person, or of long ago, go; all others stay as they were."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event, select, update
+
+from engine.errors import UnknownId
+from engine.messages import Message
+from engine.prompts.modes import make_template
+from engine.storage import folder_of, list_digests
+from feedback_store.conversations import conversation_list as conversations
+from feedback_store.privacy.erasure import (
+    Erasure,
+    erasures,
+    forget_before,
+    forget_conversation,
+    forget_conversations,
+    forget_user,
+    rewrite_snapshots,
+    save_erasure,
+    unfinished,
+)
+from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote
+from feedback_store.snapshots.snapshot import verify_snapshot
+from feedback_store.storage import tables as t
+from feedback_store.storage.database import Database
+from feedback_store.storage.evidence import EvidenceReader
+from feedback_store.storage.store import new_id
+from tests.feedback_store.conftest import PLAIN, Conversations
+from tests.feedback_store.helpers import examples_now
+from tests.feedback_store.people import People, all_rows, examples_of, without
+
+NAMES = ["ann", "bob", "eve"]
+
+
+@pytest.fixture
+def people(database: Database) -> People:
+    return People(database)
+
+
+def mark_old(database: Database, *conversations: str, at: float = 100.0) -> None:
+    with database.write() as connection:
+        where = t.turns.c.conversation_id.in_(conversations)
+        connection.execute(update(t.turns).where(where).values(created_at=at))
+
+
+# A person
+
+
+def test_all_rows_of_a_person_go_and_no_other(people: People, database: Database) -> None:
+    persons = [people.speaks(name) for name in NAMES]
+    for person in persons:
+        before = all_rows(database)
+        erasure = forget_user(database, person.id)
+        assert all_rows(database) == (
+            {name: [] for name in before} if person is persons[-1] else without(before, person)
+        )
+        # 3 turns of two answers and a further one; a comparison; 2 votes, a copy, a correction, a
+        # flag, a choice; a consent; 2 decisions, 2 taken back; a gold mark;
+        # an example that is not to be used
+        expected = {
+            "turns": 4, "answers": 7, "comparisons": 1, "events": 6, "consents": 1,
+            "decisions": 6, "gold": 1, "conversations": 3, "search_documents": 11,
+            "templates": int(person is persons[-1]),
+            "unused_examples": 1, "prompts": 0,
+        }  # fmt: skip
+        assert erasure.receipt["rows"] == expected
+        assert erasure.receipt["conversations"] == 3
+
+
+def test_a_template_that_nobody_else_was_asked_with_goes_too(
+    people: People, database: Database
+) -> None:
+    own = make_template("plain", (), "canary in a system prompt")
+    for user, template in (("ann", own), ("bob", PLAIN)):
+        people.store.add_turn(user_id=user, question="Q", template=template, conversation_id=user)
+    forget_user(database, "ann")
+    with database.read() as connection:
+        assert list(connection.scalars(select(t.templates.c.hash))) == [PLAIN.hash]
+
+
+def test_somebody_of_whom_nothing_is_known_cannot_be_forgotten(
+    people: People, database: Database
+) -> None:
+    people.speaks("ann")
+    before = all_rows(database)
+    with pytest.raises(UnknownId, match="nothing is known"):
+        forget_user(database, "ANN")
+    assert (all_rows(database), erasures(database)) == (before, [])
+
+
+def test_somebody_who_only_said_whether_they_consent_can_be_forgotten(
+    people: People, database: Database
+) -> None:
+    people.curation.set_consent("ann", False)
+    assert forget_user(database, "ann").receipt["rows"]["consents"] == 1
+    assert people.curation.refusing() == frozenset()
+
+
+def test_rows_and_record_are_one_transaction(people: People, database: Database) -> None:
+    """A crash at any statement leaves everything, or a record of what is still to be done."""
+    person = people.speaks("ann")
+    before, statements = all_rows(database), [0]
+
+    class Crash(Exception):
+        pass
+
+    def crash(*_: object) -> None:
+        statements[0] -= 1
+        if statements[0] == 0:
+            raise Crash  # and what is below 0 is left alone
+
+    event.listen(database._engine, "before_cursor_execute", crash)
+    for place in range(2, 100):  # the first one begins the transaction
+        statements[0] = place
+        try:
+            forget_user(database, person.id)
+        except Crash:
+            assert (all_rows(database), unfinished(database)) == (before, [])
+        else:
+            break
+    assert place > 10
+    statements[0] = 0
+    (left,) = unfinished(database)
+    assert left.conversation_ids == set(person.conversations)
+    assert not any(all_rows(database).values())
+
+
+def test_the_record_never_names_the_person(people: People, database: Database) -> None:
+    person = people.speaks("ann")
+    erasure = forget_user(database, person.id)
+
+    def record() -> str:
+        with database.read() as connection:
+            return str(connection.execute(select(t.erasures)).mappings().all())
+
+    assert not any(mark in record() for mark in (person.id, person.canary))
+    save_erasure(database, erasure, done=True)
+    assert str(erasure.person) not in record()
+    assert not any(mark in record() for mark in person.marks)
+    assert unfinished(database) == []
+
+
+def test_what_was_forgotten_is_refused_like_what_never_was(
+    people: People, database: Database
+) -> None:
+    """And an answer that is still being made then comes to nothing."""
+    talk = Conversations(people.store)
+    answer_id = talk.ask(user="ann")
+    streaming = talk.begin(people.store.turn_of(answer_id, "ann").id)
+    comparison = people.store.compare(answer_id, talk.again(answer_id, "B"), "ann")
+    forget_user(database, "ann")
+    refusals = []
+    for deleted in (answer_id, new_id()):
+        with pytest.raises(UnknownId) as refused:
+            people.store.vote(deleted, "ann", 1)
+        refusals.append(str(refused.value).replace(deleted, "ID"))
+    assert refusals[0] == refusals[1]
+    with pytest.raises(UnknownId):
+        people.store.choose(comparison.id, "ann", "left")
+    people.store.save_partial(streaming, "canary")
+    talk.finish(streaming, "canary")
+    assert not any(all_rows(database).values())
+
+
+def test_the_training_set_lets_go_of_a_person_at_once(people: People, database: Database) -> None:
+    ann, bob = people.speaks("ann"), people.speaks("bob")
+    assert {u for p in people.pairs() for u in p.origin.user_ids} == {ann.id, bob.id}
+    forget_user(database, ann.id)
+    assert {u for p in people.pairs() for u in p.origin.user_ids} == {bob.id}
+
+
+def test_the_number_of_an_event_that_was_erased_is_never_given_again(
+    people: People, database: Database
+) -> None:
+    people.speaks("bob")
+    people.speaks("ann")
+    reader = EvidenceReader(database)
+    newest = reader.last_event()
+    forget_user(database, "user-ann-7f3a")
+    people.speaks("eve")
+    judged, _ = reader.judged_since(newest)
+    assert {name.split("-")[1] for name in judged} == {"eve"}
+
+
+# A conversation
+
+
+def test_all_rows_of_a_conversation_go_and_no_other(people: People, database: Database) -> None:
+    person = people.speaks("ann")
+    first, *others = person.conversations
+    before = all_rows(database)
+    erasure = forget_conversation(database, first)
+    expected = {name: [row for row in each if first not in row] for name, each in before.items()}
+    after = all_rows(database)
+    # Of answers and events the rows name no conversation: two of seven, three of six
+    assert (len(after.pop("answers")), len(after.pop("events"))) == (5, 3)
+    del expected["answers"], expected["events"]
+    assert after == expected
+    assert erasure.receipt["rows"] == {
+        "decisions": 3, "events": 3, "comparisons": 0, "answers": 2, "turns": 1, "gold": 0,
+        "search_documents": 3, "conversations": 1, "templates": 0, "unused_examples": 0,
+    }  # fmt: skip
+    assert erasure.person is None and erasure.conversation_ids == {first}
+    assert {p.origin.conversation_id for p in people.pairs()} <= set(others)
+
+
+def test_of_several_conversations_all_that_are_there_go(people: People, database: Database) -> None:
+    person = people.speaks("ann")
+    erasure = forget_conversations(database, [*person.conversations[:2], "gone"])
+    assert erasure.conversation_ids == set(person.conversations[:2])
+    with pytest.raises(UnknownId, match="no conversation"):
+        forget_conversation(database, person.conversations[0])
+
+
+def test_a_conversation_that_was_restored_meanwhile_is_not_erased(
+    people: People, database: Database
+) -> None:
+    person = people.speaks("ann")
+    restored, deleted, late = person.conversations[:3]
+    listed = conversations.Conversations(database)
+    for each in (restored, deleted):
+        listed.delete(each, person.id)
+    before = time.time()
+    listed.delete(late, person.id)
+    listed.restore(restored, person.id)
+    erasure = forget_conversations(database, [restored, deleted, late], deleted_before=before)
+    assert erasure.conversation_ids == {deleted}
+    with pytest.raises(UnknownId, match="no conversation"):
+        forget_conversations(database, [restored, late], deleted_before=before)
+
+
+def test_a_deleted_conversation_is_known_to_the_record_until_the_erasure_is_done(
+    people: People, database: Database
+) -> None:
+    person = people.speaks("ann")
+    erasure = forget_conversation(database, person.conversations[0])
+    assert unfinished(database) == [erasure] and erasure.unlearns
+    save_erasure(database, erasure, done=True)
+    (done,) = erasures(database)
+    assert (done.conversation_ids, done.person, done.deleted) == (frozenset(), None, None)
+
+
+def test_a_snapshot_is_published_anew_without_a_conversation(
+    people: People, database: Database, tmp_path: Path
+) -> None:
+    person = people.speaks("ann")
+    old = people.freeze(tmp_path)
+    gone = person.conversations[0]
+    erasure = rewrite_snapshots(tmp_path, forget_conversation(database, gone))
+    new = str(erasure.receipt["snapshots"][old])
+    left = [e for e in examples_of(tmp_path, old) if e.origin.conversation_id != gone]
+    assert examples_of(tmp_path, new) == left != []
+    assert erasure.people == {}  # what learnt from it goes now; nobody need find it later
+
+
+# A person among others in an imported conversation
+
+ASKED = ImportedTurn(
+    (Message("user", "Which?"),),
+    (
+        ImportedAnswer("This one.", votes=(ImportedVote("ann", 1), ImportedVote("bob", 1))),
+        ImportedAnswer("That one.", votes=(ImportedVote("bob", -1, comment="No."),)),
+        ImportedAnswer("Neither.", votes=(ImportedVote("ann", -1, comment="canary"),)),
+    ),
+    conversation="shared",
+)
+
+
+def test_whoever_judged_what_another_asked_takes_only_their_judgements_along(
+    people: People, database: Database, tmp_path: Path
+) -> None:
+    people.store.add_imported([ASKED], PLAIN, "import")
+    users_of = {pair.rejected.text: pair.origin.user_ids for pair in people.pairs()}
+    assert users_of == {"That one.": ("ann", "bob"), "Neither.": ("ann", "bob")}
+    for pair in people.pairs():
+        people.curation.exclude(pair, "canary: ann is rude")
+    forget_user(database, "ann")
+    assert people.store.counts()["votes"] == 2
+    # Bob's pair is as it was, but for Ann; the operator's decision about it still holds
+    (aside,) = [s for s in examples_now(people.training_set).set_aside if s.example_id]
+    assert (aside.reason, aside.user_ids) == ("excluded by the operator", ("bob",))
+    rows = str(all_rows(database))
+    assert "canary" not in rows and "ann" not in rows.replace("canary", "")
+
+
+def test_examples_of_others_in_a_shared_conversation_stay_in_a_snapshot(
+    people: People, database: Database, tmp_path: Path
+) -> None:
+    judged = [f"shared-{number}" for number in range(20)]
+    turns = [
+        ImportedTurn(
+            (Message("user", f"Which, {name}?"),),
+            (
+                ImportedAnswer("This one.", votes=(ImportedVote("bob", 1),)),
+                ImportedAnswer("That one.", votes=(ImportedVote("bob", -1),)),
+                ImportedAnswer("Nobody knows.", corrections=(("ann", "canary: I do."),)),
+            ),
+            conversation=name,
+        )
+        for name in judged
+    ]
+    people.store.add_imported(turns, PLAIN, "import")
+    old = people.freeze(tmp_path)
+    erasure = rewrite_snapshots(tmp_path, forget_user(database, "ann"))
+    new = str(erasure.receipt["snapshots"][old])
+    kept = [e for e in examples_of(tmp_path, old) if "ann" not in e.origin.user_ids]
+    assert examples_of(tmp_path, new) == kept
+    assert len([e for e in kept if e.source == "votes"]) == 20
+
+
+# Snapshots
+
+
+def test_a_snapshot_is_published_anew_without_a_person(
+    people: People, database: Database, tmp_path: Path
+) -> None:
+    ann, bob = people.speaks("ann"), people.speaks("bob")
+    old = people.freeze(tmp_path)
+    erasure = rewrite_snapshots(tmp_path, forget_user(database, ann.id))
+    new = str(erasure.receipt["snapshots"][old])
+    assert verify_snapshot(tmp_path, new) == []
+    assert [e.as_dict() for e in examples_of(tmp_path, new)] == [
+        e.as_dict() for e in examples_of(tmp_path, old) if e.origin.user_ids == (bob.id,)
+    ]
+    again = rewrite_snapshots(tmp_path, erasure)  # as after a crash
+    assert again.receipt["snapshots"] == {old: new}
+
+
+def test_a_snapshot_of_others_is_left_alone(
+    people: People, database: Database, tmp_path: Path
+) -> None:
+    people.speaks("bob")
+    kept = people.freeze(tmp_path)
+    people.speaks("ann")
+    held_her = people.freeze(tmp_path)
+    erasure = rewrite_snapshots(tmp_path, forget_user(database, "user-ann-7f3a"))
+    assert set(erasure.receipt["snapshots"]) == {held_her}
+    assert verify_snapshot(tmp_path, kept) == []
+
+
+def test_of_a_snapshot_of_one_person_nothing_is_left(
+    people: People, database: Database, tmp_path: Path
+) -> None:
+    people.speaks("ann")
+    old = people.freeze(tmp_path)
+    erasure = rewrite_snapshots(tmp_path, forget_user(database, "user-ann-7f3a"))
+    assert erasure.receipt["snapshots"] == {old: None}
+    assert list_digests(tmp_path) == [old]
+
+
+def test_a_snapshot_that_cannot_be_read_is_given_up_and_stops_nobody(
+    people: People, database: Database, tmp_path: Path
+) -> None:
+    people.speaks("ann")
+    damaged = people.freeze(tmp_path)
+    (folder_of(tmp_path, damaged) / "train" / "pairs.jsonl").write_text("{}\n")
+    people.speaks("bob")
+    good = people.freeze(tmp_path)
+    erasure = rewrite_snapshots(tmp_path, forget_user(database, "user-ann-7f3a"))
+    assert erasure.receipt["snapshots"][damaged] is None
+    assert erasure.receipt["snapshots"][good] is not None
+
+
+# Retention
+
+
+def test_retention_deletes_whole_old_conversations_and_no_other(
+    people: People, database: Database
+) -> None:
+    ann, bob = people.speaks("ann"), people.speaks("bob")
+    mark_old(database, *ann.conversations)
+    with database.write() as connection:  # one turn of a conversation of Bob's is old, too
+        first = select(t.turns.c.id).where(t.turns.c.conversation_id == bob.conversations[1])
+        turn_id = connection.scalars(first).first()
+        connection.execute(update(t.turns).where(t.turns.c.id == turn_id).values(created_at=100.0))
+    before = all_rows(database)
+    erasure = forget_before(database, 100.5)
+    assert erasure is not None and erasure.conversation_ids == set(ann.conversations)
+    left = without(before, ann)
+    left["consents"] = before["consents"]  # what they said of themselves is in no conversation
+    assert all_rows(database) == left
+
+
+def test_retention_without_anything_old_does_nothing(people: People, database: Database) -> None:
+    people.speaks("ann")
+    before = all_rows(database)
+    assert forget_before(database, 100.0) is None
+    assert (all_rows(database), erasures(database)) == (before, [])
+
+
+def test_retention_remembers_whom_a_snapshot_held_until_they_are_forgotten(
+    people: People, database: Database, tmp_path: Path
+) -> None:
+    ann, bob = people.speaks("ann"), people.speaks("bob")
+    old = people.freeze(tmp_path)
+    mark_old(database, ann.conversations[0], bob.conversations[0])
+    erasure = forget_before(database, 100.5)
+    assert erasure is not None
+    save_erasure(database, rewrite_snapshots(tmp_path, erasure), done=True)
+    assert {place: len(each) for place, each in erasures(database)[0].people.items()} == {old: 2}
+    forgotten = forget_user(database, ann.id)
+    assert forgotten.person in erasures(database)[0].people[old]
+    save_erasure(database, forgotten, done=True)
+    (person,) = erasures(database)[0].people[old]
+    assert person == forget_user(database, bob.id).person
+
+
+def test_an_erasure_reads_back_as_it_was_saved(people: People, database: Database) -> None:
+    people.speaks("ann")
+    begun = forget_user(database, "user-ann-7f3a")
+    assert unfinished(database) == [begun]
+    going_on = Erasure(
+        begun.number, {**begun.receipt, "bundles": ["b"]}, begun.person, begun.conversation_ids,
+        {"snapshot": ["person"]},
+    )  # fmt: skip
+    save_erasure(database, going_on)
+    assert unfinished(database) == erasures(database) == [going_on]
