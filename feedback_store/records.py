@@ -21,9 +21,15 @@ GoodReason = Literal[
     "right_facts", "followed", "right_length", "safe", "good_style", "right_language", "other"
 ]
 BadReason = Literal[
-    "wrong_facts", "did_not_follow", "too_long", "too_short", "unsafe", "bad_style",
-    "wrong_language", "other",
-]  # fmt: skip
+    "wrong_facts",
+    "did_not_follow",
+    "too_long",
+    "too_short",
+    "unsafe",
+    "bad_style",
+    "wrong_language",
+    "other",
+]
 GOOD_REASONS: tuple[str, ...] = get_args(GoodReason)
 BAD_REASONS: tuple[str, ...] = get_args(BadReason)
 CHOICES: tuple[str, ...] = get_args(Choice)

@@ -85,8 +85,12 @@ def publish_ai_pairs(
         lines = b"".join(canonical_json(pair.as_dict()) + b"\n" for pair in pairs)
         (folder / FILE).write_bytes(lines)
         return {
-            **about, "format": FORMAT, "snapshot": snapshot, "judge": judge, "pairs": len(pairs),
-        }  # fmt: skip
+            **about,
+            "format": FORMAT,
+            "snapshot": snapshot,
+            "judge": judge,
+            "pairs": len(pairs),
+        }
 
     return publish(root, fill)
 
@@ -116,12 +120,17 @@ def rewrite_ai_pairs(root: Path, keep: Callable[[AiPair], bool]) -> dict[str, st
         kept = [pair for pair in found.pairs if keep(pair)]
         if len(kept) == len(found.pairs):
             continue
-        derived = ("format", "snapshot", "judge", "pairs", "files")
-        about = {key: value for key, value in found.manifest.items() if key not in derived}
-        replaced[digest] = None if not kept else publish_ai_pairs(
-            root, kept, snapshot=found.manifest["snapshot"], judge=found.manifest["judge"],
-            about=about,
-        )  # fmt: skip
+        replaced[digest] = None
+        if kept:
+            derived = ("format", "snapshot", "judge", "pairs", "files")
+            manifest = found.manifest
+            replaced[digest] = publish_ai_pairs(
+                root,
+                kept,
+                snapshot=manifest["snapshot"],
+                judge=manifest["judge"],
+                about={key: value for key, value in manifest.items() if key not in derived},
+            )
     return replaced
 
 
@@ -145,10 +154,15 @@ def draw(pairs: Sequence[AiPair], share: float, seed: int) -> list[AiPair]:
 def _from_dict(row: Mapping[str, Any]) -> AiPair:
     origin = row["origin"]
     return AiPair(
-        row["id"], messages_from_dicts(row["prompt"]), Side(**row["chosen"]),
-        Side(**row["rejected"]), row["judge"],
+        row["id"],
+        messages_from_dicts(row["prompt"]),
+        Side(**row["chosen"]),
+        Side(**row["rejected"]),
+        row["judge"],
         Origin(
-            origin["conversation_id"], origin["template_hash"], tuple(origin["event_ids"]),
+            origin["conversation_id"],
+            origin["template_hash"],
+            tuple(origin["event_ids"]),
             tuple(origin["user_ids"]),
         ),
-    )  # fmt: skip
+    )

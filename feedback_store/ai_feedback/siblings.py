@@ -64,9 +64,12 @@ def unjudged_siblings(
             continue
         _, prompt = store.shown_prompt(answers[0].id, turn.user_id)
         siblings = Siblings(
-            prompt, tuple(map(_side, answers)), turn.conversation_id, turn.template_hash,
+            prompt,
+            tuple(map(_side, answers)),
+            turn.conversation_id,
+            turn.template_hash,
             turn.user_id,
-        )  # fmt: skip
+        )
         if redact is not None:
             siblings = _redacted(siblings, redact)
         if siblings.couples():
@@ -122,9 +125,13 @@ def _is_usable(answer: Answer, rules: Rules) -> bool:
 
 def _side(answer: Answer) -> Side:
     return Side(
-        answer.text, answer.thought, answer.complete, answer.id, answer.base_digest,
+        answer.text,
+        answer.thought,
+        answer.complete,
+        answer.id,
+        answer.base_digest,
         answer.adapter_digest,
-    )  # fmt: skip
+    )
 
 
 def _redacted(siblings: Siblings, redact: Redact) -> Siblings:

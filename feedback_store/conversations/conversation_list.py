@@ -280,8 +280,14 @@ def _system_prompt(connection: Connection, template_hash: str) -> str:
 def _said(connection: Connection, answer_ids: Collection[str], user_id: str) -> dict[str, _Said]:
     """By answer, what a person's latest statements say."""
     events = t.events.c
-    query = select(events.answer_id, events.kind, events.vote, events.reasons, events.comment,
-                   events.correction)  # fmt: skip
+    query = select(
+        events.answer_id,
+        events.kind,
+        events.vote,
+        events.reasons,
+        events.comment,
+        events.correction,
+    )
     query = query.where(
         events.answer_id.in_(answer_ids), events.user_id == user_id, events.kind.in_(STATEMENTS)
     )

@@ -62,14 +62,15 @@ def _pace(ordered: Iterable[CurrentVote]) -> list[Alert]:
         by_user.setdefault(vote.user_id, []).append(vote)
     return [
         _alert(
-            "pace", votes[begin:end],
+            "pace",
+            votes[begin:end],
             f"More than {PACE_VOTES} votes of one user within {PACE_SECONDS:.0f} s: faster than a "
             "person reads.",
         )
         for votes in by_user.values()
         if len(votes) > PACE_VOTES
         for begin, end in _merged(_windows(votes, PACE_SECONDS, at_least=PACE_VOTES + 1))
-    ]  # fmt: skip
+    ]
 
 
 def _brigades(ordered: Sequence[CurrentVote], same_text: Mapping[str, str]) -> list[Alert]:

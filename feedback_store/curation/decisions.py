@@ -66,9 +66,13 @@ class Curation:
             _insert_decision(connection, example_id, *origin, "include", note)
 
     def edit(
-        self, example: Example, *, chosen: str | None = None, rejected: str | None = None,
+        self,
+        example: Example,
+        *,
+        chosen: str | None = None,
+        rejected: str | None = None,
         note: str = "",
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Train on other words: `chosen` stands for the completion of an example without a pair.
 
         What is None stays as it is.
@@ -97,9 +101,15 @@ class Curation:
     ) -> None:
         with self._database.write() as connection:
             _insert_decision(
-                connection, example.id, example.origin.conversation_id, example.origin.user_ids,
-                action, note, chosen, rejected,
-            )  # fmt: skip
+                connection,
+                example.id,
+                example.origin.conversation_id,
+                example.origin.user_ids,
+                action,
+                note,
+                chosen,
+                rejected,
+            )
 
     # Gold
 
@@ -200,8 +210,13 @@ def _insert_decision(
 ) -> None:
     connection.execute(
         insert(t.decisions).values(
-            example_id=example_id, conversation_id=conversation_id, user_ids=list(user_ids),
-            action=action, chosen=chosen, rejected=rejected,
-            note=clean_text(note, what="note", limit_chars=MAX_NOTE_CHARS), created_at=time.time(),
+            example_id=example_id,
+            conversation_id=conversation_id,
+            user_ids=list(user_ids),
+            action=action,
+            chosen=chosen,
+            rejected=rejected,
+            note=clean_text(note, what="note", limit_chars=MAX_NOTE_CHARS),
+            created_at=time.time(),
         )
-    )  # fmt: skip
+    )

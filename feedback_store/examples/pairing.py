@@ -150,8 +150,10 @@ class _Builder:
         evidence, refusing = self._evidence, self._rules.refusing_users
         everything = evidence.user_id in refusing
         everybody: tuple[Statement, ...] = (
-            *evidence.votes, *evidence.corrections, *evidence.choices,
-        )  # fmt: skip
+            *evidence.votes,
+            *evidence.corrections,
+            *evidence.choices,
+        )
         refused = {s.event_id for s in everybody if everything or s.user_id in refusing}
         for said in everybody:
             if said.event_id in refused:
@@ -360,9 +362,11 @@ class _Builder:
     def _origin(self, events: Mapping[int, str]) -> Origin:
         evidence = self._evidence
         return Origin(
-            evidence.conversation_id, evidence.template_hash, tuple(sorted(events)),
+            evidence.conversation_id,
+            evidence.template_hash,
+            tuple(sorted(events)),
             tuple(dict.fromkeys(events.values())),
-        )  # fmt: skip
+        )
 
     def _aside(
         self,
@@ -374,10 +378,14 @@ class _Builder:
         origin = self._origin(events)
         self._result.set_aside.append(
             SetAside(
-                reason, origin.conversation_id, tuple(dict.fromkeys(answer_ids)),
-                origin.event_ids, origin.user_ids, example_id,
+                reason,
+                origin.conversation_id,
+                tuple(dict.fromkeys(answer_ids)),
+                origin.event_ids,
+                origin.user_ids,
+                example_id,
             )
-        )  # fmt: skip
+        )
 
 
 def _topic(evidence: Evidence) -> bytes:
@@ -387,9 +395,13 @@ def _topic(evidence: Evidence) -> bytes:
 
 def _side(answer: Answer) -> Side:
     return Side(
-        answer.text, answer.thought, answer.complete, answer.id, answer.base_digest,
+        answer.text,
+        answer.thought,
+        answer.complete,
+        answer.id,
+        answer.base_digest,
         answer.adapter_digest,
-    )  # fmt: skip
+    )
 
 
 def _winner(choice: CurrentChoice) -> str | None:

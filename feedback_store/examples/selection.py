@@ -157,6 +157,10 @@ def set_aside(reason: str, example: Example) -> SetAside:
     """An example that is not trained on."""
     origin = example.origin
     return SetAside(
-        reason, origin.conversation_id, tuple(side.answer_id for side in example.sides),
-        origin.event_ids, origin.user_ids, example.id,
-    )  # fmt: skip
+        reason,
+        origin.conversation_id,
+        tuple(side.answer_id for side in example.sides),
+        origin.event_ids,
+        origin.user_ids,
+        example.id,
+    )

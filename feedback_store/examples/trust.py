@@ -124,10 +124,12 @@ def _fit(shared: pd.DataFrame) -> tuple[DawidSkene, Sequence[str], Sequence[str]
     workers, users = pd.factorize(shared["worker"])
     good, bad = len(items), len(items) + 1
     known = pd.DataFrame(
-        [(good, 1)] * PRIOR_RIGHT + [(good, 0)] * PRIOR_WRONG
-        + [(bad, 0)] * PRIOR_RIGHT + [(bad, 1)] * PRIOR_WRONG,
+        [(good, 1)] * PRIOR_RIGHT
+        + [(good, 0)] * PRIOR_WRONG
+        + [(bad, 0)] * PRIOR_RIGHT
+        + [(bad, 1)] * PRIOR_WRONG,
         columns=["task", "label"],
-    )  # fmt: skip
+    )
     prior = known.merge(pd.DataFrame({"worker": range(len(users))}), how="cross")
     model = DawidSkene(n_iter=ROUNDS, tol=-math.inf)
     model.fit(

@@ -164,25 +164,36 @@ def policy_of(example: Example, base: str, incumbent: str | None) -> Policy:
 def pair_from_dict(row: Mapping[str, Any]) -> Pair:
     """Inverse of `Pair.as_dict`."""
     return Pair(
-        row["id"], messages_from_dicts(row["prompt"]), _side_of(row, "chosen"),
-        _side_of(row, "rejected"), row["source"], _origin_of(row),
-    )  # fmt: skip
+        row["id"],
+        messages_from_dicts(row["prompt"]),
+        _side_of(row, "chosen"),
+        _side_of(row, "rejected"),
+        row["source"],
+        _origin_of(row),
+    )
 
 
 def unpaired_from_dict(row: Mapping[str, Any]) -> Unpaired:
     """Inverse of `Unpaired.as_dict`."""
     return Unpaired(
-        row["id"], messages_from_dicts(row["prompt"]), _side_of(row, "completion"), row["label"],
-        row["source"], _origin_of(row),
-    )  # fmt: skip
+        row["id"],
+        messages_from_dicts(row["prompt"]),
+        _side_of(row, "completion"),
+        row["label"],
+        row["source"],
+        _origin_of(row),
+    )
 
 
 def demonstration_from_dict(row: Mapping[str, Any]) -> Demonstration:
     """Inverse of `Demonstration.as_dict`."""
     return Demonstration(
-        row["id"], messages_from_dicts(row["prompt"]), _side_of(row, "completion"), row["source"],
+        row["id"],
+        messages_from_dicts(row["prompt"]),
+        _side_of(row, "completion"),
+        row["source"],
         _origin_of(row),
-    )  # fmt: skip
+    )
 
 
 def _head(example: Example) -> dict[str, Any]:
@@ -212,6 +223,8 @@ def _side_of(row: Mapping[str, Any], name: str) -> Side:
 
 def _origin_of(row: Mapping[str, Any]) -> Origin:
     return Origin(
-        row["conversation_id"], row["template_hash"], tuple(row["event_ids"]),
+        row["conversation_id"],
+        row["template_hash"],
+        tuple(row["event_ids"]),
         tuple(row["user_ids"]),
-    )  # fmt: skip
+    )

@@ -89,8 +89,10 @@ IMPORT_FORMATS: Mapping[str, Format] = {
         _words("question"), solution_turns, fits=lambda row: any(map(is_solution, row.values()))
     ),
     "hh": Format(
-        _words("chosen rejected"), transcript_turns,
-        _words("prompt instruction question conversations messages"), _two_texts,
+        _words("chosen rejected"),
+        transcript_turns,
+        _words("prompt instruction question conversations messages"),
+        _two_texts,
     ),
     "messages": Format(
         _words("messages"), conversation_turns, VERDICTS | {"chosen", "rejected", "conversations"}
@@ -113,11 +115,13 @@ IMPORT_FORMATS: Mapping[str, Format] = {
     ),
     "trl-completion": Format(_words("prompt completion"), completion_turns, VERDICTS),
     "trl-preference": Format(
-        _words("chosen rejected"), preference_turns,
-        _words("instruction question conversations"), _prompt_or_conversations,
+        _words("chosen rejected"),
+        preference_turns,
+        _words("instruction question conversations"),
+        _prompt_or_conversations,
     ),
     "trl-unpaired": Format(_words("prompt completion"), unpaired_turns, fits=_judged),
-}  # fmt: skip
+}
 
 # What a person may import into the own list: whole conversations, of which nobody says anything
 CONVERSATION_FORMATS = {name: IMPORT_FORMATS[name] for name in ("chatgpt", "open-webui-chats")}

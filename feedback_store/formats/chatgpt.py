@@ -62,10 +62,14 @@ def _node(name: str, row: Row) -> Node:
         return Node(name, parent, "user", _text(content), time=time)
     finish = _object(metadata, "finish_details").get("type")
     return Node(
-        name, parent, "assistant", _text(content), _thought(content),
+        name,
+        parent,
+        "assistant",
+        _text(content),
+        _thought(content),
         complete=message.get("status") != "in_progress" and finish not in INTERRUPTED,
         model=words(metadata, "model_slug"),
-    )  # fmt: skip
+    )
 
 
 def _is_shown(message: Row) -> bool:

@@ -23,13 +23,19 @@ from feedback_store.formats.csv_files import csv_bytes
 Json = dict[str, object]
 TO_SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt"}
 SHAREGPT_TAGS = {
-    "role_tag": "from", "content_tag": "value",
-    "user_tag": "human", "assistant_tag": "gpt", "system_tag": "system",
-}  # fmt: skip
+    "role_tag": "from",
+    "content_tag": "value",
+    "user_tag": "human",
+    "assistant_tag": "gpt",
+    "system_tag": "system",
+}
 OPENAI_TAGS = {
-    "role_tag": "role", "content_tag": "content",
-    "user_tag": "user", "assistant_tag": "assistant", "system_tag": "system",
-}  # fmt: skip
+    "role_tag": "role",
+    "content_tag": "content",
+    "user_tag": "user",
+    "assistant_tag": "assistant",
+    "system_tag": "system",
+}
 
 
 def export_examples(
@@ -106,21 +112,25 @@ EXPORT_FORMATS: Mapping[str, Callable[[Sequence[Example], Path], None]] = {
 }
 DATASET_INFO: Mapping[str, Json] = {
     "preference": {
-        "file_name": "preference.json", "formatting": "sharegpt", "ranking": True,
+        "file_name": "preference.json",
+        "formatting": "sharegpt",
+        "ranking": True,
         "columns": {"messages": "conversations", "chosen": "chosen", "rejected": "rejected"},
         "tags": SHAREGPT_TAGS,
     },
     "kto": {
-        "file_name": "kto.json", "formatting": "sharegpt",
+        "file_name": "kto.json",
+        "formatting": "sharegpt",
         "columns": {"messages": "messages", "kto_tag": "label"},
         "tags": OPENAI_TAGS,
     },
     "sft": {
-        "file_name": "sft.json", "formatting": "sharegpt",
+        "file_name": "sft.json",
+        "formatting": "sharegpt",
         "columns": {"messages": "conversations"},
         "tags": SHAREGPT_TAGS,
     },
-}  # fmt: skip
+}
 
 
 def _require_one_kind(examples: Sequence[Example]) -> None:

@@ -47,8 +47,14 @@ REASONS: Mapping[str, str] = {
     "dont_like_the_style": "bad_style",
 }
 RATINGS: Mapping[object, Literal[-1, 0, 1]] = {
-    1: 1, "1": 1, -1: -1, "-1": -1, 0: 0, "0": 0, None: 0,
-}  # fmt: skip
+    1: 1,
+    "1": 1,
+    -1: -1,
+    "-1": -1,
+    0: 0,
+    "0": 0,
+    None: 0,
+}
 BLOCK = re.compile(
     r'(?m)^[ \t]*<details type="(?P<type>reasoning|tool_calls|code_interpreter)"[^>]*>'
     r"\s*(?:<summary>[^<]*</summary>)?(?P<text>(?s:.*?))(?:</details>|\Z)\s*",

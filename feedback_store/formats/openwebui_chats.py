@@ -51,9 +51,14 @@ def _node(name: str, row: Row) -> Node:
         return Node(name, parent, "user", content, time=moment(row.get("timestamp")))
     said = split_reasoning(with_opening(unfolded(content)))
     return Node(
-        name, parent, "assistant", said.answer, said.thought,
-        complete=row.get("done") is not False, model=model_of(row),
-    )  # fmt: skip
+        name,
+        parent,
+        "assistant",
+        said.answer,
+        said.thought,
+        complete=row.get("done") is not False,
+        model=model_of(row),
+    )
 
 
 def _content(row: Row) -> str:

@@ -55,9 +55,12 @@ class Options:
 
 # OpenAI's names of the roles, ShareGPT's, and those of messages to and from tools in both
 ROLES: Mapping[str, Role] = {
-    "system": "system", "user": "user", "assistant": "assistant", "human": "user",
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+    "human": "user",
     "gpt": "assistant",
-}  # fmt: skip
+}
 TOOL_ROLES = ("tool", "function", "function_call", "observation")
 THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 

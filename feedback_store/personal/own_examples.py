@@ -250,15 +250,21 @@ def _read(connection: Connection, user_id: str, numbers: Sequence[int]) -> list[
     """
     query = (
         select(
-            t.events.c.id, t.events.c.answer_id, t.events.c.correction, t.turns.c.question,
-            t.turns.c.parent_answer_id, t.answers.c.status, t.answers.c.text, t.answers.c.thought,
+            t.events.c.id,
+            t.events.c.answer_id,
+            t.events.c.correction,
+            t.turns.c.question,
+            t.turns.c.parent_answer_id,
+            t.answers.c.status,
+            t.answers.c.text,
+            t.answers.c.thought,
         )
         .join(t.answers, t.answers.c.id == t.events.c.answer_id)
         .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
         .where(
             t.events.c.id.in_(numbers), t.events.c.user_id == user_id, t.turns.c.user_id == user_id
         )
-    )  # fmt: skip
+    )
     found: dict[int, OwnExample] = {}
     for row in connection.execute(query):
         liked = row.correction is None
@@ -274,7 +280,11 @@ def _read(connection: Connection, user_id: str, numbers: Sequence[int]) -> list[
             continue
         thought = untagged(row.thought).strip() if liked else ""
         found[row.id] = OwnExample(
-            row.question, answer, thought if chars + len(thought) <= MAX_CHARS else "",
-            row.answer_id, row.id, "like" if liked else "correction",
-        )  # fmt: skip
+            row.question,
+            answer,
+            thought if chars + len(thought) <= MAX_CHARS else "",
+            row.answer_id,
+            row.id,
+            "like" if liked else "correction",
+        )
     return [found[number] for number in numbers if number in found]

@@ -86,9 +86,11 @@ def forget_user(database: Database, user_id: str) -> Erasure:
         _delete_listed(connection, rows, t.conversations.c.user_id == user_id)
         said = select(t.comparisons.c.id).where(t.comparisons.c.user_id == user_id)
         _delete(
-            connection, rows, t.events,
+            connection,
+            rows,
+            t.events,
             or_(t.events.c.user_id == user_id, t.events.c.comparison_id.in_(said)),
-        )  # fmt: skip
+        )
         _delete(connection, rows, t.comparisons, t.comparisons.c.user_id == user_id)
         _delete(connection, rows, t.consents, t.consents.c.user_id == user_id)
         _delete(connection, rows, t.prompts, t.prompts.c.user_id == user_id)
@@ -183,10 +185,11 @@ def save_erasure(database: Database, erasure: Erasure, *, done: bool = False) ->
             update(t.erasures)
             .where(t.erasures.c.id == erasure.number)
             .values(
-                receipt=dict(erasure.receipt), people=dict(erasure.people) or None,
+                receipt=dict(erasure.receipt),
+                people=dict(erasure.people) or None,
                 unfinished=None if done else _about(erasure),
             )
-        )  # fmt: skip
+        )
 
 
 def erasures(database: Database) -> list[Erasure]:
@@ -236,9 +239,13 @@ def _begin(
 def _erasure_of(row: RowMapping) -> Erasure:
     about = row["unfinished"] or {"person": None, "conversation_ids": []}
     return Erasure(
-        row["id"], row["receipt"], about["person"], frozenset(about["conversation_ids"]),
-        row["people"] or {}, about.get("deleted"),
-    )  # fmt: skip
+        row["id"],
+        row["receipt"],
+        about["person"],
+        frozenset(about["conversation_ids"]),
+        row["people"] or {},
+        about.get("deleted"),
+    )
 
 
 def _about(erasure: Erasure) -> dict[str, Any]:
@@ -286,9 +293,11 @@ def _delete_turns(connection: Connection, rows: dict[str, int], which: ColumnEle
     answers = select(t.answers.c.id).where(t.answers.c.turn_id.in_(turns))
     comparisons = select(t.comparisons.c.id).where(t.comparisons.c.turn_id.in_(turns))
     _delete(
-        connection, rows, t.events,
+        connection,
+        rows,
+        t.events,
         or_(t.events.c.answer_id.in_(answers), t.events.c.comparison_id.in_(comparisons)),
-    )  # fmt: skip
+    )
     _delete(connection, rows, t.comparisons, t.comparisons.c.turn_id.in_(turns))
     _delete(connection, rows, t.unused_examples, t.unused_examples.c.answer_id.in_(answers))
     _delete(connection, rows, t.answers, t.answers.c.turn_id.in_(turns))

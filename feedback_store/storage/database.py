@@ -145,9 +145,12 @@ def _sqlite(url: URL) -> Engine:
     dialect: Any = url.get_dialect()  # SQLAlchemy's type for it lacks the method
     pooled = dialect.get_pool_class(url) is QueuePool  # not a database in memory
     engine = create_engine(
-        url, module=pysqlite3.dbapi2, connect_args={"check_same_thread": False},
-        hide_parameters=True, **(FILE_POOL if pooled else {}),
-    )  # fmt: skip
+        url,
+        module=pysqlite3.dbapi2,
+        connect_args={"check_same_thread": False},
+        hide_parameters=True,
+        **(FILE_POOL if pooled else {}),
+    )
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: ConnectionPoolEntry) -> None:

@@ -195,9 +195,13 @@ class _Conversation:
     def _choice(self, event: RowMapping) -> CurrentChoice:
         comparison = self.comparisons[event["comparison_id"]]
         return CurrentChoice(
-            event["id"], comparison["left_answer_id"], comparison["right_answer_id"],
-            event["user_id"], event["choice"], event["created_at"],
-        )  # fmt: skip
+            event["id"],
+            comparison["left_answer_id"],
+            comparison["right_answer_id"],
+            event["user_id"],
+            event["choice"],
+            event["created_at"],
+        )
 
 
 def _load(
@@ -208,13 +212,18 @@ def _load(
     in_batch = t.turns.c.conversation_id.in_(conversation_ids)
     turns = (
         select(
-            t.turns.c.id, t.turns.c.conversation_id, t.turns.c.parent_answer_id,
-            t.turns.c.user_id, t.turns.c.question, t.turns.c.mode, t.turns.c.template_hash,
+            t.turns.c.id,
+            t.turns.c.conversation_id,
+            t.turns.c.parent_answer_id,
+            t.turns.c.user_id,
+            t.turns.c.question,
+            t.turns.c.mode,
+            t.turns.c.template_hash,
             t.turns.c.prompt,
         )
         .where(in_batch)
         .order_by(t.turns.c.created_at, t.turns.c.id)
-    )  # fmt: skip
+    )
     of_conversation: dict[str, _Conversation] = {}  # by the id of any row
     for turn in connection.execute(turns).all():
         conversation = found[turn.conversation_id]
@@ -300,13 +309,21 @@ def judged_conversations(connection: Connection, which: ColumnElement[bool]) -> 
 def vote_of(event: RowMapping) -> CurrentVote:
     """An event of kind "vote" as a value."""
     return CurrentVote(
-        event["id"], event["answer_id"], event["user_id"], event["vote"], event["created_at"],
-        tuple(event["reasons"] or ()), event["comment"] or "",
-    )  # fmt: skip
+        event["id"],
+        event["answer_id"],
+        event["user_id"],
+        event["vote"],
+        event["created_at"],
+        tuple(event["reasons"] or ()),
+        event["comment"] or "",
+    )
 
 
 def _correction(event: RowMapping) -> CurrentCorrection:
     return CurrentCorrection(
-        event["id"], event["answer_id"], event["user_id"], event["correction"],
+        event["id"],
+        event["answer_id"],
+        event["user_id"],
+        event["correction"],
         event["created_at"],
-    )  # fmt: skip
+    )

@@ -84,24 +84,43 @@ class _Turn:
         new, turn = self._new, self._new.turn
         prompt = None if new.follows_parents else [each.as_dict() for each in turn.prompt]
         self._row(
-            t.turns, id=new.id, conversation_id=new.conversation_id,
-            parent_answer_id=new.parent_answer_id, user_id=self._user_id,
-            question=turn.prompt[-1].content, mode=self._template.mode,
-            template_hash=self._template.hash, prompt=prompt, created_at=self._new.at,
-        )  # fmt: skip
+            t.turns,
+            id=new.id,
+            conversation_id=new.conversation_id,
+            parent_answer_id=new.parent_answer_id,
+            user_id=self._user_id,
+            question=turn.prompt[-1].content,
+            mode=self._template.mode,
+            template_hash=self._template.hash,
+            prompt=prompt,
+            created_at=self._new.at,
+        )
         for place, answer in enumerate(turn.answers):
             answer_id, at = new.answer_ids[place], new.at + MOMENT_SECONDS * (1 + place)
             self._row(
-                t.answers, id=answer_id, turn_id=self._new.id, status="done", text=answer.text,
-                thought=answer.thought, complete=int(answer.complete), base_digest=IMPORTED,
-                adapter_digest=None, sampling={"model": answer.model} if answer.model else {},
-                seed=0, created_at=at, finished_at=at,
-            )  # fmt: skip
+                t.answers,
+                id=answer_id,
+                turn_id=self._new.id,
+                status="done",
+                text=answer.text,
+                thought=answer.thought,
+                complete=int(answer.complete),
+                base_digest=IMPORTED,
+                adapter_digest=None,
+                sampling={"model": answer.model} if answer.model else {},
+                seed=0,
+                created_at=at,
+                finished_at=at,
+            )
             for vote in answer.votes:
                 self._event(
-                    "vote", vote.user, answer_id=answer_id, vote=vote.vote,
-                    reasons=list(vote.reasons) or None, comment=vote.comment or None,
-                )  # fmt: skip
+                    "vote",
+                    vote.user,
+                    answer_id=answer_id,
+                    vote=vote.vote,
+                    reasons=list(vote.reasons) or None,
+                    comment=vote.comment or None,
+                )
             for user, text in answer.corrections:
                 self._event("correction", user, answer_id=answer_id, correction=text)
             if answer.flagged or turn.flagged:
@@ -112,10 +131,14 @@ class _Turn:
     def _choice(self, user: str, left: int, right: int, choice: str) -> None:
         comparison_id = uuid.uuid4().hex
         self._row(
-            t.comparisons, id=comparison_id, turn_id=self._new.id, user_id=user,
-            left_answer_id=self._new.answer_ids[left], right_answer_id=self._new.answer_ids[right],
+            t.comparisons,
+            id=comparison_id,
+            turn_id=self._new.id,
+            user_id=user,
+            left_answer_id=self._new.answer_ids[left],
+            right_answer_id=self._new.answer_ids[right],
             created_at=self._new.at,
-        )  # fmt: skip
+        )
         self._event("choice", user, comparison_id=comparison_id, choice=choice)
 
     def _event(self, kind: str, user: str, **values: Any) -> None:
@@ -125,9 +148,11 @@ class _Turn:
         self._row(
             t.events,
             **{**empty, **values},
-            idempotency_key=uuid.uuid4().hex, kind=kind, created_at=self._new.at,
+            idempotency_key=uuid.uuid4().hex,
+            kind=kind,
+            created_at=self._new.at,
             user_id=clean_text(user, what="user's id", limit_chars=MAX_USER_ID_CHARS),
-        )  # fmt: skip
+        )
 
     def _row(self, table: Table, **values: Any) -> None:
         self._rows[table].append(values)

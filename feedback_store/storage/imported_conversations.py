@@ -203,10 +203,14 @@ class ImportedLists:
 
     def _write(self, begun: Sequence[_Conversation]) -> None:
         rows = [
-            {"id": each.id, "user_id": self._user_id, "title": each.title,
-             "updated_at": each.updated_at}
+            {
+                "id": each.id,
+                "user_id": self._user_id,
+                "title": each.title,
+                "updated_at": each.updated_at,
+            }
             for each in begun
-        ]  # fmt: skip
+        ]
         if rows:
             self._connection.execute(insert(t.conversations), rows)
 

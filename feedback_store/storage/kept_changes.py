@@ -61,9 +61,13 @@ def _keep(connection: Connection, changed: Row[Any], user_id: str) -> None:
         return
     comparison_id = _comparison_id(changed, user_id)
     row = {
-        "id": comparison_id, "turn_id": changed.turn_id, "left_answer_id": old,
-        "right_answer_id": changed.id, "user_id": user_id, "created_at": time.time(),
-    }  # fmt: skip
+        "id": comparison_id,
+        "turn_id": changed.turn_id,
+        "left_answer_id": old,
+        "right_answer_id": changed.id,
+        "user_id": user_id,
+        "created_at": time.time(),
+    }
     insert_once(connection, t.comparisons, row)
     if _latest_choice(connection, comparison_id) != KEPT:
         _choose(connection, comparison_id, user_id, KEPT, [str(changed.sampling["change"])])
@@ -77,9 +81,12 @@ def _take_back(connection: Connection, changed: list[Row[Any]], user_id: str) ->
 
 
 def _choose(
-    connection: Connection, comparison_id: str, user_id: str, choice: Choice,
+    connection: Connection,
+    comparison_id: str,
+    user_id: str,
+    choice: Choice,
     reasons: list[str] | None,
-) -> None:  # fmt: skip
+) -> None:
     values = event_values("choice", user_id, None, choice=choice, reasons=reasons)
     add_event(connection, t.comparisons, comparison_id, values)
 

@@ -37,10 +37,12 @@ def list_turn(connection: Connection, turn: Turn, at: float) -> None:
     if row is None:
         connection.execute(
             insert(t.conversations).values(
-                id=turn.conversation_id, user_id=turn.user_id, title=title_of(turn.question),
+                id=turn.conversation_id,
+                user_id=turn.user_id,
+                title=title_of(turn.question),
                 updated_at=at,
             )
-        )  # fmt: skip
+        )
     elif row.user_id != turn.user_id or row.deleted_at is not None:
         raise UnknownId(f"no conversation {turn.conversation_id[:80]!r}")
     else:

@@ -187,9 +187,11 @@ def document_row(
 ) -> dict[str, Any]:
     """A row of the index."""
     return {
-        "conversation_id": conversation_id, "turn_id": turn_id, "answer_id": answer_id,
+        "conversation_id": conversation_id,
+        "turn_id": turn_id,
+        "answer_id": answer_id,
         "terms": document_terms(said, user_id),
-    }  # fmt: skip
+    }
 
 
 def newest_hits(connection: Connection, user_id: str, query: Query, limit: int) -> list[Hit]:
@@ -285,5 +287,5 @@ def _pattern(words: Sequence[str]) -> re.Pattern[str]:
     found = (
         re.escape(word) if IS_UNSPACED.match(word) else rf"(?<![^\W_]){re.escape(word)}"
         for word in words
-    )  # fmt: skip
+    )
     return re.compile("|".join(found), re.IGNORECASE)

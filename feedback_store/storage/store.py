@@ -101,9 +101,14 @@ class FeedbackStore:
         require_text(question)
         clean_text(conversation_id, what="conversation's id", limit_chars=MAX_ID_CHARS)
         turn = Turn(
-            new_id(), conversation_id, parent_answer_id, user_id, question,
-            template.mode, template.hash,
-        )  # fmt: skip
+            new_id(),
+            conversation_id,
+            parent_answer_id,
+            user_id,
+            question,
+            template.mode,
+            template.hash,
+        )
         with self._database.write() as connection:
             if parent_answer_id is not None:
                 parent = self._own_turn(connection, parent_answer_id, user_id)
@@ -138,11 +143,19 @@ class FeedbackStore:
         with self._database.write() as connection:
             connection.execute(
                 insert(t.answers).values(
-                    id=answer_id, turn_id=turn_id, status="streaming", text="", thought="",
-                    complete=0, base_digest=base_digest, adapter_digest=adapter_digest,
-                    sampling=dict(sampling), seed=seed, created_at=time.time(),
+                    id=answer_id,
+                    turn_id=turn_id,
+                    status="streaming",
+                    text="",
+                    thought="",
+                    complete=0,
+                    base_digest=base_digest,
+                    adapter_digest=adapter_digest,
+                    sampling=dict(sampling),
+                    seed=seed,
+                    created_at=time.time(),
                 )
-            )  # fmt: skip
+            )
             if shown:
                 show_new_answer(connection, turn_id, answer_id)
         return answer_id
@@ -203,10 +216,15 @@ class FeedbackStore:
         """
         text, thought = (part.replace("\x00", "\ufffd") for part in (text, thought))
         values = {
-            "status": status, "text": text, "thought": thought, "complete": int(complete),
-            "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "error": error,
+            "status": status,
+            "text": text,
+            "thought": thought,
+            "complete": int(complete),
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "error": error,
             "finished_at": time.time(),
-        }  # fmt: skip
+        }
         if sampling is not None:
             values["sampling"] = dict(sampling)
         this = t.answers.c.id == answer_id
@@ -296,10 +314,15 @@ class FeedbackStore:
             raise InvalidInput(f"{min(unknown)[:40]!r} is no reason for this vote; known: {known}")
         clean_text(comment, what="comment", limit_chars=MAX_COMMENT_CHARS)
         self._add_event(
-            "vote", answer_id, user_id, idempotency_key, vote=vote,
-            reasons=sorted(set(reasons)) or None, comment=comment or None,
+            "vote",
+            answer_id,
+            user_id,
+            idempotency_key,
+            vote=vote,
+            reasons=sorted(set(reasons)) or None,
+            comment=comment or None,
             then=partial(note_liked, liked=vote == 1),
-        )  # fmt: skip
+        )
 
     def correct(
         self, answer_id: str, user_id: str, text: str, *, idempotency_key: str | None = None

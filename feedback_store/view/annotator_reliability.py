@@ -97,11 +97,14 @@ def _verdicts(shared: list[tuple[str, CurrentVote]], trust: Trust) -> dict[str, 
     digests = shared_votes(vote for _, vote in shared)
     return {
         answer_id: _Shared(
-            answer_id, conversation_of[answer_id], digests[answer_id], int(verdict.up),
+            answer_id,
+            conversation_of[answer_id],
+            digests[answer_id],
+            int(verdict.up),
             verdict.confidence,
         )
         for answer_id, verdict in trust.verdicts.items()
-    }  # fmt: skip
+    }
 
 
 def _replace(connection: Connection, rows: dict[str, _Shared]) -> set[str]:

@@ -66,21 +66,36 @@ def candidates_of(prompt: PromptExamples) -> Iterator[tuple[Candidate, Row]]:
             origin = example.origin
             yield (
                 Candidate(
-                    origin.conversation_id, example.id, kind, example.source, prompt.topic,
-                    int(isinstance(example, Unpaired) and example.label), origin.event_ids[0],
-                    "\n".join(users_of(example)), kind, example.source,
+                    origin.conversation_id,
+                    example.id,
+                    kind,
+                    example.source,
+                    prompt.topic,
+                    int(isinstance(example, Unpaired) and example.label),
+                    origin.event_ids[0],
+                    "\n".join(users_of(example)),
+                    kind,
+                    example.source,
                 ),
                 example,
-            )  # fmt: skip
+            )
     for aside in prompt.set_aside:
         key = digest_json([aside.reason, aside.answer_ids, aside.event_ids])
         yield (
             Candidate(
-                aside.conversation_id, key, SET_ASIDE, aside.reason, prompt.topic, 0,
-                aside.event_ids[0], "", SET_ASIDE, aside.reason,
+                aside.conversation_id,
+                key,
+                SET_ASIDE,
+                aside.reason,
+                prompt.topic,
+                0,
+                aside.event_ids[0],
+                "",
+                SET_ASIDE,
+                aside.reason,
             ),
             aside,
-        )  # fmt: skip
+        )
 
 
 # State
@@ -161,10 +176,13 @@ def drop(
     write_state(
         connection,
         replace(
-            state, version=state.version + 1, refusing=refusing, unweighed=ALL_UNWEIGHED,
+            state,
+            version=state.version + 1,
+            refusing=refusing,
+            unweighed=ALL_UNWEIGHED,
             counts=counts(connection),
         ),
-    )  # fmt: skip
+    )
 
 
 # Candidates

@@ -32,10 +32,18 @@ StatementKind = Literal["vote", "correction", "choice", "flag"]
 EVENT = [
     t.events.c[name]
     for name in (
-        "id", "kind", "answer_id", "comparison_id", "vote", "reasons", "comment", "correction",
-        "choice", "created_at",
+        "id",
+        "kind",
+        "answer_id",
+        "comparison_id",
+        "vote",
+        "reasons",
+        "comment",
+        "correction",
+        "choice",
+        "created_at",
     )
-]  # fmt: skip
+]
 TURN = [t.turns.c.conversation_id, t.turns.c.question]
 
 
@@ -228,11 +236,19 @@ def _listed(connection: Connection, conversation_ids: Collection[str]) -> dict[s
 def _statement(row: RowMapping, listed: bool) -> Statement:
     compared = row["comparison_id"] is not None
     return Statement(
-        row["id"], row["kind"], row["created_at"], row["conversation_id"], listed, row["question"],
+        row["id"],
+        row["kind"],
+        row["created_at"],
+        row["conversation_id"],
+        listed,
+        row["question"],
         (row["left_answer_id"], row["right_answer_id"]) if compared else (row["answer_id"],),
-        row["vote"] or 0, tuple(row["reasons"] or ()), row["comment"] or "",
-        row["correction"] or "", row["choice"] or "",
-    )  # fmt: skip
+        row["vote"] or 0,
+        tuple(row["reasons"] or ()),
+        row["comment"] or "",
+        row["correction"] or "",
+        row["choice"] or "",
+    )
 
 
 def _batches(values: Sequence[str]) -> Iterator[Sequence[str]]:

@@ -125,9 +125,14 @@ class TrainingSet:
         return selected, found
 
     def page(
-        self, place: str, reason: str | None = None, search: str = "", *, first: int = 0,
+        self,
+        place: str,
+        reason: str | None = None,
+        search: str = "",
+        *,
+        first: int = 0,
         count: int = 50,
-    ) -> tuple[list[Row], int]:  # fmt: skip
+    ) -> tuple[list[Row], int]:
         """Some rows of a place, in the order in which people spoke, and how many there are.
 
         With words to search for: those that have them in their question or answers, of the first
@@ -185,9 +190,11 @@ class TrainingSet:
                 news, last_decision = decided_since(connection, since.last_decision)
                 newest = last_event(connection)
             now = replace(
-                since, last_event=newest, last_decision=last_decision,
+                since,
+                last_event=newest,
+                last_decision=last_decision,
                 refusing=tuple(sorted(refusing)),
-            )  # fmt: skip
+            )
             if now == state:
                 return
             news |= self._reader.judged_since(since.last_event)[0]
@@ -240,10 +247,12 @@ class TrainingSet:
             write_state(
                 connection,
                 replace(
-                    state, version=state.version + 1, counts=tally,
+                    state,
+                    version=state.version + 1,
+                    counts=tally,
                     unweighed=state.unweighed + otherwise,
                 ),
-            )  # fmt: skip
+            )
         return batch[-1]
 
     def _cap_users(self) -> None:

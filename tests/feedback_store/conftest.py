@@ -46,9 +46,12 @@ class Conversations:
     ) -> str:
         """A finished answer to a new turn; returns the answer's id."""
         turn = self._store.add_turn(
-            user_id=user, question=question, template=template,
-            conversation_id=conversation, parent_answer_id=parent,
-        )  # fmt: skip
+            user_id=user,
+            question=question,
+            template=template,
+            conversation_id=conversation,
+            parent_answer_id=parent,
+        )
         return self.finish(self.begin(turn.id), text)
 
     def again(self, answer_id: str, text: str, *, user: str = "ann") -> str:

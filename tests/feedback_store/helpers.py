@@ -49,9 +49,14 @@ def real(name: str) -> Path:
 
 
 def reply(
-    answer_id: str, text: str, *, status: AnswerStatus = "done", complete: bool = True,
-    thought: str = "", adapter: str | None = None,
-) -> Answer:  # fmt: skip
+    answer_id: str,
+    text: str,
+    *,
+    status: AnswerStatus = "done",
+    complete: bool = True,
+    thought: str = "",
+    adapter: str | None = None,
+) -> Answer:
     """An answer of the model "sha256:base"."""
     return Answer(answer_id, "t1", status, text, thought, complete, "sha256:base", adapter)
 
@@ -71,12 +76,17 @@ def said(
     (event, left, right, user, choice).
     """
     return Evidence(
-        conversation, "ann", "hash", "plain", prompt, answers,
+        conversation,
+        "ann",
+        "hash",
+        "plain",
+        prompt,
+        answers,
         votes=tuple(CurrentVote(*vote, at=0.0) for vote in votes),
         corrections=tuple(CurrentCorrection(*each, at=0.0) for each in corrections),
         choices=tuple(CurrentChoice(*choice, at=0.0) for choice in choices),
         flagged=frozenset(flagged),
-    )  # fmt: skip
+    )
 
 
 def texts(pairs: Sequence[Pair]) -> list[tuple[str, str]]:

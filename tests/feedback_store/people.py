@@ -92,9 +92,10 @@ class People:
             for conversation in person.conversations
         )
         demonstration = next(
-            d for d in examples_now(self.training_set).demonstrations
+            d
+            for d in examples_now(self.training_set).demonstrations
             if d.origin.conversation_id == person.conversations[0]
-        )  # fmt: skip
+        )
         self.curation.exclude(demonstration, note)
         self.curation.edit(corrected, chosen=f"{person.canary} edited", note=note)
         for example in (voted, compared):
@@ -108,9 +109,12 @@ class People:
 
     def _ask(self, person: Person, conversation: str, parent: str | None = None) -> str:
         return self._talk.ask(
-            f"{person.canary} {conversation} question", f"{person.canary} {conversation} A",
-            user=person.id, conversation=conversation, parent=parent,
-        )  # fmt: skip
+            f"{person.canary} {conversation} question",
+            f"{person.canary} {conversation} A",
+            user=person.id,
+            conversation=conversation,
+            parent=parent,
+        )
 
     def pairs(self) -> list[Example]:
         """The pairs of now."""

@@ -91,9 +91,22 @@ def luhn_digit(body: str) -> str:
 
 def card(random: Random) -> str:
     prefix, length = random.choice(
-        [("4", 16), ("51", 16), ("55", 16), ("2221", 16), ("34", 15), ("37", 15), ("6011", 16),
-         ("65", 16), ("62", 16), ("62", 19), ("3528", 16), ("36", 14), ("301", 14)]
-    )  # fmt: skip
+        [
+            ("4", 16),
+            ("51", 16),
+            ("55", 16),
+            ("2221", 16),
+            ("34", 15),
+            ("37", 15),
+            ("6011", 16),
+            ("65", 16),
+            ("62", 16),
+            ("62", 19),
+            ("3528", 16),
+            ("36", 14),
+            ("301", 14),
+        ]
+    )
     body = prefix + digits(random, length - 1 - len(prefix))
     number = body + luhn_digit(body)
     sizes = (4, 4, 4, 4) if length >= 16 else (4, 6)
@@ -104,10 +117,19 @@ def card(random: Random) -> str:
 
 def iban(random: Random) -> str:
     country, structure = random.choice(
-        [("DE", "n" * 18), ("GB", "aaaa" + "n" * 14), ("FR", "n" * 10 + "c" * 11 + "nn"),
-         ("NL", "aaaa" + "n" * 10), ("ES", "n" * 20), ("IT", "a" + "n" * 10 + "c" * 12),
-         ("CH", "n" * 5 + "c" * 12), ("NO", "n" * 11), ("SE", "n" * 20), ("PL", "n" * 24)]
-    )  # fmt: skip
+        [
+            ("DE", "n" * 18),
+            ("GB", "aaaa" + "n" * 14),
+            ("FR", "n" * 10 + "c" * 11 + "nn"),
+            ("NL", "aaaa" + "n" * 10),
+            ("ES", "n" * 20),
+            ("IT", "a" + "n" * 10 + "c" * 12),
+            ("CH", "n" * 5 + "c" * 12),
+            ("NO", "n" * 11),
+            ("SE", "n" * 20),
+            ("PL", "n" * 24),
+        ]
+    )
     classes = {
         "n": string.digits,
         "a": string.ascii_uppercase,
@@ -123,9 +145,15 @@ def iban(random: Random) -> str:
 def ip(random: Random) -> str:
     octets = [random.randint(1, 254) for _ in range(3)]
     v4 = random.choice(
-        ["192.0.2.{}", "198.51.100.{}", "203.0.113.{}", "10.{}.{}.{}", "192.168.{1}.{2}",
-         "8.{}.{}.{}"]
-    ).format(*octets)  # fmt: skip
+        [
+            "192.0.2.{}",
+            "198.51.100.{}",
+            "203.0.113.{}",
+            "10.{}.{}.{}",
+            "192.168.{1}.{2}",
+            "8.{}.{}.{}",
+        ]
+    ).format(*octets)
     v6 = ipaddress.IPv6Address(f"2001:db8::{random.getrandbits(16):x}:{random.getrandbits(16):x}")
     full = ipaddress.IPv6Address((0x2001 << 112) + random.getrandbits(112))
     return random.choice(
@@ -153,16 +181,26 @@ def phone(random: Random) -> str:
     area = random.choice(["212", "415", "617", "303", "206", "312", "713"])
     line = f"{random.choice(['555', '234', '867'])}{{}}01{digits(random, 2)}"
     forms = [
-        f"({area}) {line.format('-')}", f"{area}-{line.format('-')}", f"{area}.{line.format('.')}",
-        f"+1 {area} {line.format(' ')}", f"+1 ({area}) {line.format('-')}",
-        f"1-{area}-{line.format('-')}", f"+1{area}{line.format('')}",
-        f"+44 7700 900{digits(random, 3)}", f"+44 (0)20 7946 0{digits(random, 3)}",
-        f"+4930231251{digits(random, 2)}", f"+49 171 39200{digits(random, 2)}",
-        f"+33 6 39 98 {digits(random, 2)} {digits(random, 2)}", f"+61 491 570 {digits(random, 3)}",
-        f"+81-90-1234-{digits(random, 4)}", f"+91 98765 4{digits(random, 4)}",
-        f"+852 5123 4{digits(random, 3)}", f"+86 10 6552 {digits(random, 4)}",
-        f"010-6552{digits(random, 4)}", f"0755-2699{digits(random, 4)}",
-    ]  # fmt: skip
+        f"({area}) {line.format('-')}",
+        f"{area}-{line.format('-')}",
+        f"{area}.{line.format('.')}",
+        f"+1 {area} {line.format(' ')}",
+        f"+1 ({area}) {line.format('-')}",
+        f"1-{area}-{line.format('-')}",
+        f"+1{area}{line.format('')}",
+        f"+44 7700 900{digits(random, 3)}",
+        f"+44 (0)20 7946 0{digits(random, 3)}",
+        f"+4930231251{digits(random, 2)}",
+        f"+49 171 39200{digits(random, 2)}",
+        f"+33 6 39 98 {digits(random, 2)} {digits(random, 2)}",
+        f"+61 491 570 {digits(random, 3)}",
+        f"+81-90-1234-{digits(random, 4)}",
+        f"+91 98765 4{digits(random, 4)}",
+        f"+852 5123 4{digits(random, 3)}",
+        f"+86 10 6552 {digits(random, 4)}",
+        f"010-6552{digits(random, 4)}",
+        f"0755-2699{digits(random, 4)}",
+    ]
     return random.choice(forms)
 
 

@@ -57,8 +57,10 @@ def test_a_later_turn_keeps_its_history(talk: Conversations, find: Find) -> None
     talk.again(first, "Flat.")
     (found,) = find()
     assert [m.content for m in found.prompt[-3:]] == [
-        "What is a tree?", "A big plant.", "And a leaf?",
-    ]  # fmt: skip
+        "What is a tree?",
+        "A big plant.",
+        "And a leaf?",
+    ]
 
 
 @pytest.mark.parametrize("said", ["vote", "correction", "flag", "choice"])

@@ -191,9 +191,12 @@ def _answers_to(store: FeedbackStore, *questions: str) -> list[str]:
         return [
             connection.execute(
                 query.where(t.turns.c.question == question).order_by(t.answers.c.created_at)
-            ).scalars().first() or ""
+            )
+            .scalars()
+            .first()
+            or ""
             for question in questions
-        ]  # fmt: skip
+        ]
 
 
 def test_a_branch_is_shown_down_to_the_newest_leaf_below(
@@ -246,11 +249,19 @@ def test_what_a_person_says_now_is_with_each_answer(
     store.note(one, "ann", "copy")
     first, second = conversations.view("c1", "ann").turns
     assert (first.vote, first.reasons, first.comment, first.correction, first.flagged) == (
-        1, ("safe",), "Nice.", None, False,
-    )  # fmt: skip
+        1,
+        ("safe",),
+        "Nice.",
+        None,
+        False,
+    )
     assert (second.vote, second.reasons, second.comment, second.correction, second.flagged) == (
-        -1, ("other", "too_long"), "Hm.", "Second.", True,
-    )  # fmt: skip
+        -1,
+        ("other", "too_long"),
+        "Hm.",
+        "Second.",
+        True,
+    )
     store.vote(two, "ann", 0)
     assert (last(conversations).vote, last(conversations).reasons) == (0, ())
 
@@ -299,9 +310,13 @@ def test_an_answer_that_ended_early_goes_on(
     store.save_partial(answer_id, "A green", "Hm.")
     assert store.answer(answer_id, "ann").text == "A green"
     store.finish_answer(
-        answer_id, status="done", text="A green leaf.", thought="Hm.", complete=True,
+        answer_id,
+        status="done",
+        text="A green leaf.",
+        thought="Hm.",
+        complete=True,
         first_token_at=9.0,
-    )  # fmt: skip
+    )
     now = store.answer(answer_id, "ann")
     assert (now.status, now.text, now.complete, now.error) == ("done", "A green leaf.", True, None)
     assert now.first_token_at == 2.0  # a person waited for the first one
@@ -401,28 +416,57 @@ def test_the_shown_branch_as_json(
         turn.id, base_digest="sha256:b", adapter_digest="sha256:a", sampling={"top_p": 0.5}, seed=7
     )
     store.finish_answer(
-        answer_id, status="done", text="A", thought="Hm.", complete=True, prompt_tokens=3,
-        completion_tokens=2, first_token_at=1.5,
-    )  # fmt: skip
+        answer_id,
+        status="done",
+        text="A",
+        thought="Hm.",
+        complete=True,
+        prompt_tokens=3,
+        completion_tokens=2,
+        first_token_at=1.5,
+    )
     store.vote(answer_id, "ann", 1, reasons=["safe"])
     view = conversations.view("c1", "ann")
     (only,) = view.turns
     whole = to_json(view)
-    assert json.loads(json.dumps(whole)) == whole == {
-        "id": "c1", "title": "Q", "pinned": False, "updated_at": view.summary.updated_at,
-        "turns": [
-            {
-                "id": turn.id, "asked_at": only.created_at, "question": "Q", "mode": "plain",
-                "example_ids": ["e1"],
-                "answer": {
-                    "id": answer_id, "status": "done", "complete": True, "text": "A",
-                    "thought": "Hm.", "base": "sha256:b", "adapter": "sha256:a",
-                    "sampling": {"top_p": 0.5}, "seed": 7, "prompt_tokens": 3,
-                    "completion_tokens": 2, "begun_at": only.answer.created_at,
-                    "first_token_at": 1.5, "finished_at": only.answer.finished_at, "error": None,
-                },
-                "vote": 1, "reasons": ["safe"], "comment": "", "correction": None,
-                "flagged": False,
-            }
-        ],
-    }  # fmt: skip
+    assert (
+        json.loads(json.dumps(whole))
+        == whole
+        == {
+            "id": "c1",
+            "title": "Q",
+            "pinned": False,
+            "updated_at": view.summary.updated_at,
+            "turns": [
+                {
+                    "id": turn.id,
+                    "asked_at": only.created_at,
+                    "question": "Q",
+                    "mode": "plain",
+                    "example_ids": ["e1"],
+                    "answer": {
+                        "id": answer_id,
+                        "status": "done",
+                        "complete": True,
+                        "text": "A",
+                        "thought": "Hm.",
+                        "base": "sha256:b",
+                        "adapter": "sha256:a",
+                        "sampling": {"top_p": 0.5},
+                        "seed": 7,
+                        "prompt_tokens": 3,
+                        "completion_tokens": 2,
+                        "begun_at": only.answer.created_at,
+                        "first_token_at": 1.5,
+                        "finished_at": only.answer.finished_at,
+                        "error": None,
+                    },
+                    "vote": 1,
+                    "reasons": ["safe"],
+                    "comment": "",
+                    "correction": None,
+                    "flagged": False,
+                }
+            ],
+        }
+    )

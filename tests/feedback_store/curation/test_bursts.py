@@ -69,8 +69,10 @@ def test_a_flood_is_one_alert_and_two_floods_are_two() -> None:
     other = [vote("bob", 1, 0.5 * n, f"c{n}") for n in range(50)]
     found = find_bursts([*flood, *again, *other], {})
     assert [(a.users, a.count, a.vote) for a in found] == [
-        (("ann",), 10_000, None), (("bob",), 50, 1), (("ann",), 30, 1),
-    ]  # fmt: skip
+        (("ann",), 10_000, None),
+        (("bob",), 50, 1),
+        (("ann",), 30, 1),
+    ]
 
 
 def test_several_users_who_vote_a_text_down_within_minutes_are_reported() -> None:
@@ -132,9 +134,10 @@ def test_a_store_that_was_filled_in_minutes_has_nothing_to_compare_with() -> Non
 def test_a_crowd_that_strikes_many_texts_at_once_does_not_hide_itself() -> None:
     """20 new users, 15 answers each, outnumber all the votes of a small store."""
     votes = [
-        vote(user, -1, 2 * DAY + 10 * n + m / 10, f"x{n}") for n in range(15)
+        vote(user, -1, 2 * DAY + 10 * n + m / 10, f"x{n}")
+        for n in range(15)
         for m, user in enumerate(NEW)
-    ]  # fmt: skip
+    ]
     found = find_bursts(calm(users=2) + votes, {})
     assert sorted(a.answer_ids[0] for a in found) == sorted(f"x{n}" for n in range(15))
     assert all(a.count == 20 for a in found)

@@ -47,8 +47,9 @@ def test_decisions_about_different_examples_stand_side_by_side(curation: Curatio
     curation.exclude(PAIR)
     curation.edit(LONE, chosen="B.")
     assert {each.example_id: each.action for each in curation.decisions().values()} == {
-        PAIR.id: "exclude", LONE.id: "edit",
-    }  # fmt: skip
+        PAIR.id: "exclude",
+        LONE.id: "edit",
+    }
 
 
 def test_what_was_never_decided_cannot_be_taken_back(curation: Curation) -> None:

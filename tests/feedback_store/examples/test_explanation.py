@@ -34,14 +34,20 @@ def test_a_pair_says_who_said_what_and_who_wrote_each_side() -> None:
         "conversation": "c1",
         "question": "What is a leaf?",
         "chosen": {
-            "text": "Good.", "thought": "", "complete": True, "answer": "a",
+            "text": "Good.",
+            "thought": "",
+            "complete": True,
+            "answer": "a",
             "written_by": "sha256:live",
         },
         "rejected": {
-            "text": "Bad.", "thought": "Hm.", "complete": False, "answer": "b",
+            "text": "Bad.",
+            "thought": "Hm.",
+            "complete": False,
+            "answer": "b",
             "written_by": "sha256:live",
         },
-    }  # fmt: skip
+    }
     assert explain(pair, BASE, None)["policy"] == "off"
 
 
@@ -50,9 +56,13 @@ def test_a_correction_shows_what_it_changed() -> None:
     (pair,) = build_examples(evidence).pairs
     document = explain(pair, BASE, None)
     assert document["changes"] == [
-        ("same", "A "), ("removed", "lef"), ("added", "leaf"), ("same", " is red"),
-        ("removed", "."), ("added", "!"),
-    ]  # fmt: skip
+        ("same", "A "),
+        ("removed", "lef"),
+        ("added", "leaf"),
+        ("same", " is red"),
+        ("removed", "."),
+        ("added", "!"),
+    ]
     assert document["chosen"]["written_by"] == "person"
     assert document["policy"] == "on"
     json.dumps(document)

@@ -328,8 +328,11 @@ def test_every_answer_voted_up_is_paired_with_every_one_voted_down() -> None:
         )
     )
     assert texts(result.pairs) == [
-        ("up1", "down1"), ("up1", "down2"), ("up2", "down1"), ("up2", "down2"),
-    ]  # fmt: skip
+        ("up1", "down1"),
+        ("up1", "down2"),
+        ("up2", "down1"),
+        ("up2", "down2"),
+    ]
 
 
 def test_thumbs_of_two_people_make_a_pair_that_names_both() -> None:
@@ -634,10 +637,12 @@ def test_a_pair_from_a_later_turn_has_all_the_model_was_shown(
     (pair,) = examples_now(training_set).pairs
     assert [(m.role, m.content) for m in pair.prompt] == [
         ("system", "Be brief."),
-        ("user", "2+2?"), ("assistant", "4"),
-        ("user", "Q1"), ("assistant", "A1"),
+        ("user", "2+2?"),
+        ("assistant", "4"),
+        ("user", "Q1"),
+        ("assistant", "A1"),
         ("user", "Q2"),
-    ]  # fmt: skip
+    ]
     assert texts([pair]) == [("Better.", "A2")]
 
 
@@ -669,11 +674,14 @@ def evidences(draw: st.DrawFn) -> Evidence:
     names = ["a", "b", "c", "d"][: draw(st.integers(1, 4))]
     answers = [
         reply(
-            name, draw(TEXTS), status=draw(STATUSES), complete=draw(st.booleans()),
+            name,
+            draw(TEXTS),
+            status=draw(STATUSES),
+            complete=draw(st.booleans()),
             thought=draw(st.sampled_from(["", "", "so"])),
         )
         for name in names
-    ]  # fmt: skip
+    ]
     someone, something = st.sampled_from(USERS), st.sampled_from(names)
     about = st.tuples(something, someone)
     votes = draw(st.dictionaries(about, st.sampled_from([1, -1]), max_size=8))
@@ -788,11 +796,15 @@ def test_the_same_evidence_gives_the_same_examples_in_every_process() -> None:
     )
     printed = {
         subprocess.run(
-            [sys.executable, "-c", program], check=True, capture_output=True, text=True,
-            cwd=Path(__file__).parents[3], env={"PYTHONHASHSEED": seed},
+            [sys.executable, "-c", program],
+            check=True,
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parents[3],
+            env={"PYTHONHASHSEED": seed},
         ).stdout
         for seed in ("1", "2", "3")
-    }  # fmt: skip
+    }
     assert len(printed) == 1
 
 

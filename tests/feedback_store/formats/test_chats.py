@@ -42,9 +42,14 @@ def conversation(nodes: dict[str, tuple[str, Any]], current: str = "", **more: A
         mapping[name] = {"message": said, "parent": parent, "children": []}
         mapping[parent]["children"].append(name)
     return {
-        "title": "Counting", "create_time": NOW - 9, "update_time": NOW, "mapping": mapping,
-        "current_node": current, "conversation_id": "c-1", **more,
-    }  # fmt: skip
+        "title": "Counting",
+        "create_time": NOW - 9,
+        "update_time": NOW,
+        "mapping": mapping,
+        "current_node": current,
+        "conversation_id": "c-1",
+        **more,
+    }
 
 
 def answered(*middle: Any, question: Any = None, answer: Any = None) -> Any:
@@ -76,8 +81,10 @@ BRANCHES = {
 def test_edits_and_regenerated_answers_are_branches(tmp_path: Path) -> None:
     turns = turns_in(tmp_path, conversation(BRANCHES))
     assert texts(turns) == [
-        (["One?"], ["1", "uno"]), (["One?", "1", "Two?"], ["2"]), (["One?", "1", "Three?"], ["3"]),
-    ]  # fmt: skip
+        (["One?"], ["1", "uno"]),
+        (["One?", "1", "Two?"], ["2"]),
+        (["One?", "1", "Three?"], ["3"]),
+    ]
     assert turns[1].prompt == chat("One?", "1", "Two?")
     assert {(t.conversation, t.title) for t in turns} == {("c-1", "Counting")}
     assert [t.time for t in turns] == [NOW - 8, NOW - 5, NOW]
@@ -88,10 +95,14 @@ def test_edits_and_regenerated_answers_are_branches(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("current", "left"),
     [
-        ("a2", [1, None, None]), ("a4", [None, 0, None]), ("q6", [None, None, 0]),
-        ("q3", [0, None, None]), ("gone", [None, None, None]), ("", [None, None, None]),
+        ("a2", [1, None, None]),
+        ("a4", [None, 0, None]),
+        ("q6", [None, None, 0]),
+        ("q3", [0, None, None]),
+        ("gone", [None, None, None]),
+        ("", [None, None, None]),
     ],
-)  # fmt: skip
+)
 def test_the_answer_that_a_conversation_was_left_at_is_known(
     current: str, left: list[int | None], tmp_path: Path
 ) -> None:
@@ -140,14 +151,15 @@ def test_the_words_of_an_answer_stay_where_it_used_a_tool(tmp_path: Path) -> Non
         None,
         {"author": None, "content": None, "metadata": None},
     ],
-)  # fmt: skip
+)
 def test_what_the_page_did_not_show_is_left_out(hidden: Any, tmp_path: Path) -> None:
     given = conversation(
         {
-            "h": ("root", hidden), "q": ("h", message("user", "One?")),
+            "h": ("root", hidden),
+            "q": ("h", message("user", "One?")),
             "a": ("q", message("assistant", "1")),
         }
-    )  # fmt: skip
+    )
     assert texts(turns_in(tmp_path, given)) == [(["One?"], ["1"])]
 
 
@@ -159,9 +171,11 @@ def test_of_pictures_and_voices_the_words_stay(tmp_path: Path) -> None:
         assert texts(turns_in(tmp_path, answered(question=question))) == [(["One?"], ["1"])]
     without = message("user", picture, kind="multimodal_text")
     nodes = {
-        "q": ("root", without), "a": ("q", message("assistant", "A cat.")),
-        "q2": ("a", message("user", "Two?")), "a2": ("q2", message("assistant", "2")),
-    }  # fmt: skip
+        "q": ("root", without),
+        "a": ("q", message("assistant", "A cat.")),
+        "q2": ("a", message("user", "Two?")),
+        "a2": ("q2", message("assistant", "2")),
+    }
     assert texts(turns_in(tmp_path, conversation(nodes))) == [(["Two?"], ["2"])]
 
 
@@ -227,10 +241,15 @@ def test_a_conversation_that_goes_round_in_a_circle_ends(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (NOW, NOW), (1_600_000_000_000, 1_600_000_000.0), (time.time() + 1e6, NOW),
-        (None, NOW), ("yesterday", NOW), (True, NOW), (-5, NOW),
+        (NOW, NOW),
+        (1_600_000_000_000, 1_600_000_000.0),
+        (time.time() + 1e6, NOW),
+        (None, NOW),
+        ("yesterday", NOW),
+        (True, NOW),
+        (-5, NOW),
     ],
-)  # fmt: skip
+)
 def test_a_time_is_one_that_has_been(found: Any, said: float, tmp_path: Path) -> None:
     """Else the conversation's counts."""
     (turn,) = turns_in(tmp_path, answered(question=message("user", "One?", create_time=found)))
@@ -251,25 +270,32 @@ WEBUI = {
     "a2": {"parentId": "q1", "role": "assistant", "content": "uno", "done": False},
     "q2": {"parentId": "a2", "role": "user", "content": "Two?", "files": [{"type": "image"}]},
     "a3": {"parentId": "q2", "role": "assistant", "content": "2"},
-}  # fmt: skip
+}
 
 
 def open_webui(messages: Any = WEBUI, **chat_more: Any) -> Any:
     """A row of "Export chats"."""
     history = {"messages": messages, "currentId": "a3"}
     return {
-        "id": "w-1", "user_id": "u", "title": "Zählen", "created_at": int(NOW) - 9,
-        "updated_at": int(NOW), "archived": False, "pinned": False, "meta": {},
+        "id": "w-1",
+        "user_id": "u",
+        "title": "Zählen",
+        "created_at": int(NOW) - 9,
+        "updated_at": int(NOW),
+        "archived": False,
+        "pinned": False,
+        "meta": {},
         "chat": {"title": "Zählen", "history": history, "messages": [], "params": {}, **chat_more},
-    }  # fmt: skip
+    }
 
 
 def test_a_chat_of_open_webui_has_its_branches_title_and_times(tmp_path: Path) -> None:
     turns = turns_in(tmp_path, open_webui())
     assert texts(turns) == [(["One?"], ["1", "uno"]), (["One?", "uno", "Two?"], ["2"])]
     assert [(t.title, t.conversation, t.time) for t in turns] == [
-        ("Zählen", "w-1", NOW - 8), ("Zählen", "w-1", NOW),
-    ]  # fmt: skip
+        ("Zählen", "w-1", NOW - 8),
+        ("Zählen", "w-1", NOW),
+    ]
     assert [turn.left_at for turn in turns] == [None, 0]
     assert [(a.model, a.complete) for a in turns[0].answers] == [("llama3", True), ("", False)]
 
@@ -319,9 +345,13 @@ def test_conversations_are_handed_on_whole_and_counted(
         [n] * 3 for n in names
     ]
     assert report == ConversationReport(
-        "chatgpt", conversations=3, added=2, turns=9, answers=12,
+        "chatgpt",
+        conversations=3,
+        added=2,
+        turns=9,
+        answers=12,
         set_aside={"a conversation without an answer in words": 1},
-    )  # fmt: skip
+    )
 
 
 def test_a_file_of_judgements_is_no_file_of_conversations(tmp_path: Path) -> None:

@@ -72,8 +72,9 @@ def test_llama_factory_finds_its_files_columns_and_roles(tmp_path: Path) -> None
     assert export_examples(examples, tmp_path / "out", format="llama-factory") == 4
     info = json.loads((tmp_path / "out" / "dataset_info.json").read_text())
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "dataset_info.json", *(entry["file_name"] for entry in info.values())
-    }  # fmt: skip
+        "dataset_info.json",
+        *(entry["file_name"] for entry in info.values()),
+    }
     read = {name: _as_llama_factory(tmp_path / "out", entry) for name, entry in info.items()}
     answer = Message("assistant", "One and one.\nAnswer: 2")
     assert read == {
@@ -145,10 +146,30 @@ def test_a_spreadsheet_sees_utf_8_and_the_question_in_a_column_of_its_own(tmp_pa
 
 # All of Unicode but what no text can hold; with what formats could trip over made likely.
 TRICKY = st.sampled_from(
-    ["\n", "\r\n", "\r", '"', "'", ",", ";", "=", "\t", "\u202e", "\u200f", "\u2028", "\x85",
-     "\U0001f469\u200d\U0001f680", "\ufeff", "Answer: ", "<think>", "{{x}}", "<|im_end|>",
-     "\n\nHuman: ", "\\"]
-)  # fmt: skip
+    [
+        "\n",
+        "\r\n",
+        "\r",
+        '"',
+        "'",
+        ",",
+        ";",
+        "=",
+        "\t",
+        "\u202e",
+        "\u200f",
+        "\u2028",
+        "\x85",
+        "\U0001f469\u200d\U0001f680",
+        "\ufeff",
+        "Answer: ",
+        "<think>",
+        "{{x}}",
+        "<|im_end|>",
+        "\n\nHuman: ",
+        "\\",
+    ]
+)
 CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\x00")
 TEXTS = st.lists(CHARACTERS | TRICKY, max_size=12).map("".join)
 SAID = TEXTS.filter(lambda text: not is_blank(text))

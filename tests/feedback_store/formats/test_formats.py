@@ -435,7 +435,10 @@ VALID: dict[str, Any] = {
                         "messages": {
                             "m1": {"id": "m1", "parentId": None, "role": "user", "content": "a"},
                             "m2": {
-                                "id": "m2", "parentId": "m1", "role": "assistant", "content": "b",
+                                "id": "m2",
+                                "parentId": "m1",
+                                "role": "assistant",
+                                "content": "b",
                             },
                         }
                     },
@@ -471,11 +474,26 @@ VALID: dict[str, Any] = {
     "trl-completion": {"prompt": "a", "completion": "b"},
     "trl-preference": preference(),
     "trl-unpaired": {"prompt": "a", "completion": "b", "label": False},
-}  # fmt: skip
+}
 WRONG: tuple[Any, ...] = (
-    None, True, 7, -1, 1.5, "", " ", "x", "\x00", "\ud800", [], {}, [[]], [{}], {"x": []}, [None],
+    None,
+    True,
+    7,
+    -1,
+    1.5,
+    "",
+    " ",
+    "x",
+    "\x00",
+    "\ud800",
+    [],
+    {},
+    [[]],
+    [{}],
+    {"x": []},
+    [None],
     "[" * 2_000,
-)  # fmt: skip
+)
 
 
 def broken(value: Any) -> Any:

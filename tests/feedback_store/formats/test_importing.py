@@ -52,9 +52,15 @@ def test_a_report_says_what_came_in(tmp_path: Path) -> None:
     listener = Listener()
     file = lines(tmp_path / "in.jsonl", preference("One?"), preference("Two?"))
     assert import_file(listener, file, user="ann") == ImportReport(
-        "trl-preference", "JSON lines in UTF-8", turns=2, answers=4, votes=0, corrections=0,
-        comparisons=2, set_aside={},
-    )  # fmt: skip
+        "trl-preference",
+        "JSON lines in UTF-8",
+        turns=2,
+        answers=4,
+        votes=0,
+        corrections=0,
+        comparisons=2,
+        set_aside={},
+    )
     assert listener.importers == {"ann"}
     assert preferred(listener.turns[0]) == ("Because.", "No.", "ann")
 
@@ -133,9 +139,14 @@ def spreadsheet(between: str, end: str = "\r\n", *, quoted: bool = False) -> str
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize(
     ("between", "name"),
-    [(",", "commas"), (";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars"),
-     (", ", "commas and blanks")],
-)  # fmt: skip
+    [
+        (",", "commas"),
+        (";", "semicolons"),
+        ("\t", "tabs"),
+        ("|", "vertical bars"),
+        (", ", "commas and blanks"),
+    ],
+)
 def test_a_table_is_read_whatever_stands_between_its_cells_and_the_report_says_so(
     between: str, name: str, end: str, encoding: str, tmp_path: Path
 ) -> None:
@@ -211,13 +222,25 @@ def test_every_problem_is_named_with_its_line_and_nothing_is_imported(tmp_path: 
     for problem, word in zip(
         found,
         (
-            "is not JSON", "missing 'rejected'", "unknown role 'robot'", "end with a user message",
-            "must be one assistant message", "answer is empty", "NUL", "not a JSON object",
-            "lone surrogate", "NaN", "text after", "must be text", "'chosen' must be a list",
-            "'chosen_complete' must be true or false", "too many digits", "nested too deeply",
+            "is not JSON",
+            "missing 'rejected'",
+            "unknown role 'robot'",
+            "end with a user message",
+            "must be one assistant message",
+            "answer is empty",
+            "NUL",
+            "not a JSON object",
+            "lone surrogate",
+            "NaN",
+            "text after",
+            "must be text",
+            "'chosen' must be a list",
+            "'chosen_complete' must be true or false",
+            "too many digits",
+            "nested too deeply",
         ),
         strict=True,
-    ):  # fmt: skip
+    ):
         assert word in problem
 
 
@@ -226,8 +249,10 @@ def test_a_problem_in_an_array_is_named_with_its_record(tmp_path: Path) -> None:
     text = f"[{json.dumps(ANSWERED)}, {nan}, 7, {json.dumps(ANSWERED)}, {{oops}}]"
     (tmp_path / "in.json").write_text(text)
     assert [problem.split(":")[0] for problem in problems(tmp_path / "in.json")] == [
-        "record 2", "record 3", "record 5",
-    ]  # fmt: skip
+        "record 2",
+        "record 3",
+        "record 5",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,12 @@ from tests.feedback_store.formats.helpers import (
 def test_each_answered_question_of_a_tree_is_a_turn_with_its_path(tmp_path: Path) -> None:
     row = tree(
         said(
-            "q", "One?",
+            "q",
+            "One?",
             reply("a", "1", said("b", "Two?", reply("c", "2"), reply("d", "3"))),
             reply("e", "uno", said("f", "Nobody answers.")),
         )
-    )  # fmt: skip
+    )
     turns = turns_in(tmp_path, row)
     assert [(t.prompt, [a.text for a in t.answers]) for t in turns] == [
         (chat("One?"), ["1", "uno"]),
@@ -69,26 +70,31 @@ def test_a_red_flag_marks_its_answer_and_all_that_follows_from_it(tmp_path: Path
     red = {"red_flag": 1}
     row = tree(
         said(
-            "q", "One?",
+            "q",
+            "One?",
             reply("a", "1", said("b", "Two?", reply("c", "2")), emojis=red),
             reply("d", "3", said("e", "Four?", reply("f", "4"), emojis=red)),
             reply("g", "5", said("h", "Six?", reply("i", "6"))),
         )
-    )  # fmt: skip
+    )
     found = [(t.flagged, [a.flagged for a in t.answers]) for t in turns_in(tmp_path, row)]
     assert found == [
-        (False, [True, False, False]), (True, [False]), (True, [False]), (False, [False]),
-    ]  # fmt: skip
+        (False, [True, False, False]),
+        (True, [False]),
+        (True, [False]),
+        (False, [False]),
+    ]
 
 
 def test_deleted_messages_and_what_follows_from_them_are_left_out(tmp_path: Path) -> None:
     row = tree(
         said(
-            "q", "One?",
+            "q",
+            "One?",
             reply("a", "", said("b", "Two?", reply("c", "2")), deleted=True),
             reply("d", "1"),
         )
-    )  # fmt: skip
+    )
     assert [[a.text for a in turn.answers] for turn in turns_in(tmp_path, row)] == [["1"]]
     assert turns_in(tmp_path, tree(said("q", "One?", reply("a", "1"), deleted=True))) == []
 

@@ -21,19 +21,23 @@ CHAT: dict[str, Any] = {
     "a3": {"parentId": "q2", "role": "assistant", "content": "5", "model": "bad", "done": True},
     "a4": {"parentId": "q2", "role": "assistant", "content": "", "model": "bad", "done": False},
     "a5": {"parentId": "q2", "role": "assistant", "content": "6", "model": "stranger"},
-}  # fmt: skip
+}
 
 
 def row(rating: Any = 1, *, of: str = "a2", messages: Any = CHAT, **data: Any) -> Any:
     """A row of the export."""
     inner = {"params": {}, "history": {"messages": messages, "currentId": "a2"}, "messages": []}
     return {
-        "id": "f1", "user_id": "u-7", "version": 0, "type": "rating",
+        "id": "f1",
+        "user_id": "u-7",
+        "version": 0,
+        "type": "rating",
         "data": {"rating": rating, "model_id": "good", **data},
         "meta": {"arena": False, "chat_id": "c-1", "message_id": of, "message_index": 4},
         "snapshot": {"chat": {"id": "c-1", "user_id": "u-7", "title": "Counting", "chat": inner}},
-        "created_at": 1, "updated_at": 2,
-    }  # fmt: skip
+        "created_at": 1,
+        "updated_at": 2,
+    }
 
 
 def test_a_rating_is_a_vote_of_its_user_on_the_rated_answer(tmp_path: Path) -> None:
@@ -135,15 +139,17 @@ THOUGHTS = [folded("reasoning", "> First.", duration="3"), folded("reasoning", "
 TOOLS = [
     folded("tool_calls", "", name="clock", arguments="&quot;{}&quot;", result="&quot;12:00&quot;"),
     folded("code_interpreter", "```python\nprint(2)\n```", output="&quot;2&quot;"),
-]  # fmt: skip
+]
 
 
 def said(answer: str, before: str = "1", siblings: bool = False) -> Any:
     """A row whose rated answer, and the one before it, say this."""
     messages = {
-        **CHAT, "a1": CHAT["a1"] | {"content": before}, "a2": CHAT["a2"] | {"content": answer},
+        **CHAT,
+        "a1": CHAT["a1"] | {"content": before},
+        "a2": CHAT["a2"] | {"content": answer},
         "a3": CHAT["a3"] | {"content": f"{TOOLS[0]}5" if siblings else "5"},
-    }  # fmt: skip
+    }
     return row(messages=messages, sibling_model_ids=["bad"])
 
 

@@ -124,9 +124,12 @@ def test_nobody_sees_what_another_person_said(
 
 
 def test_without_consent_there_are_none_until_it_is_given(
-    own: OwnExamples, store: FeedbackStore, talk: Conversations, curation: Curation,
+    own: OwnExamples,
+    store: FeedbackStore,
+    talk: Conversations,
+    curation: Curation,
     database: Database,
-) -> None:  # fmt: skip
+) -> None:
     store.correct(talk.ask(OAK), "ann", "30 m.")
     assert answers(own) == ["30 m."]
     curation.set_consent("ann", False)
@@ -197,8 +200,9 @@ def test_only_a_liked_answer_brings_its_thought(
         else:
             store.correct(answer, "ann", "40 m.")
     assert [(e.answer, e.thought) for e in own.of("ann")] == [
-        ("40 m.", ""), ("30 m.", "Trees are tall."),
-    ]  # fmt: skip
+        ("40 m.", ""),
+        ("30 m.", "Trees are tall."),
+    ]
     assert [e.answer for e in own.similar("ann", ELM, with_thought=True)] == ["30 m."]
 
 

@@ -63,11 +63,19 @@ def test_all_rows_of_a_person_go_and_no_other(people: People, database: Database
         # flag, a choice; a consent; 2 decisions, 2 taken back; a gold mark;
         # an example that is not to be used
         expected = {
-            "turns": 4, "answers": 7, "comparisons": 1, "events": 6, "consents": 1,
-            "decisions": 6, "gold": 1, "conversations": 3, "search_documents": 11,
+            "turns": 4,
+            "answers": 7,
+            "comparisons": 1,
+            "events": 6,
+            "consents": 1,
+            "decisions": 6,
+            "gold": 1,
+            "conversations": 3,
+            "search_documents": 11,
             "templates": int(person is persons[-1]),
-            "unused_examples": 1, "prompts": 0,
-        }  # fmt: skip
+            "unused_examples": 1,
+            "prompts": 0,
+        }
         assert erasure.receipt["rows"] == expected
         assert erasure.receipt["conversations"] == 3
 
@@ -202,9 +210,17 @@ def test_all_rows_of_a_conversation_go_and_no_other(people: People, database: Da
     del expected["answers"], expected["events"]
     assert after == expected
     assert erasure.receipt["rows"] == {
-        "decisions": 3, "events": 3, "comparisons": 0, "answers": 2, "turns": 1, "gold": 0,
-        "search_documents": 3, "conversations": 1, "templates": 0, "unused_examples": 0,
-    }  # fmt: skip
+        "decisions": 3,
+        "events": 3,
+        "comparisons": 0,
+        "answers": 2,
+        "turns": 1,
+        "gold": 0,
+        "search_documents": 3,
+        "conversations": 1,
+        "templates": 0,
+        "unused_examples": 0,
+    }
     assert erasure.person is None and erasure.conversation_ids == {first}
     assert {p.origin.conversation_id for p in people.pairs()} <= set(others)
 
@@ -415,8 +431,11 @@ def test_an_erasure_reads_back_as_it_was_saved(people: People, database: Databas
     begun = forget_user(database, "user-ann-7f3a")
     assert unfinished(database) == [begun]
     going_on = Erasure(
-        begun.number, {**begun.receipt, "bundles": ["b"]}, begun.person, begun.conversation_ids,
+        begun.number,
+        {**begun.receipt, "bundles": ["b"]},
+        begun.person,
+        begun.conversation_ids,
         {"snapshot": ["person"]},
-    )  # fmt: skip
+    )
     save_erasure(database, going_on)
     assert unfinished(database) == erasures(database) == [going_on]

@@ -132,10 +132,33 @@ def test_what_only_looks_like_it_is_left_alone(text: str) -> None:
 # `ipaddress` is not among them: its documentation is full of addresses, which are true findings.
 PACKAGES = ("json", "http", "email", "asyncio", "urllib", "xml", "logging", "sqlite3")
 MODULES = (
-    "_pydecimal", "fractions", "statistics", "random", "datetime", "calendar", "colorsys",
-    "hashlib", "hmac", "ssl", "smtplib", "imaplib", "ftplib", "netrc", "getpass", "uuid", "zipfile",
-    "tarfile", "struct", "turtle", "mimetypes", "socket", "heapq", "locale", "secrets", "base64",
-)  # fmt: skip
+    "_pydecimal",
+    "fractions",
+    "statistics",
+    "random",
+    "datetime",
+    "calendar",
+    "colorsys",
+    "hashlib",
+    "hmac",
+    "ssl",
+    "smtplib",
+    "imaplib",
+    "ftplib",
+    "netrc",
+    "getpass",
+    "uuid",
+    "zipfile",
+    "tarfile",
+    "struct",
+    "turtle",
+    "mimetypes",
+    "socket",
+    "heapq",
+    "locale",
+    "secrets",
+    "base64",
+)
 
 
 def library_sources() -> list[str]:
@@ -209,11 +232,34 @@ PIECES = st.one_of(
     st.sampled_from([item.value for item in ITEMS]),
     st.sampled_from([item.text for item in ITEMS]),
     st.sampled_from(
-        ["", " ", "+", "-", ".", ":", "@", "<", ">", "(", "password=", "电话", "v", "1", "a", "，",
-         "<EMAIL>", "<SECRET>", "Bearer ", "://u:", "\n", "：", "00"]
+        [
+            "",
+            " ",
+            "+",
+            "-",
+            ".",
+            ":",
+            "@",
+            "<",
+            ">",
+            "(",
+            "password=",
+            "电话",
+            "v",
+            "1",
+            "a",
+            "，",
+            "<EMAIL>",
+            "<SECRET>",
+            "Bearer ",
+            "://u:",
+            "\n",
+            "：",
+            "00",
+        ]
     ),
     st.text(alphabet="ab1@.:-+=<> 手", max_size=8),
-)  # fmt: skip
+)
 TEXTS = st.lists(PIECES, max_size=8).map("".join)
 
 
@@ -271,13 +317,27 @@ def test_a_thousand_texts_of_500_characters_take_a_moment() -> None:
 @pytest.mark.parametrize(
     ("unit", "size"),
     [
-        ("a", 1_000_000), ("中", 1_000_000), (" ", 1_000_000), ("@", 1_000_000), ("7", 100_000),
-        ("1 ", 100_000), ("a.", 100_000), ("a@", 100_000), ("+1", 100_000), ("::", 100_000),
-        ("2001:", 100_000), ("DE12 ", 100_000), ("password=", 100_000), ("sk-", 100_000),
-        ("eyJaaaaaaaaa.", 100_000), ("-----BEGIN PRIVATE KEY-----\nAAAA", 100_000),
-        ("+8613800138001", 30_000), ("a@example.com+", 30_000), ("138-0013-8001-", 30_000),
+        ("a", 1_000_000),
+        ("中", 1_000_000),
+        (" ", 1_000_000),
+        ("@", 1_000_000),
+        ("7", 100_000),
+        ("1 ", 100_000),
+        ("a.", 100_000),
+        ("a@", 100_000),
+        ("+1", 100_000),
+        ("::", 100_000),
+        ("2001:", 100_000),
+        ("DE12 ", 100_000),
+        ("password=", 100_000),
+        ("sk-", 100_000),
+        ("eyJaaaaaaaaa.", 100_000),
+        ("-----BEGIN PRIVATE KEY-----\nAAAA", 100_000),
+        ("+8613800138001", 30_000),
+        ("a@example.com+", 30_000),
+        ("138-0013-8001-", 30_000),
     ],
-)  # fmt: skip
+)
 def test_a_long_text_made_to_be_slow_takes_time_in_proportion(unit: str, size: int) -> None:
     text = unit * (size // len(unit))
     began = time.process_time()

@@ -65,9 +65,11 @@ def all_kinds(conversation: str) -> Examples:
         )
     )
     return Examples(
-        result.pairs, result.unpaired, result.demonstrations,
+        result.pairs,
+        result.unpaired,
+        result.demonstrations,
         [SetAside("contested", conversation, ("e",), (4,), ("ann",))],
-    )  # fmt: skip
+    )
 
 
 def test_a_snapshot_gives_back_its_pairs_on_their_sides(tmp_path: Path) -> None:
@@ -90,11 +92,15 @@ def test_a_snapshot_gives_back_examples_of_every_kind(tmp_path: Path) -> None:
     snapshot = open_snapshot(tmp_path, freeze(tmp_path, examples, last_event=4))
     assert list(snapshot.train.examples) == examples.every
     assert [len(examples.of_kind(kind)) for kind in ("pairs", "unpaired", "demonstrations")] == [
-        1, 2, 1,
-    ]  # fmt: skip
+        1,
+        2,
+        1,
+    ]
     assert snapshot.manifest["sources"] == {
-        "demonstrations/vote": 1, "pairs/votes": 1, "unpaired/comparison": 2,
-    }  # fmt: skip
+        "demonstrations/vote": 1,
+        "pairs/votes": 1,
+        "unpaired/comparison": 2,
+    }
     assert snapshot.manifest["set_aside"] == {"contested": 1}
 
 
@@ -125,8 +131,10 @@ def test_the_same_evidence_makes_the_same_snapshot(
 def test_what_training_needs_to_know_is_recorded(tmp_path: Path) -> None:
     plain = open_snapshot(tmp_path, frozen(tmp_path, ["c0"])).manifest
     assert (plain["thoughts_in_loss"], plain["flip_rate"], plain["redacted"]) == (
-        True, None, False,
-    )  # fmt: skip
+        True,
+        None,
+        False,
+    )
     digest = frozen(
         tmp_path, ["c0"], thoughts_in_loss=False, flip_rate=0.125, redact=lambda text: text
     )
@@ -181,16 +189,21 @@ def test_gold_is_made_of_held_out_conversations_alone(tmp_path: Path) -> None:
     digest = frozen(tmp_path, ["c0", "c23"], gold=frozenset({"c0", "c23"}))
     snapshot = open_snapshot(tmp_path, digest)
     assert [len(split.pairs) for split in (snapshot.train, snapshot.heldout, snapshot.gold)] == [
-        1, 0, 1,
-    ]  # fmt: skip
+        1,
+        0,
+        1,
+    ]
     assert snapshot.gold.pairs[0].origin.conversation_id == "c23"
     assert snapshot.manifest["gold"] == ["c23"]
 
 
 def test_a_conversation_that_the_operator_marked_becomes_gold(
-    store: FeedbackStore, talk: Conversations, training_set: TrainingSet, curation: Curation,
+    store: FeedbackStore,
+    talk: Conversations,
+    training_set: TrainingSet,
+    curation: Curation,
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     for conversation in ("c0", "c23"):
         store.correct(talk.ask(conversation=conversation), "ann", f"Better {conversation}.")
     curation.mark_gold("c23")
@@ -211,16 +224,20 @@ def test_redaction_reaches_every_text_and_moves_nothing(tmp_path: Path) -> None:
         rejected=replace(pair.rejected, thought="Or 555."),
     )
     digest = freeze(
-        tmp_path, Examples(pairs=[pair]), last_event=2,
+        tmp_path,
+        Examples(pairs=[pair]),
+        last_event=2,
         redact=lambda text: text.replace("555", "<PHONE>"),
-    )  # fmt: skip
+    )
     (kept,) = open_snapshot(tmp_path, digest).train.pairs
     assert kept.prompt == (Message("user", "Is it <PHONE>?"),)
     assert (kept.chosen.thought, kept.chosen.text) == ("Of <PHONE>.", "Call <PHONE>.")
     assert (kept.rejected.thought, kept.rejected.text) == ("Or <PHONE>.", "Never <PHONE>.")
     assert (kept.id, kept.origin, kept.rejected.adapter) == (
-        pair.id, pair.origin, pair.rejected.adapter,
-    )  # fmt: skip
+        pair.id,
+        pair.origin,
+        pair.rejected.adapter,
+    )
 
 
 def test_redaction_reaches_lone_judgements_and_demonstrations(tmp_path: Path) -> None:
@@ -233,9 +250,11 @@ def test_redaction_reaches_lone_judgements_and_demonstrations(tmp_path: Path) ->
 def test_a_pair_that_redaction_makes_alike_is_set_aside(tmp_path: Path) -> None:
     pairs = [voted_pair("c0"), voted_pair("c13", "Call 1.", "Call 2.")]
     digest = freeze(
-        tmp_path, Examples(pairs=pairs), last_event=2,
+        tmp_path,
+        Examples(pairs=pairs),
+        last_event=2,
         redact=lambda text: text.replace("1", "<PHONE>").replace("2", "<PHONE>"),
-    )  # fmt: skip
+    )
     snapshot = open_snapshot(tmp_path, digest)
     assert [pair.origin.conversation_id for pair in snapshot.train.pairs] == ["c0"]
     assert snapshot.manifest["set_aside"] == {"identical after redaction": 1}
@@ -296,8 +315,9 @@ def test_two_snapshots_tell_what_came_went_and_changed(tmp_path: Path) -> None:
     assert found.added["train/pairs"] == (comes.id,)
     assert found.removed["train/pairs"] == (goes.id,)
     assert found.changed["heldout/pairs"] == (changes.id,)
-    counted = [len(ids) for part in (found.added, found.removed, found.changed)
-               for ids in part.values()]  # fmt: skip
+    counted = [
+        len(ids) for part in (found.added, found.removed, found.changed) for ids in part.values()
+    ]
     assert (sum(counted), len(counted)) == (3, 27)  # nothing else in 3 splits of 3 kinds
 
 

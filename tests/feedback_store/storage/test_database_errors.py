@@ -16,9 +16,15 @@ from feedback_store.storage.tables import templates, turns
 
 WORDS = "canary words"
 TURN: dict[str, Any] = {
-    "id": "t1", "conversation_id": WORDS, "user_id": "ann", "question": WORDS, "mode": "plain",
-    "template_hash": "h", "prompt": [{"role": "user", "content": WORDS}], "created_at": 0.0,
-}  # fmt: skip
+    "id": "t1",
+    "conversation_id": WORDS,
+    "user_id": "ann",
+    "question": WORDS,
+    "mode": "plain",
+    "template_hash": "h",
+    "prompt": [{"role": "user", "content": WORDS}],
+    "created_at": 0.0,
+}
 
 
 def no_such_template(connection: Connection) -> None:

@@ -223,9 +223,11 @@ def test_shared_votes_are_current_thumbs_on_answers_that_several_judged(
 
 
 def test_batches_lose_and_repeat_nothing(
-    store: FeedbackStore, talk: Conversations, reader: EvidenceReader,
+    store: FeedbackStore,
+    talk: Conversations,
+    reader: EvidenceReader,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     names = [f"c{number}" for number in range(7)]
     for name in names:
         store.vote(talk.ask(conversation=name), "ann", 1)
@@ -237,9 +239,11 @@ def test_batches_lose_and_repeat_nothing(
 
 
 def test_a_reader_sees_one_moment_while_others_write(
-    store: FeedbackStore, talk: Conversations, reader: EvidenceReader,
+    store: FeedbackStore,
+    talk: Conversations,
+    reader: EvidenceReader,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     """A turn that appears between two of the reader's queries would have answers without turn."""
     answers = [talk.ask(conversation=name) for name in ("c1", "c2")]
     for answer_id in answers:

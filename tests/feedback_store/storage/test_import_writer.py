@@ -34,13 +34,16 @@ TURN = ImportedTurn(
     PROMPT,
     (
         ImportedAnswer(
-            "This.", thought="Hm.", model="gpt", complete=False,
+            "This.",
+            thought="Hm.",
+            model="gpt",
+            complete=False,
             votes=(ImportedVote("ann", 1, ("safe",), "Nice."), ImportedVote("bob", -1)),
         ),
         ImportedAnswer("That.", corrections=(("bob", "That one."),), flagged=True),
     ),
     choices=(ImportedChoice("ann", 1, 0, "right"),),
-)  # fmt: skip
+)
 
 
 def evidence(database: Database) -> list[Evidence]:
@@ -84,14 +87,21 @@ def test_a_flag_on_the_prompt_is_on_all_its_answers(
 
 @pytest.mark.parametrize(
     ("names", "prompts", "conversations"),
-    [(("a", "a"), ("1", "2"), 1), (("a", "b"), ("1", "1"), 2), (("", ""), ("1", "1"), 1),
-     (("", ""), ("1", "2"), 2)],
+    [
+        (("a", "a"), ("1", "2"), 1),
+        (("a", "b"), ("1", "1"), 2),
+        (("", ""), ("1", "1"), 1),
+        (("", ""), ("1", "2"), 2),
+    ],
     ids=["same name", "other names", "same prompt", "other prompts"],
-)  # fmt: skip
+)
 def test_turns_that_belong_together_share_a_conversation(
-    store: FeedbackStore, database: Database, names: tuple[str, str], prompts: tuple[str, str],
+    store: FeedbackStore,
+    database: Database,
+    names: tuple[str, str],
+    prompts: tuple[str, str],
     conversations: int,
-) -> None:  # fmt: skip
+) -> None:
     """So that they fall on the same side of a split, today and from another file tomorrow."""
     for name, prompt in zip(names, prompts, strict=True):
         turn = ImportedTurn((Message("user", prompt),), (ImportedAnswer("A"),), conversation=name)

@@ -26,9 +26,12 @@ def shorten(store: FeedbackStore, talk: Conversations) -> Shorten:
     def shorten(answer_id: str, text: str = SHORT, *, ends: bool = True) -> str:
         turn = store.turn_of(answer_id, "ann")
         changed = store.begin_answer(
-            turn.id, base_digest="sha256:base", adapter_digest=None, seed=0,
+            turn.id,
+            base_digest="sha256:base",
+            adapter_digest=None,
+            seed=0,
             sampling={"change": "shorter", "changed_from": answer_id},
-        )  # fmt: skip
+        )
         return talk.finish(changed, text, "done" if ends else "stopped")
 
     return shorten
@@ -49,9 +52,12 @@ def reasons(database: Database) -> list[object]:
 
 
 def test_a_change_that_is_liked_is_a_pair_with_its_reason(
-    store: FeedbackStore, talk: Conversations, shorten: Shorten, training_set: TrainingSet,
+    store: FeedbackStore,
+    talk: Conversations,
+    shorten: Shorten,
+    training_set: TrainingSet,
     database: Database,
-) -> None:  # fmt: skip
+) -> None:
     changed = shorten(talk.ask("What is the sea?", LONG))
     assert pairs(training_set) == []  # to ask for it says nothing yet
     store.vote(changed, "ann", 1)
@@ -87,9 +93,12 @@ def test_whoever_goes_back_to_the_old_answer_has_chosen_neither(
 
 @pytest.mark.parametrize("vote", [0, -1])
 def test_a_thumb_that_is_taken_back_takes_the_pair_with_it(
-    vote: int, store: FeedbackStore, talk: Conversations, shorten: Shorten,
+    vote: int,
+    store: FeedbackStore,
+    talk: Conversations,
+    shorten: Shorten,
     training_set: TrainingSet,
-) -> None:  # fmt: skip
+) -> None:
     changed = shorten(talk.ask("What is the sea?", LONG))
     store.vote(changed, "ann", 1)
     store.vote(changed, "ann", vote)  # type: ignore[arg-type]
@@ -104,9 +113,12 @@ def test_half_an_answer_and_one_of_another_question_are_not_chosen(
     with_other_parent = talk.ask("What is a pond?", "A small lake.", conversation="c3")
     turn = store.turn_of(with_other_parent, "ann")
     elsewhere = store.begin_answer(
-        turn.id, base_digest="sha256:base", adapter_digest=None, seed=0,
+        turn.id,
+        base_digest="sha256:base",
+        adapter_digest=None,
+        seed=0,
         sampling={"change": "longer", "changed_from": stray},
-    )  # fmt: skip
+    )
     store.vote(talk.finish(elsewhere, "A lake that is small, in a garden."), "ann", 1)
     assert pairs(training_set) == []
 

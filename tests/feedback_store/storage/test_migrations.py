@@ -78,18 +78,66 @@ INSERT INTO alembic_version_feedback VALUES ('feedback_0001');
 """
 TEMPLATE_ROWS = [(PLAIN.hash, '{"mode": "plain", "system": "", "instruction": "", "examples": []}')]
 TURN_ROWS = [
-    ("t1", "c1", None, "ann", "What is a leaf? \N{LEAF FLUTTERING IN WIND}", "plain", PLAIN.hash,
-     None, 1.25),
-    ("t2", "c1", "a2", "ann", "And a root?", "plain", PLAIN.hash,
-     '[{"role": "user", "content": "And a root?"}]', 2.5),
-]  # fmt: skip
+    (
+        "t1",
+        "c1",
+        None,
+        "ann",
+        "What is a leaf? \N{LEAF FLUTTERING IN WIND}",
+        "plain",
+        PLAIN.hash,
+        None,
+        1.25,
+    ),
+    (
+        "t2",
+        "c1",
+        "a2",
+        "ann",
+        "And a root?",
+        "plain",
+        PLAIN.hash,
+        '[{"role": "user", "content": "And a root?"}]',
+        2.5,
+    ),
+]
 ANSWER_ROWS = [
     ("a1", "t1", "done", "A leaf.", "", 1, "sha256:base", None, "{}", 2**62, 5, 3, None, 1.5, 1.75),
-    ("a2", "t1", "stopped", "A gr", "Hm.", 0, "sha256:base", "sha256:b", '{"stop": ["x"]}', 0, 5,
-     2, None, 1.5, 2.0),
-    ("a3", "t2", "failed", "", "", 0, "sha256:base", None, "{}", 0, None, None, "out of memory",
-     3.0, None),
-]  # fmt: skip
+    (
+        "a2",
+        "t1",
+        "stopped",
+        "A gr",
+        "Hm.",
+        0,
+        "sha256:base",
+        "sha256:b",
+        '{"stop": ["x"]}',
+        0,
+        5,
+        2,
+        None,
+        1.5,
+        2.0,
+    ),
+    (
+        "a3",
+        "t2",
+        "failed",
+        "",
+        "",
+        0,
+        "sha256:base",
+        None,
+        "{}",
+        0,
+        None,
+        None,
+        "out of memory",
+        3.0,
+        None,
+    ),
+]
 EVENT_ROWS = [  # with a gap, as a rolled back transaction leaves
     (1, "k1", "vote", "a1", "ann", 1, None, 4.0),
     (2, "k2", "vote", "a1", "ann", -1, None, 5.0),
@@ -98,8 +146,11 @@ EVENT_ROWS = [  # with a gap, as a rolled back transaction leaves
     (12, "k5", "vote", "a2", "ann", 0, None, 8.0),
 ]
 ROWS_0001 = {
-    "templates": TEMPLATE_ROWS, "turns": TURN_ROWS, "answers": ANSWER_ROWS, "events": EVENT_ROWS,
-}  # fmt: skip
+    "templates": TEMPLATE_ROWS,
+    "turns": TURN_ROWS,
+    "answers": ANSWER_ROWS,
+    "events": EVENT_ROWS,
+}
 
 
 def write_0001(database: Database) -> None:
@@ -167,9 +218,17 @@ def test_a_database_of_the_first_version_keeps_every_row_and_number(database: Da
     store = FeedbackStore(database)
     assert rows_of_0001(database) == before
     assert store.counts() == {
-        "turns": 2, "answers": 3, "votes": 1, "votes_up": 0, "votes_down": 1, "corrections": 1,
-        "comparisons": 0, "flags": 0, "regenerations": 0, "copies": 0,
-    }  # fmt: skip
+        "turns": 2,
+        "answers": 3,
+        "votes": 1,
+        "votes_up": 0,
+        "votes_down": 1,
+        "corrections": 1,
+        "comparisons": 0,
+        "flags": 0,
+        "regenerations": 0,
+        "copies": 0,
+    }
     (evidence,) = EvidenceReader(database).all()
     assert [(v.event_id, v.vote, v.reasons, v.comment) for v in evidence.votes] == [(2, -1, (), "")]
     assert [c.text for c in evidence.corrections] == ["A green \N{HERB} thing."]
@@ -255,8 +314,23 @@ def test_answers_stored_with_their_thought_are_split_and_learnt_from_anew(
     write_0001(database)
     with database.write() as connection:
         for number, (answer_id, said) in enumerate(raw.items()):
-            row = (answer_id, "t1", "done", said, "", 1, "sha256:b", None, "{}", 0, 5, 3, None,
-                   9.0 + number, 9.5)  # fmt: skip
+            row = (
+                answer_id,
+                "t1",
+                "done",
+                said,
+                "",
+                1,
+                "sha256:b",
+                None,
+                "{}",
+                0,
+                5,
+                3,
+                None,
+                9.0 + number,
+                9.5,
+            )
             values = {f"v{place}": value for place, value in enumerate(row)}
             places = ", ".join(f":{name}" for name in values)
             connection.execute(text(f"INSERT INTO answers VALUES ({places})"), values)

@@ -115,9 +115,15 @@ def test_words_in_scripts_without_spaces_are_found_by_any_part(
     talk.ask("什么是机器学习？", "是人工智能的一部分。", conversation="zh")
     talk.ask("기계 학습이란?", "데이터로 배우는 것입니다.", conversation="ko")
     for words, ids in {
-        "機械": ["ja"], "械学習": ["ja"], "学": ["zh", "ja"], "学习": ["zh"], "智能的": ["zh"],
-        "학습": ["ko"], "데이터 배우는": ["ko"], "機習": [],
-    }.items():  # fmt: skip
+        "機械": ["ja"],
+        "械学習": ["ja"],
+        "学": ["zh", "ja"],
+        "学习": ["zh"],
+        "智能的": ["zh"],
+        "학습": ["ko"],
+        "데이터 배우는": ["ko"],
+        "機習": [],
+    }.items():
         assert found(conversations, words) == ids, words
 
 

@@ -59,14 +59,34 @@ def test_a_finished_answer_reads_back_as_it_was_stored(store: FeedbackStore) -> 
         turn.id, base_digest="base", adapter_digest="adapter", sampling={"stop": ["x"]}, seed=2**62
     )
     store.finish_answer(
-        answer_id, status="done", text="Because.", thought="Hm.", complete=True,
-        prompt_tokens=7, completion_tokens=3, first_token_at=1.5,
-    )  # fmt: skip
+        answer_id,
+        status="done",
+        text="Because.",
+        thought="Hm.",
+        complete=True,
+        prompt_tokens=7,
+        completion_tokens=3,
+        first_token_at=1.5,
+    )
     found = store.answer(answer_id, "ann")
     assert found == StoredAnswer(
-        answer_id, turn.id, "done", "Because.", "Hm.", True, "base", "adapter",
-        {"stop": ["x"]}, 2**62, 7, 3, found.created_at, 1.5, found.finished_at, None,
-    )  # fmt: skip
+        answer_id,
+        turn.id,
+        "done",
+        "Because.",
+        "Hm.",
+        True,
+        "base",
+        "adapter",
+        {"stop": ["x"]},
+        2**62,
+        7,
+        3,
+        found.created_at,
+        1.5,
+        found.finished_at,
+        None,
+    )
 
 
 def test_a_turn_reads_back_as_it_was_stored(store: FeedbackStore, talk: Conversations) -> None:
@@ -83,10 +103,13 @@ def test_the_history_of_three_turns_alternates_question_and_answer(
     third = talk.ask("Q3", "A3", parent=second)
     texts = [(m.role, m.content) for m in store.history(third, "ann")]
     assert texts == [
-        ("user", "Q1"), ("assistant", "A1"),
-        ("user", "Q2"), ("assistant", "A2"),
-        ("user", "Q3"), ("assistant", "A3"),
-    ]  # fmt: skip
+        ("user", "Q1"),
+        ("assistant", "A1"),
+        ("user", "Q2"),
+        ("assistant", "A2"),
+        ("user", "Q3"),
+        ("assistant", "A3"),
+    ]
     assert store.history(None, "ann") == []
 
 
@@ -172,9 +195,11 @@ ON_AN_ANSWER: dict[str, Callable[[FeedbackStore, str, str], object]] = {
 
 @pytest.mark.parametrize("operation", ON_AN_ANSWER.values(), ids=ON_AN_ANSWER)
 def test_unknown_and_foreign_answers_are_refused_alike_and_nothing_changes(
-    store: FeedbackStore, talk: Conversations, database: Database,
+    store: FeedbackStore,
+    talk: Conversations,
+    database: Database,
     operation: Callable[[FeedbackStore, str, str], object],
-) -> None:  # fmt: skip
+) -> None:
     foreign, unknown = talk.ask(user="ann"), new_id()
     talk.ask(user="bob", conversation="c2")
     before = everything(database)
@@ -413,9 +438,17 @@ def test_counts_are_of_what_holds_now_and_of_what_was_done(
         for kind in ("flag", "copy", "regeneration"):
             store.note(first, "ann", kind)
     assert store.counts() == {
-        "turns": 1, "answers": 2, "votes": 2, "votes_up": 1, "votes_down": 1, "corrections": 1,
-        "comparisons": 1, "flags": 1, "regenerations": 2, "copies": 2,
-    }  # fmt: skip
+        "turns": 1,
+        "answers": 2,
+        "votes": 2,
+        "votes_up": 1,
+        "votes_down": 1,
+        "corrections": 1,
+        "comparisons": 1,
+        "flags": 1,
+        "regenerations": 2,
+        "copies": 2,
+    }
     assert store.event_count() == 14
 
 

@@ -66,12 +66,17 @@ class Model:
             return len(self.current(kind)) if kind in CURRENT else self.done(kind)
 
         return {
-            "turns": len(set(self.turn_of.values())), "answers": len(self.answers),
-            "votes": len(thumbs) - thumbs.count(0), "votes_up": thumbs.count(1),
-            "votes_down": thumbs.count(-1), "corrections": of("correction"),
-            "comparisons": of("choice"), "flags": of("flag"),
-            "regenerations": of("regeneration"), "copies": of("copy"),
-        }  # fmt: skip
+            "turns": len(set(self.turn_of.values())),
+            "answers": len(self.answers),
+            "votes": len(thumbs) - thumbs.count(0),
+            "votes_up": thumbs.count(1),
+            "votes_down": thumbs.count(-1),
+            "corrections": of("correction"),
+            "comparisons": of("choice"),
+            "flags": of("flag"),
+            "regenerations": of("regeneration"),
+            "copies": of("copy"),
+        }
 
     def done(self, kind: str) -> int:
         return sum(k == kind for _, k, _, _ in self.events)
@@ -259,7 +264,9 @@ def test_any_order_of_what_people_do_keeps_the_invariants(
     run_state_machine_as_test(
         Feedback,
         settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None,
+            max_examples=examples,
+            stateful_step_count=steps,
+            deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
-    )  # fmt: skip
+    )

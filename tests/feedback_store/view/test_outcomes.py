@@ -53,8 +53,10 @@ def test_a_correction_makes_a_pair_and_a_demonstration_at_once(
     assert outcome.split == "train"
     said = outcome.statement
     assert (said.kind, said.question, said.correction) == (
-        "correction", "How tall is an oak?", "30 m.",
-    )  # fmt: skip
+        "correction",
+        "How tall is an oak?",
+        "30 m.",
+    )
     assert (said.answer_ids, said.conversation_id, said.listed) == ((answer,), TRAIN, True)
 
 
@@ -68,8 +70,9 @@ def test_a_thumb_makes_a_lone_judgement_that_is_good_or_bad(
     assert became(first) == (["demonstrations", "unpaired"], [])
     assert became(second) == (["unpaired"], [])
     assert [each.is_bad for each in (*first.made, *second.made) if each.kind == "unpaired"] == [
-        False, True,
-    ]  # fmt: skip
+        False,
+        True,
+    ]
     said = second.statement
     assert (said.vote, said.reasons, said.comment) == (-1, ("too_long",), "Please shorter.")
 
@@ -116,9 +119,13 @@ def test_without_consent_it_waits(
     ],
 )
 def test_an_answer_that_cannot_be_learnt_from(
-    outcomes: Outcomes, store: FeedbackStore, talk: Conversations, text: str, status: Any,
+    outcomes: Outcomes,
+    store: FeedbackStore,
+    talk: Conversations,
+    text: str,
+    status: Any,
     reason: str,
-) -> None:  # fmt: skip
+) -> None:
     answer = talk.finish(talk.begin(store.turn_of(talk.ask(), "ann").id), text, status)
     store.vote(answer, "ann", -1)
     assert only(outcomes) == ([], [reason])
@@ -165,8 +172,9 @@ def test_two_answers_that_read_the_same_and_one_that_is_cut_off(
     store.finish_answer(cut, status="done", text="A green", complete=False)
     store.choose(store.compare(whole, cut, "ann").id, "ann", "right")
     assert [became(each) for each in outcomes.of("ann")] == [
-        ([], ["chosen answer is cut off"]), ([], ["identical after normalisation"]),
-    ]  # fmt: skip
+        ([], ["chosen answer is cut off"]),
+        ([], ["identical after normalisation"]),
+    ]
 
 
 def test_what_depends_on_everybody_is_known_after_the_training_sets_look(
@@ -185,8 +193,9 @@ def test_what_depends_on_everybody_is_known_after_the_training_sets_look(
             curation.exclude(example)
     training_set.select()
     assert [became(each) for each in outcomes.of("ann")] == [
-        ([], ["excluded by the operator"]), ([], ["duplicate"]),
-    ]  # fmt: skip
+        ([], ["excluded by the operator"]),
+        ([], ["duplicate"]),
+    ]
     assert only(outcomes, "bob") == (["demonstrations", "pairs"], [])
 
 

@@ -136,9 +136,12 @@ def test_an_answer_that_was_judged_while_it_streamed_counts_once_it_ended(
 
 
 def test_consent_is_heard_at_the_next_look_wherever_the_person_spoke(
-    store: FeedbackStore, talk: Conversations, watched: TrainingSet, curation: Curation,
+    store: FeedbackStore,
+    talk: Conversations,
+    watched: TrainingSet,
+    curation: Curation,
     reader: Watched,
-) -> None:  # fmt: skip
+) -> None:
     store.vote(talk.ask(), "ann", 1)
     store.vote(talk.ask(text="A tree.", user="bob", conversation="c2"), "bob", 1)
     assert len(examples_now(watched).unpaired) == 2
@@ -152,9 +155,12 @@ def test_consent_is_heard_at_the_next_look_wherever_the_person_spoke(
 
 
 def test_a_decision_is_heard_at_the_next_look_which_reads_its_conversation_alone(
-    store: FeedbackStore, talk: Conversations, watched: TrainingSet, curation: Curation,
+    store: FeedbackStore,
+    talk: Conversations,
+    watched: TrainingSet,
+    curation: Curation,
     reader: Watched,
-) -> None:  # fmt: skip
+) -> None:
     store.correct(talk.ask(text="A lef."), "ann", "A leaf.")
     store.vote(talk.ask("Why?", conversation="c2"), "ann", 1)
     (pair,) = examples_now(watched).pairs
@@ -187,9 +193,12 @@ def test_what_a_failed_look_missed_is_seen_by_the_next(
 
 
 def test_what_one_process_derived_another_does_not_read_again(
-    store: FeedbackStore, talk: Conversations, watched: TrainingSet, database: Database,
+    store: FeedbackStore,
+    talk: Conversations,
+    watched: TrainingSet,
+    database: Database,
     curation: Curation,
-) -> None:  # fmt: skip
+) -> None:
     store.vote(talk.ask(), "ann", 1)
     store.vote(talk.ask(text="A tree.", conversation="c2"), "ann", -1)
     watched.select()
@@ -233,9 +242,12 @@ def test_another_process_that_was_faster_is_not_overwritten(
 
 
 def test_other_rules_derive_everything_anew(
-    store: FeedbackStore, talk: Conversations, watched: TrainingSet, database: Database,
+    store: FeedbackStore,
+    talk: Conversations,
+    watched: TrainingSet,
+    database: Database,
     curation: Curation,
-) -> None:  # fmt: skip
+) -> None:
     store.vote(talk.ask(text="A rather long answer."), "ann", 1)
     assert watched.select().count("unpaired") == 1
     strict = TrainingSet(EvidenceReader(database), curation, Rules(max_answer_chars=10))
@@ -262,9 +274,12 @@ def test_of_those_alike_the_next_takes_the_place_of_one_that_goes(
 
 
 def test_of_a_question_that_many_ask_only_the_newest_is_read(
-    store: FeedbackStore, talk: Conversations, watched: TrainingSet, reader: Watched,
+    store: FeedbackStore,
+    talk: Conversations,
+    watched: TrainingSet,
+    reader: Watched,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr("feedback_store.view.deduplication.NEIGHBOURS", 3)
     for n in range(8):
         store.vote(talk.ask(text=f"It is {n}.", conversation=f"c{n}"), "ann", -1)
@@ -427,9 +442,12 @@ class Life(RuleBasedStateMachine):
         self._folder.cleanup()
 
     @rule(
-        target=answers, user=PEOPLE, text=TEXTS,
-        question=st.sampled_from(["What is a leaf?", "Why?"]), place=st.sampled_from(["1", "2"]),
-    )  # fmt: skip
+        target=answers,
+        user=PEOPLE,
+        text=TEXTS,
+        question=st.sampled_from(["What is a leaf?", "Why?"]),
+        place=st.sampled_from(["1", "2"]),
+    )
     def ask(self, user: str, text: str, question: str, place: str) -> tuple[str, str]:
         return self._talk.ask(question, text, user=user, conversation=user + place), user
 
@@ -449,9 +467,12 @@ class Life(RuleBasedStateMachine):
         return self._talk.again(answer_id, text, user=user), user
 
     @rule(
-        target=answers, answer=answers, vote=st.sampled_from([1, -1]), text=TEXTS,
+        target=answers,
+        answer=answers,
+        vote=st.sampled_from([1, -1]),
+        text=TEXTS,
         status=st.sampled_from(["done", "stopped", "failed"]),
-    )  # fmt: skip
+    )
     def judge_while_it_streams(
         self, answer: tuple[str, str], vote: Vote, text: str, status: AnswerStatus
     ) -> tuple[str, str]:

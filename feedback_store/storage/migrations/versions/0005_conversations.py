@@ -105,10 +105,12 @@ def _list_conversations(connection: sa.Connection) -> dict[str, str]:
         row = rows.setdefault(
             turn.conversation_id,
             {
-                "id": turn.conversation_id, "user_id": turn.user_id, "first": turn.id,
+                "id": turn.conversation_id,
+                "user_id": turn.user_id,
+                "first": turn.id,
                 "shown_answer_id": None,
             },
-        )  # fmt: skip
+        )
         row["updated_at"] = turn.created_at
         if turn.user_id == row["user_id"]:
             conversation_of[turn.id] = turn.conversation_id
@@ -145,14 +147,15 @@ def _index_texts(connection: sa.Connection, owners: dict[str, str]) -> None:
         said = _said(connection, batch)
         documents = [
             {
-                "conversation_id": conversation_id, "answer_id": answer_id,
+                "conversation_id": conversation_id,
+                "answer_id": answer_id,
                 "turn_id": None if answer_id else turn_id,
                 "terms": document_terms(text, user_id),
             }
             for _, turn_id, answer_id, conversation_id in batch
             for user_id, text in [said[answer_id or turn_id]]
             if user_id == owners[conversation_id]
-        ]  # fmt: skip
+        ]
         if found := [document for document in documents if document["terms"]]:
             connection.execute(insert, found)
 
