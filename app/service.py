@@ -34,7 +34,7 @@ from engine.storage import find_digest, sweep, write_atomically
 from feedback_store.conversations.conversation_list import Conversations
 from feedback_store.curation.alerts import alerts
 from feedback_store.curation.decisions import Curation
-from feedback_store.examples.pairing import Rules
+from feedback_store.examples.rules import Rules
 from feedback_store.personal.own_examples import OwnExamples
 from feedback_store.personal.own_prompts import OwnPrompts, PromptText
 from feedback_store.storage.database import Database, database_url
@@ -67,12 +67,13 @@ class Workspace:
         self.curation = Curation(self.database, consent_by_default=settings.consent == "opt-out")
         self.own_examples = OwnExamples(self.database, self.curation)
         self.own_prompts = OwnPrompts(self.database)
-        rules = Rules(max_answer_chars=settings.max_answer_chars)
+        rules = Rules(
+            max_answer_chars=settings.max_answer_chars,
+            user_share=settings.user_share,
+            user_floor=settings.user_floor,
+        )
         self.outcomes = Outcomes(self.database, self.curation, rules)
-        self.training_set = TrainingSet(
-            EvidenceReader(self.database), self.curation, rules,
-            user_share=settings.user_share, user_floor=settings.user_floor,
-        )  # fmt: skip
+        self.training_set = TrainingSet(EvidenceReader(self.database), self.curation, rules)
         self.registry = Registry(self.database)
         self.learning = Learning(self.home, self.database, self.registry)
         self.jobs = JobRunner(

@@ -26,8 +26,7 @@ from engine.local import LocalEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, resolve
 from engine.request import GenerationRequest, SamplingParams, collect
-from feedback_store.examples.selection import Examples
-from feedback_store.examples.types import Origin, Pair, Side, example_id
+from feedback_store.examples.types import Examples, Origin, Pair, Side, example_id
 from feedback_store.snapshots.snapshot import freeze
 from tuning.jobs import JobRunner, default_threads
 from tuning.progress import read_progress

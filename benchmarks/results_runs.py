@@ -20,9 +20,8 @@ from engine.models.catalogue import BaseModel
 from engine.prompts.load import AnyRenderer
 from engine.request import Score, ScoreRequest
 from feedback_store.curation.decisions import Curation
-from feedback_store.examples.selection import Examples
 from feedback_store.examples.split import split_of
-from feedback_store.examples.types import Example, Pair
+from feedback_store.examples.types import Example, Examples, Pair
 from feedback_store.formats import import_file
 from feedback_store.snapshots.snapshot import Snapshot, freeze, open_snapshot
 from feedback_store.storage.database import Database, database_url
@@ -109,10 +108,8 @@ def prepare(
     training, missed = _draw(sides["train"], sizes.training, sizes.training_tokens, renderer)
     held_out, missed_too = _draw(sides["heldout"], sizes.held_out, sizes.held_out_tokens, renderer)
     rows: dict[str, Any] = {experiment.kind: [*training, *held_out]}
-    digest = freeze(
-        home / "snapshots", Examples(**rows),
-        last_event=selected.last_event, flip_rate=selected.flip_rate,
-    )  # fmt: skip
+    rows["flip_rate"] = found.flip_rate
+    digest = freeze(home / "snapshots", Examples(**rows), last_event=selected.last_event)
     snapshot = open_snapshot(home / "snapshots", digest)
     return Material(snapshot, training, held_out, missed + missed_too)
 

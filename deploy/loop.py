@@ -174,7 +174,6 @@ class Loop:
                 gold=self._curation.gold(),
                 redact=Redactor().redact if self._redact else None,
                 thoughts_in_loss=self._thoughts_in_loss,
-                flip_rate=selected.flip_rate,
             )
             if self._training_set.holds_still(selected):
                 return digest

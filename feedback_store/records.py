@@ -124,10 +124,24 @@ class CurrentChoice:
     choice: Choice
     at: float
 
+    @property
+    def answer_ids(self) -> frozenset[str]:
+        """The two answers."""
+        return frozenset((self.left_answer_id, self.right_answer_id))
+
+    @property
+    def winner(self) -> str | None:
+        """The answer that is better, or None for a tie and for two bad ones."""
+        sides = {"left": self.left_answer_id, "right": self.right_answer_id}
+        return sides.get(self.choice)
+
+
+CurrentStatement = CurrentVote | CurrentCorrection | CurrentChoice
+
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """One prompt, all its answers, and what people say of them now: all that pairing looks at.
+class PromptEvidence:
+    """One prompt, all its answers, and what people say of them now: all that the rules look at.
 
     Turns of one conversation that were shown the very same messages are one prompt. Statements
     are in the order they came. `flagged` are answers with a red flag on them or on their prompt.
@@ -143,6 +157,26 @@ class Evidence:
     corrections: tuple[CurrentCorrection, ...] = ()
     choices: tuple[CurrentChoice, ...] = ()
     flagged: frozenset[str] = frozenset()
+
+    @property
+    def statements(self) -> tuple[CurrentStatement, ...]:
+        """The votes, then the corrections, then the choices."""
+        return (*self.votes, *self.corrections, *self.choices)
+
+
+DecisionAction = Literal["exclude", "include", "edit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the operator decided about one example. `include` takes an earlier decision back."""
+
+    example_id: str
+    action: DecisionAction
+    chosen: str | None = None
+    rejected: str | None = None
+    note: str = ""
+    at: float = 0.0
 
 
 # What comes in from files

@@ -13,8 +13,7 @@ from app.cli.judging import judge
 
 if TYPE_CHECKING:
     from app.service import Workspace
-    from feedback_store.examples.pairing import SetAside
-    from feedback_store.examples.types import Example
+    from feedback_store.examples.types import Example, SetAside
 
 feedback_app = typer.Typer(no_args_is_help=True, help="What people said, and what it can teach.")
 

@@ -103,7 +103,7 @@ def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str
 def _siblings(workspace: Workspace) -> list[Siblings]:
     """What may be compared, as a snapshot would have it: without people who refuse, redacted."""
     from feedback_store.ai_feedback.siblings import unjudged_siblings
-    from feedback_store.examples.pairing import Rules
+    from feedback_store.examples.rules import Rules
     from feedback_store.privacy.redaction import Redactor
 
     rules = Rules(

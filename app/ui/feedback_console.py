@@ -23,10 +23,8 @@ from app.ui.training_rows import (
     id_of,
     shown,
 )
-from feedback_store.examples.pairing import SetAside
-from feedback_store.examples.selection import KINDS
-from feedback_store.examples.types import Example, Pair
-from feedback_store.records import Evidence
+from feedback_store.examples.types import KINDS, Example, Pair, SetAside
+from feedback_store.records import PromptEvidence
 from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.view.candidates import SET_ASIDE, Row
 
@@ -173,7 +171,7 @@ class TrainingDataPage:
         columns = heads("alert_columns", ALERTS, language)
         return gr.update(label=label), pd.DataFrame(rows, columns=columns)
 
-    def _evidence(self, rows: Sequence[Row]) -> list[Evidence]:
+    def _evidence(self, rows: Sequence[Row]) -> list[PromptEvidence]:
         return list(self._reader.of({conversation_of(row) for row in rows}))
 
 

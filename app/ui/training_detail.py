@@ -9,8 +9,8 @@ import gradio as gr
 from app.ui.changes import changes_update, changes_view
 from app.ui.texts import say, text
 from app.ui.training_rows import Detail, Shown, conversation_of
-from feedback_store.examples.pairing import SetAside
 from feedback_store.examples.split import split_of
+from feedback_store.examples.types import SetAside
 
 
 class DetailPanel:

@@ -14,10 +14,9 @@ from app.ui.texts import say, translated
 from engine.messages import Message
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.explanation import Change, explain
-from feedback_store.examples.pairing import SetAside
 from feedback_store.examples.split import split_of
-from feedback_store.examples.types import Pair, Unpaired
-from feedback_store.records import CurrentVote, Evidence
+from feedback_store.examples.types import Pair, SetAside, Unpaired
+from feedback_store.records import CurrentVote, PromptEvidence
 from feedback_store.view.candidates import Row
 
 ROWS_A_PAGE = 50
@@ -52,13 +51,13 @@ class Shown:
         return [number, reason, *map(_preview, (self.question, first, second))]
 
 
-def shown(rows: Sequence[Row], evidence: Iterable[Evidence]) -> list[Shown]:
+def shown(rows: Sequence[Row], evidence: Iterable[PromptEvidence]) -> list[Shown]:
     """Rows with their words. What is set aside has its words in the evidence alone."""
     found = {answer.id: (each, answer.text) for each in evidence for answer in each.answers}
     return [_shown(row, found) for row in rows]
 
 
-def _shown(row: Row, found: Mapping[str, tuple[Evidence, str]]) -> Shown:
+def _shown(row: Row, found: Mapping[str, tuple[PromptEvidence, str]]) -> Shown:
     if isinstance(row, SetAside):
         known = [found[answer_id] for answer_id in row.answer_ids if answer_id in found]
         prompt = known[0][0].prompt if known else ()
@@ -84,7 +83,7 @@ class Detail:
 
 def detail(
     row: Row,
-    evidence: Iterable[Evidence],
+    evidence: Iterable[PromptEvidence],
     curation: Curation,
     base_digest: str,
     incumbent: str | None,

@@ -14,7 +14,7 @@ from app.ui.texts import translated
 from app.web.chat_documents import short_release
 from deploy.learning import LearntBy, Lineage
 from feedback_store.examples.explanation import changes
-from feedback_store.examples.pairing import NO_CONSENT
+from feedback_store.examples.rules import NO_CONSENT
 from feedback_store.personal.own_examples import OwnExample
 from feedback_store.records import StoredAnswer
 from feedback_store.view.outcomes import Outcome, Statement

@@ -6,23 +6,22 @@ the turn is not looked at. Knows tables; knows no judge.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from sqlalchemy import Select, and_, func, or_, select
 
-from engine.messages import Message, is_blank
-from feedback_store.examples.pairing import USABLE, Rules, read_the_same
+from engine.messages import Message
+from feedback_store.examples.rules import DEFAULT_RULES, USABLE, Rules
 from feedback_store.examples.split import split_of
-from feedback_store.examples.types import Side
+from feedback_store.examples.text_comparison import read_the_same
+from feedback_store.examples.types import Redact, Side, redacted_prompt
 from feedback_store.records import Answer
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import answer_columns
 from feedback_store.storage.store import FeedbackStore
-
-Redact = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class Siblings:
 def unjudged_siblings(
     database: Database,
     store: FeedbackStore,
-    rules: Rules | None = None,
+    rules: Rules = DEFAULT_RULES,
     *,
     redact: Redact | None = None,
 ) -> Iterator[Siblings]:
@@ -53,19 +52,18 @@ def unjudged_siblings(
     whose answers all read the same. Regenerations and copies are no judgements. `redact` is applied
     to every text.
     """
-    rules = rules or Rules()
     with database.read() as connection:
         turns = connection.execute(_unjudged_turns()).all()
     for turn in turns:
         if turn.user_id in rules.refusing_users or split_of(turn.conversation_id) != "train":
             continue
-        answers = [a for a in _answers(database, turn.id) if _is_usable(a, rules)]
+        answers = [a for a in _answers(database, turn.id) if rules.answer_problem(a) is None]
         if len(answers) < 2:
             continue
         _, prompt = store.shown_prompt(answers[0].id, turn.user_id)
         siblings = Siblings(
             prompt,
-            tuple(map(_side, answers)),
+            tuple(map(Side.of, answers)),
             turn.conversation_id,
             turn.template_hash,
             turn.user_id,
@@ -118,28 +116,9 @@ def _answers(database: Database, turn_id: str) -> list[Answer]:
         return [Answer(*row) for row in connection.execute(query)]
 
 
-def _is_usable(answer: Answer, rules: Rules) -> bool:
-    short = len(answer.text) <= rules.max_answer_chars
-    return answer.status in USABLE and short and not is_blank(answer.text)
-
-
-def _side(answer: Answer) -> Side:
-    return Side(
-        answer.text,
-        answer.thought,
-        answer.complete,
-        answer.id,
-        answer.base_digest,
-        answer.adapter_digest,
-    )
-
-
 def _redacted(siblings: Siblings, redact: Redact) -> Siblings:
     return replace(
         siblings,
-        prompt=tuple(Message(m.role, redact(m.content)) for m in siblings.prompt),
-        answers=tuple(
-            replace(side, text=redact(side.text), thought=redact(side.thought))
-            for side in siblings.answers
-        ),
+        prompt=redacted_prompt(siblings.prompt, redact),
+        answers=tuple(side.redacted(redact) for side in siblings.answers),
     )

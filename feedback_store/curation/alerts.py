@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import select
 
 from feedback_store.curation.bursts import find_bursts
-from feedback_store.examples.pairing import normal
+from feedback_store.examples.text_comparison import normalized
 from feedback_store.examples.types import IMPORTED
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database
@@ -34,7 +34,7 @@ def alerts(database: Database, since: float) -> list[dict[str, Any]]:
         rows = connection.execute(query).mappings().all()
     texts = {row["answer_id"]: row["text"] for row in rows}
     found = find_bursts(
-        [vote_of(row) for row in rows], {a: normal(text) for a, text in texts.items()}
+        [vote_of(row) for row in rows], {a: normalized(text) for a, text in texts.items()}
     )
     return [
         {**asdict(alert), "users": list(alert.users), "text": texts[alert.answer_ids[0]]}

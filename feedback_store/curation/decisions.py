@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from sqlalchemy import Connection, delete, func, insert, select
 
@@ -17,24 +15,12 @@ from engine.errors import Conflict, InvalidInput, UnknownId
 from engine.messages import clean_text, require_text
 from feedback_store.examples.split import split_of
 from feedback_store.examples.types import Example, Pair
+from feedback_store.records import Decision, DecisionAction
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database, insert_once
 from feedback_store.storage.import_writer import MAX_USER_ID_CHARS
 
-Action = Literal["exclude", "include", "edit"]
 MAX_NOTE_CHARS = 4_000
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What the operator decided about one example. `include` takes an earlier decision back."""
-
-    example_id: str
-    action: Action
-    chosen: str | None = None
-    rejected: str | None = None
-    note: str = ""
-    at: float = 0.0
 
 
 class Curation:
@@ -94,7 +80,7 @@ class Curation:
     def _decide(
         self,
         example: Example,
-        action: Action,
+        action: DecisionAction,
         note: str,
         chosen: str | None = None,
         rejected: str | None = None,
@@ -203,7 +189,7 @@ def _insert_decision(
     example_id: str,
     conversation_id: str,
     user_ids: Sequence[str],
-    action: Action,
+    action: DecisionAction,
     note: str,
     chosen: str | None = None,
     rejected: str | None = None,

@@ -1,18 +1,15 @@
-"""Whose word counts for how much: agreement and shares. Pure: values in, values out.
+"""The reliability of annotators, estimated from their agreement, and the verdicts of several. Pure.
 
-Knows votes, users and times as values. Knows nothing of SQL, files or texts: the caller says
-which answers read the same. Nothing is dropped here; the caller and the operator decide.
+Knows votes as values. Drops nothing: the caller and the operator decide.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from engine.errors import InvalidInput
 from feedback_store.records import CurrentVote
@@ -47,7 +44,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class JointVerdict:
     """What the users together say of an item, and the probability (0.5 to 1) that it is so."""
 
     up: bool
@@ -75,16 +72,19 @@ class Trust:
     tell; 0.5 where users agree no more than coins do.
     """
 
-    verdicts: Mapping[str, Verdict]
+    verdicts: Mapping[str, JointVerdict]
     reliability: Mapping[str, UserReliability]
     flip_rate: float | None
 
-    def verdict(self, item: str) -> Verdict | None:
+    def verdict(self, item: str) -> JointVerdict | None:
         """None where fewer than two users judged the item."""
         return self.verdicts.get(item)
 
 
-def estimate(judgements: Iterable[Judgement]) -> Trust:
+NO_TRUST = Trust({}, {}, None)  # what is known of users before any estimate
+
+
+def estimate_trust(judgements: Iterable[Judgement]) -> Trust:
     """The two-coin worker model (Dawid & Skene 1979; Raykar et al. 2010), as a MAP estimate.
 
     Rests on items judged by two users or more. The order of the judgements does not matter, and
@@ -92,7 +92,7 @@ def estimate(judgements: Iterable[Judgement]) -> Trust:
     """
     shared = _shared(judgements)
     if shared.empty:
-        return Trust({}, {}, None)
+        return NO_TRUST
     model, items, users = _fit(shared)
     return Trust(_verdicts(model, items), _reliability(model, users, shared), _flip_rate(shared))
 
@@ -139,7 +139,7 @@ def _fit(shared: pd.DataFrame) -> tuple[DawidSkene, Sequence[str], Sequence[str]
     return model, items.tolist(), users.tolist()
 
 
-def _verdicts(model: DawidSkene, items: Sequence[str]) -> dict[str, Verdict]:
+def _verdicts(model: DawidSkene, items: Sequence[str]) -> dict[str, JointVerdict]:
     """The share of good items is taken out again, so that the votes on an item decide alone.
 
     In a crowd that likes nine answers in ten, one vote up and one down would else be a clear up.
@@ -152,7 +152,7 @@ def _verdicts(model: DawidSkene, items: Sequence[str]) -> dict[str, Verdict]:
     # Rounded, because what lies beyond depends on the order of a sum and would decide ties.
     chances = (up / (up + down)).round(9).to_dict()
     return {
-        item: Verdict(chances[n] > 0.5, max(chances[n], 1 - chances[n]))
+        item: JointVerdict(chances[n] > 0.5, max(chances[n], 1 - chances[n]))
         for n, item in enumerate(items)
     }
 
@@ -186,56 +186,15 @@ def _flip_rate(shared: pd.DataFrame) -> float | None:
     return (1 - math.sqrt(max(0.0, 1 - 2 * d))) / 2
 
 
-def is_contested(votes: Iterable[CurrentVote], trust: Trust) -> bool:
-    """Whether users disagree on one answer and their weighted verdict is not sure either."""
-    votes = list(votes)
-    if len({vote.vote for vote in votes}) < 2:
-        return False
+def joint_verdict(votes: Sequence[CurrentVote], trust: Trust) -> int | None:
+    """The vote (+1 or -1) that the voters on one answer cast together; None: it is contested.
+
+    Where they disagree, their votes count by the trust in them, and the verdict must be sure.
+    """
+    values = {vote.vote for vote in votes}
+    if len(values) == 1:
+        return values.pop()
     verdict = trust.verdict(votes[0].answer_id)
-    return verdict is None or verdict.confidence < SURE
-
-
-# Shares
-
-
-def share_cap(total: int, counts: Mapping[str, int], *, share: float = 0.2, floor: int = 50) -> int:
-    """How many of `total` items a single user may have a part in; `counts`: how many each has.
-
-    The promise is about what remains: of the items kept, no user has a part in more than
-    `max(share, 1 / number of users)`, unless in at most `floor` of them. Raises InvalidInput for a
-    share outside (0, 1].
-    """
-    if not 0 < share <= 1 or floor < 0:
-        raise InvalidInput(f"share {share} must be above 0 and at most 1, floor {floor} at least 0")
-    return max(floor, _largest_cap(total, list(counts.values()), share))
-
-
-def over_cap(users_of_each: Iterable[Collection[str]], cap: int) -> Iterator[bool]:
-    """Of items in their order: which to set aside so that no user has a part in more than `cap`.
-
-    An item with several users counts for each; one without a user is always kept. Of a user over
-    the cap the earliest items are kept, so that a later flood can neither push out what they said
-    before nor change what an earlier snapshot held.
-    """
-    kept: Counter[str] = Counter()
-    for users in users_of_each:
-        over = any(kept[user] >= cap for user in users)
-        if not over:
-            kept.update(set(users))
-        yield over
-
-
-def _largest_cap(total: int, counts: Sequence[int], share: float) -> int:
-    """The largest c with c <= share * (what is surely kept when each user may have c); or 0.
-
-    Each item set aside is one too many for some user, so at most sum(max(0, count - c)) are; with
-    one user an item it is exactly that many.
-    """
-    if not counts:
-        return 0
-    share = max(share, 1 / len(counts))
-    over = np.cumsum(np.bincount(counts)[::-1])[::-1]  # over[c]: users with c items or more
-    set_aside = np.append(np.cumsum(over[:0:-1])[::-1], 0)  # by cap, 0 to the largest count
-    caps = np.arange(len(set_aside))
-    possible = caps <= share * (total - set_aside) + 1e-9  # 49 * (1 / 49) is a little below 1
-    return int(caps[possible].max(initial=0))
+    if verdict is None or verdict.confidence < SURE:
+        return None
+    return 1 if verdict.up else -1

@@ -1,36 +1,40 @@
-"""What a model is trained on: pairs, lone judgements and demonstrations, each knowing its reason.
+"""Training examples: pairs, unpaired judgements and demonstrations, each with its origin. Pure.
 
-The value types that pairing makes, snapshots freeze and tuning reads. Knows nothing of SQL, files
+The value types that the rules make, snapshots freeze and tuning reads. Knows nothing of SQL, files
 or tokens. An example's id depends on the statements it rests on alone, so that an operator's
 decision about it outlives a rebuild.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from engine.errors import InvalidInput
 from engine.messages import Message, messages_from_dicts
 from engine.prompts.reasoning import join_reasoning
 from engine.storage import digest_bytes
+from feedback_store.records import Answer
 
 PairSource = Literal["correction", "comparison", "votes"]
 UnpairedSource = Literal["vote", "comparison"]
 DemonstrationSource = Literal["correction", "vote"]
 Policy = Literal["on", "off"]
+Redact = Callable[[str], str]
 PERSON, IMPORTED = "person", "imported"  # the base of a side that no model here wrote
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One completion. Thought and answer are apart; together they are what the model wrote. A
-    thought from a `<think>` block keeps its tags, any other stands before a line "Answer:".
+    """One completion of a prompt: an answer, and the thought that led to it.
 
-    One that is not complete was cut off (by the token limit or the Stop button), so its text does
-    not end where an answer would, and no end token is trained. `base` and `adapter` name who wrote
-    it: digests; adapter null is the base model itself. A person's own text has `base` "person",
-    one from a file "imported".
+    A thought from a `<think>` block keeps its tags, any other stands before a line "Answer:". A
+    side that is not `complete` was cut off (by the token limit or the Stop button): its text does
+    not end where an answer would, and no end token is trained. `base` and `adapter` are the digests
+    of the model and the adapter that wrote it; without an adapter it was the base model. A person's
+    own text has the base "person", a text from a file "imported".
     """
 
     text: str
@@ -40,15 +44,31 @@ class Side:
     base: str
     adapter: str | None
 
+    @classmethod
+    def of(cls, answer: Answer) -> Side:
+        """An answer as it was given."""
+        return cls(
+            text=answer.text,
+            thought=answer.thought,
+            complete=answer.complete,
+            answer_id=answer.id,
+            base=answer.base_digest,
+            adapter=answer.adapter_digest,
+        )
+
     @property
     def full_text(self) -> str:
         """Thought and answer as the model writes them."""
         return join_reasoning(self.thought, self.text)
 
+    def redacted(self, redact: Redact) -> Side:
+        """The side with `redact` applied to its texts."""
+        return replace(self, text=redact(self.text), thought=redact(self.thought))
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Why an example is here. `conversation_id` is what splits and statistics group by."""
+    """The statements that an example rests on, and the conversation they were made in."""
 
     conversation_id: str
     template_hash: str
@@ -123,6 +143,82 @@ class Demonstration:
 
 
 Example = Pair | Unpaired | Demonstration
+KINDS = ("pairs", "unpaired", "demonstrations")
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """Evidence that no example uses, and the reason."""
+
+    reason: str
+    conversation_id: str
+    answer_ids: tuple[str, ...]
+    event_ids: tuple[int, ...]
+    user_ids: tuple[str, ...]
+    example_id: str = ""  # where it would have been an example
+
+
+@dataclass
+class Examples:
+    """Examples to train on, and all evidence that is set aside.
+
+    `flip_rate` is the estimated share of votes that point the wrong way: see `trust.Trust`.
+    """
+
+    pairs: list[Pair] = field(default_factory=list)
+    unpaired: list[Unpaired] = field(default_factory=list)
+    demonstrations: list[Demonstration] = field(default_factory=list)
+    set_aside: list[SetAside] = field(default_factory=list)
+    flip_rate: float | None = None
+
+    @property
+    def set_aside_counts(self) -> dict[str, int]:
+        """The number of items set aside for each reason."""
+        return dict(sorted(Counter(item.reason for item in self.set_aside).items()))
+
+    @property
+    def every(self) -> list[Example]:
+        """The examples of all kinds, pairs first."""
+        return [*self.pairs, *self.unpaired, *self.demonstrations]
+
+    def of_kind(self, kind: str) -> list[Example]:
+        """The examples of one kind; raises `InvalidInput` for an unknown kind."""
+        if kind not in KINDS:
+            raise InvalidInput(f"unknown kind {kind[:40]!r}; known: {', '.join(KINDS)}")
+        examples: list[Example] = getattr(self, kind)
+        return examples
+
+
+def set_aside(reason: str, example: Example) -> SetAside:
+    """An example that is not trained on."""
+    origin = example.origin
+    return SetAside(
+        reason=reason,
+        conversation_id=origin.conversation_id,
+        answer_ids=tuple(side.answer_id for side in example.sides),
+        event_ids=origin.event_ids,
+        user_ids=origin.user_ids,
+        example_id=example.id,
+    )
+
+
+def label_of(example: Example) -> bool:
+    """Whether an example is an unpaired one that is good."""
+    return isinstance(example, Unpaired) and example.label
+
+
+def redacted(example: Example, redact: Redact) -> Example:
+    """An example with `redact` applied to every text."""
+    prompt = redacted_prompt(example.prompt, redact)
+    if isinstance(example, Pair):
+        chosen, rejected = (side.redacted(redact) for side in example.sides)
+        return replace(example, prompt=prompt, chosen=chosen, rejected=rejected)
+    return replace(example, prompt=prompt, completion=example.completion.redacted(redact))
+
+
+def redacted_prompt(prompt: Sequence[Message], redact: Redact) -> tuple[Message, ...]:
+    """A prompt with `redact` applied to every message."""
+    return tuple(Message(message.role, redact(message.content)) for message in prompt)
 
 
 def example_id(
@@ -131,7 +227,7 @@ def example_id(
     source: str,
     user_ids: Sequence[str],
 ) -> str:
-    """The same for the same statement about the same answers, whoever else joins in.
+    """The id of a statement about answers: the same whoever else joins in.
 
     A correction is told from somebody else's correction of the same answer by its author.
     """
@@ -152,7 +248,7 @@ def derived_id(example: Example) -> str:
 
 
 def policy_of(example: Example, base: str, incumbent: str | None) -> Policy:
-    """Whether what the model wrote in an example was written by the adapter that is live now.
+    """Whether the adapter that is live now ("on") wrote an example's sides.
 
     A person's correction is nobody's policy and does not count; imported text is off-policy.
     """
@@ -164,36 +260,20 @@ def policy_of(example: Example, base: str, incumbent: str | None) -> Policy:
 def pair_from_dict(row: Mapping[str, Any]) -> Pair:
     """Inverse of `Pair.as_dict`."""
     return Pair(
-        row["id"],
-        messages_from_dicts(row["prompt"]),
-        _side_of(row, "chosen"),
-        _side_of(row, "rejected"),
-        row["source"],
-        _origin_of(row),
+        chosen=_side_of(row, "chosen"), rejected=_side_of(row, "rejected"), **_common_fields(row)
     )
 
 
 def unpaired_from_dict(row: Mapping[str, Any]) -> Unpaired:
     """Inverse of `Unpaired.as_dict`."""
     return Unpaired(
-        row["id"],
-        messages_from_dicts(row["prompt"]),
-        _side_of(row, "completion"),
-        row["label"],
-        row["source"],
-        _origin_of(row),
+        completion=_side_of(row, "completion"), label=row["label"], **_common_fields(row)
     )
 
 
 def demonstration_from_dict(row: Mapping[str, Any]) -> Demonstration:
     """Inverse of `Demonstration.as_dict`."""
-    return Demonstration(
-        row["id"],
-        messages_from_dicts(row["prompt"]),
-        _side_of(row, "completion"),
-        row["source"],
-        _origin_of(row),
-    )
+    return Demonstration(completion=_side_of(row, "completion"), **_common_fields(row))
 
 
 def _head(example: Example) -> dict[str, Any]:
@@ -221,10 +301,12 @@ def _side_of(row: Mapping[str, Any], name: str) -> Side:
     )
 
 
-def _origin_of(row: Mapping[str, Any]) -> Origin:
-    return Origin(
-        row["conversation_id"],
-        row["template_hash"],
-        tuple(row["event_ids"]),
-        tuple(row["user_ids"]),
+def _common_fields(row: Mapping[str, Any]) -> dict[str, Any]:
+    origin = Origin(
+        conversation_id=row["conversation_id"],
+        template_hash=row["template_hash"],
+        event_ids=tuple(row["event_ids"]),
+        user_ids=tuple(row["user_ids"]),
     )
+    prompt = messages_from_dicts(row["prompt"])
+    return {"id": row["id"], "prompt": prompt, "source": row["source"], "origin": origin}

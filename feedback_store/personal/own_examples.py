@@ -23,7 +23,7 @@ from engine.prompts.examples import Example
 from engine.prompts.reasoning import untagged
 from engine.prompts.similarity import SHOWN, SimilarExamples, tokens
 from feedback_store.curation.decisions import Curation
-from feedback_store.examples.pairing import USABLE
+from feedback_store.examples.rules import USABLE
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database, insert_once
 

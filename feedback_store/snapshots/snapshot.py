@@ -11,26 +11,26 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from engine.errors import InvalidInput
-from engine.messages import Message
 from engine.storage import canonical_json, folder_of, publish, read_manifest, verify
-from feedback_store.examples.pairing import read_the_same
-from feedback_store.examples.selection import Examples
 from feedback_store.examples.split import HELDOUT_SHARE, SPLITS, SplitName, split_of
+from feedback_store.examples.text_comparison import read_the_same
 from feedback_store.examples.types import (
     Demonstration,
     Example,
+    Examples,
     Pair,
-    Side,
+    Redact,
     Unpaired,
     demonstration_from_dict,
     derived_id,
     pair_from_dict,
+    redacted,
     unpaired_from_dict,
 )
 
@@ -42,7 +42,6 @@ READERS: Mapping[str, Callable[[Mapping[str, Any]], Example]] = {
 }
 # What reading a file raises that is no snapshot's
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, RecursionError, InvalidInput)
-Redact = Callable[[str], str]
 BySplit = Mapping[SplitName, Mapping[str, Sequence[Example]]]
 
 
@@ -81,13 +80,11 @@ def freeze(
     gold: frozenset[str] = frozenset(),
     redact: Redact | None = None,
     thoughts_in_loss: bool = True,
-    flip_rate: float | None = None,
 ) -> str:
     """Publish examples as a snapshot; returns its digest.
 
     `redact` is applied to every text; a pair that it makes alike is set aside. `thoughts_in_loss`:
     whether training covers the thought of a chain-of-thought answer or the answer alone.
-    `flip_rate`: the estimated share of votes that point the wrong way, for robust DPO.
     Raises `InvalidInput` when there is nothing to train on.
     """
     kept, set_aside = _redacted(examples, redact)
@@ -100,7 +97,7 @@ def freeze(
             "last_event": last_event,
             "heldout_share": HELDOUT_SHARE,
             "thoughts_in_loss": thoughts_in_loss,
-            "flip_rate": flip_rate,
+            "flip_rate": examples.flip_rate,
             "redacted": redact is not None,
             "set_aside": set_aside,
         },
@@ -251,25 +248,12 @@ def _redacted(
     set_aside = Counter(examples.set_aside_counts)
     if redact is not None:
         for kind, rows in kept.items():
-            kept[kind] = [_redact(row, redact) for row in rows]
+            kept[kind] = [redacted(row, redact) for row in rows]
         told_apart = [row for row in kept["pairs"] if not read_the_same(*row.sides)]
         if len(told_apart) < len(kept["pairs"]):
             set_aside["identical after redaction"] += len(kept["pairs"]) - len(told_apart)
         kept["pairs"] = told_apart
     return kept, dict(sorted(set_aside.items()))
-
-
-def _redact(example: Example, redact: Redact) -> Example:
-    prompt = tuple(Message(m.role, redact(m.content)) for m in example.prompt)
-
-    def clean(side: Side) -> Side:
-        return replace(side, text=redact(side.text), thought=redact(side.thought))
-
-    if isinstance(example, Pair):
-        return replace(
-            example, prompt=prompt, chosen=clean(example.chosen), rejected=clean(example.rejected)
-        )
-    return replace(example, prompt=prompt, completion=clean(example.completion))
 
 
 def _of(examples: Sequence[Example], split: SplitName, gold: frozenset[str]) -> list[Example]:

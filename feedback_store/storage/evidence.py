@@ -20,7 +20,7 @@ from feedback_store.records import (
     CurrentChoice,
     CurrentCorrection,
     CurrentVote,
-    Evidence,
+    PromptEvidence,
 )
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database
@@ -48,12 +48,12 @@ class EvidenceReader:
         with self.database.read() as connection:
             return last_event(connection)
 
-    def all(self) -> Iterator[Evidence]:
+    def all(self) -> Iterator[PromptEvidence]:
         """Everything, conversation by conversation."""
         with self.database.read() as connection:
             yield from read_evidence(connection, judged_conversations(connection, true()))
 
-    def of(self, conversation_ids: Iterable[str]) -> Iterator[Evidence]:
+    def of(self, conversation_ids: Iterable[str]) -> Iterator[PromptEvidence]:
         """The evidence of given conversations."""
         with self.database.read() as connection:
             yield from read_evidence(connection, sorted(conversation_ids))
@@ -106,7 +106,7 @@ class EvidenceReader:
 
 def read_evidence(
     connection: Connection, conversation_ids: Sequence[str], until: int | None = None
-) -> Iterator[Evidence]:
+) -> Iterator[PromptEvidence]:
     """The evidence of given conversations, in their order; `until`: said up to an event."""
     templates = read_templates(connection)
     for begin in range(0, len(conversation_ids), BATCH_CONVERSATIONS):
@@ -142,7 +142,7 @@ class _Conversation:
     current: dict[tuple[Any, ...], RowMapping] = field(default_factory=dict)
     comparisons: dict[str, RowMapping] = field(default_factory=dict)
 
-    def evidence(self, templates: Mapping[str, PromptTemplate]) -> Iterator[Evidence]:
+    def evidence(self, templates: Mapping[str, PromptTemplate]) -> Iterator[PromptEvidence]:
         """One for each prompt that somebody judged an answer to, in the order they were asked."""
         said: dict[str, list[RowMapping]] = defaultdict(list)
         for event in self.current.values():
@@ -159,9 +159,9 @@ class _Conversation:
 
     def _evidence_of(
         self, prompt: tuple[Message, ...], turn_ids: Sequence[str], events: Sequence[RowMapping]
-    ) -> Evidence:
+    ) -> PromptEvidence:
         first = self.turns[turn_ids[0]]
-        return Evidence(
+        return PromptEvidence(
             conversation_id=first.conversation_id,
             user_id=first.user_id,
             template_hash=first.template_hash,

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from sqlalchemy import Connection, delete, func, insert, select
 
 from engine.storage import digest_json
-from feedback_store.examples.trust import SURE, Judgement, Trust, Verdict, estimate
+from feedback_store.examples.building import trust_in_voters
+from feedback_store.examples.trust import SURE, JointVerdict, Trust
 from feedback_store.records import CurrentVote
 from feedback_store.storage import tables as t
 from feedback_store.storage.evidence import EvidenceReader
@@ -40,7 +41,9 @@ class _Shared:
 def read_trust(connection: Connection, conversation_ids: Collection[str]) -> Trust:
     """The verdicts on answers of some conversations; knows nothing else of the users."""
     rows = _read(connection, conversation_ids).values()
-    return Trust({row.answer_id: Verdict(bool(row.up), row.confidence) for row in rows}, {}, None)
+    return Trust(
+        {row.answer_id: JointVerdict(bool(row.up), row.confidence) for row in rows}, {}, None
+    )
 
 
 def judged_otherwise(
@@ -66,7 +69,7 @@ def weigh(reader: EvidenceReader, *, settle: bool) -> bool:
         if state.unweighed <= (0 if settle else ENOUGH * known):
             return False
         shared = [(c, v) for c, v in reader.shared_votes() if v.user_id not in state.refusing]
-        trust = estimate(Judgement(v.answer_id, v.user_id, v.vote > 0) for _, v in shared)
+        trust = trust_in_voters((vote for _, vote in shared), state.refusing)
         rows = _verdicts(shared, trust)
         with reader.database.write() as connection:
             if read_state(connection) != state:

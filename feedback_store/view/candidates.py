@@ -27,9 +27,10 @@ from sqlalchemy import (
 )
 
 from engine.storage import digest_json
-from feedback_store.examples.pairing import PromptExamples, SetAside
-from feedback_store.examples.selection import KINDS, OVER_CAP, users_of
-from feedback_store.examples.types import Example, Unpaired
+from feedback_store.examples.pairing import PromptExamples
+from feedback_store.examples.rules import OVER_CAP
+from feedback_store.examples.shares import users_of
+from feedback_store.examples.types import KINDS, Example, SetAside, label_of
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import insert_once
 
@@ -71,7 +72,7 @@ def candidates_of(prompt: PromptExamples) -> Iterator[tuple[Candidate, Row]]:
                     kind,
                     example.source,
                     prompt.topic,
-                    int(isinstance(example, Unpaired) and example.label),
+                    int(label_of(example)),
                     origin.event_ids[0],
                     "\n".join(users_of(example)),
                     kind,

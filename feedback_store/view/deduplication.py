@@ -14,17 +14,11 @@ from typing import cast
 
 from sqlalchemy import Connection
 
-from feedback_store.curation.decisions import Decision
-from feedback_store.examples.selection import (
-    KINDS,
-    NEIGHBOURS,
-    OVER_CAP,
-    as_decided,
-    beyond,
-    cap_of,
-    reasons_against,
-)
-from feedback_store.examples.types import Example
+from feedback_store.examples.rules import OVER_CAP
+from feedback_store.examples.selection import NEIGHBOURS, as_decided, reasons_against
+from feedback_store.examples.shares import over_cap, user_cap
+from feedback_store.examples.types import KINDS, Example
+from feedback_store.records import Decision
 from feedback_store.view.candidates import (
     SET_ASIDE,
     Candidate,
@@ -171,11 +165,11 @@ def beyond_share(connection: Connection, *, share: float, floor: int) -> Moves:
         for group, count in by_group.items():
             for user in _members(group):
                 counts[user] += count
-        cap = cap_of(sum(by_group.values()), counts, share=share, floor=floor)
+        cap = user_cap(sum(by_group.values()), counts, share=share, floor=floor)
         over = {user for user, count in counts.items() if cap is not None and count > cap}
         groups = [g for g in by_group if not over.isdisjoint(_members(g))] if over else []
         rows = of_users(connection, kind, groups)
-        verdicts = beyond([_members(row.users) for _, row in rows], cap)
+        verdicts = over_cap([_members(row.users) for _, row in rows], cap)
         now_over = {number for (number, _), out in zip(rows, verdicts, strict=True) if out}
         was_over = dict(beyond_cap(connection, kind))
         for number, row in rows:

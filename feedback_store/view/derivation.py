@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from sqlalchemy import Connection
 
-from feedback_store.curation.decisions import Decision
-from feedback_store.examples.pairing import Rules, SetAside, build_examples, unanimous
-from feedback_store.examples.selection import as_decided, set_aside
-from feedback_store.examples.trust import Trust, is_contested
-from feedback_store.records import CurrentVote, Evidence
+from feedback_store.examples.pairing import build_prompt_examples
+from feedback_store.examples.rules import Rules
+from feedback_store.examples.selection import as_decided
+from feedback_store.examples.trust import Trust
+from feedback_store.examples.types import SetAside, set_aside
+from feedback_store.records import Decision, PromptEvidence
 from feedback_store.storage.evidence import read_evidence
 from feedback_store.view.annotator_reliability import read_trust, shared_votes
 from feedback_store.view.candidates import SET_ASIDE, Candidate, Row, State, candidates_of
@@ -31,11 +31,11 @@ class Derived:
     shared: dict[str, str] = field(default_factory=dict)  # answer -> digest of its several votes
 
 
-def derive(evidence: Iterable[Evidence], rules: Rules, trust: Trust) -> Derived:
+def derive(evidence: Iterable[PromptEvidence], rules: Rules, trust: Trust) -> Derived:
     """The candidates of some conversations, each where its conversation alone would have it."""
     derived = Derived()
     for each in evidence:
-        prompt = build_examples(each, rules, partial(verdict_of, trust))
+        prompt = build_prompt_examples(each, rules, trust)
         for candidate, row in candidates_of(prompt):
             derived.rows.append(candidate)
             derived.found[candidate.key] = row
@@ -70,13 +70,3 @@ def with_texts(
             if row.place == SET_ASIDE:
                 found = set_aside(row.reason, found)
         yield row.place, found
-
-
-def verdict_of(trust: Trust, votes: Sequence[CurrentVote]) -> int | None:
-    """What the voters say together, each weighed by the trust in them."""
-    if is_contested(votes, trust):
-        return None
-    weighed = trust.verdict(votes[0].answer_id)
-    if unanimous(votes) is None and weighed is not None:
-        return 1 if weighed.up else -1
-    return votes[0].vote

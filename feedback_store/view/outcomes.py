@@ -17,10 +17,10 @@ from sqlalchemy import Connection, RowMapping, select
 
 from engine.errors import UnknownId
 from feedback_store.curation.decisions import Curation
-from feedback_store.examples.pairing import Rules, SetAside
+from feedback_store.examples.rules import DEFAULT_RULES, Rules
 from feedback_store.examples.split import SplitName, split_of
-from feedback_store.examples.types import Unpaired
-from feedback_store.records import Evidence
+from feedback_store.examples.types import SetAside, Unpaired
+from feedback_store.records import PromptEvidence
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import IDS_A_QUERY, JUDGEMENTS, read_evidence
@@ -94,10 +94,12 @@ class Outcome:
 class Outcomes:
     """What became of everybody's statements, one person's at a time."""
 
-    def __init__(self, database: Database, curation: Curation, rules: Rules | None = None) -> None:
+    def __init__(
+        self, database: Database, curation: Curation, rules: Rules = DEFAULT_RULES
+    ) -> None:
         self._database = database
         self._curation = curation
-        self._rules = rules or Rules()
+        self._rules = rules
 
     def of(self, user_id: str) -> list[Outcome]:
         """All that a person says now, the newest first; what they took back is left out."""
@@ -121,13 +123,15 @@ class Outcomes:
         raise UnknownId(f"no statement {event_id}")
 
     def _rows(
-        self, connection: Connection, evidence: Sequence[Evidence], conversations: Sequence[str]
+        self,
+        connection: Connection,
+        evidence: Sequence[PromptEvidence],
+        conversations: Sequence[str],
     ) -> dict[int, list[tuple[Made | None, str]]]:
         """By event: each example that rests on it, or None, and the reason why it is set aside."""
         people = {each.user_id for each in evidence}
         for each in evidence:
-            for said in (each.votes, each.corrections, each.choices):
-                people |= {statement.user_id for statement in said}
+            people |= {said.user_id for said in each.statements}
         refusing = frozenset(user for user in people if not self._curation.consents(user))
         rules = replace(self._rules, refusing_users=refusing)
         derived = derive(evidence, rules, read_trust(connection, conversations))

@@ -18,10 +18,10 @@ from sqlalchemy import Connection, select
 from engine.errors import UnknownId
 from engine.garbage import gc_disabled
 from engine.storage import digest_json
-from feedback_store.curation.decisions import Curation, Decision, decided_since, read_decisions
-from feedback_store.examples.pairing import Rules, SetAside
-from feedback_store.examples.selection import KINDS, Examples
-from feedback_store.examples.types import Example
+from feedback_store.curation.decisions import Curation, decided_since, read_decisions
+from feedback_store.examples.rules import DEFAULT_RULES, Rules
+from feedback_store.examples.types import KINDS, Example, Examples, SetAside
+from feedback_store.records import Decision
 from feedback_store.storage import tables as t
 from feedback_store.storage.evidence import EvidenceReader, last_erasure, last_event, read_texts
 from feedback_store.view.annotator_reliability import judged_otherwise, read_trust, weigh
@@ -75,17 +75,12 @@ class TrainingSet:
         self,
         reader: EvidenceReader,
         curation: Curation,
-        rules: Rules | None = None,
-        *,
-        user_share: float = 0.2,
-        user_floor: int = 50,
+        rules: Rules = DEFAULT_RULES,
     ) -> None:
         self._reader = reader
         self._database = reader.database
         self._curation = curation
-        self._rules = rules or Rules()
-        self._user_share = user_share
-        self._user_floor = user_floor
+        self._rules = rules
         self._lock = threading.Lock()
 
     def select(self) -> Selected:
@@ -122,6 +117,7 @@ class TrainingSet:
         for examples in (found.pairs, found.unpaired, found.demonstrations):
             examples.sort(key=lambda example: (example.origin.event_ids[0], example.id))
         found.set_aside.sort(key=lambda aside: (aside.event_ids[0], aside.reason))
+        found.flip_rate = selected.flip_rate
         return selected, found
 
     def page(
@@ -214,8 +210,8 @@ class TrainingSet:
                 DERIVATION,
                 self._rules.max_answer_chars,
                 self._rules.max_thumb_pairs,
-                self._user_share,
-                self._user_floor,
+                self._rules.user_share,
+                self._rules.user_floor,
             ]
         )
 
@@ -262,7 +258,9 @@ class TrainingSet:
                 state = read_state(connection)
                 if state.capped == state.version:
                     return
-                moves = beyond_share(connection, share=self._user_share, floor=self._user_floor)
+                moves = beyond_share(
+                    connection, share=self._rules.user_share, floor=self._rules.user_floor
+                )
             with self._database.write() as connection:
                 if read_state(connection) == state:
                     tally, version = recount(state.counts, {}, moves), state.version + 1

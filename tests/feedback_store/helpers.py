@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pytest
 
 from engine.messages import Message
-from feedback_store.curation.decisions import Decision
-from feedback_store.examples.pairing import PromptExamples
-from feedback_store.examples.selection import (
-    KINDS,
-    OVER_CAP,
+from feedback_store.examples.types import (
     Examples,
-    as_decided,
-    beyond,
-    cap_of,
-    reasons_against,
-    set_aside,
-    users_of,
+    Origin,
+    Pair,
+    Side,
+    example_id,
 )
-from feedback_store.examples.types import Example, Origin, Pair, Side, Unpaired, example_id
 from feedback_store.records import (
     Answer,
     AnswerStatus,
@@ -31,7 +23,7 @@ from feedback_store.records import (
     CurrentChoice,
     CurrentCorrection,
     CurrentVote,
-    Evidence,
+    PromptEvidence,
 )
 from feedback_store.view.training_set import TrainingSet
 
@@ -69,13 +61,13 @@ def said(
     prompt: tuple[Message, ...] = PROMPT,
     conversation: str = "c1",
     flagged: Iterable[str] = (),
-) -> Evidence:
+) -> PromptEvidence:
     """What Ann asked, and what people say of the answers; each statement begins with its event.
 
     Votes are (event, answer, user, vote), corrections (event, answer, user, text), choices
     (event, left, right, user, choice).
     """
-    return Evidence(
+    return PromptEvidence(
         conversation,
         "ann",
         "hash",
@@ -123,44 +115,3 @@ def examples_now(training_set: TrainingSet, *, settle: bool = False) -> Examples
         training_set.select()
     _, examples = training_set.everything()
     return examples
-
-
-def select(
-    prompts: Iterable[PromptExamples],
-    decisions: Mapping[str, Decision] | None = None,
-    *,
-    user_share: float = 0.2,
-    user_floor: int = 50,
-) -> Examples:
-    """What is chosen among prompts' examples, worked out at once from the rules alone."""
-    found, decided = list(prompts), decisions or {}
-    result = Examples(set_aside=[item for prompt in found for item in prompt.set_aside])
-    for kind in KINDS:
-        groups: dict[tuple[bytes, bool], list[Example]] = defaultdict(list)
-        for prompt in found:
-            for example in getattr(prompt, kind):
-                label = isinstance(example, Unpaired) and example.label
-                groups[prompt.topic, label].append(as_decided(example, decided.get(example.id)))
-        kept: list[Example] = []
-        for group in groups.values():
-            group.sort(key=_order)
-            for example, reason in zip(group, reasons_against(group, decided), strict=True):
-                if reason is None:
-                    kept.append(example)
-                else:
-                    result.set_aside.append(set_aside(reason, example))
-        kept.sort(key=_order)
-        users = [users_of(example) for example in kept]
-        counts = Counter(user for some in users for user in set(some))
-        over = beyond(users, cap_of(len(kept), counts, share=user_share, floor=user_floor))
-        for example, out in zip(kept, over, strict=True):
-            if out:
-                result.set_aside.append(set_aside(OVER_CAP, example))
-            else:
-                getattr(result, kind).append(example)
-    result.set_aside.sort(key=lambda aside: (aside.event_ids[0], aside.reason))
-    return result
-
-
-def _order(example: Example) -> tuple[int, str]:
-    return example.origin.event_ids[0], example.id

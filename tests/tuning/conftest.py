@@ -11,8 +11,7 @@ from transformers import AutoTokenizer
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
-from feedback_store.examples.selection import Examples
-from feedback_store.examples.types import Origin, Pair, Side, example_id
+from feedback_store.examples.types import Examples, Origin, Pair, Side, example_id
 from feedback_store.snapshots.snapshot import freeze
 from tuning.kernels import PORTABLE, choose_kernels
 from tuning.kernels.native import NativeKernels

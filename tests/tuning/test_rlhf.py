@@ -16,8 +16,7 @@ from engine.models.catalogue import BaseModel
 from engine.storage import list_digests
 from feedback_store.ai_feedback.ai_pairs import open_ai_pairs
 from feedback_store.ai_feedback.siblings import Siblings
-from feedback_store.examples.selection import Examples
-from feedback_store.examples.types import Side
+from feedback_store.examples.types import Examples, Side
 from feedback_store.snapshots.snapshot import freeze, open_snapshot
 from tests.tuning.conftest import row, snapshot_of
 from tuning.judge import Letter

@@ -18,8 +18,14 @@ from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from engine.storage import digest_file, folder_of, read_manifest
-from feedback_store.examples.selection import Examples
-from feedback_store.examples.types import Demonstration, Origin, Side, Unpaired, example_id
+from feedback_store.examples.types import (
+    Demonstration,
+    Examples,
+    Origin,
+    Side,
+    Unpaired,
+    example_id,
+)
 from feedback_store.snapshots.snapshot import freeze, open_snapshot
 from tests.tuning.conftest import row, snapshot_of
 from tuning.dataset import read_training_data
@@ -82,7 +88,8 @@ def demonstration(number: int) -> Demonstration:
 
 def frozen(home: Path, *, flip_rate: float | None = None, **examples: Sequence[Any]) -> str:
     lists: dict[str, Any] = {kind: list(rows) for kind, rows in examples.items()}
-    return freeze(home / "snapshots", Examples(**lists), last_event=2, flip_rate=flip_rate)
+    examples = Examples(**lists, flip_rate=flip_rate)
+    return freeze(home / "snapshots", examples, last_event=2)
 
 
 def trained(

@@ -8,11 +8,13 @@ import pytest
 
 from engine.messages import Message
 from feedback_store.ai_feedback.siblings import Siblings, unjudged_siblings
-from feedback_store.examples.pairing import Rules
+from feedback_store.examples.rules import TOO_LONG, Rules
 from feedback_store.examples.split import SplitName, split_of
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
+from feedback_store.view.training_set import TrainingSet
 from tests.feedback_store.conftest import Conversations
+from tests.feedback_store.helpers import examples_now
 
 
 def conversation_on(side: SplitName) -> str:
@@ -120,6 +122,18 @@ def test_answers_that_say_nothing_or_too_much_are_no_siblings(
     talk.again(first, "Green.")
     (found,) = find(Rules(max_answer_chars=20))
     assert texts(found) == ["A leaf.", "Green."]
+
+
+def test_a_judge_labels_no_answer_that_the_rules_find_too_long_with_its_thought(
+    talk: Conversations, find: Find, store: FeedbackStore, training_set: TrainingSet
+) -> None:
+    """Else it would label what no snapshot takes."""
+    first = talk.ask("What is a leaf?", "A leaf.", conversation=TRAIN)
+    long = talk.begin(store.turn_of(first, "ann").id)
+    store.finish_answer(long, status="done", text="Green.", thought="x" * 8_000, complete=True)
+    assert find() == []
+    store.correct(long, "ann", "Green!")
+    assert examples_now(training_set).set_aside_counts == {TOO_LONG: 1}
 
 
 def test_only_neighbours_that_read_differently_are_compared(

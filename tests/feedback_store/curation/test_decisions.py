@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import Conflict, InvalidInput, InvalidText, UnknownId
-from feedback_store.curation.decisions import Curation, Decision
-from feedback_store.examples.pairing import build_examples
+from feedback_store.curation.decisions import Curation
+from feedback_store.examples.pairing import build_prompt_examples
 from feedback_store.examples.types import Example
+from feedback_store.records import Decision
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
 from tests.feedback_store.conftest import Conversations
 from tests.feedback_store.helpers import reply, said, voted_pair
 
 PAIR = voted_pair("c0")
-(LONE,) = build_examples(said(reply("a", "A."), votes=[(1, "a", "ann", -1)])).unpaired
+(LONE,) = build_prompt_examples(said(reply("a", "A."), votes=[(1, "a", "ann", -1)])).unpaired
 
 
 def decision(curation: Curation, example: Example = PAIR) -> tuple[str, str | None, str | None]:

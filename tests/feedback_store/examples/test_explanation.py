@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from feedback_store.examples.explanation import changes, explain, written_by
-from feedback_store.examples.pairing import build_examples
+from feedback_store.examples.pairing import build_prompt_examples
 from feedback_store.examples.types import Side
 from tests.feedback_store.helpers import reply, said
 
@@ -23,7 +23,7 @@ def test_a_pair_says_who_said_what_and_who_wrote_each_side() -> None:
         reply("b", "Bad.", thought="Hm.", complete=False, adapter="sha256:live"),
         votes=[(4, "a", "ann", 1), (9, "b", "bob", -1)],
     )
-    (pair,) = build_examples(evidence).pairs
+    (pair,) = build_prompt_examples(evidence).pairs
     assert explain(pair, BASE, "sha256:live") == {
         "id": pair.id,
         "kind": "pair",
@@ -53,7 +53,7 @@ def test_a_pair_says_who_said_what_and_who_wrote_each_side() -> None:
 
 def test_a_correction_shows_what_it_changed() -> None:
     evidence = said(reply("a", "A lef is red."), corrections=[(1, "a", "ann", "A leaf is red!")])
-    (pair,) = build_examples(evidence).pairs
+    (pair,) = build_prompt_examples(evidence).pairs
     document = explain(pair, BASE, None)
     assert document["changes"] == [
         ("same", "A "),
@@ -70,14 +70,18 @@ def test_a_correction_shows_what_it_changed() -> None:
 
 @pytest.mark.parametrize("vote", [1, -1])
 def test_a_lone_thumb_says_its_label(vote: int) -> None:
-    (lone,) = build_examples(said(reply("a", "A leaf."), votes=[(1, "a", "ann", vote)])).unpaired
+    (lone,) = build_prompt_examples(
+        said(reply("a", "A leaf."), votes=[(1, "a", "ann", vote)])
+    ).unpaired
     document = explain(lone, BASE, None)
     assert (document["kind"], document["label"]) == ("unpaired", vote > 0)
     assert document["completion"]["text"] == "A leaf."
 
 
 def test_a_demonstration_has_no_label() -> None:
-    (shown,) = build_examples(said(reply("a", "A."), votes=[(1, "a", "ann", 1)])).demonstrations
+    (shown,) = build_prompt_examples(
+        said(reply("a", "A."), votes=[(1, "a", "ann", 1)])
+    ).demonstrations
     document = explain(shown, BASE, None)
     assert document["kind"] == "demonstration"
     assert "label" not in document and "changes" not in document

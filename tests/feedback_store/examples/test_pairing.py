@@ -15,16 +15,10 @@ from hypothesis import strategies as st
 from engine.messages import Message, Role
 from engine.prompts.examples import Example
 from engine.prompts.modes import make_template
-from feedback_store.examples.pairing import (
-    IDENTICAL,
-    NO_QUESTION,
-    OUTRANKED,
-    USABLE,
-    PromptExamples,
-    Rules,
-    build_examples,
-    normal,
-)
+from feedback_store.examples.pairing import PromptExamples, build_prompt_examples
+from feedback_store.examples.rules import IDENTICAL, NO_QUESTION, OUTRANKED, USABLE, Rules
+from feedback_store.examples.text_comparison import normalized
+from feedback_store.examples.trust import JointVerdict, Trust
 from feedback_store.examples.types import (
     PERSON,
     Demonstration,
@@ -34,7 +28,7 @@ from feedback_store.examples.types import (
     Unpaired,
     derived_id,
 )
-from feedback_store.records import AnswerStatus, Choice, Evidence
+from feedback_store.records import AnswerStatus, Choice, PromptEvidence
 from feedback_store.storage.store import FeedbackStore
 from feedback_store.view.training_set import TrainingSet
 from tests.feedback_store.conftest import Conversations
@@ -66,8 +60,8 @@ def test_a_prompt_without_a_question_is_set_aside_whatever_was_said(last: Role) 
     evidence = said(
         reply("a", "A lef."), votes=[(3, "a", "bob", 1)], corrections=[(7, "a", "ann", "A leaf.")]
     )
-    result = build_examples(replace(evidence, prompt=(Message(last, "Be kind."),)))
-    assert list(result.examples) == []
+    result = build_prompt_examples(replace(evidence, prompt=(Message(last, "Be kind."),)))
+    assert list(result.every) == []
     assert reasons(result) == {NO_QUESTION: 1}
     assert result.set_aside[0].event_ids == (3, 7)
 
@@ -76,7 +70,7 @@ def test_a_prompt_without_a_question_is_set_aside_whatever_was_said(last: Role) 
 
 
 def test_a_correction_is_preferred_to_what_it_corrects_and_worth_imitating() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "A lef.", adapter="sha256:old"),
             corrections=[(7, "a", "ann", "A leaf.\n")],
@@ -93,14 +87,14 @@ def test_a_correction_is_preferred_to_what_it_corrects_and_worth_imitating() -> 
 
 def test_a_correction_keeps_the_thought_that_led_to_the_answer() -> None:
     answer = reply("a", "7", thought="3 and 3.")
-    result = build_examples(said(answer, corrections=[(1, "a", "ann", "6")]))
+    result = build_prompt_examples(said(answer, corrections=[(1, "a", "ann", "6")]))
     assert texts(result.pairs) == [("3 and 3.\nAnswer: 6", "3 and 3.\nAnswer: 7")]
     assert shown(result) == ["3 and 3.\nAnswer: 6"]
 
 
 def test_who_corrected_an_answer_has_said_all_about_it() -> None:
     """Ann's thumbs are about the answer as it was before she said how it should be."""
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "Wrong."),
             reply("b", "Right."),
@@ -116,7 +110,7 @@ def test_who_corrected_an_answer_has_said_all_about_it() -> None:
 
 
 def test_somebody_elses_vote_counts_beside_a_correction() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "Wrong."),
             reply("b", "Right."),
@@ -129,14 +123,14 @@ def test_somebody_elses_vote_counts_beside_a_correction() -> None:
 
 
 def test_two_people_who_correct_one_answer_give_two_pairs() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "A lef."),
             corrections=[(1, "a", "ann", "A leaf."), (2, "a", "bob", "One leaf.")],
         )
     )
     assert texts(result.pairs) == [("A leaf.", "A lef."), ("One leaf.", "A lef.")]
-    assert len({example.id for example in result.examples}) == 4
+    assert len({example.id for example in result.every}) == 4
 
 
 @pytest.mark.parametrize("status", ["aborted", "failed"])
@@ -145,7 +139,7 @@ def test_the_correction_of_a_broken_answer_is_a_demonstration_and_no_pair(
 ) -> None:
     """What is left of its thought is broken off too, and taught to nobody."""
     broken = reply("a", "Half", status=status, complete=False, thought="3 and")
-    result = build_examples(said(broken, corrections=[(1, "a", "ann", "Six.")]))
+    result = build_prompt_examples(said(broken, corrections=[(1, "a", "ann", "Six.")]))
     assert (result.pairs, shown(result)) == ([], ["Six."])
     assert reasons(result) == {"empty or aborted answer": 1}
 
@@ -157,7 +151,7 @@ def test_the_correction_of_a_broken_answer_is_a_demonstration_and_no_pair(
     ("choice", "expected"), [("left", ("Left.", "Right.")), ("right", ("Right.", "Left."))]
 )
 def test_the_answer_chosen_of_two_is_preferred(choice: Choice, expected: tuple[str, str]) -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(reply("a", "Left."), reply("b", "Right."), choices=[(1, "a", "b", "ann", choice)])
     )
     (pair,) = result.pairs
@@ -166,7 +160,7 @@ def test_the_answer_chosen_of_two_is_preferred(choice: Choice, expected: tuple[s
 
 
 def test_people_who_saw_the_two_in_other_places_and_agree_make_one_pair() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "A."),
             reply("b", "B."),
@@ -179,7 +173,7 @@ def test_people_who_saw_the_two_in_other_places_and_agree_make_one_pair() -> Non
 
 
 def test_people_who_choose_differently_make_no_pair_and_thumbs_do_not_decide_it() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "A."),
             reply("b", "B."),
@@ -193,7 +187,7 @@ def test_people_who_choose_differently_make_no_pair_and_thumbs_do_not_decide_it(
 
 
 def test_a_person_who_compares_two_answers_again_has_changed_their_mind() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "A."),
             reply("b", "B."),
@@ -206,7 +200,7 @@ def test_a_person_who_compares_two_answers_again_has_changed_their_mind() -> Non
 
 
 def test_a_tie_settles_that_thumbs_make_no_pair_of_the_two() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             *(reply(name, f"{name}.") for name in "abc"),
             votes=[(1, "a", "ann", 1), (2, "b", "ann", -1), (3, "c", "ann", -1)],
@@ -219,7 +213,7 @@ def test_a_tie_settles_that_thumbs_make_no_pair_of_the_two() -> None:
 
 
 def test_two_answers_that_are_both_bad_are_two_negatives() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(reply("a", "A."), reply("b", "B."), choices=[(1, "a", "b", "ann", "both_bad")])
     )
     assert (result.pairs, lone(result)) == ([], [("A.", False), ("B.", False)])
@@ -228,7 +222,7 @@ def test_two_answers_that_are_both_bad_are_two_negatives() -> None:
 
 
 def test_a_bad_answer_that_a_pair_uses_is_no_negative_besides() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             *(reply(name, f"{name}.") for name in "abc"),
             choices=[(1, "a", "b", "ann", "both_bad"), (2, "a", "c", "ann", "right")],
@@ -239,7 +233,7 @@ def test_a_bad_answer_that_a_pair_uses_is_no_negative_besides() -> None:
 
 
 def test_what_was_called_bad_beside_another_is_not_imitated_for_an_earlier_thumb() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "A."),
             reply("b", "B."),
@@ -253,7 +247,7 @@ def test_what_was_called_bad_beside_another_is_not_imitated_for_an_earlier_thumb
 
 
 def test_a_later_thumb_of_the_same_person_takes_one_answer_out_of_both_bad() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "A."),
             reply("b", "B."),
@@ -274,7 +268,7 @@ def test_opposite_thumbs_overtake_an_earlier_choice_of_the_same_person(
     events: tuple[int, int, int], pair: tuple[str, str], source: str
 ) -> None:
     choice, down, up = events
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "A."),
             reply("b", "B."),
@@ -287,7 +281,7 @@ def test_opposite_thumbs_overtake_an_earlier_choice_of_the_same_person(
 
 
 def test_later_thumbs_of_somebody_else_do_not_overtake_a_choice() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "A."),
             reply("b", "B."),
@@ -304,7 +298,7 @@ def test_later_thumbs_of_somebody_else_do_not_overtake_a_choice() -> None:
 
 
 def test_an_answer_voted_up_is_preferred_to_its_sibling_voted_down() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "Good.", adapter="sha256:new"),
             reply("b", "Bad."),
@@ -321,7 +315,7 @@ def test_an_answer_voted_up_is_preferred_to_its_sibling_voted_down() -> None:
 
 def test_every_answer_voted_up_is_paired_with_every_one_voted_down() -> None:
     names = ("up1", "up2", "down1", "down2")
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             *(reply(name, name) for name in (*names, "no vote")),
             votes=[(i, name, "ann", 1 if i < 2 else -1) for i, name in enumerate(names)],
@@ -336,14 +330,14 @@ def test_every_answer_voted_up_is_paired_with_every_one_voted_down() -> None:
 
 
 def test_thumbs_of_two_people_make_a_pair_that_names_both() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(reply("a", "A."), reply("b", "B."), votes=[(1, "a", "ann", 1), (2, "b", "bob", -1)])
     )
     assert result.pairs[0].origin.user_ids == ("ann", "bob")
 
 
 def test_a_chain_of_thought_pair_keeps_the_thought_on_both_sides() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "4", thought="2 and 2."),
             reply("b", "5", thought="2 and 3."),
@@ -359,14 +353,14 @@ def test_a_rejected_answer_may_be_cut_off_and_says_so() -> None:
     voted = said(reply("a", "Good."), cut, votes=[(1, "a", "ann", 1), (2, "b", "ann", -1)])
     corrected = said(cut, corrections=[(3, "b", "ann", "A leaf.")])
     for evidence in (voted, corrected):
-        (pair,) = build_examples(evidence).pairs
+        (pair,) = build_prompt_examples(evidence).pairs
         assert (pair.chosen.complete, pair.rejected.complete) == (True, False)
 
 
 @pytest.mark.parametrize("vote", [1, -1])
 def test_a_lone_thumb_is_no_pair_and_an_example_of_its_own(vote: int) -> None:
     evidence = said(reply("a", "A."), reply("b", "B."), votes=[(1, "a", "ann", vote)])
-    result = build_examples(evidence)
+    result = build_prompt_examples(evidence)
     (unpaired,) = result.unpaired
     assert result.pairs == []
     assert (unpaired.completion.text, unpaired.label, unpaired.source) == ("A.", vote > 0, "vote")
@@ -378,7 +372,7 @@ def test_one_thumb_makes_so_many_pairs_and_what_is_left_stands_alone() -> None:
     """Twelve answers are liked and one is not, which eight of them are held against."""
     liked = [reply(f"up{n}", f"Good {n}.") for n in range(12)]
     votes = [(n + 2, f"up{n}", "ann", 1) for n in range(12)]
-    result = build_examples(
+    result = build_prompt_examples(
         said(reply("down", "Bad."), *liked, votes=[(1, "down", "ann", -1), *votes])
     )
     assert texts(result.pairs) == [(f"Good {n}.", "Bad.") for n in range(8)]
@@ -392,7 +386,7 @@ def test_of_many_liked_and_many_disliked_answers_each_is_in_some_pair_and_none_i
     votes = [
         (n + 1, a.id, "ann", 1 if a.id.startswith("up") else -1) for n, a in enumerate(answers)
     ]
-    result = build_examples(said(*answers, votes=votes))
+    result = build_prompt_examples(said(*answers, votes=votes))
     part_of = Counter(side.answer_id for pair in result.pairs for side in pair.sides)
     assert part_of.keys() == {answer.id for answer in answers}
     assert max(part_of.values()) == 8
@@ -401,19 +395,19 @@ def test_of_many_liked_and_many_disliked_answers_each_is_in_some_pair_and_none_i
 
 def test_two_thumbs_of_the_same_direction_are_no_pair() -> None:
     votes = [(1, "a", "ann", 1), (2, "b", "ann", 1)]
-    result = build_examples(said(reply("a", "A."), reply("b", "B."), votes=votes))
+    result = build_prompt_examples(said(reply("a", "A."), reply("b", "B."), votes=votes))
     assert (result.pairs, lone(result)) == ([], [("A.", True), ("B.", True)])
 
 
 def test_a_liked_answer_that_was_cut_off_is_not_imitated() -> None:
     cut = reply("a", "A leaf is a", status="stopped", complete=False)
-    result = build_examples(said(cut, votes=[(1, "a", "ann", 1)]))
+    result = build_prompt_examples(said(cut, votes=[(1, "a", "ann", 1)]))
     assert (shown(result), lone(result)) == ([], [("A leaf is a", True)])
 
 
 def test_an_answer_on_which_people_disagree_is_contested() -> None:
     votes = [(1, "a", "ann", 1), (2, "a", "bob", -1), (3, "b", "ann", -1)]
-    result = build_examples(said(reply("a", "A."), reply("b", "B."), votes=votes))
+    result = build_prompt_examples(said(reply("a", "A."), reply("b", "B."), votes=votes))
     assert (result.pairs, lone(result)) == ([], [("B.", False)])
     (aside,) = result.set_aside
     assert (aside.reason, aside.event_ids, aside.user_ids) == ("contested", (1, 2), ("ann", "bob"))
@@ -422,7 +416,8 @@ def test_an_answer_on_which_people_disagree_is_contested() -> None:
 def test_a_weighed_verdict_decides_and_names_those_who_share_it() -> None:
     votes = [(1, "a", "ann", 1), (2, "a", "bob", -1), (3, "a", "cyd", -1), (4, "b", "ann", 1)]
     evidence = said(reply("a", "A."), reply("b", "B."), votes=votes)
-    result = build_examples(evidence, verdict=lambda votes: -1 if len(votes) > 1 else 1)
+    trust = Trust({"a": JointVerdict(False, 0.95)}, {}, None)
+    result = build_prompt_examples(evidence, trust=trust)
     (pair,) = result.pairs
     assert texts([pair]) == [("B.", "A.")]
     assert pair.origin.event_ids == (2, 3, 4)
@@ -439,25 +434,27 @@ def test_an_answer_that_never_ended_is_set_aside(
 ) -> None:
     broken = reply("a", "Half an ans", status=status, complete=False)
     votes = [(1, "a", "ann", vote), (2, "b", "ann", sibling_vote)]
-    result = build_examples(said(broken, reply("b", "B."), votes=votes))
+    result = build_prompt_examples(said(broken, reply("b", "B."), votes=votes))
     assert (result.pairs, lone(result)) == ([], [("B.", sibling_vote > 0)])
     assert reasons(result) == {"empty or aborted answer": 1}
 
 
 def test_an_empty_answer_is_set_aside() -> None:
     votes = [(1, "a", "ann", -1), (2, "b", "ann", 1)]
-    result = build_examples(said(reply("a", " \n"), reply("b", "B."), votes=votes))
+    result = build_prompt_examples(said(reply("a", " \n"), reply("b", "B."), votes=votes))
     assert result.pairs == []
     assert reasons(result) == {"empty or aborted answer": 1}
 
 
 def test_an_answer_that_nobody_judged_is_not_counted_as_set_aside() -> None:
-    result = build_examples(said(reply("a", ""), reply("b", "B."), votes=[(1, "b", "ann", 1)]))
+    result = build_prompt_examples(
+        said(reply("a", ""), reply("b", "B."), votes=[(1, "b", "ann", 1)])
+    )
     assert result.set_aside == []
 
 
 def test_a_choice_beside_an_answer_that_cannot_be_used_is_counted_once() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "", status="failed"),
             reply("b", "B."),
@@ -467,13 +464,13 @@ def test_a_choice_beside_an_answer_that_cannot_be_used_is_counted_once() -> None
     )
     (aside,) = result.set_aside
     assert (aside.answer_ids, aside.event_ids) == (("a",), (1, 2))
-    assert list(result.examples) == []
+    assert list(result.every) == []
 
 
 def test_an_answer_that_was_cut_off_is_never_the_better_one() -> None:
     cut = reply("a", "A leaf is a", status="stopped", complete=False)
     votes = [(1, "a", "ann", 1), (2, "b", "ann", -1)]
-    result = build_examples(said(cut, reply("b", "B."), votes=votes))
+    result = build_prompt_examples(said(cut, reply("b", "B."), votes=votes))
     assert (result.pairs, lone(result)) == ([], [("A leaf is a", True), ("B.", False)])
     assert reasons(result) == {"chosen answer is cut off": 1}
 
@@ -490,14 +487,16 @@ def test_an_answer_that_was_cut_off_is_never_the_better_one() -> None:
 def test_sides_that_read_the_same_teach_nothing(one: str, other: str) -> None:
     """Not as a pair, and not as one text that is both good and bad."""
     votes = [(1, "a", "ann", 1), (2, "b", "ann", -1)]
-    result = build_examples(said(reply("a", one), reply("b", other), votes=votes))
-    assert list(result.examples) == []
+    result = build_prompt_examples(said(reply("a", one), reply("b", other), votes=votes))
+    assert list(result.every) == []
     (aside,) = result.set_aside
     assert (aside.reason, aside.answer_ids, aside.event_ids) == (IDENTICAL, ("a", "b"), (1, 2))
 
 
 def test_a_correction_that_changes_no_word_is_no_preference() -> None:
-    result = build_examples(said(reply("a", "A leaf."), corrections=[(1, "a", "ann", " A  leaf.")]))
+    result = build_prompt_examples(
+        said(reply("a", "A leaf."), corrections=[(1, "a", "ann", " A  leaf.")])
+    )
     assert result.pairs == []
     assert reasons(result) == {IDENTICAL: 1}
 
@@ -506,20 +505,22 @@ def test_a_correction_that_changes_no_word_is_no_preference() -> None:
 def test_thought_and_answer_together_have_a_length_limit(over: int) -> None:
     long = reply("a", "x" * 60, thought="y" * (40 + over))
     votes = [(1, "a", "ann", 1), (2, "b", "ann", -1)]
-    result = build_examples(said(long, reply("b", "B."), votes=votes), Rules(max_answer_chars=100))
+    result = build_prompt_examples(
+        said(long, reply("b", "B."), votes=votes), Rules(max_answer_chars=100)
+    )
     assert len(result.pairs) == 1 - over
     assert reasons(result) == ({"answer over the length limit": 1} if over else {})
 
 
 def test_a_correction_over_the_length_limit_is_set_aside() -> None:
     evidence = said(reply("a", "A."), corrections=[(1, "a", "ann", "x" * 101)])
-    result = build_examples(evidence, Rules(max_answer_chars=100))
-    assert list(result.examples) == []
+    result = build_prompt_examples(evidence, Rules(max_answer_chars=100))
+    assert list(result.every) == []
     assert reasons(result) == {"answer over the length limit": 1}
 
 
 def test_a_flagged_answer_and_its_thought_are_kept_out() -> None:
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             reply("a", "Vile.", thought="Vile thought."),
             reply("b", "Good."),
@@ -528,7 +529,7 @@ def test_a_flagged_answer_and_its_thought_are_kept_out() -> None:
             flagged=["a"],
         )
     )
-    used = str([example.as_dict() for example in result.examples])
+    used = str([example.as_dict() for example in result.every])
     assert "Vile" not in used
     assert sorted(shown(result)) == ["Good.", "Kind."]
     assert reasons(result) == {"red-flagged text": 2}  # the thumb and the correction
@@ -543,7 +544,7 @@ def test_who_does_not_consent_is_not_heard() -> None:
         reply("b", "B."),
         votes=[(1, "a", "ann", 1), (2, "a", "bob", -1), (3, "b", "bob", -1)],
     )
-    result = build_examples(evidence, Rules(refusing_users=frozenset({"bob"})))
+    result = build_prompt_examples(evidence, Rules(refusing_users=frozenset({"bob"})))
     assert (result.pairs, lone(result)) == ([], [("A.", True)])
     assert [(item.reason, item.user_ids) for item in result.set_aside] == [
         ("no consent", ("bob",))
@@ -556,8 +557,8 @@ def test_nothing_is_learnt_from_a_question_of_somebody_who_does_not_consent() ->
         votes=[(1, "a", "bob", 1)],
         corrections=[(2, "a", "cyd", "Better.")],
     )
-    result = build_examples(evidence, Rules(refusing_users=frozenset({"ann"})))
-    assert list(result.examples) == []
+    result = build_prompt_examples(evidence, Rules(refusing_users=frozenset({"ann"})))
+    assert list(result.every) == []
     assert reasons(result) == {"no consent": 2}
 
 
@@ -569,16 +570,16 @@ def test_an_id_stays_when_more_people_say_the_same() -> None:
     answers = reply("a", "A."), reply("b", "B."), reply("c", "C.")
     votes = [(1, "a", "ann", 1), (2, "b", "ann", -1)]
     choices: list[tuple[int, str, str, str, Choice]] = [(3, "a", "c", "ann", "left")]
-    one = build_examples(said(*answers, votes=votes, choices=choices))
-    more = build_examples(
+    one = build_prompt_examples(said(*answers, votes=votes, choices=choices))
+    more = build_prompt_examples(
         said(
             *answers,
             votes=[*votes, (4, "a", "bob", 1), (5, "b", "cyd", -1)],
             choices=[*choices, (6, "c", "a", "bob", "right")],
         )
     )
-    assert [e.id for e in one.examples] == [e.id for e in more.examples]
-    assert [e.origin for e in one.examples] != [e.origin for e in more.examples]
+    assert [e.id for e in one.every] == [e.id for e in more.every]
+    assert [e.origin for e in one.every] != [e.origin for e in more.every]
 
 
 # From the store
@@ -669,7 +670,7 @@ STATUSES: st.SearchStrategy[AnswerStatus] = st.sampled_from(
 
 
 @st.composite
-def evidences(draw: st.DrawFn) -> Evidence:
+def evidences(draw: st.DrawFn) -> PromptEvidence:
     """One prompt with up to four answers, of which three people say anything."""
     names = ["a", "b", "c", "d"][: draw(st.integers(1, 4))]
     answers = [
@@ -703,7 +704,7 @@ def evidences(draw: st.DrawFn) -> Evidence:
     )
 
 
-def event_users(evidence: Evidence) -> dict[int, str]:
+def event_users(evidence: PromptEvidence) -> dict[int, str]:
     """Each current statement and whose it is."""
     statements = (*evidence.votes, *evidence.corrections, *evidence.choices)
     return {statement.event_id: statement.user_id for statement in statements}
@@ -711,42 +712,42 @@ def event_users(evidence: Evidence) -> dict[int, str]:
 
 @FEW
 @given(evidences(), st.sets(st.sampled_from(USERS), max_size=1))
-def test_nothing_that_anybody_says_is_lost(evidence: Evidence, refusing: set[str]) -> None:
+def test_nothing_that_anybody_says_is_lost(evidence: PromptEvidence, refusing: set[str]) -> None:
     """Each current statement is in an example or is set aside with a reason, and none is made up.
 
     A statement of somebody who refuses is in no example.
     """
-    result = build_examples(evidence, replace(RULES, refusing_users=frozenset(refusing)))
-    used = {event for example in result.examples for event in example.origin.event_ids}
+    result = build_prompt_examples(evidence, replace(RULES, refusing_users=frozenset(refusing)))
+    used = {event for example in result.every for event in example.origin.event_ids}
     aside = {event for item in result.set_aside for event in item.event_ids}
     users = event_users(evidence)
     assert used | aside == users.keys()
     assert not {users[event] for event in used} & refusing
-    for each in (*(example.origin for example in result.examples), *result.set_aside):
+    for each in (*(example.origin for example in result.every), *result.set_aside):
         assert set(each.user_ids) == {users[event] for event in each.event_ids}
 
 
 @FEW
 @given(evidences())
-def test_what_is_trained_on_can_be_learnt_from(evidence: Evidence) -> None:
-    result = build_examples(evidence, RULES)
+def test_what_is_trained_on_can_be_learnt_from(evidence: PromptEvidence) -> None:
+    result = build_prompt_examples(evidence, RULES)
     answers = {answer.id: answer for answer in evidence.answers}
-    for example in result.examples:
+    for example in result.every:
         for side in example.sides:
             assert side.text.strip() and len(side.text) + len(side.thought) <= LIMIT
             if side.base != PERSON:
                 assert answers[side.answer_id].status in USABLE
                 assert side.answer_id not in evidence.flagged
     for pair in result.pairs:
-        assert normal(pair.chosen.full_text) != normal(pair.rejected.full_text)
+        assert normalized(pair.chosen.full_text) != normalized(pair.rejected.full_text)
         assert pair.chosen.complete
     assert all(each.completion.complete for each in result.demonstrations)
 
 
 @FEW
 @given(evidences())
-def test_no_answer_is_called_both_good_and_bad(evidence: Evidence) -> None:
-    result = build_examples(evidence, RULES)
+def test_no_answer_is_called_both_good_and_bad(evidence: PromptEvidence) -> None:
+    result = build_prompt_examples(evidence, RULES)
     bad = {each.completion.answer_id for each in result.unpaired if not each.label}
     lauded: list[Demonstration | Unpaired] = [e for e in result.unpaired if e.label]
     lauded += [each for each in result.demonstrations if each.source == "vote"]
@@ -757,24 +758,28 @@ def test_no_answer_is_called_both_good_and_bad(evidence: Evidence) -> None:
 
 @FEW
 @given(evidences())
-def test_each_example_has_an_id_of_its_own_that_can_be_derived_from_it(evidence: Evidence) -> None:
-    ids = [example.id for example in build_examples(evidence, RULES).examples]
+def test_each_example_has_an_id_of_its_own_that_can_be_derived_from_it(
+    evidence: PromptEvidence,
+) -> None:
+    ids = [example.id for example in build_prompt_examples(evidence, RULES).every]
     assert len(set(ids)) == len(ids)
-    assert ids == [derived_id(example) for example in build_examples(evidence, RULES).examples]
+    assert ids == [derived_id(example) for example in build_prompt_examples(evidence, RULES).every]
 
 
 @FEW
 @given(evidences(), st.randoms(use_true_random=False))
-def test_the_order_of_answers_and_votes_does_not_matter(evidence: Evidence, r: object) -> None:
+def test_the_order_of_answers_and_votes_does_not_matter(
+    evidence: PromptEvidence, r: object
+) -> None:
     shuffled = replace(
         evidence,
         answers=tuple(r.sample(evidence.answers, len(evidence.answers))),  # type: ignore[attr-defined]
         votes=tuple(r.sample(evidence.votes, len(evidence.votes))),  # type: ignore[attr-defined]
     )
 
-    def outcome(given: Evidence) -> Counter[object]:
-        result = build_examples(given, RULES)
-        return Counter((e.id, frozenset(e.origin.event_ids)) for e in result.examples) + Counter(
+    def outcome(given: PromptEvidence) -> Counter[object]:
+        result = build_prompt_examples(given, RULES)
+        return Counter((e.id, frozenset(e.origin.event_ids)) for e in result.every) + Counter(
             (item.reason, frozenset(item.event_ids)) for item in result.set_aside
         )
 
@@ -785,9 +790,9 @@ def test_the_same_evidence_gives_the_same_examples_in_every_process() -> None:
     """In the same order too: no set's order, which Python changes from run to run, shows."""
     program = (
         "from tests.feedback_store.helpers import reply, said\n"
-        "from feedback_store.examples.pairing import build_examples\n"
+        "from feedback_store.examples.pairing import build_prompt_examples\n"
         "names = [f'answer-{i}' for i in range(8)]\n"
-        "print(build_examples(said(\n"
+        "print(build_prompt_examples(said(\n"
         "    *(reply(name, name) for name in names),\n"
         "    votes=[(i + j, name, user, 1 - 2 * j) for i, name in enumerate(names[:4])\n"
         "           for j, user in enumerate(('ann', 'bob'))],\n"
@@ -810,5 +815,7 @@ def test_the_same_evidence_gives_the_same_examples_in_every_process() -> None:
 
 def test_messages_of_the_prompt_are_kept_as_they_were_shown() -> None:
     prompt = (Message("system", "{{x}}"), Message("user", "<|im_end|>"))
-    result = build_examples(said(reply("a", "A."), votes=[(1, "a", "ann", 1)], prompt=prompt))
-    assert [example.prompt for example in result.examples] == [prompt, prompt]
+    result = build_prompt_examples(
+        said(reply("a", "A."), votes=[(1, "a", "ann", 1)], prompt=prompt)
+    )
+    assert [example.prompt for example in result.every] == [prompt, prompt]

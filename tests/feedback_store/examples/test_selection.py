@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import permutations
 
 import pytest
 
 from engine.errors import InvalidInput
 from engine.messages import Message
-from feedback_store.curation.decisions import Action, Decision
-from feedback_store.examples.pairing import IDENTICAL, PromptExamples, build_examples
-from feedback_store.examples.selection import Examples
-from feedback_store.examples.types import Side
-from tests.feedback_store.helpers import PROMPT, reply, said, select, texts
+from feedback_store.examples.building import choose_examples
+from feedback_store.examples.pairing import PromptExamples, build_prompt_examples
+from feedback_store.examples.rules import DEFAULT_RULES, IDENTICAL, Rules
+from feedback_store.examples.types import Examples, Side
+from feedback_store.records import Decision, DecisionAction
+from tests.feedback_store.helpers import PROMPT, reply, said, texts
 
 
 def corrected(
@@ -27,7 +28,7 @@ def corrected(
 ) -> PromptExamples:
     """A conversation of its own, in which an answer was corrected."""
     name = f"a{event}"
-    return build_examples(
+    return build_prompt_examples(
         said(
             reply(name, original),
             corrections=[(event, name, user, better)],
@@ -40,12 +41,21 @@ def corrected(
 def voted(event: int, text: str, vote: int) -> PromptExamples:
     """A conversation of its own, in which an answer got a thumb."""
     name = f"a{event}"
-    return build_examples(
+    return build_prompt_examples(
         said(reply(name, text), votes=[(event, name, "ann", vote)], conversation=f"c{event}")
     )
 
 
-def decided(action: Action, example_id: str, **words: str) -> dict[str, Decision]:
+def select(
+    prompts: Iterable[PromptExamples],
+    decisions: Mapping[str, Decision] | None = None,
+    rules: Rules = DEFAULT_RULES,
+) -> Examples:
+    """What is chosen among prompts' examples."""
+    return choose_examples(list(prompts), decisions or {}, rules)
+
+
+def decided(action: DecisionAction, example_id: str, **words: str) -> dict[str, Decision]:
     """One decision."""
     return {example_id: Decision(example_id, action, **words)}
 
@@ -181,13 +191,13 @@ def floods(count: int) -> list[PromptExamples]:
 
 def test_no_user_speaks_for_more_than_a_share_and_the_earliest_stay() -> None:
     """Of 2 pairs of others and n of Bob's, n <= 0.5 (n + 2) holds up to n = 2."""
-    result = select(floods(6), user_share=0.5, user_floor=0)
+    result = select(floods(6), rules=Rules(user_share=0.5, user_floor=0))
     assert firsts(result) == [1, 2, 3, 8]
     assert result.set_aside_counts == {"user over their cap": 8}  # four pairs, and as shown
 
 
 def test_up_to_the_floor_everybody_may_speak() -> None:
-    result = select(floods(6), user_share=0.5, user_floor=6)
+    result = select(floods(6), rules=Rules(user_share=0.5, user_floor=6))
     assert (firsts(result), result.set_aside) == ([*range(1, 9)], [])
 
 

@@ -14,10 +14,9 @@ from engine.errors import InvalidInput, UnknownId
 from engine.messages import Message
 from engine.storage import canonical_json, folder_of, list_digests, publish
 from feedback_store.curation.decisions import Curation
-from feedback_store.examples.pairing import SetAside, build_examples
-from feedback_store.examples.selection import Examples
+from feedback_store.examples.pairing import build_prompt_examples
 from feedback_store.examples.split import SPLITS, split_of
-from feedback_store.examples.types import Example, Pair
+from feedback_store.examples.types import Example, Examples, Pair, SetAside
 from feedback_store.snapshots.snapshot import (
     Snapshot,
     diff,
@@ -40,9 +39,11 @@ SIDES = {
 }
 
 
-def frozen(root: Path, conversations: Iterable[str], **options: Any) -> str:
+def frozen(
+    root: Path, conversations: Iterable[str], *, flip_rate: float | None = None, **options: Any
+) -> str:
     pairs = [voted_pair(conversation) for conversation in conversations]
-    return freeze(root, Examples(pairs=pairs), **{"last_event": 9, **options})
+    return freeze(root, Examples(pairs=pairs, flip_rate=flip_rate), **{"last_event": 9, **options})
 
 
 def rows(root: Path, digest: str, kind: str = "pairs") -> dict[str, list[dict[str, Any]]]:
@@ -56,7 +57,7 @@ def rows(root: Path, digest: str, kind: str = "pairs") -> dict[str, list[dict[st
 
 def all_kinds(conversation: str) -> Examples:
     """Examples of each kind, with something set aside."""
-    result = build_examples(
+    result = build_prompt_examples(
         said(
             *(reply(name, f"{name} of {conversation}") for name in ("a", "b", "c", "d")),
             votes=[(1, "a", "ann", 1), (2, "b", "ann", -1)],

@@ -10,10 +10,10 @@ from engine.messages import Message
 from engine.prompts.examples import Example
 from engine.prompts.modes import make_template
 from feedback_store.records import (
-    Evidence,
     ImportedAnswer,
     ImportedTurn,
     ImportedVote,
+    PromptEvidence,
 )
 from feedback_store.storage import evidence as evidence_module
 from feedback_store.storage.database import Database
@@ -27,7 +27,7 @@ def reader(database: Database, store: FeedbackStore) -> EvidenceReader:
     return EvidenceReader(database)
 
 
-def only(reader: EvidenceReader) -> Evidence:
+def only(reader: EvidenceReader) -> PromptEvidence:
     (evidence,) = reader.all()
     return evidence
 

@@ -15,11 +15,11 @@ from feedback_store.conversations.conversation_list import Conversations
 from feedback_store.examples.split import split_of
 from feedback_store.formats.importing import CONVERSATION
 from feedback_store.records import (
-    Evidence,
     ImportedAnswer,
     ImportedChoice,
     ImportedTurn,
     ImportedVote,
+    PromptEvidence,
 )
 from feedback_store.storage import import_writer as intake
 from feedback_store.storage import tables as t
@@ -46,7 +46,7 @@ TURN = ImportedTurn(
 )
 
 
-def evidence(database: Database) -> list[Evidence]:
+def evidence(database: Database) -> list[PromptEvidence]:
     return list(EvidenceReader(database).all())
 
 

@@ -19,7 +19,7 @@ from engine.errors import InvalidInput, InvalidText, UnknownId
 from engine.messages import Message
 from engine.prompts.examples import Example
 from engine.prompts.modes import make_template
-from feedback_store.records import BAD_REASONS, GOOD_REASONS, Evidence, StoredAnswer, Turn
+from feedback_store.records import BAD_REASONS, GOOD_REASONS, PromptEvidence, StoredAnswer, Turn
 from feedback_store.storage import tables
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import EvidenceReader
@@ -38,7 +38,7 @@ def everything(database: Database) -> dict[str, list[Any]]:
         }
 
 
-def only_evidence(database: Database) -> Evidence:
+def only_evidence(database: Database) -> PromptEvidence:
     (evidence,) = EvidenceReader(database).all()
     return evidence
 

@@ -10,6 +10,7 @@ from sqlalchemy import update
 
 from engine.messages import Message
 from feedback_store.curation.decisions import Curation
+from feedback_store.examples.rules import Rules
 from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote
 from feedback_store.storage import tables
 from feedback_store.storage.database import Database
@@ -44,9 +45,8 @@ def test_ten_thousand_votes_of_one_user_are_a_fifth_of_what_is_trained_on(
     store.add_imported([*honest, *flood], PLAIN, "import")
     with database.write() as connection:  # as if all had been said here, which takes a minute
         connection.execute(update(tables.answers).values(base_digest="sha256:base"))
-    training_set = TrainingSet(
-        EvidenceReader(database), Curation(database), user_share=0.2, user_floor=0
-    )
+    rules = Rules(user_share=0.2, user_floor=0)
+    training_set = TrainingSet(EvidenceReader(database), Curation(database), rules)
     examples = examples_now(training_set)
     pairs = Counter(user for pair in examples.pairs for user in pair.origin.user_ids)
     # Of the others' 100 pairs none is lost; 25 is a fifth of 100 + 25

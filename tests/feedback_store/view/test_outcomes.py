@@ -10,7 +10,7 @@ from sqlalchemy import event
 from engine.errors import UnknownId
 from feedback_store.conversations.conversation_list import Conversations as Lists
 from feedback_store.curation.decisions import Curation
-from feedback_store.examples.pairing import Rules
+from feedback_store.examples.rules import Rules
 from feedback_store.examples.split import split_of
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore

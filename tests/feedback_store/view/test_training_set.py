@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -26,32 +25,31 @@ from hypothesis.stateful import (
 
 from engine.errors import UnknownId
 from engine.messages import Message
-from feedback_store.curation.decisions import Curation, Decision
+from feedback_store.curation.decisions import Curation
 from feedback_store.examples import selection
-from feedback_store.examples.pairing import Rules, build_examples
-from feedback_store.examples.selection import KINDS, Examples
-from feedback_store.examples.trust import Judgement, Trust, estimate
-from feedback_store.examples.types import Example
+from feedback_store.examples.building import build_examples
+from feedback_store.examples.rules import Rules
+from feedback_store.examples.types import KINDS, Example
 from feedback_store.formats import Ranks, import_file
 from feedback_store.privacy.erasure import forget_user
 from feedback_store.records import (
     CHOICES,
     AnswerStatus,
     Choice,
-    Evidence,
+    Decision,
     ImportedAnswer,
     ImportedTurn,
     ImportedVote,
+    PromptEvidence,
     Vote,
 )
 from feedback_store.storage import tables
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.storage.store import FeedbackStore
-from feedback_store.view.derivation import verdict_of
 from feedback_store.view.training_set import TrainingSet
 from tests.feedback_store.conftest import PLAIN, Conversations, sqlite_url
-from tests.feedback_store.helpers import examples_now, real, select
+from tests.feedback_store.helpers import examples_now, real
 
 QUESTION = (Message("user", "What is a leaf?"),)
 
@@ -64,7 +62,7 @@ class Watched(EvidenceReader):
         self.read: list[str] = []
         self.fails = False
 
-    def of(self, conversation_ids: Iterable[str]) -> Iterator[Evidence]:
+    def of(self, conversation_ids: Iterable[str]) -> Iterator[PromptEvidence]:
         wanted = sorted(conversation_ids)
         self.read += wanted
         if self.fails:
@@ -229,7 +227,7 @@ def test_another_process_that_was_faster_is_not_overwritten(
     class Slow(EvidenceReader):
         overtaken = False
 
-        def of(self, conversation_ids: Iterable[str]) -> Iterator[Evidence]:
+        def of(self, conversation_ids: Iterable[str]) -> Iterator[PromptEvidence]:
             found = list(super().of(conversation_ids))
             if not self.overtaken:
                 self.overtaken = True
@@ -400,7 +398,7 @@ def test_who_does_not_consent_does_not_tip_the_scales(
 
 PEOPLE = st.sampled_from(["ann", "bob"])
 TEXTS = st.sampled_from(["A leaf.", "a  LEAF.", "A tree.", "It is 7.", "It is 8.", " "])
-RULES = Rules(max_answer_chars=100)
+RULES = Rules(max_answer_chars=100, user_share=0.6, user_floor=2)
 MAX_IMPORTS = 2  # so few shared votes that each change is a tenth of them
 
 
@@ -433,9 +431,7 @@ class Life(RuleBasedStateMachine):
         self._gone: set[str] = set()
 
     def _training_set(self) -> TrainingSet:
-        return TrainingSet(
-            EvidenceReader(self._database), self._curation, RULES, user_share=0.6, user_floor=2
-        )
+        return TrainingSet(EvidenceReader(self._database), self._curation, RULES)
 
     def teardown(self) -> None:
         self._database.close()
@@ -545,26 +541,15 @@ class Life(RuleBasedStateMachine):
     def what_was_kept_up_to_date_equals_what_is_read_anew(self) -> None:
         self._watching.select()
         kept, examples = self._watching.everything()
-        trust, anew = self._read_anew()
+        rules = replace(RULES, refusing_users=self._curation.refusing())
+        evidence = EvidenceReader(self._database).all()
+        anew = build_examples(evidence, self._curation.decisions(), rules)
         assert (examples.pairs, examples.unpaired) == (anew.pairs, anew.unpaired)
         assert examples.demonstrations == anew.demonstrations
         assert Counter(examples.set_aside) == Counter(anew.set_aside)
-        assert kept.flip_rate == trust.flip_rate
+        assert kept.flip_rate == examples.flip_rate == anew.flip_rate
         assert [kept.count(kind) for kind in KINDS] == [len(anew.of_kind(kind)) for kind in KINDS]
         assert kept.counts["set_aside"] == anew.set_aside_counts
-
-    def _read_anew(self) -> tuple[Trust, Examples]:
-        """From the evidence and the rules alone, at once."""
-        reader, refusing = EvidenceReader(self._database), self._curation.refusing()
-        rules = replace(RULES, refusing_users=refusing)
-        trust = estimate(
-            Judgement(vote.answer_id, vote.user_id, vote.vote > 0)
-            for _, vote in reader.shared_votes()
-            if vote.user_id not in refusing
-        )
-        prompts = [build_examples(e, rules, partial(verdict_of, trust)) for e in reader.all()]
-        decisions = self._curation.decisions()
-        return trust, select(prompts, decisions, user_share=0.6, user_floor=2)
 
     def _answer_ids(self) -> set[str]:
         with self._database.read() as connection:
@@ -574,9 +559,7 @@ class Life(RuleBasedStateMachine):
 def test_whatever_happens_what_is_kept_up_to_date_equals_what_is_read_anew(
     empty: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        "feedback_store.examples.trust.ROUNDS", 2
-    )  # to be quick; both sides do the same
+    monkeypatch.setattr("feedback_store.examples.trust.ROUNDS", 2)  # both sides do the same
     Life.empty = empty
     Life.TestCase.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
     Life.TestCase("runTest").debug()
