@@ -171,7 +171,7 @@ def _rebuild(path: Path) -> dict[str, Any]:
     database = Database(f"sqlite:///{path}")
     training_set = TrainingSet(EvidenceReader(database), Curation(database))
     begun = time.perf_counter()
-    counts = training_set.settle().counts
+    counts = training_set.refresh(reestimate=True).counts
     seconds = time.perf_counter() - begun
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     incremental = statistics.median(_after_new_votes(database, training_set) for _ in range(3))
@@ -193,7 +193,7 @@ def _after_new_votes(database: Database, training_set: TrainingSet) -> float:
     for turn_id, user in found:
         store.vote(f"a{turn_id[1:]}-0", user, rng.choice((-1, 1)))
     begun = time.perf_counter()
-    training_set.select()
+    training_set.refresh()
     return time.perf_counter() - begun
 
 
@@ -202,11 +202,11 @@ def _console(path: Path) -> dict[str, Any]:
     database = Database(f"sqlite:///{path}")
     store, curation = FeedbackStore(database), Curation(database)
     training_set = TrainingSet(EvidenceReader(database), curation)
-    pairs = training_set.select().count("pairs")
+    pairs = training_set.refresh().count("pairs")
     rng = random.Random(1)
     queries: dict[str, Callable[[], object]] = {
         "counts": store.counts,
-        "examples": training_set.select,
+        "examples": training_set.refresh,
         "a page": lambda: training_set.page("pairs", first=rng.randrange(pairs)),
         "a page of what is set aside": lambda: training_set.page("set_aside"),
         "decisions": curation.decisions,

@@ -156,7 +156,7 @@ class Loop:
 
     def status(self) -> LoopStatus:
         """What `run` would do."""
-        pairs = self._training_set.select().count("pairs")
+        pairs = self._training_set.refresh().count("pairs")
         trained = max((self._pairs_of(d) for d in self._trained_snapshots()), default=0)
         running = any(job.state == "running" for job in self._jobs.list())
         return LoopStatus(pairs, max(0, pairs - trained), self._min_new_pairs, running)
@@ -165,8 +165,8 @@ class Loop:
         """Freeze the examples of now; returns the digest."""
         root = self._home / "snapshots"
         while True:
-            self._training_set.settle()
-            selected, examples = self._training_set.everything()
+            self._training_set.refresh(reestimate=True)
+            selected, examples = self._training_set.load_examples()
             digest = freeze(
                 root,
                 examples,
@@ -175,7 +175,7 @@ class Loop:
                 redact=Redactor().redact if self._redact else None,
                 thoughts_in_loss=self._thoughts_in_loss,
             )
-            if self._training_set.holds_still(selected):
+            if not self._training_set.erased_since(selected):
                 return digest
             shutil.rmtree(folder_of(root, digest))  # somebody in it was forgotten meanwhile
 

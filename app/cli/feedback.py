@@ -25,7 +25,7 @@ Note = Annotated[str, typer.Option(help="Why; kept with the decision.")]
 def stats(home: Home = None, as_json: Json = False) -> None:
     """How many turns, answers, votes, corrections and pairs there are."""
     with opened(home) as workspace:
-        selected = workspace.training_set.settle()
+        selected = workspace.training_set.refresh(reestimate=True)
         counts: dict[str, Any] = {
             **workspace.store.counts(),
             "pairs": selected.count("pairs"),
@@ -49,8 +49,8 @@ def pairs(
     from feedback_store.examples.explanation import explain as explained
 
     with opened(home) as workspace:
-        workspace.training_set.settle()
-        _, examples = workspace.training_set.everything()
+        workspace.training_set.refresh(reestimate=True)
+        _, examples = workspace.training_set.load_examples()
         base, incumbent = workspace.base.digest, workspace.registry.live().bundle
         texts = workspace.store.texts([a for s in examples.set_aside for a in s.answer_ids])
     document = {"pairs": [explained(pair, base, incumbent) for pair in examples.pairs]}
@@ -233,8 +233,8 @@ def export(
     from feedback_store.formats import export_examples
 
     with opened(home) as workspace:
-        workspace.training_set.settle()
-        _, examples = workspace.training_set.everything()
+        workspace.training_set.refresh(reestimate=True)
+        _, examples = workspace.training_set.load_examples()
         chosen = examples.every if format == "llama-factory" else examples.of_kind(kind)
         count = export_examples(chosen, target, format=format)
     finish(as_json, {"examples": count, "target": str(target)}, f"{count} written to {target}")
@@ -288,7 +288,7 @@ def consent(
 
 def _example(workspace: Workspace, beginning: str) -> Example:
     """The example whose id begins like this; raises `UnknownId` for none or several."""
-    workspace.training_set.select()
+    workspace.training_set.refresh()
     return workspace.training_set.find(beginning)
 
 

@@ -82,7 +82,7 @@ def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str
     from tuning.rlhf import label_siblings
     from tuning.rlhf_recipes import AI_LABELS
 
-    before = workspace.training_set.select()
+    before = workspace.training_set.refresh()
     siblings = _siblings(workspace)
     if not siblings:
         raise InvalidInput("no turn has several answers that nobody judged")
@@ -92,7 +92,7 @@ def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str
     labels = label_siblings(
         judge, siblings, open_snapshot(snapshots, digest).heldout.pairs, root=root, snapshot=digest
     )
-    if not workspace.training_set.holds_still(before):
+    if workspace.training_set.erased_since(before):
         shutil.rmtree(folder_of(root, labels))
         raise Conflict("somebody was forgotten while the judge read; start it again")
     manifest = read_manifest(folder_of(root, labels))

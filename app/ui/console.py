@@ -32,7 +32,7 @@ class ConsolePage:
 
     def feedback(self, language: str) -> pd.DataFrame:
         """Counts of what people said and of what can be trained on."""
-        examples = self._workspace.training_set.select()
+        examples = self._workspace.training_set.refresh()
         counts = self._workspace.store.counts() | {
             place: examples.count(place) for place in examples.counts
         }

@@ -26,7 +26,7 @@ from app.ui.training_rows import (
 from feedback_store.examples.types import KINDS, Example, Pair, SetAside
 from feedback_store.records import PromptEvidence
 from feedback_store.storage.evidence import EvidenceReader
-from feedback_store.view.candidates import SET_ASIDE, Row
+from feedback_store.view.candidates import SET_ASIDE, Item
 
 COLUMNS = ["number", "reason", "question", "answer", "other_answer"]
 COLUMN_WIDTHS: list[str | int] = ["8%", "23%", "23%", "23%", "23%"]
@@ -64,7 +64,7 @@ class TrainingDataPage:
         language = language_for(request)
         training_set = self._workspace.training_set
         with shown_errors(language):
-            counts = training_set.select().counts
+            counts = training_set.refresh().counts
             reasons = counts[kind]
             wanted = reason if reason in reasons else None
             some, view.total = training_set.page(
@@ -171,7 +171,7 @@ class TrainingDataPage:
         columns = heads("alert_columns", ALERTS, language)
         return gr.update(label=label), pd.DataFrame(rows, columns=columns)
 
-    def _evidence(self, rows: Sequence[Row]) -> list[PromptEvidence]:
+    def _evidence(self, rows: Sequence[Item]) -> list[PromptEvidence]:
         return list(self._reader.of({conversation_of(row) for row in rows}))
 
 
@@ -243,7 +243,7 @@ def kind_choices(counts: dict[str, int], language: str) -> list[tuple[str, str]]
     return [(f"{n} ({counts[kind]})" if counts else n, kind) for kind, n in names.items()]
 
 
-def _row(view: View, request: gr.Request) -> Row:
+def _row(view: View, request: gr.Request) -> Item:
     if view.selected is None:
         raise gr.Error(
             say("console.training.choose_row_first", language_for(request)), print_exception=False

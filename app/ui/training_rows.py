@@ -17,14 +17,14 @@ from feedback_store.examples.explanation import Change, explain
 from feedback_store.examples.split import split_of
 from feedback_store.examples.types import Pair, SetAside, Unpaired
 from feedback_store.records import CurrentVote, PromptEvidence
-from feedback_store.view.candidates import Row
+from feedback_store.view.candidates import Item
 
 ROWS_A_PAGE = 50
 PREVIEW_CHARS = 160
 SideName = Literal["better", "worse", "good", "bad", "answer"]
 
 
-def reason_of(row: Row) -> str:
+def reason_of(row: Item) -> str:
     """Why a row is where it is: the sort of statement it rests on, or what spoke against it."""
     return row.reason if isinstance(row, SetAside) else row.source
 
@@ -33,7 +33,7 @@ def reason_of(row: Row) -> str:
 class Shown:
     """A row with its words. `sides` are one or two answers: what each is to be, and its text."""
 
-    row: Row
+    row: Item
     prompt: tuple[Message, ...]
     sides: tuple[tuple[SideName, str], ...]
 
@@ -51,13 +51,13 @@ class Shown:
         return [number, reason, *map(_preview, (self.question, first, second))]
 
 
-def shown(rows: Sequence[Row], evidence: Iterable[PromptEvidence]) -> list[Shown]:
+def shown(rows: Sequence[Item], evidence: Iterable[PromptEvidence]) -> list[Shown]:
     """Rows with their words. What is set aside has its words in the evidence alone."""
     found = {answer.id: (each, answer.text) for each in evidence for answer in each.answers}
     return [_shown(row, found) for row in rows]
 
 
-def _shown(row: Row, found: Mapping[str, tuple[PromptEvidence, str]]) -> Shown:
+def _shown(row: Item, found: Mapping[str, tuple[PromptEvidence, str]]) -> Shown:
     if isinstance(row, SetAside):
         known = [found[answer_id] for answer_id in row.answer_ids if answer_id in found]
         prompt = known[0][0].prompt if known else ()
@@ -82,7 +82,7 @@ class Detail:
 
 
 def detail(
-    row: Row,
+    row: Item,
     evidence: Iterable[PromptEvidence],
     curation: Curation,
     base_digest: str,
@@ -109,7 +109,7 @@ def detail(
     )
 
 
-def _explained(row: Row, base_digest: str, incumbent: str | None) -> dict[str, Any]:
+def _explained(row: Item, base_digest: str, incumbent: str | None) -> dict[str, Any]:
     """`explain`, also of what is set aside."""
     if not isinstance(row, SetAside):
         return explain(row, base_digest, incumbent)
@@ -121,12 +121,12 @@ def _explained(row: Row, base_digest: str, incumbent: str | None) -> dict[str, A
     }
 
 
-def id_of(row: Row) -> str:
+def id_of(row: Item) -> str:
     """The id of the example that a row is or would have been."""
     return row.example_id if isinstance(row, SetAside) else row.id
 
 
-def conversation_of(row: Row) -> str:
+def conversation_of(row: Item) -> str:
     """The conversation a row comes from."""
     return row.conversation_id if isinstance(row, SetAside) else row.origin.conversation_id
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy import Connection, Row, func, select
 
 from engine.messages import Message
 from feedback_store.examples.rules import DEFAULT_RULES, USABLE, Rules
@@ -19,8 +19,9 @@ from feedback_store.examples.text_comparison import read_the_same
 from feedback_store.examples.types import Redact, Side, redacted_prompt
 from feedback_store.records import Answer
 from feedback_store.storage import tables as t
-from feedback_store.storage.database import Database
+from feedback_store.storage.database import Database, batches
 from feedback_store.storage.evidence import answer_columns
+from feedback_store.storage.statements import current_statements, read_judgements
 from feedback_store.storage.store import FeedbackStore
 
 
@@ -53,7 +54,7 @@ def unjudged_siblings(
     to every text.
     """
     with database.read() as connection:
-        turns = connection.execute(_unjudged_turns()).all()
+        turns = _unjudged_turns(connection)
     for turn in turns:
         if turn.user_id in rules.refusing_users or split_of(turn.conversation_id) != "train":
             continue
@@ -74,36 +75,28 @@ def unjudged_siblings(
             yield siblings
 
 
-def _unjudged_turns() -> Select[tuple[str, str, str, str]]:
-    said = t.current_feedback.c
-    judged_answers = (
-        select(t.answers.c.turn_id)
-        .join(t.current_feedback, said.answer_id == t.answers.c.id)
-        .where(
-            or_(said.kind.in_(("correction", "flag")), and_(said.kind == "vote", said.vote != 0))
-        )
-    )
-    judged_comparisons = (
-        select(t.comparisons.c.turn_id)
-        .join(t.current_feedback, said.comparison_id == t.comparisons.c.id)
-        .where(said.kind == "choice")
-    )
+def _unjudged_turns(connection: Connection) -> list[Row[str, str, str, str]]:
+    """The turns with several ended answers of which nobody says anything, in the order asked."""
+    turn = t.turns.c
     with_siblings = (
         select(t.answers.c.turn_id)
         .where(t.answers.c.status.in_(USABLE))
         .group_by(t.answers.c.turn_id)
         .having(func.count() > 1)
     )
-    turn = t.turns.c
-    return (
+    query = (
         select(turn.id, turn.conversation_id, turn.template_hash, turn.user_id)
-        .where(
-            turn.id.in_(with_siblings),
-            turn.id.not_in(judged_answers),
-            turn.id.not_in(judged_comparisons),
-        )
+        .where(turn.id.in_(with_siblings))
         .order_by(turn.created_at, turn.id)
     )
+    turns = connection.execute(query).all()
+    judged = {
+        event["turn_id"]
+        for some in batches([each.id for each in turns])
+        for event in current_statements(read_judgements(connection, turn.id.in_(some)))
+        if event["kind"] != "vote" or event["vote"]
+    }
+    return [each for each in turns if each.id not in judged]
 
 
 def _answers(database: Database, turn_id: str) -> list[Answer]:

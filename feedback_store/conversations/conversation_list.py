@@ -7,6 +7,7 @@ somebody else's gets the same `UnknownId`. Knows tables; who answers and who dra
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,7 @@ from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import answer_columns
 from feedback_store.storage.search import add_document, excerpt, newest_hits, parse_query, read_hits
+from feedback_store.storage.statements import current_statements
 
 MAX_GIVEN_TITLE_CHARS = 200
 STATEMENTS = ("vote", "correction", "flag")
@@ -278,27 +280,20 @@ def _system_prompt(connection: Connection, template_hash: str) -> str:
 
 
 def _said(connection: Connection, answer_ids: Collection[str], user_id: str) -> dict[str, _Said]:
-    """By answer, what a person's latest statements say."""
+    """What a person's current statements say, by answer."""
     events = t.events.c
-    query = select(
-        events.answer_id,
-        events.kind,
-        events.vote,
-        events.reasons,
-        events.comment,
-        events.correction,
-    )
-    query = query.where(
+    query = select(t.events).where(
         events.answer_id.in_(answer_ids), events.user_id == user_id, events.kind.in_(STATEMENTS)
     )
-    found: dict[str, _Said] = {}
-    for event in connection.execute(query.order_by(events.id)):
-        said = found.setdefault(event.answer_id, _Said())
-        if event.kind == "vote":
-            said.vote, said.comment = event.vote, event.comment or ""
-            said.reasons = tuple(event.reasons or ())
-        elif event.kind == "correction":
-            said.correction = event.correction
+    found: dict[str, _Said] = defaultdict(_Said)
+    rows = connection.execute(query.order_by(events.id)).mappings()
+    for event in current_statements(rows):
+        said = found[event["answer_id"]]
+        if event["kind"] == "vote":
+            said.vote, said.comment = event["vote"], event["comment"] or ""
+            said.reasons = tuple(event["reasons"] or ())
+        elif event["kind"] == "correction":
+            said.correction = event["correction"]
         else:
             said.flagged = True
     return found

@@ -12,7 +12,7 @@ from feedback_store.examples.text_comparison import normalized
 from feedback_store.examples.types import IMPORTED
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database
-from feedback_store.storage.evidence import vote_of
+from feedback_store.storage.statements import vote_of
 
 
 def alerts(database: Database, since: float) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ from feedback_store.curation.decisions import Curation
 from feedback_store.examples.rules import USABLE
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database, insert_once
+from feedback_store.storage.statements import current_statements
 
 MAX_EXAMPLES = 500  # of a person, the newest
 MAX_CHARS = 2_000  # of question and answer; three longer ones would fill a small model's context
@@ -222,24 +223,35 @@ def _refreshed(
 
 def _current(connection: Connection, user_id: str, removed: Collection[str]) -> list[int]:
     """The newest events that may make examples, the newest first."""
+    events = t.events.c
     query = (
-        select(t.events.c.id, t.events.c.answer_id, t.events.c.kind, t.events.c.vote)
-        .join(t.answers, t.answers.c.id == t.events.c.answer_id)
+        select(
+            events.id,
+            events.answer_id,
+            events.comparison_id,
+            events.user_id,
+            events.kind,
+            events.vote,
+        )
+        .join(t.answers, t.answers.c.id == events.answer_id)
         .where(
-            t.events.c.user_id == user_id,
-            t.events.c.kind.in_(STATEMENTS),
+            events.user_id == user_id,
+            events.kind.in_(STATEMENTS),
             t.answers.c.status != "streaming",
         )
-        .order_by(t.events.c.id)
+        .order_by(events.id)
     )
-    current = {(row.answer_id, row.kind): row for row in connection.execute(query)}
+    current = {
+        (event["answer_id"], event["kind"]): event
+        for event in current_statements(connection.execute(query).mappings())
+    }
     numbers: dict[str, int] = {}
-    for (answer_id, kind), row in current.items():
+    for (answer_id, kind), event in current.items():
         out = answer_id in removed or (answer_id, "flag") in current
-        if out or kind == "flag" or (kind == "vote" and row.vote != 1):
+        if out or kind == "flag" or (kind == "vote" and event["vote"] != 1):
             continue
         if kind == "correction" or (answer_id, "correction") not in current:
-            numbers[answer_id] = row.id
+            numbers[answer_id] = event["id"]
     return sorted(numbers.values(), reverse=True)[:MAX_EXAMPLES]
 
 

@@ -34,8 +34,8 @@ from feedback_store.examples.types import Example
 from feedback_store.snapshots.snapshot import Snapshot, open_snapshot, rewrite
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database
-from feedback_store.storage.evidence import judged_conversations
-from feedback_store.view.candidates import drop
+from feedback_store.storage.statements import judged_conversations
+from feedback_store.view.erased import drop_derived
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def forget_user(database: Database, user_id: str) -> Erasure:
         if not any(rows.values()):
             raise UnknownId(f"nothing is known of a user {user_id[:80]!r}")
         _delete_orphans(connection, rows)
-        drop(connection, {*conversations, *judged}, user_id)
+        drop_derived(connection, {*conversations, *judged}, user_id)
         return _begin(connection, rows, conversations, person=person_digest(user_id))
 
 
@@ -129,7 +129,7 @@ def forget_conversations(
         _delete(connection, rows, t.decisions, t.decisions.c.conversation_id.in_(wanted))
         _delete_turns(connection, rows, which)
         _delete_orphans(connection, rows)
-        drop(connection, found)
+        drop_derived(connection, found)
         return _begin(connection, rows, found, deleted=deletion_digest(wanted))
 
 
@@ -150,7 +150,7 @@ def forget_before(database: Database, at: float) -> Erasure | None:
         _delete(connection, rows, t.decisions, t.decisions.c.conversation_id.in_(query))
         _delete_turns(connection, rows, old)
         _delete_orphans(connection, rows)
-        drop(connection, conversations)
+        drop_derived(connection, conversations)
         return _begin(connection, rows, conversations)
 
 

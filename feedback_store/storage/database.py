@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +35,7 @@ from engine.private_files import create_private
 BUSY_TIMEOUT_MS = 30_000
 # Of connections to a file, about one for each thread is kept; the threads bound how many are open
 FILE_POOL: Mapping[str, int] = {"pool_size": 32, "max_overflow": -1}
+VALUES_A_QUERY = 5_000
 SQLITE_BUSY = 5  # sqlite.org/rescode.html; the codes of its kinds have it in their lowest byte
 WRITERS_LOCK = 0x6275726E  # any number that no other application's lock has
 # How a transaction for reading and one for writing begin. Anything else begins by itself
@@ -114,6 +115,13 @@ class Database:
 def database_url(home: Path, url: str | None) -> str | URL:
     """The configured URL, or SQLite in the home folder, whatever characters its name has."""
     return url or URL.create("sqlite", database=str(home.absolute() / "burnish.db"))
+
+
+def batches(values: Collection[Any]) -> Iterator[list[Any]]:
+    """Values in order, as many at a time as a query may have (PostgreSQL takes 65,535)."""
+    ordered = sorted(values)
+    for begin in range(0, len(ordered), VALUES_A_QUERY):
+        yield ordered[begin : begin + VALUES_A_QUERY]
 
 
 def insert_once(connection: Connection, into: Table, *rows: Mapping[str, Any]) -> None:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 
 from engine.errors import Conflict, InvalidInput, UnknownId
-from engine.messages import Message, clean_text, messages_from_dicts, require_text
+from engine.messages import Message, clean_text, require_text
 from engine.prompts.examples import Example
 from engine.prompts.modes import PromptTemplate
 from feedback_store.records import (
@@ -50,7 +50,8 @@ from feedback_store.storage.group_commit import GroupCommit
 from feedback_store.storage.import_writer import add_conversations, add_imported
 from feedback_store.storage.kept_changes import note_continued, note_liked
 from feedback_store.storage.listing import continued, index_answers, list_turn, show_new_answer
-from feedback_store.view.candidates import mark_stale
+from feedback_store.storage.prompts import Exchange, read_history, rebuild_prompt
+from feedback_store.storage.stale_conversations import mark_stale
 
 Noted = Literal["regeneration", "copy", "flag"]
 REASONS_OF: Mapping[int, tuple[str, ...]] = {1: GOOD_REASONS, -1: BAD_REASONS, 0: ()}
@@ -261,15 +262,8 @@ class FeedbackStore:
 
     def history(self, answer_id: str | None, user_id: str) -> list[Message]:
         """Questions and answers from the conversation's beginning up to and with an answer."""
-        messages: list[Message] = []
         with self._database.read() as connection:
-            while answer_id is not None:
-                turn = self._own_turn(connection, answer_id, user_id)
-                query = select(t.answers.c.text).where(t.answers.c.id == answer_id)
-                text = connection.execute(query).scalar_one()
-                messages += [Message("assistant", text), Message("user", turn["question"])]
-                answer_id = turn["parent_answer_id"]
-        return messages[::-1]
+            return read_history(answer_id, partial(self._exchange, connection, user_id))
 
     def shown_prompt(
         self, answer_id: str, user_id: str, own: Sequence[Example] = ()
@@ -278,12 +272,15 @@ class FeedbackStore:
 
         `own` are the examples of theirs to show again: see `OwnExamples.still_used`.
         """
-        turn = self.turn_of(answer_id, user_id)
         with self._database.read() as connection:
+            turn = Turn(**self._own_turn(connection, answer_id, user_id))
             query = select(t.turns.c.prompt).where(t.turns.c.id == turn.id)
-            shown = connection.execute(query).scalar_one()
+            stored = connection.execute(query).scalar_one()
             template = read_templates(connection)[turn.template_hash]
-        return turn, template.with_examples(self._prompt(turn, shown, template), own)
+            read = partial(self._exchange, connection, user_id)
+            parent = turn.parent_answer_id
+            prompt = rebuild_prompt(stored, template, turn.question, parent, read)
+        return turn, template.with_examples(prompt, own)
 
     def texts(self, answer_ids: Iterable[str]) -> dict[str, str]:
         """What answers say, whoever's they are: for the operator."""
@@ -444,13 +441,11 @@ class FeedbackStore:
             raise UnknownId(f"no answer {answer_id[:80]!r}")
         return dict(row)
 
-    def _prompt(
-        self, turn: Turn, shown: list[dict[str, str]] | None, template: PromptTemplate
-    ) -> tuple[Message, ...]:
-        """The messages the model was shown, but for the person's own examples."""
-        if shown is not None:
-            return messages_from_dicts(shown)
-        return template.build(self.history(turn.parent_answer_id, turn.user_id), turn.question)
+    def _exchange(self, connection: Connection, user_id: str, answer_id: str) -> Exchange:
+        turn = self._own_turn(connection, answer_id, user_id)
+        query = select(t.answers.c.text).where(t.answers.c.id == answer_id)
+        text = connection.execute(query).scalar_one()
+        return Exchange(turn["question"], text, turn["parent_answer_id"])
 
 
 def _insert_template(connection: Connection, template: PromptTemplate) -> None:

@@ -19,9 +19,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    column,
     func,
-    table,
     type_coerce,
 )
 from sqlalchemy.dialects.postgresql import TSVECTOR
@@ -179,9 +177,6 @@ events = Table(
     sqlite_autoincrement=True,  # the number of an event that was erased is never given again
 )
 
-# Of each user's statements of a kind about the same thing the latest; a view
-current_feedback = table("current_feedback", *(column(c.name, c.type) for c in events.columns))
-
 # What the operator decided about an example; the latest decision about it counts
 decisions = Table(
     "decisions",
@@ -279,13 +274,13 @@ candidates = Table(
     Column("label", Integer, nullable=False),  # 1: a lone answer that is good; else 0
     Column("first_event", BigInteger, nullable=False),
     Column("users", Text, nullable=False),  # whose share it counts for, a line each
-    # Where it is now: among the examples of its kind, or set aside; and why
-    Column("place", String(16), nullable=False),
+    # Its kind where it is trained on, else "set_aside"; and why. The column is called "place"
+    Column("place", String(16), key="status", nullable=False),
     Column("reason", String(64), nullable=False),
     Index(None, "conversation_id"),
     Index(None, "topic"),
-    Index(None, "place", "first_event", "reason"),
-    Index(None, "kind", "users", "place", "reason"),
+    Index(None, "status", "first_event", "reason"),
+    Index(None, "kind", "users", "status", "reason"),
 )
 
 # Conversations whose candidates are to be made anew

@@ -1,6 +1,7 @@
-"""The trust in each user, estimated now and then, and the verdicts that rest on it.
+"""The verdicts on answers that several users voted on, by the estimated reliability of each user.
 
-Kept in the database beside the candidates they decide. The estimate itself is `trust`'s.
+Estimated now and then, and kept in the database beside the candidates. The estimate itself is
+`trust`'s.
 """
 
 from __future__ import annotations
@@ -17,13 +18,15 @@ from feedback_store.examples.trust import SURE, JointVerdict, Trust
 from feedback_store.records import CurrentVote
 from feedback_store.storage import tables as t
 from feedback_store.storage.evidence import EvidenceReader
-from feedback_store.view.candidates import mark_stale, read_state, write_state
+from feedback_store.storage.stale_conversations import mark_stale
+from feedback_store.view.state import read_state, write_state
 
-ENOUGH = 0.1  # of the shared answers must be judged otherwise before trust is estimated anew
+# The share of shared answers that must be judged otherwise before trust is estimated anew
+DUE_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class _Shared:
+class _SharedVerdict:
     """A row: the verdict on an answer that several users voted on."""
 
     answer_id: str
@@ -34,39 +37,42 @@ class _Shared:
 
     @property
     def decides(self) -> tuple[int, bool]:
-        """What of it the examples depend on."""
+        """The part of it that examples depend on."""
         return self.up, self.confidence >= SURE
 
 
 def read_trust(connection: Connection, conversation_ids: Collection[str]) -> Trust:
-    """The verdicts on answers of some conversations; knows nothing else of the users."""
-    rows = _read(connection, conversation_ids).values()
+    """The stored verdicts on answers of conversations, without the reliability of users."""
+    rows = _read_verdicts(connection, conversation_ids).values()
     return Trust(
         {row.answer_id: JointVerdict(bool(row.up), row.confidence) for row in rows}, {}, None
     )
 
 
-def judged_otherwise(
+def count_changed_votes(
     connection: Connection, conversation_ids: Collection[str], shared: dict[str, str]
 ) -> int:
-    """How many answers several users judge otherwise now than when trust was estimated.
+    """The number of shared answers that are judged otherwise now than when trust was estimated.
 
-    `shared`: those of the conversations now, each with the digest of its votes.
+    `shared` has those of the conversations now, each with the digest of its votes.
     """
-    then = {row.answer_id: row.votes for row in _read(connection, conversation_ids).values()}
+    then = {
+        row.answer_id: row.votes for row in _read_verdicts(connection, conversation_ids).values()
+    }
     return len(dict(then.items() ^ shared.items()))
 
 
-def weigh(reader: EvidenceReader, *, settle: bool) -> bool:
-    """Estimate the trust in each user where that is due; says whether verdicts changed.
+def reestimate_trust(reader: EvidenceReader, *, now: bool) -> bool:
+    """Estimate the trust in each user where that is due, or `now`; whether verdicts changed.
 
-    The conversations that they decide are then stale.
+    It is due once a tenth of the shared answers is judged otherwise. The conversations in which
+    verdicts changed are then stale.
     """
     while True:
         with reader.database.read() as connection:
             state = read_state(connection)
             known = connection.execute(select(func.count()).select_from(t.verdicts)).scalar_one()
-        if state.unweighed <= (0 if settle else ENOUGH * known):
+        if state.unweighed <= (0 if now else DUE_SHARE * known):
             return False
         shared = [(c, v) for c, v in reader.shared_votes() if v.user_id not in state.refusing]
         trust = trust_in_voters((vote for _, vote in shared), state.refusing)
@@ -74,17 +80,18 @@ def weigh(reader: EvidenceReader, *, settle: bool) -> bool:
         with reader.database.write() as connection:
             if read_state(connection) != state:
                 continue  # another process was faster
-            changed = _replace(connection, rows)
+            changed = _replace_verdicts(connection, rows)
             mark_stale(connection, changed)
+            version = state.version + 1
             write_state(
                 connection,
-                replace(state, version=state.version + 1, unweighed=0, flip_rate=trust.flip_rate),
+                replace(state, version=version, unweighed=0, flip_rate=trust.flip_rate),
             )
         return bool(changed)
 
 
 def shared_votes(votes: Iterable[CurrentVote]) -> dict[str, str]:
-    """Answers that several users voted on, each with a digest of who voted how."""
+    """The answers that several users voted on, each with a digest of their votes."""
     by_answer: dict[str, list[tuple[str, int]]] = defaultdict(list)
     for vote in votes:
         by_answer[vote.answer_id].append((vote.user_id, vote.vote))
@@ -95,11 +102,11 @@ def shared_votes(votes: Iterable[CurrentVote]) -> dict[str, str]:
     }
 
 
-def _verdicts(shared: list[tuple[str, CurrentVote]], trust: Trust) -> dict[str, _Shared]:
+def _verdicts(shared: list[tuple[str, CurrentVote]], trust: Trust) -> dict[str, _SharedVerdict]:
     conversation_of = {vote.answer_id: conversation_id for conversation_id, vote in shared}
     digests = shared_votes(vote for _, vote in shared)
     return {
-        answer_id: _Shared(
+        answer_id: _SharedVerdict(
             answer_id,
             conversation_of[answer_id],
             digests[answer_id],
@@ -110,12 +117,12 @@ def _verdicts(shared: list[tuple[str, CurrentVote]], trust: Trust) -> dict[str, 
     }
 
 
-def _replace(connection: Connection, rows: dict[str, _Shared]) -> set[str]:
-    """Put verdicts in the place of all there are; the conversations that they decide otherwise."""
-    before = _read(connection)
+def _replace_verdicts(connection: Connection, rows: dict[str, _SharedVerdict]) -> set[str]:
+    """Replace all verdicts; returns the conversations in which they decide otherwise."""
+    before = _read_verdicts(connection)
     connection.execute(delete(t.verdicts))
     if rows:
-        columns = _Shared.__dataclass_fields__
+        columns = _SharedVerdict.__dataclass_fields__
         values = [{name: getattr(row, name) for name in columns} for row in rows.values()]
         connection.execute(insert(t.verdicts), values)
     return {
@@ -126,14 +133,14 @@ def _replace(connection: Connection, rows: dict[str, _Shared]) -> set[str]:
     }
 
 
-def _decides(rows: dict[str, _Shared], answer_id: str) -> tuple[int, bool] | None:
+def _decides(rows: dict[str, _SharedVerdict], answer_id: str) -> tuple[int, bool] | None:
     return rows[answer_id].decides if answer_id in rows else None
 
 
-def _read(
+def _read_verdicts(
     connection: Connection, conversation_ids: Collection[str] | None = None
-) -> dict[str, _Shared]:
-    query = select(*(t.verdicts.c[name] for name in _Shared.__dataclass_fields__))
+) -> dict[str, _SharedVerdict]:
+    query = select(*(t.verdicts.c[name] for name in _SharedVerdict.__dataclass_fields__))
     if conversation_ids is not None:
         query = query.where(t.verdicts.c.conversation_id.in_(conversation_ids))
-    return {row[0]: _Shared(*row) for row in connection.execute(query).all()}
+    return {row[0]: _SharedVerdict(*row) for row in connection.execute(query).all()}

@@ -9,7 +9,7 @@ the training set's last look. Knows no snapshots and no releases.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -22,10 +22,11 @@ from feedback_store.examples.split import SplitName, split_of
 from feedback_store.examples.types import SetAside, Unpaired
 from feedback_store.records import PromptEvidence
 from feedback_store.storage import tables as t
-from feedback_store.storage.database import Database
-from feedback_store.storage.evidence import IDS_A_QUERY, JUDGEMENTS, read_evidence
+from feedback_store.storage.database import Database, batches
+from feedback_store.storage.evidence import read_evidence
+from feedback_store.storage.statements import JUDGEMENTS, current_statements
 from feedback_store.view.annotator_reliability import read_trust
-from feedback_store.view.candidates import SET_ASIDE, Candidate, Row
+from feedback_store.view.candidates import SET_ASIDE, Candidate, Item
 from feedback_store.view.derivation import derive
 
 StatementKind = Literal["vote", "correction", "choice", "flag"]
@@ -36,6 +37,7 @@ EVENT = [
         "kind",
         "answer_id",
         "comparison_id",
+        "user_id",
         "vote",
         "reasons",
         "comment",
@@ -138,7 +140,7 @@ class Outcomes:
         against = _set_aside_later(connection, conversations)
         found: dict[int, list[tuple[Made | None, str]]] = defaultdict(list)
         for candidate in derived.rows:
-            row = derived.found[candidate.key]
+            row = derived.items[candidate.key]
             made, reason = _made(candidate, row), against.get(candidate.key, "")
             if isinstance(row, SetAside):
                 reason = row.reason
@@ -156,13 +158,13 @@ def _became(
     return made, () if made else tuple(dict.fromkeys(reason for _, reason in about))
 
 
-def _made(candidate: Candidate, row: Row) -> Made | None:
+def _made(candidate: Candidate, row: Item) -> Made | None:
     if isinstance(row, SetAside):
         return None
     return Made(candidate.key, candidate.kind, isinstance(row, Unpaired) and not row.label)
 
 
-def _events_of(row: Row) -> Collection[int]:
+def _events_of(row: Item) -> Collection[int]:
     return row.event_ids if isinstance(row, SetAside) else row.origin.event_ids
 
 
@@ -170,9 +172,11 @@ def _set_aside_later(connection: Connection, conversations: Sequence[str]) -> di
     """Examples that the operator's decisions, duplicates or shares speak against, and why."""
     columns = t.candidates.c
     found: dict[str, str] = {}
-    for some in _batches(conversations):
+    for some in batches(conversations):
         query = select(columns.key, columns.reason).where(
-            columns.conversation_id.in_(some), columns.place == SET_ASIDE, columns.kind != SET_ASIDE
+            columns.conversation_id.in_(some),
+            columns.status == SET_ASIDE,
+            columns.kind != SET_ASIDE,
         )
         found |= {row.key: row.reason for row in connection.execute(query)}
     return found
@@ -190,8 +194,7 @@ def _statements(connection: Connection, user_id: str) -> list[Statement]:
         (*_about_answers(connection, user_id), *_about_comparisons(connection, user_id)),
         key=lambda row: int(row["id"]),
     )
-    latest = {(row["answer_id"] or row["comparison_id"], row["kind"]): row for row in rows}
-    current = [row for row in latest.values() if row["kind"] != "vote" or row["vote"]]
+    current = [r for r in current_statements(rows) if r["kind"] != "vote" or r["vote"]]
     listed = _listed(connection, {row["conversation_id"] for row in current})
     return sorted(
         (
@@ -230,7 +233,7 @@ def _listed(connection: Connection, conversation_ids: Collection[str]) -> dict[s
     """Whether each conversation is in a list; None: it is deleted and waits to be erased."""
     found: dict[str, bool | None] = dict.fromkeys(conversation_ids, False)
     columns = t.conversations.c
-    for some in _batches(sorted(conversation_ids)):
+    for some in batches(conversation_ids):
         query = select(columns.id, columns.deleted_at).where(columns.id.in_(some))
         for row in connection.execute(query):
             found[row.id] = True if row.deleted_at is None else None
@@ -253,8 +256,3 @@ def _statement(row: RowMapping, listed: bool) -> Statement:
         row["correction"] or "",
         row["choice"] or "",
     )
-
-
-def _batches(values: Sequence[str]) -> Iterator[Sequence[str]]:
-    for begin in range(0, len(values), IDS_A_QUERY):
-        yield values[begin : begin + IDS_A_QUERY]

@@ -167,8 +167,8 @@ def test_a_thought_that_was_cut_is_shown_as_unfinished_and_nothing_is_learnt_fro
         "<think>\nOne and\n</think>", "", False,
     )  # fmt: skip
     store.vote(str(done.answer_id), "ann", 1)
-    service.workspace.training_set.settle()
-    _, examples = service.workspace.training_set.everything()
+    service.workspace.training_set.refresh(reestimate=True)
+    _, examples = service.workspace.training_set.load_examples()
     assert [aside.reason for aside in examples.set_aside] == ["empty or aborted answer"]
     assert not examples.unpaired and not examples.demonstrations
 
@@ -366,8 +366,8 @@ def test_training_sees_the_prompt_without_the_persons_own_examples(
     turn, messages = store.shown_prompt(str(similar.answer_id), "ann")
     assert "30 m." not in str(messages)
     assert messages[-1] == Message("user", ELM)
-    service.workspace.training_set.settle()
-    _, examples = service.workspace.training_set.everything()
+    service.workspace.training_set.refresh(reestimate=True)
+    _, examples = service.workspace.training_set.load_examples()
     (liked,) = (e for e in examples.unpaired if e.origin.conversation_id == turn.conversation_id)
     assert liked.prompt == messages
 

@@ -110,8 +110,8 @@ def test_what_the_api_stores_is_exported_and_comes_back(
         answer = complete(client, *messages, seed=len(messages), temperature=1.0)
         route = f"/api/answers/{answer['id']}/vote"
         assert client.post(route, json={"vote": 1}).status_code == 200
-    service.workspace.training_set.settle()
-    examples = service.workspace.training_set.everything()[1].of_kind("unpaired")
+    service.workspace.training_set.refresh(reestimate=True)
+    examples = service.workspace.training_set.load_examples()[1].of_kind("unpaired")
     assert len(examples) == len(SHAPES)
     for how in ("trl", "csv"):
         export_examples(examples, tmp_path / how, format=how)

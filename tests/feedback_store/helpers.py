@@ -107,11 +107,8 @@ def voted_pair(
     )
 
 
-def examples_now(training_set: TrainingSet, *, settle: bool = False) -> Examples:
+def examples_now(training_set: TrainingSet, *, reestimate: bool = False) -> Examples:
     """All examples and all that is set aside, brought up to date."""
-    if settle:
-        training_set.settle()
-    else:
-        training_set.select()
-    _, examples = training_set.everything()
+    training_set.refresh(reestimate=reestimate)
+    _, examples = training_set.load_examples()
     return examples

@@ -122,8 +122,8 @@ class People:
 
     def freeze(self, root: Path) -> str:
         """A snapshot of now."""
-        self.training_set.settle()
-        selected, examples = self.training_set.everything()
+        self.training_set.refresh(reestimate=True)
+        selected, examples = self.training_set.load_examples()
         return freeze(root, examples, last_event=selected.last_event, gold=self.curation.gold())
 
 

@@ -26,7 +26,9 @@ def test_a_nul_that_a_model_wrote_spoils_no_snapshot(
     store: FeedbackStore, talk: Conversations, training_set: TrainingSet, tmp_path: Path
 ) -> None:
     store.correct(talk.ask(text="Be\x00cause.", conversation="c0"), "ann", "Because.")
-    digest = freeze(tmp_path / "snapshots", examples_now(training_set, settle=True), last_event=1)
+    digest = freeze(
+        tmp_path / "snapshots", examples_now(training_set, reestimate=True), last_event=1
+    )
     (pair,) = open_snapshot(tmp_path / "snapshots", digest).train.pairs
     assert pair.rejected.text == "Be\ufffdcause."
 

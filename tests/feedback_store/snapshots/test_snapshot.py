@@ -119,8 +119,8 @@ def test_the_same_evidence_makes_the_same_snapshot(
         store.correct(answer_id, "ann", f"Better {number}.")
 
     def freeze_now() -> str:
-        training_set.settle()
-        selected, examples = training_set.everything()
+        training_set.refresh(reestimate=True)
+        selected, examples = training_set.load_examples()
         return freeze(tmp_path / "snapshots", examples, last_event=selected.last_event)
 
     first = freeze_now()
@@ -208,7 +208,7 @@ def test_a_conversation_that_the_operator_marked_becomes_gold(
     for conversation in ("c0", "c23"):
         store.correct(talk.ask(conversation=conversation), "ann", f"Better {conversation}.")
     curation.mark_gold("c23")
-    examples = examples_now(training_set, settle=True)
+    examples = examples_now(training_set, reestimate=True)
     digest = freeze(tmp_path / "snapshots", examples, last_event=2, gold=curation.gold())
     assert [len(found) for found in rows(tmp_path / "snapshots", digest).values()] == [1, 0, 1]
 

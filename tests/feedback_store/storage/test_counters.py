@@ -13,7 +13,7 @@ from tests.feedback_store.conftest import Conversations
 
 def by_the_view(database: Database) -> dict[tuple[str, int | None], int]:
     """Current statements by kind and vote."""
-    said = t.current_feedback.c
+    said = sa.table("current_feedback", *(sa.column(c.name, c.type) for c in t.events.c)).c
     query = sa.select(said.kind, said.vote, sa.func.count()).group_by(said.kind, said.vote)
     with database.read() as connection:
         return {(kind, vote): n for kind, vote, n in connection.execute(query).all() if vote != 0}

@@ -234,7 +234,7 @@ def test_batches_lose_and_repeat_nothing(
     whole = list(reader.all())
     assert [e.conversation_id for e in whole] == names
     for size in (1, 3, 7):
-        monkeypatch.setattr(evidence_module, "BATCH_CONVERSATIONS", size)
+        monkeypatch.setattr(evidence_module, "CONVERSATIONS_AT_ONCE", size)
         assert list(reader.all()) == whole
 
 
@@ -248,7 +248,7 @@ def test_a_reader_sees_one_moment_while_others_write(
     answers = [talk.ask(conversation=name) for name in ("c1", "c2")]
     for answer_id in answers:
         store.vote(answer_id, "ann", 1)
-    monkeypatch.setattr(evidence_module, "BATCH_CONVERSATIONS", 1)
+    monkeypatch.setattr(evidence_module, "CONVERSATIONS_AT_ONCE", 1)
     seen = []
     for evidence in reader.all():
         seen.append((evidence.conversation_id, len(evidence.answers), evidence.votes[0].vote))

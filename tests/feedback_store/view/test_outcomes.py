@@ -191,7 +191,7 @@ def test_what_depends_on_everybody_is_known_after_the_training_sets_look(
     for example in examples_now(training_set).every:
         if example.origin.conversation_id == "c3":
             curation.exclude(example)
-    training_set.select()
+    training_set.refresh()
     assert [became(each) for each in outcomes.of("ann")] == [
         ([], ["excluded by the operator"]),
         ([], ["duplicate"]),

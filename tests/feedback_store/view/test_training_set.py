@@ -28,7 +28,7 @@ from engine.messages import Message
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples import selection
 from feedback_store.examples.building import build_examples
-from feedback_store.examples.rules import Rules
+from feedback_store.examples.rules import DUPLICATE, TOO_LONG, Rules
 from feedback_store.examples.types import KINDS, Example
 from feedback_store.formats import Ranks, import_file
 from feedback_store.privacy.erasure import forget_user
@@ -98,7 +98,7 @@ def test_only_what_was_judged_since_the_last_look_is_read_again(
     answers = {name: talk.ask(conversation=name) for name in ("c1", "c2", "c3")}
     for answer_id in answers.values():
         store.vote(answer_id, "ann", 1)
-    watched.select()
+    watched.refresh()
     assert reader.read == ["c1", "c2", "c3"]
     reader.read.clear()
     store.vote(answers["c2"], "ann", -1)
@@ -110,10 +110,10 @@ def test_a_look_at_nothing_new_reads_nothing(
     store: FeedbackStore, talk: Conversations, watched: TrainingSet, reader: Watched
 ) -> None:
     store.vote(talk.ask(), "ann", 1)
-    first = watched.select()
+    first = watched.refresh()
     reader.read.clear()
     store.note(talk.ask(conversation="c2"), "ann", "copy")  # no judgement
-    again = watched.select()
+    again = watched.refresh()
     assert (reader.read, again.counts) == ([], first.counts)
     assert again.last_event == first.last_event + 1
 
@@ -129,7 +129,7 @@ def test_an_answer_that_was_judged_while_it_streamed_counts_once_it_ended(
     talk.finish(streaming, "A leaf at last.")  # no event tells of it
     assert [e.completion.text for e in examples_now(watched).unpaired] == ["A leaf at last."]
     reader.read.clear()
-    watched.select()
+    watched.refresh()
     assert reader.read == []
 
 
@@ -186,7 +186,7 @@ def test_what_a_failed_look_missed_is_seen_by_the_next(
     store.vote(talk.ask(), "ann", 1)
     reader.fails = True
     with pytest.raises(OSError, match="the disk is gone"):
-        watched.select()
+        watched.refresh()
     assert len(examples_now(watched).unpaired) == 1
 
 
@@ -199,9 +199,9 @@ def test_what_one_process_derived_another_does_not_read_again(
 ) -> None:
     store.vote(talk.ask(), "ann", 1)
     store.vote(talk.ask(text="A tree.", conversation="c2"), "ann", -1)
-    watched.select()
+    watched.refresh()
     other = Watched(database)
-    assert TrainingSet(other, curation).select().count("unpaired") == 2
+    assert TrainingSet(other, curation).refresh().count("unpaired") == 2
     assert other.read == []
 
 
@@ -212,8 +212,8 @@ def test_two_processes_that_look_in_turns_agree(
     for n in range(4):
         store.vote(talk.ask(f"Question {n}?", conversation=f"c{n}"), "ann", 1)
         looker = (one, two)[n % 2]
-        assert looker.select().count("demonstrations") == n + 1
-    assert one.select().counts == two.select().counts
+        assert looker.refresh().count("demonstrations") == n + 1
+    assert one.refresh().counts == two.refresh().counts
 
 
 def test_another_process_that_was_faster_is_not_overwritten(
@@ -232,14 +232,14 @@ def test_another_process_that_was_faster_is_not_overwritten(
             if not self.overtaken:
                 self.overtaken = True
                 store.vote(answer, "ann", -1)
-                other.select()
+                other.refresh()
             return iter(found)
 
     slow = TrainingSet(Slow(database), curation)
     assert [example.label for example in examples_now(slow).unpaired] == [False]
 
 
-def test_other_rules_derive_everything_anew(
+def test_other_numbers_of_the_rules_derive_everything_anew(
     store: FeedbackStore,
     talk: Conversations,
     watched: TrainingSet,
@@ -247,9 +247,42 @@ def test_other_rules_derive_everything_anew(
     curation: Curation,
 ) -> None:
     store.vote(talk.ask(text="A rather long answer."), "ann", 1)
-    assert watched.select().count("unpaired") == 1
+    assert watched.refresh().count("unpaired") == 1
     strict = TrainingSet(EvidenceReader(database), curation, Rules(max_answer_chars=10))
-    assert strict.select().counts["set_aside"] == {"answer over the length limit": 1}
+    assert strict.refresh().counts["set_aside"] == {TOO_LONG: 1}
+
+
+def test_other_code_of_the_rules_derives_everything_anew(
+    store: FeedbackStore,
+    talk: Conversations,
+    watched: TrainingSet,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A release in which nothing is a duplicate: its code has another digest."""
+    for user in ("ann", "bob"):
+        store.vote(talk.ask(user=user, conversation=user), user, -1)
+    assert watched.refresh().counts["set_aside"] == {DUPLICATE: 1}
+    monkeypatch.setattr("feedback_store.examples.selection.NEAR", 2)
+    assert watched.refresh().counts["set_aside"] == {DUPLICATE: 1}
+    monkeypatch.setattr("feedback_store.view.version.source_digest", lambda _files: "other code")
+    assert (watched.refresh().count("unpaired"), watched.refresh().count("set_aside")) == (2, 0)
+
+
+def test_a_query_writes_nothing(
+    store: FeedbackStore, talk: Conversations, watched: TrainingSet, database: Database
+) -> None:
+    store.vote(talk.ask(), "ann", 1)
+    before = watched.refresh()
+    store.vote(talk.ask(conversation="c2"), "ann", -1)
+    with database.read() as connection:
+        stored = [connection.execute(sa.select(table)).all() for table in tables.DERIVED]
+    summary, examples = watched.load_examples()
+    assert (watched.summary(), summary) == (before, before)
+    assert [e.label for e in examples.unpaired] == [True]
+    assert watched.page("unpaired")[1] == 1
+    watched.find(examples.unpaired[0].id)
+    with database.read() as connection:
+        assert stored == [connection.execute(sa.select(table)).all() for table in tables.DERIVED]
 
 
 def test_of_those_alike_the_next_takes_the_place_of_one_that_goes(
@@ -260,7 +293,7 @@ def test_of_those_alike_the_next_takes_the_place_of_one_that_goes(
     store.vote(talk.ask(user="bob", conversation="b"), "bob", -1)
     store.vote(talk.ask(user="cid", conversation="c"), "cid", -1)
     users = [e.origin.user_ids for e in examples_now(watched).unpaired]
-    assert (users, watched.select().counts["set_aside"]) == ([("ann",)], {"duplicate": 2})
+    assert (users, watched.refresh().counts["set_aside"]) == ([("ann",)], {"duplicate": 2})
     forget_user(database, "ann")
     (second,) = examples_now(watched).unpaired
     assert second.origin.user_ids == ("bob",)
@@ -281,18 +314,18 @@ def test_of_a_question_that_many_ask_only_the_newest_is_read(
     monkeypatch.setattr("feedback_store.view.deduplication.NEIGHBOURS", 3)
     for n in range(8):
         store.vote(talk.ask(text=f"It is {n}.", conversation=f"c{n}"), "ann", -1)
-    assert watched.select().count("unpaired") == 8
+    assert watched.refresh().count("unpaired") == 8
     store.vote(talk.ask(text="It is 0.", conversation="new"), "ann", -1)
     compared: list[int] = []
-    choose = selection.reasons_against
+    reasons_against = selection.reasons_against
 
     def counted(alike: Iterable[Example], decisions: Mapping[str, Decision]) -> list[str | None]:
         some = list(alike)
         compared.append(len(some))
-        return choose(some, decisions)
+        return reasons_against(some, decisions)
 
     monkeypatch.setattr("feedback_store.view.deduplication.reasons_against", counted)
-    assert watched.select().count("unpaired") == 9  # the first is no neighbour any more
+    assert watched.refresh().count("unpaired") == 9  # the first is no neighbour any more
     assert compared == [3 + 1]
 
 
@@ -304,7 +337,7 @@ def test_rows_come_page_by_page_in_the_order_people_spoke(
 ) -> None:
     for n in range(5):
         store.vote(talk.ask(f"Question {n}?", conversation=f"c{9 - n}"), "ann", 1)
-    training_set.select()
+    training_set.refresh()
     rows, total = training_set.page("demonstrations", first=1, count=2)
     assert [row.prompt[-1].content for row in rows] == ["Question 1?", "Question 2?"]  # type: ignore[union-attr]
     assert total == 5
@@ -319,7 +352,7 @@ def test_a_search_finds_words_in_questions_answers_and_corrections(
     store.vote(talk.ask("Who?", "A 100% sailor.", conversation="c2"), "ann", -1)
     store.vote(talk.ask("\u8c01?", "\u6211.", conversation="c3"), "ann", -1)
     store.note(talk.ask("Bad?", "A curse.", conversation="c4"), "ann", "flag")
-    training_set.select()
+    training_set.refresh()
 
     def found(place: str, words: str) -> int:
         rows, total = training_set.page(place, search=words)
@@ -362,7 +395,7 @@ def test_votes_of_several_people_are_weighed(
         PLAIN,
         "importer",
     )
-    examples = examples_now(training_set, settle=True)
+    examples = examples_now(training_set, reestimate=True)
     assert [e.completion.text for e in examples.unpaired] == ["Three to one."]
     assert len(examples.unpaired[0].origin.user_ids) == 3
     assert examples.set_aside_counts == {"contested": 1, "outvoted": 1}
@@ -374,10 +407,10 @@ def test_a_flipped_vote_changes_the_verdict_that_others_share(
     """The number of votes stays the same; what they say does not."""
     turn = judged([("a", "+"), ("b", "+"), ("importer", "+"), ("d", "-")])
     store.add_imported([turn], PLAIN, "importer")
-    assert [e.label for e in examples_now(training_set, settle=True).unpaired] == [True]
+    assert [e.label for e in examples_now(training_set, reestimate=True).unpaired] == [True]
     (liked,) = examples_now(training_set).demonstrations
     store.vote(liked.completion.answer_id, "importer", -1)
-    assert examples_now(training_set, settle=True).set_aside_counts == {"contested": 1}
+    assert examples_now(training_set, reestimate=True).set_aside_counts == {"contested": 1}
 
 
 def test_who_does_not_consent_does_not_tip_the_scales(
@@ -386,10 +419,10 @@ def test_who_does_not_consent_does_not_tip_the_scales(
     store.add_imported(
         [judged([("a", "+"), ("b", "+"), ("c", "+"), ("d", "-")])], PLAIN, "importer"
     )
-    assert len(examples_now(training_set, settle=True).unpaired) == 1
+    assert len(examples_now(training_set, reestimate=True).unpaired) == 1
     for user in ("b", "c"):
         curation.set_consent(user, False)
-    examples = examples_now(training_set, settle=True)
+    examples = examples_now(training_set, reestimate=True)
     assert examples.unpaired == []
     assert examples.set_aside_counts == {"contested": 1, "no consent": 2}
 
@@ -477,7 +510,7 @@ class Life(RuleBasedStateMachine):
             return answer
         streaming = self._talk.begin(self._store.turn_of(answer_id, user).id)
         self._store.vote(streaming, user, vote)
-        self._watching.select()
+        self._watching.refresh()
         return self._talk.finish(streaming, text, status), user
 
     @rule(answer=answers, vote=st.sampled_from([1, -1, 0]))
@@ -539,8 +572,8 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def what_was_kept_up_to_date_equals_what_is_read_anew(self) -> None:
-        self._watching.select()
-        kept, examples = self._watching.everything()
+        self._watching.refresh()
+        kept, examples = self._watching.load_examples()
         rules = replace(RULES, refusing_users=self._curation.refusing())
         evidence = EvidenceReader(self._database).all()
         anew = build_examples(evidence, self._curation.decisions(), rules)
@@ -577,7 +610,7 @@ class Imported:
         import_file(FeedbackStore(database), file, **options)
         reader = EvidenceReader(database)
         self.evidence = list(reader.all())
-        self.examples = examples_now(TrainingSet(reader, Curation(database)), settle=True)
+        self.examples = examples_now(TrainingSet(reader, Curation(database)), reestimate=True)
         database.close()
 
     def aside(self, *reasons: str, kind: int) -> int:
