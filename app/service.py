@@ -37,6 +37,8 @@ from feedback_store.curation.decisions import Curation
 from feedback_store.examples.rules import Rules
 from feedback_store.personal.own_examples import OwnExamples
 from feedback_store.personal.own_prompts import OwnPrompts, PromptText
+from feedback_store.privacy.redaction import Redactor
+from feedback_store.snapshots.taking import take_snapshot
 from feedback_store.storage.database import Database, database_url
 from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.storage.store import FeedbackStore
@@ -101,10 +103,19 @@ class Workspace:
         """The periodic loop."""
         return Loop(
             home=self.home, base=self.base, training_set=self.training_set,
-            curation=self.curation, registry=self.registry, jobs=self.jobs,
-            min_new_pairs=self.settings.loop_min_new_pairs, redact=self.settings.redact,
-            thoughts_in_loss=self.settings.learn_thoughts,
+            take_snapshot=self.take_snapshot, registry=self.registry, jobs=self.jobs,
+            min_new_pairs=self.settings.loop_min_new_pairs,
         )  # fmt: skip
+
+    def take_snapshot(self) -> str:
+        """Freeze the examples of now, as the settings ask; returns the snapshot's digest."""
+        return take_snapshot(
+            self.home / "snapshots",
+            self.training_set,
+            self.curation,
+            redact=Redactor().redact if self.settings.redact else None,
+            thoughts_in_loss=self.settings.learn_thoughts,
+        )
 
     @cached_property
     def forgetting(self) -> Forgetting:

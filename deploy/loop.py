@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +18,7 @@ from engine.errors import InvalidInput
 from engine.models.catalogue import BaseModel
 from engine.request import Engine
 from engine.storage import folder_of, list_digests, read_manifest
-from feedback_store.curation.decisions import Curation
-from feedback_store.privacy.redaction import Redactor
-from feedback_store.snapshots.snapshot import freeze, open_snapshot
+from feedback_store.snapshots.snapshot import open_snapshot
 from feedback_store.view.training_set import TrainingSet
 from tuning.best_of import Scorer
 from tuning.evaluation.evaluate import evaluate
@@ -96,23 +93,19 @@ class Loop:
         home: Path,
         base: BaseModel,
         training_set: TrainingSet,
-        curation: Curation,
+        take_snapshot: Callable[[], str],
         registry: Registry,
         jobs: JobRunner,
         min_new_pairs: int,
-        redact: bool,
-        thoughts_in_loss: bool = True,
     ) -> None:
         self._home = home
         self._evaluations = home / "evaluations"
         self._base = base
         self._training_set = training_set
-        self._curation = curation
+        self._take_snapshot = take_snapshot
         self._registry = registry
         self._jobs = jobs
         self._min_new_pairs = min_new_pairs
-        self._redact = redact
-        self._thoughts_in_loss = thoughts_in_loss
         self._releases = Releases(registry, home / "bundles", base)
 
     def run(
@@ -144,7 +137,7 @@ class Loop:
         report: Report,
     ) -> tuple[str, str, GateReport]:
         """Snapshot, tune, gate; nothing is promoted. Returns (snapshot, bundle, gate's report)."""
-        snapshot = self.snapshot()
+        snapshot = self._take_snapshot()
         job = self._jobs.start(
             base_name=self._base.name, base_digest=self._base.digest, snapshot=snapshot,
             recipe=recipe, recipe_origins=origins,
@@ -160,24 +153,6 @@ class Loop:
         trained = max((self._pairs_of(d) for d in self._trained_snapshots()), default=0)
         running = any(job.state == "running" for job in self._jobs.list())
         return LoopStatus(pairs, max(0, pairs - trained), self._min_new_pairs, running)
-
-    def snapshot(self) -> str:
-        """Freeze the examples of now; returns the digest."""
-        root = self._home / "snapshots"
-        while True:
-            self._training_set.refresh(reestimate=True)
-            selected, examples = self._training_set.load_examples()
-            digest = freeze(
-                root,
-                examples,
-                last_event=selected.last_event,
-                gold=self._curation.gold(),
-                redact=Redactor().redact if self._redact else None,
-                thoughts_in_loss=self._thoughts_in_loss,
-            )
-            if not self._training_set.erased_since(selected):
-                return digest
-            shutil.rmtree(folder_of(root, digest))  # somebody in it was forgotten meanwhile
 
     def evaluate(
         self,

@@ -145,7 +145,7 @@ def snapshot(
     from engine.storage import folder_of, read_manifest
 
     with opened(home) as workspace:
-        digest = workspace.loop.snapshot()
+        digest = workspace.take_snapshot()
         manifest = read_manifest(folder_of(workspace.home / "snapshots", digest))
     finish(as_json, {"snapshot": digest, "counts": manifest["counts"]}, digest)
 

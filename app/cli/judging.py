@@ -87,7 +87,7 @@ def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str
     if not siblings:
         raise InvalidInput("no turn has several answers that nobody judged")
     snapshots = workspace.home / "snapshots"
-    digest = find_digest(snapshots, snapshot) if snapshot else workspace.loop.snapshot()
+    digest = find_digest(snapshots, snapshot) if snapshot else workspace.take_snapshot()
     root = workspace.home / AI_LABELS
     labels = label_siblings(
         judge, siblings, open_snapshot(snapshots, digest).heldout.pairs, root=root, snapshot=digest

@@ -118,5 +118,5 @@ def _snapshot(workspace: Workspace, snapshot: str | None) -> str:
     from engine.storage import find_digest
 
     if snapshot is None:
-        return workspace.loop.snapshot()
+        return workspace.take_snapshot()
     return find_digest(workspace.home / "snapshots", snapshot)

@@ -46,7 +46,7 @@ def mine(chat: ChatPage) -> FeedbackPage:
 def released(played: Played) -> str:
     """A snapshot of now, and a release trained on it that is live; returns its short name."""
     workspace = played.service.workspace
-    manifest = {"snapshot": workspace.loop.snapshot()}
+    manifest = {"snapshot": workspace.take_snapshot()}
     seed = len(workspace.registry.list())
     bundle = make_bundle(workspace.bundles, workspace.base, seed, manifest=manifest)
     workspace.registry.add(bundle, {"verdict": "better"})

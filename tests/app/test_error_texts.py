@@ -114,7 +114,7 @@ def test_what_the_console_refuses(workspace: Workspace, monkeypatch: pytest.Monk
     registry.add(bundle, {"verdict": "not better"})
     seen = registry.live()
     for refused in (
-        workspace.loop.snapshot,  # nothing to train on
+        workspace.take_snapshot,  # nothing to train on
         lambda: jobs.cancel(ID),
         lambda: find_digest(workspace.bundles, "x"),
         lambda: find_digest(workspace.bundles, "abcd"),

@@ -261,7 +261,7 @@ class Played:
 def played_jobs(service: Service, bundle: str | BurnishError) -> Played:
     """In place of the home's own, over a snapshot of forty pairs."""
     service.workspace.store.add_imported(pairs(40), PromptTemplate("plain", "", "", ()), "ann")
-    jobs = Played(service.workspace.loop.snapshot(), bundle)
+    jobs = Played(service.workspace.take_snapshot(), bundle)
     service.workspace.jobs = cast(JobRunner, jobs)
     return jobs
 
