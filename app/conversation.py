@@ -31,7 +31,8 @@ from engine.request import Engine, SamplingParams
 from feedback_store.personal.own_examples import NoOwnExamples, OwnExample, OwnExamples
 from feedback_store.personal.own_prompts import MAX_PROMPT_CHARS
 from feedback_store.records import Turn
-from feedback_store.storage.store import FeedbackStore, new_id
+from feedback_store.storage.answers import new_id
+from feedback_store.storage.store import FeedbackStore
 
 TRIMMED = "The beginning of this conversation no longer fits and was left out."
 SAMPLED = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed")

@@ -18,7 +18,7 @@ from app.answering import AnswerUpdate
 from app.error_log import log_unexpected
 from app.running_answers import StopButton
 from engine.errors import BurnishError, Overloaded
-from feedback_store.storage.store import new_id
+from feedback_store.storage.answers import new_id
 
 PAUSE = 9.0  # after drawing, as a multiple of the time that it took
 LONGEST_PAUSE_SECONDS = 0.5

@@ -30,7 +30,7 @@ from engine.errors import UnknownId
 from engine.messages import Message
 from engine.prompts.modes import CHAINS, LEAST_CHAINS, MOST_CHAINS
 from engine.request import SamplingParams
-from feedback_store.storage.store import new_id
+from feedback_store.storage.answers import new_id
 
 DRAWING_SECONDS = 0.1  # between two patches: each costs a browser some 10 ms of a processor
 

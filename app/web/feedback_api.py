@@ -18,7 +18,8 @@ from app.web.identity import user_of
 from engine.errors import InvalidInput, InvalidText, UnknownId
 from engine.prompts.reasoning import untagged
 from feedback_store.records import Choice, Vote
-from feedback_store.storage.store import FeedbackStore, Noted
+from feedback_store.storage.statement_store import Noted
+from feedback_store.storage.store import FeedbackStore
 
 SAVED = {"status": "saved"}
 P = ParamSpec("P")

@@ -40,7 +40,7 @@ class _Counted:
     current: Counter[Said] = field(default_factory=Counter)
 
 
-class Tally:
+class Counters:
     """The counts of one database."""
 
     def __init__(self, database: Database) -> None:

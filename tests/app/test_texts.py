@@ -27,7 +27,7 @@ from app.ui.texts import (
     text,
 )
 from app.ui.texts.languages import SPOKEN_BELOW, TextsIncomplete, placeholders, read_texts
-from feedback_store.storage.store import REASONS_OF
+from feedback_store.storage.statement_store import REASONS_OF
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "app/ui/texts"

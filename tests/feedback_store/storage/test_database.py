@@ -15,10 +15,9 @@ from sqlalchemy import Connection
 
 from engine.errors import Conflict, DatabaseUnavailable, InvalidInput, StorageFull
 from feedback_store.storage import database as database_module
-from feedback_store.storage import store as store_module
 from feedback_store.storage import tables
 from feedback_store.storage.database import Database, database_url
-from feedback_store.storage.store import FeedbackStore
+from feedback_store.storage.store import MIGRATIONS, FeedbackStore
 from tests.feedback_store.conftest import Conversations, sqlite_url
 from tests.feedback_store.people import files_with
 
@@ -170,7 +169,7 @@ def test_the_database_is_in_the_folder_of_that_name(tmp_path: Path, name: str) -
 
 def test_migrations_may_be_in_a_folder_of_any_name(tmp_path: Path) -> None:
     scripts = tmp_path / "100%(here)s"
-    shutil.copytree(Path(store_module.__file__).with_name("migrations"), scripts)
+    shutil.copytree(MIGRATIONS, scripts)
     database = Database(sqlite_url(tmp_path))
     database.migrate(scripts, version_table="alembic_version_feedback")
     assert FeedbackStore(database).event_count() == 0

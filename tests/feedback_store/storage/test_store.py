@@ -21,9 +21,10 @@ from engine.prompts.examples import Example
 from engine.prompts.modes import make_template
 from feedback_store.records import BAD_REASONS, GOOD_REASONS, PromptEvidence, StoredAnswer, Turn
 from feedback_store.storage import tables
+from feedback_store.storage.answers import new_id
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import EvidenceReader
-from feedback_store.storage.store import FeedbackStore, new_id
+from feedback_store.storage.store import FeedbackStore
 from tests.feedback_store.conftest import PLAIN, Conversations
 
 LIMIT_CHARS = 400_000

@@ -1,0 +1,286 @@
+"""Turns and answers: what people asked, and what they got.
+
+Each method is one transaction, durable when it returns. Ids are checked against their user: an
+id that is unknown and one that is somebody else's get the same `UnknownId`.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
+
+from engine.errors import Conflict, UnknownId
+from engine.messages import Message, clean_text, require_text
+from engine.prompts.examples import Example
+from engine.prompts.modes import PromptTemplate
+from feedback_store.records import AnswerStatus, StoredAnswer, Turn
+from feedback_store.storage import tables as t
+from feedback_store.storage.database import Database, insert_once
+from feedback_store.storage.evidence import answer_columns, read_templates, read_texts
+from feedback_store.storage.kept_changes import note_continued
+from feedback_store.storage.listing import continued, index_answers, list_turn, show_new_answer
+from feedback_store.storage.prompts import Exchange, read_history, rebuild_prompt
+from feedback_store.storage.stale_conversations import mark_stale
+
+MAX_ID_CHARS = 64
+TURN_COLUMNS = [t.turns.c[name] for name in Turn.__dataclass_fields__]
+
+
+def new_id() -> str:
+    """A fresh random id."""
+    return uuid.uuid4().hex
+
+
+def own_turn(connection: Connection, answer_id: str, user_id: str) -> dict[str, Any]:
+    """The turn of an answer of this user's; raises `UnknownId`."""
+    query = (
+        select(*TURN_COLUMNS)
+        .join(t.answers, t.answers.c.turn_id == t.turns.c.id)
+        .where(t.answers.c.id == clean_text(answer_id), t.turns.c.user_id == user_id)
+    )
+    row = connection.execute(query).mappings().one_or_none()
+    if row is None:
+        raise UnknownId(f"no answer {answer_id[:80]!r}")
+    return dict(row)
+
+
+def insert_template(connection: Connection, template: PromptTemplate) -> None:
+    """Store a prompt template, unless it is there."""
+    row = {"hash": template.hash, "definition": template.as_dict()}
+    insert_once(connection, t.templates, row)
+
+
+class AnswerStore:
+    """Stores turns and answers, and reads them."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    # Writing
+
+    def add_turn(
+        self,
+        *,
+        user_id: str,
+        question: str,
+        template: PromptTemplate,
+        conversation_id: str,
+        parent_answer_id: str | None = None,
+        prompt: Sequence[Message] | None = None,
+        example_ids: Sequence[str] = (),
+        listed: bool = True,
+    ) -> Turn:
+        """Store what a person asked.
+
+        `prompt` is given only where the messages shown are not the template over the chain of
+        parent answers; the person's own examples are no part of it, `example_ids` refers to them.
+        Whoever goes on with a changed answer prefers it: see `kept_changes`.
+        `listed`: in the person's list of conversations, and found in a search. Raises `UnknownId`
+        for a parent that is not this user's, in this conversation, and for a conversation that is
+        another's or was deleted.
+        """
+        require_text(question)
+        clean_text(conversation_id, what="conversation's id", limit_chars=MAX_ID_CHARS)
+        turn = Turn(
+            new_id(),
+            conversation_id,
+            parent_answer_id,
+            user_id,
+            question,
+            template.mode,
+            template.hash,
+        )
+        with self._database.write() as connection:
+            if parent_answer_id is not None:
+                parent = own_turn(connection, parent_answer_id, user_id)
+                if parent["conversation_id"] != conversation_id:
+                    raise UnknownId(f"no answer {parent_answer_id[:80]!r} in this conversation")
+                note_continued(connection, parent_answer_id, user_id)
+            insert_template(connection, template)
+            row = {name: getattr(turn, name) for name in Turn.__dataclass_fields__}
+            row["prompt"] = None if prompt is None else [m.as_dict() for m in prompt]
+            row["example_ids"] = list(example_ids) or None
+            now = time.time()
+            connection.execute(insert(t.turns).values(created_at=now, **row))
+            if listed:
+                list_turn(connection, turn, now)
+        return turn
+
+    def begin_answer(
+        self,
+        turn_id: str,
+        *,
+        base_digest: str,
+        adapter_digest: str | None,
+        sampling: Mapping[str, Any],
+        seed: int,
+        shown: bool = True,
+    ) -> str:
+        """Store that an answer is being made; returns its id.
+
+        Its conversation shows it from now on, unless `shown` is False.
+        """
+        answer_id = new_id()
+        with self._database.write() as connection:
+            connection.execute(
+                insert(t.answers).values(
+                    id=answer_id,
+                    turn_id=turn_id,
+                    status="streaming",
+                    text="",
+                    thought="",
+                    complete=0,
+                    base_digest=base_digest,
+                    adapter_digest=adapter_digest,
+                    sampling=dict(sampling),
+                    seed=seed,
+                    created_at=time.time(),
+                )
+            )
+            if shown:
+                show_new_answer(connection, turn_id, answer_id)
+        return answer_id
+
+    def reopen_answer(self, answer_id: str, user_id: str) -> StoredAnswer:
+        """Have an answer that ended early go on; returns what it was.
+
+        `save_partial` and `finish_answer` then take the whole of it. Raises `Conflict` for one that
+        is being made, or that the model ended itself.
+        """
+        answers = t.answers.c
+        ended_early = or_(
+            answers.status.in_(("stopped", "aborted", "failed")),
+            and_(answers.status == "done", answers.complete == 0),
+        )
+        with self._database.write() as connection:
+            conversation_id = own_turn(connection, answer_id, user_id)["conversation_id"]
+            answer = _read_answer(connection, answer_id)
+            reopened = connection.execute(
+                update(t.answers)
+                .where(answers.id == answer_id, ended_early)
+                .values(status="streaming", error=None)
+            )
+            if reopened.rowcount == 0:
+                state = "is still being made" if answer.status == "streaming" else "has its end"
+                raise Conflict(f"the answer {state}; it cannot be continued")
+            mark_stale(connection, [conversation_id])
+        return answer
+
+    def save_partial(self, answer_id: str, text: str, thought: str = "") -> None:
+        """Keep what has been made so far, in case the process dies."""
+        with self._database.write() as connection:
+            connection.execute(
+                update(t.answers)
+                .where(t.answers.c.id == answer_id, t.answers.c.status == "streaming")
+                .values(text=text, thought=thought)
+            )
+
+    def finish_answer(
+        self,
+        answer_id: str,
+        *,
+        status: AnswerStatus,
+        text: str,
+        thought: str = "",
+        complete: bool = False,
+        prompt_tokens: int | None = None,
+        completion_tokens: int | None = None,
+        error: str | None = None,
+        first_token_at: float | None = None,
+        sampling: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store an answer's end. When this returns, its last words may be shown, and found.
+
+        `thought` keeps its `<think>` tags, where it had them, so that it can be written again.
+        `sampling` is given where more is known of how it was drawn than at its beginning.
+        A NUL that a model wrote becomes U+FFFD: no database or snapshot could hold it.
+        """
+        text, thought = (part.replace("\x00", "\ufffd") for part in (text, thought))
+        values = {
+            "status": status,
+            "text": text,
+            "thought": thought,
+            "complete": int(complete),
+            "prompt_tokens": prompt_tokens,
+            "completion_tokens": completion_tokens,
+            "error": error,
+            "finished_at": time.time(),
+        }
+        if sampling is not None:
+            values["sampling"] = dict(sampling)
+        this = t.answers.c.id == answer_id
+        with self._database.write() as connection:
+            if first_token_at is not None:  # a continued answer keeps its first one
+                first = func.coalesce(t.answers.c.first_token_at, first_token_at)
+                values["first_token_at"] = first
+            mark_stale(connection, continued(connection, [answer_id]))
+            connection.execute(update(t.answers).where(this).values(values))
+            index_answers(connection, [answer_id])
+
+    def abort_unfinished(self) -> int:
+        """Mark answers that a dead process left streaming; returns how many."""
+        with self._database.write() as connection:
+            streaming = t.answers.c.status == "streaming"
+            broken = connection.execute(select(t.answers.c.id).where(streaming)).scalars().all()
+            mark_stale(connection, continued(connection, broken))
+            connection.execute(
+                update(t.answers).where(streaming).values(status="aborted", finished_at=time.time())
+            )
+            index_answers(connection, broken)
+            return len(broken)
+
+    # Reading
+
+    def answer(self, answer_id: str, user_id: str) -> StoredAnswer:
+        """An answer of this user's."""
+        with self._database.read() as connection:
+            own_turn(connection, answer_id, user_id)
+            return _read_answer(connection, answer_id)
+
+    def turn_of(self, answer_id: str, user_id: str) -> Turn:
+        """The turn an answer of this user's replies to."""
+        with self._database.read() as connection:
+            return Turn(**own_turn(connection, answer_id, user_id))
+
+    def history(self, answer_id: str | None, user_id: str) -> list[Message]:
+        """Questions and answers from the conversation's beginning up to and with an answer."""
+        with self._database.read() as connection:
+            return read_history(answer_id, partial(self._exchange, connection, user_id))
+
+    def shown_prompt(
+        self, answer_id: str, user_id: str, own: Sequence[Example] = ()
+    ) -> tuple[Turn, tuple[Message, ...]]:
+        """The turn of an answer of this user's, and the messages the model was shown for it.
+
+        `own` are the examples of theirs to show again: see `OwnExamples.still_used`.
+        """
+        with self._database.read() as connection:
+            turn = Turn(**own_turn(connection, answer_id, user_id))
+            query = select(t.turns.c.prompt).where(t.turns.c.id == turn.id)
+            stored = connection.execute(query).scalar_one()
+            template = read_templates(connection)[turn.template_hash]
+            read = partial(self._exchange, connection, user_id)
+            parent = turn.parent_answer_id
+            prompt = rebuild_prompt(stored, template, turn.question, parent, read)
+        return turn, template.with_examples(prompt, own)
+
+    def texts(self, answer_ids: Iterable[str]) -> dict[str, str]:
+        """What answers say, whoever's they are: for the operator."""
+        with self._database.read() as connection:
+            return read_texts(connection, answer_ids)
+
+    def _exchange(self, connection: Connection, user_id: str, answer_id: str) -> Exchange:
+        turn = own_turn(connection, answer_id, user_id)
+        query = select(t.answers.c.text).where(t.answers.c.id == answer_id)
+        text = connection.execute(query).scalar_one()
+        return Exchange(turn["question"], text, turn["parent_answer_id"])
+
+
+def _read_answer(connection: Connection, answer_id: str) -> StoredAnswer:
+    query = select(*answer_columns(StoredAnswer)).where(t.answers.c.id == answer_id)
+    return StoredAnswer(*connection.execute(query).one())

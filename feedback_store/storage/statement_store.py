@@ -1,0 +1,140 @@
+"""What people say of answers: votes, corrections, choices, flags, and what they did with them.
+
+Each method is one transaction, durable when it returns; many at a time are committed together.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any, Literal
+
+from sqlalchemy import Connection, insert, select
+
+from engine.errors import InvalidInput, UnknownId
+from engine.messages import clean_text, require_text
+from feedback_store.records import BAD_REASONS, CHOICES, GOOD_REASONS, Choice, Comparison, Vote
+from feedback_store.storage import tables as t
+from feedback_store.storage.answers import new_id, own_turn
+from feedback_store.storage.database import Database
+from feedback_store.storage.events import add_event, event_values
+from feedback_store.storage.group_commit import GroupCommit
+from feedback_store.storage.kept_changes import note_liked
+
+Noted = Literal["regeneration", "copy", "flag"]
+REASONS_OF: Mapping[int, tuple[str, ...]] = {1: GOOD_REASONS, -1: BAD_REASONS, 0: ()}
+MAX_COMMENT_CHARS = 4_000
+
+
+class StatementStore:
+    """Stores what people say of answers; of a user's statements about a thing the latest counts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._group = GroupCommit(database)
+
+    def vote(
+        self,
+        answer_id: str,
+        user_id: str,
+        vote: Vote,
+        *,
+        reasons: Sequence[str] = (),
+        comment: str = "",
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Thumb up (+1), down (-1) or cleared (0), and why; a user's last vote counts.
+
+        Of an answer that was made from another one by a change, a thumb also says whether the
+        change was an improvement: see `kept_changes`.
+        """
+        if vote not in REASONS_OF:
+            raise InvalidInput("a vote is 1 (up), -1 (down) or 0 (cleared)")
+        if unknown := set(reasons) - set(REASONS_OF[vote]):
+            known = ", ".join(REASONS_OF[vote]) or "none"
+            raise InvalidInput(f"{min(unknown)[:40]!r} is no reason for this vote; known: {known}")
+        clean_text(comment, what="comment", limit_chars=MAX_COMMENT_CHARS)
+        self._add_event(
+            "vote",
+            answer_id,
+            user_id,
+            idempotency_key,
+            vote=vote,
+            reasons=sorted(set(reasons)) or None,
+            comment=comment or None,
+            then=partial(note_liked, liked=vote == 1),
+        )
+
+    def correct(
+        self, answer_id: str, user_id: str, text: str, *, idempotency_key: str | None = None
+    ) -> None:
+        """The answer as the user would have had it."""
+        require_text(text, what="correction")
+        self._add_event("correction", answer_id, user_id, idempotency_key, correction=text)
+
+    def note(
+        self, answer_id: str, user_id: str, kind: Noted, *, idempotency_key: str | None = None
+    ) -> None:
+        """That a user copied an answer, asked for another one, or flagged it as not to be used."""
+        self._add_event(kind, answer_id, user_id, idempotency_key)
+
+    def compare(self, left_answer_id: str, right_answer_id: str, user_id: str) -> Comparison:
+        """Two answers to one turn of this user's are shown side by side."""
+        with self._database.write() as connection:
+            left = own_turn(connection, left_answer_id, user_id)
+            right = own_turn(connection, right_answer_id, user_id)
+            if left["id"] != right["id"] or left_answer_id == right_answer_id:
+                raise InvalidInput("a comparison is between two answers to the same question")
+            comparison = Comparison(
+                new_id(), left["id"], left_answer_id, right_answer_id, user_id, time.time()
+            )
+            connection.execute(insert(t.comparisons).values(asdict(comparison)))
+        return comparison
+
+    def choose(
+        self,
+        comparison_id: str,
+        user_id: str,
+        choice: Choice,
+        *,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Which of the two is better; a user's last choice counts."""
+        if choice not in CHOICES:
+            raise InvalidInput(f"a choice is one of {', '.join(CHOICES)}")
+        values = event_values("choice", user_id, idempotency_key, choice=choice)
+
+        def work(connection: Connection) -> None:
+            if not add_event(connection, t.comparisons, clean_text(comparison_id), values):
+                own = select(t.comparisons.c.id).where(
+                    t.comparisons.c.id == comparison_id, t.comparisons.c.user_id == user_id
+                )
+                if connection.execute(own).one_or_none() is None:
+                    raise UnknownId(f"no comparison {comparison_id[:80]!r}")
+
+        self._group.run(work)
+
+    def _add_event(
+        self,
+        kind: str,
+        answer_id: str,
+        user_id: str,
+        idempotency_key: str | None,
+        then: Callable[[Connection, str, str], None] | None = None,
+        **said: Any,
+    ) -> None:
+        """Add an event about an answer of this user's, unless the same was sent before.
+
+        `then` is called with connection, answer and user where it was added.
+        """
+        values = event_values(kind, user_id, idempotency_key, **said)
+
+        def work(connection: Connection) -> None:
+            if not add_event(connection, t.answers, clean_text(answer_id), values):
+                own_turn(connection, answer_id, user_id)  # a replay, or not this user's
+            elif then is not None:
+                then(connection, answer_id, user_id)
+
+        self._group.run(work)
