@@ -32,7 +32,7 @@ from engine.prompts.examples import Example, default_examples_text, read_example
 from engine.request import SamplingParams
 from engine.storage import find_digest, sweep, write_atomically
 from feedback_store.conversations.conversation_list import Conversations
-from feedback_store.curation.alerts import alerts
+from feedback_store.curation.alerts import find_alerts
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.rules import Rules
 from feedback_store.personal.own_examples import OwnExamples
@@ -126,7 +126,7 @@ class Workspace:
 
     def alerts(self) -> list[dict[str, Any]]:
         """Suspicious votes of the last weeks, with the text they are about."""
-        return alerts(self.database, since=time.time() - ALERT_DAYS * 24 * 3600)
+        return find_alerts(self.database, since=time.time() - ALERT_DAYS * 24 * 3600)
 
     def forget_old(self) -> None:
         """Delete conversations that are older than the operator wants to keep."""

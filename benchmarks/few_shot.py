@@ -33,7 +33,8 @@ from app.service import Service, Workspace
 from app.settings import load_settings
 from engine.prompts.modes import make_template
 from engine.request import SamplingParams
-from feedback_store.storage.store import FeedbackStore, new_id
+from feedback_store.storage.answers import new_id
+from feedback_store.storage.store import FeedbackStore
 
 TOPICS = Path(__file__).with_name("few_shot.yaml")
 PAIRS_A_STYLE = 10

@@ -51,7 +51,7 @@ from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.load import load_renderer
 from engine.start import kernel_cache
 from engine.storage import folder_of, read_manifest
-from feedback_store.examples.types import Example, Pair
+from feedback_store.examples.types import Pair, TrainingExample
 
 Document = dict[str, Any]
 LIBRARIES = ("torch", "transformers", "trl", "peft")
@@ -168,7 +168,7 @@ def _about(experiment: Experiment, material: Material) -> Document:
     }
 
 
-def _conversations(examples: Sequence[Example]) -> int:
+def _conversations(examples: Sequence[TrainingExample]) -> int:
     return len({example.origin.conversation_id for example in examples})
 
 

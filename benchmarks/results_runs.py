@@ -21,7 +21,7 @@ from engine.prompts.load import AnyRenderer
 from engine.request import Score, ScoreRequest
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.split import split_of
-from feedback_store.examples.types import Example, Examples, Pair
+from feedback_store.examples.types import Examples, Pair, TrainingExample
 from feedback_store.formats import import_file
 from feedback_store.snapshots.snapshot import Snapshot, freeze, open_snapshot
 from feedback_store.storage.database import Database, database_url
@@ -62,8 +62,8 @@ class Material:
     """What one experiment trains on and is measured on; `too_long` counts both sides' left out."""
 
     snapshot: Snapshot
-    training: Sequence[Example]
-    held_out: Sequence[Example]
+    training: Sequence[TrainingExample]
+    held_out: Sequence[TrainingExample]
     too_long: int
 
 
@@ -141,7 +141,7 @@ def score_preferences(
 
 
 def score_answers(
-    engine: LocalEngine, examples: Sequence[Example], adapter: str | None
+    engine: LocalEngine, examples: Sequence[TrainingExample], adapter: str | None
 ) -> list[Score]:
     """Each example's one completion under one adapter, which must be loaded."""
     requests = [
@@ -153,10 +153,10 @@ def score_answers(
 
 
 def _draw(
-    examples: Sequence[Example], count: int, limit: int, renderer: AnyRenderer
-) -> tuple[list[Example], int]:
+    examples: Sequence[TrainingExample], count: int, limit: int, renderer: AnyRenderer
+) -> tuple[list[TrainingExample], int]:
     """The first so many that fit, and how many before them did not."""
-    drawn: list[Example] = []
+    drawn: list[TrainingExample] = []
     too_long = 0
     for example in examples:
         if len(drawn) == count:
@@ -168,7 +168,7 @@ def _draw(
     return drawn, too_long
 
 
-def _tokens(example: Example, renderer: AnyRenderer) -> int:
+def _tokens(example: TrainingExample, renderer: AnyRenderer) -> int:
     """Of the prompt with the longest completion."""
     return max(
         len(renderer.pair(example.prompt, side.full_text, complete=side.complete).input_ids)
@@ -176,7 +176,7 @@ def _tokens(example: Example, renderer: AnyRenderer) -> int:
     )
 
 
-def _words(example: Example) -> list[str]:
+def _words(example: TrainingExample) -> list[str]:
     """Ids are drawn anew at each import, so the order of the drawing rests on the texts."""
     texts = [side.full_text for side in example.sides]
     return [example.origin.conversation_id, *(m.content for m in example.prompt), *texts]

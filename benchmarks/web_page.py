@@ -19,7 +19,7 @@ from engine.messages import Message
 from engine.prompts.modes import make_template
 from feedback_store.formats.importing import IMPORTED
 from feedback_store.records import ImportedAnswer, ImportedTurn
-from feedback_store.storage.store import new_id
+from feedback_store.storage.answers import new_id
 
 Measured = Iterator[tuple[str, float, dict[str, Any]]]
 LOADS, QUESTIONS, ROUNDS, THUMBS, SEARCHES = 5, 40, 5, 100, 60

@@ -25,14 +25,14 @@ from feedback_store.ai_feedback.ai_pairs import rewrite_ai_pairs
 from feedback_store.privacy.erasure import (
     Erasure,
     deletion_digest,
-    erasures,
     forget_before,
     forget_conversations,
     forget_user,
+    list_erasures,
     person_digest,
     rewrite_snapshots,
     save_erasure,
-    unfinished,
+    unfinished_erasures,
 )
 from feedback_store.storage.database import Database
 from tuning.jobs import JobRunner
@@ -83,7 +83,7 @@ class Forgetting:
         person again ends what was begun.
         """
         with self._alone():
-            resumed = {e.person: self._carry_out(e) for e in unfinished(self._database)}
+            resumed = {e.person: self._carry_out(e) for e in unfinished_erasures(self._database)}
             try:
                 erasure = forget_user(self._database, user_id)
             except UnknownId:
@@ -105,7 +105,7 @@ class Forgetting:
         `UnknownId` where there is none of them, `Conflict` as `forget` does.
         """
         with self._alone():
-            resumed = {e.deleted: self._carry_out(e) for e in unfinished(self._database)}
+            resumed = {e.deleted: self._carry_out(e) for e in unfinished_erasures(self._database)}
             try:
                 erasure = forget_conversations(
                     self._database, conversation_ids, deleted_before=deleted_before
@@ -129,7 +129,7 @@ class Forgetting:
     def finish(self) -> list[Receipt]:
         """End what a crash broke off."""
         with self._alone():
-            return [self._carry_out(erasure) for erasure in unfinished(self._database)]
+            return [self._carry_out(erasure) for erasure in unfinished_erasures(self._database)]
 
     def _carry_out(self, erasure: Erasure) -> Receipt:
         """From the rows, which are gone, to snapshots, jobs, bundles and the live pointer."""
@@ -172,7 +172,7 @@ class Forgetting:
         """
         replaced: dict[str, str | None] = {}
         people: dict[str, list[str]] = {}
-        for each in erasures(self._database):
+        for each in list_erasures(self._database):
             replaced |= each.receipt["snapshots"]
             people |= each.people
         known, labels_left = set(list_digests(self._snapshots)), set(list_digests(self._labels))

@@ -17,8 +17,8 @@ from typing import Any
 from deploy.registry import Registry
 from engine.errors import UnknownId
 from engine.storage import folder_of, list_digests, read_manifest
-from feedback_store.privacy.erasure import erasures
-from feedback_store.snapshots.event_index import PLACES, Frozen, FrozenStatements
+from feedback_store.privacy.erasure import list_erasures
+from feedback_store.snapshots.event_index import SNAPSHOT_FILES, SnapshotEventIndex, SnapshotEvents
 from feedback_store.storage.database import Database
 from tuning.recipe import Recipe
 
@@ -53,7 +53,7 @@ class Learning:
 
     def __init__(self, home: Path, database: Database, registry: Registry) -> None:
         self._bundles = home / "bundles"
-        self._frozen = FrozenStatements(home / "snapshots")
+        self._frozen = SnapshotEventIndex(home / "snapshots")
         self._database = database
         self._registry = registry
         self._trained: dict[str, _Trained] = {}
@@ -66,15 +66,15 @@ class Learning:
         return {event_id: _lineage(event_id, snapshots, releases) for event_id in event_ids}
 
     def _releases(
-        self, snapshots: Mapping[str, Frozen]
-    ) -> list[tuple[LearntBy, Frozen, frozenset[str]]]:
+        self, snapshots: Mapping[str, SnapshotEvents]
+    ) -> list[tuple[LearntBy, SnapshotEvents, frozenset[str]]]:
         """Each release whose snapshot is known, the oldest first, with what it was trained on."""
         live, first_live = self._registry.live().bundle, {}
         for change in self._registry.history():  # the newest first
             if change.bundle is not None:
                 first_live[change.bundle] = change.at
         successors: dict[str, str | None] = {}
-        for erasure in erasures(self._database):
+        for erasure in list_erasures(self._database):
             successors |= erasure.receipt["snapshots"]
         trained = self._read_bundles()
         found = []
@@ -122,10 +122,10 @@ def kinds_trained_on(recipe: Mapping[str, Any]) -> frozenset[str]:
 
 def _lineage(
     event_id: int,
-    snapshots: Collection[Frozen],
-    releases: Collection[tuple[LearntBy, Frozen, frozenset[str]]],
+    snapshots: Collection[SnapshotEvents],
+    releases: Collection[tuple[LearntBy, SnapshotEvents, frozenset[str]]],
 ) -> Lineage:
-    first = next((each.digest for each in snapshots if each.holds(event_id, PLACES)), None)
+    first = next((each.digest for each in snapshots if each.holds(event_id, SNAPSHOT_FILES)), None)
     if first is None:
         return Lineage()
     learnt = (by for by, snapshot, places in releases if snapshot.holds(event_id, places))

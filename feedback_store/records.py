@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 
 from engine.messages import Message
 
-Vote = Literal[-1, 0, 1]
-Choice = Literal["left", "right", "tie", "both_bad"]
+VoteValue = Literal[-1, 0, 1]
+ChoiceValue = Literal["left", "right", "tie", "both_bad"]
 AnswerStatus = Literal["streaming", "done", "stopped", "failed", "aborted"]
 
 # Why a thumb points where it points: one word names a fault and its good twin.
@@ -32,7 +32,7 @@ BadReason = Literal[
 ]
 GOOD_REASONS: tuple[str, ...] = get_args(GoodReason)
 BAD_REASONS: tuple[str, ...] = get_args(BadReason)
-CHOICES: tuple[str, ...] = get_args(Choice)
+CHOICES: tuple[str, ...] = get_args(ChoiceValue)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class WrittenAnswer:
     """One reply to a turn, and who wrote it. `complete` says that the model ended it itself; a
     thought from a `<think>` block has its tags."""
 
@@ -64,7 +64,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAnswer(Answer):
+class StoredAnswer(WrittenAnswer):
     """An answer and how it was made. One that was continued and streams again was finished once."""
 
     sampling: Mapping[str, Any]
@@ -121,7 +121,7 @@ class CurrentChoice:
     left_answer_id: str
     right_answer_id: str
     user_id: str
-    choice: Choice
+    choice: ChoiceValue
     at: float
 
     @property
@@ -152,7 +152,7 @@ class PromptEvidence:
     template_hash: str
     mode: str
     prompt: tuple[Message, ...]
-    answers: tuple[Answer, ...]
+    answers: tuple[WrittenAnswer, ...]
     votes: tuple[CurrentVote, ...] = ()
     corrections: tuple[CurrentCorrection, ...] = ()
     choices: tuple[CurrentChoice, ...] = ()
@@ -168,7 +168,7 @@ DecisionAction = Literal["exclude", "include", "edit"]
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class ExampleDecision:
     """What the operator decided about one example. `include` takes an earlier decision back."""
 
     example_id: str
@@ -215,7 +215,7 @@ class ImportedChoice:
     user: str
     left: int
     right: int
-    choice: Choice
+    choice: ChoiceValue
 
 
 @dataclass(frozen=True, slots=True)

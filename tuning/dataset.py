@@ -15,7 +15,7 @@ from engine.messages import Message
 from engine.prompts.reasoning import join_reasoning
 from engine.prompts.render import Renderer
 from feedback_store.ai_feedback.ai_pairs import AiPair
-from feedback_store.examples.types import Demonstration, Example, Pair, Side, Unpaired
+from feedback_store.examples.types import Demonstration, Pair, Side, TrainingExample, Unpaired
 from feedback_store.snapshots.snapshot import Snapshot
 from tuning.recipe import Recipe, SftAnswers
 from tuning.replay import read_replay
@@ -177,8 +177,11 @@ def tokenize_answers(
 
 
 def _fitting(
-    renderer: Renderer, examples: Iterable[Example | AiPair], limit: int, thoughts_in_loss: bool
-) -> tuple[list[tuple[Example | AiPair, list[Ids]]], tuple[str, ...]]:
+    renderer: Renderer,
+    examples: Iterable[TrainingExample | AiPair],
+    limit: int,
+    thoughts_in_loss: bool,
+) -> tuple[list[tuple[TrainingExample | AiPair, list[Ids]]], tuple[str, ...]]:
     """Each example with the ids of its prompt and of each side; the conversations of the rest."""
     kept, too_long = [], []
     for example in examples:

@@ -19,7 +19,7 @@ from engine.models.catalogue import BaseModel
 from engine.prompts.load import make_renderer
 from engine.prompts.render import Renderer
 from engine.storage import write_atomically
-from feedback_store.ai_feedback.ai_pairs import AiPair, draw, open_ai_pairs, publish_ai_pairs
+from feedback_store.ai_feedback.ai_pairs import AiPair, draw_pairs, open_ai_pairs, publish_ai_pairs
 from feedback_store.ai_feedback.siblings import Siblings
 from feedback_store.examples.types import Pair
 from feedback_store.snapshots.snapshot import Snapshot
@@ -69,7 +69,7 @@ def drawn_ai_pairs(home: Path, recipe: RlaifRecipe, snapshot: str, seed: int) ->
     found = open_ai_pairs(home / AI_LABELS, recipe.labels)
     if found.manifest["snapshot"] != snapshot:
         raise InvalidInput("rlaif.labels: these labels were made for another snapshot")
-    return draw(found.pairs, recipe.share, seed)
+    return draw_pairs(found.pairs, recipe.share, seed)
 
 
 def make_reward_model(

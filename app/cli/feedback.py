@@ -13,7 +13,7 @@ from app.cli.judging import judge
 
 if TYPE_CHECKING:
     from app.service import Workspace
-    from feedback_store.examples.types import Example, SetAside
+    from feedback_store.examples.types import SetAside, TrainingExample
 
 feedback_app = typer.Typer(no_args_is_help=True, help="What people said, and what it can teach.")
 
@@ -286,7 +286,7 @@ def consent(
     finish(as_json, {"user": user, "allowed": allowed}, "allowed" if allowed else "not allowed")
 
 
-def _example(workspace: Workspace, beginning: str) -> Example:
+def _example(workspace: Workspace, beginning: str) -> TrainingExample:
     """The example whose id begins like this; raises `UnknownId` for none or several."""
     workspace.training_set.refresh()
     return workspace.training_set.find(beginning)

@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 
 from app.ui.texts import text
-from feedback_store.examples.explanation import Change
+from feedback_store.examples.explanation import TextChange
 
 SIGNS = {"same": None, "removed": "−", "added": "+"}
 
@@ -22,13 +22,13 @@ def changes_view() -> gr.HighlightedText:
     )  # fmt: skip
 
 
-def changes_update(changes: Iterable[Change]) -> Any:
+def changes_update(changes: Iterable[TextChange]) -> Any:
     """The widget's update: these changes, or hidden where there are none."""
     pieces = [(words, SIGNS[kind]) for kind, words in changes]
     return gr.update(value=pieces, visible=bool(pieces))
 
 
-def changes_html(changes: Iterable[Change]) -> str:
+def changes_html(changes: Iterable[TextChange]) -> str:
     """The changes as running text."""
     tags = {"same": "{}", "removed": "<del>{}</del>", "added": "<ins>{}</ins>"}
     pieces = (tags[kind].format(escape(words, quote=False)) for kind, words in changes)

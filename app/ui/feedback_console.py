@@ -23,7 +23,7 @@ from app.ui.training_rows import (
     id_of,
     shown,
 )
-from feedback_store.examples.types import KINDS, Example, Pair, SetAside
+from feedback_store.examples.types import EXAMPLE_KINDS, Pair, SetAside, TrainingExample
 from feedback_store.records import PromptEvidence
 from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.view.candidates import SET_ASIDE, Item
@@ -182,7 +182,7 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
     with gr.Row(equal_height=True):
         kind = gr.Radio(
             kind_choices({}, DEFAULT),
-            value=KINDS[0],
+            value=EXAMPLE_KINDS[0],
             label=text("console.training.kind"),
             elem_id="kind",
             scale=5,
@@ -239,7 +239,10 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
 
 def kind_choices(counts: dict[str, int], language: str) -> list[tuple[str, str]]:
     """The kinds by name, with how many rows each has where that is known."""
-    names = {kind: say(f"console.training.kinds.{kind}", language) for kind in (*KINDS, SET_ASIDE)}
+    names = {
+        kind: say(f"console.training.kinds.{kind}", language)
+        for kind in (*EXAMPLE_KINDS, SET_ASIDE)
+    }
     return [(f"{n} ({counts[kind]})" if counts else n, kind) for kind, n in names.items()]
 
 
@@ -251,7 +254,7 @@ def _row(view: View, request: gr.Request) -> Item:
     return view.selected.row
 
 
-def _example(view: View, request: gr.Request) -> Example:
+def _example(view: View, request: gr.Request) -> TrainingExample:
     row = _row(view, request)
     if isinstance(row, SetAside):
         raise gr.Error(

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from app.ui.texts import say, translated
 from engine.messages import Message
 from feedback_store.curation.decisions import Curation
-from feedback_store.examples.explanation import Change, explain
+from feedback_store.examples.explanation import TextChange, explain
 from feedback_store.examples.split import split_of
 from feedback_store.examples.types import Pair, SetAside, Unpaired
 from feedback_store.records import CurrentVote, PromptEvidence
@@ -78,7 +78,7 @@ class Detail:
     """All about one row: facts as (key of the name, value), and what a correction changed."""
 
     facts: tuple[tuple[str, str], ...]
-    changes: tuple[Change, ...] = ()
+    changes: tuple[TextChange, ...] = ()
 
 
 def detail(

@@ -15,7 +15,11 @@ from app.ui.growing import GrowingHtml
 from app.ui.rendering import answer_html, plain_html
 from app.ui.texts import translated
 from engine.prompts.reasoning import untagged
-from feedback_store.conversations.conversation_list import Found, ShownTurn, Summary
+from feedback_store.conversations.conversation_list import (
+    ConversationSummary,
+    FoundConversation,
+    ShownTurn,
+)
 from feedback_store.examples.explanation import changes
 from feedback_store.records import StoredAnswer
 
@@ -24,7 +28,7 @@ SHOWN_SAMPLING = ("temperature", "top_p", "max_new_tokens", "seed", "change", "t
 CONTINUABLE = ("stopped", "failed", "aborted")
 
 
-def summary_document(summary: Summary) -> dict[str, Any]:
+def summary_document(summary: ConversationSummary) -> dict[str, Any]:
     """A line of the side bar."""
     return {
         "id": summary.id, "title": summary.title, "pinned": summary.pinned,
@@ -32,7 +36,7 @@ def summary_document(summary: Summary) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def found_document(found: Found) -> dict[str, Any]:
+def found_document(found: FoundConversation) -> dict[str, Any]:
     """A hit of a search, with the words around it."""
     return {**summary_document(found.summary), "excerpt": found.excerpt}
 

@@ -6,7 +6,11 @@ from typing import Any
 
 from app.live_answers import LiveAnswer, LiveAnswers
 from app.web.chat_documents import summary_document, turn_document
-from feedback_store.conversations.conversation_list import Conversations, ShownTurn, View
+from feedback_store.conversations.conversation_list import (
+    Conversations,
+    ConversationView,
+    ShownTurn,
+)
 
 PAGE_TURNS = 30  # of a long conversation, at a time
 
@@ -46,6 +50,6 @@ class ChatViews:
         }
 
 
-def _turns_before(view: View, before: str | None) -> tuple[ShownTurn, ...]:
+def _turns_before(view: ConversationView, before: str | None) -> tuple[ShownTurn, ...]:
     ids = [turn.turn.id for turn in view.turns]
     return view.turns[: ids.index(before)] if before in ids else view.turns

@@ -17,7 +17,7 @@ from app.web.body import StrictJsonRoute
 from app.web.identity import user_of
 from engine.errors import InvalidInput, InvalidText, UnknownId
 from engine.prompts.reasoning import untagged
-from feedback_store.records import Choice, Vote
+from feedback_store.records import ChoiceValue, VoteValue
 from feedback_store.storage.statement_store import Noted
 from feedback_store.storage.store import FeedbackStore
 
@@ -50,7 +50,7 @@ class Statement(BaseModel):
 class VoteBody(Statement):
     """A thumb: 1 up, -1 down, 0 cleared; and why."""
 
-    vote: Vote
+    vote: VoteValue
     reasons: list[str] = Field(default=[], max_length=20)
     comment: str = ""
 
@@ -72,7 +72,7 @@ class ComparisonBody(BaseModel):
 class ChoiceBody(Statement):
     """Which of two answers is better."""
 
-    choice: Choice
+    choice: ChoiceValue
 
 
 class ConsentBody(BaseModel):

@@ -17,13 +17,13 @@ from feedback_store.examples.explanation import changes
 from feedback_store.examples.rules import NO_CONSENT
 from feedback_store.personal.own_examples import OwnExample
 from feedback_store.records import StoredAnswer
-from feedback_store.view.outcomes import Outcome, Statement
+from feedback_store.view.outcomes import StatementOutcome, UserStatement
 
 EXCERPT_CHARS = 280
 Lineages = Mapping[int, Lineage]
 
 
-def summary_of(outcomes: Sequence[Outcome], lineages: Lineages) -> dict[str, int]:
+def summary_of(outcomes: Sequence[StatementOutcome], lineages: Lineages) -> dict[str, int]:
     """How many things a person said, and what became of how many."""
     became = [_became(each) for each in outcomes]
     counts = {name: became.count(name) for name in ("teaches", "measures", "waits", "unused")}
@@ -35,7 +35,7 @@ def summary_of(outcomes: Sequence[Outcome], lineages: Lineages) -> dict[str, int
     }
 
 
-def outcome_document(outcome: Outcome, lineage: Lineage, language: str) -> dict[str, Any]:
+def outcome_document(outcome: StatementOutcome, lineage: Lineage, language: str) -> dict[str, Any]:
     """A statement and what became of it."""
     said = outcome.statement
     return {
@@ -58,7 +58,7 @@ def outcome_document(outcome: Outcome, lineage: Lineage, language: str) -> dict[
     }
 
 
-def texts_document(said: Statement, answers: Sequence[StoredAnswer]) -> dict[str, Any]:
+def texts_document(said: UserStatement, answers: Sequence[StoredAnswer]) -> dict[str, Any]:
     """The whole texts that a statement is about, as they are drawn."""
     return {
         "answers": [
@@ -89,7 +89,7 @@ def example_documents(examples: Iterable[OwnExample]) -> list[dict[str, Any]]:
     ]
 
 
-def _became(outcome: Outcome) -> str:
+def _became(outcome: StatementOutcome) -> str:
     """Where a statement stands, in a word."""
     if outcome.made:
         return "teaches" if outcome.split == "train" else "measures"

@@ -27,8 +27,8 @@ from engine.storage import (
 )
 from feedback_store.examples.types import Origin, Side
 
-FORMAT = "burnish-ai-pairs/1"
-FILE = "ai_pairs.jsonl"
+AI_PAIRS_FORMAT = "burnish-ai-pairs/1"
+PAIRS_FILE = "ai_pairs.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +83,10 @@ def publish_ai_pairs(
 
     def fill(folder: Path) -> dict[str, Any]:
         lines = b"".join(canonical_json(pair.as_dict()) + b"\n" for pair in pairs)
-        (folder / FILE).write_bytes(lines)
+        (folder / PAIRS_FILE).write_bytes(lines)
         return {
             **about,
-            "format": FORMAT,
+            "format": AI_PAIRS_FORMAT,
             "snapshot": snapshot,
             "judge": judge,
             "pairs": len(pairs),
@@ -102,9 +102,9 @@ def open_ai_pairs(root: Path, digest: str) -> AiPairs:
         raise InvalidInput(f"AI labels {digest} refused: " + "; ".join(problems))
     folder = folder_of(root, digest)
     manifest = read_manifest(folder)
-    if manifest.get("format") != FORMAT:
+    if manifest.get("format") != AI_PAIRS_FORMAT:
         raise InvalidInput(f"AI labels {digest}: the format is {manifest.get('format')!r}")
-    with (folder / FILE).open("rb") as file:
+    with (folder / PAIRS_FILE).open("rb") as file:
         return AiPairs(digest, manifest, tuple(_from_dict(json.loads(line)) for line in file))
 
 
@@ -134,7 +134,7 @@ def rewrite_ai_pairs(root: Path, keep: Callable[[AiPair], bool]) -> dict[str, st
     return replaced
 
 
-def draw(pairs: Sequence[AiPair], share: float, seed: int) -> list[AiPair]:
+def draw_pairs(pairs: Sequence[AiPair], share: float, seed: int) -> list[AiPair]:
     """A share of the pairs, drawn without replacement, in their order; at least one of some.
 
     This is how they weigh less than people's pairs: trl's preference losses have no weight for a

@@ -17,7 +17,7 @@ from feedback_store.examples.rules import DEFAULT_RULES, USABLE, Rules
 from feedback_store.examples.split import split_of
 from feedback_store.examples.text_comparison import read_the_same
 from feedback_store.examples.types import Redact, Side, redacted_prompt
-from feedback_store.records import Answer
+from feedback_store.records import WrittenAnswer
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database, batches
 from feedback_store.storage.evidence import answer_columns
@@ -99,14 +99,14 @@ def _unjudged_turns(connection: Connection) -> list[Row[str, str, str, str]]:
     return [each for each in turns if each.id not in judged]
 
 
-def _answers(database: Database, turn_id: str) -> list[Answer]:
+def _answers(database: Database, turn_id: str) -> list[WrittenAnswer]:
     query = (
-        select(*answer_columns(Answer))
+        select(*answer_columns(WrittenAnswer))
         .where(t.answers.c.turn_id == turn_id)
         .order_by(t.answers.c.created_at, t.answers.c.id)
     )
     with database.read() as connection:
-        return [Answer(*row) for row in connection.execute(query)]
+        return [WrittenAnswer(*row) for row in connection.execute(query)]
 
 
 def _redacted(siblings: Siblings, redact: Redact) -> Siblings:

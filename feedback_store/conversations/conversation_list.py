@@ -33,14 +33,14 @@ from feedback_store.storage.search import add_document, excerpt, newest_hits, pa
 from feedback_store.storage.statements import current_statements
 
 MAX_GIVEN_TITLE_CHARS = 200
-STATEMENTS = ("vote", "correction", "flag")
+SHOWN_STATEMENTS = ("vote", "correction", "flag")
 SUMMARY = [t.conversations.c[name] for name in ("id", "title", "pinned", "updated_at")]
-Rows = Mapping[str, RowMapping]
+TurnRows = Mapping[str, RowMapping]
 TURN = [t.turns.c[name] for name in Turn.__dataclass_fields__]
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class ConversationSummary:
     """A conversation in the list."""
 
     id: str
@@ -50,10 +50,10 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundConversation:
     """A conversation in which all words were found, and the text around the first of them."""
 
-    summary: Summary
+    summary: ConversationSummary
     excerpt: str
 
 
@@ -75,10 +75,10 @@ class ShownTurn:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ConversationView:
     """The branch of a conversation that is shown, from the first question on."""
 
-    summary: Summary
+    summary: ConversationSummary
     turns: tuple[ShownTurn, ...]
     system: str = ""  # the system prompt of its last question
 
@@ -102,13 +102,13 @@ class Conversations:
 
     # Lists
 
-    def pinned(self, user_id: str) -> list[Summary]:
+    def pinned(self, user_id: str) -> list[ConversationSummary]:
         """Those a person pinned, newest first."""
         return self._list(user_id, t.conversations.c.pinned == 1)
 
     def page(
         self, user_id: str, *, before: tuple[float, str] | None = None, limit: int = 50
-    ) -> list[Summary]:
+    ) -> list[ConversationSummary]:
         """Those not pinned, newest first; `before`: after the last one of a page, by
         (updated_at, id)."""
         which = [t.conversations.c.pinned == 0]
@@ -118,7 +118,7 @@ class Conversations:
             which += [at <= before[0], or_(at < before[0], older)]
         return self._list(user_id, *which, limit=limit)
 
-    def search(self, user_id: str, words: str, *, limit: int = 50) -> list[Found]:
+    def search(self, user_id: str, words: str, *, limit: int = 50) -> list[FoundConversation]:
         """The conversations with the newest texts in which every word occurs, newest first.
 
         A text is a question, an answer or a title. Of a last word that is still being typed the
@@ -133,11 +133,11 @@ class Conversations:
             which = t.conversations.c.id.in_([hit.conversation_id for hit in hits])
             summaries = _summaries(connection, which)
         said = {hit.conversation_id: texts.get(hit.turn_id or hit.answer_id or "") for hit in hits}
-        return [Found(s, excerpt(said[s.id] or s.title, query)) for s in summaries]
+        return [FoundConversation(s, excerpt(said[s.id] or s.title, query)) for s in summaries]
 
     # One
 
-    def view(self, conversation_id: str, user_id: str) -> View:
+    def view(self, conversation_id: str, user_id: str) -> ConversationView:
         """What is shown of a conversation; an answer that is still being made is, too."""
         with self._database.read() as connection:
             row = _own(connection, conversation_id, user_id)
@@ -153,7 +153,7 @@ class Conversations:
         shown_turns = (
             _shown_turn(branches, turns, answers[each], said.get(each, _Said())) for each in branch
         )
-        return View(_summary(row), tuple(shown_turns), system)
+        return ConversationView(_summary(row), tuple(shown_turns), system)
 
     def show(self, conversation_id: str, user_id: str, answer_id: str) -> None:
         """Show the branch of an answer, down to the newest leaf below it."""
@@ -212,7 +212,7 @@ class Conversations:
 
     def _list(
         self, user_id: str, *which: ColumnElement[bool], limit: int | None = None
-    ) -> list[Summary]:
+    ) -> list[ConversationSummary]:
         own = t.conversations.c.user_id == user_id, t.conversations.c.deleted_at.is_(None)
         with self._database.read() as connection:
             return _summaries(connection, *own, *which, limit=limit)
@@ -242,17 +242,17 @@ def _set(connection: Connection, conversation_id: str, **values: Any) -> None:
 
 def _summaries(
     connection: Connection, *which: ColumnElement[bool], limit: int | None = None
-) -> list[Summary]:
+) -> list[ConversationSummary]:
     newest = t.conversations.c.updated_at.desc(), t.conversations.c.id.desc()
     query = select(*SUMMARY).where(*which).order_by(*newest).limit(limit)
     return [_summary(row) for row in connection.execute(query).mappings()]
 
 
-def _summary(row: RowMapping) -> Summary:
-    return Summary(row["id"], row["title"], bool(row["pinned"]), row["updated_at"])
+def _summary(row: RowMapping) -> ConversationSummary:
+    return ConversationSummary(row["id"], row["title"], bool(row["pinned"]), row["updated_at"])
 
 
-def _rows(connection: Connection, conversation_id: str, user_id: str) -> tuple[Branches, Rows]:
+def _rows(connection: Connection, conversation_id: str, user_id: str) -> tuple[Branches, TurnRows]:
     """The tree of a conversation, and its turns by id."""
     own = t.turns.c.conversation_id == conversation_id, t.turns.c.user_id == user_id
     asked = select(*TURN, t.turns.c.created_at, t.turns.c.example_ids).where(*own)
@@ -283,7 +283,9 @@ def _said(connection: Connection, answer_ids: Collection[str], user_id: str) -> 
     """What a person's current statements say, by answer."""
     events = t.events.c
     query = select(t.events).where(
-        events.answer_id.in_(answer_ids), events.user_id == user_id, events.kind.in_(STATEMENTS)
+        events.answer_id.in_(answer_ids),
+        events.user_id == user_id,
+        events.kind.in_(SHOWN_STATEMENTS),
     )
     found: dict[str, _Said] = defaultdict(_Said)
     rows = connection.execute(query.order_by(events.id)).mappings()
@@ -299,7 +301,9 @@ def _said(connection: Connection, answer_ids: Collection[str], user_id: str) -> 
     return found
 
 
-def _shown_turn(branches: Branches, turns: Rows, answer: StoredAnswer, said: _Said) -> ShownTurn:
+def _shown_turn(
+    branches: Branches, turns: TurnRows, answer: StoredAnswer, said: _Said
+) -> ShownTurn:
     row = turns[answer.turn_id]
     return ShownTurn(
         Turn(**{name: row[name] for name in Turn.__dataclass_fields__}),

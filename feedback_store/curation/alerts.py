@@ -15,7 +15,7 @@ from feedback_store.storage.database import Database
 from feedback_store.storage.statements import vote_of
 
 
-def alerts(database: Database, since: float) -> list[dict[str, Any]]:
+def find_alerts(database: Database, since: float) -> list[dict[str, Any]]:
     """Bursts and brigades since a moment (seconds since 1970), in order of time, JSON-ready.
 
     Votes that came from files are left out: they all bear the time of the import.

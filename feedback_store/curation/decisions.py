@@ -14,8 +14,8 @@ from sqlalchemy import Connection, delete, func, insert, select
 from engine.errors import Conflict, InvalidInput, UnknownId
 from engine.messages import clean_text, require_text
 from feedback_store.examples.split import split_of
-from feedback_store.examples.types import Example, Pair
-from feedback_store.records import Decision, DecisionAction
+from feedback_store.examples.types import Pair, TrainingExample
+from feedback_store.records import DecisionAction, ExampleDecision
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database, insert_once
 from feedback_store.storage.import_writer import MAX_USER_ID_CHARS
@@ -32,7 +32,7 @@ class Curation:
 
     # Decisions
 
-    def exclude(self, example: Example, note: str = "") -> None:
+    def exclude(self, example: TrainingExample, note: str = "") -> None:
         """Never train on an example; the note says why."""
         self._decide(example, "exclude", note)
 
@@ -53,7 +53,7 @@ class Curation:
 
     def edit(
         self,
-        example: Example,
+        example: TrainingExample,
         *,
         chosen: str | None = None,
         rejected: str | None = None,
@@ -72,14 +72,14 @@ class Curation:
                 require_text(text, what="edit")
         self._decide(example, "edit", note, chosen, rejected)
 
-    def decisions(self) -> dict[str, Decision]:
+    def decisions(self) -> dict[str, ExampleDecision]:
         """The latest decision about each example."""
         with self._database.read() as connection:
             return read_decisions(connection)
 
     def _decide(
         self,
-        example: Example,
+        example: TrainingExample,
         action: DecisionAction,
         note: str,
         chosen: str | None = None,
@@ -113,18 +113,26 @@ class Curation:
             if connection.execute(known.limit(1)).one_or_none() is None:
                 raise UnknownId(f"no conversation {conversation_id[:80]!r}")
             insert_once(
-                connection, t.gold, {"conversation_id": conversation_id, "created_at": time.time()}
+                connection,
+                t.gold_conversations,
+                {"conversation_id": conversation_id, "created_at": time.time()},
             )
 
     def unmark_gold(self, conversation_id: str) -> None:
         """Put a conversation back among the held-out ones."""
         with self._database.write() as connection:
-            connection.execute(delete(t.gold).where(t.gold.c.conversation_id == conversation_id))
+            connection.execute(
+                delete(t.gold_conversations).where(
+                    t.gold_conversations.c.conversation_id == conversation_id
+                )
+            )
 
     def gold(self) -> frozenset[str]:
         """The conversations that are gold."""
         with self._database.read() as connection:
-            return frozenset(connection.execute(select(t.gold.c.conversation_id)).scalars())
+            return frozenset(
+                connection.execute(select(t.gold_conversations.c.conversation_id)).scalars()
+            )
 
     # Consent
 
@@ -163,14 +171,14 @@ class Curation:
         return frozenset(user for user in people if not answers.get(user, False))
 
 
-def read_decisions(connection: Connection, until: int | None = None) -> dict[str, Decision]:
+def read_decisions(connection: Connection, until: int | None = None) -> dict[str, ExampleDecision]:
     """The latest decision about each example; `until`: of those up to one of a number."""
     latest = select(func.max(t.decisions.c.id)).group_by(t.decisions.c.example_id)
     if until is not None:
         latest = latest.where(t.decisions.c.id <= until)
     query = select(t.decisions).where(t.decisions.c.id.in_(latest))
     return {
-        row.example_id: Decision(
+        row.example_id: ExampleDecision(
             row.example_id, row.action, row.chosen, row.rejected, row.note, row.created_at
         )
         for row in connection.execute(query)

@@ -14,12 +14,18 @@ from feedback_store.examples.rules import OVER_CAP, Rules
 from feedback_store.examples.selection import as_decided, reasons_against
 from feedback_store.examples.shares import over_cap, user_cap, users_of
 from feedback_store.examples.trust import Judgement, Trust, estimate_trust
-from feedback_store.examples.types import KINDS, Example, Examples, label_of, set_aside
-from feedback_store.records import CurrentVote, Decision, PromptEvidence
+from feedback_store.examples.types import (
+    EXAMPLE_KINDS,
+    Examples,
+    TrainingExample,
+    label_of,
+    set_aside,
+)
+from feedback_store.records import CurrentVote, ExampleDecision, PromptEvidence
 
 
 def build_examples(
-    evidence: Iterable[PromptEvidence], decisions: Mapping[str, Decision], rules: Rules
+    evidence: Iterable[PromptEvidence], decisions: Mapping[str, ExampleDecision], rules: Rules
 ) -> Examples:
     """Build the examples of all prompts; set aside, with its reason, what is not trained on.
 
@@ -39,7 +45,7 @@ def build_examples(
 
 def choose_examples(
     prompts: Sequence[PromptExamples],
-    decisions: Mapping[str, Decision],
+    decisions: Mapping[str, ExampleDecision],
     rules: Rules,
     *,
     flip_rate: float | None = None,
@@ -48,7 +54,9 @@ def choose_examples(
     result = Examples(flip_rate=flip_rate)
     result.set_aside += [item for prompt in prompts for item in prompt.set_aside]
 
-    def keep(examples: Sequence[Example], reasons: Iterable[str | None]) -> list[Example]:
+    def keep(
+        examples: Sequence[TrainingExample], reasons: Iterable[str | None]
+    ) -> list[TrainingExample]:
         kept = []
         for example, reason in zip(examples, reasons, strict=True):
             if reason is None:
@@ -57,8 +65,8 @@ def choose_examples(
                 result.set_aside.append(set_aside(reason, example))
         return kept
 
-    for kind in KINDS:
-        distinct: list[Example] = []
+    for kind in EXAMPLE_KINDS:
+        distinct: list[TrainingExample] = []
         for alike in _groups_of_alike(prompts, kind):
             edited = [as_decided(example, decisions.get(example.id)) for example in alike]
             distinct += keep(edited, reasons_against(edited, decisions))
@@ -77,14 +85,16 @@ def trust_in_voters(votes: Iterable[CurrentVote], refusing_users: Collection[str
     )
 
 
-def spoken_order(example: Example) -> tuple[int, str]:
+def spoken_order(example: TrainingExample) -> tuple[int, str]:
     """Sort key: the number of the first event that an example rests on, then its id."""
     return example.origin.event_ids[0], example.id
 
 
-def _groups_of_alike(prompts: Iterable[PromptExamples], kind: str) -> Iterator[list[Example]]:
+def _groups_of_alike(
+    prompts: Iterable[PromptExamples], kind: str
+) -> Iterator[list[TrainingExample]]:
     """Examples of one topic and one label, which may be duplicates, in the order people spoke."""
-    groups: dict[tuple[bytes, bool], list[Example]] = defaultdict(list)
+    groups: dict[tuple[bytes, bool], list[TrainingExample]] = defaultdict(list)
     for prompt in prompts:
         for example in prompt.of_kind(kind):
             groups[prompt.topic, label_of(example)].append(example)
@@ -92,7 +102,7 @@ def _groups_of_alike(prompts: Iterable[PromptExamples], kind: str) -> Iterator[l
         yield sorted(group, key=spoken_order)
 
 
-def _reasons_of_shares(examples: Sequence[Example], rules: Rules) -> Iterator[str | None]:
+def _reasons_of_shares(examples: Sequence[TrainingExample], rules: Rules) -> Iterator[str | None]:
     users = [users_of(example) for example in examples]
     counts = Counter(user for some in users for user in set(some))
     cap = user_cap(len(users), counts, share=rules.user_share, floor=rules.user_floor)

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from typing import Any, Literal
 
 from engine.prompts.reasoning import untagged
-from feedback_store.examples.types import PERSON, Example, Pair, Side, Unpaired, policy_of
+from feedback_store.examples.types import PERSON, Pair, Side, TrainingExample, Unpaired, policy_of
 
-Change = tuple[Literal["same", "removed", "added"], str]
+TextChange = tuple[Literal["same", "removed", "added"], str]
 KIND = {Pair: "pair", Unpaired: "unpaired"}
 
 
-def explain(example: Example, base: str, incumbent: str | None) -> dict[str, Any]:
+def explain(example: TrainingExample, base: str, incumbent: str | None) -> dict[str, Any]:
     """All there is to know about an example, JSON-ready.
 
     Who said what (event numbers, users), which adapter wrote each side, and whether those are what
@@ -42,7 +42,7 @@ def explain(example: Example, base: str, incumbent: str | None) -> dict[str, Any
     return document
 
 
-def changes(original: str, corrected: str) -> Iterator[Change]:
+def changes(original: str, corrected: str) -> Iterator[TextChange]:
     """What a correction changed, word by word, in reading order."""
     before, after = (re.findall(r"\s+|\w+|[^\w\s]", text) for text in (original, corrected))
     # `autojunk` leaves what is everywhere, such as spaces, out of the search for what stayed:

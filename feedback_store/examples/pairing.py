@@ -44,12 +44,12 @@ from feedback_store.examples.types import (
     example_id,
 )
 from feedback_store.records import (
-    Answer,
     CurrentChoice,
     CurrentCorrection,
     CurrentStatement,
     CurrentVote,
     PromptEvidence,
+    WrittenAnswer,
 )
 
 Events = Mapping[int, str]  # the user of each event
@@ -145,7 +145,7 @@ class _PromptBuilder:
                 if answer.id in judged:
                     self._set_aside(reason, [answer.id], judged[answer.id])
 
-    def _problem(self, answer: Answer) -> str | None:
+    def _problem(self, answer: WrittenAnswer) -> str | None:
         flagged = FLAGGED if answer.id in self._evidence.flagged else None
         return self._rules.answer_problem(answer) or flagged
 

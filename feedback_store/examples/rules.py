@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.messages import is_blank
-from feedback_store.records import Answer
+from feedback_store.records import WrittenAnswer
 
 USABLE = ("done", "stopped")  # the statuses of answers that something can be learnt from
 
@@ -44,7 +44,7 @@ class Rules:
         """Whether an answer and its thought together are over the limit."""
         return len(text) + len(thought) > self.max_answer_chars
 
-    def answer_problem(self, answer: Answer) -> str | None:
+    def answer_problem(self, answer: WrittenAnswer) -> str | None:
         """The reason why nothing can be learnt from an answer, or None."""
         if answer.status not in USABLE or is_blank(answer.text):
             return UNFINISHED

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from feedback_store.examples.rules import DUPLICATE, EXCLUDED, IDENTICAL, NEAR_DUPLICATE
 from feedback_store.examples.text_comparison import likeness, read_the_same
-from feedback_store.examples.types import PERSON, Example, Pair, Side
-from feedback_store.records import Decision
+from feedback_store.examples.types import PERSON, Pair, Side, TrainingExample
+from feedback_store.records import ExampleDecision
 
 NEAR = 0.95  # the likeness from which two examples are near-duplicates
 # The number of earlier examples of the same question that an example is compared with, so that one
@@ -19,7 +19,7 @@ NEAR = 0.95  # the likeness from which two examples are near-duplicates
 NEIGHBOURS = 50
 
 
-def as_decided(example: Example, decision: Decision | None) -> Example:
+def as_decided(example: TrainingExample, decision: ExampleDecision | None) -> TrainingExample:
     """Put the operator's words into an example that was edited."""
     if decision is None or decision.action != "edit":
         return example
@@ -33,7 +33,7 @@ def as_decided(example: Example, decision: Decision | None) -> Example:
 
 
 def reasons_against(
-    alike: Iterable[Example], decisions: Mapping[str, Decision]
+    alike: Iterable[TrainingExample], decisions: Mapping[str, ExampleDecision]
 ) -> list[str | None]:
     """The reason why each example is set aside, or None: decisions first, then duplicates.
 
@@ -41,7 +41,7 @@ def reasons_against(
     which people spoke: of several that say the same, or nearly the same, the first stays.
     """
     reasons: list[str | None] = []
-    kept: list[Example] = []
+    kept: list[TrainingExample] = []
     for example in alike:
         decision = decisions.get(example.id)
         reason = _reason_alone(example, decision) or _reason_beside(example, kept[-NEIGHBOURS:])
@@ -51,7 +51,7 @@ def reasons_against(
     return reasons
 
 
-def _reason_alone(example: Example, decision: Decision | None) -> str | None:
+def _reason_alone(example: TrainingExample, decision: ExampleDecision | None) -> str | None:
     if decision is not None and decision.action == "exclude":
         return EXCLUDED
     if isinstance(example, Pair) and read_the_same(example.chosen, example.rejected):
@@ -59,7 +59,7 @@ def _reason_alone(example: Example, decision: Decision | None) -> str | None:
     return None
 
 
-def _reason_beside(example: Example, earlier: Sequence[Example]) -> str | None:
+def _reason_beside(example: TrainingExample, earlier: Sequence[TrainingExample]) -> str | None:
     highest = max((likeness(example, other) for other in earlier), default=0)
     if highest < NEAR:
         return None

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from engine.errors import InvalidInput
-from feedback_store.examples.types import IMPORTED, Example
+from feedback_store.examples.types import IMPORTED, TrainingExample
 
 
-def users_of(example: Example) -> tuple[str, ...]:
+def users_of(example: TrainingExample) -> tuple[str, ...]:
     """The users whose share an example counts for.
 
     An example from a file counts for nobody: the operator chose the file.

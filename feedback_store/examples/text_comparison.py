@@ -7,7 +7,7 @@ import unicodedata
 
 from rapidfuzz.distance import Indel
 
-from feedback_store.examples.types import Example, Side
+from feedback_store.examples.types import Side, TrainingExample
 
 _NUMBER = re.compile(r"\d+")
 
@@ -22,7 +22,7 @@ def read_the_same(one: Side, other: Side) -> bool:
     return normalized(one.full_text) == normalized(other.full_text)
 
 
-def likeness(example: Example, other: Example) -> float:
+def likeness(example: TrainingExample, other: TrainingExample) -> float:
     """The share of characters in common, of the side that differs most; 1 is the same.
 
     Twice the common characters over both lengths. Texts with different numbers in them have

@@ -16,7 +16,7 @@ from engine.errors import InvalidInput
 from engine.messages import Message, messages_from_dicts
 from engine.prompts.reasoning import join_reasoning
 from engine.storage import digest_bytes
-from feedback_store.records import Answer
+from feedback_store.records import WrittenAnswer
 
 PairSource = Literal["correction", "comparison", "votes"]
 UnpairedSource = Literal["vote", "comparison"]
@@ -45,7 +45,7 @@ class Side:
     adapter: str | None
 
     @classmethod
-    def of(cls, answer: Answer) -> Side:
+    def of(cls, answer: WrittenAnswer) -> Side:
         """An answer as it was given."""
         return cls(
             text=answer.text,
@@ -142,8 +142,8 @@ class Demonstration:
         return {**_head(self), **_side("completion", self.completion)}
 
 
-Example = Pair | Unpaired | Demonstration
-KINDS = ("pairs", "unpaired", "demonstrations")
+TrainingExample = Pair | Unpaired | Demonstration
+EXAMPLE_KINDS = ("pairs", "unpaired", "demonstrations")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,19 +177,19 @@ class Examples:
         return dict(sorted(Counter(item.reason for item in self.set_aside).items()))
 
     @property
-    def every(self) -> list[Example]:
+    def every(self) -> list[TrainingExample]:
         """The examples of all kinds, pairs first."""
         return [*self.pairs, *self.unpaired, *self.demonstrations]
 
-    def of_kind(self, kind: str) -> list[Example]:
+    def of_kind(self, kind: str) -> list[TrainingExample]:
         """The examples of one kind; raises `InvalidInput` for an unknown kind."""
-        if kind not in KINDS:
-            raise InvalidInput(f"unknown kind {kind[:40]!r}; known: {', '.join(KINDS)}")
-        examples: list[Example] = getattr(self, kind)
+        if kind not in EXAMPLE_KINDS:
+            raise InvalidInput(f"unknown kind {kind[:40]!r}; known: {', '.join(EXAMPLE_KINDS)}")
+        examples: list[TrainingExample] = getattr(self, kind)
         return examples
 
 
-def set_aside(reason: str, example: Example) -> SetAside:
+def set_aside(reason: str, example: TrainingExample) -> SetAside:
     """An example that is not trained on."""
     origin = example.origin
     return SetAside(
@@ -202,12 +202,12 @@ def set_aside(reason: str, example: Example) -> SetAside:
     )
 
 
-def label_of(example: Example) -> bool:
+def label_of(example: TrainingExample) -> bool:
     """Whether an example is an unpaired one that is good."""
     return isinstance(example, Unpaired) and example.label
 
 
-def redacted(example: Example, redact: Redact) -> Example:
+def redacted(example: TrainingExample, redact: Redact) -> TrainingExample:
     """An example with `redact` applied to every text."""
     prompt = redacted_prompt(example.prompt, redact)
     if isinstance(example, Pair):
@@ -236,7 +236,7 @@ def example_id(
     return digest_bytes(named.encode())
 
 
-def derived_id(example: Example) -> str:
+def derived_id(example: TrainingExample) -> str:
     """The id that an example must have."""
     origin = example.origin
     if isinstance(example, Pair):
@@ -247,7 +247,7 @@ def derived_id(example: Example) -> str:
     return example_id(kind, example.sides, example.source, origin.user_ids)
 
 
-def policy_of(example: Example, base: str, incumbent: str | None) -> Policy:
+def policy_of(example: TrainingExample, base: str, incumbent: str | None) -> Policy:
     """Whether the adapter that is live now ("on") wrote an example's sides.
 
     A person's correction is nobody's policy and does not count; imported text is off-policy.
@@ -276,7 +276,7 @@ def demonstration_from_dict(row: Mapping[str, Any]) -> Demonstration:
     return Demonstration(completion=_side_of(row, "completion"), **_common_fields(row))
 
 
-def _head(example: Example) -> dict[str, Any]:
+def _head(example: TrainingExample) -> dict[str, Any]:
     return {
         "id": example.id,
         "prompt": [message.as_dict() for message in example.prompt],

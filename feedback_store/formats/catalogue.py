@@ -17,7 +17,7 @@ from feedback_store.formats.alpaca import (
 )
 from feedback_store.formats.chatgpt import chatgpt_turns
 from feedback_store.formats.csv_files import csv_turns
-from feedback_store.formats.fields import HOLDS_MEDIA, OFFERS_TOOLS, Row, UnusableRecord
+from feedback_store.formats.fields import HOLDS_MEDIA, OFFERS_TOOLS, RawRow, UnusableRecord
 from feedback_store.formats.gsm8k import is_solution, solution_turns
 from feedback_store.formats.oasst import tree_turns
 from feedback_store.formats.openwebui import rating_turns
@@ -37,18 +37,18 @@ MEDIA_KEYS = ("image", "images", "video", "videos", "audio", "audios")
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class ImportFormat:
     """How records of one kind are told from others and read.
 
     A record has the format if it has all `keys` and none of `without`, and `fits`.
     """
 
     keys: frozenset[str]
-    turns: Callable[[Row, Options], Iterator[ImportedTurn]]
+    turns: Callable[[RawRow, Options], Iterator[ImportedTurn]]
     without: frozenset[str] = frozenset()
-    fits: Callable[[Row], bool] = lambda row: True
+    fits: Callable[[RawRow], bool] = lambda row: True
 
-    def matches(self, row: Row) -> bool:
+    def matches(self, row: RawRow) -> bool:
         """Whether a record has this format."""
         return self.keys <= row.keys() and not self.without & row.keys() and self.fits(row)
 
@@ -57,77 +57,79 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-def _two_texts(row: Row) -> bool:
+def _two_texts(row: RawRow) -> bool:
     return isinstance(row["chosen"], str) and isinstance(row["rejected"], str)
 
 
-def _prompt_or_conversations(row: Row) -> bool:
+def _prompt_or_conversations(row: RawRow) -> bool:
     return isinstance(row.get("prompt"), str | list) or isinstance(row["chosen"], list)
 
 
-def _conversation_and_sides(row: Row) -> bool:
+def _conversation_and_sides(row: RawRow) -> bool:
     conversation = "conversations" in row or "messages" in row
     return conversation and "prompt" not in row and not isinstance(row["chosen"], list)
 
 
-def _judged(row: Row) -> bool:
+def _judged(row: RawRow) -> bool:
     return "label" in row or "kto_tag" in row
 
 
 VERDICTS = _words("label kto_tag")
-IMPORT_FORMATS: Mapping[str, Format] = {
-    "alpaca": Format(_words("instruction output"), alpaca_turns, VERDICTS | {"chosen", "rejected"}),
-    "alpaca-preference": Format(
+IMPORT_FORMATS: Mapping[str, ImportFormat] = {
+    "alpaca": ImportFormat(
+        _words("instruction output"), alpaca_turns, VERDICTS | {"chosen", "rejected"}
+    ),
+    "alpaca-preference": ImportFormat(
         _words("instruction chosen rejected"), alpaca_preference_turns, _words("prompt")
     ),
-    "alpaca-unpaired": Format(
+    "alpaca-unpaired": ImportFormat(
         _words("instruction output"), alpaca_judged_turns, _words("chosen rejected"), _judged
     ),
-    "chatgpt": Format(_words("mapping current_node"), chatgpt_turns),
-    "csv": Format(_words("question context"), csv_turns),
-    "gsm8k-solutions": Format(
+    "chatgpt": ImportFormat(_words("mapping current_node"), chatgpt_turns),
+    "csv": ImportFormat(_words("question context"), csv_turns),
+    "gsm8k-solutions": ImportFormat(
         _words("question"), solution_turns, fits=lambda row: any(map(is_solution, row.values()))
     ),
-    "hh": Format(
+    "hh": ImportFormat(
         _words("chosen rejected"),
         transcript_turns,
         _words("prompt instruction question conversations messages"),
         _two_texts,
     ),
-    "messages": Format(
+    "messages": ImportFormat(
         _words("messages"), conversation_turns, VERDICTS | {"chosen", "rejected", "conversations"}
     ),
-    "messages-unpaired": Format(
+    "messages-unpaired": ImportFormat(
         _words("messages"), judged_conversation_turns, _words("conversations"), _judged
     ),
-    "oasst": Format(_words("message_tree_id prompt"), tree_turns),
-    "open-webui": Format(_words("type user_id data meta"), rating_turns),
-    "open-webui-chats": Format(_words("chat"), open_webui_turns, fits=is_open_webui_chat),
-    "seed-tasks": Format(_words("instruction instances"), seed_task_turns),
-    "sharegpt": Format(
+    "oasst": ImportFormat(_words("message_tree_id prompt"), tree_turns),
+    "open-webui": ImportFormat(_words("type user_id data meta"), rating_turns),
+    "open-webui-chats": ImportFormat(_words("chat"), open_webui_turns, fits=is_open_webui_chat),
+    "seed-tasks": ImportFormat(_words("instruction instances"), seed_task_turns),
+    "sharegpt": ImportFormat(
         _words("conversations"), conversation_turns, VERDICTS | {"chosen", "rejected"}
     ),
-    "sharegpt-preference": Format(
+    "sharegpt-preference": ImportFormat(
         _words("chosen rejected"), conversation_preference_turns, fits=_conversation_and_sides
     ),
-    "sharegpt-unpaired": Format(
+    "sharegpt-unpaired": ImportFormat(
         _words("conversations"), judged_conversation_turns, _words("chosen rejected"), _judged
     ),
-    "trl-completion": Format(_words("prompt completion"), completion_turns, VERDICTS),
-    "trl-preference": Format(
+    "trl-completion": ImportFormat(_words("prompt completion"), completion_turns, VERDICTS),
+    "trl-preference": ImportFormat(
         _words("chosen rejected"),
         preference_turns,
         _words("instruction question conversations"),
         _prompt_or_conversations,
     ),
-    "trl-unpaired": Format(_words("prompt completion"), unpaired_turns, fits=_judged),
+    "trl-unpaired": ImportFormat(_words("prompt completion"), unpaired_turns, fits=_judged),
 }
 
 # What a person may import into the own list: whole conversations, of which nobody says anything
 CONVERSATION_FORMATS = {name: IMPORT_FORMATS[name] for name in ("chatgpt", "open-webui-chats")}
 
 
-def read_turns(known: Format, row: Row, options: Options) -> list[ImportedTurn]:
+def read_turns(known: ImportFormat, row: RawRow, options: Options) -> list[ImportedTurn]:
     """The turns of one record.
 
     Raises `InvalidInput` where it cannot be read, and `UnusableRecord` where it can, but what it
@@ -141,7 +143,7 @@ def read_turns(known: Format, row: Row, options: Options) -> list[ImportedTurn]:
     return list(known.turns(row, options))
 
 
-def format_named(name: str) -> Format:
+def format_named(name: str) -> ImportFormat:
     """The format of that name; raises `InvalidInput` with the known ones."""
     if name not in IMPORT_FORMATS:
         known = ", ".join(IMPORT_FORMATS)
@@ -149,12 +151,12 @@ def format_named(name: str) -> Format:
     return IMPORT_FORMATS[name]
 
 
-def names_that_match(row: Row) -> list[str]:
+def names_that_match(row: RawRow) -> list[str]:
     """The formats that a record has."""
     return [name for name, known in IMPORT_FORMATS.items() if known.matches(row)]
 
 
-def keys_of(row: Row) -> str:
+def keys_of(row: RawRow) -> str:
     """The record's keys for a message: not all where there are many, and no long ones."""
     shown = ", ".join(repr(key[:40]) for key in list(row)[:KEYS_SHOWN])
     more = len(row) - KEYS_SHOWN

@@ -13,21 +13,21 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 
-from feedback_store.formats.chats import Chat, Node, chat_turns, moment, words
-from feedback_store.formats.fields import Row, as_mapping, mapping
+from feedback_store.formats.chats import ChatTree, Node, chat_turns, moment, words
+from feedback_store.formats.fields import RawRow, as_mapping, mapping
 from feedback_store.formats.turns import Options
 from feedback_store.records import ImportedTurn
 
 # Where the page links a source or a name, such as `cite|turn0search1` in private-use brackets
-LINK = re.compile("\ue200([^\ue201]*)\ue201")
+SOURCE_LINK = re.compile("\ue200([^\ue201]*)\ue201")
 INTERRUPTED = ("interrupted", "max_tokens")
 
 
-def chatgpt_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+def chatgpt_turns(row: RawRow, options: Options) -> Iterator[ImportedTurn]:
     """One turn for each question that has an answer."""
     del options  # nobody says anything of an answer
     return chat_turns(
-        Chat(
+        ChatTree(
             id=words(row, "conversation_id") or words(row, "id"),
             title=words(row, "title"),
             time=moment(row.get("update_time")) or moment(row.get("create_time")),
@@ -37,7 +37,7 @@ def chatgpt_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
     )
 
 
-def _nodes(found: Row) -> list[Node]:
+def _nodes(found: RawRow) -> list[Node]:
     """All messages; of those with the same parent, the order is that of its `children`."""
     rows = {name: as_mapping(each, "mapping") for name, each in found.items()}
     place = {
@@ -51,7 +51,7 @@ def _nodes(found: Row) -> list[Node]:
     return [_node(name, rows[name]) for name in names]
 
 
-def _node(name: str, row: Row) -> Node:
+def _node(name: str, row: RawRow) -> Node:
     parent = words(row, "parent")
     message = row.get("message")
     if not isinstance(message, dict) or not _is_shown(message):
@@ -72,18 +72,18 @@ def _node(name: str, row: Row) -> Node:
     )
 
 
-def _is_shown(message: Row) -> bool:
+def _is_shown(message: RawRow) -> bool:
     """Whether a person saw it: no system message, no call of a tool, nothing that is hidden."""
     hidden = _object(message, "metadata").get("is_visually_hidden_from_conversation")
     to_all = message.get("recipient") in ("all", None)
     return _role(message) in ("user", "assistant") and to_all and not hidden
 
 
-def _role(message: Row) -> object:
+def _role(message: RawRow) -> object:
     return _object(message, "author").get("role")
 
 
-def _text(content: Row) -> str:
+def _text(content: RawRow) -> str:
     """The words of a message, without pictures; what was spoken is words, too."""
     kind, parts = content.get("content_type"), content.get("parts")
     if kind == "code":
@@ -92,7 +92,7 @@ def _text(content: Row) -> str:
     if kind not in ("text", "multimodal_text") or not isinstance(parts, list):
         return ""
     said = [_part(part) for part in parts]
-    return LINK.sub(_link, "\n".join(filter(None, said)))
+    return SOURCE_LINK.sub(_link, "\n".join(filter(None, said)))
 
 
 def _part(part: object) -> str:
@@ -111,7 +111,7 @@ def _link(match: re.Match[str]) -> str:
     return str(named[1]) if isinstance(named, list) and len(named) > 1 else ""
 
 
-def _thought(content: Row) -> str:
+def _thought(content: RawRow) -> str:
     """The thoughts as they were shown: each with its heading."""
     thoughts = content.get("thoughts")
     if content.get("content_type") != "thoughts" or not isinstance(thoughts, list):
@@ -124,6 +124,6 @@ def _thought(content: Row) -> str:
     return "\n\n".join("\n".join(filter(None, parts)) for parts in said if any(parts))
 
 
-def _object(row: Row, key: str) -> Mapping[str, object]:
+def _object(row: RawRow, key: str) -> Mapping[str, object]:
     found = row.get(key)
     return found if isinstance(found, dict) else {}

@@ -19,7 +19,7 @@ from engine.errors import InvalidText
 from engine.messages import Message, clean_text, is_blank
 from engine.prompts.reasoning import Reasoned
 from engine.storage import digest_json
-from feedback_store.formats.fields import Row, UnusableRecord
+from feedback_store.formats.fields import RawRow, UnusableRecord
 from feedback_store.records import ImportedAnswer, ImportedTurn
 
 NO_ANSWER = "a conversation without an answer in words"
@@ -45,7 +45,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Chat:
+class ChatTree:
     """A conversation: all that was ever said in it, and the message that it was left at."""
 
     id: str
@@ -90,7 +90,7 @@ class _Place:
         return (*self.before, question, Message("assistant", text))
 
 
-def chat_turns(chat: Chat) -> Iterator[ImportedTurn]:
+def chat_turns(chat: ChatTree) -> Iterator[ImportedTurn]:
     """One turn for each question that has an answer, the first one first.
 
     Raises `UnusableRecord` where there is none, or where a text cannot be stored.
@@ -122,13 +122,13 @@ def moment(found: object) -> float | None:
     return seconds if 0 < seconds <= time.time() else None
 
 
-def words(row: Row, key: str) -> str:
+def words(row: RawRow, key: str) -> str:
     """The text that stands there; "" where there is none. `chat_turns` sees if it can be stored."""
     found = row.get(key)
     return found if isinstance(found, str) else ""
 
 
-def _questions(chat: Chat) -> Iterable[_Question]:
+def _questions(chat: ChatTree) -> Iterable[_Question]:
     """Every question of the tree with what went before it, in the order of a walk down."""
     known = {node.id for node in chat.nodes}
     below: dict[str, list[Node]] = defaultdict(list)
@@ -154,7 +154,7 @@ def _questions(chat: Chat) -> Iterable[_Question]:
     return questions
 
 
-def _path_up(chat: Chat) -> Iterator[str]:
+def _path_up(chat: ChatTree) -> Iterator[str]:
     """The messages from the one that the conversation was left at up to the first."""
     parents = {node.id: node.parent for node in chat.nodes}
     at = chat.current

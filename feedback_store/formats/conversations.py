@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from feedback_store.conversations.conversation_list import ShownTurn, View
+from feedback_store.conversations.conversation_list import ConversationView, ShownTurn
 
 VOTES = {1: "good", -1: "bad"}
 
 
-def to_markdown(view: View) -> str:
+def to_markdown(view: ConversationView) -> str:
     """Questions and answers to read, with what the person said of them; thoughts are left out."""
     parts = [f"# {view.summary.title}"]
     for shown in view.turns:
@@ -21,7 +21,7 @@ def to_markdown(view: View) -> str:
     return "\n\n".join(part.strip("\n") for part in parts if part) + "\n"
 
 
-def to_json(view: View) -> dict[str, Any]:
+def to_json(view: ConversationView) -> dict[str, Any]:
     """Everything that is shown, with ids, times (seconds since 1970), thoughts and who answered."""
     summary = view.summary
     return {

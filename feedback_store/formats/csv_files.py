@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 
 from engine.errors import InvalidInput
 from engine.messages import question_index
-from feedback_store.examples.types import Example
-from feedback_store.formats.fields import Row, any_text, text
+from feedback_store.examples.types import TrainingExample
+from feedback_store.formats.fields import RawRow, optional_text, required_text
 from feedback_store.formats.trl import completion_turns, preference_turns, unpaired_turns
 from feedback_store.formats.turns import Options
 from feedback_store.records import ImportedTurn
@@ -23,7 +23,7 @@ from feedback_store.records import ImportedTurn
 # As OWASP lists them: signs that start a formula, their full-width twins, tab and line ends.
 RISKY = ("=", "+", "-", "@", "＝", "＋", "－", "＠", "\t", "\r", "\n", "'")
 COMPLETIONS = {"chosen", "rejected", "completion"}
-FLAGS = ("label", "chosen_complete", "rejected_complete", "completion_complete")
+FLAG_CELLS = ("label", "chosen_complete", "rejected_complete", "completion_complete")
 
 
 def guarded(cell: str) -> str:
@@ -36,7 +36,7 @@ def unguarded(cell: str) -> str:
     return cell.removeprefix("'")
 
 
-def csv_bytes(examples: Iterable[Example]) -> bytes:
+def csv_bytes(examples: Iterable[TrainingExample]) -> bytes:
     """A header and one row for each example; all of one kind.
 
     The question stands alone in `question`, what went before it as JSON in `context`; system
@@ -52,13 +52,13 @@ def csv_bytes(examples: Iterable[Example]) -> bytes:
     return out.getvalue().encode("utf-8-sig")
 
 
-def csv_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+def csv_turns(row: RawRow, options: Options) -> Iterator[ImportedTurn]:
     """Reads what `csv_bytes` writes."""
     cells: dict[str, object] = {key: unguarded(text_of) for key, text_of in _texts(row)}
-    question = {"role": "user", "content": text(cells, "question")}
+    question = {"role": "user", "content": required_text(cells, "question")}
     before, after = (_context(cells, name) for name in ("context", "context_after"))
     cells["prompt"] = [*before, question, *after]
-    for key in FLAGS:
+    for key in FLAG_CELLS:
         if key in cells:
             cells[key] = {"true": True, "false": False}.get(str(cells[key]).lower())
     if "chosen" in cells:
@@ -66,7 +66,7 @@ def csv_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
     return unpaired_turns(cells, options) if "label" in cells else completion_turns(cells, options)
 
 
-def _cells(example: Example) -> dict[str, str]:
+def _cells(example: TrainingExample) -> dict[str, str]:
     """The row of an example with text alone in it."""
     row = example.as_dict()
     prompt, at = row.pop("prompt"), question_index(example.prompt)
@@ -84,14 +84,14 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _texts(row: Row) -> Iterator[tuple[str, str]]:
+def _texts(row: RawRow) -> Iterator[tuple[str, str]]:
     for key in row:
-        yield key, any_text(row, key)
+        yield key, optional_text(row, key)
 
 
-def _context(cells: Row, name: str) -> list[object]:
+def _context(cells: RawRow, name: str) -> list[object]:
     try:
-        found = json.loads(any_text(cells, name) or "[]")
+        found = json.loads(optional_text(cells, name) or "[]")
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, list):

@@ -17,10 +17,10 @@ from pathlib import Path
 from engine.errors import InvalidInput
 from engine.messages import Message
 from engine.storage import canonical_json, translated_disk_errors, write_atomically
-from feedback_store.examples.types import Demonstration, Example, Pair, Side, Unpaired
+from feedback_store.examples.types import Demonstration, Pair, Side, TrainingExample, Unpaired
 from feedback_store.formats.csv_files import csv_bytes
 
-Json = dict[str, object]
+JsonRow = dict[str, object]
 TO_SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt"}
 SHAREGPT_TAGS = {
     "role_tag": "from",
@@ -39,7 +39,7 @@ OPENAI_TAGS = {
 
 
 def export_examples(
-    examples: Iterable[Example],
+    examples: Iterable[TrainingExample],
     target: Path,
     *,
     format: str,  # noqa: A002 - the word of the command line
@@ -64,24 +64,24 @@ def export_examples(
     return len(rows)
 
 
-def _write_trl(examples: Sequence[Example], file: Path) -> None:
+def _write_trl(examples: Sequence[TrainingExample], file: Path) -> None:
     _require_one_kind(examples)
     write_atomically(file, _lines(example.as_dict() for example in examples))
 
 
-def _write_csv(examples: Sequence[Example], file: Path) -> None:
+def _write_csv(examples: Sequence[TrainingExample], file: Path) -> None:
     _require_one_kind(examples)
     write_atomically(file, csv_bytes(examples))
 
 
-def _write_sharegpt(examples: Sequence[Example], file: Path) -> None:
+def _write_sharegpt(examples: Sequence[TrainingExample], file: Path) -> None:
     demonstrations = [example for example in examples if isinstance(example, Demonstration)]
     if len(demonstrations) < len(examples):
         raise InvalidInput("sharegpt holds demonstrations alone; llama-factory holds all kinds")
     write_atomically(file, _lines(map(_demonstration_row, demonstrations)))
 
 
-def _write_llama_factory(examples: Sequence[Example], folder: Path) -> None:
+def _write_llama_factory(examples: Sequence[TrainingExample], folder: Path) -> None:
     """LLaMA-Factory's folder of datasets, as its data/README.md describes it.
 
     In its SFT the answers of the history are learned too, unless `mask_history` is set.
@@ -104,13 +104,13 @@ def _write_llama_factory(examples: Sequence[Example], folder: Path) -> None:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
-EXPORT_FORMATS: Mapping[str, Callable[[Sequence[Example], Path], None]] = {
+EXPORT_FORMATS: Mapping[str, Callable[[Sequence[TrainingExample], Path], None]] = {
     "csv": _write_csv,
     "llama-factory": _write_llama_factory,
     "sharegpt": _write_sharegpt,
     "trl": _write_trl,
 }
-DATASET_INFO: Mapping[str, Json] = {
+DATASET_INFO: Mapping[str, JsonRow] = {
     "preference": {
         "file_name": "preference.json",
         "formatting": "sharegpt",
@@ -133,7 +133,7 @@ DATASET_INFO: Mapping[str, Json] = {
 }
 
 
-def _require_one_kind(examples: Sequence[Example]) -> None:
+def _require_one_kind(examples: Sequence[TrainingExample]) -> None:
     kinds = {type(example).__name__ for example in examples}
     if len(kinds) > 1:
         raise InvalidInput(f"one file holds one kind of example, not {' and '.join(sorted(kinds))}")
@@ -142,23 +142,23 @@ def _require_one_kind(examples: Sequence[Example]) -> None:
 # Rows
 
 
-def _pair_row(pair: Pair) -> Json:
+def _pair_row(pair: Pair) -> JsonRow:
     sides = {"chosen": _whole(pair.chosen), "rejected": _whole(pair.rejected)}
     said = {name: _sharegpt(message) for name, message in sides.items()}
     return {**_rest(pair), "conversations": list(map(_sharegpt, pair.prompt)), **said}
 
 
-def _demonstration_row(example: Demonstration) -> Json:
+def _demonstration_row(example: Demonstration) -> JsonRow:
     messages = (*example.prompt, _whole(example.completion))
     return {**_rest(example), "conversations": list(map(_sharegpt, messages))}
 
 
-def _unpaired_row(example: Unpaired) -> Json:
+def _unpaired_row(example: Unpaired) -> JsonRow:
     messages = (*example.prompt, _whole(example.completion))
     return {**_rest(example), "messages": [message.as_dict() for message in messages]}
 
 
-def _rest(example: Example) -> Json:
+def _rest(example: TrainingExample) -> JsonRow:
     """What our rows say beside the texts."""
     texts = ("prompt", "chosen", "rejected", "completion")
     return {key: value for key, value in example.as_dict().items() if key not in texts}
@@ -169,7 +169,7 @@ def _whole(side: Side) -> Message:
     return Message("assistant", side.full_text)
 
 
-def _sharegpt(message: Message) -> Json:
+def _sharegpt(message: Message) -> JsonRow:
     return {"from": TO_SHAREGPT[message.role], "value": message.content}
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from engine.errors import InvalidInput
 from engine.messages import clean_text, require_text
 
-Row = Mapping[str, object]
+RawRow = Mapping[str, object]
 _MISSING = object()
 
 
@@ -22,25 +22,25 @@ class UnusableRecord(Exception):
     the same for all records of one kind."""
 
 
-def value(row: Row, key: str) -> object:
+def value(row: RawRow, key: str) -> object:
     """Whatever stands there."""
     if (found := row.get(key, _MISSING)) is _MISSING:
         raise InvalidInput(f"missing {key!r}")
     return found
 
 
-def text(row: Row, key: str) -> str:
+def required_text(row: RawRow, key: str) -> str:
     """Text that is not blank."""
     return require_text(_as_text(value(row, key), key), what=repr(key))
 
 
-def any_text(row: Row, key: str) -> str:
+def optional_text(row: RawRow, key: str) -> str:
     """Text, which may be blank; "" where it is missing or null."""
     found = row.get(key)
     return "" if found is None else clean_text(_as_text(found, key), what=repr(key))
 
 
-def truth(row: Row, key: str, default: bool | None = None) -> bool:
+def truth(row: RawRow, key: str, default: bool | None = None) -> bool:
     """True or false; where it is missing, the default if there is one."""
     found = value(row, key) if default is None else row.get(key, default)
     if not isinstance(found, bool):
@@ -48,12 +48,12 @@ def truth(row: Row, key: str, default: bool | None = None) -> bool:
     return found
 
 
-def verdict(row: Row) -> bool:
+def verdict(row: RawRow) -> bool:
     """Whether an answer is good: LLaMA-Factory's `kto_tag`, or TRL's `label`."""
     return truth(row, "kto_tag" if "kto_tag" in row else "label")
 
 
-def count(row: Row, key: str, limit: int) -> int:
+def count(row: RawRow, key: str, limit: int) -> int:
     """A whole number from 0 up to a limit; 0 where it is missing."""
     found = row.get(key, 0)
     if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= limit:
@@ -61,12 +61,12 @@ def count(row: Row, key: str, limit: int) -> int:
     return found
 
 
-def items(row: Row, key: str) -> Sequence[object]:
+def items(row: RawRow, key: str) -> Sequence[object]:
     """A list."""
     return as_list(value(row, key), key)
 
 
-def mapping(row: Row, key: str) -> Row:
+def mapping(row: RawRow, key: str) -> RawRow:
     """An object."""
     return as_mapping(value(row, key), key)
 
@@ -78,7 +78,7 @@ def as_list(found: object, what: str) -> Sequence[object]:
     return found
 
 
-def as_mapping(found: object, what: str) -> Row:
+def as_mapping(found: object, what: str) -> RawRow:
     """The value, which must be an object."""
     if not isinstance(found, dict):
         raise InvalidInput(f"{what!r} must be an object")

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from engine.errors import InvalidInput
 from engine.messages import Message, clean_text
-from feedback_store.formats.fields import Row, as_mapping, text, truth
+from feedback_store.formats.fields import RawRow, as_mapping, required_text, truth
 from feedback_store.formats.turns import Options, answer_of
 from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote
 
@@ -23,7 +23,7 @@ def is_solution(found: object) -> bool:
     return isinstance(found, dict) and {"is_correct", "solution"} <= found.keys()
 
 
-def solution_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+def solution_turns(row: RawRow, options: Options) -> Iterator[ImportedTurn]:
     """One turn with an answer of each model; right is a thumb up, wrong a thumb down."""
     answers = tuple(
         _answer(as_mapping(found, model), model)
@@ -32,10 +32,10 @@ def solution_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
     )
     if not answers:
         raise InvalidInput("there is no solution with 'is_correct'")
-    yield ImportedTurn((Message("user", text(row, "question")),), answers)
+    yield ImportedTurn((Message("user", required_text(row, "question")),), answers)
 
 
-def _answer(found: Row, model: str) -> ImportedAnswer:
+def _answer(found: RawRow, model: str) -> ImportedAnswer:
     vote = ImportedVote(CHECKER, 1 if truth(found, "is_correct") else -1)
     name = clean_text(model, what="model's name")
-    return replace(answer_of(text(found, "solution")), model=name, votes=(vote,))
+    return replace(answer_of(required_text(found, "solution")), model=name, votes=(vote,))

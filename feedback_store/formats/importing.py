@@ -19,13 +19,13 @@ from engine.prompts.modes import PromptTemplate
 from feedback_store.formats.catalogue import (
     CONVERSATION_FORMATS,
     IMPORT_FORMATS,
-    Format,
+    ImportFormat,
     format_named,
     keys_of,
     names_that_match,
     read_turns,
 )
-from feedback_store.formats.fields import Row, UnusableRecord
+from feedback_store.formats.fields import RawRow, UnusableRecord
 from feedback_store.formats.reading import Record, layout_of, read_records
 from feedback_store.formats.turns import Options, Ranks
 from feedback_store.records import ImportedTurn
@@ -198,7 +198,7 @@ class _Problems:
 
 
 def _check(
-    file: Path, name: str | None, options: Options, formats: Mapping[str, Format]
+    file: Path, name: str | None, options: Options, formats: Mapping[str, ImportFormat]
 ) -> tuple[str, dict[str, int]]:
     """The format of a file in which nothing is wrong, and why records of it are set aside."""
     told = name is not None
@@ -231,7 +231,7 @@ def _check(
     return name, dict(sorted(set_aside.items()))
 
 
-def _only_match(file: Path, record: Record, formats: Mapping[str, Format]) -> str | None:
+def _only_match(file: Path, record: Record, formats: Mapping[str, ImportFormat]) -> str | None:
     """The format of a record, if there is one; two are one too many."""
     assert record.row is not None
     names = [name for name in names_that_match(record.row) if name in formats]
@@ -244,7 +244,7 @@ def _only_match(file: Path, record: Record, formats: Mapping[str, Format]) -> st
     return names[0] if names else None
 
 
-def _problem(row: Row, name: str | None, told: bool, options: Options) -> str:
+def _problem(row: RawRow, name: str | None, told: bool, options: Options) -> str:
     """What is wrong with a record, "" if nothing is. Where we were told the format, it holds.
 
     Raises `UnusableRecord`.

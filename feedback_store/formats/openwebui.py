@@ -18,18 +18,18 @@ from engine.errors import InvalidInput
 from engine.messages import Message, clean_text
 from feedback_store.formats.fields import (
     USES_TOOLS,
-    Row,
+    RawRow,
     UnusableRecord,
-    any_text,
     as_mapping,
     mapping,
-    text,
+    optional_text,
+    required_text,
 )
 from feedback_store.formats.turns import (
     Options,
     answer_of,
     asked,
-    message_of,
+    read_message,
     system_of,
     with_thought,
 )
@@ -61,7 +61,7 @@ BLOCK = re.compile(
 )
 
 
-def rating_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+def rating_turns(row: RawRow, options: Options) -> Iterator[ImportedTurn]:
     """One turn with the rated answer; beside it the answers it won against, if it did.
 
     Open WebUI counts a thumb up as a win over the answers that stood beside it
@@ -71,8 +71,8 @@ def rating_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
     data, meta = mapping(row, "data"), mapping(row, "meta")
     chat = _chat(row)
     said = mapping(mapping(chat, "history"), "messages")
-    rated = _message(said, text(meta, "message_id"))
-    user = f"openwebui:{text(row, 'user_id')}"
+    rated = _message(said, required_text(meta, "message_id"))
+    user = f"openwebui:{required_text(row, 'user_id')}"
     vote = _vote(data, user)
     answer = _answer(rated, vote)
     siblings = list(_siblings(said, rated, data)) if vote and vote.vote > 0 else []
@@ -82,44 +82,44 @@ def rating_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
         choices=tuple(
             ImportedChoice(user, 0, place, "left") for place in range(1, len(siblings) + 1)
         ),
-        conversation=any_text(meta, "chat_id"),
+        conversation=optional_text(meta, "chat_id"),
     )
 
 
-def _chat(row: Row) -> Row:
+def _chat(row: RawRow) -> RawRow:
     if row.get("snapshot") is None:
         raise InvalidInput("there is no 'snapshot', and so no text")
     return mapping(mapping(mapping(row, "snapshot"), "chat"), "chat")
 
 
-def _message(said: Row, identity: str) -> Row:
+def _message(said: RawRow, identity: str) -> RawRow:
     if identity not in said:
         raise InvalidInput("the chat lacks a message that is named in it")
     return as_mapping(said[identity], "messages")
 
 
-def _prompt(chat: Row, said: Row, rated: Row) -> tuple[Message, ...]:
+def _prompt(chat: RawRow, said: RawRow, rated: RawRow) -> tuple[Message, ...]:
     """From the root to the question; of earlier answers the text alone."""
     path: list[Message] = []
     seen: set[str] = set()
-    parent = any_text(rated, "parentId")
+    parent = optional_text(rated, "parentId")
     while parent:
         if parent in seen:
             raise InvalidInput("the chat's messages go round in a circle")
         seen.add(parent)
         row = _message(said, parent)
-        message = message_of(row, "messages")
+        message = read_message(row, "messages")
         if message.role == "assistant":
             message = Message("assistant", unfolded(message.content))
         path.append(message)
-        parent = any_text(row, "parentId")
+        parent = optional_text(row, "parentId")
     params = chat.get("params")
     system = system_of(params) if isinstance(params, dict) else ()
     return (*system, *reversed(path))
 
 
-def _answer(row: Row, vote: ImportedVote | None) -> ImportedAnswer:
-    message = message_of(row, "messages")
+def _answer(row: RawRow, vote: ImportedVote | None) -> ImportedAnswer:
+    message = read_message(row, "messages")
     if message.role != "assistant":
         raise InvalidInput("the rated message is not an assistant's")
     if _uses_tools(message.content):
@@ -156,25 +156,27 @@ def _thought(quoted: str) -> str:
     return "\n".join(re.sub(r"^> ?", "", line) for line in quoted.split("\n")).strip()
 
 
-def _siblings(said: Row, rated: Row, data: Row) -> Iterator[Row]:
+def _siblings(said: RawRow, rated: RawRow, data: RawRow) -> Iterator[RawRow]:
     """Other finished answers to the same question by models that the rating names."""
     names = data.get("sibling_model_ids")
     named = names if isinstance(names, list) else []
     for item in said.values():
         other = as_mapping(item, "messages")
         beside = other is not rated and other.get("parentId") == rated.get("parentId")
-        finished = other.get("done") is not False and any_text(other, "content")
-        answers = other.get("role") == "assistant" and not _uses_tools(any_text(other, "content"))
+        finished = other.get("done") is not False and optional_text(other, "content")
+        answers = other.get("role") == "assistant" and not _uses_tools(
+            optional_text(other, "content")
+        )
         if beside and finished and answers and model_of(other) in named:
             yield other
 
 
-def model_of(row: Row) -> str:
+def model_of(row: RawRow) -> str:
     """The name of the model that wrote a message; "" where none is given."""
-    return any_text(row, "selectedModelId") or any_text(row, "model")
+    return optional_text(row, "selectedModelId") or optional_text(row, "model")
 
 
-def _vote(data: Row, user: str) -> ImportedVote | None:
+def _vote(data: RawRow, user: str) -> ImportedVote | None:
     rating = data.get("rating")
     if isinstance(rating, bool | list | dict) or rating not in RATINGS:
         raise InvalidInput("'rating' must be 1, 0 or -1")
@@ -185,9 +187,9 @@ def _vote(data: Row, user: str) -> ImportedVote | None:
     return ImportedVote(user, vote, reasons, clean_text(comment, what="comment"))
 
 
-def _reasons(data: Row, vote: int) -> tuple[tuple[str, ...], str]:
+def _reasons(data: RawRow, vote: int) -> tuple[tuple[str, ...], str]:
     """Our word for its reason, and a comment that keeps what our words do not say."""
-    given = any_text(data, "reason")
+    given = optional_text(data, "reason")
     # Older versions store the words shown, newer ones a key made of them.
     key = given.lower().replace("'", "").replace(" ", "_")
     ours = REASONS.get(key, "other")
@@ -195,7 +197,7 @@ def _reasons(data: Row, vote: int) -> tuple[tuple[str, ...], str]:
     score = details.get("rating") if isinstance(details, dict) else None
     parts = (
         given if ours == "other" and key != "other" else "",
-        any_text(data, "comment"),
+        optional_text(data, "comment"),
         f"rated {score} of 10" if isinstance(score, int) and not isinstance(score, bool) else "",
     )
     return ((ours,) if given else ()), "; ".join(part for part in parts if part)

@@ -10,29 +10,32 @@ from collections.abc import Iterator
 from typing import Literal
 
 from engine.prompts.reasoning import split_reasoning, with_opening
-from feedback_store.formats.chats import Chat, Node, chat_turns, moment, words
-from feedback_store.formats.fields import Row, as_mapping, mapping
+from feedback_store.formats.chats import ChatTree, Node, chat_turns, moment, words
+from feedback_store.formats.fields import RawRow, as_mapping, mapping
 from feedback_store.formats.openwebui import model_of, unfolded
 from feedback_store.formats.turns import Options
 from feedback_store.records import ImportedTurn
 
-ROLES: dict[object, Literal["user", "assistant"]] = {"user": "user", "assistant": "assistant"}
+OPEN_WEBUI_ROLES: dict[object, Literal["user", "assistant"]] = {
+    "user": "user",
+    "assistant": "assistant",
+}
 
 
-def is_open_webui_chat(row: Row) -> bool:
+def is_open_webui_chat(row: RawRow) -> bool:
     """Whether a row is a whole conversation."""
     chat = row["chat"]
     return isinstance(chat, dict) and isinstance(chat.get("history"), dict)
 
 
-def open_webui_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+def open_webui_turns(row: RawRow, options: Options) -> Iterator[ImportedTurn]:
     """One turn for each question that has an answer."""
     del options  # nobody says anything of an answer
     chat = mapping(row, "chat")
     history, params = mapping(chat, "history"), chat.get("params")
     said = mapping(history, "messages")
     return chat_turns(
-        Chat(
+        ChatTree(
             id=words(row, "id"),
             title=words(row, "title") or words(chat, "title"),
             time=moment(row.get("updated_at")) or moment(row.get("created_at")),
@@ -43,9 +46,9 @@ def open_webui_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
     )
 
 
-def _node(name: str, row: Row) -> Node:
+def _node(name: str, row: RawRow) -> Node:
     parent, role, content = words(row, "parentId"), row.get("role"), _content(row)
-    if not isinstance(role, str) or role not in ROLES:
+    if not isinstance(role, str) or role not in OPEN_WEBUI_ROLES:
         return Node(name, parent)
     if role == "user":
         return Node(name, parent, "user", content, time=moment(row.get("timestamp")))
@@ -61,7 +64,7 @@ def _node(name: str, row: Row) -> Node:
     )
 
 
-def _content(row: Row) -> str:
+def _content(row: RawRow) -> str:
     """A message's words; pictures are in another key, or parts of another type."""
     content = row.get("content")
     if isinstance(content, list):

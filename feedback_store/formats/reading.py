@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, TextIO
 
 from engine.errors import InvalidInput
-from feedback_store.formats.fields import Row
+from feedback_store.formats.fields import RawRow
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 MAX_RECORD = 16_000_000  # bytes of a line, characters of an array's element
 CHUNK = 1 << 20
 START = 4096  # bytes by which the layout is told
-BLANKS = re.compile(r"[ \t\n\r]*")
+JSON_BLANKS = re.compile(r"[ \t\n\r]*")
 # What stands between the cells of a CSV file, and its name
 DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 HEADER_NAME = re.compile(r' *("?)\w[\w .()/-]*\1 *')
 NO_UTF8 = b"\xff"
 NOT_UTF8 = "is not UTF-8 text"
-TOO_LONG = f"is longer than {MAX_RECORD:,} characters, or is not JSON"
+RECORD_TOO_LONG = f"is longer than {MAX_RECORD:,} characters, or is not JSON"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +44,12 @@ class Record:
     """One record and where it stands ("line 3"), or why it is none."""
 
     place: str
-    row: Row | None = None
+    row: RawRow | None = None
     problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class FileLayout:
     """How a file is written: its encoding, and the marks between the cells of a CSV file."""
 
     kind: Literal["JSON lines", "JSON array", "CSV"]
@@ -63,7 +63,7 @@ class Layout:
         return f"{self.kind} in {self.encoding}{between}{blank}"
 
 
-def layout_of(file: Path) -> Layout:
+def layout_of(file: Path) -> FileLayout:
     """How a file is written; raises `InvalidInput` where it cannot be opened or read."""
     with _opened(file) as stream:
         return _layout(stream.read(START))
@@ -97,20 +97,20 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
         raise InvalidInput(f"cannot read {file}: {error.strerror}") from error
 
 
-def _layout(start: bytes) -> Layout:
+def _layout(start: bytes) -> FileLayout:
     """The layout of a file that begins so."""
     is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     encoding: Literal["UTF-8", "UTF-16"] = "UTF-16" if is_utf16 else "UTF-8"
     text = start.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace").lstrip()
     if text.startswith("["):
-        return Layout("JSON array", encoding)
+        return FileLayout("JSON array", encoding)
     header = re.split(r"[\r\n]", text, maxsplit=1)[0]
     for delimiter in DELIMITERS:
         names = header.split(delimiter)
         if len(names) > 1 and all(HEADER_NAME.fullmatch(name) for name in names):
             blank_after = all(name.startswith(" ") for name in names[1:])
-            return Layout("CSV", encoding, delimiter, blank_after)
-    return Layout("JSON lines", encoding)
+            return FileLayout("CSV", encoding, delimiter, blank_after)
+    return FileLayout("JSON lines", encoding)
 
 
 def _text(stream: BinaryIO) -> TextIO:
@@ -176,7 +176,7 @@ def _lines(stream: BinaryIO) -> Iterator[Record]:
         if len(line) == MAX_RECORD and not line.endswith(b"\n"):
             while (rest := stream.readline(CHUNK)) and not rest.endswith(b"\n"):
                 pass
-            yield Record(f"line {number}", problem=TOO_LONG)
+            yield Record(f"line {number}", problem=RECORD_TOO_LONG)
         elif line and not line.isspace():
             yield _line(decoder, line, f"line {number}")
 
@@ -226,7 +226,7 @@ class _Window:
     def next(self) -> str:
         """The next character that is not blank; "" at the end."""
         while True:
-            match = BLANKS.match(self._text, self._at)
+            match = JSON_BLANKS.match(self._text, self._at)
             self._at = match.end() if match else self._at
             if self._at < len(self._text):
                 return self._text[self._at]
@@ -247,7 +247,7 @@ class _Window:
                 break
             except json.JSONDecodeError:
                 if len(self._text) - self._at > MAX_RECORD:
-                    raise ValueError(TOO_LONG) from None
+                    raise ValueError(RECORD_TOO_LONG) from None
                 if not self._grow():
                     raise
         raw, self._at = self._text[self._at : end], end
@@ -274,13 +274,13 @@ def _reason(error: ValueError | RecursionError) -> str:
         return f"is not JSON: {error.msg}"
     if isinstance(error, RecursionError):
         return "is nested too deeply"
-    return str(error) if str(error) == TOO_LONG else "holds a number with too many digits"
+    return str(error) if str(error) == RECORD_TOO_LONG else "holds a number with too many digits"
 
 
 # CSV
 
 
-def _csv(stream: TextIO, layout: Layout) -> Iterator[Record]:
+def _csv(stream: TextIO, layout: FileLayout) -> Iterator[Record]:
     csv.field_size_limit(MAX_RECORD)  # the module's own 128 KiB is shorter than a long answer
     rows = csv.reader(
         stream, delimiter=layout.delimiter, skipinitialspace=layout.blank_after, strict=True

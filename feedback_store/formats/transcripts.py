@@ -11,15 +11,15 @@ from collections.abc import Iterator
 
 from engine.errors import InvalidInput
 from engine.messages import Message, Role
-from feedback_store.formats.fields import Row, text
+from feedback_store.formats.fields import RawRow, required_text
 from feedback_store.formats.turns import Options, one_answer, pair_turn, side_of
 from feedback_store.records import ImportedTurn
 
 SPEAKER = re.compile(r"\n\n(Human|Assistant):[ ]?")
-ROLES: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
+SPEAKER_ROLES: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 
-def transcript_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+def transcript_turns(row: RawRow, options: Options) -> Iterator[ImportedTurn]:
     """What both have in common is the prompt."""
     chosen, rejected = _messages(row, "chosen"), _messages(row, "rejected")
     shared = min(len(chosen), len(rejected)) - 1
@@ -30,10 +30,11 @@ def transcript_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
     yield pair_turn(chosen[:shared], better, worse, options.user)
 
 
-def _messages(row: Row, key: str) -> tuple[Message, ...]:
-    before, *parts = SPEAKER.split(text(row, key))
+def _messages(row: RawRow, key: str) -> tuple[Message, ...]:
+    before, *parts = SPEAKER.split(required_text(row, key))
     if before or not parts:
         raise InvalidInput(f"{key!r} must begin with an empty line and 'Human:'")
     return tuple(
-        Message(ROLES[speaker], said) for speaker, said in zip(parts[::2], parts[1::2], strict=True)
+        Message(SPEAKER_ROLES[speaker], said)
+        for speaker, said in zip(parts[::2], parts[1::2], strict=True)
     )

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 
 from engine.errors import InvalidInput
 from engine.messages import Message
-from feedback_store.formats.fields import Row, any_text, value, verdict
+from feedback_store.formats.fields import RawRow, optional_text, value, verdict
 from feedback_store.formats.turns import (
     Options,
     judged_turn,
-    messages_of,
     one_answer,
     pair_turn,
+    read_messages,
     side_of,
 )
 from feedback_store.records import ImportedAnswer, ImportedTurn
@@ -25,32 +25,36 @@ from feedback_store.records import ImportedAnswer, ImportedTurn
 Messages = tuple[Message, ...]
 
 
-def preference_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+def preference_turns(row: RawRow, options: Options) -> Iterator[ImportedTurn]:
     """`chosen` over `rejected`; without a prompt of their own kind they begin with it."""
     if _prompt_is_implicit(row):
         prompt, better, worse = _split(
-            messages_of(value(row, "chosen"), "chosen"),
-            messages_of(value(row, "rejected"), "rejected"),
+            read_messages(value(row, "chosen"), "chosen"),
+            read_messages(value(row, "rejected"), "rejected"),
         )
         sides = side_of(row, "chosen", better), side_of(row, "rejected", worse)
     else:
         prompt, sides = _prompt(row), (_side(row, "chosen"), _side(row, "rejected"))
-    yield pair_turn(prompt, *sides, options.user, any_text(row, "conversation_id"))
+    yield pair_turn(prompt, *sides, options.user, optional_text(row, "conversation_id"))
 
 
-def unpaired_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+def unpaired_turns(row: RawRow, options: Options) -> Iterator[ImportedTurn]:
     """`completion` is good or bad, as `label` or `kto_tag` says."""
     answer, label = _side(row, "completion"), verdict(row)
-    yield judged_turn(_prompt(row), answer, label, options.user, any_text(row, "conversation_id"))
+    yield judged_turn(
+        _prompt(row), answer, label, options.user, optional_text(row, "conversation_id")
+    )
 
 
-def completion_turns(row: Row, options: Options) -> Iterator[ImportedTurn]:
+def completion_turns(row: RawRow, options: Options) -> Iterator[ImportedTurn]:
     """`completion` is worth imitating."""
     answer = _side(row, "completion")
-    yield judged_turn(_prompt(row), answer, True, options.user, any_text(row, "conversation_id"))
+    yield judged_turn(
+        _prompt(row), answer, True, options.user, optional_text(row, "conversation_id")
+    )
 
 
-def _prompt_is_implicit(row: Row) -> bool:
+def _prompt_is_implicit(row: RawRow) -> bool:
     """As TRL decides it (`maybe_extract_prompt`): a text beside conversations is no prompt."""
     chosen, prompt = value(row, "chosen"), row.get("prompt")
     return isinstance(chosen, list) and not isinstance(prompt, list) and len(chosen) != 1
@@ -69,15 +73,15 @@ def _split(chosen: Messages, rejected: Messages) -> tuple[Messages, str, str]:
     )
 
 
-def _prompt(row: Row) -> Messages:
+def _prompt(row: RawRow) -> Messages:
     found = value(row, "prompt")
     if isinstance(found, str):
-        return (Message("user", any_text(row, "prompt")),)
-    return messages_of(found, "prompt")
+        return (Message("user", optional_text(row, "prompt")),)
+    return read_messages(found, "prompt")
 
 
-def _side(row: Row, name: str) -> ImportedAnswer:
+def _side(row: RawRow, name: str) -> ImportedAnswer:
     found = value(row, name)
     if isinstance(found, str):
         return side_of(row, name, found)
-    return side_of(row, name, one_answer(messages_of(found, name), name))
+    return side_of(row, name, one_answer(read_messages(found, name), name))

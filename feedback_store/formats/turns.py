@@ -32,11 +32,11 @@ from feedback_store.formats.fields import (
     ENDS_IN_THOUGHT,
     HOLDS_MEDIA,
     USES_TOOLS,
-    Row,
+    RawRow,
     UnusableRecord,
-    any_text,
     as_list,
     as_mapping,
+    optional_text,
     truth,
     value,
 )
@@ -54,18 +54,18 @@ class Options:
 
 
 # OpenAI's names of the roles, ShareGPT's, and those of messages to and from tools in both
-ROLES: Mapping[str, Role] = {
+MESSAGE_ROLES: Mapping[str, Role] = {
     "system": "system",
     "user": "user",
     "assistant": "assistant",
     "human": "user",
     "gpt": "assistant",
 }
-TOOL_ROLES = ("tool", "function", "function_call", "observation")
+TOOL_MESSAGE_ROLES = ("tool", "function", "function_call", "observation")
 THOUGHT_KEYS = ("reasoning_content", "reasoning", "thinking")
 
 
-def message_of(item: object, what: str) -> Message:
+def read_message(item: object, what: str) -> Message:
     """One message as OpenAI writes it (`role`, `content`) or as ShareGPT does (`from`, `value`).
 
     A thought beside an answer is put before it, as a model writes it. Raises `UnusableRecord` for
@@ -73,20 +73,20 @@ def message_of(item: object, what: str) -> Message:
     """
     row = as_mapping(item, what)
     role = value(row, "from" if "from" in row else "role")
-    if role in TOOL_ROLES or row.get("tool_calls") or row.get("function_call"):
+    if role in TOOL_MESSAGE_ROLES or row.get("tool_calls") or row.get("function_call"):
         raise UnusableRecord(USES_TOOLS)
-    if not isinstance(role, str) or role not in ROLES:
-        known = ", ".join(ROLES)
+    if not isinstance(role, str) or role not in MESSAGE_ROLES:
+        known = ", ".join(MESSAGE_ROLES)
         raise InvalidInput(f"unknown role {str(role)[:40]!r} in {what!r}; known roles: {known}")
     content = _content(row, what)
-    thoughts = (row.get(key) for key in THOUGHT_KEYS if ROLES[role] == "assistant")
+    thoughts = (row.get(key) for key in THOUGHT_KEYS if MESSAGE_ROLES[role] == "assistant")
     thought = next((found for found in thoughts if isinstance(found, str) and found.strip()), "")
-    return Message(ROLES[role], clean_text(with_thought(thought, content)))
+    return Message(MESSAGE_ROLES[role], clean_text(with_thought(thought, content)))
 
 
-def messages_of(found: object, what: str) -> tuple[Message, ...]:
+def read_messages(found: object, what: str) -> tuple[Message, ...]:
     """A list of messages."""
-    return tuple(message_of(item, what) for item in as_list(found, what))
+    return tuple(read_message(item, what) for item in as_list(found, what))
 
 
 def with_thought(thought: str, answer: str) -> str:
@@ -95,22 +95,22 @@ def with_thought(thought: str, answer: str) -> str:
     return join_reasoning(said.stored_thought, answer)
 
 
-def _content(row: Row, what: str) -> str:
+def _content(row: RawRow, what: str) -> str:
     """A message's text; that of several parts is joined by line ends."""
     key = "value" if "value" in row else "content"
     content = value(row, key)
     if isinstance(content, list) and all(isinstance(part, dict) for part in content):
         if any(part.get("type") != "text" for part in content):
             raise UnusableRecord(HOLDS_MEDIA)
-        return "\n".join(any_text(part, "text") for part in content)
+        return "\n".join(optional_text(part, "text") for part in content)
     if not isinstance(content, str):
         raise InvalidInput(f"{key!r} in {what!r} must be text")
     return content
 
 
-def system_of(row: Row) -> tuple[Message, ...]:
+def system_of(row: RawRow) -> tuple[Message, ...]:
     """The record's own `system` text as a message, if there is one."""
-    system = any_text(row, "system")
+    system = optional_text(row, "system")
     return () if is_blank(system) else (Message("system", system),)
 
 
@@ -137,18 +137,18 @@ def answer_of(text: str) -> ImportedAnswer:
     return ImportedAnswer(require_text(said.answer, what="answer"), thought=said.stored_thought)
 
 
-def side_of(row: Row, name: str, text: str) -> ImportedAnswer:
+def side_of(row: RawRow, name: str, text: str) -> ImportedAnswer:
     """A completion. Where our exports wrote its thought beside it, the text is the answer alone."""
     if not _is_our_own(row, name):
         return answer_of(text)
     return ImportedAnswer(
         require_text(text, what="answer"),
-        thought=any_text(row, f"{name}_thought"),
+        thought=optional_text(row, f"{name}_thought"),
         complete=truth(row, f"{name}_complete", default=True),
     )
 
 
-def whole_side_of(row: Row, name: str, text: str) -> ImportedAnswer:
+def whole_side_of(row: RawRow, name: str, text: str) -> ImportedAnswer:
     """The same where our exports wrote the thought before the answer, too."""
     side = side_of(row, name, text)
     if not _is_our_own(row, name):
@@ -159,7 +159,7 @@ def whole_side_of(row: Row, name: str, text: str) -> ImportedAnswer:
     return replace(side, text=require_text(text.removeprefix(head), what="answer"))
 
 
-def _is_our_own(row: Row, name: str) -> bool:
+def _is_our_own(row: RawRow, name: str) -> bool:
     return f"{name}_thought" in row or f"{name}_complete" in row
 
 

@@ -29,10 +29,12 @@ from feedback_store.storage.database import Database, insert_once
 from feedback_store.storage.statements import current_statements
 
 MAX_EXAMPLES = 500  # of a person, the newest
-MAX_CHARS = 2_000  # of question and answer; three longer ones would fill a small model's context
+MAX_EXAMPLE_CHARS = (
+    2_000  # of question and answer; three longer ones would fill a small model's context
+)
 MAX_PEOPLE = 32  # whose examples are kept ready; one takes up to two megabytes
 LEAST_WORDS_OF_A_FOLLOW_UP = 2  # "And now?" and "Shorter!" mean nothing without what came before
-STATEMENTS = ("vote", "correction", "flag")
+OWN_STATEMENTS = ("vote", "correction", "flag")
 # Newest event, how many there are, answers that are removed, answers that are still being made
 _Version = tuple[int, int, frozenset[str], frozenset[str]]
 
@@ -236,7 +238,7 @@ def _current(connection: Connection, user_id: str, removed: Collection[str]) -> 
         .join(t.answers, t.answers.c.id == events.answer_id)
         .where(
             events.user_id == user_id,
-            events.kind.in_(STATEMENTS),
+            events.kind.in_(OWN_STATEMENTS),
             t.answers.c.status != "streaming",
         )
         .order_by(events.id)
@@ -285,7 +287,7 @@ def _read(connection: Connection, user_id: str, numbers: Sequence[int]) -> list[
             continue
         answer = row.text if liked else row.correction.strip()
         chars = len(row.question) + len(answer)
-        if chars > MAX_CHARS or is_blank(answer):
+        if chars > MAX_EXAMPLE_CHARS or is_blank(answer):
             continue
         is_first = row.parent_answer_id is None
         if not is_first and len(set(tokens(row.question))) < LEAST_WORDS_OF_A_FOLLOW_UP:
@@ -294,7 +296,7 @@ def _read(connection: Connection, user_id: str, numbers: Sequence[int]) -> list[
         found[row.id] = OwnExample(
             row.question,
             answer,
-            thought if chars + len(thought) <= MAX_CHARS else "",
+            thought if chars + len(thought) <= MAX_EXAMPLE_CHARS else "",
             row.answer_id,
             row.id,
             "like" if liked else "correction",

@@ -19,9 +19,9 @@ from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database
 
 PromptKind = Literal["system", "saved"]
-KINDS: tuple[str, ...] = get_args(PromptKind)
+PROMPT_KINDS: tuple[str, ...] = get_args(PromptKind)
 MAX_PROMPTS = 200  # of one person
-MAX_TITLE_CHARS = 80
+MAX_PROMPT_TITLE_CHARS = 80
 MAX_PROMPT_CHARS = 8_000
 
 
@@ -36,9 +36,9 @@ class PromptText:
 
     def checked(self) -> PromptText:
         """The same with its title in one line; raises `InvalidInput` for what cannot be kept."""
-        if self.kind not in KINDS:
-            raise InvalidInput(f"unknown kind {self.kind!r}; known: {', '.join(KINDS)}")
-        title = require_text(self.title, what="title", limit_chars=MAX_TITLE_CHARS)
+        if self.kind not in PROMPT_KINDS:
+            raise InvalidInput(f"unknown kind {self.kind!r}; known: {', '.join(PROMPT_KINDS)}")
+        title = require_text(self.title, what="title", limit_chars=MAX_PROMPT_TITLE_CHARS)
         require_text(self.text, what="prompt", limit_chars=MAX_PROMPT_CHARS)
         return PromptText(self.kind, " ".join(title.split()), self.text)
 

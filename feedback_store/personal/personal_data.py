@@ -17,8 +17,8 @@ from sqlalchemy import ColumnElement, Connection, Table, or_, select
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database
 
-FORMAT = "burnish-person/1"
-Rows = list[dict[str, Any]]
+PERSON_FORMAT = "burnish-person/1"
+TableRows = list[dict[str, Any]]
 
 
 def personal_data(database: Database, user_id: str) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def personal_data(database: Database, user_id: str) -> dict[str, Any]:
     with database.read() as connection:
         own = select(t.turns.c.conversation_id).where(t.turns.c.user_id == user_id)
         return {
-            "format": FORMAT,
+            "format": PERSON_FORMAT,
             "made_at": time.time(),
             "person": user_id,
             "consents": _rows(connection, t.consents, t.consents.c.user_id == user_id),
@@ -43,7 +43,7 @@ def personal_data(database: Database, user_id: str) -> dict[str, Any]:
         }
 
 
-def _conversations(connection: Connection, user_id: str) -> Rows:
+def _conversations(connection: Connection, user_id: str) -> TableRows:
     """The oldest first. One that is not listed (an import, a program's) has its turns alone."""
     own = t.turns.c.user_id == user_id
     turn_ids = select(t.turns.c.id).where(own)
@@ -75,7 +75,7 @@ def _conversations(connection: Connection, user_id: str) -> Rows:
     ]
 
 
-def _statements(connection: Connection, user_id: str) -> Rows:
+def _statements(connection: Connection, user_id: str) -> TableRows:
     """What they said, and what anybody said of their answers, in the order it was said."""
     turn_ids = select(t.turns.c.id).where(t.turns.c.user_id == user_id)
     answers = select(t.answers.c.id).where(t.answers.c.turn_id.in_(turn_ids))
@@ -88,7 +88,7 @@ def _statements(connection: Connection, user_id: str) -> Rows:
     return _rows(connection, t.events, about)
 
 
-def _rows(connection: Connection, table: Table, which: ColumnElement[bool]) -> Rows:
+def _rows(connection: Connection, table: Table, which: ColumnElement[bool]) -> TableRows:
     """The rows of a table, the oldest first, without the columns that say nothing."""
     oldest = [table.c[name] for name in ("created_at", "id") if name in table.c]
     query = select(table).where(which).order_by(*oldest)
@@ -98,8 +98,8 @@ def _rows(connection: Connection, table: Table, which: ColumnElement[bool]) -> R
     ]
 
 
-def _by(rows: Rows, name: str) -> Mapping[str, Sequence[dict[str, Any]]]:
-    found: dict[str, Rows] = defaultdict(list)
+def _by(rows: TableRows, name: str) -> Mapping[str, Sequence[dict[str, Any]]]:
+    found: dict[str, TableRows] = defaultdict(list)
     for row in rows:
         found[row[name]].append(row)
     return found

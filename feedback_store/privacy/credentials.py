@@ -123,4 +123,4 @@ def _looks_random(value: str) -> bool:
     return bits >= 2.5 and bits * len(value) >= 20
 
 
-RECOGNIZERS: tuple[Recognizer, ...] = (find_tokens, find_assigned)
+CREDENTIAL_RECOGNIZERS: tuple[Recognizer, ...] = (find_tokens, find_assigned)

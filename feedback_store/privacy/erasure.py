@@ -30,7 +30,7 @@ from sqlalchemy import (
 from engine.errors import InvalidInput, UnknownId
 from engine.storage import digest_json, list_digests
 from feedback_store.ai_feedback.ai_pairs import AiPair
-from feedback_store.examples.types import Example
+from feedback_store.examples.types import TrainingExample
 from feedback_store.snapshots.snapshot import Snapshot, open_snapshot, rewrite
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database
@@ -54,7 +54,7 @@ class Erasure:
         """Whether what was learnt from it goes, too: unless it is retention."""
         return self.person is not None or self.deleted is not None
 
-    def covers(self, example: Example | AiPair) -> bool:
+    def covers(self, example: TrainingExample | AiPair) -> bool:
         """Whether an example rests on what is erased."""
         return example.origin.conversation_id in self.conversation_ids or (
             self.person is not None and self.person in _people_of(example)
@@ -192,27 +192,27 @@ def save_erasure(database: Database, erasure: Erasure, *, done: bool = False) ->
         )
 
 
-def erasures(database: Database) -> list[Erasure]:
+def list_erasures(database: Database) -> list[Erasure]:
     """Every erasure, the oldest first."""
     with database.read() as connection:
         rows = connection.execute(select(t.erasures).order_by(t.erasures.c.id)).mappings()
         return [_erasure_of(row) for row in rows]
 
 
-def unfinished(database: Database) -> list[Erasure]:
+def unfinished_erasures(database: Database) -> list[Erasure]:
     """Erasures that a crash broke off, the oldest first."""
     query = select(t.erasures).where(t.erasures.c.unfinished.is_not(None)).order_by(t.erasures.c.id)
     with database.read() as connection:
         return [_erasure_of(row) for row in connection.execute(query).mappings()]
 
 
-def _examples(snapshot: Snapshot) -> list[Example]:
+def _examples(snapshot: Snapshot) -> list[TrainingExample]:
     return [
         e for split in (snapshot.train, snapshot.heldout, snapshot.gold) for e in split.examples
     ]
 
 
-def _people_of(example: Example | AiPair) -> set[str]:
+def _people_of(example: TrainingExample | AiPair) -> set[str]:
     return {person_digest(user_id) for user_id in example.origin.user_ids}
 
 
@@ -317,7 +317,12 @@ def _delete_orphans(connection: Connection, rows: dict[str, int]) -> None:
     """Conversations of which no turn is left, marks and templates that nothing refers to."""
     conversations = select(t.turns.c.conversation_id)
     _delete_listed(connection, rows, t.conversations.c.id.not_in(conversations))
-    _delete(connection, rows, t.gold, t.gold.c.conversation_id.not_in(conversations))
+    _delete(
+        connection,
+        rows,
+        t.gold_conversations,
+        t.gold_conversations.c.conversation_id.not_in(conversations),
+    )
     used = select(t.turns.c.template_hash)
     _delete(connection, rows, t.templates, t.templates.c.hash.not_in(used))
 

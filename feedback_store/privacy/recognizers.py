@@ -278,4 +278,4 @@ def find_numbers(text: str) -> Iterator[Finding]:
         yield from find_phones(text)
 
 
-RECOGNIZERS: tuple[Recognizer, ...] = (find_emails, find_ibans, find_ips, find_numbers)
+PERSONAL_RECOGNIZERS: tuple[Recognizer, ...] = (find_emails, find_ibans, find_ips, find_numbers)

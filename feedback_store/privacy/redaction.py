@@ -50,7 +50,7 @@ class Redactor:
     def _recognizers(self) -> tuple[Recognizer, ...]:
         from feedback_store.privacy import credentials, recognizers
 
-        return (*recognizers.RECOGNIZERS, *credentials.RECOGNIZERS)
+        return (*recognizers.PERSONAL_RECOGNIZERS, *credentials.CREDENTIAL_RECOGNIZERS)
 
     def find(self, text: str) -> tuple[Finding, ...]:
         """All findings, in order, none overlapping.

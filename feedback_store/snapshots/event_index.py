@@ -19,13 +19,13 @@ from engine.storage import folder_of, list_digests, read_manifest
 from feedback_store.examples.split import SPLITS
 from feedback_store.snapshots.snapshot import READERS
 
-PLACES = tuple(f"{split}/{kind}" for split in SPLITS for kind in READERS)
+SNAPSHOT_FILES = tuple(f"{split}/{kind}" for split in SPLITS for kind in READERS)
 # The key in a row of canonical JSON, which has another key before it; within a text its quotation
 # marks would have backslashes. Reading a hundred thousand rows as JSON takes seconds
 EVENT_IDS = b',"event_ids":['
 
 
-class Frozen:
+class SnapshotEvents:
     """A snapshot's events, by `split/kind`; read when one is asked for that it may hold."""
 
     def __init__(self, folder: Path, digest: str, last_event: int) -> None:
@@ -43,20 +43,20 @@ class Frozen:
     def _events(self) -> dict[str, array[int]]:
         """The numbers at each place, in order; none where the snapshot cannot be read."""
         try:
-            return {place: _read(self._folder / f"{place}.jsonl") for place in PLACES}
+            return {place: _read(self._folder / f"{place}.jsonl") for place in SNAPSHOT_FILES}
         except (OSError, ValueError):
-            return {place: array("q") for place in PLACES}
+            return {place: array("q") for place in SNAPSHOT_FILES}
 
 
-class FrozenStatements:
+class SnapshotEventIndex:
     """The snapshots under a folder."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._known: dict[str, Frozen] = {}
+        self._known: dict[str, SnapshotEvents] = {}
         self._lock = threading.Lock()
 
-    def snapshots(self) -> list[Frozen]:
+    def snapshots(self) -> list[SnapshotEvents]:
         """All of them, the oldest first: in the order of the newest event that each knows."""
         with self._lock:
             known, self._known = self._known, {}
@@ -66,9 +66,9 @@ class FrozenStatements:
             found = list(self._known.values())
         return sorted(found, key=lambda each: (each.last_event, each.digest))
 
-    def _open(self, digest: str) -> Frozen:
+    def _open(self, digest: str) -> SnapshotEvents:
         folder = folder_of(self._root, digest)
-        return Frozen(folder, digest, int(read_manifest(folder)["last_event"]))
+        return SnapshotEvents(folder, digest, int(read_manifest(folder)["last_event"]))
 
 
 def _read(path: Path) -> array[int]:

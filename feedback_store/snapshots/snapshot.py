@@ -22,10 +22,10 @@ from feedback_store.examples.split import HELDOUT_SHARE, SPLITS, SplitName, spli
 from feedback_store.examples.text_comparison import read_the_same
 from feedback_store.examples.types import (
     Demonstration,
-    Example,
     Examples,
     Pair,
     Redact,
+    TrainingExample,
     Unpaired,
     demonstration_from_dict,
     derived_id,
@@ -34,15 +34,15 @@ from feedback_store.examples.types import (
     unpaired_from_dict,
 )
 
-FORMAT = "burnish-snapshot/3"
-READERS: Mapping[str, Callable[[Mapping[str, Any]], Example]] = {
+SNAPSHOT_FORMAT = "burnish-snapshot/3"
+READERS: Mapping[str, Callable[[Mapping[str, Any]], TrainingExample]] = {
     "pairs": pair_from_dict,
     "unpaired": unpaired_from_dict,
     "demonstrations": demonstration_from_dict,
 }
 # What reading a file raises that is no snapshot's
 UNREADABLE = (OSError, ValueError, LookupError, TypeError, RecursionError, InvalidInput)
-BySplit = Mapping[SplitName, Mapping[str, Sequence[Example]]]
+BySplit = Mapping[SplitName, Mapping[str, Sequence[TrainingExample]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Split:
     demonstrations: tuple[Demonstration, ...] = ()
 
     @property
-    def examples(self) -> Iterator[Example]:
+    def examples(self) -> Iterator[TrainingExample]:
         """All of them."""
         yield from self.pairs
         yield from self.unpaired
@@ -93,7 +93,7 @@ def freeze(
         root,
         by_split,
         {
-            "format": FORMAT,
+            "format": SNAPSHOT_FORMAT,
             "last_event": last_event,
             "heldout_share": HELDOUT_SHARE,
             "thoughts_in_loss": thoughts_in_loss,
@@ -104,7 +104,7 @@ def freeze(
     )
 
 
-def rewrite(root: Path, snapshot: Snapshot, keep: Callable[[Example], bool]) -> str | None:
+def rewrite(root: Path, snapshot: Snapshot, keep: Callable[[TrainingExample], bool]) -> str | None:
     """Publish a snapshot's examples that may stay; None where nothing to train on is left."""
     by_split = {
         split: {
@@ -169,7 +169,7 @@ def verify_snapshot(root: Path, digest: str) -> list[str]:
         return [problem]
     gold = set(manifest["gold"])
     side_of = partial(split_of, heldout_share=manifest["heldout_share"], gold=frozenset(gold))
-    found: dict[SplitName, dict[str, Sequence[Example]]] = {}
+    found: dict[SplitName, dict[str, Sequence[TrainingExample]]] = {}
     for split in SPLITS:
         found[split] = {}
         for kind in READERS:
@@ -190,8 +190,8 @@ def verify_snapshot(root: Path, digest: str) -> list[str]:
 
 def _manifest_problem(manifest: Mapping[str, Any]) -> str | None:
     """What keeps the rows from being checked at all."""
-    if manifest.get("format") != FORMAT:
-        return f"its format is {manifest.get('format')!r}, not {FORMAT!r}; make a new one"
+    if manifest.get("format") != SNAPSHOT_FORMAT:
+        return f"its format is {manifest.get('format')!r}, not {SNAPSHOT_FORMAT!r}; make a new one"
     if not isinstance(manifest.get("heldout_share"), float):
         return "the manifest does not say what share is held out"
     gold = manifest.get("gold")
@@ -201,7 +201,7 @@ def _manifest_problem(manifest: Mapping[str, Any]) -> str | None:
 
 
 def _row_problems(
-    path: Path, rows: Sequence[Example], split: str, side_of: Callable[[str], SplitName]
+    path: Path, rows: Sequence[TrainingExample], split: str, side_of: Callable[[str], SplitName]
 ) -> Iterator[str]:
     place = f"{split}/{path.name}"
     if b"".join(canonical_json(row.as_dict()) + b"\n" for row in rows) != path.read_bytes():
@@ -243,8 +243,8 @@ def diff(old: Snapshot, new: Snapshot) -> Difference:
 
 def _redacted(
     examples: Examples, redact: Redact | None
-) -> tuple[dict[str, list[Example]], dict[str, int]]:
-    kept: dict[str, list[Example]] = {kind: [*getattr(examples, kind)] for kind in READERS}
+) -> tuple[dict[str, list[TrainingExample]], dict[str, int]]:
+    kept: dict[str, list[TrainingExample]] = {kind: [*getattr(examples, kind)] for kind in READERS}
     set_aside = Counter(examples.set_aside_counts)
     if redact is not None:
         for kind, rows in kept.items():
@@ -256,7 +256,9 @@ def _redacted(
     return kept, dict(sorted(set_aside.items()))
 
 
-def _of(examples: Sequence[Example], split: SplitName, gold: frozenset[str]) -> list[Example]:
+def _of(
+    examples: Sequence[TrainingExample], split: SplitName, gold: frozenset[str]
+) -> list[TrainingExample]:
     return [e for e in examples if split_of(e.origin.conversation_id, gold=gold) == split]
 
 
@@ -287,6 +289,6 @@ def _read_split(folder: Path, split: str) -> Split:
     return Split(*(tuple(_read(folder / split / f"{kind}.jsonl", kind)) for kind in READERS))  # type: ignore[arg-type]  # in the order of the fields
 
 
-def _read(path: Path, kind: str) -> list[Example]:
+def _read(path: Path, kind: str) -> list[TrainingExample]:
     with path.open("rb") as file:
         return [READERS[kind](json.loads(line)) for line in file]

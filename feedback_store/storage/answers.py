@@ -21,9 +21,14 @@ from engine.prompts.modes import PromptTemplate
 from feedback_store.records import AnswerStatus, StoredAnswer, Turn
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database, insert_once
-from feedback_store.storage.evidence import answer_columns, read_templates, read_texts
+from feedback_store.storage.evidence import answer_columns, read_answer_texts, read_templates
 from feedback_store.storage.kept_changes import note_continued
-from feedback_store.storage.listing import continued, index_answers, list_turn, show_new_answer
+from feedback_store.storage.listing import (
+    continued_conversations,
+    index_answers,
+    list_turn,
+    show_new_answer,
+)
 from feedback_store.storage.prompts import Exchange, read_history, rebuild_prompt
 from feedback_store.storage.stale_conversations import mark_stale
 
@@ -218,7 +223,7 @@ class AnswerStore:
             if first_token_at is not None:  # a continued answer keeps its first one
                 first = func.coalesce(t.answers.c.first_token_at, first_token_at)
                 values["first_token_at"] = first
-            mark_stale(connection, continued(connection, [answer_id]))
+            mark_stale(connection, continued_conversations(connection, [answer_id]))
             connection.execute(update(t.answers).where(this).values(values))
             index_answers(connection, [answer_id])
 
@@ -227,7 +232,7 @@ class AnswerStore:
         with self._database.write() as connection:
             streaming = t.answers.c.status == "streaming"
             broken = connection.execute(select(t.answers.c.id).where(streaming)).scalars().all()
-            mark_stale(connection, continued(connection, broken))
+            mark_stale(connection, continued_conversations(connection, broken))
             connection.execute(
                 update(t.answers).where(streaming).values(status="aborted", finished_at=time.time())
             )
@@ -272,7 +277,7 @@ class AnswerStore:
     def texts(self, answer_ids: Iterable[str]) -> dict[str, str]:
         """What answers say, whoever's they are: for the operator."""
         with self._database.read() as connection:
-            return read_texts(connection, answer_ids)
+            return read_answer_texts(connection, answer_ids)
 
     def _exchange(self, connection: Connection, user_id: str, answer_id: str) -> Exchange:
         turn = own_turn(connection, answer_id, user_id)

@@ -20,11 +20,11 @@ from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import last_erasure, last_event
 
-Said = tuple[str, int | None]  # an event's kind; of votes, which
+EventValue = tuple[str, int | None]  # an event's kind; of votes, which
 Kinds = tuple[str, ...]
 Columns = ReadOnlyColumnCollection[str, Any]
 # What each kind of statement is about: of a user's about the same thing the latest counts
-STATEMENTS: Mapping[Kinds, str] = {
+COUNTED_STATEMENTS: Mapping[Kinds, str] = {
     ("vote", "correction", "flag"): "answer_id",
     ("choice",): "comparison_id",
 }
@@ -37,7 +37,7 @@ class _Counted:
 
     last_event: int = 0
     last_erasure: int = 0
-    current: Counter[Said] = field(default_factory=Counter)
+    current: Counter[EventValue] = field(default_factory=Counter)
 
 
 class Counters:
@@ -76,14 +76,14 @@ class Counters:
         last, current = counted.last_event, counted.current
         fresh = and_(events.id > last, events.id <= newest)
         current.update(_said(connection, fresh, events.kind.in_(DEEDS)))
-        for kinds, subject in STATEMENTS.items():
+        for kinds, subject in COUNTED_STATEMENTS.items():
             current.update(_said(connection, fresh, _latest(kinds, subject, newest)))
             if last:
                 current.subtract(_said(connection, _overtaken(kinds, subject, last, newest)))
         counted.last_event = newest
 
 
-def _said(connection: Connection, *which: ColumnElement[bool]) -> Counter[Said]:
+def _said(connection: Connection, *which: ColumnElement[bool]) -> Counter[EventValue]:
     """How many events say what."""
     events = t.events.c
     query = select(events.kind, events.vote, func.count()).where(*which)

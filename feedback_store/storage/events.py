@@ -19,7 +19,7 @@ from engine.messages import clean_text
 from feedback_store.storage import tables as t
 
 SAID = ("vote", "reasons", "comment", "correction", "choice")
-COLUMNS = ("idempotency_key", "kind", "user_id", "created_at", *SAID)
+EVENT_COLUMNS = ("idempotency_key", "kind", "user_id", "created_at", *SAID)
 
 
 def event_values(
@@ -51,7 +51,7 @@ def add_event(
 @cache
 def _statement(about: str, dialect: str) -> Executable:
     """INSERT ... SELECT ... ON CONFLICT DO NOTHING."""
-    values = [bindparam(name, type_=t.events.c[name].type) for name in COLUMNS]
+    values = [bindparam(name, type_=t.events.c[name].type) for name in EVENT_COLUMNS]
     if about == t.answers.name:
         found = select(*values, t.answers.c.id, literal_column("NULL")).join_from(
             t.answers, t.turns, t.turns.c.id == t.answers.c.turn_id
@@ -64,7 +64,7 @@ def _statement(about: str, dialect: str) -> Executable:
     insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
     return (
         insert(t.events)
-        .from_select([*COLUMNS, "answer_id", "comparison_id"], found)
+        .from_select([*EVENT_COLUMNS, "answer_id", "comparison_id"], found)
         .on_conflict_do_nothing()
         # Else SQLAlchemy does not keep PostgreSQL's count of inserted rows, and -1 stands for it
         .execution_options(preserve_rowcount=True)

@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, RowMapping, func, select,
 
 from engine.messages import Message
 from engine.prompts.modes import PromptTemplate, template_from_dict
-from feedback_store.records import Answer, CurrentVote, PromptEvidence
+from feedback_store.records import CurrentVote, PromptEvidence, WrittenAnswer
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database, batches
 from feedback_store.storage.prompts import Exchange, rebuild_prompt
@@ -30,7 +30,7 @@ from feedback_store.storage.statements import (
 
 CONVERSATIONS_AT_ONCE = 200
 IS_COMPLETE = (t.answers.c.complete == 1).label("complete")
-TURN_COLUMNS = [
+EVIDENCE_TURN_COLUMNS = [
     t.turns.c[name]
     for name in (
         "id",
@@ -45,7 +45,7 @@ TURN_COLUMNS = [
 ]
 
 
-def answer_columns(kind: type[Answer]) -> list[ColumnElement[Any]]:
+def answer_columns(kind: type[WrittenAnswer]) -> list[ColumnElement[Any]]:
     """The columns of an answer, in the order of a value type's fields."""
     names = kind.__dataclass_fields__
     return [IS_COMPLETE if name == "complete" else t.answers.c[name] for name in names]
@@ -131,7 +131,7 @@ def read_templates(connection: Connection) -> dict[str, PromptTemplate]:
     return {row.hash: template_from_dict(row.definition) for row in rows}
 
 
-def read_texts(connection: Connection, answer_ids: Iterable[str]) -> dict[str, str]:
+def read_answer_texts(connection: Connection, answer_ids: Iterable[str]) -> dict[str, str]:
     """The texts of answers, by id."""
     found: dict[str, str] = {}
     for some in batches(set(answer_ids)):
@@ -156,7 +156,7 @@ class _Conversation:
     """The rows of one conversation; judgements in the order of their numbers."""
 
     turns: dict[str, Row[Any]] = field(default_factory=dict)
-    answers: dict[str, Answer] = field(default_factory=dict)
+    answers: dict[str, WrittenAnswer] = field(default_factory=dict)
     judgements: list[RowMapping] = field(default_factory=list)
 
     def evidence(self, templates: Mapping[str, PromptTemplate]) -> Iterator[PromptEvidence]:
@@ -207,19 +207,21 @@ def _load(
     """The rows of a batch of conversations: its turns, answers and judgements."""
     found = {conversation_id: _Conversation() for conversation_id in conversation_ids}
     in_batch = t.turns.c.conversation_id.in_(conversation_ids)
-    turns = select(*TURN_COLUMNS).where(in_batch).order_by(t.turns.c.created_at, t.turns.c.id)
+    turns = (
+        select(*EVIDENCE_TURN_COLUMNS).where(in_batch).order_by(t.turns.c.created_at, t.turns.c.id)
+    )
     of_turn: dict[str, _Conversation] = {}
     for turn in connection.execute(turns).all():
         of_turn[turn.id] = found[turn.conversation_id]
         of_turn[turn.id].turns[turn.id] = turn
     answers = (
-        select(*answer_columns(Answer))
+        select(*answer_columns(WrittenAnswer))
         .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
         .where(in_batch)
         .order_by(t.answers.c.created_at, t.answers.c.id)
     )
     for row in connection.execute(answers).all():
-        answer = Answer(*row)
+        answer = WrittenAnswer(*row)
         of_turn[answer.turn_id].answers[answer.id] = answer
     for event in read_judgements(connection, in_batch, until):
         of_turn[event["turn_id"]].judgements.append(event)

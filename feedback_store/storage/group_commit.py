@@ -15,8 +15,8 @@ from sqlalchemy import Connection
 from engine.errors import BurnishError, DatabaseUnavailable, StorageFull
 from feedback_store.storage.database import Database
 
-T = TypeVar("T")
-Work = Callable[[Connection], Any]
+Result = TypeVar("Result")
+Write = Callable[[Connection], Any]
 # Errors that no single write is to blame for, such as a full disk: every writer hears of them
 THE_DATABASES = (StorageFull, DatabaseUnavailable)
 
@@ -30,7 +30,7 @@ class GroupCommit:
         self._waiting: list[_Write] = []
         self._led = False
 
-    def run(self, work: Callable[[Connection], T]) -> T:
+    def run(self, work: Callable[[Connection], Result]) -> Result:
         """Do one write; what it raises leaves the others of its transaction alone.
 
         `work` must refuse, with an error of the tree, before it writes, and may be run again when
@@ -46,7 +46,7 @@ class GroupCommit:
             self._lead()
         if mine.error is not None:
             raise mine.error
-        result: T = mine.result
+        result: Result = mine.result
         return result
 
     def _lead(self) -> None:
@@ -86,7 +86,7 @@ class GroupCommit:
 class _Write:
     """One write on its way."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Write) -> None:
         self._work = work
         self.called = threading.Event()  # it is done, or its thread is to lead
         self.done = False

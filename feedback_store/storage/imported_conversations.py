@@ -26,7 +26,7 @@ from feedback_store.storage import tables as t
 from feedback_store.storage.listing import title_of
 from feedback_store.storage.search import cut_at_word, document_row
 
-MAX_TITLE_CHARS = 200
+MAX_IMPORTED_TITLE_CHARS = 200
 
 
 @dataclass
@@ -234,7 +234,7 @@ def _key(turn: ImportedTurn) -> object:
 def _title(turn: ImportedTurn) -> str:
     """The conversation's own title on one line, else its first question."""
     if not is_blank(turn.title):
-        return cut_at_word(" ".join(turn.title.split()), MAX_TITLE_CHARS)
+        return cut_at_word(" ".join(turn.title.split()), MAX_IMPORTED_TITLE_CHARS)
     asked = (m.content for m in turn.prompt if m.role == "user" and not is_blank(m.content))
     return title_of(next(asked, ""))
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from feedback_store.records import Choice
+from feedback_store.records import ChoiceValue
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import insert_once
 from feedback_store.storage.events import add_event, event_values
 
-KEPT: Choice = "right"  # the changed answer stands there
-NEITHER: Choice = "tie"
+KEPT: ChoiceValue = "right"  # the changed answer stands there
+NEITHER: ChoiceValue = "tie"
 KEPT_STATUS = "done"  # half an answer was not chosen for what it says
 
 
@@ -84,7 +84,7 @@ def _choose(
     connection: Connection,
     comparison_id: str,
     user_id: str,
-    choice: Choice,
+    choice: ChoiceValue,
     reasons: list[str] | None,
 ) -> None:
     values = event_values("choice", user_id, None, choice=choice, reasons=reasons)

@@ -17,13 +17,15 @@ from feedback_store.records import Turn
 from feedback_store.storage import tables as t
 from feedback_store.storage.search import add_document, cut_at_word
 
-MAX_TITLE_CHARS = 60
+MAX_DERIVED_TITLE_CHARS = 60
 
 
 def title_of(question: str) -> str:
     """The first line of a question that shows something, in at most 60 characters."""
     lines = (" ".join(line.split()) for line in question.splitlines())
-    return cut_at_word(next((line for line in lines if not is_blank(line)), ""), MAX_TITLE_CHARS)
+    return cut_at_word(
+        next((line for line in lines if not is_blank(line)), ""), MAX_DERIVED_TITLE_CHARS
+    )
 
 
 def list_turn(connection: Connection, turn: Turn, at: float) -> None:
@@ -74,7 +76,7 @@ def index_answers(connection: Connection, answer_ids: Iterable[str]) -> None:
             add_document(connection, row.id, row.user_id, row.text, answer_id=answer_id)
 
 
-def continued(connection: Connection, answer_ids: Collection[str]) -> list[str]:
+def continued_conversations(connection: Connection, answer_ids: Collection[str]) -> list[str]:
     """The conversations of those answers that had ended once and stream again."""
     query = (
         select(t.turns.c.conversation_id)

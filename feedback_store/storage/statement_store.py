@@ -15,7 +15,14 @@ from sqlalchemy import Connection, insert, select
 
 from engine.errors import InvalidInput, UnknownId
 from engine.messages import clean_text, require_text
-from feedback_store.records import BAD_REASONS, CHOICES, GOOD_REASONS, Choice, Comparison, Vote
+from feedback_store.records import (
+    BAD_REASONS,
+    CHOICES,
+    GOOD_REASONS,
+    ChoiceValue,
+    Comparison,
+    VoteValue,
+)
 from feedback_store.storage import tables as t
 from feedback_store.storage.answers import new_id, own_turn
 from feedback_store.storage.database import Database
@@ -39,7 +46,7 @@ class StatementStore:
         self,
         answer_id: str,
         user_id: str,
-        vote: Vote,
+        vote: VoteValue,
         *,
         reasons: Sequence[str] = (),
         comment: str = "",
@@ -97,7 +104,7 @@ class StatementStore:
         self,
         comparison_id: str,
         user_id: str,
-        choice: Choice,
+        choice: ChoiceValue,
         *,
         idempotency_key: str | None = None,
     ) -> None:

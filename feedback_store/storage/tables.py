@@ -27,7 +27,7 @@ from sqlalchemy.sql.elements import BindParameter, ColumnElement
 
 from feedback_store.records import CHOICES
 
-metadata = MetaData(
+feedback_metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "ck": "ck_%(table_name)s_%(constraint_name)s",
@@ -38,14 +38,14 @@ metadata = MetaData(
 
 templates = Table(
     "templates",
-    metadata,
+    feedback_metadata,
     Column("hash", String(71), primary_key=True),
     Column("definition", JSON, nullable=False),
 )
 
 turns = Table(
     "turns",
-    metadata,
+    feedback_metadata,
     Column("id", String(32), primary_key=True),
     Column("conversation_id", String(64), nullable=False),
     Column("parent_answer_id", String(32)),
@@ -68,7 +68,7 @@ ANSWER_STATUS = ("streaming", "done", "stopped", "failed", "aborted")
 
 answers = Table(
     "answers",
-    metadata,
+    feedback_metadata,
     Column("id", String(32), primary_key=True),
     Column("turn_id", ForeignKey("turns.id"), nullable=False),
     Column("status", String(16), nullable=False),
@@ -93,7 +93,7 @@ answers = Table(
 # What a person's list of conversations shows; an API caller's or a judged import has no row here
 conversations = Table(
     "conversations",
-    metadata,
+    feedback_metadata,
     Column("id", String(64), primary_key=True),
     Column("user_id", String(64), nullable=False),
     Column("title", Text, nullable=False),
@@ -118,7 +118,7 @@ class TermVector(TSVECTOR):
 # FTS5 table `search_index`, which triggers keep in step
 search_documents = Table(
     "search_documents",
-    metadata,
+    feedback_metadata,
     Column(
         "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     ),
@@ -131,7 +131,7 @@ search_documents = Table(
 
 comparisons = Table(
     "comparisons",
-    metadata,
+    feedback_metadata,
     Column("id", String(32), primary_key=True),
     Column("turn_id", ForeignKey("turns.id"), nullable=False),
     Column("left_answer_id", ForeignKey("answers.id"), nullable=False),
@@ -146,7 +146,7 @@ EVENT_KINDS = ("vote", "correction", "choice", "flag", "regeneration", "copy")
 
 events = Table(
     "events",
-    metadata,
+    feedback_metadata,
     Column(
         "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     ),
@@ -180,7 +180,7 @@ events = Table(
 # What the operator decided about an example; the latest decision about it counts
 decisions = Table(
     "decisions",
-    metadata,
+    feedback_metadata,
     Column(
         "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     ),
@@ -198,9 +198,9 @@ decisions = Table(
 )
 
 # Conversations that nothing may ever be trained on: the operator's yardstick
-gold = Table(
+gold_conversations = Table(
     "gold",
-    metadata,
+    feedback_metadata,
     Column("conversation_id", String(64), primary_key=True),
     Column("created_at", Float, nullable=False),
 )
@@ -208,7 +208,7 @@ gold = Table(
 # Whether a person's words may be trained on; the latest statement counts
 consents = Table(
     "consents",
-    metadata,
+    feedback_metadata,
     Column(
         "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     ),
@@ -221,7 +221,7 @@ consents = Table(
 # Answers that their person wants shown as an example no more
 unused_examples = Table(
     "unused_examples",
-    metadata,
+    feedback_metadata,
     Column("user_id", String(64), primary_key=True),
     Column("answer_id", ForeignKey("answers.id"), primary_key=True),
     Column("created_at", Float, nullable=False),
@@ -231,7 +231,7 @@ unused_examples = Table(
 # Prompts that a person keeps: see `own_prompts`
 prompts = Table(
     "prompts",
-    metadata,
+    feedback_metadata,
     Column("id", String(32), primary_key=True),
     Column("user_id", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
@@ -245,7 +245,7 @@ prompts = Table(
 # What was erased, when and with what effect; names nobody
 erasures = Table(
     "erasures",
-    metadata,
+    feedback_metadata,
     Column(
         "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     ),
@@ -261,7 +261,7 @@ erasures = Table(
 # What the evidence gives: an example, or a statement that can be none. Texts are not repeated here
 candidates = Table(
     "candidates",
-    metadata,
+    feedback_metadata,
     Column(
         "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
     ),
@@ -284,12 +284,12 @@ candidates = Table(
 )
 
 # Conversations whose candidates are to be made anew
-stale = Table("stale", metadata, Column("conversation_id", String(64), primary_key=True))
+stale = Table("stale", feedback_metadata, Column("conversation_id", String(64), primary_key=True))
 
 # What several people's thumbs say of one answer, from the latest estimate of trust
 verdicts = Table(
     "verdicts",
-    metadata,
+    feedback_metadata,
     Column("answer_id", String(32), primary_key=True),
     Column("conversation_id", String(64), nullable=False),
     Column("votes", String(71), nullable=False),  # digest of who voted how
@@ -301,7 +301,7 @@ verdicts = Table(
 # One row: up to where the candidates have been derived, and by which rules
 training_set = Table(
     "training_set",
-    metadata,
+    feedback_metadata,
     Column("id", Integer, primary_key=True),
     Column("state", JSON, nullable=False),
 )

@@ -25,13 +25,13 @@ from sqlalchemy import (
 )
 
 from feedback_store.examples.rules import OVER_CAP
-from feedback_store.examples.types import Example, SetAside
+from feedback_store.examples.types import SetAside, TrainingExample
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import batches
-from feedback_store.view.state import Counts
+from feedback_store.view.state import StatusCounts
 
 SET_ASIDE = "set_aside"  # the status of what is not trained on
-Item = Example | SetAside  # what a candidate stands for
+Item = TrainingExample | SetAside  # what a candidate stands for
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,8 +221,8 @@ def count_candidates(
 
 
 def update_counts(
-    before: Counts,
-    deleted: Counts,
+    before: StatusCounts,
+    deleted: StatusCounts,
     changes: Iterable[StatusChange],
     added: Iterable[Candidate] = (),
 ) -> dict[str, dict[str, int]]:

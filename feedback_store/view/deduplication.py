@@ -16,8 +16,8 @@ from sqlalchemy import Connection
 
 from feedback_store.examples.rules import OVER_CAP
 from feedback_store.examples.selection import NEIGHBOURS, as_decided, reasons_against
-from feedback_store.examples.types import Example
-from feedback_store.records import Decision
+from feedback_store.examples.types import TrainingExample
+from feedback_store.records import ExampleDecision
 from feedback_store.view.candidates import (
     SET_ASIDE,
     Candidate,
@@ -28,7 +28,9 @@ from feedback_store.view.candidates import (
 )
 from feedback_store.view.derivation import Derived
 
-LoadTexts = Callable[[Sequence[Candidate]], Mapping[str, Example]]  # the examples of rows, by key
+LoadTexts = Callable[
+    [Sequence[Candidate]], Mapping[str, TrainingExample]
+]  # the examples of rows, by key
 Group = tuple[str, bytes, int]  # kind, topic and label: examples of one group may be duplicates
 
 
@@ -49,7 +51,7 @@ def deduplicate(
     connection: Connection,
     batch: Sequence[str],
     derived: Derived,
-    decisions: Mapping[str, Decision],
+    decisions: Mapping[str, ExampleDecision],
     load_texts: LoadTexts,
 ) -> tuple[list[Candidate], list[StatusChange]]:
     """Rows to insert for newly derived conversations, and status changes of their duplicates.
@@ -74,7 +76,7 @@ def _changed_groups(
     connection: Connection,
     batch: Sequence[str],
     derived: Derived,
-    decisions: Mapping[str, Decision],
+    decisions: Mapping[str, ExampleDecision],
 ) -> list[_Group]:
     """The groups of which a member was added, has gone or was decided about."""
     own = set(batch)
@@ -103,7 +105,7 @@ class _Group:
         self,
         before: Sequence[_Entry],
         after: Sequence[_Entry],
-        decisions: Mapping[str, Decision],
+        decisions: Mapping[str, ExampleDecision],
     ) -> None:
         self._before = {entry.order: entry.row for entry in before}
         self._after = sorted(after, key=lambda entry: entry.order)
@@ -139,7 +141,9 @@ class _Group:
             for some in (self._earlier, self._later)
         )
         examples = [
-            as_decided(cast(Example, known[entry.row.key]), self._decisions.get(entry.row.key))
+            as_decided(
+                cast(TrainingExample, known[entry.row.key]), self._decisions.get(entry.row.key)
+            )
             for entry in (*earlier, *later)
         ]
         reasons = reasons_against(examples, self._decisions)[len(earlier) :]

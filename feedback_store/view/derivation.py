@@ -17,7 +17,13 @@ from feedback_store.examples.rules import Rules
 from feedback_store.examples.selection import as_decided
 from feedback_store.examples.shares import users_of
 from feedback_store.examples.trust import Trust
-from feedback_store.examples.types import KINDS, Example, SetAside, label_of, set_aside
+from feedback_store.examples.types import (
+    EXAMPLE_KINDS,
+    SetAside,
+    TrainingExample,
+    label_of,
+    set_aside,
+)
 from feedback_store.records import PromptEvidence
 from feedback_store.storage.evidence import read_evidence
 from feedback_store.view.annotator_reliability import read_trust, shared_votes
@@ -53,7 +59,7 @@ def derive(evidence: Iterable[PromptEvidence], rules: Rules, trust: Trust) -> De
 
 def candidates_of(prompt: PromptExamples) -> Iterator[tuple[Candidate, Item]]:
     """One candidate for each example of a prompt, and for each statement that makes none."""
-    for kind in KINDS:
+    for kind in EXAMPLE_KINDS:
         for example in prompt.of_kind(kind):
             origin = example.origin
             yield (
@@ -117,7 +123,7 @@ def load_items(
 
 def load_originals(
     connection: Connection, rules: Rules, rows: Sequence[Candidate]
-) -> Mapping[str, Example]:
+) -> Mapping[str, TrainingExample]:
     """Load the examples that rows stand for, by key, in people's own words."""
     items = _items_of(connection, rules, rows) if rows else {}
     wanted = {row.key for row in rows}

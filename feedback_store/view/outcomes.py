@@ -30,7 +30,7 @@ from feedback_store.view.candidates import SET_ASIDE, Candidate, Item
 from feedback_store.view.derivation import derive
 
 StatementKind = Literal["vote", "correction", "choice", "flag"]
-EVENT = [
+STATEMENT_COLUMNS = [
     t.events.c[name]
     for name in (
         "id",
@@ -46,11 +46,11 @@ EVENT = [
         "created_at",
     )
 ]
-TURN = [t.turns.c.conversation_id, t.turns.c.question]
+TURN_OF_EVENT = [t.turns.c.conversation_id, t.turns.c.question]
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class UserStatement:
     """What a person says now of an answer, or of two: the latest of its kind about the same thing.
 
     `answer_ids`: the answer that it is about, or the two compared, left and right. `listed`: the
@@ -72,7 +72,7 @@ class Statement:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class MadeExample:
     """An example that rests on a statement: a pair, a demonstration, or a lone judgement."""
 
     id: str
@@ -81,14 +81,14 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class StatementOutcome:
     """What became of a statement. Where it made nothing, `reasons` say why.
 
     `split`: what is made of the conversation trains releases, or measures them.
     """
 
-    statement: Statement
-    made: tuple[Made, ...]
+    statement: UserStatement
+    made: tuple[MadeExample, ...]
     reasons: tuple[str, ...]
     split: SplitName
 
@@ -103,7 +103,7 @@ class Outcomes:
         self._curation = curation
         self._rules = rules
 
-    def of(self, user_id: str) -> list[Outcome]:
+    def of(self, user_id: str) -> list[StatementOutcome]:
         """All that a person says now, the newest first; what they took back is left out."""
         with self._database.read() as connection:
             statements = _statements(connection, user_id)
@@ -112,11 +112,11 @@ class Outcomes:
             rows = self._rows(connection, evidence, conversations)
         gold = self._curation.gold()
         return [
-            Outcome(each, *_became(each, rows), split_of(each.conversation_id, gold=gold))
+            StatementOutcome(each, *_became(each, rows), split_of(each.conversation_id, gold=gold))
             for each in statements
         ]
 
-    def statement(self, user_id: str, event_id: int) -> Statement:
+    def statement(self, user_id: str, event_id: int) -> UserStatement:
         """One thing that a person says now; raises `UnknownId`."""
         with self._database.read() as connection:
             for each in _statements(connection, user_id):
@@ -129,7 +129,7 @@ class Outcomes:
         connection: Connection,
         evidence: Sequence[PromptEvidence],
         conversations: Sequence[str],
-    ) -> dict[int, list[tuple[Made | None, str]]]:
+    ) -> dict[int, list[tuple[MadeExample | None, str]]]:
         """By event: each example that rests on it, or None, and the reason why it is set aside."""
         people = {each.user_id for each in evidence}
         for each in evidence:
@@ -138,7 +138,7 @@ class Outcomes:
         rules = replace(self._rules, refusing_users=refusing)
         derived = derive(evidence, rules, read_trust(connection, conversations))
         against = _set_aside_later(connection, conversations)
-        found: dict[int, list[tuple[Made | None, str]]] = defaultdict(list)
+        found: dict[int, list[tuple[MadeExample | None, str]]] = defaultdict(list)
         for candidate in derived.rows:
             row = derived.items[candidate.key]
             made, reason = _made(candidate, row), against.get(candidate.key, "")
@@ -150,18 +150,18 @@ class Outcomes:
 
 
 def _became(
-    said: Statement, rows: Mapping[int, Sequence[tuple[Made | None, str]]]
-) -> tuple[tuple[Made, ...], tuple[str, ...]]:
+    said: UserStatement, rows: Mapping[int, Sequence[tuple[MadeExample | None, str]]]
+) -> tuple[tuple[MadeExample, ...], tuple[str, ...]]:
     """The examples that count, or else the reasons why there is none, each once."""
     about = rows.get(said.event_id, ())
     made = tuple(example for example, reason in about if example is not None and not reason)
     return made, () if made else tuple(dict.fromkeys(reason for _, reason in about))
 
 
-def _made(candidate: Candidate, row: Item) -> Made | None:
+def _made(candidate: Candidate, row: Item) -> MadeExample | None:
     if isinstance(row, SetAside):
         return None
-    return Made(candidate.key, candidate.kind, isinstance(row, Unpaired) and not row.label)
+    return MadeExample(candidate.key, candidate.kind, isinstance(row, Unpaired) and not row.label)
 
 
 def _events_of(row: Item) -> Collection[int]:
@@ -185,7 +185,7 @@ def _set_aside_later(connection: Connection, conversations: Sequence[str]) -> di
 # Statements
 
 
-def _statements(connection: Connection, user_id: str) -> list[Statement]:
+def _statements(connection: Connection, user_id: str) -> list[UserStatement]:
     """The latest of each kind about each answer or comparison, the newest first.
 
     In conversations that are not deleted; a vote that was taken back is none.
@@ -209,7 +209,7 @@ def _statements(connection: Connection, user_id: str) -> list[Statement]:
 def _about_answers(connection: Connection, user_id: str) -> list[RowMapping]:
     """The kinds are chosen here and not in the query, which might read every vote there is then."""
     query = (
-        select(*EVENT, *TURN)
+        select(*STATEMENT_COLUMNS, *TURN_OF_EVENT)
         .join(t.answers, t.answers.c.id == t.events.c.answer_id)
         .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
         .where(t.events.c.user_id == user_id)
@@ -221,7 +221,7 @@ def _about_answers(connection: Connection, user_id: str) -> list[RowMapping]:
 def _about_comparisons(connection: Connection, user_id: str) -> Sequence[RowMapping]:
     sides = t.comparisons.c.left_answer_id, t.comparisons.c.right_answer_id
     query = (
-        select(*EVENT, *TURN, *sides)
+        select(*STATEMENT_COLUMNS, *TURN_OF_EVENT, *sides)
         .join(t.comparisons, t.comparisons.c.id == t.events.c.comparison_id)
         .join(t.turns, t.turns.c.id == t.comparisons.c.turn_id)
         .where(t.events.c.user_id == user_id)
@@ -240,9 +240,9 @@ def _listed(connection: Connection, conversation_ids: Collection[str]) -> dict[s
     return found
 
 
-def _statement(row: RowMapping, listed: bool) -> Statement:
+def _statement(row: RowMapping, listed: bool) -> UserStatement:
     compared = row["comparison_id"] is not None
-    return Statement(
+    return UserStatement(
         row["id"],
         row["kind"],
         row["created_at"],

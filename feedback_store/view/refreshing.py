@@ -13,7 +13,7 @@ from dataclasses import replace
 from engine.garbage import gc_disabled
 from feedback_store.curation.decisions import Curation, decided_since, read_decisions
 from feedback_store.examples.rules import Rules
-from feedback_store.examples.types import Example
+from feedback_store.examples.types import TrainingExample
 from feedback_store.storage.evidence import EvidenceReader, last_event
 from feedback_store.storage.stale_conversations import mark_stale, stale_after, unmark_stale
 from feedback_store.view.annotator_reliability import (
@@ -120,7 +120,7 @@ class Refresher:
             )
         return batch[-1]
 
-    def _load_originals(self, rows: Sequence[Candidate]) -> Mapping[str, Example]:
+    def _load_originals(self, rows: Sequence[Candidate]) -> Mapping[str, TrainingExample]:
         with self._database.read() as connection:
             return load_originals(connection, self._rules, rows)
 

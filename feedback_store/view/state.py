@@ -10,7 +10,7 @@ from sqlalchemy import Connection, delete, select, update
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import insert_once
 
-Counts = Mapping[str, Mapping[str, int]]  # the number of rows, by status and reason
+StatusCounts = Mapping[str, Mapping[str, int]]  # the number of rows, by status and reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class ViewState:
     unweighed: int = 0  # answers whose shared votes changed since trust was estimated
     capped: int = 0  # the version for which users' shares were applied
     flip_rate: float | None = None
-    counts: Counts = field(default_factory=dict)
+    counts: StatusCounts = field(default_factory=dict)
 
 
 def read_state(connection: Connection) -> ViewState:

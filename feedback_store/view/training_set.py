@@ -18,9 +18,9 @@ from engine.errors import UnknownId
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.building import spoken_order
 from feedback_store.examples.rules import DEFAULT_RULES, Rules
-from feedback_store.examples.types import KINDS, Example, Examples, SetAside
+from feedback_store.examples.types import EXAMPLE_KINDS, Examples, SetAside, TrainingExample
 from feedback_store.storage import tables as t
-from feedback_store.storage.evidence import EvidenceReader, last_erasure, read_texts
+from feedback_store.storage.evidence import EvidenceReader, last_erasure, read_answer_texts
 from feedback_store.view.candidates import (
     SET_ASIDE,
     Item,
@@ -98,7 +98,7 @@ class TrainingSet:
                 rows = fetch_candidates(connection, select_candidates(column.in_(some)))
                 for status, item in load_items(connection, self._rules, rows):
                     getattr(found, status).append(item)
-        for kind in KINDS:
+        for kind in EXAMPLE_KINDS:
             found.of_kind(kind).sort(key=spoken_order)
         found.set_aside.sort(key=lambda item: (item.event_ids[0], item.reason))
         found.flip_rate = summary.flip_rate
@@ -124,18 +124,20 @@ class TrainingSet:
                 rows = query.where(in_conversations_with(wanted)).limit(MAX_SEARCHED)
                 items = self._load(connection, rows)
                 aside = [item for item in items if isinstance(item, SetAside)]
-                texts = read_texts(connection, {a for item in aside for a in item.answer_ids})
+                texts = read_answer_texts(
+                    connection, {a for item in aside for a in item.answer_ids}
+                )
                 found = [item for item in items if has_words(item, wanted, texts)]
                 return found[first : first + count], len(found)
             found = self._load(connection, query.offset(first).limit(count))
             by_reason = _summary(connection).counts[status]
         return found, sum(by_reason.values()) if reason is None else by_reason.get(reason, 0)
 
-    def find(self, beginning: str) -> Example:
+    def find(self, beginning: str) -> TrainingExample:
         """The one example whose id begins like this; raises `UnknownId` for none or several."""
         columns = t.candidates.c
         query = select_candidates(
-            columns.status.in_(KINDS), columns.key.startswith(beginning, autoescape=True)
+            columns.status.in_(EXAMPLE_KINDS), columns.key.startswith(beginning, autoescape=True)
         )
         with self._database.read() as connection:
             found = self._load(connection, query.limit(2))
@@ -151,5 +153,5 @@ class TrainingSet:
 
 def _summary(connection: Connection) -> TrainingSetSummary:
     state = read_state(connection)
-    counts = {status: state.counts.get(status, {}) for status in (*KINDS, SET_ASIDE)}
+    counts = {status: state.counts.get(status, {}) for status in (*EXAMPLE_KINDS, SET_ASIDE)}
     return TrainingSetSummary(state.last_event, last_erasure(connection), state.flip_rate, counts)

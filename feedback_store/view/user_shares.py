@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 
 from feedback_store.examples.rules import OVER_CAP, Rules
 from feedback_store.examples.shares import over_cap, user_cap
-from feedback_store.examples.types import KINDS
+from feedback_store.examples.types import EXAMPLE_KINDS
 from feedback_store.view.candidates import (
     SET_ASIDE,
     StatusChange,
@@ -23,7 +23,9 @@ from feedback_store.view.candidates import (
 
 def changes_of_shares(connection: Connection, rules: Rules) -> list[StatusChange]:
     """Status changes of examples, now that some users have more or fewer than before."""
-    return [change for kind in KINDS for change in _changes_of_kind(connection, kind, rules)]
+    return [
+        change for kind in EXAMPLE_KINDS for change in _changes_of_kind(connection, kind, rules)
+    ]
 
 
 def _changes_of_kind(connection: Connection, kind: str, rules: Rules) -> Iterator[StatusChange]:

@@ -19,7 +19,7 @@ from engine.errors import BurnishError, Conflict, StorageFull, UnknownId
 from engine.models.catalogue import BaseModel
 from engine.storage import digest_json, folder_of, list_digests, publish, read_manifest
 from feedback_store.ai_feedback.ai_pairs import open_ai_pairs, publish_ai_pairs
-from feedback_store.privacy.erasure import unfinished
+from feedback_store.privacy.erasure import unfinished_erasures
 from feedback_store.snapshots.snapshot import verify_snapshot
 from feedback_store.storage import tables
 from feedback_store.storage.database import Database
@@ -387,11 +387,11 @@ def test_a_crash_at_any_step_is_made_good_by_forgetting_again(
             except Crash:
                 crashed = True
         if crashed:
-            assert unfinished(home.database), steps
+            assert unfinished_erasures(home.database), steps
             receipt = forget(home)
         assert left(home) == [], steps
         assert list(folder.rglob(".tmp-*")) == [], steps
-        assert unfinished(home.database) == []
+        assert unfinished_erasures(home.database) == []
         outcomes.add((str(receipt), *sorted(home.bundles_left()), *sorted(home.registry.tainted())))
         home.database.close()
         shutil.rmtree(folder)

@@ -100,7 +100,7 @@ def _empty(url: str) -> None:
     """Delete all rows; numbers begin at 1 again."""
     database = Database(url)
     with database.write() as connection:
-        for table in reversed(tables.metadata.sorted_tables):
+        for table in reversed(tables.feedback_metadata.sorted_tables):
             connection.execute(table.delete())
             if "id" in table.c and table.c.id.autoincrement is True:
                 connection.exec_driver_sql(

@@ -17,13 +17,13 @@ from feedback_store.examples.types import (
     example_id,
 )
 from feedback_store.records import (
-    Answer,
     AnswerStatus,
-    Choice,
+    ChoiceValue,
     CurrentChoice,
     CurrentCorrection,
     CurrentVote,
     PromptEvidence,
+    WrittenAnswer,
 )
 from feedback_store.view.training_set import TrainingSet
 
@@ -48,16 +48,16 @@ def reply(
     complete: bool = True,
     thought: str = "",
     adapter: str | None = None,
-) -> Answer:
+) -> WrittenAnswer:
     """An answer of the model "sha256:base"."""
-    return Answer(answer_id, "t1", status, text, thought, complete, "sha256:base", adapter)
+    return WrittenAnswer(answer_id, "t1", status, text, thought, complete, "sha256:base", adapter)
 
 
 def said(
-    *answers: Answer,
+    *answers: WrittenAnswer,
     votes: Iterable[tuple[int, str, str, int]] = (),
     corrections: Iterable[tuple[int, str, str, str]] = (),
-    choices: Iterable[tuple[int, str, str, str, Choice]] = (),
+    choices: Iterable[tuple[int, str, str, str, ChoiceValue]] = (),
     prompt: tuple[Message, ...] = PROMPT,
     conversation: str = "c1",
     flagged: Iterable[str] = (),

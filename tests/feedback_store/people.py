@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from feedback_store.curation.decisions import Curation
-from feedback_store.examples.types import Example
+from feedback_store.examples.types import TrainingExample
 from feedback_store.personal.own_examples import OwnExamples
 from feedback_store.snapshots.snapshot import Snapshot, freeze, open_snapshot, split_of
 from feedback_store.storage import tables
@@ -116,7 +116,7 @@ class People:
             parent=parent,
         )
 
-    def pairs(self) -> list[Example]:
+    def pairs(self) -> list[TrainingExample]:
         """The pairs of now."""
         return [*examples_now(self.training_set).pairs]
 
@@ -139,7 +139,7 @@ def all_rows(database: Database, *, derived: bool = False) -> Rows:
     with database.read() as connection:
         return {
             table.name: sorted(map(str, connection.execute(select(table)).mappings()))
-            for table in tables.metadata.sorted_tables
+            for table in tables.feedback_metadata.sorted_tables
             if table not in left_out
         }
 
@@ -163,7 +163,7 @@ def files_with(home: Path, marks: Iterable[str]) -> list[str]:
     )
 
 
-def examples_of(root: Path, digest: str) -> list[Example]:
+def examples_of(root: Path, digest: str) -> list[TrainingExample]:
     """All examples of a snapshot."""
     snapshot: Snapshot = open_snapshot(root, digest)
     splits = (snapshot.train, snapshot.heldout, snapshot.gold)

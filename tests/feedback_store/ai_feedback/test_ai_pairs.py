@@ -14,7 +14,7 @@ from engine.storage import folder_of
 from feedback_store.ai_feedback.ai_pairs import (
     AiPair,
     ai_pair_id,
-    draw,
+    draw_pairs,
     open_ai_pairs,
     publish_ai_pairs,
     rewrite_ai_pairs,
@@ -95,28 +95,28 @@ def test_a_person_is_forgotten_in_every_set_that_holds_them(tmp_path: Path) -> N
 
 
 def test_a_share_is_drawn_in_order_and_the_same_seed_draws_the_same() -> None:
-    drawn = draw(PAIRS, 0.5, seed=3)
+    drawn = draw_pairs(PAIRS, 0.5, seed=3)
     assert len(drawn) == 4
     assert drawn == sorted(drawn, key=PAIRS.index)
-    assert drawn == draw(PAIRS, 0.5, seed=3)
-    assert len(set(map(str, (draw(PAIRS, 0.5, seed) for seed in range(10))))) > 1
+    assert drawn == draw_pairs(PAIRS, 0.5, seed=3)
+    assert len(set(map(str, (draw_pairs(PAIRS, 0.5, seed) for seed in range(10))))) > 1
 
 
 def test_each_pair_is_drawn_as_often_as_its_share_says() -> None:
     """1,000 draws of 2 out of 8: each pair 250 times, give or take 5 times sqrt(1000 * 3/16)."""
-    counts = Counter(p.id for seed in range(1000) for p in draw(PAIRS, 0.25, seed))
+    counts = Counter(p.id for seed in range(1000) for p in draw_pairs(PAIRS, 0.25, seed))
     assert all(abs(counts[p.id] - 250) < 5 * (1000 * 3 / 16) ** 0.5 for p in PAIRS)
 
 
 def test_a_small_share_of_few_pairs_is_one_and_of_none_none() -> None:
-    assert len(draw(PAIRS[:2], 0.1, seed=0)) == 1
-    assert draw([], 0.1, seed=0) == []
+    assert len(draw_pairs(PAIRS[:2], 0.1, seed=0)) == 1
+    assert draw_pairs([], 0.1, seed=0) == []
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, 2.0, float("nan")])
 def test_an_ai_label_never_weighs_as_much_as_a_persons(share: float) -> None:
     with pytest.raises(InvalidInput, match="share"):
-        draw(PAIRS, share, seed=0)
+        draw_pairs(PAIRS, share, seed=0)
 
 
 def test_a_pair_names_its_source_and_rests_on_no_event() -> None:

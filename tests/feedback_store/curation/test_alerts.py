@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.messages import Message
-from feedback_store.curation.alerts import alerts
+from feedback_store.curation.alerts import find_alerts
 from feedback_store.curation.bursts import PACE_VOTES
 from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote
 from feedback_store.storage.database import Database
@@ -25,7 +25,7 @@ def test_votes_faster_than_a_person_reads_are_shown_with_a_text(
     store: FeedbackStore, talk: Conversations, database: Database
 ) -> None:
     answers = vote_fast(store, talk)
-    (alert,) = alerts(database, since=0)
+    (alert,) = find_alerts(database, since=0)
     assert (alert["kind"], alert["users"], alert["vote"]) == ("pace", ["ann"], -1)
     assert (alert["count"], alert["text"]) == (FAST, "Answer 0.")
     assert alert["answer_ids"] == tuple(answers)
@@ -35,8 +35,8 @@ def test_votes_before_the_moment_asked_for_are_left_out(
     store: FeedbackStore, talk: Conversations, database: Database
 ) -> None:
     vote_fast(store, talk)
-    (alert,) = alerts(database, since=0)
-    assert alerts(database, since=alert["end"] + 1) == []
+    (alert,) = find_alerts(database, since=0)
+    assert find_alerts(database, since=alert["end"] + 1) == []
 
 
 def test_people_who_vote_at_their_own_pace_raise_no_alarm(
@@ -44,7 +44,7 @@ def test_people_who_vote_at_their_own_pace_raise_no_alarm(
 ) -> None:
     for number in range(5):
         store.vote(talk.ask(text=f"Answer {number}."), "ann", 1)
-    assert alerts(database, since=0) == []
+    assert find_alerts(database, since=0) == []
 
 
 def test_imported_votes_raise_no_alarm_though_they_all_come_at_once(
@@ -58,4 +58,4 @@ def test_imported_votes_raise_no_alarm_though_they_all_come_at_once(
         for number in range(FAST)
     ]
     store.add_imported(turns, PLAIN, "ann")
-    assert alerts(database, since=0) == []
+    assert find_alerts(database, since=0) == []

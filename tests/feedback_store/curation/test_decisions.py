@@ -7,8 +7,8 @@ import pytest
 from engine.errors import Conflict, InvalidInput, InvalidText, UnknownId
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.pairing import build_prompt_examples
-from feedback_store.examples.types import Example
-from feedback_store.records import Decision
+from feedback_store.examples.types import TrainingExample
+from feedback_store.records import ExampleDecision
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
 from tests.feedback_store.conftest import Conversations
@@ -18,7 +18,9 @@ PAIR = voted_pair("c0")
 (LONE,) = build_prompt_examples(said(reply("a", "A."), votes=[(1, "a", "ann", -1)])).unpaired
 
 
-def decision(curation: Curation, example: Example = PAIR) -> tuple[str, str | None, str | None]:
+def decision(
+    curation: Curation, example: TrainingExample = PAIR
+) -> tuple[str, str | None, str | None]:
     """Action and words of the latest decision."""
     found = curation.decisions()[example.id]
     return found.action, found.chosen, found.rejected
@@ -30,7 +32,7 @@ def decision(curation: Curation, example: Example = PAIR) -> tuple[str, str | No
 def test_an_exclusion_is_kept_with_its_reason_and_time(curation: Curation) -> None:
     curation.exclude(PAIR, "a joke")
     (found,) = curation.decisions().values()
-    assert found == Decision(PAIR.id, "exclude", None, None, "a joke", found.at)
+    assert found == ExampleDecision(PAIR.id, "exclude", None, None, "a joke", found.at)
     assert found.at > 0
 
 

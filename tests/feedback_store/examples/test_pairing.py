@@ -28,13 +28,13 @@ from feedback_store.examples.types import (
     Unpaired,
     derived_id,
 )
-from feedback_store.records import AnswerStatus, Choice, PromptEvidence
+from feedback_store.records import AnswerStatus, ChoiceValue, PromptEvidence
 from feedback_store.storage.store import FeedbackStore
 from feedback_store.view.training_set import TrainingSet
 from tests.feedback_store.conftest import Conversations
 from tests.feedback_store.helpers import PROMPT, examples_now, reply, said, texts
 
-ALL_CHOICES: tuple[Choice, ...] = ("left", "right", "tie", "both_bad")
+ALL_CHOICES: tuple[ChoiceValue, ...] = ("left", "right", "tie", "both_bad")
 
 
 def reasons(result: PromptExamples) -> dict[str, int]:
@@ -150,7 +150,9 @@ def test_the_correction_of_a_broken_answer_is_a_demonstration_and_no_pair(
 @pytest.mark.parametrize(
     ("choice", "expected"), [("left", ("Left.", "Right.")), ("right", ("Right.", "Left."))]
 )
-def test_the_answer_chosen_of_two_is_preferred(choice: Choice, expected: tuple[str, str]) -> None:
+def test_the_answer_chosen_of_two_is_preferred(
+    choice: ChoiceValue, expected: tuple[str, str]
+) -> None:
     result = build_prompt_examples(
         said(reply("a", "Left."), reply("b", "Right."), choices=[(1, "a", "b", "ann", choice)])
     )
@@ -569,7 +571,7 @@ def test_an_id_stays_when_more_people_say_the_same() -> None:
     """So that the operator's decision about an example outlives the next vote."""
     answers = reply("a", "A."), reply("b", "B."), reply("c", "C.")
     votes = [(1, "a", "ann", 1), (2, "b", "ann", -1)]
-    choices: list[tuple[int, str, str, str, Choice]] = [(3, "a", "c", "ann", "left")]
+    choices: list[tuple[int, str, str, str, ChoiceValue]] = [(3, "a", "c", "ann", "left")]
     one = build_prompt_examples(said(*answers, votes=votes, choices=choices))
     more = build_prompt_examples(
         said(

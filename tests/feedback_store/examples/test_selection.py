@@ -14,7 +14,7 @@ from feedback_store.examples.building import choose_examples
 from feedback_store.examples.pairing import PromptExamples, build_prompt_examples
 from feedback_store.examples.rules import DEFAULT_RULES, IDENTICAL, Rules
 from feedback_store.examples.types import Examples, Side
-from feedback_store.records import Decision, DecisionAction
+from feedback_store.records import DecisionAction, ExampleDecision
 from tests.feedback_store.helpers import PROMPT, reply, said, texts
 
 
@@ -48,16 +48,16 @@ def voted(event: int, text: str, vote: int) -> PromptExamples:
 
 def select(
     prompts: Iterable[PromptExamples],
-    decisions: Mapping[str, Decision] | None = None,
+    decisions: Mapping[str, ExampleDecision] | None = None,
     rules: Rules = DEFAULT_RULES,
 ) -> Examples:
     """What is chosen among prompts' examples."""
     return choose_examples(list(prompts), decisions or {}, rules)
 
 
-def decided(action: DecisionAction, example_id: str, **words: str) -> dict[str, Decision]:
+def decided(action: DecisionAction, example_id: str, **words: str) -> dict[str, ExampleDecision]:
     """One decision."""
-    return {example_id: Decision(example_id, action, **words)}
+    return {example_id: ExampleDecision(example_id, action, **words)}
 
 
 def firsts(examples: Examples) -> list[int]:

@@ -13,11 +13,11 @@ from engine.messages import Message
 from engine.storage import canonical_json
 from feedback_store.examples.types import (
     Demonstration,
-    Example,
     Origin,
     Pair,
     Policy,
     Side,
+    TrainingExample,
     Unpaired,
     demonstration_from_dict,
     derived_id,
@@ -47,7 +47,7 @@ DEMONSTRATION = Demonstration("id", PROMPT, PERSONS, "correction", ORIGIN)
     ids=["pair", "unpaired", "demonstration"],
 )
 def test_a_row_reads_back_as_the_example_it_was(
-    example: Example, read: Callable[[Mapping[str, Any]], Example]
+    example: TrainingExample, read: Callable[[Mapping[str, Any]], TrainingExample]
 ) -> None:
     row = json.loads(canonical_json(example.as_dict()))
     assert read(row) == example
@@ -113,7 +113,7 @@ def test_an_id_depends_on_no_words() -> None:
     ],
 )
 def test_what_the_live_adapter_wrote_is_on_policy(
-    example: Example, base: str, incumbent: str | None, policy: Policy
+    example: TrainingExample, base: str, incumbent: str | None, policy: Policy
 ) -> None:
     assert policy_of(example, base, incumbent) == policy
 

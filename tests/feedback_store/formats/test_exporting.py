@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from engine.errors import InvalidInput, StorageFull
 from engine.messages import ROLES, Message, is_blank
-from feedback_store.examples.types import Demonstration, Example, Origin, Pair, Side, Unpaired
+from feedback_store.examples.types import (
+    Demonstration,
+    Origin,
+    Pair,
+    Side,
+    TrainingExample,
+    Unpaired,
+)
 from feedback_store.formats import export_examples
 from feedback_store.formats.csv_files import guarded, unguarded
 from feedback_store.records import ImportedTurn
@@ -52,7 +59,7 @@ def rows_of(path: Path) -> Any:
 
 
 def test_a_trl_file_holds_the_rows_of_a_snapshot(tmp_path: Path) -> None:
-    examples: list[Example] = [pair(), unpaired(True), demonstration()]
+    examples: list[TrainingExample] = [pair(), unpaired(True), demonstration()]
     for example in examples:
         file = tmp_path / f"{type(example).__name__}.jsonl"
         assert export_examples((example, example), file, format="trl") == 2
@@ -68,7 +75,7 @@ def test_sharegpt_holds_thought_and_answer_as_the_model_writes_them(tmp_path: Pa
 
 def test_llama_factory_finds_its_files_columns_and_roles(tmp_path: Path) -> None:
     """Read as its data/README.md says: the columns and tags name what stands in the files."""
-    examples: list[Example] = [pair(), unpaired(True), demonstration(), unpaired(False)]
+    examples: list[TrainingExample] = [pair(), unpaired(True), demonstration(), unpaired(False)]
     assert export_examples(examples, tmp_path / "out", format="llama-factory") == 4
     info = json.loads((tmp_path / "out" / "dataset_info.json").read_text())
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -191,7 +198,7 @@ REUSES_FOLDER = settings(
 )
 
 
-def said_of(example: Example) -> list[Any]:
+def said_of(example: TrainingExample) -> list[Any]:
     """What must not be lost: the texts, the thoughts, the flags and the labels."""
     good = [example.chosen] if isinstance(example, Pair) else [example.completion]
     bad = [example.rejected] if isinstance(example, Pair) else []
@@ -211,7 +218,9 @@ def said_in(turn: ImportedTurn) -> list[Any]:
     return [turn.prompt, turn.conversation, sides]
 
 
-def comes_back(examples: Sequence[Example], target: Path, files: Sequence[str], **how: str) -> None:
+def comes_back(
+    examples: Sequence[TrainingExample], target: Path, files: Sequence[str], **how: str
+) -> None:
     if target.is_dir():
         for path in target.iterdir():
             path.unlink()
@@ -224,19 +233,19 @@ def comes_back(examples: Sequence[Example], target: Path, files: Sequence[str], 
 
 @REUSES_FOLDER
 @given(PAIRS | UNPAIRED | DEMONSTRATIONS)
-def test_a_trl_file_comes_back(tmp_path: Path, examples: list[Example]) -> None:
+def test_a_trl_file_comes_back(tmp_path: Path, examples: list[TrainingExample]) -> None:
     comes_back(examples, tmp_path / "out", [""], format="trl")
 
 
 @REUSES_FOLDER
 @given(PAIRS | UNPAIRED | DEMONSTRATIONS)
-def test_a_csv_file_comes_back(tmp_path: Path, examples: list[Example]) -> None:
+def test_a_csv_file_comes_back(tmp_path: Path, examples: list[TrainingExample]) -> None:
     comes_back(examples, tmp_path / "out", [""], format="csv")
 
 
 @REUSES_FOLDER
 @given(DEMONSTRATIONS)
-def test_a_sharegpt_file_comes_back(tmp_path: Path, examples: list[Example]) -> None:
+def test_a_sharegpt_file_comes_back(tmp_path: Path, examples: list[TrainingExample]) -> None:
     comes_back(examples, tmp_path / "out", [""], format="sharegpt")
 
 
@@ -274,7 +283,7 @@ def test_an_export_never_overwrites_anything(tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_written_is_refused_and_leaves_no_file(
-    examples: list[Example], how: str, reason: str, tmp_path: Path
+    examples: list[TrainingExample], how: str, reason: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InvalidInput, match=reason):
         export_examples(examples, tmp_path / "out", format=how)

@@ -8,7 +8,7 @@ import pytest
 
 from engine.errors import UnknownId
 from feedback_store.curation.decisions import Curation
-from feedback_store.personal.own_examples import MAX_CHARS, OwnExample, OwnExamples
+from feedback_store.personal.own_examples import MAX_EXAMPLE_CHARS, OwnExample, OwnExamples
 from feedback_store.privacy.erasure import forget_before, forget_user
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
@@ -72,12 +72,12 @@ def test_what_is_flagged_empty_broken_off_or_long_is_none(
     flagged, blank = talk.ask(OAK, "30 m."), talk.ask(OAK, " \n")
     turn = store.turn_of(flagged, "ann").id
     aborted = talk.finish(talk.begin(turn), "30", status="aborted")
-    long = talk.ask(OAK, "x" * (MAX_CHARS - len(OAK) + 1))
+    long = talk.ask(OAK, "x" * (MAX_EXAMPLE_CHARS - len(OAK) + 1))
     for answer in (flagged, blank, aborted, long):
         store.vote(answer, "ann", 1)
     store.note(flagged, "ann", "flag")
     assert answers(own) == []
-    fits = talk.ask(OAK, "x" * (MAX_CHARS - len(OAK)))
+    fits = talk.ask(OAK, "x" * (MAX_EXAMPLE_CHARS - len(OAK)))
     store.vote(fits, "ann", 1)
     assert [e.id for e in own.of("ann")] == [fits]
     store.correct(flagged, "ann", "31 m.")  # flagged: not to be used

@@ -22,7 +22,7 @@ def test_everything_of_a_person_and_nothing_of_another(database: Database) -> No
     ids = [row["id"] for row in document["conversations"]]
     assert ids == ann.conversations
     with database.read() as connection:
-        for table in tables.metadata.sorted_tables:
+        for table in tables.feedback_metadata.sorted_tables:
             if table in (tables.erasures, *tables.DERIVED) or table.name in DERIVED:
                 continue
             for row in connection.execute(table.select()).mappings():

@@ -15,14 +15,14 @@ from engine.storage import folder_of, list_digests
 from feedback_store.conversations import conversation_list as conversations
 from feedback_store.privacy.erasure import (
     Erasure,
-    erasures,
     forget_before,
     forget_conversation,
     forget_conversations,
     forget_user,
+    list_erasures,
     rewrite_snapshots,
     save_erasure,
-    unfinished,
+    unfinished_erasures,
 )
 from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote
 from feedback_store.snapshots.snapshot import verify_snapshot
@@ -98,7 +98,7 @@ def test_somebody_of_whom_nothing_is_known_cannot_be_forgotten(
     before = all_rows(database)
     with pytest.raises(UnknownId, match="nothing is known"):
         forget_user(database, "ANN")
-    assert (all_rows(database), erasures(database)) == (before, [])
+    assert (all_rows(database), list_erasures(database)) == (before, [])
 
 
 def test_somebody_who_only_said_whether_they_consent_can_be_forgotten(
@@ -128,12 +128,12 @@ def test_rows_and_record_are_one_transaction(people: People, database: Database)
         try:
             forget_user(database, person.id)
         except Crash:
-            assert (all_rows(database), unfinished(database)) == (before, [])
+            assert (all_rows(database), unfinished_erasures(database)) == (before, [])
         else:
             break
     assert place > 10
     statements[0] = 0
-    (left,) = unfinished(database)
+    (left,) = unfinished_erasures(database)
     assert left.conversation_ids == set(person.conversations)
     assert not any(all_rows(database).values())
 
@@ -150,7 +150,7 @@ def test_the_record_never_names_the_person(people: People, database: Database) -
     save_erasure(database, erasure, done=True)
     assert str(erasure.person) not in record()
     assert not any(mark in record() for mark in person.marks)
-    assert unfinished(database) == []
+    assert unfinished_erasures(database) == []
 
 
 def test_what_was_forgotten_is_refused_like_what_never_was(
@@ -255,9 +255,9 @@ def test_a_deleted_conversation_is_known_to_the_record_until_the_erasure_is_done
 ) -> None:
     person = people.speaks("ann")
     erasure = forget_conversation(database, person.conversations[0])
-    assert unfinished(database) == [erasure] and erasure.unlearns
+    assert unfinished_erasures(database) == [erasure] and erasure.unlearns
     save_erasure(database, erasure, done=True)
-    (done,) = erasures(database)
+    (done,) = list_erasures(database)
     assert (done.conversation_ids, done.person, done.deleted) == (frozenset(), None, None)
 
 
@@ -406,7 +406,7 @@ def test_retention_without_anything_old_does_nothing(people: People, database: D
     people.speaks("ann")
     before = all_rows(database)
     assert forget_before(database, 100.0) is None
-    assert (all_rows(database), erasures(database)) == (before, [])
+    assert (all_rows(database), list_erasures(database)) == (before, [])
 
 
 def test_retention_remembers_whom_a_snapshot_held_until_they_are_forgotten(
@@ -418,18 +418,20 @@ def test_retention_remembers_whom_a_snapshot_held_until_they_are_forgotten(
     erasure = forget_before(database, 100.5)
     assert erasure is not None
     save_erasure(database, rewrite_snapshots(tmp_path, erasure), done=True)
-    assert {place: len(each) for place, each in erasures(database)[0].people.items()} == {old: 2}
+    assert {place: len(each) for place, each in list_erasures(database)[0].people.items()} == {
+        old: 2
+    }
     forgotten = forget_user(database, ann.id)
-    assert forgotten.person in erasures(database)[0].people[old]
+    assert forgotten.person in list_erasures(database)[0].people[old]
     save_erasure(database, forgotten, done=True)
-    (person,) = erasures(database)[0].people[old]
+    (person,) = list_erasures(database)[0].people[old]
     assert person == forget_user(database, bob.id).person
 
 
 def test_an_erasure_reads_back_as_it_was_saved(people: People, database: Database) -> None:
     people.speaks("ann")
     begun = forget_user(database, "user-ann-7f3a")
-    assert unfinished(database) == [begun]
+    assert unfinished_erasures(database) == [begun]
     going_on = Erasure(
         begun.number,
         {**begun.receipt, "bundles": ["b"]},
@@ -438,4 +440,4 @@ def test_an_erasure_reads_back_as_it_was_saved(people: People, database: Databas
         {"snapshot": ["person"]},
     )
     save_erasure(database, going_on)
-    assert unfinished(database) == erasures(database) == [going_on]
+    assert unfinished_erasures(database) == list_erasures(database) == [going_on]

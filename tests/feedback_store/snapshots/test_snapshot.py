@@ -16,7 +16,7 @@ from engine.storage import canonical_json, folder_of, list_digests, publish
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.pairing import build_prompt_examples
 from feedback_store.examples.split import SPLITS, split_of
-from feedback_store.examples.types import Example, Examples, Pair, SetAside
+from feedback_store.examples.types import Examples, Pair, SetAside, TrainingExample
 from feedback_store.snapshots.snapshot import (
     Snapshot,
     diff,
@@ -390,7 +390,7 @@ def test_a_changed_snapshot_is_refused_with_the_reason(
 Files = dict[str, bytes]
 
 
-def line_of(example: Example, **changed: Any) -> bytes:
+def line_of(example: TrainingExample, **changed: Any) -> bytes:
     return canonical_json({**example.as_dict(), **changed}) + b"\n"
 
 

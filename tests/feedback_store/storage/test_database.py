@@ -95,7 +95,7 @@ def test_what_was_deleted_is_in_no_file_after_a_vacuum(
     talk.ask("canary question", "canary answer " * 1000)
     assert files_with(tmp_path, ["canary"]) != []
     with database.write() as connection:
-        for table in reversed(tables.metadata.sorted_tables):
+        for table in reversed(tables.feedback_metadata.sorted_tables):
             connection.execute(table.delete())
     database.vacuum()
     assert files_with(tmp_path, ["canary"]) == []

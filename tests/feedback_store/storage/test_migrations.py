@@ -281,7 +281,7 @@ def test_the_tables_in_the_code_are_those_of_the_migrations(
                 ),
             },
         )
-        assert compare_metadata(context, tables.metadata) == []
+        assert compare_metadata(context, tables.feedback_metadata) == []
 
 
 def test_the_checks_in_the_code_are_those_of_the_migrations(
@@ -294,9 +294,9 @@ def test_the_checks_in_the_code_are_those_of_the_migrations(
     else:
         fresh = Database(request.getfixturevalue("postgresql").create())
     with fresh.write() as connection:
-        tables.metadata.create_all(connection)
+        tables.feedback_metadata.create_all(connection)
     with database.read() as migrated, fresh.read() as expected:
-        for name in tables.metadata.tables:
+        for name in tables.feedback_metadata.tables:
             found = inspect(migrated).get_check_constraints(name)
             assert found == inspect(expected).get_check_constraints(name)
     fresh.close()

@@ -35,7 +35,7 @@ def everything(database: Database) -> dict[str, list[Any]]:
     with database.read() as connection:
         return {
             table.name: sorted(map(str, connection.execute(select(table))))
-            for table in tables.metadata.sorted_tables
+            for table in tables.feedback_metadata.sorted_tables
         }
 
 

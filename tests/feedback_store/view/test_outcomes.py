@@ -14,7 +14,7 @@ from feedback_store.examples.rules import Rules
 from feedback_store.examples.split import split_of
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
-from feedback_store.view.outcomes import Outcome, Outcomes
+from feedback_store.view.outcomes import Outcomes, StatementOutcome
 from feedback_store.view.training_set import TrainingSet
 from tests.feedback_store.conftest import Conversations
 from tests.feedback_store.helpers import examples_now
@@ -30,7 +30,7 @@ def outcomes(database: Database, curation: Curation) -> Outcomes:
     return Outcomes(database, curation, Rules(max_answer_chars=40))
 
 
-def became(outcome: Outcome) -> tuple[list[str], list[str]]:
+def became(outcome: StatementOutcome) -> tuple[list[str], list[str]]:
     """The kinds of examples that it made, and the reasons why it made none."""
     return sorted(each.kind for each in outcome.made), list(outcome.reasons)
 

@@ -29,19 +29,19 @@ from feedback_store.curation.decisions import Curation
 from feedback_store.examples import selection
 from feedback_store.examples.building import build_examples
 from feedback_store.examples.rules import DUPLICATE, TOO_LONG, Rules
-from feedback_store.examples.types import KINDS, Example
+from feedback_store.examples.types import EXAMPLE_KINDS, TrainingExample
 from feedback_store.formats import Ranks, import_file
 from feedback_store.privacy.erasure import forget_user
 from feedback_store.records import (
     CHOICES,
     AnswerStatus,
-    Choice,
-    Decision,
+    ChoiceValue,
+    ExampleDecision,
     ImportedAnswer,
     ImportedTurn,
     ImportedVote,
     PromptEvidence,
-    Vote,
+    VoteValue,
 )
 from feedback_store.storage import tables
 from feedback_store.storage.database import Database
@@ -319,7 +319,9 @@ def test_of_a_question_that_many_ask_only_the_newest_is_read(
     compared: list[int] = []
     reasons_against = selection.reasons_against
 
-    def counted(alike: Iterable[Example], decisions: Mapping[str, Decision]) -> list[str | None]:
+    def counted(
+        alike: Iterable[TrainingExample], decisions: Mapping[str, ExampleDecision]
+    ) -> list[str | None]:
         some = list(alike)
         compared.append(len(some))
         return reasons_against(some, decisions)
@@ -503,7 +505,7 @@ class Life(RuleBasedStateMachine):
         status=st.sampled_from(["done", "stopped", "failed"]),
     )
     def judge_while_it_streams(
-        self, answer: tuple[str, str], vote: Vote, text: str, status: AnswerStatus
+        self, answer: tuple[str, str], vote: VoteValue, text: str, status: AnswerStatus
     ) -> tuple[str, str]:
         answer_id, user = answer
         if answer_id in self._gone:
@@ -514,7 +516,7 @@ class Life(RuleBasedStateMachine):
         return self._talk.finish(streaming, text, status), user
 
     @rule(answer=answers, vote=st.sampled_from([1, -1, 0]))
-    def vote(self, answer: tuple[str, str], vote: Vote) -> None:
+    def vote(self, answer: tuple[str, str], vote: VoteValue) -> None:
         if answer[0] not in self._gone:
             self._store.vote(*answer, vote)
 
@@ -524,7 +526,7 @@ class Life(RuleBasedStateMachine):
             self._store.correct(*answer, text)
 
     @rule(answer=answers, text=TEXTS, choice=st.sampled_from(CHOICES))
-    def compare(self, answer: tuple[str, str], text: str, choice: Choice) -> None:
+    def compare(self, answer: tuple[str, str], text: str, choice: ChoiceValue) -> None:
         answer_id, user = answer
         if answer_id not in self._gone:
             other = self._talk.again(answer_id, text, user=user)
@@ -581,7 +583,9 @@ class Life(RuleBasedStateMachine):
         assert examples.demonstrations == anew.demonstrations
         assert Counter(examples.set_aside) == Counter(anew.set_aside)
         assert kept.flip_rate == examples.flip_rate == anew.flip_rate
-        assert [kept.count(kind) for kind in KINDS] == [len(anew.of_kind(kind)) for kind in KINDS]
+        assert [kept.count(kind) for kind in EXAMPLE_KINDS] == [
+            len(anew.of_kind(kind)) for kind in EXAMPLE_KINDS
+        ]
         assert kept.counts["set_aside"] == anew.set_aside_counts
 
     def _answer_ids(self) -> set[str]:
