@@ -1,1 +1,1 @@
-"""What people said: turns, votes, corrections -> pairs -> frozen snapshots."""
+"""The feedback store: turns, votes and corrections -> training examples -> frozen snapshots."""

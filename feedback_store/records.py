@@ -37,7 +37,7 @@ CHOICES: tuple[str, ...] = get_args(ChoiceValue)
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What a person asked, and what the model was shown for it."""
+    """A question, and the template of the prompt that the model was shown for it."""
 
     id: str
     conversation_id: str
@@ -169,7 +169,7 @@ DecisionAction = Literal["exclude", "include", "edit"]
 
 @dataclass(frozen=True, slots=True)
 class ExampleDecision:
-    """What the operator decided about one example. `include` takes an earlier decision back."""
+    """The operator's decision about one example. `include` takes an earlier decision back."""
 
     example_id: str
     action: DecisionAction
@@ -184,7 +184,7 @@ class ExampleDecision:
 
 @dataclass(frozen=True, slots=True)
 class ImportedVote:
-    """What somebody elsewhere said of an answer."""
+    """A vote on an imported answer."""
 
     user: str
     vote: Literal[-1, 1]
@@ -210,7 +210,7 @@ class ImportedAnswer:
 
 @dataclass(frozen=True, slots=True)
 class ImportedChoice:
-    """Of two answers to a turn, by their places in `ImportedTurn.answers`."""
+    """A choice between two imported answers, by their positions in `ImportedTurn.answers`."""
 
     user: str
     left: int

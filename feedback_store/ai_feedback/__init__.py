@@ -1,1 +1,1 @@
-"""What an AI judge compares, and the pairs that it labelled: apart from all that people said."""
+"""AI feedback: the answers that an AI judge compares, and the pairs that it labelled."""

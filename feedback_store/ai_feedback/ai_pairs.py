@@ -1,4 +1,4 @@
-"""Pairs that an AI judge labelled: a set of them is kept apart from all that people said.
+"""Sets of pairs that an AI judge labelled, kept apart from all that people said.
 
 They are never events, and never in a snapshot. A set is a folder of its own, content-addressed, so
 that a job that names it knows exactly what it trains on; its manifest names the snapshot it goes
@@ -67,7 +67,7 @@ class AiPairs:
 
 
 def ai_pair_id(judge: str, chosen: Side, rejected: Side) -> str:
-    """The same for the same label of the same answers."""
+    """The id of a label: the same for the same judge and answers."""
     return digest_bytes("\n".join(["ai", judge, chosen.answer_id, rejected.answer_id]).encode())
 
 

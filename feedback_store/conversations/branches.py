@@ -1,4 +1,4 @@
-"""A conversation as a tree: a turn follows an answer, and has one answer or several.
+"""The tree of a conversation: a turn follows an answer, and has one answer or several.
 
 Edits of a question are turns with the same parent; regenerations are answers to the same turn. A
 branch is the way from the first question to an answer. Knows ids alone.
@@ -16,7 +16,7 @@ class Branches:
     def __init__(
         self, turns: Iterable[tuple[str, str | None]], answers: Iterable[tuple[str, str]]
     ) -> None:
-        """From (turn, parent answer) and (answer, turn), each oldest first.
+        """Build the tree from (turn, parent answer) and (answer, turn), each oldest first.
 
         A turn whose parent is not there begins the conversation.
         """
@@ -47,7 +47,7 @@ class Branches:
         return tuple(self._after[self.parent_of[turn]])
 
     def newest_leaf(self, answer: str | None) -> str | None:
-        """The newest answer at or below one that no turn follows; None: of the whole tree."""
+        """The newest answer at or below one that no turn follows; `None` asks for the whole tree."""
         leaves: list[str] = []
         below = [answer] if answer else self._answers_after(None)
         while below:

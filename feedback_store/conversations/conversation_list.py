@@ -1,7 +1,7 @@
-"""A person's conversations as they are listed, searched and looked at.
+"""The list of a person's conversations: listing, searching, reading, naming and deleting.
 
 Every method is one transaction and one person's: a conversation that is unknown, deleted or
-somebody else's gets the same `UnknownId`. Knows tables; who answers and who draws is not known.
+somebody else's gets the same `UnknownId`. Knows tables; knows no engine and no page.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class ConversationView:
 
 @dataclass
 class _Said:
-    """What a person says of an answer now."""
+    """The current statements of a person on an answer."""
 
     vote: int = 0
     reasons: tuple[str, ...] = ()
@@ -95,7 +95,7 @@ class _Said:
 
 
 class Conversations:
-    """Everybody's conversations, one person at a time."""
+    """The conversations of every person, one person at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -103,14 +103,16 @@ class Conversations:
     # Lists
 
     def pinned(self, user_id: str) -> list[ConversationSummary]:
-        """Those a person pinned, newest first."""
+        """The conversations that a person pinned, newest first."""
         return self._list(user_id, t.conversations.c.pinned == 1)
 
     def page(
         self, user_id: str, *, before: tuple[float, str] | None = None, limit: int = 50
     ) -> list[ConversationSummary]:
-        """Those not pinned, newest first; `before`: after the last one of a page, by
-        (updated_at, id)."""
+        """The conversations that are not pinned, newest first.
+
+        `before` is the last one of the page before: its (updated_at, id).
+        """
         which = [t.conversations.c.pinned == 0]
         if before is not None:
             at, last = t.conversations.c.updated_at, t.conversations.c.id
@@ -138,7 +140,7 @@ class Conversations:
     # One
 
     def view(self, conversation_id: str, user_id: str) -> ConversationView:
-        """What is shown of a conversation; an answer that is still being made is, too."""
+        """The branch of a conversation that is shown, with an answer that is still being made."""
         with self._database.read() as connection:
             row = _own(connection, conversation_id, user_id)
             branches, turns = _rows(connection, conversation_id, user_id)
@@ -280,7 +282,7 @@ def _system_prompt(connection: Connection, template_hash: str) -> str:
 
 
 def _said(connection: Connection, answer_ids: Collection[str], user_id: str) -> dict[str, _Said]:
-    """What a person's current statements say, by answer."""
+    """The current statements of a person, by answer."""
     events = t.events.c
     query = select(t.events).where(
         events.answer_id.in_(answer_ids),

@@ -1,1 +1,1 @@
-"""What the operator decides about training data, and what needs their attention."""
+"""Curation: decisions about training data, and votes that need the operator's attention."""

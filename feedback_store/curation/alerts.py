@@ -1,4 +1,4 @@
-"""Votes an operator should look at, with the text they are about."""
+"""Alerts: votes that the operator should look at, with the text they are about."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Votes too fast or too much alike to be honest. Pure: votes in, alerts out; nothing is dropped.
+"""Detection of votes that are too fast or too much alike to be honest. Pure.
 
-Knows votes, users and times as values; which answers read the same, the caller says.
+Knows votes, users and times as values; the caller says which answers read the same. Drops nothing.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _first_of_each_user(votes: Iterable[CurrentVote]) -> Sequence[CurrentVote]:
 
 
 def _chance(crowd: Sequence[CurrentVote], target_votes: int, times: Sequence[float]) -> float:
-    """How likely a crowd of this size is if its target had its usual share of the votes.
+    """The probability of a crowd of this size if its target had its usual share of the votes.
 
     Usual is what holds outside these minutes (one vote added to both sides, so never 0). Measured
     against the other votes of the same minutes, a busy hour and a store filled in an hour are no

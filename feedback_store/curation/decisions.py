@@ -1,4 +1,4 @@
-"""What the operator and the people decide about training data: exclusions, edits, gold, consent.
+"""Decisions about training data: exclusions, edits, gold conversations, consent.
 
 Decisions and consents are only ever added; the latest counts. Knows tables; knows nothing of how
 examples are made.
@@ -24,7 +24,7 @@ MAX_NOTE_CHARS = 4_000
 
 
 class Curation:
-    """The operator's and the people's say."""
+    """Stores the decisions of the operator and of the users."""
 
     def __init__(self, database: Database, *, consent_by_default: bool = True) -> None:
         self._database = database
@@ -159,7 +159,7 @@ class Curation:
         return self._consent_by_default if said is None else bool(said)
 
     def refusing(self) -> frozenset[str]:
-        """Everybody whose words may not be trained on."""
+        """The users whose words may not be trained on."""
         latest = select(func.max(t.consents.c.id)).group_by(t.consents.c.user_id)
         said = select(t.consents.c.user_id, t.consents.c.allowed).where(t.consents.c.id.in_(latest))
         with self._database.read() as connection:

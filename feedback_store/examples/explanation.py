@@ -1,4 +1,4 @@
-"""Why is this example here? Answers for a person to read. Pure."""
+"""The explanation of an example: its origin, and what a correction changed. Pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ KIND = {Pair: "pair", Unpaired: "unpaired"}
 
 
 def explain(example: TrainingExample, base: str, incumbent: str | None) -> dict[str, Any]:
-    """All there is to know about an example, JSON-ready.
+    """Describe an example with its origin, JSON-ready.
 
-    Who said what (event numbers, users), which adapter wrote each side, and whether those are what
-    is live now: `base` and `incumbent` are the digests of the base model and the live adapter.
+    The event numbers, the users, the adapter that wrote each side, and whether those are the live
+    ones: `base` and `incumbent` are the digests of the base model and the live adapter.
     """
     origin = example.origin
     document: dict[str, Any] = {
@@ -43,7 +43,7 @@ def explain(example: TrainingExample, base: str, incumbent: str | None) -> dict[
 
 
 def changes(original: str, corrected: str) -> Iterator[TextChange]:
-    """What a correction changed, word by word, in reading order."""
+    """The changes of a correction, word by word, in reading order."""
     before, after = (re.findall(r"\s+|\w+|[^\w\s]", text) for text in (original, corrected))
     # `autojunk` leaves what is everywhere, such as spaces, out of the search for what stayed:
     # without it two long texts take minutes
@@ -59,7 +59,7 @@ def changes(original: str, corrected: str) -> Iterator[TextChange]:
 
 
 def written_by(side: Side) -> str:
-    """Who wrote a side: a person, a file's author, the base model or an adapter."""
+    """The author of a side: a person, a file's author, the base model or an adapter."""
     if side.base == PERSON:
         return PERSON
     return side.adapter or ("base" if side.base.startswith("sha256:") else side.base)

@@ -28,7 +28,7 @@ OVER_CAP = "user over their cap"
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What evidence must be like to become an example."""
+    """The numbers by which evidence becomes examples."""
 
     max_answer_chars: int = 8_000
     # The pairs that thumbs may make of one answer: after a hundred regenerations one thumb would

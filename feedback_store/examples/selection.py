@@ -1,4 +1,4 @@
-"""Which examples are trained on, among those that are alike. Pure.
+"""The choice among examples that are alike. Pure.
 
 Applies what one prompt alone cannot tell: the operator's decisions, and duplicates elsewhere.
 """

@@ -1,4 +1,4 @@
-"""On which side of the split a conversation is. It depends on its id alone, for good."""
+"""The train/held-out split of conversations. A side depends on the id alone, for good."""
 
 from __future__ import annotations
 

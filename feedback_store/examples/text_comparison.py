@@ -1,4 +1,4 @@
-"""How much two texts, and two examples, are alike. Pure."""
+"""The likeness of two texts, and of two examples. Pure."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class JointVerdict:
-    """What the users together say of an item, and the probability (0.5 to 1) that it is so."""
+    """The verdict of several users on an item, and the probability (0.5 to 1) that it is right."""
 
     up: bool
     confidence: float
@@ -53,7 +53,7 @@ class JointVerdict:
 
 @dataclass(frozen=True, slots=True)
 class UserReliability:
-    """How often a user votes good answers up (sensitivity) and bad ones down (specificity).
+    """The rate of good answers that a user votes up, and of bad ones voted down (specificity).
 
     `judgements` counts those on items that others judged too: what the estimate rests on.
     """
@@ -65,7 +65,7 @@ class UserReliability:
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """What agreement between users says of each item and each user.
+    """The verdict on each item and the reliability of each user, estimated from agreement.
 
     `flip_rate` is the probability that a single vote points the wrong way: epsilon of robust DPO
     (Chowdhury et al. 2024), which needs it below 0.5. None where too few items are shared to
@@ -77,7 +77,7 @@ class Trust:
     flip_rate: float | None
 
     def verdict(self, item: str) -> JointVerdict | None:
-        """None where fewer than two users judged the item."""
+        """The verdict on an item; None where fewer than two users judged it."""
         return self.verdicts.get(item)
 
 
@@ -172,8 +172,10 @@ def _reliability(
 
 
 def _flip_rate(shared: pd.DataFrame) -> float | None:
-    """From disagreement alone: two votes of which each is wrong with probability e differ with
-    probability d = 2 e (1 - e), so e = (1 - sqrt(1 - 2 d)) / 2. Each vote counts once.
+    """Estimate the flip rate from disagreement alone; each vote counts once.
+
+    Two votes that are each wrong with probability e differ with probability d = 2 e (1 - e), so
+    e = (1 - sqrt(1 - 2 d)) / 2.
 
     The model's own posteriors would do too, but are drawn towards the prior where users judged
     little. Where good answers and bad ones are misjudged unequally often, this is somewhat low.

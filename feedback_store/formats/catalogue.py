@@ -1,6 +1,6 @@
-"""Which import formats there are, and which of them a record has.
+"""The import formats, and the recognition of a record's format.
 
-A format is told by what stands in the record, never by the file's name.
+A format is recognised by the record's keys, never by the file's name.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MEDIA_KEYS = ("image", "images", "video", "videos", "audio", "audios")
 
 @dataclass(frozen=True, slots=True)
 class ImportFormat:
-    """How records of one kind are told from others and read.
+    """A format of records: how to recognise and to read them.
 
     A record has the format if it has all `keys` and none of `without`, and `fits`.
     """

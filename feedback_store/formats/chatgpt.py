@@ -102,7 +102,7 @@ def _part(part: object) -> str:
 
 
 def _link(match: re.Match[str]) -> str:
-    """What is read where the page links: the name of an `entity`, and nothing for a source."""
+    """The text of a link: the name of an `entity`, and nothing for a source."""
     kind, _, rest = match[1].partition("\ue202")
     try:
         named = json.loads(rest) if kind == "entity" else None

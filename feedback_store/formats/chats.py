@@ -1,4 +1,4 @@
-"""Whole conversations out of another chat page: a tree of messages into turns.
+"""Conversations of another chat page: a tree of messages becomes turns.
 
 A question and all that was said to it until the next one make a turn. An edited question has the
 same parent as the one before; an answer that was made again is another answer of the same turn.
@@ -67,7 +67,7 @@ class _Question:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """How far a walk down the tree has come: what was said, the open question, its answer."""
+    """The state of a walk down the tree: what was said, the open question, its answer."""
 
     before: tuple[Message, ...]
     question: _Question | None = None

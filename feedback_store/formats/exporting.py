@@ -1,4 +1,4 @@
-"""Examples into files that other tools read. What stood there before is never overwritten.
+"""The export of examples into files that other tools read. No file is ever overwritten.
 
 Knows the formats; knows nothing of where examples come from. Beside what the other tool reads
 stand the keys of our own rows (thought, cut-off, origin), so that importing a file gives back what
@@ -159,7 +159,7 @@ def _unpaired_row(example: Unpaired) -> JsonRow:
 
 
 def _rest(example: TrainingExample) -> JsonRow:
-    """What our rows say beside the texts."""
+    """The keys of our own rows beside the texts."""
     texts = ("prompt", "chosen", "rejected", "completion")
     return {key: value for key, value in example.as_dict().items() if key not in texts}
 

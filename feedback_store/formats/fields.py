@@ -23,7 +23,7 @@ class UnusableRecord(Exception):
 
 
 def value(row: RawRow, key: str) -> object:
-    """Whatever stands there."""
+    """The value of a key, of any type."""
     if (found := row.get(key, _MISSING)) is _MISSING:
         raise InvalidInput(f"missing {key!r}")
     return found

@@ -1,4 +1,4 @@
-"""A file into the store: all of it, or nothing and the list of what is wrong with it.
+"""The import of a file into the store: all of it, or nothing and the list of its problems.
 
 The file is read twice: the first time each record is understood and thrown away, the second time,
 if nothing was wrong, the turns go into one transaction as they are read.
@@ -38,7 +38,7 @@ TURNS_AT_ONCE = 200  # in one transaction; several thousand write in a second
 
 
 class TurnStore(Protocol):
-    """Where judged turns go: `FeedbackStore`."""
+    """A store of judged turns, such as `FeedbackStore`."""
 
     def add_imported(
         self, turns: Iterable[ImportedTurn], template: PromptTemplate, user_id: str, /
@@ -48,7 +48,7 @@ class TurnStore(Protocol):
 
 
 class ConversationStore(Protocol):
-    """Where a person's conversations go: `FeedbackStore`."""
+    """A store of a person's conversations, such as `FeedbackStore`."""
 
     def add_conversations(
         self, turns: Iterable[ImportedTurn], template: PromptTemplate, user_id: str, /
@@ -59,7 +59,7 @@ class ConversationStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ConversationReport:
-    """Which conversations came into a person's list.
+    """The result of an import into a person's list.
 
     `conversations` are those of the file, and `added` those of them that had something new.
     `set_aside`: conversations skipped, by reason.
@@ -75,7 +75,7 @@ class ConversationReport:
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What came in, and as what the file was read. `set_aside`: records skipped, by reason."""
+    """The result of an import: the format, and the number of rows. `set_aside`: records skipped."""
 
     format: str
     layout: str
@@ -245,7 +245,7 @@ def _only_match(file: Path, record: Record, formats: Mapping[str, ImportFormat])
 
 
 def _problem(row: RawRow, name: str | None, told: bool, options: Options) -> str:
-    """What is wrong with a record, "" if nothing is. Where we were told the format, it holds.
+    """The problem of a record, or "". Where the format was given, it is not questioned.
 
     Raises `UnusableRecord`.
     """

@@ -42,7 +42,7 @@ class TreeMessage:
 
 
 def tree_messages(tree: RawRow) -> Iterator[TreeMessage]:
-    """All messages of a tree. A deleted one is left out, and so is what was said after it."""
+    """The messages of a tree, without deleted ones and those that follow them."""
     waiting: list[tuple[RawRow, tuple[Message, ...], bool]] = [(mapping(tree, "prompt"), (), False)]
     waiting = [item for item in waiting if not _deleted(item[0])]
     while waiting:

@@ -99,7 +99,7 @@ def _message(said: RawRow, identity: str) -> RawRow:
 
 
 def _prompt(chat: RawRow, said: RawRow, rated: RawRow) -> tuple[Message, ...]:
-    """From the root to the question; of earlier answers the text alone."""
+    """The messages from the root to the question; of earlier answers the text alone."""
     path: list[Message] = []
     seen: set[str] = set()
     parent = optional_text(rated, "parentId")

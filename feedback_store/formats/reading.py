@@ -1,4 +1,4 @@
-"""Records out of a file: JSON lines, one JSON array, or CSV, told apart by how it begins.
+"""Records of a file: JSON lines, one JSON array, or CSV, recognised by its first bytes.
 
 One record is in memory at a time. What cannot be read is a record with a problem, so that the
 reading goes on where it can. Knows nothing of what the records mean.
@@ -50,7 +50,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class FileLayout:
-    """How a file is written: its encoding, and the marks between the cells of a CSV file."""
+    """The layout of a file: its encoding, and the delimiter of a CSV file."""
 
     kind: Literal["JSON lines", "JSON array", "CSV"]
     encoding: Literal["UTF-8", "UTF-16"] = "UTF-8"
@@ -64,7 +64,7 @@ class FileLayout:
 
 
 def layout_of(file: Path) -> FileLayout:
-    """How a file is written; raises `InvalidInput` where it cannot be opened or read."""
+    """The layout of a file; raises `InvalidInput` where it cannot be opened or read."""
     with _opened(file) as stream:
         return _layout(stream.read(START))
 
@@ -269,7 +269,7 @@ def _is_utf8(text: str) -> bool:
 
 
 def _reason(error: ValueError | RecursionError) -> str:
-    """What is wrong, without a word of the file's text."""
+    """The reason of an error, without a word of the file's text."""
     if isinstance(error, json.JSONDecodeError):
         return f"is not JSON: {error.msg}"
     if isinstance(error, RecursionError):

@@ -20,7 +20,7 @@ SPEAKER_ROLES: dict[str, Role] = {"Human": "user", "Assistant": "assistant"}
 
 
 def transcript_turns(row: RawRow, options: Options) -> Iterator[ImportedTurn]:
-    """What both have in common is the prompt."""
+    """One turn whose prompt is the common beginning of both transcripts."""
     chosen, rejected = _messages(row, "chosen"), _messages(row, "rejected")
     shared = min(len(chosen), len(rejected)) - 1
     if chosen[:shared] != rejected[:shared]:

@@ -1,4 +1,4 @@
-"""What all importers share: messages in both spellings, and the turns that come of them.
+"""Helpers of all importers: messages in both spellings, and the turns made of them.
 
 A pair is a turn with two answers and a choice; a lone judgement and a demonstration are a turn with
 one answer and one vote. Knows no file format.
@@ -47,7 +47,7 @@ Ranks = Literal["all", "adjacent"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Who says what a file says where it does not say so, and which ranks become choices."""
+    """The user of statements without one, and the ranks that become choices."""
 
     user: str = "import"
     ranks: Ranks = "all"
@@ -149,7 +149,7 @@ def side_of(row: RawRow, name: str, text: str) -> ImportedAnswer:
 
 
 def whole_side_of(row: RawRow, name: str, text: str) -> ImportedAnswer:
-    """The same where our exports wrote the thought before the answer, too."""
+    """A completion where our exports wrote the thought before the answer, too."""
     side = side_of(row, name, text)
     if not _is_our_own(row, name):
         return side

@@ -1,1 +1,1 @@
-"""What belongs to one person: their own examples and prompts, and a copy of all their data."""
+"""Personal data: one person's own examples and prompts, and a copy of all their data."""

@@ -1,4 +1,4 @@
-"""A person's own examples: what they corrected and what they like, shown to them alone.
+"""A person's own examples: their corrections and liked answers, shown to them alone.
 
 A correction acts with the next question, long before anything is trained. Nobody's words are kept
 twice for it: an example is read from the answer and the statement that it rests on, a turn stores
@@ -52,7 +52,7 @@ class OwnExample(Example):
 
     @property
     def reference(self) -> str:
-        """How a turn refers to it."""
+        """The reference that a turn stores."""
         return f"{self.id}:{self.event_id}"
 
 
@@ -67,7 +67,7 @@ class _Pool:
 
 
 class OwnExamples:
-    """Everybody's examples, each person's for that person."""
+    """The own examples of every person, each person's for that person alone."""
 
     def __init__(self, database: Database, curation: Curation) -> None:
         self._database = database
@@ -121,7 +121,7 @@ class OwnExamples:
             return tuple(_read(connection, user_id, numbers))
 
     def still_used(self, user_id: str, answer_id: str) -> tuple[OwnExample, ...]:
-        """Those of `used` that may be shown again: not removed, replaced or refused since."""
+        """The examples of `used` that may be shown again: not removed or replaced since."""
         if not (used := self.used(user_id, answer_id)):
             return ()
         usable = {example.reference for example in self.of(user_id)}
@@ -178,21 +178,21 @@ class OwnExamples:
 
 
 class NoOwnExamples:
-    """Nobody's examples: the same questions, always answered with none."""
+    """Stands for `OwnExamples` where they are switched off: there are none."""
 
     def similar(
         self, _user_id: str, _question: str, *, with_thought: bool = False
     ) -> tuple[OwnExample, ...]:
-        """None."""
+        """No example."""
         return ()
 
     def still_used(self, _user_id: str, _answer_id: str) -> tuple[OwnExample, ...]:
-        """None."""
+        """No example."""
         return ()
 
 
 def _version(connection: Connection, user_id: str) -> _Version:
-    """What changes whenever a person's examples may: a statement adds to the newest number, an
+    """The version of a person's examples: a statement adds to the newest number, an
     erasure takes from the count, since numbers are never given again, and what was said of an
     answer in the making counts from its end."""
     said = select(func.coalesce(func.max(t.events.c.id), 0), func.count(t.events.c.id))

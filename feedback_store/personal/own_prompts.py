@@ -35,7 +35,7 @@ class PromptText:
     text: str
 
     def checked(self) -> PromptText:
-        """The same with its title in one line; raises `InvalidInput` for what cannot be kept."""
+        """The prompt with its title in one line; raises `InvalidInput` for what cannot be kept."""
         if self.kind not in PROMPT_KINDS:
             raise InvalidInput(f"unknown kind {self.kind!r}; known: {', '.join(PROMPT_KINDS)}")
         title = require_text(self.title, what="title", limit_chars=MAX_PROMPT_TITLE_CHARS)
@@ -51,7 +51,7 @@ class OwnPrompt(PromptText):
 
 
 class OwnPrompts:
-    """Everybody's prompts, one person at a time."""
+    """The prompts of every person, one person at a time."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -1,4 +1,4 @@
-"""Everything that is stored of one person, as a document that they can keep.
+"""The export of everything that is stored of one person, as a document that they can keep.
 
 Their conversations with every answer, what they and others said of them, what the operator decided
 about it, their consent, the examples that they took out, and the prompts that they keep. What is
@@ -76,7 +76,7 @@ def _conversations(connection: Connection, user_id: str) -> TableRows:
 
 
 def _statements(connection: Connection, user_id: str) -> TableRows:
-    """What they said, and what anybody said of their answers, in the order it was said."""
+    """The person's statements, and everybody's on their answers, in the order they were made."""
     turn_ids = select(t.turns.c.id).where(t.turns.c.user_id == user_id)
     answers = select(t.answers.c.id).where(t.answers.c.turn_id.in_(turn_ids))
     comparisons = select(t.comparisons.c.id).where(t.comparisons.c.turn_id.in_(turn_ids))

@@ -1,1 +1,1 @@
-"""What keeps a person's data out of training."""
+"""Privacy: redaction of personal data, and erasure."""

@@ -67,7 +67,7 @@ _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+")
 
 
 def find_tokens(text: str) -> Iterator[Finding]:
-    """What says by its own form that it is a secret: vendors' tokens, JWTs, private keys."""
+    """Find secrets by their own form: vendors' tokens, JWTs, private keys."""
     for hint, pattern in _TOKENS.items():
         for match in pattern.finditer(text) if hint in text else ():
             yield Finding("SECRET", match.start(), match.end(), 0.95)

@@ -1,4 +1,4 @@
-"""Forgetting a person, a conversation, and what is old: rows and snapshot entries.
+"""Erasure of a person, of conversations, and of what is old: rows and snapshot entries.
 
 The deletion of the rows and a record of what is still to be done are one transaction, so that a
 crash leaves nothing half-forgotten for good. The record knows a person by a digest alone, and no
@@ -63,12 +63,12 @@ class Erasure:
 
 @lru_cache(maxsize=100_000)
 def person_digest(user_id: str) -> str:
-    """How a person is known to an erasure."""
+    """The digest by which an erasure knows a person."""
     return digest_json(["person", user_id])
 
 
 def deletion_digest(conversation_ids: Iterable[str]) -> str:
-    """How the deletion of conversations is known to an erasure until it is done."""
+    """The digest by which an erasure knows deleted conversations until it is done."""
     return digest_json(["conversations", *sorted(set(conversation_ids))])
 
 
@@ -257,7 +257,7 @@ def _about(erasure: Erasure) -> dict[str, Any]:
 
 
 def _forget_in_erasures(connection: Connection, person: str | None) -> None:
-    """What earlier erasures know of a person."""
+    """Remove a person from what earlier erasures know."""
     query = select(t.erasures).where(t.erasures.c.people.is_not(None))
     for row in connection.execute(query).mappings().all():
         earlier = _erasure_of(row)

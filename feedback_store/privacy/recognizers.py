@@ -249,7 +249,7 @@ def _international(text: str) -> Iterator[Finding]:
 
 
 def _size_of_number(written: str) -> int:
-    """How much of it is one number, 0 if none: another number may stand behind."""
+    """The length of the first number, 0 if there is none: another one may stand behind."""
     for _ in range(3):
         number = _parsed("+" + written.removeprefix("+").removeprefix("00"), None)
         plan = phonenumbers.is_possible_number if "+" in written else phonenumbers.is_valid_number

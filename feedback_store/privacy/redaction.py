@@ -80,7 +80,7 @@ class Redactor:
 
 
 def _without_overlap(text: str, candidates: list[Finding]) -> list[Finding]:
-    """In order; of two that overlap the longer stands, as it hides more, then the surer."""
+    """The findings in order; of two that overlap the longer stands, as it hides more."""
     taken = bytearray(len(text) if candidates else 0)
     kept = []
     for finding in sorted(candidates, key=lambda f: (f.begin - f.end, -f.score, f.begin)):

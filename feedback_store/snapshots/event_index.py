@@ -1,4 +1,4 @@
-"""Which statements a snapshot holds examples of.
+"""An index of the statements that the examples of snapshots rest on.
 
 A snapshot never changes, so it is read once, and of each example no more is kept than the numbers
 of the events that it rests on.
@@ -57,7 +57,7 @@ class SnapshotEventIndex:
         self._lock = threading.Lock()
 
     def snapshots(self) -> list[SnapshotEvents]:
-        """All of them, the oldest first: in the order of the newest event that each knows."""
+        """The snapshots, the oldest first: in the order of the newest event that each knows."""
         with self._lock:
             known, self._known = self._known, {}
             for digest in list_digests(self._root):

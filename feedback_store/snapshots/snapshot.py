@@ -55,7 +55,7 @@ class Split:
 
     @property
     def examples(self) -> Iterator[TrainingExample]:
-        """All of them."""
+        """The examples of all kinds."""
         yield from self.pairs
         yield from self.unpaired
         yield from self.demonstrations
@@ -156,7 +156,7 @@ def open_snapshot(root: Path, digest: str) -> Snapshot:
 
 
 def verify_snapshot(root: Path, digest: str) -> list[str]:
-    """Everything about a snapshot derived anew, and each way in which it differs from what it says.
+    """Derive everything about a snapshot anew; returns each problem that was found.
 
     Files and their digests, each line's canonical form, ids, sides of the split, counts, sources.
     """
@@ -189,7 +189,7 @@ def verify_snapshot(root: Path, digest: str) -> list[str]:
 
 
 def _manifest_problem(manifest: Mapping[str, Any]) -> str | None:
-    """What keeps the rows from being checked at all."""
+    """The problem that keeps the rows from being checked, or None."""
     if manifest.get("format") != SNAPSHOT_FORMAT:
         return f"its format is {manifest.get('format')!r}, not {SNAPSHOT_FORMAT!r}; make a new one"
     if not isinstance(manifest.get("heldout_share"), float):
@@ -216,7 +216,7 @@ def _row_problems(
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What one snapshot has and the other has not, as example ids for each `split/kind`."""
+    """The difference of two snapshots, as example ids for each `split/kind`."""
 
     added: Mapping[str, tuple[str, ...]]
     removed: Mapping[str, tuple[str, ...]]
@@ -224,7 +224,7 @@ class Difference:
 
 
 def diff(old: Snapshot, new: Snapshot) -> Difference:
-    """What became of each example from one snapshot to the next."""
+    """Compare one snapshot with the next."""
     added, removed, changed = {}, {}, {}
     for split in SPLITS:
         for kind in READERS:
@@ -270,7 +270,7 @@ def _counts(by_split: BySplit) -> dict[str, dict[str, int]]:
 
 
 def _sources(by_split: BySplit) -> dict[str, int]:
-    """How many examples of each kind come from which sort of statement."""
+    """The number of examples by kind and source."""
     counted = Counter(
         f"{kind}/{row.source}"
         for kinds in by_split.values()

@@ -1,4 +1,4 @@
-"""Turns and answers: what people asked, and what they got.
+"""Turns and answers: writing and reading them.
 
 Each method is one transaction, durable when it returns. Ids are checked against their user: an
 id that is unknown and one that is somebody else's get the same `UnknownId`.
@@ -152,7 +152,7 @@ class AnswerStore:
         return answer_id
 
     def reopen_answer(self, answer_id: str, user_id: str) -> StoredAnswer:
-        """Have an answer that ended early go on; returns what it was.
+        """Reopen an answer that ended early; returns what it was.
 
         `save_partial` and `finish_answer` then take the whole of it. Raises `Conflict` for one that
         is being made, or that the model ended itself.
@@ -275,7 +275,7 @@ class AnswerStore:
         return turn, template.with_examples(prompt, own)
 
     def texts(self, answer_ids: Iterable[str]) -> dict[str, str]:
-        """What answers say, whoever's they are: for the operator."""
+        """The texts of answers of any user, by id: for the operator."""
         with self._database.read() as connection:
             return read_answer_texts(connection, answer_ids)
 

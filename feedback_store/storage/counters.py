@@ -1,4 +1,4 @@
-"""How many turns, answers and statements there are, counted once and then kept up to date.
+"""Counters of turns, answers and statements, counted once and then kept up to date.
 
 A count over the view of what is current reads every event; a server is asked for it at each look
 at its metrics. So what was counted is remembered, and of newer events alone it is found out which
@@ -33,7 +33,7 @@ DEEDS: Kinds = ("regeneration", "copy")  # each counts
 
 @dataclass
 class _Counted:
-    """What had been counted up to an event. An erasure makes it worthless."""
+    """The numbers up to an event. An erasure makes them worthless."""
 
     last_event: int = 0
     last_erasure: int = 0
@@ -49,7 +49,7 @@ class Counters:
         self._counted = _Counted()
 
     def counts(self) -> dict[str, int]:
-        """What there is now, by name. The first call reads every event; later ones the new ones."""
+        """The current numbers, by name. The first call reads every event, later ones new ones."""
         with self._lock, self._database.read() as connection:
             newest, erasure = last_event(connection), last_erasure(connection)
             if erasure != self._counted.last_erasure:
@@ -84,7 +84,7 @@ class Counters:
 
 
 def _said(connection: Connection, *which: ColumnElement[bool]) -> Counter[EventValue]:
-    """How many events say what."""
+    """The number of events by kind and vote."""
     events = t.events.c
     query = select(events.kind, events.vote, func.count()).where(*which)
     rows = connection.execute(query.group_by(events.kind, events.vote)).all()

@@ -1,4 +1,4 @@
-"""Evidence out of the tables: conversations that somebody judged, a batch at a time.
+"""Reading evidence: conversations that somebody judged, a batch at a time.
 
 Reads only; the whole store is read in bounded memory. Knows tables and templates; knows nothing of
 what evidence is good for.
@@ -52,7 +52,7 @@ def answer_columns(kind: type[WrittenAnswer]) -> list[ColumnElement[Any]]:
 
 
 class EvidenceReader:
-    """What people say now of what they were shown."""
+    """Reads the evidence of a database."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -63,7 +63,7 @@ class EvidenceReader:
             return last_event(connection)
 
     def all(self) -> Iterator[PromptEvidence]:
-        """All evidence, conversation by conversation."""
+        """Read all evidence, conversation by conversation."""
         with self.database.read() as connection:
             yield from read_evidence(connection, judged_conversations(connection, true()))
 

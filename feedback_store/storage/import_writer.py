@@ -1,4 +1,4 @@
-"""Imported turns into the tables. Knows tables and value types; knows no file formats."""
+"""Writing imported turns into the tables. Knows tables and value types; knows no file formats."""
 
 from __future__ import annotations
 

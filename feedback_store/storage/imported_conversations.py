@@ -1,4 +1,4 @@
-"""A person's own import into their list: conversations, titles, branches and the search.
+"""The import of conversations into a person's list: titles, branches and the search.
 
 A file's turn brings its whole prompt. Where that begins with the prompt and the answer of another
 turn of the same conversation, the one follows the other. What the person imported before and has
@@ -227,7 +227,7 @@ def _imported_id(parts: object) -> str:
 
 
 def _key(turn: ImportedTurn) -> object:
-    """What an imported conversation is told by: its name, else the prompt."""
+    """The key of an imported conversation: its name, else the prompt."""
     return turn.conversation or [message.as_dict() for message in turn.prompt]
 
 

@@ -1,4 +1,4 @@
-"""A changed answer that its person keeps says which of two answers is better.
+"""Choices that follow from a changed answer which its person keeps.
 
 "Shorter", "simpler" and the like write a sibling of an answer. Whoever goes on with the sibling, or
 likes it, has chosen it over the answer that it was made from; whoever goes on with the old answer
@@ -46,7 +46,7 @@ def note_continued(connection: Connection, answer_id: str, user_id: str) -> None
 
 
 def _changed(connection: Connection, which: Any) -> list[Row[Any]]:
-    """Of the answers asked for, those that were made from another one."""
+    """The answers among those asked for that were made from another one."""
     columns = [t.answers.c[name] for name in ("id", "turn_id", "sampling", "status")]
     rows = connection.execute(select(*columns).where(which))
     return [row for row in rows if "changed_from" in row.sampling]
@@ -97,6 +97,6 @@ def _latest_choice(connection: Connection, comparison_id: str) -> str | None:
 
 
 def _comparison_id(changed: Row[Any], user_id: str) -> str:
-    """The same for each time that one person keeps one changed answer."""
+    """The comparison's id: the same each time that one person keeps one changed answer."""
     old = changed.sampling["changed_from"]
     return hashlib.sha256(f"{user_id}\0{old}\0{changed.id}".encode()).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""A conversation's row in its person's list, kept up with what is asked and answered.
+"""Writing a conversation's row in its person's list as turns and answers are added.
 
 The functions run in the transaction of the turn or answer they follow. An API caller's turn is in
 no list: of its conversation there is no row, and none of its texts is indexed.
@@ -63,7 +63,7 @@ def show_new_answer(connection: Connection, turn_id: str, answer_id: str) -> Non
 
 
 def index_answers(connection: Connection, answer_ids: Iterable[str]) -> None:
-    """Have what answers say now found; those of conversations in no list are left out."""
+    """Index the texts of answers; those of conversations in no list are left out."""
     listed = t.conversations.c
     query = (
         select(listed.id, listed.user_id, t.answers.c.text)

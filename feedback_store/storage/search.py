@@ -1,4 +1,4 @@
-"""Words to search for, and the index over questions, answers and titles.
+"""Full-text search: the terms of a search, and the index over questions, answers and titles.
 
 One function, `search_terms`, prepares texts and queries alike, so that SQLite (FTS5) and PostgreSQL
 (GIN over a tsvector) find the same: neither database's own parser sees a text. Each term begins
@@ -98,7 +98,7 @@ def search_terms(text: str) -> str:
 
 
 def parse_query(words: str) -> Query | None:
-    """What to look for; None where no word is in it.
+    """Parse a search; None where it has no word.
 
     A last word in letters counts as a beginning, unless something follows it. Raises `InvalidText`
     for a text that is too long or none.
@@ -135,7 +135,7 @@ def document_terms(text: str, user_id: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def person_key(user_id: str) -> str:
-    """What each term of a person begins with."""
+    """The key that each term of a person begins with."""
     return digest_json(["searches", user_id])[7 : 7 + KEY_CHARS]
 
 
@@ -163,7 +163,7 @@ def add_document(
     turn_id: str | None = None,
     answer_id: str | None = None,
 ) -> None:
-    """Have a question, an answer or a title found, in the place of an older form of it."""
+    """Index a question, an answer or a title, in the place of an older form of it."""
     documents = t.search_documents.c
     connection.execute(
         delete(t.search_documents).where(
@@ -213,7 +213,7 @@ def newest_hits(connection: Connection, user_id: str, query: Query, limit: int) 
 
 
 def read_hits(connection: Connection, hits: Sequence[Hit]) -> dict[str, str]:
-    """Of questions and answers that were found, by turn and by answer: what they say."""
+    """Read the texts of questions and answers that were found, by turn and by answer."""
     asked = select(t.turns.c.id, t.turns.c.question).where(
         t.turns.c.id.in_([hit.turn_id for hit in hits if hit.turn_id])
     )
@@ -225,7 +225,7 @@ def read_hits(connection: Connection, hits: Sequence[Hit]) -> dict[str, str]:
 
 
 def _listed(connection: Connection, user_id: str, ids: Sequence[int]) -> list[Hit]:
-    """Those of documents that are in a person's list, newest first.
+    """The documents that are in a person's list, newest first.
 
     Two queries by key: as one, SQLite went through all conversations of the person (7 s).
     """
@@ -243,13 +243,13 @@ def _listed(connection: Connection, user_id: str, ids: Sequence[int]) -> list[Hi
 
 
 def _fts5(query: Query, key: str) -> str:
-    """As FTS5's MATCH reads it. Terms hold no quotes: they are letters, marks and digits."""
+    """The query for FTS5's MATCH. Terms hold no quotes: they are letters, marks and digits."""
     terms = [f'"{key}{term}"' for term in query.terms]
     return " AND ".join([*terms, *([f'"{key}{query.prefix}" *'] if query.prefix else [])])
 
 
 def _tsquery(query: Query, key: str) -> str:
-    """The same as PostgreSQL reads a tsquery."""
+    """The query as PostgreSQL reads a tsquery."""
     terms = [f"'{key}{term}'" for term in query.terms]
     return " & ".join([*terms, *([f"'{key}{query.prefix}':*"] if query.prefix else [])])
 

@@ -1,4 +1,4 @@
-"""What people say of answers: votes, corrections, choices, flags, and what they did with them.
+"""Statements: writing votes, corrections, choices, flags and what people did with answers.
 
 Each method is one transaction, durable when it returns; many at a time are committed together.
 """
@@ -52,7 +52,7 @@ class StatementStore:
         comment: str = "",
         idempotency_key: str | None = None,
     ) -> None:
-        """Thumb up (+1), down (-1) or cleared (0), and why; a user's last vote counts.
+        """Store a thumb up (+1), down (-1) or cleared (0), and why; a user's last vote counts.
 
         Of an answer that was made from another one by a change, a thumb also says whether the
         change was an improvement: see `kept_changes`.
@@ -77,18 +77,18 @@ class StatementStore:
     def correct(
         self, answer_id: str, user_id: str, text: str, *, idempotency_key: str | None = None
     ) -> None:
-        """The answer as the user would have had it."""
+        """Store the answer as the user would have had it."""
         require_text(text, what="correction")
         self._add_event("correction", answer_id, user_id, idempotency_key, correction=text)
 
     def note(
         self, answer_id: str, user_id: str, kind: Noted, *, idempotency_key: str | None = None
     ) -> None:
-        """That a user copied an answer, asked for another one, or flagged it as not to be used."""
+        """Store that a user copied an answer, regenerated it, or flagged it as not to be used."""
         self._add_event(kind, answer_id, user_id, idempotency_key)
 
     def compare(self, left_answer_id: str, right_answer_id: str, user_id: str) -> Comparison:
-        """Two answers to one turn of this user's are shown side by side."""
+        """Store that two answers to one turn of this user's are shown side by side."""
         with self._database.write() as connection:
             left = own_turn(connection, left_answer_id, user_id)
             right = own_turn(connection, right_answer_id, user_id)
@@ -108,7 +108,7 @@ class StatementStore:
         *,
         idempotency_key: str | None = None,
     ) -> None:
-        """Which of the two is better; a user's last choice counts."""
+        """Store which of two answers is better; a user's last choice counts."""
         if choice not in CHOICES:
             raise InvalidInput(f"a choice is one of {', '.join(CHOICES)}")
         values = event_values("choice", user_id, idempotency_key, choice=choice)

@@ -1,4 +1,4 @@
-"""What people say of answers, out of the table of events: which statements are current, as values.
+"""Reading statements: the judgements of people, which of them are current, and their values.
 
 Current is, of each user's statements about the same thing, the latest of each kind. Reads only.
 """
@@ -31,7 +31,7 @@ def current_statements(events: Iterable[RowMapping]) -> list[RowMapping]:
 def read_judgements(
     connection: Connection, which: ColumnElement[bool], until: int | None = None
 ) -> list[RowMapping]:
-    """All judgements on certain turns, in the order of their numbers; `until`: up to an event.
+    """Read all judgements on certain turns, in the order of their numbers; `until`: up to an event.
 
     Each has its `turn_id`, and a choice the two answers. The kinds are chosen here and not in the
     query, which would then read every vote there is.

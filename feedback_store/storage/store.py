@@ -53,11 +53,11 @@ class FeedbackStore(AnswerStore, StatementStore):
             return add_conversations(connection, turns, template, user_id)
 
     def event_count(self) -> int:
-        """Feedback events ever stored; grows with each one."""
+        """The number of feedback events; grows with each one."""
         with self._database.read() as connection:
             query = select(func.count()).select_from(t.events)
             return int(connection.execute(query).scalar_one())
 
     def counts(self) -> dict[str, int]:
-        """How many turns, answers and statements there are now, by name."""
+        """The number of turns, answers and statements, by name."""
         return self._counters.counts()

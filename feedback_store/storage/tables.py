@@ -109,7 +109,7 @@ class TermVector(TSVECTOR):
     """Terms in PostgreSQL; written as they are for SQLite, with spaces between them."""
 
     def bind_expression(self, bindvalue: BindParameter[str]) -> ColumnElement[str]:
-        """Without PostgreSQL's parser, which reads other words in a text than `search` does."""
+        """Bypass PostgreSQL's parser, which reads other words in a text than `search` does."""
         return func.array_to_tsvector(func.string_to_array(type_coerce(bindvalue, Text), " "))
 
 

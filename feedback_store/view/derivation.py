@@ -1,6 +1,6 @@
-"""From conversations' evidence to candidates, and from candidates back to their texts. Reads only.
+"""Deriving candidates from evidence, and the texts of stored candidates. Reads only.
 
-Both go the same way: a candidate's texts are not kept, they are derived again.
+Both go the same way: the texts of a candidate are not kept, they are derived again.
 """
 
 from __future__ import annotations

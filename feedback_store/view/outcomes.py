@@ -1,9 +1,9 @@
-"""What became of each thing that a person said: the examples that rest on it, or why none does.
+"""The outcome of each statement of a person: the examples that rest on it, or the reasons for none.
 
 Reads only, and only that person's conversations, so that a page takes as long as they have said
-things, however many others there are. Their own conversations are derived anew at each look, which
+things, however many others there are. Their own conversations are derived anew each time, which
 shows a vote's example at once; what depends on everybody's examples, such as duplicates, is as of
-the training set's last look. Knows no snapshots and no releases.
+the last refresh of the training set. Knows no snapshots and no releases.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ TURN_OF_EVENT = [t.turns.c.conversation_id, t.turns.c.question]
 
 @dataclass(frozen=True, slots=True)
 class UserStatement:
-    """What a person says now of an answer, or of two: the latest of its kind about the same thing.
+    """A person's current statement on an answer, or on two that were compared.
 
     `answer_ids`: the answer that it is about, or the two compared, left and right. `listed`: the
     conversation is in the person's list.
@@ -82,7 +82,7 @@ class MadeExample:
 
 @dataclass(frozen=True, slots=True)
 class StatementOutcome:
-    """What became of a statement. Where it made nothing, `reasons` say why.
+    """The outcome of a statement. Where it made no example, `reasons` say why.
 
     `split`: what is made of the conversation trains releases, or measures them.
     """
@@ -94,7 +94,7 @@ class StatementOutcome:
 
 
 class Outcomes:
-    """What became of everybody's statements, one person's at a time."""
+    """The outcomes of every person's statements, one person at a time."""
 
     def __init__(
         self, database: Database, curation: Curation, rules: Rules = DEFAULT_RULES
@@ -104,7 +104,7 @@ class Outcomes:
         self._rules = rules
 
     def of(self, user_id: str) -> list[StatementOutcome]:
-        """All that a person says now, the newest first; what they took back is left out."""
+        """The outcomes of a person's current statements, the newest first."""
         with self._database.read() as connection:
             statements = _statements(connection, user_id)
             conversations = sorted({each.conversation_id for each in statements})
@@ -117,7 +117,7 @@ class Outcomes:
         ]
 
     def statement(self, user_id: str, event_id: int) -> UserStatement:
-        """One thing that a person says now; raises `UnknownId`."""
+        """One current statement of a person; raises `UnknownId`."""
         with self._database.read() as connection:
             for each in _statements(connection, user_id):
                 if each.event_id == event_id:

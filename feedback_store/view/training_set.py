@@ -1,4 +1,4 @@
-"""All examples of now: `refresh` brings them up to date, everything else is a query.
+"""The training set: `refresh` brings it up to date, everything else is a query.
 
 The definition is `examples.building.build_examples`; this is the same, kept in the database and
 updated incrementally. Safe to share between threads and processes. Texts are read from the evidence
@@ -113,7 +113,7 @@ class TrainingSet:
         first: int = 0,
         count: int = 50,
     ) -> tuple[list[Item], int]:
-        """Some items of a status, in the order in which people spoke, and the number of all.
+        """A page of the items of a status, in the order people spoke, and the number of all.
 
         With words to search for: those that have them in their question or answers, of the first
         thousand rows of conversations in which they were said.
