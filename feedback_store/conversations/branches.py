@@ -47,7 +47,7 @@ class Branches:
         return tuple(self._after[self.parent_of[turn]])
 
     def newest_leaf(self, answer: str | None) -> str | None:
-        """The newest answer at or below one that no turn follows; `None` asks for the whole tree."""
+        """The newest leaf at or below an answer: one that no turn follows; `None`: of the tree."""
         leaves: list[str] = []
         below = [answer] if answer else self._answers_after(None)
         while below:

@@ -79,7 +79,7 @@ def find_tokens(text: str) -> Iterator[Finding]:
 
 
 def find_assigned(text: str) -> Iterator[Finding]:
-    """What stands where a secret stands: `password=...`, `"api_key": "..."`, `Bearer ...`, URLs.
+    """Find secrets by their place: `password=...`, `"api_key": "..."`, `Bearer ...`, URLs.
 
     Only the value is found, and only one that looks random; a name or a call in code does not.
     """

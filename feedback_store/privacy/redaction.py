@@ -53,7 +53,7 @@ class Redactor:
         return (*recognizers.PERSONAL_RECOGNIZERS, *credentials.CREDENTIAL_RECOGNIZERS)
 
     def find(self, text: str) -> tuple[Finding, ...]:
-        """All findings, in order, none overlapping.
+        """Find personal data and secrets, in order, without overlaps.
 
         No recogniser matches across "<" or ">", or past one for its evidence. So a text where
         findings are filled up with them reads as the redacted text will, and it is searched
