@@ -218,9 +218,12 @@ class LocalEngine:
             return
         with self.background() as breathe:
             self._adapters[digest] = LoraAdapter(  # one assignment: no step sees half of it
-                folder, self._layout, device=self._device, native=self._native is not None,
+                folder,
+                self._layout,
+                device=self._device,
+                native=self._native is not None,
                 breathe=breathe,
-            )  # fmt: skip
+            )
 
     def unload_adapter(self, digest: str) -> None:
         """Free an adapter; raises `Conflict` while a stream decodes with it."""
@@ -382,9 +385,13 @@ class LocalEngine:
                 f"tokens, which take {each}"
             )
         return PagedCache(
-            self._config.layer_count, self._config.heads, page_count=page_count, dtype=dtype,
-            device=self._device, share=share and not self._config.prefix_lm,
-        )  # fmt: skip
+            self._config.layer_count,
+            self._config.heads,
+            page_count=page_count,
+            dtype=dtype,
+            device=self._device,
+            share=share and not self._config.prefix_lm,
+        )
 
     def _sequence(self, work: Answer | Scoring, adapter: str | None, user: str) -> RunningSequence:
         loaded = None if adapter is None else self._adapters.get(adapter)

@@ -30,15 +30,23 @@ MAX_RANK = 256
 MAX_NORM = 1_000.0
 MAX_SCALING = 64
 CHECKED = {
-    "peft_type", "task_type", "r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora",
-}  # fmt: skip
+    "peft_type",
+    "task_type",
+    "r",
+    "lora_alpha",
+    "target_modules",
+    "lora_dropout",
+    "use_rslora",
+}
 HARMLESS = {"base_model_name_or_path", "inference_mode", "peft_version", "revision"}
 HARMLESS |= {"fan_in_fan_out"}  # peft sets it by the kind of layer: true for GPT-2's alone
 # Fields whose value for "nothing" is not false, null or empty
 NEUTRAL = {
-    "bias": "none", "init_lora_weights": True, "megatron_core": "megatron.core",
+    "bias": "none",
+    "init_lora_weights": True,
+    "megatron_core": "megatron.core",
     "qalora_group_size": 16,
-}  # fmt: skip
+}
 FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32")
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 

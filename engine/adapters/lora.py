@@ -36,16 +36,21 @@ class Part:
 
 class _NativePart(ctypes.Structure):
     _fields_ = (
-        ("b", ctypes.c_void_p), ("rank", ctypes.c_long), ("rank_offset", ctypes.c_long),
-        ("out", ctypes.c_long), ("out_offset", ctypes.c_long),
-    )  # fmt: skip
+        ("b", ctypes.c_void_p),
+        ("rank", ctypes.c_long),
+        ("rank_offset", ctypes.c_long),
+        ("out", ctypes.c_long),
+        ("out_offset", ctypes.c_long),
+    )
 
 
 class _NativeLora(ctypes.Structure):
     _fields_ = (
-        ("a", ctypes.c_void_p), ("rank", ctypes.c_long), ("part_count", ctypes.c_long),
+        ("a", ctypes.c_void_p),
+        ("rank", ctypes.c_long),
+        ("part_count", ctypes.c_long),
         ("parts", _NativePart * MAX_PARTS),
-    )  # fmt: skip
+    )
 
 
 class LoraAdapter:

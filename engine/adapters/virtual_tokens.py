@@ -21,15 +21,26 @@ MAX_VIRTUAL_TOKENS = 512
 # peft begins a prefix with entries of mean square 1; cached keys are a few tens at most
 MAX_ROOT_MEAN_SQUARE = 100.0
 CHECKED = {
-    "peft_type", "task_type", "num_virtual_tokens", "token_dim", "num_layers",
-    "num_attention_heads", "num_transformer_submodules",
-}  # fmt: skip
+    "peft_type",
+    "task_type",
+    "num_virtual_tokens",
+    "token_dim",
+    "num_layers",
+    "num_attention_heads",
+    "num_transformer_submodules",
+}
 # How the saved numbers came to be; none of it changes what they compute
 TRAINING_ONLY = {
-    "encoder_hidden_size", "encoder_reparameterization_type", "encoder_num_layers",
-    "encoder_dropout", "prefix_projection", "init_weights", "prompt_tuning_init",
-    "prompt_tuning_init_text", "tokenizer_name_or_path",
-}  # fmt: skip
+    "encoder_hidden_size",
+    "encoder_reparameterization_type",
+    "encoder_num_layers",
+    "encoder_dropout",
+    "prefix_projection",
+    "init_weights",
+    "prompt_tuning_init",
+    "prompt_tuning_init_text",
+    "tokenizer_name_or_path",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,9 +75,12 @@ def _compile(source: Path, threads: str, cache: Path, key: str) -> Path:
 def _run(compiler: str, *arguments: str) -> None:
     try:
         done = subprocess.run(  # noqa: S603 - fixed arguments, a compiler found on PATH
-            [compiler, *arguments], capture_output=True, text=True, timeout=BUILD_SECONDS,
+            [compiler, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=BUILD_SECONDS,
             check=False,
-        )  # fmt: skip
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NotBuilt(f"{compiler} did not finish: {error}") from error
     if done.returncode:

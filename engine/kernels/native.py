@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import c_float, c_int, c_long, c_void_p
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,41 +29,49 @@ SIGNATURES = {
 }
 
 
+def _fields(kind: type[Any], *names: str) -> tuple[tuple[str, type[Any]], ...]:
+    """Fields of one type for a ctypes structure."""
+    return tuple((name, kind) for name in names)
+
+
 class NativeMatrix(ctypes.Structure):
-    """cpu.cpp's Matrix."""
+    """`Matrix` of cpu.cpp."""
 
     _fields_ = (
-        ("bits", N), ("in_features", N), ("out_features", N),
-        ("codes", P), ("scales", P), ("mins", P), ("bias", P),
-    )  # fmt: skip
+        *_fields(N, "bits", "in_features", "out_features"),
+        *_fields(P, "codes", "scales", "mins", "bias"),
+    )
 
 
 class NativeBlock(ctypes.Structure):
-    """cpu.cpp's Block."""
+    """`Block` of cpu.cpp."""
 
     _fields_ = (
-        ("input_norm", P), ("mlp_norm", P),
-        ("qkv", NativeMatrix), ("out", NativeMatrix), ("up", NativeMatrix), ("down", NativeMatrix),
-        ("keys", P), ("values", P),
-    )  # fmt: skip
+        *_fields(P, "input_norm", "mlp_norm"),
+        *_fields(NativeMatrix, "qkv", "out", "up", "down"),
+        *_fields(P, "keys", "values"),
+    )
 
 
 class NativeShape(ctypes.Structure):
-    """cpu.cpp's Shape."""
+    """`Shape` of cpu.cpp."""
 
     _fields_ = (
-        ("hidden", N), ("heads", N), ("kv_heads", N), ("dim", N), ("rotated", N), ("window", N),
-        ("halves", N), ("eps", c_float),
-    )  # fmt: skip
+        *_fields(N, "hidden", "heads", "kv_heads", "dim", "rotated", "window", "halves"),
+        ("eps", c_float),
+    )
 
 
 class NativeStep(ctypes.Structure):
-    """cpu.cpp's Step."""
+    """`Step` of cpu.cpp."""
 
     _fields_ = (
-        ("cos", P), ("sin", P), ("slots", P), ("sequences", P), ("sequence_count", N),
-        ("pages", P), ("pages_stride", N), ("adapters", P),
-    )  # fmt: skip
+        *_fields(P, "cos", "sin", "slots", "sequences"),
+        ("sequence_count", N),
+        ("pages", P),
+        ("pages_stride", N),
+        ("adapters", P),
+    )
 
 
 class NativeKernels:
@@ -85,9 +94,13 @@ class NativeKernels:
         self._blocks.argtypes, self._blocks.restype = [P, P, N, P, N, P], None
 
     def blocks(
-        self, shape: NativeShape, table: ctypes.Array[NativeBlock], count: int, hidden: Tensor,
+        self,
+        shape: NativeShape,
+        table: ctypes.Array[NativeBlock],
+        count: int,
+        hidden: Tensor,
         step: NativeStep,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Run hidden (T, hidden size) through `count` blocks, in place."""
         self._blocks(
             ctypes.byref(shape), table, count, hidden.data_ptr(), len(hidden), ctypes.byref(step)
@@ -110,19 +123,37 @@ class NativeKernels:
     def rotate_and_store(self, qkv: Tensor, heads: Heads, step: Step, cache: LayerCache) -> None:
         """See `Kernels`."""
         self._rotate_and_store(
-            qkv.data_ptr(), len(qkv), heads.query, heads.kv, heads.dim,
-            step.cos.data_ptr(), step.sin.data_ptr(), heads.rotated, step.slots.data_ptr(),
-            cache.keys.data_ptr(), cache.values.data_ptr(), cache.keys.dtype == torch.float16,
-        )  # fmt: skip
+            qkv.data_ptr(),
+            len(qkv),
+            heads.query,
+            heads.kv,
+            heads.dim,
+            step.cos.data_ptr(),
+            step.sin.data_ptr(),
+            heads.rotated,
+            step.slots.data_ptr(),
+            cache.keys.data_ptr(),
+            cache.values.data_ptr(),
+            cache.keys.dtype == torch.float16,
+        )
 
     def attention(self, qkv: Tensor, heads: Heads, step: Step, cache: LayerCache) -> Tensor:
         """See `Kernels`; dim is a multiple of 8."""
         out = qkv.new_empty(len(qkv), heads.query * heads.dim)
         self._attention(
-            qkv.data_ptr(), heads.query, heads.kv, heads.dim,
-            step.sequences.data_ptr(), len(step.sequences),
-            step.pages.data_ptr(), step.pages.shape[1], heads.window, heads.dim**-0.5,
-            cache.keys.data_ptr(), cache.values.data_ptr(), cache.keys.dtype == torch.float16,
+            qkv.data_ptr(),
+            heads.query,
+            heads.kv,
+            heads.dim,
+            step.sequences.data_ptr(),
+            len(step.sequences),
+            step.pages.data_ptr(),
+            step.pages.shape[1],
+            heads.window,
+            heads.dim**-0.5,
+            cache.keys.data_ptr(),
+            cache.values.data_ptr(),
+            cache.keys.dtype == torch.float16,
             out.data_ptr(),
-        )  # fmt: skip
+        )
         return out

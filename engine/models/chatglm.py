@@ -81,12 +81,16 @@ def _second(config: Mapping[str, Any]) -> Architecture:
     )
     layers = tuple(
         _layer(
-            f"transformer.encoder.layers.{n}", "self_attention", qkv,
-            hidden=config["hidden_size"], seen=query * dim,
-            up=2 * config["ffn_hidden_size"], inner=config["ffn_hidden_size"],
+            f"transformer.encoder.layers.{n}",
+            "self_attention",
+            qkv,
+            hidden=config["hidden_size"],
+            seen=query * dim,
+            up=2 * config["ffn_hidden_size"],
+            inner=config["ffn_hidden_size"],
         )
         for n in range(config["num_layers"])
-    )  # fmt: skip
+    )
     layout = Layout(
         "transformer.embedding.word_embeddings",
         layers,
@@ -137,12 +141,16 @@ def _first(config: Mapping[str, Any]) -> Architecture:
     )
     layers = tuple(
         _layer(
-            f"transformer.layers.{n}", "attention", qkv,
-            hidden=config["hidden_size"], seen=config["hidden_size"],
-            up=config["inner_hidden_size"], inner=config["inner_hidden_size"],
+            f"transformer.layers.{n}",
+            "attention",
+            qkv,
+            hidden=config["hidden_size"],
+            seen=config["hidden_size"],
+            up=config["inner_hidden_size"],
+            inner=config["inner_hidden_size"],
         )
         for n in range(config["num_layers"])
-    )  # fmt: skip
+    )
     # Published without a word on it, which in transformers has always meant tied
     tied = config.get("tie_word_embeddings", True)
     layout = Layout(

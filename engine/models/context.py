@@ -6,9 +6,13 @@ from typing import Any
 
 # In the order in which they are looked for; transformers maps most others to the first
 NAMES = (
-    "max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length",
+    "max_position_embeddings",
+    "n_positions",
+    "n_ctx",
+    "max_seq_len",
+    "max_sequence_length",
     "seq_length",
-)  # fmt: skip
+)
 # Models without a limit of their own (ALiBi): what BLOOM and MPT were trained on
 UNLIMITED_TOKENS = 2048
 

@@ -54,8 +54,9 @@ def converted(gguf: Path, cache: Path) -> Path:
                 return folder_of(cache, digest)
             log.warning(
                 "the converted copy of %s was damaged (%s); it is converted anew",
-                gguf.name, "; ".join(problems),
-            )  # fmt: skip
+                gguf.name,
+                "; ".join(problems),
+            )
             shutil.rmtree(folder_of(cache, digest))
         digest = publish(cache, lambda folder: _convert(gguf, source_digest, folder))
         write_atomically(index, json.dumps({"folder": digest[7:]}).encode())

@@ -27,9 +27,14 @@ class FusedBlocks:
         self._kernels = kernels
         self._layers = layers  # keeps alive what the table points at
         self._shape = NativeShape(
-            hidden=config.hidden_size, heads=heads.query, kv_heads=heads.kv, dim=heads.dim,
-            rotated=heads.rotated, window=heads.window, eps=config.eps,
-        )  # fmt: skip
+            hidden=config.hidden_size,
+            heads=heads.query,
+            kv_heads=heads.kv,
+            dim=heads.dim,
+            rotated=heads.rotated,
+            window=heads.window,
+            eps=config.eps,
+        )
         self._table = (NativeBlock * len(layers))()
         for entry, layer in zip(self._table, layers, strict=True):
             assert isinstance(layer.input_norm, RmsNorm)

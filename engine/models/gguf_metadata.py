@@ -9,9 +9,13 @@ Knows keys and their meaning in llama.cpp; knows nothing of tensors' layouts.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import resources
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from engine.errors import ModelUnavailable
 from engine.models.gguf_rope import RopeTensors, rope_parameters
@@ -37,14 +41,6 @@ OPTIONAL = {
     "tokenizer.ggml.padding_token_id": "pad_token_id",
     "tokenizer.ggml.unknown_token_id": "unk_token_id",
 }
-# Read by _our_config and gguf_rope.py
-READ = {
-    "attention.head_count_kv", "attention.key_length", "attention.value_length",
-    "vocab_size", "rope.dimension_count", "rope.freq_base",
-    "rope.scaling.type", "rope.scaling.factor", "rope.scale_linear", "rope.scaling.attn_factor",
-    "rope.scaling.original_context_length", "rope.scaling.yarn_beta_fast",
-    "rope.scaling.yarn_beta_slow",
-}  # fmt: skip
 # Whether the context was extended by training, and the order of rows in files of 2023
 WITHOUT_EFFECT = {"rope.scaling.finetuned", "tensor_data_layout"}
 # Keys of which one value alone is supported
@@ -65,57 +61,19 @@ SET_FOR_TRANSFORMERS = {
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
 }
-# What transformers' own functions for these architectures read
-QWEN35 = {
-    "context_length", "embedding_length", "feed_forward_length", "block_count",
-    "nextn_predict_layers", "full_attention_interval", "attention.head_count",
-    "attention.head_count_kv", "attention.key_length", "attention.layer_norm_rms_epsilon",
-    "rope.freq_base", "rope.dimension_count", "rope.dimension_sections", "ssm.conv_kernel",
-    "ssm.state_size", "ssm.group_count", "ssm.time_step_rank", "ssm.inner_size",
-}  # fmt: skip
-READ_BY_FUNCTION = {
-    "qwen35": QWEN35,
-    "qwen35moe": QWEN35 | {
-        "expert_feed_forward_length", "expert_shared_feed_forward_length", "expert_count",
-        "expert_used_count",
-    },
-    "lfm2": {
-        "context_length", "embedding_length", "feed_forward_length", "block_count",
-        "attention.head_count", "attention.head_count_kv", "attention.layer_norm_rms_epsilon",
-        "shortconv.l_cache", "rope.freq_base",
-    },
-}  # fmt: skip
 # Where transformers does not read these, they must say what its configuration computes with
 COMPARED = {
-    "attention.value_length", "expert_feed_forward_length", "rope.dimension_count",
+    "attention.value_length",
+    "expert_feed_forward_length",
+    "rope.dimension_count",
     "rope.freq_base",
-}  # fmt: skip
-TOKENIZER_KEYS = {
-    f"tokenizer.{name}"
-    for name in (
-        "chat_template", "chat_templates", "huggingface.json", "ggml.model", "ggml.pre",
-        "ggml.tokens", "ggml.token_type", "ggml.token_type_count", "ggml.scores", "ggml.merges",
-        "ggml.bos_token_id", "ggml.eos_token_id", "ggml.eot_token_id", "ggml.eom_token_id",
-        "ggml.eog_token_ids", "ggml.unknown_token_id", "ggml.seperator_token_id",
-        "ggml.padding_token_id", "ggml.cls_token_id", "ggml.mask_token_id", "ggml.add_bos_token",
-        "ggml.add_eos_token", "ggml.add_sep_token", "ggml.add_space_prefix",
-        "ggml.remove_extra_whitespaces", "ggml.precompiled_charsmap", "ggml.fim_pre_token_id",
-        "ggml.fim_suf_token_id", "ggml.fim_mid_token_id", "ggml.fim_pad_token_id",
-        "ggml.fim_rep_token_id", "ggml.fim_sep_token_id", "ggml.prefix_token_id",
-        "ggml.suffix_token_id", "ggml.middle_token_id",
-    )
-}  # fmt: skip
+}
 END_KEYS = (
-    "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id",
+    "tokenizer.ggml.eos_token_id",
+    "tokenizer.ggml.eot_token_id",
+    "tokenizer.ggml.eom_token_id",
     "tokenizer.ggml.eog_token_ids",
-)  # fmt: skip
-# How byte-level vocabularies of these names split text: as GPT-2 does, or the same with single
-# digits, which comes to the same tokens where the vocabulary joins no digits
-GPT2_SPLITS = {
-    "default", "gpt-2", "phi-2", "jina-v2-es", "jina-v2-de", "gigachat", "roberta-bpe", "mellum",
-    "a.x-4.0", "modern-bert", "smollm", "starcoder", "refact", "command-r", "codeshell", "exaone",
-    "minerva-7b",
-}  # fmt: skip
+)
 EMBEDDING = "token_embd.weight"
 ROPE_TENSORS = {
     "rope_freqs.weight": "freqs",
@@ -198,6 +156,14 @@ def _end_ids(metadata: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(token for token in found if isinstance(token, int)))
 
 
+@functools.cache
+def known_keys() -> dict[str, Any]:
+    """The tables of `gguf_keys.yaml`."""
+    text = resources.files("engine.models").joinpath("gguf_keys.yaml").read_text("utf-8")
+    tables: dict[str, Any] = yaml.safe_load(text)
+    return tables
+
+
 def _value(reader: GGUFReader, key: str) -> Any:
     try:
         return reader.fields[key].contents()
@@ -211,7 +177,7 @@ def _file_problems(metadata: Mapping[str, Any]) -> list[str]:
         f"its setting {key} is not known"
         for key in metadata
         if key.startswith("tokenizer.")
-        and key not in TOKENIZER_KEYS
+        and key.removeprefix("tokenizer.") not in known_keys()["tokenizer"]
         and not key.startswith("tokenizer.chat_template.")
     ]
     if metadata.get("general.type", "model") != "model":
@@ -241,11 +207,11 @@ def _template_problems(template: object) -> list[str]:
 def _known_splits() -> set[str]:
     from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
-    return GPT2_SPLITS | set(GGUF_PRE_TOKENIZER_SPLITS)
+    return {*known_keys()["gpt2_splits"], *GGUF_PRE_TOKENIZER_SPLITS}
 
 
 def _our_problems(settings: Mapping[str, Any]) -> list[str]:
-    known = READ | WITHOUT_EFFECT | ONLY_SUPPORTED.keys() | REQUIRED.keys()
+    known = WITHOUT_EFFECT | ONLY_SUPPORTED.keys() | REQUIRED.keys() | set(known_keys()["read"])
     problems = [f"its setting {key} is not known" for key in settings if key not in known]
     problems += [f"it has no setting {key}" for key in REQUIRED if key not in settings]
     return problems + _fixed_problems(settings)
@@ -324,8 +290,8 @@ def _read_by_transformers(architecture: str) -> frozenset[str]:
     """
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 
-    if architecture in READ_BY_FUNCTION:
-        return frozenset(READ_BY_FUNCTION[architecture] | {"vocab_size"})
+    if read := known_keys()["read_by_function"].get(architecture):
+        return frozenset({*read, "vocab_size"})
     for name in (architecture, architecture.replace("-", "_"), architecture.replace("moe", "_moe")):
         if name in GGUF_CONFIG_MAPPING:
             entries = GGUF_CONFIG_MAPPING[name]

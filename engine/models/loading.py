@@ -182,9 +182,12 @@ def hold(weight: Tensor, bias: Tensor | None, holding: Holding) -> Linear:
         from engine.quantization.bitsandbytes import BitsLinear
 
         return BitsLinear(
-            weight, bias, quantization=holding.quantization, dtype=holding.dtype,
+            weight,
+            bias,
+            quantization=holding.quantization,
+            dtype=holding.dtype,
             device=holding.device,
-        )  # fmt: skip
+        )
     native, four = holding.kernels.native, holding.quantization == "int4"
     if native is None and not four:
         return TorchInt8Linear(weight, bias)

@@ -37,9 +37,13 @@ class Tokenizer(Protocol):
         ...
 
     def apply_chat_template(
-        self, conversation: list[dict[str, str]], *, tokenize: bool, add_generation_prompt: bool,
+        self,
+        conversation: list[dict[str, str]],
+        *,
+        tokenize: bool,
+        add_generation_prompt: bool,
         **variables: object,
-    ) -> str:  # fmt: skip
+    ) -> str:
         """The conversation as the checkpoint's own template writes it."""
         ...
 

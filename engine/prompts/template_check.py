@@ -106,9 +106,13 @@ def _try(template: str) -> TemplateAbilities | str:
     """The template's abilities, or what is wrong with it."""
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter and the program above
-            [sys.executable, "-I", "-c", CHILD], input=template, capture_output=True, text=True,
-            timeout=PATIENCE_SECONDS, check=False,
-        )  # fmt: skip
+            [sys.executable, "-I", "-c", CHILD],
+            input=template,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         return f"it does not end within {PATIENCE_SECONDS} seconds"
     if done.returncode == 0:

@@ -44,18 +44,27 @@ class BitsLinear:
     """A matrix held by bitsandbytes; inputs and results are float32."""
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, *, quantization: Quantization,
-        dtype: torch.dtype, device: str,
-    ) -> None:  # fmt: skip
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        quantization: Quantization,
+        dtype: torch.dtype,
+        device: str,
+    ) -> None:
         bnb: Any = importlib.import_module("bitsandbytes.nn")  # untyped
         self.out_features, self.in_features = weight.shape
         self._dtype = dtype
         options = {"bias": bias is not None}
         if quantization == "int4":
             module = bnb.Linear4bit(
-                self.in_features, self.out_features, **options, compute_dtype=dtype,
-                compress_statistics=True, quant_type="nf4",
-            )  # fmt: skip
+                self.in_features,
+                self.out_features,
+                **options,
+                compute_dtype=dtype,
+                compress_statistics=True,
+                quant_type="nf4",
+            )
             module.weight = bnb.Params4bit(
                 weight.to(dtype), requires_grad=False, compress_statistics=True, quant_type="nf4"
             )

@@ -25,9 +25,13 @@ class NativeLinear:
     """
 
     def __init__(
-        self, kernels: NativeKernels, blocks: Blocks, bias: Tensor | None = None, *,
+        self,
+        kernels: NativeKernels,
+        blocks: Blocks,
+        bias: Tensor | None = None,
+        *,
         in_features: int | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.out_features = len(blocks.codes)
         self.in_features = in_features or blocks.codes.shape[1]
         self._kernels = kernels
@@ -48,24 +52,42 @@ class NativeLinear:
         bias = 0 if self._bias is None else self._bias.data_ptr()
         if self._mins is None:
             self._kernels.linear_int8(
-                x.data_ptr(), rows, self.in_features, self._codes.data_ptr(),
-                self._scales.data_ptr(), self.out_features, bias, y.data_ptr(), add_to is not None,
-            )  # fmt: skip
+                x.data_ptr(),
+                rows,
+                self.in_features,
+                self._codes.data_ptr(),
+                self._scales.data_ptr(),
+                self.out_features,
+                bias,
+                y.data_ptr(),
+                add_to is not None,
+            )
         else:
             self._kernels.linear_int4(
-                x.data_ptr(), rows, self.in_features, self._codes.data_ptr(),
-                self._scales.data_ptr(), self._mins.data_ptr(), self.out_features, bias,
-                y.data_ptr(), add_to is not None,
-            )  # fmt: skip
+                x.data_ptr(),
+                rows,
+                self.in_features,
+                self._codes.data_ptr(),
+                self._scales.data_ptr(),
+                self._mins.data_ptr(),
+                self.out_features,
+                bias,
+                y.data_ptr(),
+                add_to is not None,
+            )
         return y
 
     def native(self) -> NativeMatrix:
         """Where cpu.cpp finds the matrix; valid while this object lives."""
         return NativeMatrix(
-            8 if self._mins is None else 4, self.in_features, self.out_features,
-            *(None if t is None else t.data_ptr()
-              for t in (self._codes, self._scales, self._mins, self._bias)),
-        )  # fmt: skip
+            8 if self._mins is None else 4,
+            self.in_features,
+            self.out_features,
+            *(
+                None if t is None else t.data_ptr()
+                for t in (self._codes, self._scales, self._mins, self._bias)
+            ),
+        )
 
     def rows(self, ids: Tensor) -> Tensor:
         """Weights of some outputs (n,), dense: (n, in). What an embedding needs; 8 bits only."""

@@ -59,9 +59,15 @@ class PagedCache:
     """A fixed number of pages."""
 
     def __init__(
-        self, layer_count: int, heads: Heads, *, page_count: int, dtype: torch.dtype, device: str,
+        self,
+        layer_count: int,
+        heads: Heads,
+        *,
+        page_count: int,
+        dtype: torch.dtype,
+        device: str,
         share: bool = True,
-    ) -> None:  # fmt: skip
+    ) -> None:
         shape = (page_count, heads.kv, heads.dim, PAGE_TOKENS)
         self.layers = [
             LayerCache(

@@ -193,14 +193,23 @@ class Scheduler:
             return None
         busy = Counter(s.user for s in self.running)
         for sequence in sorted(self.waiting, key=lambda s: busy[s.user]):
-            if any(self._cache.alike(sequence.prompt_ids, sequence.adapter_digest,
-                                     s.sequence.prompt_ids, s.sequence.adapter_digest)
-                   for s in shares if s.end - s.begin > 1):  # fmt: skip
+            if any(
+                self._cache.alike(
+                    sequence.prompt_ids,
+                    sequence.adapter_digest,
+                    s.sequence.prompt_ids,
+                    s.sequence.adapter_digest,
+                )
+                for s in shares
+                if s.end - s.begin > 1
+            ):
                 continue
             lease = self._cache.lease(
-                sequence.adapter_digest, sequence.prompt_ids, sequence.most_tokens,
+                sequence.adapter_digest,
+                sequence.prompt_ids,
+                sequence.most_tokens,
                 reusable=sequence.virtual_tokens + sequence.work.reusable_tokens,
-            )  # fmt: skip
+            )
             if lease is None:
                 if not self.running:  # held prefixes took what it was promised when it was queued
                     sequence.work.fail(Overloaded("the cache has no room for it beside adapters"))

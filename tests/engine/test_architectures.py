@@ -36,9 +36,14 @@ from tests.helpers_decoder import write_random
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL: dict[str, Any] = {
-    "vocab_size": 340, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "bos_token_id": None, "eos_token_id": None, "pad_token_id": None,
-}  # fmt: skip
+    "vocab_size": 340,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "bos_token_id": None,
+    "eos_token_id": None,
+    "pad_token_id": None,
+}
 CONFIGS = {
     "bloom": BloomConfig(**SMALL),
     "gpt_neox": GPTNeoXConfig(**SMALL, intermediate_size=64, max_position_embeddings=256),
@@ -48,14 +53,20 @@ CONFIGS = {
     "falcon, alibi": FalconConfig(**SMALL, alibi=True),
     "phi": PhiConfig(**SMALL, intermediate_size=64, max_position_embeddings=256),
     "gemma": GemmaConfig(
-        **SMALL, intermediate_size=64, num_key_value_heads=2, head_dim=8,
+        **SMALL,
+        intermediate_size=64,
+        num_key_value_heads=2,
+        head_dim=8,
         max_position_embeddings=256,
     ),
     "mixtral": MixtralConfig(
-        **SMALL, intermediate_size=48, num_key_value_heads=2, num_local_experts=3,
+        **SMALL,
+        intermediate_size=48,
+        num_key_value_heads=2,
+        num_local_experts=3,
         max_position_embeddings=256,
     ),
-}  # fmt: skip
+}
 CONTEXT = {"bloom": 2048, "falcon": 2048, "falcon, alibi": 2048}  # of the others 256
 QUESTION = (Message("user", "Why?"),)
 

@@ -56,9 +56,14 @@ class TestDigest:
 
     @pytest.mark.parametrize(
         "name",
-        ["model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json",
-         "chat_template.jinja"],
-    )  # fmt: skip
+        [
+            "model.safetensors",
+            "config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "chat_template.jinja",
+        ],
+    )
     def test_each_file_that_decides_the_tokens_counts(
         self, tiny_base: BaseModel, copy: Path, cache: Path, name: str
     ) -> None:

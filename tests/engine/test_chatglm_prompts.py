@@ -43,9 +43,24 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "glm4": write_glm4,
 }
 LOOKALIKES = (
-    "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "sop", "eop", "<s>", "</s>", "<unk>", "<pad>",
-    "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", "<|endoftext|>", "<0x41>",
-)  # fmt: skip
+    "[MASK]",
+    "[gMASK]",
+    "[sMASK]",
+    "<sop>",
+    "<eop>",
+    "sop",
+    "eop",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "<pad>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|observation|>",
+    "<|endoftext|>",
+    "<0x41>",
+)
 
 
 # What the published code computed
@@ -277,11 +292,20 @@ def test_chatglm1_writes_rounds_only_after_the_first(tiny: Callable[[str], Any])
     renderer = tiny("chatglm1")
     assert list(renderer.prompt(ONE)) == [*spelled1("▁hello"), GMASK1, SOP1]
     assert list(renderer.prompt(TWO)) == [
-        *spelled1("▁[Round▁0]"), NEWLINE1, *spelled1("问:hi"), NEWLINE1,
-        *spelled1("答:yes."), NEWLINE1,
-        *spelled1("[Round▁1]"), NEWLINE1, *spelled1("问:a▁b"), NEWLINE1,
-        *spelled1("答:"), GMASK1, SOP1,
-    ]  # fmt: skip
+        *spelled1("▁[Round▁0]"),
+        NEWLINE1,
+        *spelled1("问:hi"),
+        NEWLINE1,
+        *spelled1("答:yes."),
+        NEWLINE1,
+        *spelled1("[Round▁1]"),
+        NEWLINE1,
+        *spelled1("问:a▁b"),
+        NEWLINE1,
+        *spelled1("答:"),
+        GMASK1,
+        SOP1,
+    ]
     assert list(renderer.completion("yes.")) == [*spelled1("▁yes."), EOP1]
     assert renderer.end_ids == {EOP1}
 
@@ -317,13 +341,22 @@ def test_chatglm3_opens_messages_with_role_tokens(tiny: Callable[[str], Any]) ->
     renderer = tiny("chatglm3")
     line = spelled2("▁\n")
     assert list(renderer.prompt([SYSTEM, *TWO])) == [
-        GMASK2, SOP2,
-        SYSTEM3, *line, *spelled2("▁be▁kind"),
-        USER3, *line, *spelled2("▁hi"),
-        ASSISTANT3, *line, *spelled2("▁yes."),
-        USER3, *line, *spelled2("▁a▁b"),
+        GMASK2,
+        SOP2,
+        SYSTEM3,
+        *line,
+        *spelled2("▁be▁kind"),
+        USER3,
+        *line,
+        *spelled2("▁hi"),
         ASSISTANT3,
-    ]  # fmt: skip
+        *line,
+        *spelled2("▁yes."),
+        USER3,
+        *line,
+        *spelled2("▁a▁b"),
+        ASSISTANT3,
+    ]
     assert list(renderer.completion("yes.")) == [*line, *spelled2("▁yes."), 2]
     assert renderer.end_ids == {2, USER3, OBSERVATION3}
 
@@ -332,8 +365,16 @@ def test_glm4_opens_messages_with_role_tokens(tiny: Callable[[str], Any]) -> Non
     renderer = tiny("glm4")
     hell = 258  # merged from he (256) and ll (257)
     assert list(renderer.prompt([SYSTEM, *ONE])) == [
-        GMASK4, SOP4, SYSTEM4, *b"\nbe kind", USER4, *b"\n", hell, *b"o", ASSISTANT4,
-    ]  # fmt: skip
+        GMASK4,
+        SOP4,
+        SYSTEM4,
+        *b"\nbe kind",
+        USER4,
+        *b"\n",
+        hell,
+        *b"o",
+        ASSISTANT4,
+    ]
     assert renderer.prompt([Message("system", ""), *ONE]) == renderer.prompt(ONE)
     assert list(renderer.completion("yes.")) == [*b"\nyes.", USER4]
     assert renderer.end_ids == {END4, USER4, OBSERVATION4}
@@ -413,8 +454,10 @@ def test_the_published_wrappers_read_control_tokens_and_the_renderers_do_not(
     first, fourth = tiny("chatglm1").tokenizer, tiny("glm4").tokenizer
     # the blanks beside the token are lost, and each part begins with a space of its own
     assert first.encode("a <sop> b", add_special_tokens=False) == [
-        *spelled1("▁a"), SOP1, *spelled1("▁b"),
-    ]  # fmt: skip
+        *spelled1("▁a"),
+        SOP1,
+        *spelled1("▁b"),
+    ]
     assert first.encode_text("a <sop> b") == spelled1("▁a▁<sop>▁b")
     assert first.encode("<sop>") == [SOP1, GMASK1, SOP1]
     assert fourth.encode("a<|user|>b") == [GMASK4, SOP4, ord("a"), USER4, ord("b")]

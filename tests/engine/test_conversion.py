@@ -23,9 +23,14 @@ from tests.helpers_decoder import randomize
 from tests.helpers_gguf import SIZES, in_bfloat16, write_gguf_model
 
 FILES = (
-    "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
-    "tokenizer_config.json", "chat_template.jinja", "manifest.json",
-)  # fmt: skip
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "manifest.json",
+)
 
 
 @pytest.fixture(scope="module")

@@ -38,9 +38,12 @@ def rope(rope_type: str, **parameters: float) -> dict[str, Any]:
 
 
 LLAMA3 = rope(
-    "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+    "llama3",
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
     original_max_position_embeddings=64,
-)  # fmt: skip
+)
 YARN = rope("yarn", factor=4.0, original_max_position_embeddings=64)
 OTHER_ROPE = {
     "rope_parameters": {
@@ -145,7 +148,10 @@ REFUSED = {
     "rope_type 'longrope'": LlamaConfig(
         **SIZES,
         **rope(
-            "longrope", short_factor=[1.0] * 8, long_factor=[2.0] * 8, factor=4.0,
+            "longrope",
+            short_factor=[1.0] * 8,
+            long_factor=[2.0] * 8,
+            factor=4.0,
             original_max_position_embeddings=64,
         ),
     ),
@@ -156,7 +162,7 @@ REFUSED = {
     "windows on some layers only": Qwen2Config(
         **SIZES, use_sliding_window=True, sliding_window=8, max_window_layers=1
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("named", REFUSED)

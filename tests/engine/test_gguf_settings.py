@@ -23,7 +23,7 @@ from engine.kernels import Choice
 from engine.kernels.portable import PortableKernels
 from engine.models.catalogue import resolve
 from engine.models.gguf import GgufCheckpoint
-from engine.models.gguf_metadata import READ_BY_FUNCTION
+from engine.models.gguf_metadata import known_keys
 from engine.models.gguf_rope import RopeTensors, rope_parameters
 from engine.prompts.load import load_renderer
 from tests.helpers_decoder import Runner, randomize
@@ -60,21 +60,29 @@ def llama3_divisors(factor: float, old_context: int) -> list[float]:
 
 
 LLAMA3 = {
-    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
-}  # fmt: skip
+}
 LLAMA31 = LLAMA3 | {"factor": 32.0, "original_max_position_embeddings": 8192}
 YARN = {
-    "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64,
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 64,
     "attention_factor": 1 + 0.1 * math.log(4),
-}  # fmt: skip
+}
 
 
 def longrope(short: list[float], attention_factor: float = 1.0) -> dict[str, Any]:
     return {
-        "rope_type": "longrope", "short_factor": short, "long_factor": short,
-        "attention_factor": attention_factor, "original_max_position_embeddings": 512,
-    }  # fmt: skip
+        "rope_type": "longrope",
+        "short_factor": short,
+        "long_factor": short,
+        "attention_factor": attention_factor,
+        "original_max_position_embeddings": 512,
+    }
 
 
 # The metadata and tensors of a file, and what the model computes with
@@ -348,7 +356,7 @@ def test_the_keys_listed_by_hand_are_those_that_transformers_functions_read(
     GGUF_CONFIG_ARCHS[architecture](metadata, ())
     prefix = f"{architecture}."
     read = {key.removeprefix(prefix) for key in metadata if key.startswith(prefix)}
-    assert read == READ_BY_FUNCTION[architecture]
+    assert read == set(known_keys()["read_by_function"][architecture])
 
 
 @pytest.mark.parametrize("architecture", GGUF_CONFIG_ARCHS)

@@ -517,9 +517,13 @@ class TestAdaptersAndThreads:
 
     @pytest.mark.parametrize("where", ["check", "load"])
     def test_a_load_that_fails_in_the_middle_lets_the_streams_go_on(
-        self, start_local: StartLocal, adapters: Adapters, tiny_base: BaseModel, where: str,
+        self,
+        start_local: StartLocal,
+        adapters: Adapters,
+        tiny_base: BaseModel,
+        where: str,
         monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         engine = start_local()
         slots = AdapterSlots(engine, tiny_base, adapters.root)
         expected = answer(engine, "Why?")
@@ -534,9 +538,12 @@ class TestAdaptersAndThreads:
         assert engine.adapters == set()
 
     def test_a_load_does_not_wait_for_ever_for_a_step_that_hangs(
-        self, start_local: StartLocal, adapters: Adapters, tiny_base: BaseModel,
+        self,
+        start_local: StartLocal,
+        adapters: Adapters,
+        tiny_base: BaseModel,
         monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+    ) -> None:
         engine, hangs, over = start_local(), threading.Event(), threading.Event()
 
         def hang(*_: Any) -> None:

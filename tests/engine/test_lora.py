@@ -230,9 +230,11 @@ def test_rows_of_two_adapters_and_none_are_as_each_alone(
 
 @pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
 def test_compiled_rows_of_two_adapters_and_none_are_as_each_alone_to_the_last_bit(
-    llama: tuple[Path, nn.Module], two: tuple[Path, Path], native: NativeKernels,
+    llama: tuple[Path, nn.Module],
+    two: tuple[Path, Path],
+    native: NativeKernels,
     quantization: Quantization,
-) -> None:  # fmt: skip
+) -> None:
     runner = Runner.of(llama[0], Choice(native, ""), quantization)
     a, b = (load(folder, runner, native=True) for folder in two)
     adapters = [a, None, b, a]
@@ -266,9 +268,13 @@ def test_half_precision_matrices_change_rows_as_whole_ones_do(
         StepAdapters([half, None, half, half], native).add(1, linear, x, found)
         assert off_by((found - base)[rows], (expected - base)[rows]) < 2e-3
         assert torch.equal(found[1], base[1])
-    assert off_by(
-        runner.step((runner.begin(IDS, half), IDS), kernels=native)[0], runner.logits(IDS, whole)
-    ) < 2e-3  # fmt: skip
+    assert (
+        off_by(
+            runner.step((runner.begin(IDS, half), IDS), kernels=native)[0],
+            runner.logits(IDS, whole),
+        )
+        < 2e-3
+    )
 
 
 def test_adapters_in_all_blocks_at_once_are_those_of_each_block_to_the_last_bit(

@@ -85,9 +85,12 @@ def test_braces_are_plain_text_wherever_they_stand(mode: str, text: str) -> None
 def test_only_chain_of_thought_asks_for_an_answer_line() -> None:
     modes = {mode: make_template(mode, ()).has_answer_line for mode in MODES}
     assert modes == {
-        "plain": False, "few-shot": False, "cot": True, "few-shot-cot": True,
+        "plain": False,
+        "few-shot": False,
+        "cot": True,
+        "few-shot-cot": True,
         "self-consistency": True,
-    }  # fmt: skip
+    }
 
 
 def test_a_template_that_was_stored_before_the_modes_were_told_apart_shows_what_it_showed() -> None:

@@ -51,7 +51,7 @@ THINK_BLOCKS = {
     "one more in the answer": ("<think>A.</think>4 <think>B.</think>", "A.", "4 <think>B.</think>"),
     "an opening tag in the thought": ("<think>A <think>?</think>Yes.", "A <think>?", "Yes."),
     "a second end in the answer": ("<think>A.</think>Write </think>.", "A.", "Write </think>."),
-}  # fmt: skip
+}
 NO_THOUGHT = {
     "prose": "It is 4.\n",
     "a line that reads like a marker": "Two questions.\nAnswer: 4",

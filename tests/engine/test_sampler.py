@@ -158,10 +158,19 @@ def test_what_others_draw_does_not_change_a_streams_draws() -> None:
 def test_every_bad_parameter_is_named_at_once() -> None:
     with pytest.raises(InvalidInput) as raised:
         SamplingParams(
-            temperature=-1, top_p=-1, top_k=-1, max_new_tokens=0, seed=-1, stop=("",),
-            min_p=1.1, logprobs=21, repetition_penalty=0, presence_penalty=2.1,
-            frequency_penalty=-2.1, logit_bias=((0, 101.0),) * 1025,
-        )  # fmt: skip
+            temperature=-1,
+            top_p=-1,
+            top_k=-1,
+            max_new_tokens=0,
+            seed=-1,
+            stop=("",),
+            min_p=1.1,
+            logprobs=21,
+            repetition_penalty=0,
+            presence_penalty=2.1,
+            frequency_penalty=-2.1,
+            logit_bias=((0, 101.0),) * 1025,
+        )
     assert str(raised.value) == (
         "temperature must lie in [0, 10]; top_p must lie in [0, 1]; top_k must not be negative; "
         "repetition_penalty must lie in [0.01, 10]; max_new_tokens must be at least 1; "
@@ -173,8 +182,13 @@ def test_every_bad_parameter_is_named_at_once() -> None:
 
 
 FRACTIONS = (
-    "temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty",
-)  # fmt: skip
+    "temperature",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
 
 
 @pytest.mark.parametrize("name", FRACTIONS)

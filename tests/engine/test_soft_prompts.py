@@ -208,9 +208,12 @@ class TestParity:
         before = peer.tokenizer.encode("The old sailor said hello.")
         table = peer.model.get_input_embeddings().weight.detach()
         digest = make_soft_bundle(
-            tmp_path, llama.base, "prompt", len(before),
+            tmp_path,
+            llama.base,
+            "prompt",
+            len(before),
             tensors=lambda tensors: {key: table[before].clone() for key in tensors},
-        )  # fmt: skip
+        )
         engine = start(llama)
         engine.load_adapter(digest, folder_of(tmp_path, digest))
         made = peer.tokenizer.encode(COMPLETION + "<|im_end|>")
@@ -476,6 +479,9 @@ class TestRefusals:
         architecture = architecture_of(folder)
         with pytest.raises(InvalidBundle, match="positions in two channels"):
             read_soft_prompt(
-                folder_of(tmp_path / "bundles", digest), folder, Heads(1, 1, 1, 1),
-                architecture.layout, device="cpu",
-            )  # fmt: skip
+                folder_of(tmp_path / "bundles", digest),
+                folder,
+                Heads(1, 1, 1, 1),
+                architecture.layout,
+                device="cpu",
+            )

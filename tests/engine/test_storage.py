@@ -266,11 +266,27 @@ class TestVerify:
 
 
 HOSTILE = (
-    "../x", "..", ".", "", "/etc/passwd", "sha256:../../etc", "sha256:" + "../" * 20 + "aa",
-    "%2e%2e%2fx", "sha256:%2e%2e%2f" + "a" * 56, "a\x00b", "sha256:" + "a" * 63 + "\x00",
-    "HuggingFaceTB/SmolLM2-135M", "sha256:" + "A" * 64, "sha256:" + "a" * 64 + "\n",
-    "sha256:" + "a" * 65, "sha512:" + "a" * 64, "~", "C:\\x", "manifest.json", ".tmp-abc",
-)  # fmt: skip
+    "../x",
+    "..",
+    ".",
+    "",
+    "/etc/passwd",
+    "sha256:../../etc",
+    "sha256:" + "../" * 20 + "aa",
+    "%2e%2e%2fx",
+    "sha256:%2e%2e%2f" + "a" * 56,
+    "a\x00b",
+    "sha256:" + "a" * 63 + "\x00",
+    "HuggingFaceTB/SmolLM2-135M",
+    "sha256:" + "A" * 64,
+    "sha256:" + "a" * 64 + "\n",
+    "sha256:" + "a" * 65,
+    "sha512:" + "a" * 64,
+    "~",
+    "C:\\x",
+    "manifest.json",
+    ".tmp-abc",
+)
 
 
 class TestNames:

@@ -65,9 +65,7 @@ class TestOrder:
                 until_they_wait(turns, 2)
                 done.append(f"piece {number}")
                 breathe()
-        assert done == [
-            "piece 0", "step", "piece 1", "step", "piece 2", "step", "piece 3", "step",
-        ]  # fmt: skip
+        assert done == ["piece 0", "step", "piece 1", "step", "piece 2", "step", "piece 3", "step"]
 
     def test_short_pieces_share_a_turn_until_it_has_been_long(
         self, turns: Turns, monkeypatch: pytest.MonkeyPatch

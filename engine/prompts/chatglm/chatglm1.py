@@ -21,9 +21,17 @@ BLANK_RUN = re.compile(f" {{2,{LONGEST_BLANK}}}")
 NAMED = ("<sop>", "<eop>", "<unk>", "<pad>", "[MASK]")
 # What `clean_up_tokenization_spaces` of transformers replaces, in its order.
 TIDIED = {
-    " .": ".", " ?": "?", " !": "!", " ,": ",", " ' ": "'", " n't": "n't", " 'm": "'m",
-    " 's": "'s", " 've": "'ve", " 're": "'re",
-}  # fmt: skip
+    " .": ".",
+    " ?": "?",
+    " !": "!",
+    " ,": ",",
+    " ' ": "'",
+    " n't": "n't",
+    " 'm": "'m",
+    " 's": "'s",
+    " 've": "'ve",
+    " 're": "'re",
+}
 FULL_WIDTH = {",": "，", "!": "！", ":": "：", ";": "；", "?": "？"}
 BY_CHINESE = re.compile(r"(?<=[\u4e00-\u9fff])[,!:;?]|[,!:;?](?=[\u4e00-\u9fff])")
 
@@ -115,9 +123,11 @@ class ChatGLM1Renderer(ChatGLMRenderer):
 
     def __init__(self, tokenizer: ChatGLM1Tokenizer) -> None:
         super().__init__(
-            tokenizer.eos_id, frozenset([tokenizer.eos_id]), tokenizer.vocab_size,
+            tokenizer.eos_id,
+            frozenset([tokenizer.eos_id]),
+            tokenizer.vocab_size,
             tokenizer.longest_token_bytes,
-        )  # fmt: skip
+        )
         self.tokenizer = tokenizer
 
     def prompt(

@@ -74,9 +74,11 @@ class ChatGLM2Renderer(ChatGLMRenderer):
 
     def __init__(self, tokenizer: ChatGLM2Tokenizer) -> None:
         super().__init__(
-            tokenizer.eos_id, frozenset([tokenizer.eos_id]), tokenizer.vocab_size,
+            tokenizer.eos_id,
+            frozenset([tokenizer.eos_id]),
+            tokenizer.vocab_size,
             tokenizer.longest_token_bytes,
-        )  # fmt: skip
+        )
         self.tokenizer = tokenizer
 
     def prompt(

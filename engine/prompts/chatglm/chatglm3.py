@@ -54,9 +54,11 @@ class ChatGLM3Renderer(ChatGLMRenderer):
     def __init__(self, tokenizer: ChatGLM3Tokenizer) -> None:
         ends = [tokenizer.special_ids[name] for name in ("<|user|>", "<|observation|>")]
         super().__init__(
-            tokenizer.eos_id, frozenset([tokenizer.eos_id, *ends]), tokenizer.vocab_size,
+            tokenizer.eos_id,
+            frozenset([tokenizer.eos_id, *ends]),
+            tokenizer.vocab_size,
             tokenizer.longest_token_bytes,
-        )  # fmt: skip
+        )
         self.tokenizer = tokenizer
 
     def prompt(

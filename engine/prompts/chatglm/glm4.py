@@ -24,9 +24,14 @@ SPLIT = (
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 NEEDED = (
-    "[gMASK]", "<sop>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>",
+    "[gMASK]",
+    "<sop>",
+    "<|endoftext|>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
     "<|observation|>",
-)  # fmt: skip
+)
 
 
 class GLM4Tokenizer:
