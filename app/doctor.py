@@ -123,7 +123,7 @@ def _presets(memory_bytes: int) -> dict[str, dict[str, Any]]:
 def _engine(workspace: Workspace, problems: list[str]) -> dict[str, Any]:
     """The engine that `burnish serve` would start, and what its inner loops run on."""
     from engine.hardware import detect
-    from engine.kernels import choose
+    from engine.kernels import select_kernels
     from engine.start import engine_kind, kernel_cache, plan_start
 
     settings = workspace.settings
@@ -133,7 +133,7 @@ def _engine(workspace: Workspace, problems: list[str]) -> dict[str, Any]:
         plan = plan_start(workspace.base, settings.engine, settings.quantization)
         if plan.architecture is not None:
             kernels = kernel_cache(settings.model_cache)
-            reason = choose(detect().device, kernels, plan.architecture.widths).reason
+            reason = select_kernels(detect().device, kernels, plan.architecture.widths).reason
     except BurnishError as error:
         problems.append(str(error))
     return {"kind": kind, "quantization": settings.quantization, "reason": reason}

@@ -22,7 +22,7 @@ import psutil
 from platformdirs import user_cache_path
 
 from benchmarks.serving import processor
-from engine.local import LocalEngine
+from engine.fast import FastEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, resolve
 from engine.request import GenerationRequest, SamplingParams, collect
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--model-cache", type=Path, default=user_cache_path("burnish") / "models")
     arguments = parser.parse_args()
     base = resolve(arguments.model, arguments.model_cache)
-    engine = LocalEngine(base, kernel_cache=arguments.model_cache / "kernels", quantization="int4")
+    engine = FastEngine(base, kernel_cache=arguments.model_cache / "kernels", quantization="int4")
     with tempfile.TemporaryDirectory() as home:
         jobs = JobRunner(Path(home), arguments.model_cache, threads=arguments.threads)
         figure = measure(lambda: answer(engine), jobs, Path(home), base, arguments.rounds)
@@ -94,7 +94,7 @@ def measure(
     }  # fmt: skip
 
 
-def answer(engine: LocalEngine) -> float:
+def answer(engine: FastEngine) -> float:
     """Tokens a second of one answer, from the question to its last token."""
     sampling = SamplingParams(temperature=0, max_new_tokens=NEW_TOKENS, ignore_eos=True)
     question = Message("user", "Tell me a long story about a lighthouse.")

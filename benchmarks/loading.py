@@ -20,12 +20,12 @@ import torch
 from platformdirs import user_cache_path
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from engine.kernels import choose
-from engine.memory import give_back
+from engine.kernels import select_kernels
 from engine.models.catalogue import resolve
 from engine.models.checkpoint import open_checkpoint
 from engine.models.families import architecture_of
-from engine.models.loading import Holding, hold, load_decoder
+from engine.models.loading import WeightFormat, load_decoder, make_linear
+from engine.models.memory import trim_heap
 from engine.quantization import Quantization
 
 QUANTIZATIONS: tuple[Quantization, ...] = ("int4", "int8")
@@ -78,17 +78,17 @@ def _load(
     quantization: Quantization, folder: Path, gguf: Path | None = None, *, kernels: Path
 ) -> dict[str, object]:
     architecture = architecture_of(folder)
-    choice = choose("cpu", kernels, architecture.widths)
-    holding = Holding(quantization, "cpu", torch.float32, choice)
+    choice = select_kernels("cpu", kernels, architecture.widths)
+    weight_format = WeightFormat(quantization, "cpu", torch.float32, choice)
     checkpoint = open_checkpoint(folder, gguf)
     files = [gguf] if gguf else list(folder.glob("*.safetensors"))
     largest = max(file.stat().st_size for file in files)
     with torch.inference_mode():
-        hold(torch.randn(64, 64), None, holding)  # what the libraries load at their first use
-        give_back()
+        make_linear(torch.randn(64, 64), None, weight_format)  # loads libraries
+        trim_heap()
         before = psutil.Process().memory_info().rss
         Path("/proc/self/clear_refs").write_text("5")  # begins the peak anew (Linux)
-        decoder = load_decoder(checkpoint, architecture, holding)
+        decoder = load_decoder(checkpoint, architecture, weight_format)
     ratio = (_peak() - before - largest) / decoder.weight_bytes
     return {
         "asked": ASKED, "reached": ratio, "met": ratio <= ASKED, "peak_bytes": _peak() - before,

@@ -96,8 +96,8 @@ def train(
     model: str, cache: str, method: str, weights: Weights, number_format: NumberFormat, tokens: int
 ) -> dict[str, Any]:
     """Train and tell the peak."""
-    from engine.memory import give_back
     from engine.models.catalogue import load_tokenizer, resolve
+    from engine.models.memory import trim_heap
 
     base = resolve(model, Path(cache))
     tokenizer = load_tokenizer(base.folder)
@@ -106,7 +106,7 @@ def train(
         _write_tiny(tiny, vocabulary=len(tokenizer))
         _steps(tiny, tokenizer, Path(folder), method, weights, number_format, tokens=64)
         gc.collect()
-        give_back()
+        trim_heap()
         before = _status("VmRSS")
         _steps(base.folder, tokenizer, Path(folder), method, weights, number_format, tokens)
     return {"peak_bytes": _status("VmHWM") - before, "folder": str(base.folder)}

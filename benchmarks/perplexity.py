@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from platformdirs import user_cache_path
 
+from engine.fast import FastEngine
 from engine.hardware import detect
-from engine.local import LocalEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, resolve
 from engine.request import ScoreRequest
@@ -58,7 +58,7 @@ def _measure(
     base: BaseModel, kernel_cache: Path, way: str, texts: list[ScoreRequest]
 ) -> dict[str, Any]:
     quantization, carried_over = WAYS[way]
-    engine = LocalEngine(
+    engine = FastEngine(
         base if carried_over else replace(base, gguf=None),
         kernel_cache=kernel_cache,
         quantization=quantization,  # type: ignore[arg-type]

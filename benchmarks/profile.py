@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from engine.local import LocalEngine
+from engine.fast import FastEngine
 from engine.messages import Message
 from engine.request import GenerationRequest, SamplingParams, collect
 
@@ -24,7 +24,7 @@ KERNELS = {
 }  # fmt: skip
 
 
-def profile(engine: LocalEngine, streams: Sequence[int]) -> dict[str, dict[str, float]]:
+def profile(engine: FastEngine, streams: Sequence[int]) -> dict[str, dict[str, float]]:
     """Milliseconds a step by operation, for each number of streams. Closes the engine."""
     engine._decoder = replace(engine._decoder, fused=None)
     native: Any = engine._native

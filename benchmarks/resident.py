@@ -13,7 +13,7 @@ import psutil
 import torch
 import transformers
 
-from engine.local import LocalEngine
+from engine.fast import FastEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, resolve
 from engine.request import GenerationRequest, SamplingParams, collect
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def _int4(base: BaseModel, cache: Path) -> object:
-    engine = LocalEngine(base, kernel_cache=cache / "kernels", quantization="int4")
+    engine = FastEngine(base, kernel_cache=cache / "kernels", quantization="int4")
     sampling = SamplingParams(temperature=0, max_new_tokens=NEW_TOKENS)
     collect(engine.submit(GenerationRequest((Message("user", "Hello"),), sampling)))
     return engine

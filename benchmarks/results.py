@@ -45,8 +45,8 @@ from benchmarks.results_runs import (
 )
 from benchmarks.serving import processor
 from engine.adapters.slots import AdapterSlots
+from engine.fast import FastEngine
 from engine.hardware import detect
-from engine.local import LocalEngine
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.load import load_renderer
 from engine.start import kernel_cache
@@ -58,7 +58,7 @@ LIBRARIES = ("torch", "transformers", "trl", "peft")
 
 # By kind of example: how one model is scored on some, and the figures of these, of scores before
 # and of scores after, a list for each seed
-Score = Callable[[LocalEngine, Sequence[Any], str | None], list[Any]]
+Score = Callable[[FastEngine, Sequence[Any], str | None], list[Any]]
 Figures = Callable[[Sequence[Any], list[Any], list[list[Any]]], dict[str, Measure]]
 YARDSTICKS: Mapping[Kind, tuple[Score, Figures]] = {
     "pairs": (score_preferences, pair_measures),
@@ -72,7 +72,7 @@ class Bench:
     """What every experiment needs."""
 
     base: BaseModel
-    engine: LocalEngine
+    engine: FastEngine
     data: Path
     homes: Path
     sizes: Sizes
@@ -92,7 +92,7 @@ def main() -> None:
     )
     base = resolve(arguments.model, arguments.model_cache)
     kernels = kernel_cache(arguments.model_cache)
-    engine = LocalEngine(base, kernel_cache=kernels)
+    engine = FastEngine(base, kernel_cache=kernels)
     with tempfile.TemporaryDirectory() as homes:
         bench = Bench(base, engine, arguments.data, Path(homes), sizes, arguments.seeds, kernels)
         document = measure_all(bench, arguments.only, each_run=arguments.json)

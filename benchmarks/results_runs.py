@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from engine.local import LocalEngine
+from engine.fast import FastEngine
 from engine.models.catalogue import BaseModel
 from engine.prompts.load import AnyRenderer
 from engine.request import Score, ScoreRequest
@@ -134,14 +134,14 @@ def train(
 
 
 def score_preferences(
-    engine: LocalEngine, pairs: Sequence[Pair], adapter: str | None
+    engine: FastEngine, pairs: Sequence[Pair], adapter: str | None
 ) -> list[PairScores]:
     """Each pair under one adapter, which must be loaded, in the role of the candidate."""
     return list(score_pairs(engine, pairs, {"candidate": adapter}))
 
 
 def score_answers(
-    engine: LocalEngine, examples: Sequence[TrainingExample], adapter: str | None
+    engine: FastEngine, examples: Sequence[TrainingExample], adapter: str | None
 ) -> list[Score]:
     """Each example's one completion under one adapter, which must be loaded."""
     requests = [

@@ -35,8 +35,8 @@ from benchmarks.peers import LlamaCpp, Transformers, installed
 from benchmarks.profile import profile
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError
+from engine.fast import FastEngine
 from engine.hardware import detect
-from engine.local import LocalEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.examples import Example, default_examples_text, read_examples
@@ -62,9 +62,9 @@ class Bench:
     peers: bool
     figures: dict[str, Any] = field(default_factory=dict)
 
-    def engine(self, quantization: Quantization, **settings: Any) -> LocalEngine:
+    def engine(self, quantization: Quantization, **settings: Any) -> FastEngine:
         """A fresh engine."""
-        return LocalEngine(
+        return FastEngine(
             self.base, kernel_cache=self.kernel_cache, quantization=quantization, **settings
         )
 
@@ -179,7 +179,7 @@ def prefix(bench: Bench) -> None:
     _writer(warm, [messages], new_tokens=1)()
     questions = iter(range(10_000))
 
-    def ask(engine: LocalEngine) -> float:
+    def ask(engine: FastEngine) -> float:
         last = Message("user", f"What is the capital of country number {next(questions)}?")
         return _writer(engine, [(*messages[:-1], last)], new_tokens=1)()
 
@@ -248,7 +248,7 @@ def swaps(bench: Bench) -> None:
     engine.close()
 
 
-def _gaps(engine: LocalEngine, activate: Callable[[], None]) -> list[float]:
+def _gaps(engine: FastEngine, activate: Callable[[], None]) -> list[float]:
     """Seconds between the tokens of one stream, `activate` being called in the middle."""
     request = GenerationRequest(
         _story(1), SamplingParams(temperature=0, max_new_tokens=200, ignore_eos=True)
@@ -265,7 +265,7 @@ def _gaps(engine: LocalEngine, activate: Callable[[], None]) -> list[float]:
 
 
 def _crowd(
-    engine: LocalEngine, slots: AdapterSlots, versions: Sequence[str | None]
+    engine: FastEngine, slots: AdapterSlots, versions: Sequence[str | None]
 ) -> tuple[int, int]:
     """20 people chat while adapters are swapped 30 times; (failed, mixed) answers."""
     sampling = SamplingParams(temperature=0, max_new_tokens=32, ignore_eos=True)
@@ -399,7 +399,7 @@ def in_turns(measured: dict[str, Callable[[], float]], rounds: int) -> dict[str,
 
 
 def _writer(
-    engine: LocalEngine,
+    engine: FastEngine,
     messages: Sequence[tuple[Message, ...]],
     *,
     new_tokens: int = NEW_TOKENS,
@@ -438,7 +438,7 @@ def _story(number: int) -> tuple[Message, ...]:
     return (Message("user", f"Tell me a long story about lighthouse number {number}."),)
 
 
-def _prompt_of(engine: LocalEngine, tokens: int, salt: int = 0) -> tuple[Message, ...]:
+def _prompt_of(engine: FastEngine, tokens: int, salt: int = 0) -> tuple[Message, ...]:
     """A prompt of exactly so many tokens, or one more."""
     words = f"{salt} Read this list and say which word is the odd one out:"
     message = (Message("user", words),)

@@ -44,12 +44,12 @@ from engine.models.context import context_tokens
 from engine.prompts.load import AnyRenderer, load_renderer
 from engine.quantization import Quantization
 from engine.request import GenerationRequest, Score, ScoreRequest
-from engine.serving.answer import Answer
-from engine.serving.prompt import Prompt, fit_prompt, require_room
+from engine.serving.answer import GenerationTask
+from engine.serving.prompt import TokenizedPrompt, fit_prompt, require_room
 from engine.serving.row_batch import RowBatch, new_cache
 from engine.serving.sampler import forbid
 from engine.serving.stream import QueuedStream
-from engine.serving.turns import Breathe, without_pause
+from engine.time_slices import YieldToEngine, do_not_yield
 
 T = TypeVar("T")
 BASE = "__base__"  # peft's name for "no adapter" in a mixed batch
@@ -153,9 +153,9 @@ class ReferenceEngine:
             self._check_adapter(request.adapter)
         return [self._call(partial(self._score, request)) for request in requests]
 
-    def background(self) -> AbstractContextManager[Breathe]:
+    def background(self) -> AbstractContextManager[YieldToEngine]:
         """See `Engine`; here such work runs beside the steps."""
-        return nullcontext(without_pause)
+        return nullcontext(do_not_yield)
 
     def load_adapter(self, digest: str, folder: Path) -> None:
         """Hold a verified PEFT adapter under its digest."""
@@ -399,13 +399,13 @@ class ReferenceEngine:
         return future.result()
 
 
-class _Row(Answer):
+class _Row(GenerationTask):
     """One answer with the adapter it is made with, by peft's name."""
 
     def __init__(
         self,
         request: GenerationRequest,
-        prompt: Prompt,
+        prompt: TokenizedPrompt,
         renderer: AnyRenderer,
     ) -> None:
         super().__init__(request, prompt, renderer)

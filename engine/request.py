@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from engine.errors import BurnishError, InvalidInput
 from engine.messages import Message
-from engine.serving.turns import Breathe
+from engine.time_slices import YieldToEngine
 
 FinishReason = Literal["stop", "length", "cancelled"]
 MAX_LOGPROBS = 20
@@ -101,7 +101,7 @@ class SamplingParams:
 class GenerationRequest:
     """One answer to make. `adapter` is a loaded adapter's digest; None is the base model.
 
-    `user` is whose turn it is when an engine shares itself out fairly; "" is nobody in particular.
+    `user` is the account that an engine schedules fairly among others; "" is no account.
     `timeout_seconds` counts from submission; past it the stream ends with
     `Failed(DeadlineExceeded(...))`, whether it was running or still waiting. `prefill` is how the
     answer begins: it is given, the events have what follows it, and its tokens count as the
@@ -251,7 +251,7 @@ class Engine(Protocol):
         """Tokens of the rendered prompt, generation prompt included."""
         ...
 
-    def background(self) -> AbstractContextManager[Breathe]:
+    def background(self) -> AbstractContextManager[YieldToEngine]:
         """For long work beside running streams: call what this yields every millisecond or so, and
         streams go on there. Ask the engine for nothing in the block.
         """

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine.memory import require_memory
 from engine.models.catalogue import BaseModel
 from engine.models.checkpoint import FolderCheckpoint
 from engine.models.families import Architecture, architecture_of, is_covered
+from engine.models.memory import require_memory
 from engine.prompts.load import AnyRenderer, load_renderer
 from engine.quantization import Quantization
 from engine.request import Engine
@@ -58,9 +58,9 @@ def start_engine(
     """
     plan = plan_start(base, kind, quantization)
     if plan.kind == "local":
-        from engine.local import LocalEngine
+        from engine.fast import FastEngine
 
-        return LocalEngine(
+        return FastEngine(
             base,
             renderer=plan.renderer,
             kernel_cache=kernel_cache(model_cache),

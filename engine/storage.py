@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import StorageFull, UnknownId
-from engine.serving.turns import Breathe, without_pause
+from engine.time_slices import YieldToEngine, do_not_yield
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MANIFEST = "manifest.json"
@@ -45,13 +45,13 @@ def digest_json(value: object) -> str:
     return digest_bytes(canonical_json(value))
 
 
-def digest_file(path: Path, breathe: Breathe = without_pause) -> str:
+def digest_file(path: Path, yield_to_engine: YieldToEngine = do_not_yield) -> str:
     """Digest of a file's bytes."""
     digest = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         while piece := file.read(PIECE_BYTES):
             digest.update(piece)
-            breathe()
+            yield_to_engine()
     return "sha256:" + digest.hexdigest()
 
 

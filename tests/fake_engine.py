@@ -29,7 +29,7 @@ from engine.request import (
     TokenLogprob,
 )
 from engine.serving.stream import QueuedStream
-from engine.serving.turns import Breathe, without_pause
+from engine.time_slices import YieldToEngine, do_not_yield
 
 HANG_SECONDS = 1.0  # without a sign of life for so long, the engine calls itself dead
 
@@ -128,8 +128,8 @@ class FakeEngine:
     def count_prompt_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         return sum(len(message.content.split()) for message in messages)
 
-    def background(self) -> AbstractContextManager[Breathe]:
-        return nullcontext(without_pause)
+    def background(self) -> AbstractContextManager[YieldToEngine]:
+        return nullcontext(do_not_yield)
 
     def load_adapter(self, digest: str, folder: Path) -> None:
         """Adapters change nothing here."""

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from engine.adapters.lora import LoraAdapter, StepAdapters
-from engine.kernels import Choice
+from engine.kernels import KernelChoice
 from engine.kernels.native import NativeKernels
-from engine.kernels.portable import PAGE_TOKENS, Step
+from engine.kernels.portable import PAGE_TOKENS, AttentionMetadata
 from engine.models.checkpoint import open_checkpoint
 from engine.models.decoder import Decoder
 from engine.models.families import Architecture, architecture_of
-from engine.models.loading import Holding, load_decoder
+from engine.models.loading import WeightFormat, load_decoder
 from engine.quantization import Quantization
-from engine.serving.kv_cache import Lease, PagedCache
+from engine.serving.kv_cache import BlockTable, PagedCache
 
 SIZES = {
     "vocab_size": 160,
@@ -38,7 +38,7 @@ class Text:
     """A sequence, and how much of it is in the cache."""
 
     prompt: list[int]
-    lease: Lease
+    block_table: BlockTable
     cached: int = 0
     adapter: LoraAdapter | None = None
 
@@ -59,24 +59,28 @@ class Runner:
 
     @classmethod
     def of(
-        cls, folder: Path, choice: Choice, quantization: Quantization = "none", pages: int = 40
+        cls,
+        folder: Path,
+        choice: KernelChoice,
+        quantization: Quantization = "none",
+        pages: int = 40,
     ) -> Runner:
         """The checkpoint in `folder`, in float32 unless it is quantized."""
         architecture = architecture_of(folder)
-        holding = Holding(quantization, "cpu", torch.float32, choice)
+        weight_format = WeightFormat(quantization, "cpu", torch.float32, choice)
         return cls(
-            architecture, load_decoder(open_checkpoint(folder), architecture, holding), pages
+            architecture, load_decoder(open_checkpoint(folder), architecture, weight_format), pages
         )
 
     def begin(self, prompt: Sequence[int], adapter: LoraAdapter | None = None) -> Text:
         """A sequence with room for 32 tokens after the prompt."""
-        lease = self._cache.lease(None, prompt, len(prompt) + PAGE_TOKENS, reusable=0)
-        assert lease is not None
-        return Text(list(prompt), lease, adapter=adapter)
+        block_table = self._cache.allocate(None, prompt, len(prompt) + PAGE_TOKENS, reusable=0)
+        assert block_table is not None
+        return Text(list(prompt), block_table, adapter=adapter)
 
     @torch.inference_mode()
     def step(
-        self, *shares: tuple[Text, Sequence[int]], kernels: NativeKernels | None = None
+        self, *chunks: tuple[Text, Sequence[int]], kernels: NativeKernels | None = None
     ) -> list[Tensor]:
         """Logits (tokens, vocabulary) of each sequence's next tokens, computed in one batch.
 
@@ -84,28 +88,33 @@ class Runner:
         """
         ids: list[int] = []
         places: list[list[int]] = []
-        for text, tokens in shares:
+        for text, tokens in chunks:
             prefix = self.architecture.positions.prefix(text.prompt)
             places.append([len(ids), len(tokens), text.cached, prefix])
             ids += tokens
-        width = max(len(text.lease.pages) for text, _ in shares)
-        pages = [text.lease.pages + [0] * (width - len(text.lease.pages)) for text, _ in shares]
-        spans = [(text, text.cached, text.cached + len(tokens)) for text, tokens in shares]
+        width = max(len(text.block_table.pages) for text, _ in chunks)
+        pages = [
+            text.block_table.pages + [0] * (width - len(text.block_table.pages))
+            for text, _ in chunks
+        ]
+        spans = [(text, text.cached, text.cached + len(tokens)) for text, tokens in chunks]
         cos, sin = self.decoder.angles(
             torch.cat(
                 [self.architecture.positions(t.prompt, begin, end) for t, begin, end in spans]
             )
         )
-        slots = torch.cat([text.lease.slots(begin, end) for text, begin, end in spans])
-        step = Step(torch.tensor(places), torch.tensor(pages, dtype=torch.int32), slots, cos, sin)
-        rows = [text.adapter for text, tokens in shares for _ in tokens]
+        slots = torch.cat([text.block_table.slots(begin, end) for text, begin, end in spans])
+        step = AttentionMetadata(
+            torch.tensor(places), torch.tensor(pages, dtype=torch.int32), slots, cos, sin
+        )
+        rows = [text.adapter for text, tokens in chunks for _ in tokens]
         adapters = StepAdapters(rows, kernels) if any(rows) else None
         logits = self.decoder(
             torch.tensor(ids), step, self._cache.layers, torch.arange(len(ids)), adapters
         )
-        for text, tokens in shares:
+        for text, tokens in chunks:
             text.cached += len(tokens)
-        return list(logits.split([len(tokens) for _, tokens in shares]))
+        return list(logits.split([len(tokens) for _, tokens in chunks]))
 
     def logits(self, ids: Sequence[int], adapter: LoraAdapter | None = None) -> Tensor:
         """Logits of a whole text, computed at once."""

@@ -19,12 +19,12 @@ from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from engine.models.catalogue import linear_shapes
-from engine.models.checkpoint import Blocks
+from engine.models.checkpoint import QuantizedMatrix
 from engine.quantization.bitsandbytes import keep_layout, quantization_config
 from engine.quantization.blocks import quantize_int4, quantize_int8
 from tuning.weight_formats import Weights
 
-ROUND: Mapping[str, Callable[[Tensor], Blocks]] = MappingProxyType(
+ROUND: Mapping[str, Callable[[Tensor], QuantizedMatrix]] = MappingProxyType(
     {"int8": quantize_int8, "int4": quantize_int4}
 )
 
@@ -40,7 +40,9 @@ class QuantizedLinear(nn.Linear):
     scales: Tensor
     mins: Tensor | None
 
-    def __init__(self, blocks: Blocks, in_features: int, bias: Tensor | None = None) -> None:
+    def __init__(
+        self, blocks: QuantizedMatrix, in_features: int, bias: Tensor | None = None
+    ) -> None:
         nn.Module.__init__(self)  # nn.Linear's own would make a dense weight
         self.out_features, self.in_features = len(blocks.codes), in_features
         codes = blocks.codes
@@ -57,9 +59,10 @@ class QuantizedLinear(nn.Linear):
         """The weights as the codes mean them: (out, in)."""
         codes = self.weight
         if self.mins is None:
-            blocks = Blocks(codes, self.scales, None, bits=8)
+            blocks = QuantizedMatrix(codes, self.scales, None, bits=8)
         else:
-            blocks = Blocks(torch.cat([codes & 15, codes >> 4], 1), self.scales, self.mins, bits=4)
+            codes = torch.cat([codes & 15, codes >> 4], 1)
+            blocks = QuantizedMatrix(codes, self.scales, self.mins, bits=4)
         return blocks.dequantize()[:, : self.in_features].to(dtype)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
@@ -99,7 +102,7 @@ def load_base(folder: Path, weights: Weights, dtype: torch.dtype, device: str) -
 
 
 def quantize_layers(
-    model: nn.Module, names: Iterable[str], round_to: Callable[[Tensor], Blocks]
+    model: nn.Module, names: Iterable[str], round_to: Callable[[Tensor], QuantizedMatrix]
 ) -> None:
     """Put a quantized layer in the place of each named linear layer, one after the other."""
     for name in names:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from engine.adapters import virtual_tokens
 from engine.errors import InvalidBundle
 from engine.models.catalogue import BaseModel, linear_shapes
-from engine.serving.turns import Breathe, without_pause
 from engine.storage import digest_file, folder_of, publish, read_manifest, verify
+from engine.time_slices import YieldToEngine, do_not_yield
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,24 +71,26 @@ def publish_bundle(root: Path, write: Callable[[Path], None], manifest: Mapping[
 
 
 def open_bundle(
-    root: Path, digest: str, base: BaseModel, breathe: Breathe = without_pause
+    root: Path, digest: str, base: BaseModel, yield_to_engine: YieldToEngine = do_not_yield
 ) -> Bundle:
     """The bundle, fully verified for this base model; raises `InvalidBundle` with every problem.
 
     Checked: the digest and each file's sha256, the format, the base model's digest, the adapter's
     configuration, the tensors' names and shapes against the base model's layers, that all values
-    are finite and no norm is absurd. `breathe` is called between pieces of the work.
+    are finite and no norm is absurd. `yield_to_engine` is called between pieces of the work.
     """
     folder = folder_of(root, digest)
-    problems = verify(root, digest, partial(digest_file, breathe=breathe))
+    problems = verify(root, digest, partial(digest_file, yield_to_engine=yield_to_engine))
     if not problems:
-        problems = list(_content_problems(folder, base, breathe))
+        problems = list(_content_problems(folder, base, yield_to_engine))
     if problems:
         raise InvalidBundle(problems)
     return Bundle(digest, folder, read_manifest(folder))
 
 
-def _content_problems(folder: Path, base: BaseModel, breathe: Breathe) -> Iterator[str]:
+def _content_problems(
+    folder: Path, base: BaseModel, yield_to_engine: YieldToEngine
+) -> Iterator[str]:
     manifest = read_manifest(folder)
     if manifest.get("format") != FORMAT:
         yield f"format is {manifest.get('format')!r}, not {FORMAT!r}"
@@ -105,17 +107,19 @@ def _content_problems(folder: Path, base: BaseModel, breathe: Breathe) -> Iterat
         yield f"{CONFIG} cannot be read"
         return
     if config.get("peft_type") in virtual_tokens.KINDS:
-        yield from _soft_prompt_problems(folder / WEIGHTS, config, base, breathe)
+        yield from _soft_prompt_problems(folder / WEIGHTS, config, base, yield_to_engine)
         return
     problems = list(_config_problems(config))
     yield from problems
-    breathe()
+    yield_to_engine()
     if not problems:
-        yield from _weight_problems(folder / WEIGHTS, config, linear_shapes(base.folder), breathe)
+        yield from _weight_problems(
+            folder / WEIGHTS, config, linear_shapes(base.folder), yield_to_engine
+        )
 
 
 def _soft_prompt_problems(
-    path: Path, config: Mapping[str, Any], base: BaseModel, breathe: Breathe
+    path: Path, config: Mapping[str, Any], base: BaseModel, yield_to_engine: YieldToEngine
 ) -> Iterator[str]:
     """What is wrong with a prefix or a prompt: its configuration, else its one tensor."""
     from safetensors import SafetensorError, safe_open
@@ -127,7 +131,7 @@ def _soft_prompt_problems(
     sizes = virtual_tokens.prompt_sizes(base.folder)
     problems = list(virtual_tokens.config_problems(config, sizes, HARMLESS))
     yield from problems
-    breathe()
+    yield_to_engine()
     if problems:
         return
     shape = sizes.shape(config["peft_type"], config["num_virtual_tokens"])
@@ -180,7 +184,7 @@ def _weight_problems(
     path: Path,
     config: Mapping[str, Any],
     shapes: Mapping[str, tuple[int, int]],
-    breathe: Breathe,
+    yield_to_engine: YieldToEngine,
 ) -> Iterator[str]:
     from safetensors import SafetensorError, safe_open
 
@@ -188,7 +192,7 @@ def _weight_problems(
     try:
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - not a dict
-                breathe()
+                yield_to_engine()
                 match = _KEY.fullmatch(key)
                 if match and match["module"] in shapes:
                     sides.setdefault(match["module"], set()).add(match["side"])

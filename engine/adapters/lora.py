@@ -19,8 +19,8 @@ from torch import Tensor
 from engine.adapters.bundle import CONFIG, WEIGHTS
 from engine.errors import InvalidBundle
 from engine.kernels.native import NativeKernels
-from engine.models.decoder import LINEARS, Layout, Module
-from engine.serving.turns import Breathe, without_pause
+from engine.models.decoder import LINEARS, CheckpointLayout, LinearSpec
+from engine.time_slices import YieldToEngine, do_not_yield
 
 MAX_PARTS = 3
 
@@ -62,17 +62,17 @@ class LoraAdapter:
     def __init__(
         self,
         folder: Path,
-        layout: Layout,
+        layout: CheckpointLayout,
         *,
         device: str,
         native: bool,
-        breathe: Breathe = without_pause,
+        yield_to_engine: YieldToEngine = do_not_yield,
     ) -> None:
         """Read a *verified* PEFT folder; raises `InvalidBundle` for one that cannot be run.
 
-        `breathe` is called between pieces of the work.
+        `yield_to_engine` is called between pieces of the work.
         """
-        config, tensors = _read(folder, breathe)
+        config, tensors = _read(folder, yield_to_engine)
         rank = config["r"]
         # rsLoRA (Kalajdzievski 2023) divides by the root of the rank
         scaling = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
@@ -81,7 +81,7 @@ class LoraAdapter:
         for layer in layout.layers:
             for modules in layer.linears:
                 self._parts.append(_parts(modules, tensors, scaling, dtype=dtype, device=device))
-                breathe()
+                yield_to_engine()
         if tensors:
             raise InvalidBundle([f"{min(tensors)} is not a matrix of this model's layers"])
         self._table = _native_table(self._parts) if native else None
@@ -138,7 +138,7 @@ class StepAdapters:
                     columns.index_add_(0, rows.to(x.device), change)
 
 
-def _read(folder: Path, breathe: Breathe) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(folder: Path, yield_to_engine: YieldToEngine) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, Tensor] = {}
@@ -146,7 +146,7 @@ def _read(folder: Path, breathe: Breathe) -> tuple[dict[str, Any], dict[str, Ten
         config = json.loads((folder / CONFIG).read_text("utf-8"))
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - not a dict
-                breathe()
+                yield_to_engine()
                 tensors[key] = file.get_tensor(key)
     except (OSError, ValueError, SafetensorError) as error:
         raise InvalidBundle([f"it cannot be read: {error}"]) from error
@@ -154,7 +154,7 @@ def _read(folder: Path, breathe: Breathe) -> tuple[dict[str, Any], dict[str, Ten
 
 
 def _parts(
-    modules: Sequence[Module],
+    modules: Sequence[LinearSpec],
     tensors: dict[str, Tensor],
     scaling: float,
     *,

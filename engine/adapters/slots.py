@@ -75,8 +75,8 @@ class AdapterSlots:
             self._pin(digest)
         try:
             if digest not in self._loaded:
-                with self._engine.background() as breathe:
-                    bundle = open_bundle(self._bundles, digest, self._base, breathe)
+                with self._engine.background() as yield_to_engine:
+                    bundle = open_bundle(self._bundles, digest, self._base, yield_to_engine)
                 self._engine.load_adapter(digest, bundle.folder)
                 self._probe(digest)
                 self._loaded.add(digest)

@@ -17,9 +17,9 @@ from torch import Tensor
 from engine.adapters import virtual_tokens
 from engine.adapters.bundle import CONFIG, WEIGHTS
 from engine.errors import InvalidBundle
-from engine.kernels.portable import Heads, Step
-from engine.models.decoder import Decoder, Layout
-from engine.serving.kv_cache import Lease, PagedCache
+from engine.kernels.portable import AttentionMetadata, Heads
+from engine.models.decoder import CheckpointLayout, Decoder
+from engine.serving.kv_cache import BlockTable, PagedCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +34,11 @@ class KeyValuePrefix:
         """How many virtual tokens."""
         return self.keys.shape[1]
 
-    def fill(self, decoder: Decoder, cache: PagedCache, lease: Lease, begin: int, end: int) -> None:
-        """Put virtual tokens begin..end into the lease's pages."""
-        slots = lease.slots(begin, end)
+    def fill(
+        self, decoder: Decoder, cache: PagedCache, block_table: BlockTable, begin: int, end: int
+    ) -> None:
+        """Put virtual tokens begin..end into the pages of a block table."""
+        slots = block_table.slots(begin, end)
         cache.put(slots.to(self.keys.device), self.keys[:, begin:end], self.values[:, begin:end])
 
 
@@ -51,14 +53,16 @@ class PromptEmbeddings:
         """How many virtual tokens."""
         return len(self.embeddings)
 
-    def fill(self, decoder: Decoder, cache: PagedCache, lease: Lease, begin: int, end: int) -> None:
-        """Compute virtual tokens begin..end into the lease's pages; those before are there."""
+    def fill(
+        self, decoder: Decoder, cache: PagedCache, block_table: BlockTable, begin: int, end: int
+    ) -> None:
+        """Compute virtual tokens begin..end into the pages; those before them are there."""
         device = self.embeddings.device
         cos, sin = decoder.angles(torch.arange(begin, end, device=device)[:, None])
-        step = Step(
+        step = AttentionMetadata(
             torch.tensor([(0, end - begin, begin, 0)]),
-            torch.tensor([lease.pages], dtype=torch.int32),
-            lease.slots(begin, end).to(device),
+            torch.tensor([block_table.pages], dtype=torch.int32),
+            block_table.slots(begin, end).to(device),
             cos,
             sin,
         )
@@ -74,7 +78,7 @@ def is_soft_prompt(folder: Path) -> bool:
 
 
 def read_soft_prompt(
-    folder: Path, base: Path, heads: Heads, layout: Layout, *, device: str
+    folder: Path, base: Path, heads: Heads, layout: CheckpointLayout, *, device: str
 ) -> SoftPrompt:
     """Read a *verified* PEFT folder for the checkpoint in `base`.
 
@@ -98,7 +102,7 @@ def read_soft_prompt(
     return PromptEmbeddings(saved.to(device))
 
 
-def _prefix(saved: Tensor, heads: Heads, layout: Layout) -> KeyValuePrefix:
+def _prefix(saved: Tensor, heads: Heads, layout: CheckpointLayout) -> KeyValuePrefix:
     """peft keeps, for each token, the key and then the value of one layer after the other."""
     tokens, layers = len(saved), len(layout.layers)
     pairs = saved.view(tokens, layers, 2, heads.kv, heads.dim).transpose(0, 1)
@@ -107,8 +111,8 @@ def _prefix(saved: Tensor, heads: Heads, layout: Layout) -> KeyValuePrefix:
     return KeyValuePrefix(pairs[:, :, 0].gather(-1, orders), pairs[:, :, 1].contiguous())
 
 
-def _key_order(layout: Layout, layer: int, heads: Heads) -> Tensor:
-    """Which of the checkpoint's channels each channel of a key head is (`Module.rows`)."""
+def _key_order(layout: CheckpointLayout, layer: int, heads: Heads) -> Tensor:
+    """Which of the checkpoint's channels each channel of a key head is (`LinearSpec.rows`)."""
     rows = torch.cat(
         [
             torch.arange(module.out_features) if module.rows is None else module.rows

@@ -1,7 +1,7 @@
 """The operations a decoder is made of, in torch and in compiled form.
 
 `portable.py` says what each computes and runs on any device; `native.py` computes the same on an
-x86 processor, several times faster. `choose` picks one; what runs on it need not know which.
+x86 processor, several times faster. `select_kernels` picks one of the two.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MULTIPLE = 8  # channels that the compiled kernels work on side by side
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class KernelChoice:
     """The kernels chosen, and why."""
 
     kernels: Kernels
@@ -34,7 +34,7 @@ class Choice:
         return self.kernels if isinstance(self.kernels, NativeKernels) else None
 
 
-def choose(device: str, cache: Path, widths: Iterable[int] = ()) -> Choice:
+def select_kernels(device: str, cache: Path, widths: Iterable[int] = ()) -> KernelChoice:
     """The compiled kernels where they can be built and agree with torch, else torch itself.
 
     `cache`: where they are kept; `widths`: of the model's matrices and heads, all of which must
@@ -42,16 +42,18 @@ def choose(device: str, cache: Path, widths: Iterable[int] = ()) -> Choice:
     """
     portable = PortableKernels()
     if device != "cpu":
-        return Choice(portable, f"torch's own kernels on {device}")
+        return KernelChoice(portable, f"torch's own kernels on {device}")
     if any(width % MULTIPLE for width in widths):  # no published model; some toys
-        return Choice(portable, f"torch's own kernels: a width is no multiple of {MULTIPLE}")
+        return KernelChoice(portable, f"torch's own kernels: a width is no multiple of {MULTIPLE}")
     try:
         native = NativeKernels(build(cache, SOURCE, THREADS))
     except (NotBuilt, OSError) as error:  # no compiler, or a cache that cannot be written or run
-        return Choice(portable, f"torch's own kernels, slower: {error}")
+        return KernelChoice(portable, f"torch's own kernels, slower: {error}")
     if not _agree(native):
-        return Choice(portable, "torch's own kernels: the compiled ones disagree with them here")
-    return Choice(native, "compiled for this processor")
+        return KernelChoice(
+            portable, "torch's own kernels: the compiled ones disagree with them here"
+        )
+    return KernelChoice(native, "compiled for this processor")
 
 
 def _agree(native: NativeKernels) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.kernels.portable import Heads, LayerCache, Step
+from engine.kernels.portable import AttentionMetadata, Heads, LayerCache
 
 P, N = c_void_p, c_long
 SIGNATURES = {
@@ -120,7 +120,9 @@ class NativeKernels:
         self._gated_silu(gate_up.data_ptr(), y.data_ptr(), rows, width // 2)
         return y
 
-    def rotate_and_store(self, qkv: Tensor, heads: Heads, step: Step, cache: LayerCache) -> None:
+    def rotate_and_store(
+        self, qkv: Tensor, heads: Heads, metadata: AttentionMetadata, cache: LayerCache
+    ) -> None:
         """See `Kernels`."""
         self._rotate_and_store(
             qkv.data_ptr(),
@@ -128,16 +130,18 @@ class NativeKernels:
             heads.query,
             heads.kv,
             heads.dim,
-            step.cos.data_ptr(),
-            step.sin.data_ptr(),
+            metadata.cos.data_ptr(),
+            metadata.sin.data_ptr(),
             heads.rotated,
-            step.slots.data_ptr(),
+            metadata.slots.data_ptr(),
             cache.keys.data_ptr(),
             cache.values.data_ptr(),
             cache.keys.dtype == torch.float16,
         )
 
-    def attention(self, qkv: Tensor, heads: Heads, step: Step, cache: LayerCache) -> Tensor:
+    def attention(
+        self, qkv: Tensor, heads: Heads, metadata: AttentionMetadata, cache: LayerCache
+    ) -> Tensor:
         """See `Kernels`; dim is a multiple of 8."""
         out = qkv.new_empty(len(qkv), heads.query * heads.dim)
         self._attention(
@@ -145,10 +149,10 @@ class NativeKernels:
             heads.query,
             heads.kv,
             heads.dim,
-            step.sequences.data_ptr(),
-            len(step.sequences),
-            step.pages.data_ptr(),
-            step.pages.shape[1],
+            metadata.sequences.data_ptr(),
+            len(metadata.sequences),
+            metadata.pages.data_ptr(),
+            metadata.pages.shape[1],
             heads.window,
             heads.dim**-0.5,
             cache.keys.data_ptr(),

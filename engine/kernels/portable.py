@@ -1,6 +1,6 @@
 """What each kernel computes, in plain torch, for any device. The compiled kernels equal this.
 
-Shapes: T tokens of one step, of several sequences, lie one after the other (`Step`).
+Shapes: T tokens of one step, of several sequences, lie one after the other (`AttentionMetadata`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Heads:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class AttentionMetadata:
     """Where the T tokens of a step belong.
 
     sequences  # (n, 4) int64: first token in the step, tokens, tokens cached before, prefix
@@ -68,12 +68,16 @@ class Kernels(Protocol):
         """silu(gate) * up (Shazeer 2020); gate_up (T, 2 n) -> (T, n)."""
         ...
 
-    def rotate_and_store(self, qkv: Tensor, heads: Heads, step: Step, cache: LayerCache) -> None:
+    def rotate_and_store(
+        self, qkv: Tensor, heads: Heads, metadata: AttentionMetadata, cache: LayerCache
+    ) -> None:
         """Turn queries and keys by their positions, in place, and put keys and values into the
         cache. qkv (T, heads.width). Channel i is paired with i + rotated / 2."""
         ...
 
-    def attention(self, qkv: Tensor, heads: Heads, step: Step, cache: LayerCache) -> Tensor:
+    def attention(
+        self, qkv: Tensor, heads: Heads, metadata: AttentionMetadata, cache: LayerCache
+    ) -> Tensor:
         """Softmax attention of each query over its sequence's cache; (T, query * dim)."""
         ...
 
@@ -90,24 +94,28 @@ class PortableKernels:
         gate, up = gate_up.chunk(2, dim=-1)
         return F.silu(gate) * up
 
-    def rotate_and_store(self, qkv: Tensor, heads: Heads, step: Step, cache: LayerCache) -> None:
+    def rotate_and_store(
+        self, qkv: Tensor, heads: Heads, metadata: AttentionMetadata, cache: LayerCache
+    ) -> None:
         """See `Kernels`."""
         rows = qkv.view(len(qkv), -1, heads.dim)
         turning = rows[:, : heads.query + heads.kv, : heads.rotated]
         first, second = turning.chunk(2, dim=-1)
-        cos, sin = step.cos[:, None], step.sin[:, None]
+        cos, sin = metadata.cos[:, None], metadata.sin[:, None]
         turning.copy_(torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1))
-        page, offset = step.slots // PAGE_TOKENS, step.slots % PAGE_TOKENS
+        page, offset = metadata.slots // PAGE_TOKENS, metadata.slots % PAGE_TOKENS
         keys, values = rows[:, heads.query :].to(cache.keys.dtype).chunk(2, dim=1)
         cache.keys[page, :, :, offset] = keys
         cache.values[page, :, offset] = values
 
-    def attention(self, qkv: Tensor, heads: Heads, step: Step, cache: LayerCache) -> Tensor:
+    def attention(
+        self, qkv: Tensor, heads: Heads, metadata: AttentionMetadata, cache: LayerCache
+    ) -> Tensor:
         """See `Kernels`."""
         queries = qkv.view(len(qkv), -1, heads.dim)[:, : heads.query]
         out = torch.empty_like(queries)
         for (first, count, past, prefix), pages in zip(
-            step.sequences.tolist(), step.pages, strict=True
+            metadata.sequences.tolist(), metadata.pages, strict=True
         ):
             end = max(past + count, prefix)
             used = pages[: -(-end // PAGE_TOKENS)].long()

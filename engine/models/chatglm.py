@@ -20,7 +20,7 @@ from torch import Tensor
 from engine.errors import ModelUnavailable
 from engine.kernels.portable import Heads
 from engine.models.checkpoint import read_config
-from engine.models.decoder import DecoderConfig, LayerNames, Layout, Module
+from engine.models.decoder import CheckpointLayout, DecoderConfig, LayerSpec, LinearSpec
 from engine.models.families import (
     Architecture,
     CausalPositions,
@@ -91,7 +91,7 @@ def _second(config: Mapping[str, Any]) -> Architecture:
         )
         for n in range(config["num_layers"])
     )
-    layout = Layout(
+    layout = CheckpointLayout(
         "transformer.embedding.word_embeddings",
         layers,
         "transformer.encoder.final_layernorm",
@@ -153,7 +153,7 @@ def _first(config: Mapping[str, Any]) -> Architecture:
     )
     # Published without a word on it, which in transformers has always meant tied
     tied = config.get("tie_word_embeddings", True)
-    layout = Layout(
+    layout = CheckpointLayout(
         "transformer.word_embeddings", layers, "transformer.final_layernorm", "lm_head", tied
     )
     positions = PrefixPositions(
@@ -164,12 +164,12 @@ def _first(config: Mapping[str, Any]) -> Architecture:
 
 def _layer(
     prefix: str, attention: str, qkv: Tensor, *, hidden: int, seen: int, up: int, inner: int
-) -> LayerNames:
-    return LayerNames(
-        qkv=(Module(f"{prefix}.{attention}.query_key_value", len(qkv), hidden, qkv),),
-        out=Module(f"{prefix}.{attention}.dense", hidden, seen),
-        up=(Module(f"{prefix}.mlp.dense_h_to_4h", up, hidden),),
-        down=Module(f"{prefix}.mlp.dense_4h_to_h", hidden, inner),
+) -> LayerSpec:
+    return LayerSpec(
+        qkv=(LinearSpec(f"{prefix}.{attention}.query_key_value", len(qkv), hidden, qkv),),
+        out=LinearSpec(f"{prefix}.{attention}.dense", hidden, seen),
+        up=(LinearSpec(f"{prefix}.mlp.dense_h_to_4h", up, hidden),),
+        down=LinearSpec(f"{prefix}.mlp.dense_4h_to_h", hidden, inner),
         input_norm=f"{prefix}.input_layernorm",
         mlp_norm=f"{prefix}.post_attention_layernorm",
     )

@@ -25,7 +25,7 @@ INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Blocks:
+class QuantizedMatrix:
     """A quantized matrix: `scale * code + min` with one scale and one min per 32 columns.
 
     `codes` is uint8 with codes 0..15 for 4 bits, int8 for 8 bits: (out_features, in_features).
@@ -65,7 +65,7 @@ class Checkpoint(Protocol):
         Raises `ModelUnavailable` when there is none of that name or it cannot be read.
         """
 
-    def blocks(self, name: str) -> Blocks | None:
+    def blocks(self, name: str) -> QuantizedMatrix | None:
         """The tensor's quantized groups exactly as stored; None when it is not stored in groups.
 
         Raises `ModelUnavailable` when there is none of that name.
@@ -128,7 +128,7 @@ class FolderCheckpoint:
             self._mapped = name, _open_shard(self._folder, name)
         return self._mapped[1]
 
-    def blocks(self, name: str) -> Blocks | None:
+    def blocks(self, name: str) -> QuantizedMatrix | None:
         """None: these files hold no quantized groups."""
         self._require(name)
         return None

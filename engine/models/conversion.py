@@ -97,8 +97,8 @@ def _convert(gguf: Path, source_digest: str, folder: Path) -> dict[str, Any]:
     from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
-    from engine.memory import require_memory_to_convert
     from engine.models.gguf import gguf_settings
+    from engine.models.memory import require_memory_to_convert
 
     transformers_logging.disable_progress_bar()
     settings = gguf_settings(gguf)

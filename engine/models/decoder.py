@@ -1,8 +1,8 @@
 """The transformer forward pass, for every family that has a file of its own beside this one.
 
-A family says which tensors of its checkpoint are which (`Layout`) and how its blocks differ
-(`DecoderConfig`); this module computes. It knows nothing of text, requests, batching or adapters'
-files. Rows of a step belong to any number of sequences; only attention looks at whose they are.
+A family says which tensors of its checkpoint are which (`CheckpointLayout`) and how its blocks
+differ (`DecoderConfig`); this module computes. It knows nothing of text, requests, batching or
+files of adapters. Rows of a step belong to any number of sequences, which attention alone sees.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.kernels.portable import Heads, Kernels, LayerCache, Step
+from engine.kernels.portable import AttentionMetadata, Heads, Kernels, LayerCache
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class DecoderConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Module:
+class LinearSpec:
     """A linear module of the checkpoint, and in which order to take its outputs."""
 
     name: str
@@ -55,17 +55,17 @@ class Module:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerNames:
+class LayerSpec:
     """A layer's modules by their names in the checkpoint; the modules of one matrix are fused.
 
     qkv gives queries, keys and values side by side, each head's rotary pairs (i, i + rotated / 2);
     up gives gate and up side by side where the activation is gated.
     """
 
-    qkv: tuple[Module, ...]
-    out: Module
-    up: tuple[Module, ...]
-    down: Module
+    qkv: tuple[LinearSpec, ...]
+    out: LinearSpec
+    up: tuple[LinearSpec, ...]
+    down: LinearSpec
     input_norm: str
     mlp_norm: str
     query_norm: str | None = None
@@ -74,7 +74,7 @@ class LayerNames:
     after_mlp_norm: str | None = None
 
     @property
-    def linears(self) -> tuple[tuple[Module, ...], ...]:
+    def linears(self) -> tuple[tuple[LinearSpec, ...], ...]:
         """The four matrices, in the order of `LINEARS`."""
         return (self.qkv, (self.out,), self.up, (self.down,))
 
@@ -83,11 +83,11 @@ LINEARS = ("qkv", "out", "up", "down")
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class CheckpointLayout:
     """Where a family keeps its tensors."""
 
     embedding: str
-    layers: tuple[LayerNames, ...]
+    layers: tuple[LayerSpec, ...]
     final_norm: str
     head: str
     tied: bool  # the head is the embedding, transposed, unless the checkpoint has another
@@ -175,13 +175,13 @@ class RowAdapters(Protocol):
         ...
 
 
-class Blocks(Protocol):
+class FusedLayers(Protocol):
     """All layers at once (`engine.models.fused`)."""
 
     def __call__(
         self,
         hidden: Tensor,
-        step: Step,
+        metadata: AttentionMetadata,
         cache: Sequence[LayerCache],
         adapters: RowAdapters | None,
     ) -> None:
@@ -199,45 +199,45 @@ class Decoder:
     layers: Sequence[Layer]
     final_norm: Norm
     head: Linear
-    fused: Blocks | None = None  # the layers in one call, where that is possible
+    fused: FusedLayers | None = None  # the layers in one call, where that is possible
 
     def __call__(
         self,
         ids: Tensor,
-        step: Step,
+        metadata: AttentionMetadata,
         cache: Sequence[LayerCache],
         wanted: Tensor,
         adapters: RowAdapters | None = None,
     ) -> Tensor:
         """Logits (wanted, vocabulary) of the rows `wanted` of ids (T,); fills the cache."""
-        hidden = self.run(self.embedding.rows(ids), step, cache, adapters)
+        hidden = self.run(self.embedding.rows(ids), metadata, cache, adapters)
         return self.head(self.final_norm(hidden[wanted]))
 
     def run(
         self,
         hidden: Tensor,
-        step: Step,
+        metadata: AttentionMetadata,
         cache: Sequence[LayerCache],
         adapters: RowAdapters | None = None,
     ) -> Tensor:
         """Input embeddings (T, hidden size), which it may change, through all layers; fills the
         cache. Returns what the final norm takes."""
         if self.fused is not None and (adapters is None or adapters.address is not None):
-            self.fused(hidden, step, cache, adapters)
+            self.fused(hidden, metadata, cache, adapters)
         else:
-            hidden = self._blocks(hidden, step, cache, adapters)
+            hidden = self._blocks(hidden, metadata, cache, adapters)
         return hidden
 
     def _blocks(
         self,
         hidden: Tensor,
-        step: Step,
+        metadata: AttentionMetadata,
         cache: Sequence[LayerCache],
         adapters: RowAdapters | None,
     ) -> Tensor:
         block = BLOCKS[self.config.block]
         for index, layer in enumerate(self.layers):
-            run = _LayerRun(self, index, layer, step, cache[index], adapters)
+            run = _LayerRun(self, index, layer, metadata, cache[index], adapters)
             hidden = block(run, hidden)
         return hidden
 
@@ -266,7 +266,7 @@ class _LayerRun:
     decoder: Decoder
     index: int
     layer: Layer
-    step: Step
+    metadata: AttentionMetadata
     cache: LayerCache
     adapters: RowAdapters | None
 
@@ -279,8 +279,8 @@ class _LayerRun:
             queries, keys = rows[:, : heads.query], rows[:, heads.query : heads.query + heads.kv]
             queries.copy_(self.layer.query_norm(queries.contiguous()))
             keys.copy_(self.layer.key_norm(keys.contiguous()))
-        kernels.rotate_and_store(qkv, heads, self.step, self.cache)
-        seen = kernels.attention(qkv, heads, self.step, self.cache)
+        kernels.rotate_and_store(qkv, heads, self.metadata, self.cache)
+        seen = kernels.attention(qkv, heads, self.metadata, self.cache)
         return self._linear("out", seen, add_to)
 
     def mlp(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:

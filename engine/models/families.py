@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.errors import ModelUnavailable
 from engine.models.checkpoint import read_config
-from engine.models.decoder import DecoderConfig, Layout
+from engine.models.decoder import CheckpointLayout, DecoderConfig
 
 
 class Positions(Protocol):
@@ -44,7 +44,7 @@ class Architecture:
     """A checkpoint's decoder, before any weight is read."""
 
     config: DecoderConfig
-    layout: Layout
+    layout: CheckpointLayout
     positions: Positions
 
     @property

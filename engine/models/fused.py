@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from engine.kernels.native import NativeBlock, NativeKernels, NativeShape, NativeStep
-from engine.kernels.portable import LayerCache, Step
+from engine.kernels.portable import AttentionMetadata, LayerCache
 from engine.models.decoder import DecoderConfig, Layer, RmsNorm, RowAdapters
 from engine.quantization.packed_cpu import NativeLinear
 
 
-class FusedBlocks:
+class NativeLayers:
     """The blocks of one decoder over one cache."""
 
     def __init__(
@@ -58,20 +58,20 @@ class FusedBlocks:
     def __call__(
         self,
         hidden: Tensor,
-        step: Step,
+        metadata: AttentionMetadata,
         cache: Sequence[LayerCache],
         adapters: RowAdapters | None,
     ) -> None:
         """Run hidden (T, hidden size) through all blocks, in place; fills the cache."""
         self._point_at(cache)
         native = NativeStep(
-            cos=step.cos.data_ptr(),
-            sin=step.sin.data_ptr(),
-            slots=step.slots.data_ptr(),
-            sequences=step.sequences.data_ptr(),
-            sequence_count=len(step.sequences),
-            pages=step.pages.data_ptr(),
-            pages_stride=step.pages.shape[1],
+            cos=metadata.cos.data_ptr(),
+            sin=metadata.sin.data_ptr(),
+            slots=metadata.slots.data_ptr(),
+            sequences=metadata.sequences.data_ptr(),
+            sequence_count=len(metadata.sequences),
+            pages=metadata.pages.data_ptr(),
+            pages_stride=metadata.pages.shape[1],
             adapters=None if adapters is None else adapters.address,
         )
         self._kernels.blocks(self._shape, self._table, len(self._table), hidden, native)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import ModelUnavailable
-from engine.models.checkpoint import Blocks
+from engine.models.checkpoint import QuantizedMatrix
 from engine.models.gguf_metadata import ROPE_TENSORS, GgufSettings, read_settings
 
 # Architecture -> whether rows 2i and 2i + 1 of a head are a rotary pair; otherwise rows i and
@@ -105,7 +105,7 @@ class GgufCheckpoint:
                 f"cannot dequantize {stored.name} in {self._file}: its type is {kind.name}"
             ) from error
 
-    def blocks(self, name: str) -> Blocks | None:
+    def blocks(self, name: str) -> QuantizedMatrix | None:
         """See `Checkpoint`. None also for a Q4_0 tensor whose mins overflow float16."""
         stored = self._find(name)
         layout = LAYOUTS.get(stored.tensor_type)
@@ -226,15 +226,15 @@ def _hugging_face_name(name: str, file: Path) -> str:
     return f"{prefix}{translated}.{match['kind']}"
 
 
-def _blocks(raw: NDArray[Any]) -> Blocks | None:
-    """Blocks as stored, (out_features, groups) of one of `LAYOUTS`, as codes, scales and mins."""
+def _blocks(raw: NDArray[Any]) -> QuantizedMatrix | None:
+    """The groups (out_features, groups) of one of `LAYOUTS`, as codes, scales and mins."""
     fields = raw.dtype.names or ()
     scales = torch.from_numpy(np.array(raw["scale"]))
     codes = np.array(raw["codes"])  # (out, groups, 16 bytes of two codes or 32 codes)
     if codes.dtype == np.int8:
-        return Blocks(torch.from_numpy(codes).flatten(1), scales, mins=None, bits=8)
+        return QuantizedMatrix(torch.from_numpy(codes).flatten(1), scales, mins=None, bits=8)
     unpacked = np.concatenate([codes & 15, codes >> 4], axis=2)
     mins = torch.from_numpy(np.array(raw["min"])) if "min" in fields else -Q4_0_ZERO * scales
     if "min" not in fields and not mins.isfinite().all():
         return None
-    return Blocks(torch.from_numpy(unpacked).flatten(1), scales, mins, bits=4)
+    return QuantizedMatrix(torch.from_numpy(unpacked).flatten(1), scales, mins, bits=4)

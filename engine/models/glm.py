@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.kernels.portable import Heads
-from engine.models.decoder import DecoderConfig, LayerNames, Layout, Module
+from engine.models.decoder import CheckpointLayout, DecoderConfig, LayerSpec, LinearSpec
 from engine.models.families import (
     Architecture,
     CausalPositions,
@@ -45,27 +45,29 @@ def architecture(folder: Path) -> Architecture:
     layers = tuple(
         _layer(f"model.layers.{n}", config, heads) for n in range(config.num_hidden_layers)
     )
-    layout = Layout(
+    layout = CheckpointLayout(
         "model.embed_tokens", layers, "model.norm", "lm_head", config.tie_word_embeddings
     )
     return Architecture(decoder, layout, CausalPositions())
 
 
-def _layer(prefix: str, config: Any, heads: Heads) -> LayerNames:
+def _layer(prefix: str, config: Any, heads: Heads) -> LayerSpec:
     attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
     order = interleaved_to_halves(heads.dim, heads.rotated)
     sandwich = config.model_type == "glm4"
     hidden, inner = config.hidden_size, config.intermediate_size
     query, kv = heads.query * heads.dim, heads.kv * heads.dim
-    return LayerNames(
+    return LayerSpec(
         qkv=(
-            Module(f"{attention}.q_proj", query, hidden, head_rows(order, heads.query, heads.dim)),
-            Module(f"{attention}.k_proj", kv, hidden, head_rows(order, heads.kv, heads.dim)),
-            Module(f"{attention}.v_proj", kv, hidden),
+            LinearSpec(
+                f"{attention}.q_proj", query, hidden, head_rows(order, heads.query, heads.dim)
+            ),
+            LinearSpec(f"{attention}.k_proj", kv, hidden, head_rows(order, heads.kv, heads.dim)),
+            LinearSpec(f"{attention}.v_proj", kv, hidden),
         ),
-        out=Module(f"{attention}.o_proj", hidden, query),
-        up=(Module(f"{mlp}.gate_up_proj", 2 * inner, hidden),),
-        down=Module(f"{mlp}.down_proj", hidden, inner),
+        out=LinearSpec(f"{attention}.o_proj", hidden, query),
+        up=(LinearSpec(f"{mlp}.gate_up_proj", 2 * inner, hidden),),
+        down=LinearSpec(f"{mlp}.down_proj", hidden, inner),
         input_norm=f"{prefix}.input_layernorm",
         mlp_norm=f"{prefix}.post_attention_layernorm",
         after_attention_norm=f"{prefix}.post_self_attn_layernorm" if sandwich else None,

@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.errors import ModelUnavailable
 from engine.kernels.portable import Heads
-from engine.models.decoder import DecoderConfig, LayerNames, Layout, Module
+from engine.models.decoder import CheckpointLayout, DecoderConfig, LayerSpec, LinearSpec
 from engine.models.families import Architecture, CausalPositions, require
 
 MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
@@ -37,7 +37,7 @@ def architecture(folder: Path) -> Architecture:
         rotary_scale=scale,
     )
     names = [_layer(f"model.layers.{n}", config, heads) for n in range(config.num_hidden_layers)]
-    layout = Layout(
+    layout = CheckpointLayout(
         "model.embed_tokens", tuple(names), "model.norm", "lm_head", config.tie_word_embeddings
     )
     return Architecture(decoder, layout, CausalPositions())
@@ -75,20 +75,23 @@ def _heads(config: Any) -> Heads:
     )
 
 
-def _layer(prefix: str, config: Any, heads: Heads) -> LayerNames:
+def _layer(prefix: str, config: Any, heads: Heads) -> LayerSpec:
     attention, mlp = f"{prefix}.self_attn", f"{prefix}.mlp"
     hidden, inner = config.hidden_size, config.intermediate_size
     query, kv = heads.query * heads.dim, heads.kv * heads.dim
     normed = config.model_type == "qwen3"
-    return LayerNames(
+    return LayerSpec(
         qkv=(
-            Module(f"{attention}.q_proj", query, hidden),
-            Module(f"{attention}.k_proj", kv, hidden),
-            Module(f"{attention}.v_proj", kv, hidden),
+            LinearSpec(f"{attention}.q_proj", query, hidden),
+            LinearSpec(f"{attention}.k_proj", kv, hidden),
+            LinearSpec(f"{attention}.v_proj", kv, hidden),
         ),
-        out=Module(f"{attention}.o_proj", hidden, query),
-        up=(Module(f"{mlp}.gate_proj", inner, hidden), Module(f"{mlp}.up_proj", inner, hidden)),
-        down=Module(f"{mlp}.down_proj", hidden, inner),
+        out=LinearSpec(f"{attention}.o_proj", hidden, query),
+        up=(
+            LinearSpec(f"{mlp}.gate_proj", inner, hidden),
+            LinearSpec(f"{mlp}.up_proj", inner, hidden),
+        ),
+        down=LinearSpec(f"{mlp}.down_proj", hidden, inner),
         input_norm=f"{prefix}.input_layernorm",
         mlp_norm=f"{prefix}.post_attention_layernorm",
         query_norm=f"{attention}.q_norm" if normed else None,

@@ -12,23 +12,23 @@ import torch
 from torch import Tensor
 
 from engine.errors import ModelUnavailable
-from engine.kernels import Choice
-from engine.models.checkpoint import Blocks, Checkpoint
+from engine.kernels import KernelChoice
+from engine.models.checkpoint import Checkpoint, QuantizedMatrix
 from engine.models.decoder import (
+    CheckpointLayout,
     Decoder,
     DecoderConfig,
     Embedding,
     Layer,
-    LayerNames,
     LayerNorm,
-    Layout,
+    LayerSpec,
     Linear,
-    Module,
+    LinearSpec,
     Norm,
     RmsNorm,
 )
 from engine.models.families import Architecture
-from engine.models.fused import FusedBlocks
+from engine.models.fused import NativeLayers
 from engine.quantization import Quantization
 from engine.quantization.blocks import quantize_int4, quantize_int8
 from engine.quantization.dense import DenseLinear
@@ -39,31 +39,33 @@ SLAB_WEIGHTS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
-class Holding:
+class WeightFormat:
     """How matrices are to be held."""
 
     quantization: Quantization
     device: str
     dtype: torch.dtype
-    kernels: Choice
+    kernels: KernelChoice
 
 
-def load_decoder(checkpoint: Checkpoint, architecture: Architecture, holding: Holding) -> Decoder:
+def load_decoder(
+    checkpoint: Checkpoint, architecture: Architecture, weight_format: WeightFormat
+) -> Decoder:
     """Read every weight; raises `ModelUnavailable` for one that is missing or unreadable."""
-    reader = _Reader(checkpoint, architecture.config, holding)
+    reader = _Reader(checkpoint, architecture.config, weight_format)
     layout = architecture.layout
     # The largest first: what loading them needs for a while is less than what the rest will need
     own_head = has_own_head(checkpoint, layout)
     embedding = reader.embedding(_embedding(checkpoint, layout))
     head = reader.embedding(layout.head) if own_head else embedding
     layers = [reader.layer(names) for names in layout.layers]
-    native, config = holding.kernels.native, architecture.config
+    native, config = weight_format.kernels.native, architecture.config
     fused = None
-    if native is not None and FusedBlocks.covers(config, layers):
-        fused = FusedBlocks(native, config, layers)
+    if native is not None and NativeLayers.covers(config, layers):
+        fused = NativeLayers(native, config, layers)
     return Decoder(
         config,
-        holding.kernels.kernels,
+        weight_format.kernels.kernels,
         embedding,
         layers,
         reader.norm(layout.final_norm),
@@ -72,7 +74,7 @@ def load_decoder(checkpoint: Checkpoint, architecture: Architecture, holding: Ho
     )
 
 
-def has_own_head(checkpoint: Checkpoint, layout: Layout) -> bool:
+def has_own_head(checkpoint: Checkpoint, layout: CheckpointLayout) -> bool:
     """Whether the output head is a matrix of its own.
 
     As in transformers 5: a configuration that ties it to the embedding holds unless the checkpoint
@@ -88,7 +90,7 @@ def has_own_head(checkpoint: Checkpoint, layout: Layout) -> bool:
     return not (alike and torch.equal(head, embedding))
 
 
-def _embedding(checkpoint: Checkpoint, layout: Layout) -> str:
+def _embedding(checkpoint: Checkpoint, layout: CheckpointLayout) -> str:
     """The module that holds the embedding; of a tied pair it may be the head that is stored."""
     stored = f"{layout.embedding}.weight" in checkpoint.names
     return layout.embedding if stored or not layout.tied else layout.head
@@ -98,9 +100,9 @@ def _embedding(checkpoint: Checkpoint, layout: Layout) -> str:
 class _Reader:
     checkpoint: Checkpoint
     config: DecoderConfig
-    holding: Holding
+    weight_format: WeightFormat
 
-    def layer(self, names: LayerNames) -> Layer:
+    def layer(self, names: LayerSpec) -> Layer:
         def optional(name: str | None, width: int | None = None) -> Norm | None:
             return None if name is None else self.norm(name, width)
 
@@ -120,17 +122,17 @@ class _Reader:
     def norm(self, name: str, width: int | None = None) -> Norm:
         """A norm over `width` channels, the hidden size where None is given."""
         width = width or self.config.hidden_size
-        device = self.holding.device
+        device = self.weight_format.device
         # Copied, so that it does not keep its whole shard mapped
         weight = self._dense(f"{name}.weight", width).to(device, torch.float32, copy=True)
         if self.config.norm == "layer":
             bias = self._dense(f"{name}.bias", width).to(device, torch.float32, copy=True)
             return LayerNorm(weight, bias, self.config.eps)
-        return RmsNorm(self.holding.kernels.kernels, weight, self.config.eps)
+        return RmsNorm(self.weight_format.kernels.kernels, weight, self.config.eps)
 
-    def linear(self, modules: Sequence[Module]) -> Linear:
+    def linear(self, modules: Sequence[LinearSpec]) -> Linear:
         """The fused matrix of some modules; a stored quantization is kept as it is."""
-        bits = {"int4": 4, "int8": 8}.get(self.holding.quantization)
+        bits = {"int4": 4, "int8": 8}.get(self.weight_format.quantization)
         stored = [self.checkpoint.blocks(f"{module.name}.weight") for module in modules]
         kept = []
         for blocks, module in zip(stored, modules, strict=True):
@@ -138,26 +140,28 @@ class _Reader:
                 _check_shape(module.name, blocks.codes, (module.out_features, module.in_features))
                 kept.append(_take_blocks(blocks, module.rows))
         bias = self._bias(modules)
-        if len(kept) == len(modules) and self.holding.kernels.native is not None:
-            return NativeLinear(self.holding.kernels.native, _join(kept), bias)
+        if len(kept) == len(modules) and self.weight_format.kernels.native is not None:
+            return NativeLinear(self.weight_format.kernels.native, _join(kept), bias)
         weights = [
             _take(self._dense(f"{m.name}.weight", m.out_features, m.in_features), m.rows)
             for m in modules
         ]
-        return hold(weights[0] if len(weights) == 1 else torch.cat(weights), bias, self.holding)
+        return make_linear(
+            weights[0] if len(weights) == 1 else torch.cat(weights), bias, self.weight_format
+        )
 
     def embedding(self, name: str) -> Embedding:
         """A vocabulary's matrix: never below 8 bits, where most of a small model's error arises;
         dense on a device, where bitsandbytes has no look-up of rows."""
-        quantized = self.holding.quantization != "none" and self.holding.device == "cpu"
-        holding = replace(self.holding, quantization="int8" if quantized else "none")
-        held = _Reader(self.checkpoint, self.config, holding).linear([self._vocabulary(name)])
+        quantized = self.weight_format.quantization != "none" and self.weight_format.device == "cpu"
+        weight_format = replace(self.weight_format, quantization="int8" if quantized else "none")
+        held = _Reader(self.checkpoint, self.config, weight_format).linear([self._vocabulary(name)])
         return cast(Embedding, held)
 
-    def _vocabulary(self, name: str) -> Module:
-        return Module(name, self.config.vocabulary, self.config.hidden_size)
+    def _vocabulary(self, name: str) -> LinearSpec:
+        return LinearSpec(name, self.config.vocabulary, self.config.hidden_size)
 
-    def _bias(self, modules: Sequence[Module]) -> Tensor | None:
+    def _bias(self, modules: Sequence[LinearSpec]) -> Tensor | None:
         names = [f"{module.name}.bias" for module in modules]
         if not any(name in self.checkpoint.names for name in names):
             return None
@@ -174,21 +178,21 @@ class _Reader:
         return tensor
 
 
-def hold(weight: Tensor, bias: Tensor | None, holding: Holding) -> Linear:
+def make_linear(weight: Tensor, bias: Tensor | None, weight_format: WeightFormat) -> Linear:
     """A dense matrix, held as asked."""
-    if holding.quantization == "none":
-        return DenseLinear(weight, bias, dtype=holding.dtype, device=holding.device)
-    if holding.device != "cpu":
+    if weight_format.quantization == "none":
+        return DenseLinear(weight, bias, dtype=weight_format.dtype, device=weight_format.device)
+    if weight_format.device != "cpu":
         from engine.quantization.bitsandbytes import BitsLinear
 
         return BitsLinear(
             weight,
             bias,
-            quantization=holding.quantization,
-            dtype=holding.dtype,
-            device=holding.device,
+            quantization=weight_format.quantization,
+            dtype=weight_format.dtype,
+            device=weight_format.device,
         )
-    native, four = holding.kernels.native, holding.quantization == "int4"
+    native, four = weight_format.kernels.native, weight_format.quantization == "int4"
     if native is None and not four:
         return TorchInt8Linear(weight, bias)
     blocks = _in_slabs(quantize_int4 if four else quantize_int8, weight)
@@ -197,7 +201,7 @@ def hold(weight: Tensor, bias: Tensor | None, holding: Holding) -> Linear:
     return NativeLinear(native, blocks, bias, in_features=weight.shape[1])
 
 
-def _in_slabs(quantize: Callable[[Tensor], Blocks], weight: Tensor) -> Blocks:
+def _in_slabs(quantize: Callable[[Tensor], QuantizedMatrix], weight: Tensor) -> QuantizedMatrix:
     rows = max(1, SLAB_WEIGHTS // weight.shape[1])
     return _join([quantize(slab) for slab in torch.split(weight, rows)])
 
@@ -212,14 +216,14 @@ def _take(tensor: Tensor, rows: Tensor | None) -> Tensor:
     return tensor if rows is None else tensor[rows]
 
 
-def _take_blocks(blocks: Blocks, rows: Tensor | None) -> Blocks:
+def _take_blocks(blocks: QuantizedMatrix, rows: Tensor | None) -> QuantizedMatrix:
     mins = None if blocks.mins is None else _take(blocks.mins, rows)
-    return Blocks(_take(blocks.codes, rows), _take(blocks.scales, rows), mins, blocks.bits)
+    return QuantizedMatrix(_take(blocks.codes, rows), _take(blocks.scales, rows), mins, blocks.bits)
 
 
-def _join(blocks: Sequence[Blocks]) -> Blocks:
+def _join(blocks: Sequence[QuantizedMatrix]) -> QuantizedMatrix:
     mins = [b.mins for b in blocks if b.mins is not None]
-    return Blocks(
+    return QuantizedMatrix(
         torch.cat([b.codes for b in blocks]),
         torch.cat([b.scales for b in blocks]),
         torch.cat(mins) if mins else None,

@@ -153,7 +153,7 @@ def _without_part_of(tag: str, text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Vote:
+class MajorityVote:
     """The answer that most samples agree on, as its first sample wrote it."""
 
     text: str
@@ -164,7 +164,7 @@ class Vote:
     tally: tuple[tuple[str, int], ...] = field(default=(), compare=False)
 
 
-def majority(answers: Sequence[str]) -> Vote:
+def majority(answers: Sequence[str]) -> MajorityVote:
     """The most frequent of one or more answers: self-consistency (Wang et al. 2022, 2).
 
     Answers agree when they differ only in case, in blanks, in punctuation at the end, or in how
@@ -178,7 +178,7 @@ def majority(answers: Sequence[str]) -> Vote:
     ranked = [(keys.index(key), votes) for key, votes in counts.most_common()]
     tally = tuple((answers[at].strip(), votes) for at, votes in ranked)
     (text, votes), (first, _) = tally[0], ranked[0]  # of equals, the one counted first
-    return Vote(text, votes, len(answers), first, tally)
+    return MajorityVote(text, votes, len(answers), first, tally)
 
 
 def _vote_key(answer: str) -> str:

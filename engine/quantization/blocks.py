@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.models.checkpoint import GROUP, Blocks
+from engine.models.checkpoint import GROUP, QuantizedMatrix
 
 # A range slightly narrower than min..max costs the outliers and serves the rest; of these the one
 # with the least squared error is taken, group by group.
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
 
 
-def quantize_int4(weight: Tensor) -> Blocks:
+def quantize_int4(weight: Tensor) -> QuantizedMatrix:
     """Affine codes 0..15 for each 32 inputs of `weight` (out, in), as in GGUF's Q4_1.
 
     Inputs that do not fill a group are padded with zeros: the codes are (out, padded in).
@@ -37,17 +37,17 @@ def quantize_int4(weight: Tensor) -> Blocks:
         best = tuple(torch.where(better, new, old) for new, old in zip(found, best, strict=True))  # type: ignore[assignment]
     assert best is not None
     codes, scale, minimum = best
-    return Blocks(
+    return QuantizedMatrix(
         codes.flatten(1).to(torch.uint8), scale[..., 0].half(), minimum[..., 0].half(), bits=4
     )
 
 
-def quantize_int8(weight: Tensor) -> Blocks:
+def quantize_int8(weight: Tensor) -> QuantizedMatrix:
     """Symmetric codes -127..127 for each 32 inputs of `weight` (out, in), as in GGUF's Q8_0."""
     groups = _groups(weight)
     scale = (groups.abs().amax(-1, keepdim=True) / 127).half().float()
     codes = (groups / scale.clamp(min=1e-12)).round().clamp(-127, 127)
-    return Blocks(codes.flatten(1).to(torch.int8), scale[..., 0].half(), None, bits=8)
+    return QuantizedMatrix(codes.flatten(1).to(torch.int8), scale[..., 0].half(), None, bits=8)
 
 
 def _groups(weight: Tensor) -> Tensor:

@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.kernels.native import NativeKernels, NativeMatrix
-from engine.models.checkpoint import GROUP, Blocks
+from engine.models.checkpoint import GROUP, QuantizedMatrix
 
 LANES = 8  # outputs that lie side by side
 TORCH_LANES = 16  # the same in torch's 4-bit layout
 
 
 class NativeLinear:
-    """Blocks laid out for `cpu.cpp`; inputs are rounded to 8 bits, 32 at a time.
+    """A quantized matrix laid out for `cpu.cpp`; inputs are rounded to 8 bits, 32 at a time.
 
     codes   # int8: (out/8, in/32, 8 quads of inputs, 8 outputs, 4 inputs)
             # int4: (out/8, in/32, 4, 8, 4) bytes, quads 0..3 in the low nibbles, 4..7 in the high
@@ -27,7 +27,7 @@ class NativeLinear:
     def __init__(
         self,
         kernels: NativeKernels,
-        blocks: Blocks,
+        blocks: QuantizedMatrix,
         bias: Tensor | None = None,
         *,
         in_features: int | None = None,
@@ -111,12 +111,12 @@ def _lanes(by_output: Tensor) -> Tensor:
 
 
 class TorchInt4Linear:
-    """Blocks in torch's own 4-bit layout, for processors that `cpu.cpp` cannot run on.
+    """A quantized matrix in torch's own 4-bit layout, for processors that `cpu.cpp` cannot run on.
 
     Scales are held in bfloat16, the format of torch's kernel: a second rounding, of 8 bits.
     """
 
-    def __init__(self, blocks: Blocks, bias: Tensor | None = None) -> None:
+    def __init__(self, blocks: QuantizedMatrix, bias: Tensor | None = None) -> None:
         assert blocks.mins is not None
         self.out_features, self.in_features = blocks.codes.shape
         self._bias = bias

@@ -21,7 +21,7 @@ from engine.request import (
     TokenLogprob,
 )
 from engine.serving.detokenizer import Detokenizer
-from engine.serving.prompt import Prompt
+from engine.serving.prompt import TokenizedPrompt
 from engine.serving.sampler import Sampler, token_logprobs
 from engine.serving.stream import QueuedStream
 
@@ -45,13 +45,13 @@ class AnswerRenderer(Protocol):
         ...
 
 
-class Answer:
+class GenerationTask:
     """The tokens, the text and the stream of one request."""
 
     def __init__(
         self,
         request: GenerationRequest,
-        prompt: Prompt,
+        prompt: TokenizedPrompt,
         renderer: AnswerRenderer,
     ) -> None:
         sampling = request.sampling

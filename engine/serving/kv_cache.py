@@ -24,7 +24,7 @@ VIRTUAL_ID = -1
 
 
 @dataclass(slots=True)
-class Lease:
+class BlockTable:
     """The pages of one sequence, in order; the first `shared` of them were found in the cache."""
 
     pages: list[int]
@@ -48,11 +48,11 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldPrefix:
+class PinnedPrefix:
     """Leading tokens of every sequence of an adapter, in pages that stay until it is freed."""
 
     tokens: int
-    lease: Lease
+    block_table: BlockTable
 
 
 class PagedCache:
@@ -86,9 +86,9 @@ class PagedCache:
         self._key_of: dict[int, PageKey] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()  # known, unused; oldest first
 
-    def lease(
+    def allocate(
         self, adapter: str | None, prompt_ids: Sequence[int], tokens: int, *, reusable: int
-    ) -> Lease | None:
+    ) -> BlockTable | None:
         """Pages for `tokens` tokens that begin with the prompt; None while there is no room.
 
         `reusable`: of the prompt's tokens, those that need not be computed again; the logits of
@@ -98,23 +98,25 @@ class PagedCache:
         shared = self._take_known(keys)
         wanted = pages_for(tokens) - len(shared)
         if wanted > len(self._free) + len(self._idle):
-            self._give_back(shared)
+            self._free_pages(shared)
             return None
-        return Lease(
+        return BlockTable(
             shared + [self._take_one() for _ in range(wanted)],
             keys[: len(shared)],
             len(shared),
             adapter,
         )
 
-    def hold(self, adapter: str, tokens: int) -> HeldPrefix | None:
+    def allocate_prefix(self, adapter: str, tokens: int) -> PinnedPrefix | None:
         """Pages for the virtual tokens of an adapter; None where there is no room now."""
-        lease = self.lease(adapter, (VIRTUAL_ID,) * tokens, tokens, reusable=tokens)
-        return None if lease is None else HeldPrefix(tokens, lease)
+        block_table = self.allocate(adapter, (VIRTUAL_ID,) * tokens, tokens, reusable=tokens)
+        return None if block_table is None else PinnedPrefix(tokens, block_table)
 
-    def share_prefix(self, prefix: HeldPrefix) -> None:
+    def publish_prefix(self, prefix: PinnedPrefix) -> None:
         """Let sequences begin with the pages that it has filled."""
-        self.publish(prefix.lease, lambda begin, end: (VIRTUAL_ID,) * (end - begin), prefix.tokens)
+        self.publish(
+            prefix.block_table, lambda begin, end: (VIRTUAL_ID,) * (end - begin), prefix.tokens
+        )
 
     def put(self, slots: Tensor, keys: Tensor, values: Tensor) -> None:
         """Write tokens at `slots` (tokens,): keys and values (layers, tokens, kv heads, dim)."""
@@ -123,35 +125,35 @@ class PagedCache:
             layer.keys[page, :, :, offset] = k.to(layer.keys.dtype)
             layer.values[page, :, offset] = v.to(layer.values.dtype)
 
-    def begin_with(self, lease: Lease, prefix: HeldPrefix) -> int:
-        """Put a prefix at the beginning of a lease; returns the tokens that are cached then.
+    def copy_prefix(self, block_table: BlockTable, prefix: PinnedPrefix) -> int:
+        """Put a prefix at the beginning of a block_table; returns the tokens that are cached then.
 
         Its full pages are shared. The last one, which the sequence will write into, is copied; so
         are all of them where nothing is shared.
         """
-        for index in range(lease.shared, pages_for(prefix.tokens)):
-            source, target = prefix.lease.pages[index], lease.pages[index]
+        for index in range(block_table.shared, pages_for(prefix.tokens)):
+            source, target = prefix.block_table.pages[index], block_table.pages[index]
             for layer in self.layers:
                 layer.keys[target] = layer.keys[source]
                 layer.values[target] = layer.values[source]
-        return max(lease.cached_tokens, prefix.tokens)
+        return max(block_table.cached_tokens, prefix.tokens)
 
     def publish(
-        self, lease: Lease, ids: Callable[[int, int], Sequence[int]], computed: int
+        self, block_table: BlockTable, ids: Callable[[int, int], Sequence[int]], computed: int
     ) -> None:
         """Let others share the pages that the first `computed` tokens have filled; `ids(begin,
         end)` gives tokens."""
         if not self._share:
             return
-        for index in range(len(lease.keys), computed // PAGE_TOKENS):
-            before = lease.keys[-1] if lease.keys else _root(lease.adapter)
+        for index in range(len(block_table.keys), computed // PAGE_TOKENS):
+            before = block_table.keys[-1] if block_table.keys else _root(block_table.adapter)
             key = _next_key(before, ids(index * PAGE_TOKENS, (index + 1) * PAGE_TOKENS))
-            lease.keys.append(key)
+            block_table.keys.append(key)
             if key not in self._known:
-                page = lease.pages[index]
+                page = block_table.pages[index]
                 self._known[key], self._key_of[page] = page, key
 
-    def alike(
+    def could_share(
         self,
         ids: Sequence[int],
         adapter: str | None,
@@ -169,10 +171,10 @@ class PagedCache:
         keys = self._keys(adapter, ids, min(common, len(ids) - 1) // PAGE_TOKENS)
         return any(key not in self._known for key in keys)
 
-    def release(self, lease: Lease) -> None:
+    def free(self, block_table: BlockTable) -> None:
         """Give the pages back; known ones stay until their room is needed."""
-        self._give_back(lease.pages)
-        lease.pages = []
+        self._free_pages(block_table.pages)
+        block_table.pages = []
 
     @property
     def used_pages(self) -> int:
@@ -213,7 +215,7 @@ class PagedCache:
         self._users[page] = 1
         return page
 
-    def _give_back(self, pages: Sequence[int]) -> None:
+    def _free_pages(self, pages: Sequence[int]) -> None:
         # The last page first: a chain is worth nothing once its beginning is gone
         for page in reversed(pages):
             self._users[page] -= 1

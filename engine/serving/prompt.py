@@ -38,7 +38,7 @@ class PromptRenderer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class TokenizedPrompt:
     """Token ids that an answer follows.
 
     `prefill_ids`, the last of `ids`, are the beginning of the answer itself, where it is given.
@@ -52,7 +52,9 @@ class Prompt:
     room: int
 
 
-def fit_prompt(request: GenerationRequest, renderer: PromptRenderer, context_tokens: int) -> Prompt:
+def fit_prompt(
+    request: GenerationRequest, renderer: PromptRenderer, context_tokens: int
+) -> TokenizedPrompt:
     """Render a request's prompt; raises `PromptTooLong` where no room is left for an answer.
 
     What is far too long is refused before it is rendered, which would take seconds and gigabytes.
@@ -64,7 +66,7 @@ def fit_prompt(request: GenerationRequest, renderer: PromptRenderer, context_tok
         prefill_ids = renderer.completion(request.prefill, complete=False, opening=opening)
     ids = renderer.prompt(request.messages, thinking=request.thinking) + prefill_ids
     require_room(len(ids), context_tokens)
-    return Prompt(ids, prefill_ids, opening, context_tokens - len(ids))
+    return TokenizedPrompt(ids, prefill_ids, opening, context_tokens - len(ids))
 
 
 def require_room(tokens: int, context_tokens: int) -> None:

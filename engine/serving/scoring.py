@@ -13,7 +13,7 @@ from engine.prompts.render import Rendered
 from engine.request import Score
 
 
-class Scoring:
+class ScoringTask:
     """A completion to score. Its prompt, to the scheduler, is prompt and completion together."""
 
     def __init__(self, rendered: Rendered) -> None:

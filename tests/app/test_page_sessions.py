@@ -171,17 +171,17 @@ def run(scene: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]], url: st
 def _hold_steps(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let the engine take questions and answer none until the returned function is called."""
     held = True
-    plan = service.engine._scheduler.plan
+    schedule = service.engine._scheduler.schedule
 
     def nothing_while_held() -> Any:
         if held:
             time.sleep(0.01)
             return []
-        return plan()
+        return schedule()
 
     def release() -> None:
         nonlocal held
         held = False
 
-    monkeypatch.setattr(service.engine._scheduler, "plan", nothing_while_held)
+    monkeypatch.setattr(service.engine._scheduler, "schedule", nothing_while_held)
     return release

@@ -19,7 +19,7 @@ import yaml
 from app.scripted_user import first_sentence
 from deploy.gate import GateReport, judge
 from engine.adapters.slots import AdapterSlots
-from engine.local import LocalEngine
+from engine.fast import FastEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.request import GenerationRequest, SamplingParams, collect
@@ -43,7 +43,7 @@ class Scene:
 
     home: Path
     base: BaseModel
-    engine: LocalEngine
+    engine: FastEngine
     slots: AdapterSlots
     long: dict[str, str]  # question -> the base's answer
     good: str
@@ -63,7 +63,7 @@ def pairs(long: dict[str, str]) -> list[Pair]:
     ]
 
 
-def answers_of(engine: LocalEngine, questions: list[str]) -> dict[str, str]:
+def answers_of(engine: FastEngine, questions: list[str]) -> dict[str, str]:
     """The base's greedy answers, where they have a sentence to keep."""
     sampling = SamplingParams(temperature=0, max_new_tokens=80)
     streams = engine.submit_many(
@@ -80,7 +80,7 @@ def scene(
 ) -> Iterator[Scene]:
     home = tmp_path_factory.mktemp("home")
     prompts = yaml.safe_load(resources.files("app").joinpath("demo_prompts.yaml").read_text())
-    engine = LocalEngine(smollm, kernel_cache=kernel_cache, quantization="int4")
+    engine = FastEngine(smollm, kernel_cache=kernel_cache, quantization="int4")
     long = answers_of(engine, prompts["feedback"])
     assert len(long) == TRAINED + HELD_OUT
     good, _ = trained(home, smollm, frozen(home, pairs=pairs(long)[:TRAINED]), Recipe())

@@ -9,17 +9,17 @@ from typing import Any, NamedTuple, Protocol
 import pytest
 import torch
 
-from engine.kernels import SOURCE, THREADS, Choice
+from engine.fast import FastEngine
+from engine.kernels import SOURCE, THREADS, KernelChoice
 from engine.kernels.build import NotBuilt, build
 from engine.kernels.native import NativeKernels
 from engine.kernels.portable import PortableKernels
-from engine.local import LocalEngine
 from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine
 from engine.storage import folder_of
 from tests.helpers import make_bundle
 
-AnyEngine = ReferenceEngine | LocalEngine
+AnyEngine = ReferenceEngine | FastEngine
 
 
 class Adapters(NamedTuple):
@@ -47,7 +47,7 @@ def start(request: pytest.FixtureRequest, kernel_cache: Path) -> Iterator[StartE
     def start(base: BaseModel, **settings: Any) -> AnyEngine:
         if request.param == "local":
             settings = {"kernel_cache": kernel_cache, **settings}
-            started.append(LocalEngine(base, dtype=torch.float32, **settings))
+            started.append(FastEngine(base, dtype=torch.float32, **settings))
         else:
             started.append(ReferenceEngine(base, dtype=torch.float32, **settings))
         return started[-1]
@@ -87,11 +87,11 @@ def native(kernel_cache: Path) -> NativeKernels:
 
 
 @pytest.fixture(params=["native", "portable"])
-def choice(request: pytest.FixtureRequest) -> Choice:
+def choice(request: pytest.FixtureRequest) -> KernelChoice:
     """Either kernels, as a decoder is given them."""
     if request.param == "portable":
-        return Choice(PortableKernels(), "asked for")
-    return Choice(request.getfixturevalue("native"), "asked for")
+        return KernelChoice(PortableKernels(), "asked for")
+    return KernelChoice(request.getfixturevalue("native"), "asked for")
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import ModelUnavailable
 from engine.models.catalogue import BaseModel, embedded_gguf
-from engine.models.checkpoint import Blocks, FolderCheckpoint, open_checkpoint
+from engine.models.checkpoint import FolderCheckpoint, QuantizedMatrix, open_checkpoint
 from engine.models.gguf import GgufCheckpoint
 
 Q4_0, Q4_1, Q8_0 = (
@@ -74,7 +74,7 @@ def one_tensor(tmp_path: Path, stored: Stored) -> GgufCheckpoint:
     return GgufCheckpoint(file, {})
 
 
-def carried(checkpoint: GgufCheckpoint, name: str = DOWN) -> Blocks:
+def carried(checkpoint: GgufCheckpoint, name: str = DOWN) -> QuantizedMatrix:
     blocks = checkpoint.blocks(name)
     assert blocks is not None
     return blocks

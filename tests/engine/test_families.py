@@ -21,10 +21,10 @@ from transformers import (
 )
 
 from engine.errors import ModelUnavailable
-from engine.kernels import Choice, PortableKernels
+from engine.kernels import KernelChoice, PortableKernels
 from engine.models.checkpoint import open_checkpoint
 from engine.models.families import architecture_of, family_of
-from engine.models.loading import Holding, load_decoder
+from engine.models.loading import WeightFormat, load_decoder
 from tests.helpers_decoder import SIZES, Runner, random_ids, write_random
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -101,7 +101,7 @@ def peer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture
-def runner(peer: Peer, choice: Choice) -> Runner:
+def runner(peer: Peer, choice: KernelChoice) -> Runner:
     return Runner.of(peer.folder, choice)
 
 
@@ -215,8 +215,10 @@ def test_a_missing_or_misshapen_tensor_is_named(
     tmp_path: Path, tensors: dict[str, Tensor], name: str
 ) -> None:
     def load() -> None:
-        holding = Holding("none", "cpu", torch.float32, Choice(PortableKernels(), ""))
-        load_decoder(open_checkpoint(tmp_path), architecture_of(tmp_path), holding)
+        weight_format = WeightFormat(
+            "none", "cpu", torch.float32, KernelChoice(PortableKernels(), "")
+        )
+        load_decoder(open_checkpoint(tmp_path), architecture_of(tmp_path), weight_format)
 
     load()
     save_file(tensors | {name: tensors[name][:-1]}, tmp_path / "model.safetensors")

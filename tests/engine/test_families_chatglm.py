@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.errors import ModelUnavailable
-from engine.kernels import Choice
+from engine.kernels import KernelChoice
 from engine.models.families import architecture_of
 from tests.helpers_chatglm_weights import (
     BOS,
@@ -75,7 +75,7 @@ def positions(runner: Runner, prompt: list[int]) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize(("family", "case"), CASES)
 def test_the_published_codes_logits_and_answers_are_ours(
-    family: str, case: str, choice: Choice
+    family: str, case: str, choice: KernelChoice
 ) -> None:
     oracle = Oracle(family)
     runner = Runner.of(oracle.folder, choice)
@@ -99,7 +99,7 @@ def test_the_published_codes_logits_and_answers_are_ours(
 
 @pytest.mark.parametrize("family", [FIRST, *OTHERS])
 def test_prompts_that_the_published_code_pads_are_run_without_padding(
-    family: str, choice: Choice
+    family: str, choice: KernelChoice
 ) -> None:
     oracle = Oracle(family)
     runner = Runner.of(oracle.folder, choice)
@@ -166,7 +166,7 @@ ANSWER = random_ids(6, seed=6, vocabulary=100)
 
 @pytest.mark.parametrize("size", CHATGLM2_SIZES)
 def test_a_chatglm2_of_any_size_is_transformers_glm(
-    size: str, choice: Choice, tmp_path: Path
+    size: str, choice: KernelChoice, tmp_path: Path
 ) -> None:
     peer = write_chatglm2_weights(tmp_path, **CHATGLM2_SIZES[size])
     ids = random_ids(50, seed=1)
@@ -182,7 +182,7 @@ def test_a_chatglm2_of_any_size_is_transformers_glm(
 @pytest.mark.parametrize("prompt", PROMPTS)
 @pytest.mark.parametrize("size", CHATGLM1_SIZES)
 def test_a_chatglm_6b_of_any_size_computes_its_definition(
-    size: str, prompt: str, choice: Choice, tmp_path: Path
+    size: str, prompt: str, choice: KernelChoice, tmp_path: Path
 ) -> None:
     config, tensors = write_chatglm1_weights(tmp_path, **CHATGLM1_SIZES[size])
     ids = PROMPTS[prompt]
@@ -195,12 +195,12 @@ def test_a_chatglm_6b_of_any_size_computes_its_definition(
 
 
 def test_chatglm_6b_prompts_of_a_batch_do_not_see_each_other(
-    choice: Choice, tmp_path: Path
+    choice: KernelChoice, tmp_path: Path
 ) -> None:
     config, tensors = write_chatglm1_weights(tmp_path, **CHATGLM1_SIZES["three heads"])
     runner = Runner.of(tmp_path, choice)
-    shares = [(runner.begin(ids), ids) for ids in PROMPTS.values()]
-    for found, ids in zip(runner.step(*shares), PROMPTS.values(), strict=True):
+    chunks = [(runner.begin(ids), ids) for ids in PROMPTS.values()]
+    for found, ids in zip(runner.step(*chunks), PROMPTS.values(), strict=True):
         expected = chatglm1_logits(config, tensors, ids).float()
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)
 

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config, Qwen2Con
 from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
 
 from engine.errors import ModelUnavailable
-from engine.kernels import Choice
+from engine.kernels import KernelChoice
 from engine.kernels.portable import PortableKernels
 from engine.models.catalogue import resolve
 from engine.models.gguf import GgufCheckpoint
@@ -185,7 +185,7 @@ def test_rotary_settings_are_those_of_the_file(tmp_path: Path, name: str) -> Non
     # the fastest pairs of published Llama 3.1 checkpoints are not divided: 150 tokens tell little
     assert (found - without).abs().max() > (1e-3 if name == "llama3, as published" else 1e-2)
     if name != "longrope":  # whose factors change with the length; the reference engine has it
-        fast = Runner.of(folder, Choice(PortableKernels(), "asked for"))
+        fast = Runner.of(folder, KernelChoice(PortableKernels(), "asked for"))
         torch.testing.assert_close(fast.logits(IDS[0].tolist()), expected, rtol=0, atol=1e-4)
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from engine.kernels import Choice, NativeKernels, PortableKernels, choose
+from engine.kernels import KernelChoice, NativeKernels, PortableKernels, select_kernels
 from engine.models.families import architecture_of
 from engine.quantization.packed_cpu import NativeLinear
 from tests.helpers_decoder import SIZES
@@ -20,7 +20,7 @@ from tests.helpers_decoder import SIZES
 compiling = importlib.import_module("engine.kernels.build")  # the package's `build` is a function
 
 
-def assert_portable(choice: Choice, *because: str) -> None:
+def assert_portable(choice: KernelChoice, *because: str) -> None:
     assert isinstance(choice.kernels, PortableKernels)
     assert choice.native is None
     for words in because:
@@ -30,7 +30,7 @@ def assert_portable(choice: Choice, *because: str) -> None:
 def test_a_processor_with_a_compiler_gets_compiled_kernels(
     native: NativeKernels, kernel_cache: Path
 ) -> None:
-    choice = choose("cpu", kernel_cache)
+    choice = select_kernels("cpu", kernel_cache)
     assert choice.native is choice.kernels
     assert choice.reason == "compiled for this processor"
 
@@ -39,7 +39,7 @@ def test_kernels_are_compiled_once(
     native: NativeKernels, kernel_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert choose("cpu", kernel_cache).native is not None
+    assert select_kernels("cpu", kernel_cache).native is not None
 
 
 def test_without_a_compiler_torch_computes_and_the_reason_names_compilers(
@@ -47,21 +47,21 @@ def test_without_a_compiler_torch_computes_and_the_reason_names_compilers(
 ) -> None:
     monkeypatch.setattr(compiling, "_processor", lambda: "flags : avx2 fma f16c")
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert_portable(choose("cpu", tmp_path), "no C++ compiler", "g++", "clang++")
+    assert_portable(select_kernels("cpu", tmp_path), "no C++ compiler", "g++", "clang++")
 
 
 def test_a_processor_that_lacks_instructions_is_told_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiling, "_processor", lambda: "flags : sse2 avx2 fma4")
-    assert_portable(choose("cpu", tmp_path), "lacks fma, f16c")
+    assert_portable(select_kernels("cpu", tmp_path), "lacks fma, f16c")
 
 
 def test_a_processor_of_another_kind_gets_torch(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compiling, "_processor", lambda: "")
-    assert_portable(choose("cpu", tmp_path), "lacks avx2, fma, f16c")
+    assert_portable(select_kernels("cpu", tmp_path), "lacks avx2, fma, f16c")
 
 
 def test_what_the_compiler_says_is_passed_on(
@@ -71,7 +71,7 @@ def test_what_the_compiler_says_is_passed_on(
     source.write_text("this is no program;")
     monkeypatch.setattr("engine.kernels.SOURCE", source)
     cache = tmp_path / "cache"
-    assert_portable(choose("cpu", cache), "refused the kernels", "error")
+    assert_portable(select_kernels("cpu", cache), "refused the kernels", "error")
     assert not list(cache.iterdir())  # nothing half done stays
 
 
@@ -82,14 +82,14 @@ def test_a_compiler_that_hangs_is_given_up(
         raise subprocess.TimeoutExpired(command, timeout)
 
     monkeypatch.setattr(subprocess, "run", hang)
-    assert_portable(choose("cpu", tmp_path), "did not finish")
+    assert_portable(select_kernels("cpu", tmp_path), "did not finish")
 
 
 def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(
     native: NativeKernels, tmp_path: Path
 ) -> None:
     (tmp_path / "file").touch()
-    assert_portable(choose("cpu", tmp_path / "file" / "cache"), "slower")
+    assert_portable(select_kernels("cpu", tmp_path / "file" / "cache"), "slower")
 
 
 def test_a_library_that_cannot_be_loaded_is_no_reason_to_stop(
@@ -99,7 +99,7 @@ def test_a_library_that_cannot_be_loaded_is_no_reason_to_stop(
         raise OSError("failed to map segment from shared object")
 
     monkeypatch.setattr(ctypes, "PyDLL", refuse)
-    assert_portable(choose("cpu", kernel_cache), "failed to map segment")
+    assert_portable(select_kernels("cpu", kernel_cache), "failed to map segment")
 
 
 @pytest.mark.parametrize("wrong", [0.0, torch.nan])
@@ -110,11 +110,11 @@ def test_compiled_kernels_that_compute_something_else_are_not_used(
         return torch.full((len(x), self.out_features), wrong)
 
     monkeypatch.setattr(NativeLinear, "__call__", compute)
-    assert_portable(choose("cpu", kernel_cache), "disagree")
+    assert_portable(select_kernels("cpu", kernel_cache), "disagree")
 
 
 def test_another_device_gets_torch_and_compiles_nothing(tmp_path: Path) -> None:
-    assert_portable(choose("cuda", tmp_path), "on cuda")
+    assert_portable(select_kernels("cuda", tmp_path), "on cuda")
     assert not list(tmp_path.iterdir())
 
 
@@ -133,7 +133,7 @@ def test_compiled_kernels_are_for_models_whose_widths_are_all_whole_eights(
     native: NativeKernels, kernel_cache: Path, tmp_path: Path, changed: dict[str, int], fits: bool
 ) -> None:
     LlamaConfig(**SIZES | changed).save_pretrained(tmp_path)
-    choice = choose("cpu", kernel_cache, architecture_of(tmp_path).widths)
+    choice = select_kernels("cpu", kernel_cache, architecture_of(tmp_path).widths)
     if fits:
         assert choice.native is not None
     else:

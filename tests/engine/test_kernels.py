@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.kernels import NativeKernels, PortableKernels
-from engine.kernels.portable import PAGE_TOKENS, Heads, Kernels, LayerCache, Step
+from engine.kernels.portable import PAGE_TOKENS, AttentionMetadata, Heads, Kernels, LayerCache
 
 PORTABLE = PortableKernels()
 PAGES = 10  # of each sequence
@@ -59,7 +59,9 @@ class Sequences:
         self.values = keys.transpose(2, 3).contiguous().to(self.dtype)
         self.past = [0] * self.count
 
-    def step(self, counts: Sequence[int], prefixes: Sequence[int] = ()) -> tuple[Tensor, Step]:
+    def step(
+        self, counts: Sequence[int], prefixes: Sequence[int] = ()
+    ) -> tuple[Tensor, AttentionMetadata]:
         """Random queries, keys and values of the next tokens, and where they belong."""
         prefixes = prefixes or [0] * self.count
         spans = [torch.arange(past, past + n) for past, n in zip(self.past, counts, strict=True)]
@@ -74,7 +76,7 @@ class Sequences:
         angles = torch.cat(spans)[:, None] * self.frequencies
         self.past = [past + n for past, n in zip(self.past, counts, strict=True)]
         qkv = torch.randn(sum(counts), self.heads.width, generator=self.generator)
-        return qkv, Step(sequences, self.pages, slots, angles.cos(), angles.sin())
+        return qkv, AttentionMetadata(sequences, self.pages, slots, angles.cos(), angles.sin())
 
     def cache(self) -> LayerCache:
         """A copy of the empty cache."""
@@ -82,7 +84,7 @@ class Sequences:
 
 
 def both(
-    kernels: Kernels, qkv: Tensor, heads: Heads, step: Step, cache: LayerCache
+    kernels: Kernels, qkv: Tensor, heads: Heads, step: AttentionMetadata, cache: LayerCache
 ) -> tuple[Tensor, Tensor]:
     """Queries and keys turned, and what attention saw."""
     turned = qkv.clone()
@@ -219,7 +221,7 @@ def test_a_sequence_sees_the_same_alone_and_in_a_batch_to_the_last_bit(
         seen = both(native, qkv, heads, step, together)[1]
         for index, (first, count, past, prefix) in enumerate(step.sequences.tolist()):
             mine = slice(first, first + count)
-            single = Step(
+            single = AttentionMetadata(
                 torch.tensor([[0, count, past, prefix]]),
                 step.pages[index : index + 1],
                 *(t[mine].contiguous() for t in (step.slots, step.cos, step.sin)),
@@ -236,7 +238,7 @@ def test_a_prompt_sees_the_same_whole_and_in_chunks_to_the_last_bit(
     whole = both(native, qkv, heads, step, texts.cache())[1]
     cache, chunks = texts.cache(), []
     for begin, end in ((0, 1), (1, 33), (33, 69), (69, 70)):
-        chunk = Step(
+        chunk = AttentionMetadata(
             torch.tensor([[0, end - begin, begin, 0]]),
             step.pages,
             *(t[begin:end].contiguous() for t in (step.slots, step.cos, step.sin)),

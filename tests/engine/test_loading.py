@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.models import loading
-from engine.models.checkpoint import INDEX, Blocks, FolderCheckpoint
+from engine.models.checkpoint import INDEX, FolderCheckpoint, QuantizedMatrix
 from engine.models.loading import SLAB_WEIGHTS
 from engine.quantization.blocks import quantize_int4, quantize_int8
 
@@ -60,7 +60,7 @@ def test_a_shard_is_no_longer_mapped_once_another_is_read(sharded: Path) -> None
     ],
 )
 def test_a_matrix_rounded_a_few_rows_at_a_time_is_the_one_rounded_at_once(
-    quantize: Callable[[Tensor], Blocks], shape: tuple[int, int]
+    quantize: Callable[[Tensor], QuantizedMatrix], shape: tuple[int, int]
 ) -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16()
     slabs, whole = loading._in_slabs(quantize, weight), quantize(weight)

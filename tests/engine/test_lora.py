@@ -18,7 +18,7 @@ from transformers import Glm4Config, GlmConfig, LlamaConfig, Qwen3Config
 
 from engine.adapters.lora import LoraAdapter, StepAdapters
 from engine.errors import InvalidBundle
-from engine.kernels import Choice, NativeKernels, PortableKernels
+from engine.kernels import KernelChoice, NativeKernels, PortableKernels
 from engine.quantization import Quantization
 from tests.helpers_chatglm_weights import (
     BOS,
@@ -86,7 +86,7 @@ def assert_adapted(
     ids=str,
 )
 def test_an_adapter_of_any_rank_and_scaling_is_pefts(
-    llama: tuple[Path, nn.Module], choice: Choice, tmp_path: Path, settings: dict[str, Any]
+    llama: tuple[Path, nn.Module], choice: KernelChoice, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     folder, base = llama
     adapted = train(base, tmp_path, target_modules=LLAMA, **settings)
@@ -98,7 +98,7 @@ def test_an_adapter_of_any_rank_and_scaling_is_pefts(
     "targets", [["q_proj", "v_proj"], ["k_proj"], ["o_proj"], ["up_proj"], ["down_proj"]], ids=str
 )
 def test_an_adapter_of_some_modules_leaves_the_others(
-    llama: tuple[Path, nn.Module], choice: Choice, tmp_path: Path, targets: list[str]
+    llama: tuple[Path, nn.Module], choice: KernelChoice, tmp_path: Path, targets: list[str]
 ) -> None:
     folder, base = llama
     adapted = train(base, tmp_path, target_modules=targets)
@@ -107,7 +107,7 @@ def test_an_adapter_of_some_modules_leaves_the_others(
 
 
 def test_an_adapter_of_one_layer_leaves_the_others(
-    llama: tuple[Path, nn.Module], choice: Choice, tmp_path: Path
+    llama: tuple[Path, nn.Module], choice: KernelChoice, tmp_path: Path
 ) -> None:
     folder, base = llama
     adapted = train(base, tmp_path, target_modules=["model.layers.1.mlp.gate_proj"])
@@ -124,7 +124,9 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_adapter_of_another_family_is_pefts(family: str, choice: Choice, tmp_path: Path) -> None:
+def test_an_adapter_of_another_family_is_pefts(
+    family: str, choice: KernelChoice, tmp_path: Path
+) -> None:
     """GLM's queries and keys are held in another order than the checkpoint's."""
     config, targets = FAMILIES[family]
     base = write_random(tmp_path / "model", config)
@@ -162,7 +164,7 @@ def merge(model: Path, adapter: Path, into: Path) -> Path:
 
 @pytest.mark.parametrize("family", [1, 2])
 def test_an_adapter_of_a_published_chatglm_is_what_its_merged_weights_are(
-    family: int, choice: Choice, tmp_path: Path
+    family: int, choice: KernelChoice, tmp_path: Path
 ) -> None:
     model = tmp_path / "model"
     model.mkdir()
@@ -207,16 +209,16 @@ def run_mixed(
     """Logits of one text a row of `adapters`, computed in one batch, prompt and then answer."""
     texts = [(IDS, OTHER)[n % 2] for n in range(len(adapters))]
     begun = [runner.begin(ids, adapter) for ids, adapter in zip(texts, adapters, strict=True)]
-    shares = list(zip(begun, texts, strict=True))
-    prompts = runner.step(*((text, ids[:-2]) for text, ids in shares), kernels=kernels)
+    chunks = list(zip(begun, texts, strict=True))
+    prompts = runner.step(*((text, ids[:-2]) for text, ids in chunks), kernels=kernels)
     tokens = [
-        runner.step(*((text, [ids[n]]) for text, ids in shares), kernels=kernels) for n in (-2, -1)
+        runner.step(*((text, [ids[n]]) for text, ids in chunks), kernels=kernels) for n in (-2, -1)
     ]
     return [torch.cat(parts) for parts in zip(prompts, *tokens, strict=True)]
 
 
 def test_rows_of_two_adapters_and_none_are_as_each_alone(
-    llama: tuple[Path, nn.Module], two: tuple[Path, Path], choice: Choice
+    llama: tuple[Path, nn.Module], two: tuple[Path, Path], choice: KernelChoice
 ) -> None:
     runner = Runner.of(llama[0], choice)
     a, b = (load(folder, runner) for folder in two)
@@ -235,7 +237,7 @@ def test_compiled_rows_of_two_adapters_and_none_are_as_each_alone_to_the_last_bi
     native: NativeKernels,
     quantization: Quantization,
 ) -> None:
-    runner = Runner.of(llama[0], Choice(native, ""), quantization)
+    runner = Runner.of(llama[0], KernelChoice(native, ""), quantization)
     a, b = (load(folder, runner, native=True) for folder in two)
     adapters = [a, None, b, a]
     mixed = run_mixed(runner, adapters, native)
@@ -258,7 +260,7 @@ def test_half_precision_matrices_change_rows_as_whole_ones_do(
     llama: tuple[Path, nn.Module], native: NativeKernels, tmp_path: Path, rank: int
 ) -> None:
     train(llama[1], tmp_path, r=rank, target_modules=LLAMA)
-    runner = Runner.of(llama[0], Choice(native, ""))
+    runner = Runner.of(llama[0], KernelChoice(native, ""))
     whole, half = load(tmp_path, runner), load(tmp_path, runner, native=True)
     rows = [0, 2, 3]  # the second of four has none
     for linear, inputs, out in (("qkv", 64, 128), ("out", 64, 64), ("up", 64, 272)):
@@ -280,7 +282,7 @@ def test_half_precision_matrices_change_rows_as_whole_ones_do(
 def test_adapters_in_all_blocks_at_once_are_those_of_each_block_to_the_last_bit(
     llama: tuple[Path, nn.Module], two: tuple[Path, Path], native: NativeKernels
 ) -> None:
-    fused = Runner.of(llama[0], Choice(native, ""), "int8")
+    fused = Runner.of(llama[0], KernelChoice(native, ""), "int8")
     assert fused.decoder.fused is not None
     apart = Runner(fused.architecture, replace(fused.decoder, fused=None))
     a, b = (load(folder, fused, native=True) for folder in two)
@@ -293,7 +295,7 @@ def test_adapters_in_all_blocks_at_once_are_those_of_each_block_to_the_last_bit(
 def test_matrices_held_for_torch_are_never_dropped_by_the_compiled_blocks(
     llama: tuple[Path, nn.Module], two: tuple[Path, Path], native: NativeKernels
 ) -> None:
-    runner = Runner.of(llama[0], Choice(native, ""), "int8")
+    runner = Runner.of(llama[0], KernelChoice(native, ""), "int8")
     whole, half = load(two[0], runner), load(two[0], runner, native=True)
     (expected,) = runner.step((runner.begin(IDS, half), IDS), kernels=native)
     assert off_by(runner.logits(IDS, whole), expected) < 0.02
@@ -318,7 +320,7 @@ def test_a_matrix_for_no_module_of_the_model_is_refused_by_name(
     train(llama[1], tmp_path, target_modules=["q_proj"])
     file = tmp_path / "adapter_model.safetensors"
     save_file(load_file(file) | {odd: torch.zeros(4, 64)}, file)
-    runner = Runner.of(llama[0], Choice(PortableKernels(), ""))
+    runner = Runner.of(llama[0], KernelChoice(PortableKernels(), ""))
     with pytest.raises(InvalidBundle, match=odd):
         load(tmp_path, runner, native=native)
 
@@ -333,6 +335,6 @@ def test_half_an_adapter_of_a_module_is_refused_by_name(
     name = f"base_model.model.model.layers.1.self_attn.q_proj.lora_{side}.weight"
     del tensors[name]
     save_file(tensors, file)
-    runner = Runner.of(llama[0], Choice(PortableKernels(), ""))
+    runner = Runner.of(llama[0], KernelChoice(PortableKernels(), ""))
     with pytest.raises(InvalidBundle, match=r"layers\.1\.self_attn\.q_proj"):
         load(tmp_path, runner)

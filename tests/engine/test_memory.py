@@ -9,11 +9,11 @@ import psutil
 import pytest
 
 from engine.errors import ModelUnavailable
-from engine.local import LocalEngine
-from engine.memory import require_memory, weight_bytes
+from engine.fast import FastEngine
 from engine.models.catalogue import BaseModel
 from engine.models.checkpoint import FolderCheckpoint
 from engine.models.families import architecture_of
+from engine.models.memory import require_memory, weight_bytes
 from engine.quantization import Quantization
 
 
@@ -21,7 +21,7 @@ from engine.quantization import Quantization
 def test_the_bytes_foretold_are_those_held(
     smollm: BaseModel, kernel_cache: Path, quantization: Quantization
 ) -> None:
-    engine = LocalEngine(smollm, kernel_cache=kernel_cache, quantization=quantization)
+    engine = FastEngine(smollm, kernel_cache=kernel_cache, quantization=quantization)
     folder = smollm.folder
     foretold = weight_bytes(FolderCheckpoint(folder), architecture_of(folder), quantization)
     engine.close()
@@ -38,4 +38,4 @@ def test_a_model_that_cannot_fit_is_refused_with_the_figures(
     with pytest.raises(ModelUnavailable, match=r"0\.2 GiB as int8.* 0\.1 GiB are free.*int4"):
         require_memory(*model, "int8")
     with pytest.raises(ModelUnavailable, match="needs about"):
-        LocalEngine(smollm, kernel_cache=kernel_cache, quantization="none")
+        FastEngine(smollm, kernel_cache=kernel_cache, quantization="none")

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
-from engine.kernels import Choice, NativeKernels, PortableKernels
-from engine.models.checkpoint import Blocks
+from engine.kernels import KernelChoice, NativeKernels, PortableKernels
+from engine.models.checkpoint import QuantizedMatrix
 from engine.quantization import Quantization
 from engine.quantization.bitsandbytes import BitsLinear
 from engine.quantization.blocks import quantize_int4, quantize_int8
@@ -22,7 +22,7 @@ from tests.helpers_decoder import SIZES, Runner, random_ids, write_random
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-Quantize = Callable[[Tensor], Blocks]
+Quantize = Callable[[Tensor], QuantizedMatrix]
 QUANTIZE = pytest.mark.parametrize("quantize", [quantize_int4, quantize_int8])
 SHAPES = [(24, 96), (8, 32), (20, 136), (3, 40), (576, 1536)]  # (out, in)
 ROWS = [1, 2, 5, 6, 7, 13, 61, 130]  # both sides of the kernel's tiles and blocks of rows
@@ -164,7 +164,7 @@ def test_all_blocks_in_one_call_compute_the_same_to_the_last_bit(
     native: NativeKernels, tmp_path: Path, model: str, quantization: Quantization
 ) -> None:
     write_random(tmp_path, MODELS[model])
-    fused = Runner.of(tmp_path, Choice(native, ""), quantization)
+    fused = Runner.of(tmp_path, KernelChoice(native, ""), quantization)
     assert fused.decoder.fused is not None
     apart = Runner(fused.architecture, replace(fused.decoder, fused=None))
     a, b = random_ids(50, 1), random_ids(41, 2)
@@ -186,7 +186,7 @@ def test_blocks_can_be_run_over_one_cache_and_then_another(
     native: NativeKernels, tmp_path: Path
 ) -> None:
     write_random(tmp_path, MODELS["llama"])
-    runner = Runner.of(tmp_path, Choice(native, ""), "int8")
+    runner = Runner.of(tmp_path, KernelChoice(native, ""), "int8")
     other = Runner(runner.architecture, runner.decoder)
     ids = random_ids(20)
     text, twin = runner.begin(ids), other.begin(ids)
@@ -199,7 +199,7 @@ def test_blocks_can_be_run_over_one_cache_and_then_another(
 
 @pytest.mark.parametrize(("quantization", "loss"), [("int8", 0.1), ("int4", 0.6)])
 def test_a_quantized_model_says_nearly_what_the_dense_one_does(
-    choice: Choice, tmp_path: Path, quantization: Quantization, loss: float
+    choice: KernelChoice, tmp_path: Path, quantization: Quantization, loss: float
 ) -> None:
     """Nearly: a network of random weights makes ten times more of an error than a trained one."""
     write_random(tmp_path, MODELS["llama"])
@@ -213,14 +213,14 @@ def test_the_same_four_bit_weights_say_the_same_on_either_kernels(
 ) -> None:
     write_random(tmp_path, MODELS["llama"])
     ids = random_ids(40)
-    compiled = Runner.of(tmp_path, Choice(native, ""), "int4").logits(ids)
-    by_torch = Runner.of(tmp_path, Choice(PortableKernels(), ""), "int4").logits(ids)
+    compiled = Runner.of(tmp_path, KernelChoice(native, ""), "int4").logits(ids)
+    by_torch = Runner.of(tmp_path, KernelChoice(PortableKernels(), ""), "int4").logits(ids)
     assert off_by(compiled, by_torch) < 0.1
 
 
 def test_two_models_may_run_on_two_threads_at_once(native: NativeKernels, tmp_path: Path) -> None:
     write_random(tmp_path, MODELS["llama"])
-    runners = [Runner.of(tmp_path, Choice(native, ""), "int8", pages=200) for _ in range(2)]
+    runners = [Runner.of(tmp_path, KernelChoice(native, ""), "int8", pages=200) for _ in range(2)]
     ids = random_ids(60)
     expected = runners[0].logits(ids)
     wrong: list[int] = []
@@ -241,6 +241,6 @@ def test_a_model_of_an_odd_width_is_run_by_torch(
     tmp_path: Path, quantization: Quantization
 ) -> None:
     write_random(tmp_path, LlamaConfig(**SIZES | {"intermediate_size": 100}))
-    by_torch, ids = Choice(PortableKernels(), ""), random_ids(9)
+    by_torch, ids = KernelChoice(PortableKernels(), ""), random_ids(9)
     dense = Runner.of(tmp_path, by_torch).logits(ids)
     assert 0 < off_by(Runner.of(tmp_path, by_torch, quantization).logits(ids), dense) < 0.6

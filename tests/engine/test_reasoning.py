@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from engine.messages import Message
 from engine.prompts.reasoning import (
+    MajorityVote,
     Reasoned,
-    Vote,
     after_opening,
     join_reasoning,
     majority,
@@ -277,27 +277,33 @@ def test_a_saved_answer_gets_back_the_tag_that_its_prompt_had_written(
 
 
 VOTES = {
-    "the most frequent": (["4", "5", "5"], Vote("5", 2, 3)),
-    "a tie goes to the first": (["4", "5", "5", "4"], Vote("4", 2, 4)),
-    "one answer": ([" 4. "], Vote("4.", 1, 1)),
-    "case, blanks and end punctuation": (["the  Sea.", "The\nsea", "Sky"], Vote("the  Sea.", 2, 3)),
+    "the most frequent": (["4", "5", "5"], MajorityVote("5", 2, 3)),
+    "a tie goes to the first": (["4", "5", "5", "4"], MajorityVote("4", 2, 4)),
+    "one answer": ([" 4. "], MajorityVote("4.", 1, 1)),
+    "case, blanks and end punctuation": (
+        ["the  Sea.", "The\nsea", "Sky"],
+        MajorityVote("the  Sea.", 2, 3),
+    ),
     "ways to write a number": (
         ["It is 1,000.", "it is 1000.0", "It is 10"],
-        Vote("It is 1,000.", 2, 3),
+        MajorityVote("It is 1,000.", 2, 3),
     ),
-    "leading zeros": (["7", "007", "70", "700"], Vote("7", 2, 4)),
-    "minus nought": (["-0.0", "0", "-1"], Vote("-0.0", 2, 3)),
-    "the sign counts": (["-5", "5", "5"], Vote("5", 2, 3)),
+    "leading zeros": (["7", "007", "70", "700"], MajorityVote("7", 2, 4)),
+    "minus nought": (["-0.0", "0", "-1"], MajorityVote("-0.0", 2, 3)),
+    "the sign counts": (["-5", "5", "5"], MajorityVote("5", 2, 3)),
     "more digits than a float holds": (
         ["12345678901234567890", "12345678901234567891", "12345678901234567891"],
-        Vote("12345678901234567891", 2, 3),
+        MajorityVote("12345678901234567891", 2, 3),
     ),
-    "only the last number is read so": (["01 of 4", "1 of 4.0", "1 of 4"], Vote("1 of 4.0", 2, 3)),
-    "units count": (["$5", "5", "5 euros", "5 Euros!"], Vote("5 euros", 2, 4)),
-    "names that end in signs": (["C++", "C", "C#", "c#"], Vote("C#", 2, 4)),
-    "no answer is no vote": (["", " ", "4"], Vote("4", 1, 3)),
-    "nobody answered": (["", " "], Vote("", 2, 2)),
-    "Chinese": (["四。", "四", "五"], Vote("四。", 2, 3)),
+    "only the last number is read so": (
+        ["01 of 4", "1 of 4.0", "1 of 4"],
+        MajorityVote("1 of 4.0", 2, 3),
+    ),
+    "units count": (["$5", "5", "5 euros", "5 Euros!"], MajorityVote("5 euros", 2, 4)),
+    "names that end in signs": (["C++", "C", "C#", "c#"], MajorityVote("C#", 2, 4)),
+    "no answer is no vote": (["", " ", "4"], MajorityVote("4", 1, 3)),
+    "nobody answered": (["", " "], MajorityVote("", 2, 2)),
+    "Chinese": (["四。", "四", "五"], MajorityVote("四。", 2, 3)),
 }
 
 

@@ -15,7 +15,7 @@ from engine.messages import Message
 from engine.prompts.reasoning import Reasoned, split_reasoning
 from engine.prompts.render import Renderer
 from engine.request import GenerationRequest, SamplingParams, collect
-from engine.serving.answer import Answer
+from engine.serving.answer import GenerationTask
 from engine.serving.prompt import fit_prompt
 from tests.helpers import THINKS_UNLESS_TOLD
 
@@ -171,7 +171,7 @@ def test_an_answer_begins_with_what_its_own_prompt_opened(
     messages = (Message("system", system), Message("user", "The capital of France?"))
     request = GenerationRequest(messages, SamplingParams(temperature=0), prefill=prefill)
     prompt = fit_prompt(request, renderer, 1000)
-    answer = Answer(request, prompt, renderer)
+    answer = GenerationTask(request, prompt, renderer)
     for token_id in [*tokenizer.encode(made), tokenizer.eos_token_id]:
         answer.take(one_hot(torch.tensor(token_id), len(tokenizer)).float())
     assert split_reasoning(collect(answer.stream).text) == said

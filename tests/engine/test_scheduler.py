@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -13,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.kernels.portable import PAGE_TOKENS, Heads
-from engine.serving.answer import Answer
+from engine.serving.answer import GenerationTask
 from engine.serving.kv_cache import PagedCache
 from engine.serving.scheduler import (
-    CHUNK_SECONDS,
-    FULL_CHUNK,
-    LEAST_CHUNK,
-    RunningSequence,
+    MAX_CHUNK_SECONDS,
+    MAX_CHUNK_TOKENS,
+    MIN_CHUNK_TOKENS,
+    ScheduledChunk,
     Scheduler,
-    Share,
-    State,
+    Sequence,
+    SequenceStatus,
 )
 
 TOKEN_SECONDS, STEP_SECONDS = 0.001, 0.1  # of one more token of a prompt, of one more step
@@ -62,48 +61,48 @@ class Bench:
         answer: int = 100,
         adapter: str | None = None,
         whole_prompt: bool = False,
-    ) -> RunningSequence:
+    ) -> Sequence:
         """Queue a prompt, unlike every other where only its length is given."""
         self.prompts += 1
         ids = tokens if isinstance(tokens, tuple) else (10_000 + self.prompts,) * tokens
-        work = cast(Answer, Work(ids, answer))
-        sequence = RunningSequence(work, adapter, None, user, whole_prompt)
+        work = cast(GenerationTask, Work(ids, answer))
+        sequence = Sequence(work, adapter, None, user, whole_prompt)
         self.scheduler.waiting.append(sequence)
         return sequence
 
-    def step(self) -> list[Share]:
+    def step(self) -> list[ScheduledChunk]:
         """One step; every share that completes gets a token."""
-        shares = self.scheduler.plan()
-        if shares:
-            self.scheduler.done(shares, seconds_of(shares))
-        for share in shares:
-            if share.completes:
-                share.sequence.work.ids.append(1)
-                if len(share.sequence.work.ids) >= share.sequence.work.max_tokens:
-                    end(share.sequence)
-        return shares
+        chunks = self.scheduler.schedule()
+        if chunks:
+            self.scheduler.complete(chunks, seconds_of(chunks))
+        for chunk in chunks:
+            if chunk.completes:
+                chunk.sequence.work.ids.append(1)
+                if len(chunk.sequence.work.ids) >= chunk.sequence.work.max_tokens:
+                    end(chunk.sequence)
+        return chunks
 
     def know_the_pace(self) -> None:
         """Run one answer, so that both costs are measured."""
         first = self.add(100, answer=3)
-        while first.state is not State.ENDED:
+        while first.status is not SequenceStatus.ENDED:
             self.step()
         self.step()
         assert self.scheduler.idle
 
 
-def end(sequence: RunningSequence) -> None:
+def end(sequence: Sequence) -> None:
     cast(Any, sequence.work).ended = True
 
 
-def count(share: Share) -> int:
-    return share.end - share.begin
+def count(chunk: ScheduledChunk) -> int:
+    return chunk.end - chunk.begin
 
 
-def seconds_of(shares: Sequence[Share]) -> float:
+def seconds_of(chunks: list[ScheduledChunk]) -> float:
     """What the fake machine takes: a fixed part where anybody decodes, and each prompt's tokens."""
-    prompt_tokens = sum(count(s) for s in shares if count(s) > 1)
-    decodes = any(count(s) == 1 for s in shares)
+    prompt_tokens = sum(count(s) for s in chunks if count(s) > 1)
+    decodes = any(count(s) == 1 for s in chunks)
     return STEP_SECONDS * decodes + TOKEN_SECONDS * prompt_tokens
 
 
@@ -114,9 +113,9 @@ class TestChunks:
         answers = [bench.add(20), bench.add(20)]
         bench.step()
         newcomer = bench.add(1000)
-        shares = bench.step()
-        assert [s.sequence for s in shares] == [*answers, newcomer]
-        assert [count(s) for s in shares[:2]] == [1, 1]
+        chunks = bench.step()
+        assert [s.sequence for s in chunks] == [*answers, newcomer]
+        assert [count(s) for s in chunks[:2]] == [1, 1]
 
     def test_a_long_prompt_beside_an_answer_at_most_doubles_each_step(self) -> None:
         bench = Bench()
@@ -126,9 +125,9 @@ class TestChunks:
         long = bench.add(3000)
         steps = 0
         while long.computed < 3000:
-            shares = bench.step()
-            assert shares[0].sequence is answer, "the running answer stalls"
-            assert seconds_of(shares) <= 2 * STEP_SECONDS * 1.001
+            chunks = bench.step()
+            assert chunks[0].sequence is answer, "the running answer stalls"
+            assert seconds_of(chunks) <= 2 * STEP_SECONDS * 1.001
             steps += 1
         assert len(answer.work.ids) == 1 + steps
         assert steps == math.ceil(3000 / (STEP_SECONDS / TOKEN_SECONDS)), "chunks are too small"
@@ -137,14 +136,14 @@ class TestChunks:
         bench = Bench()
         bench.know_the_pace()
         bench.add(2000)
-        [share] = bench.step()
-        assert count(share) == min(FULL_CHUNK, round(CHUNK_SECONDS / TOKEN_SECONDS))
+        [chunk] = bench.step()
+        assert count(chunk) == min(MAX_CHUNK_TOKENS, round(MAX_CHUNK_SECONDS / TOKEN_SECONDS))
         assert [s.end for s in bench.step()] == [1000]
 
     def test_the_first_prompt_of_unknown_cost_is_cut_too(self) -> None:
         bench = Bench()
         bench.add(2000)
-        assert [count(s) for s in bench.step()] == [FULL_CHUNK]
+        assert [count(s) for s in bench.step()] == [MAX_CHUNK_TOKENS]
 
     def test_the_pace_of_answers_is_measured_before_a_prompt_is_computed_beside_them(self) -> None:
         bench = Bench()
@@ -162,18 +161,20 @@ class TestChunks:
         bench.step()
         bench.add(1000)
         for _ in range(40):
-            shares = bench.scheduler.plan()
-            bench.scheduler.done(shares, STEP_SECONDS + 50 * count(shares[1]))
-            shares[0].sequence.work.ids.append(1)
-        assert count(shares[1]) == LEAST_CHUNK
+            chunks = bench.scheduler.schedule()
+            bench.scheduler.complete(chunks, STEP_SECONDS + 50 * count(chunks[1]))
+            chunks[0].sequence.work.ids.append(1)
+        assert count(chunks[1]) == MIN_CHUNK_TOKENS
 
     def test_several_short_prompts_share_one_step_and_are_timed_as_what_they_are(self) -> None:
         bench = Bench()
         bench.know_the_pace()
         prompts = [bench.add(30) for _ in range(4)]
-        shares = bench.step()
-        assert [s.sequence for s in shares] == prompts
-        assert bench.scheduler.seconds(shares) == pytest.approx(STEP_SECONDS + 120 * TOKEN_SECONDS)
+        chunks = bench.step()
+        assert [s.sequence for s in chunks] == prompts
+        assert bench.scheduler.expected_seconds(chunks) == pytest.approx(
+            STEP_SECONDS + 120 * TOKEN_SECONDS
+        )
 
     def test_a_prompt_that_cannot_be_cut_is_computed_at_once(self) -> None:
         bench = Bench()
@@ -181,9 +182,11 @@ class TestChunks:
         bench.add(20, answer=1000)
         bench.step()
         bench.add(2000, whole_prompt=True)
-        shares = bench.step()
-        assert [count(s) for s in shares] == [1, 2000]
-        assert bench.scheduler.seconds(shares) == pytest.approx(STEP_SECONDS + 2000 * TOKEN_SECONDS)
+        chunks = bench.step()
+        assert [count(s) for s in chunks] == [1, 2000]
+        assert bench.scheduler.expected_seconds(chunks) == pytest.approx(
+            STEP_SECONDS + 2000 * TOKEN_SECONDS
+        )
 
     def test_a_prompt_that_is_cached_but_for_its_last_token_decodes_at_once(self) -> None:
         bench = Bench()
@@ -192,8 +195,8 @@ class TestChunks:
         bench.add(ids, answer=1)
         bench.step()
         again = bench.add(ids)
-        [share] = bench.step()
-        assert (share.sequence, share.begin, share.end, share.completes) == (again, 64, 65, False)
+        [chunk] = bench.step()
+        assert (chunk.sequence, chunk.begin, chunk.end, chunk.completes) == (again, 64, 65, False)
         assert len(again.work.ids) == 1
         assert again.work.cached_prompt_tokens == 64
 
@@ -231,13 +234,13 @@ class TestRows:
         first, second = bench.add(20), bench.add(20)
         bench.step()
         end(first)
-        release = bench.cache.release
+        release = bench.cache.free
 
-        def end_the_other(lease: Any) -> None:
+        def end_the_other(block_table: Any) -> None:
             end(second)  # the watchdog does so, from its own thread
-            release(lease)
+            release(block_table)
 
-        bench.cache.release = end_the_other  # type: ignore[method-assign]
+        bench.cache.free = end_the_other  # type: ignore[method-assign]
         bench.step()
         bench.step()
         assert bench.scheduler.idle
@@ -269,7 +272,7 @@ class TestFairness:
     def test_users_take_turns_and_each_ones_requests_stay_in_order(self) -> None:
         bench = Bench(max_rows=6)
         made = {user: [bench.add(20, user=user) for _ in range(4)] for user in ("a", "b", "c")}
-        admitted = [share.sequence for share in bench.step()]
+        admitted = [chunk.sequence for chunk in bench.step()]
         for user, sequences in made.items():
             assert [s for s in admitted if s.user == user] == sequences[:2]
 
@@ -283,10 +286,10 @@ class TestFairness:
 class TestCrowds:
     def test_a_short_prompt_does_not_stand_behind_a_long_one(self) -> None:
         bench = Bench()
-        bench.add(10 * FULL_CHUNK)
+        bench.add(10 * MAX_CHUNK_TOKENS)
         short = bench.add(20)
-        shares = bench.step()
-        assert short in [share.sequence for share in shares]
+        chunks = bench.step()
+        assert short in [chunk.sequence for chunk in chunks]
 
 
 class TestCommonBeginnings:
@@ -297,8 +300,8 @@ class TestCommonBeginnings:
         samples = [bench.add(self.IDS) for _ in range(4)]
         assert [s.sequence for s in bench.step()] == samples[:1]
         bench.step()
-        shares = bench.step()
-        assert [s.sequence for s in shares] == samples
+        chunks = bench.step()
+        assert [s.sequence for s in chunks] == samples
         assert [s.work.cached_prompt_tokens for s in samples] == [0, 96, 96, 96]
         assert bench.cache.used_pages == 3 + 4 * 4  # the prompt's full pages once, the rest each
 
@@ -324,9 +327,9 @@ class TestCommonBeginnings:
         first, second = bench.add(ids), bench.add(ids)
         bench.step()
         end(first)
-        [share] = bench.step()
-        assert share.sequence is second
-        assert second.work.cached_prompt_tokens == FULL_CHUNK // 2  # as the other waited
+        [chunk] = bench.step()
+        assert chunk.sequence is second
+        assert second.work.cached_prompt_tokens == MAX_CHUNK_TOKENS // 2  # as the other waited
 
 
 @settings(max_examples=60, deadline=None)
@@ -348,7 +351,7 @@ def test_whoever_comes_and_goes_everybody_is_served_and_nothing_leaks(
     comers: list[tuple[int, int, str, str | None, bool, int, int]],
 ) -> None:
     bench = Bench(max_rows=3, pages=24)
-    made: dict[int, RunningSequence] = {}
+    made: dict[int, Sequence] = {}
     for number in range(2000):
         for index, (tokens, answer, user, adapter, alike, comes, goes) in enumerate(comers):
             if comes == number:
@@ -356,9 +359,9 @@ def test_whoever_comes_and_goes_everybody_is_served_and_nothing_leaks(
                 made[index] = bench.add(ids, user=user, answer=answer, adapter=adapter)
             if goes == number and index in made and goes % 2:
                 end(made[index])
-        shares = bench.step()
+        chunks = bench.step()
         assert len(bench.scheduler.running) <= 3
-        assert len({id(share.sequence) for share in shares}) == len(shares)
+        assert len({id(chunk.sequence) for chunk in chunks}) == len(chunks)
         if bench.scheduler.idle and number > 12:
             break
     assert bench.scheduler.idle, "somebody waits for ever"

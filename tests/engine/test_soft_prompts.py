@@ -22,8 +22,8 @@ from engine.adapters.slots import AdapterSlots
 from engine.adapters.soft_prompt import read_soft_prompt
 from engine.adapters.virtual_tokens import MAX_VIRTUAL_TOKENS
 from engine.errors import EngineFailure, InvalidBundle, Overloaded, PromptTooLong, UnknownId
+from engine.fast import FastEngine
 from engine.kernels.portable import PAGE_TOKENS, Heads
-from engine.local import LocalEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.models.families import architecture_of
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 QUESTION, COMPLETION = "Tell me about the river.", "The cat sat on the stone."
 STORY = "The cat sat on the warm stone and looked at the water. " * 4  # more than two pages
 TOLERANCE = 1e-4
-AnyEngine = LocalEngine | ReferenceEngine
+AnyEngine = FastEngine | ReferenceEngine
 
 
 class Home(NamedTuple):
@@ -67,15 +67,15 @@ class Home(NamedTuple):
 class Start(Protocol):
     """Starts the fast engine over a home's base; it is closed when the test ends."""
 
-    def __call__(self, home: Home, **settings: Any) -> LocalEngine: ...
+    def __call__(self, home: Home, **settings: Any) -> FastEngine: ...
 
 
 @pytest.fixture
 def start(kernel_cache: Path) -> Iterator[Start]:
     with contextlib.ExitStack() as engines:
 
-        def start(home: Home, **settings: Any) -> LocalEngine:
-            engine = LocalEngine(
+        def start(home: Home, **settings: Any) -> FastEngine:
+            engine = FastEngine(
                 home.base, kernel_cache=kernel_cache, dtype=torch.float32, **settings
             )
             engines.callback(engine.close)
@@ -121,7 +121,7 @@ def assert_far(found: list[float], other: list[float]) -> None:
     assert max(abs(a - b) for a, b in zip(found, other, strict=True)) > 0.1
 
 
-def pages_in_use(engine: LocalEngine) -> int:
+def pages_in_use(engine: FastEngine) -> int:
     """Once the step that runs now is over, and the one after it."""
     engine._queue_call(lambda: None).result()
     used: int = engine._queue_call(lambda: engine._cache.used_pages).result()
@@ -181,7 +181,7 @@ class TestParity:
     def test_a_prompt_read_in_chunks_gives_pefts_scores(
         self, start: Start, llama: Home, monkeypatch: pytest.MonkeyPatch, kind: str, chunk: int
     ) -> None:
-        monkeypatch.setattr(scheduler, "FULL_CHUNK", chunk)
+        monkeypatch.setattr(scheduler, "MAX_CHUNK_TOKENS", chunk)
         digest = llama.make(kind, 45)
         engine = start(llama)
         llama.load(engine, digest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.local import LocalEngine
+from engine.fast import FastEngine
 from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine
 from engine.start import EngineKind, engine_kind, start_engine
@@ -20,8 +20,8 @@ class TestStart:
     ) -> None:
         assert engine_kind(tiny_base, "auto") == "local"
         kinds: tuple[tuple[EngineKind, type], ...] = (
-            ("auto", LocalEngine),
-            ("local", LocalEngine),
+            ("auto", FastEngine),
+            ("local", FastEngine),
             ("reference", ReferenceEngine),
         )
         for kind, expected in kinds:

@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM
 
 from deploy.export import export_merged
 from engine.hardware import detect
-from engine.kernels import Choice
+from engine.kernels import KernelChoice
 from engine.kernels.portable import PortableKernels
-from engine.memory import weight_bytes
 from engine.models.catalogue import BaseModel, resolve
 from engine.models.checkpoint import FolderCheckpoint
 from engine.models.families import architecture_of
+from engine.models.memory import weight_bytes
 from tests.helpers import make_bundle, write_tiny_model
 from tests.helpers_decoder import Runner
 from tuning.quantized import load_base
@@ -62,7 +62,7 @@ def by_transformers(model: torch.nn.Module) -> Tensor:
 def test_serving_tuning_and_export_agree(tied: Tied, tmp_path: Path) -> None:
     folder = tied.base.folder
     expected = by_transformers(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
-    served = Runner.of(folder, Choice(PortableKernels(), "asked for")).logits(IDS)
+    served = Runner.of(folder, KernelChoice(PortableKernels(), "asked for")).logits(IDS)
     torch.testing.assert_close(served, expected, rtol=0, atol=1e-4)
     tuned = by_transformers(load_base(folder, "dense", torch.float32, "cpu"))
     torch.testing.assert_close(tuned, expected, rtol=0, atol=1e-4)

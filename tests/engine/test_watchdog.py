@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from engine.errors import EngineFailure
-from engine.local import LocalEngine
+from engine.fast import FastEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Rendered
 from engine.request import Failed, Finished, ScoreRequest, TextDelta
 from engine.serving import watchdog
-from engine.serving.scoring import Scoring
+from engine.serving.scoring import ScoringTask
 from engine.serving.stream import QueuedStream
 from engine.serving.watchdog import HANG_SECONDS, LOOK_SECONDS, Watchdog
 from tests.helpers import answer, ask
@@ -37,9 +37,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def engine(impatient: None, tiny_base: BaseModel, kernel_cache: Path) -> Iterator[LocalEngine]:
+def engine(impatient: None, tiny_base: BaseModel, kernel_cache: Path) -> Iterator[FastEngine]:
     """An engine that has made its first steps, so that its patience is short."""
-    engine = LocalEngine(tiny_base, kernel_cache=kernel_cache, dtype=torch.float32, max_rows=2)
+    engine = FastEngine(tiny_base, kernel_cache=kernel_cache, dtype=torch.float32, max_rows=2)
     answer(engine, "Hello!")
     yield engine
     engine.close()
@@ -53,7 +53,7 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
 
 
 @contextlib.contextmanager
-def hanging(engine: LocalEngine, *, after: int = 0) -> Iterator[threading.Event]:
+def hanging(engine: FastEngine, *, after: int = 0) -> Iterator[threading.Event]:
     """Forward passes hang, from the one `after` so many on, until the block ends or the event."""
     resume, real, calls = threading.Event(), engine._forward, 0
 
@@ -140,7 +140,7 @@ class TestWatchdog:
 
 class TestHangs:
     def test_streams_running_and_waiting_end_with_an_error_and_the_engine_is_not_alive(
-        self, engine: LocalEngine
+        self, engine: FastEngine
     ) -> None:
         with hanging(engine, after=5):
             streams = engine.submit_many([ask(q, **LONG) for q in ("Why?", "Hi", "sea")])
@@ -153,12 +153,12 @@ class TestHangs:
             assert "the engine hangs" in str(end.error)
         assert [bool(end.text) for end in ends] == [True, True, False]
 
-    def test_who_scores_is_told_too(self, engine: LocalEngine) -> None:
+    def test_who_scores_is_told_too(self, engine: FastEngine) -> None:
         with hanging(engine), pytest.raises(EngineFailure, match="the engine hangs"):
             engine.score([SCORE, SCORE])
 
     def test_a_step_that_ends_after_all_leaves_an_engine_that_works_and_leaks_nothing(
-        self, engine: LocalEngine
+        self, engine: FastEngine
     ) -> None:
         expected, [score] = answer(engine, "Why?"), engine.score([SCORE])
         with hanging(engine, after=3) as resume:
@@ -174,7 +174,7 @@ class TestHangs:
             assert stream._events.empty(), "something followed the terminal event"
 
     def test_a_score_that_is_done_after_all_does_not_disturb_others(
-        self, engine: LocalEngine
+        self, engine: FastEngine
     ) -> None:
         with hanging(engine) as resume, pytest.raises(EngineFailure):
             engine.score([SCORE])
@@ -182,7 +182,7 @@ class TestHangs:
         until(lambda: engine.alive and engine.active_streams == 0)
         assert answer(engine, "Why?").text
 
-    def test_an_engine_that_hangs_can_be_closed(self, engine: LocalEngine) -> None:
+    def test_an_engine_that_hangs_can_be_closed(self, engine: FastEngine) -> None:
         with hanging(engine):
             stream = engine.submit(ask("Why?"))
             engine.close()
@@ -193,7 +193,7 @@ class TestHangs:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 class TestDeaths:
     def test_a_thread_that_dies_ends_every_stream_and_refuses_new_ones(
-        self, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+        self, engine: FastEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         streams = engine.submit_many([ask(q, **LONG) for q in ("Why?", "Hi", "sea")])
         next(iter(streams[0]))
@@ -210,7 +210,7 @@ class TestDeaths:
                 refused()
 
     def test_who_queues_while_it_dies_is_refused_or_told(
-        self, engine: LocalEngine, monkeypatch: pytest.MonkeyPatch
+        self, engine: FastEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def ask_until_refused() -> list[Any]:
             ends: list[Any] = []
@@ -250,7 +250,7 @@ class TestOneEnd:
 
     def test_a_score_has_one_end(self) -> None:
         rendered = Rendered(prompt_ids=(1, 2), completion_ids=(0,))
-        late, early = Scoring(rendered), Scoring(rendered)
+        late, early = ScoringTask(rendered), ScoringTask(rendered)
         late.fail(EngineFailure("hangs"))
         late.take(torch.zeros(1, 4))
         early.take(torch.zeros(1, 4))

@@ -18,7 +18,7 @@ from benchmarks.results_figures import (
 )
 from benchmarks.results_page import PAGE, last_document, verdict, write_figures
 from benchmarks.results_runs import Sizes
-from engine.local import LocalEngine
+from engine.fast import FastEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.request import Score
@@ -130,7 +130,7 @@ def questions(file: Path) -> None:
 def document(tiny_base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("results")
     questions(root / "gsm8k_solutions_dev600.jsonl")
-    engine = LocalEngine(tiny_base, kernel_cache=root / "kernels")
+    engine = FastEngine(tiny_base, kernel_cache=root / "kernels")
     sizes = Sizes(training=8, held_out=5, training_tokens=256, held_out_tokens=256)
     bench = Bench(tiny_base, engine, root, root, sizes, seeds=[0])
     found = measure_all(bench, ["gsm8k"], each_run=False)

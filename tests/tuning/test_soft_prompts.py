@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from engine.adapters.bundle import open_bundle
 from engine.errors import InvalidInput
-from engine.local import LocalEngine
+from engine.fast import FastEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
@@ -260,7 +260,7 @@ def test_a_run_ends_with_a_bundle_that_an_engine_serves_as_peft_does(
     ).eval()
     rendered = Renderer(tokenizer).pair((Message("user", "Say word 1."),), "Word 1.")
     expected = logprobs(peer, list(rendered.prompt_ids), list(rendered.completion_ids))
-    engine = LocalEngine(tiny_base, kernel_cache=kernel_cache, dtype=torch.float32)
+    engine = FastEngine(tiny_base, kernel_cache=kernel_cache, dtype=torch.float32)
     try:
         engine.load_adapter(digest, bundle.folder)
         request = ScoreRequest((Message("user", "Say word 1."),), "Word 1.", digest)

@@ -20,16 +20,16 @@ from typing import Any, Protocol
 import pytest
 import torch
 
+from engine import time_slices
 from engine.adapters import bundle, lora
 from engine.adapters.slots import AdapterSlots
 from engine.errors import EngineFailure, ModelUnavailable, Overloaded, PromptTooLong
+from engine.fast import FastEngine
 from engine.kernels.portable import PAGE_TOKENS, Heads
-from engine.local import LocalEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, linear_shapes
 from engine.quantization import Quantization
 from engine.request import Failed, Finished, ScoreRequest, collect
-from engine.serving import turns
 from engine.serving.kv_cache import page_bytes
 from tests.engine.conftest import Adapters
 from tests.engine.test_engines import Peer
@@ -55,16 +55,16 @@ DRAWN: dict[str, Any] = {"temperature": 1.0, "top_p": 0.9, "top_k": 50, "max_new
 class StartLocal(Protocol):
     """Starts the fast engine; it is closed when the test ends."""
 
-    def __call__(self, quantization: Quantization = "none", **settings: Any) -> LocalEngine: ...
+    def __call__(self, quantization: Quantization = "none", **settings: Any) -> FastEngine: ...
 
 
 @pytest.fixture
 def start_local(tiny_base: BaseModel, kernel_cache: Path) -> Iterator[StartLocal]:
     with contextlib.ExitStack() as engines:
 
-        def start(quantization: Quantization = "none", **settings: Any) -> LocalEngine:
+        def start(quantization: Quantization = "none", **settings: Any) -> FastEngine:
             settings = {"base": tiny_base, "dtype": torch.float32, **settings}
-            engine = LocalEngine(
+            engine = FastEngine(
                 settings.pop("base"),
                 kernel_cache=kernel_cache,
                 quantization=quantization,
@@ -89,7 +89,7 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.002)
 
 
-def load(engine: LocalEngine, adapters: Adapters) -> None:
+def load(engine: FastEngine, adapters: Adapters) -> None:
     for digest in (adapters.a, adapters.b):
         engine.load_adapter(digest, adapters.folder(digest))
 
@@ -99,7 +99,7 @@ def bytes_of_a_page() -> int:
     return page_bytes(2, Heads(query=4, kv=2, dim=8, rotated=8), torch.float32)
 
 
-def nothing_is_held(engine: LocalEngine) -> bool:
+def nothing_is_held(engine: FastEngine) -> bool:
     """Whether no sequence and no page is in use, now or within a moment."""
     until(lambda: engine.active_streams == 0)
     return engine._cache.used_pages == 0
@@ -176,9 +176,9 @@ class TestPrefixCache:
         engine = start_local(quantization)
         real, computed = engine._forward, [0]
 
-        def counted(shares: Sequence[Any]) -> Any:
-            computed[-1] += sum(share.end - share.begin for share in shares)
-            return real(shares)
+        def counted(chunks: Sequence[Any]) -> Any:
+            computed[-1] += sum(chunk.end - chunk.begin for chunk in chunks)
+            return real(chunks)
 
         monkeypatch.setattr(engine, "_forward", counted)
         requests = [
@@ -357,10 +357,10 @@ class TestFailures:
         expected = answer(engine, "sea")
         real, calls = engine._forward, itertools.count()
 
-        def fails_once(shares: Sequence[Any]) -> Any:
+        def fails_once(chunks: Sequence[Any]) -> Any:
             if next(calls) == 4:
                 raise RuntimeError("out of luck")
-            return real(shares)
+            return real(chunks)
 
         monkeypatch.setattr(engine, "_forward", fails_once)
         streams = engine.submit_many([ask("Why?", **LONG), ask("Hi", **LONG), ask("sea")])
@@ -376,8 +376,8 @@ class TestFailures:
         engine = start_local()
         real = engine._forward
 
-        def fails_after_computing(shares: Sequence[Any]) -> Any:
-            real(shares)
+        def fails_after_computing(chunks: Sequence[Any]) -> Any:
+            real(chunks)
             raise RuntimeError("out of luck")
 
         monkeypatch.setattr(engine, "_forward", fails_after_computing)
@@ -407,11 +407,11 @@ class TestFailures:
         expected = [answer(engine, q, max_new_tokens=40) for q in QUESTIONS[:3]]
         real = engine._forward
 
-        def nan_where_drawn(shares: Sequence[Any]) -> Any:
-            logits, wanted = real(shares)
+        def nan_where_drawn(chunks: Sequence[Any]) -> Any:
+            logits, wanted = real(chunks)
             row = 0
-            for share, count in zip(shares, wanted, strict=True):
-                if count and not share.sequence.work.is_greedy:
+            for chunk, count in zip(chunks, wanted, strict=True):
+                if count and not chunk.sequence.work.is_greedy:
                     logits[row] = float("nan")
                 row += count
             return logits, wanted
@@ -501,12 +501,14 @@ class TestAdaptersAndThreads:
             return real(*arguments)
 
         def read_clock() -> float:
-            until(lambda: len(engine._turns._queue) == 2)  # the next step waits for this piece
+            until(
+                lambda: len(engine._time_slices._queue) == 2
+            )  # the next step waits for this piece
             seen.append(steps[0])
             return float(len(seen))  # a second is long: every breath is due
 
-        monkeypatch.setattr(turns, "PATIENCE_SECONDS", 30)
-        monkeypatch.setattr(turns, "time", SimpleNamespace(perf_counter=read_clock))
+        monkeypatch.setattr(time_slices, "PATIENCE_SECONDS", 30)
+        monkeypatch.setattr(time_slices, "time", SimpleNamespace(perf_counter=read_clock))
         monkeypatch.setattr(engine, "_forward", counted)
         slots.activate(adapters.a)
         stream.cancel()
@@ -532,8 +534,8 @@ class TestAdaptersAndThreads:
         monkeypatch.setattr(module, name, lambda *_, **__: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             slots.activate(adapters.a)
-        with engine._turns.turn():  # nobody else has kept one
-            assert len(engine._turns._queue) == 1
+        with engine._time_slices.slice():  # nobody else has kept one
+            assert len(engine._time_slices._queue) == 1
         assert answer(engine, "Why?") == expected
         assert engine.adapters == set()
 
@@ -551,7 +553,7 @@ class TestAdaptersAndThreads:
             over.wait(30)
 
         monkeypatch.setattr(engine, "_forward", hang)
-        monkeypatch.setattr(turns, "PATIENCE_SECONDS", 0.001)
+        monkeypatch.setattr(time_slices, "PATIENCE_SECONDS", 0.001)
         stream = engine.submit(ask("Why?"))
         assert hangs.wait(30)
         engine.load_adapter(adapters.a, adapters.folder(adapters.a))

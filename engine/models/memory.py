@@ -62,7 +62,7 @@ def _require(needed: int, how: str, remedy: str = "") -> None:
         )
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Return freed memory to the system: what loading used is otherwise kept by the allocator."""
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)

@@ -16,17 +16,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 # Called between two pieces of long work, which stops there while others have their turn
-Breathe = Callable[[], None]
-PIECE_SECONDS = 0.001  # short beside a step, long beside the 0.03 ms that handing over takes
+YieldToEngine = Callable[[], None]
+SLICE_SECONDS = 0.001  # short beside a step, long beside the 0.03 ms that handing over takes
 # Whoever has waited so long goes on without a turn: the other one may hang, in a step or on a disk
 PATIENCE_SECONDS = 0.25
 
 
-def without_pause() -> None:
-    """The `Breathe` of work that nobody else waits for."""
+def do_not_yield() -> None:
+    """The `YieldToEngine` of work that nobody else waits for."""
 
 
-class Turns:
+class TimeSlices:
     """A queue of threads whose first has the turn: first come, first served."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Turns:
         self._guard = threading.Lock()
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def slice(self) -> Iterator[None]:
         """Wait for one's turn; it ends with the block."""
         mine = threading.Event()
         with self._guard:
@@ -50,20 +50,20 @@ class Turns:
                     self._queue[0].set()
 
     @contextmanager
-    def pieces(self) -> Iterator[Breathe]:
-        """A turn that `breathe`, called at will, gives up and asks for anew once it has been long.
+    def slices(self) -> Iterator[YieldToEngine]:
+        """A slice that `yield_to_engine` gives up and asks for anew once it has been long.
 
         Never wait in the block for what the engine computes.
         """
         with ExitStack() as held:
-            held.enter_context(self.turn())
+            held.enter_context(self.slice())
             begun = time.perf_counter()
 
-            def breathe() -> None:
+            def yield_to_engine() -> None:
                 nonlocal begun
-                if time.perf_counter() - begun >= PIECE_SECONDS:
+                if time.perf_counter() - begun >= SLICE_SECONDS:
                     held.close()
-                    held.enter_context(self.turn())
+                    held.enter_context(self.slice())
                     begun = time.perf_counter()
 
-            yield breathe
+            yield yield_to_engine

@@ -11,24 +11,24 @@ from types import SimpleNamespace
 
 import pytest
 
-from engine.serving import turns as module
-from engine.serving.turns import PIECE_SECONDS, Turns
+from engine import time_slices as module
+from engine.time_slices import SLICE_SECONDS, TimeSlices
 
 SOON = 30  # seconds after which a test gives up waiting
 
 
 @pytest.fixture
-def turns(monkeypatch: pytest.MonkeyPatch) -> Turns:
+def turns(monkeypatch: pytest.MonkeyPatch) -> TimeSlices:
     monkeypatch.setattr(module, "PATIENCE_SECONDS", SOON)
-    return Turns()
+    return TimeSlices()
 
 
 @pytest.fixture
 def every_breath_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PIECE_SECONDS", 0)
+    monkeypatch.setattr(module, "SLICE_SECONDS", 0)
 
 
-def until_they_wait(turns: Turns, count: int) -> None:
+def until_they_wait(turns: TimeSlices, count: int) -> None:
     """Until `count` threads have a turn or wait for one."""
     deadline = time.monotonic() + SOON
     while len(turns._queue) < count:
@@ -36,15 +36,15 @@ def until_they_wait(turns: Turns, count: int) -> None:
         time.sleep(0)
 
 
-def in_a_turn(turns: Turns, action: Callable[[], None]) -> None:
-    with turns.turn():
+def in_a_turn(turns: TimeSlices, action: Callable[[], None]) -> None:
+    with turns.slice():
         action()
 
 
 class TestOrder:
-    def test_who_asks_first_is_served_first(self, turns: Turns) -> None:
+    def test_who_asks_first_is_served_first(self, turns: TimeSlices) -> None:
         served: list[int] = []
-        with ThreadPoolExecutor(5) as pool, turns.turn():
+        with ThreadPoolExecutor(5) as pool, turns.slice():
             for number in range(5):
                 pool.submit(in_a_turn, turns, partial(served.append, number))
                 until_they_wait(turns, number + 2)
@@ -52,48 +52,48 @@ class TestOrder:
         assert served == [0, 1, 2, 3, 4]
 
     @pytest.mark.usefixtures("every_breath_is_due")
-    def test_a_step_waits_for_one_piece_and_a_piece_for_one_step(self, turns: Turns) -> None:
+    def test_a_step_waits_for_one_piece_and_a_piece_for_one_step(self, turns: TimeSlices) -> None:
         done: list[str] = []
 
         def step() -> None:
             done.append("step")
             until_they_wait(turns, 2)  # the background asks for its next turn during the step
 
-        with ThreadPoolExecutor(1) as pool, turns.pieces() as breathe:
+        with ThreadPoolExecutor(1) as pool, turns.slices() as yield_to_engine:
             for number in range(4):
                 pool.submit(in_a_turn, turns, step)
                 until_they_wait(turns, 2)
                 done.append(f"piece {number}")
-                breathe()
+                yield_to_engine()
         assert done == ["piece 0", "step", "piece 1", "step", "piece 2", "step", "piece 3", "step"]
 
     def test_short_pieces_share_a_turn_until_it_has_been_long(
-        self, turns: Turns, monkeypatch: pytest.MonkeyPatch
+        self, turns: TimeSlices, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         now, stepped = [0.0], threading.Event()
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-        with ThreadPoolExecutor(1) as pool, turns.pieces() as breathe:
+        with ThreadPoolExecutor(1) as pool, turns.slices() as yield_to_engine:
             pool.submit(in_a_turn, turns, stepped.set)
             until_they_wait(turns, 2)
             for _ in range(2):  # 0.4 and 0.8 of a piece's time
-                now[0] += 0.4 * PIECE_SECONDS
-                breathe()
+                now[0] += 0.4 * SLICE_SECONDS
+                yield_to_engine()
                 assert not stepped.is_set()
-            now[0] += 0.4 * PIECE_SECONDS
-            breathe()
+            now[0] += 0.4 * SLICE_SECONDS
+            yield_to_engine()
             assert stepped.is_set()
 
     @pytest.mark.usefixtures("every_breath_is_due")
-    def test_nobody_waits_where_nobody_else_works(self, turns: Turns) -> None:
-        with turns.pieces() as breathe:
+    def test_nobody_waits_where_nobody_else_works(self, turns: TimeSlices) -> None:
+        with turns.slices() as yield_to_engine:
             for _ in range(1000):
-                breathe()
-        with turns.turn():
+                yield_to_engine()
+        with turns.slice():
             pass
 
     @pytest.mark.usefixtures("every_breath_is_due")
     def test_of_four_threads_at_once_one_works_and_all_come_to_their_end(
-        self, turns: Turns
+        self, turns: TimeSlices
     ) -> None:
         working: list[int] = []
         most: list[int] = []
@@ -109,10 +109,10 @@ class TestOrder:
                 in_a_turn(turns, work)
 
         def pieces() -> None:
-            with turns.pieces() as breathe:
+            with turns.slices() as yield_to_engine:
                 for _ in range(500):
                     work()
-                    breathe()
+                    yield_to_engine()
 
         with ThreadPoolExecutor(4) as pool:
             futures = [pool.submit(job) for job in (steps, pieces, steps, pieces)]
@@ -123,10 +123,10 @@ class TestOrder:
 
 
 class TestFaults:
-    @pytest.mark.parametrize("kind", [Turns.turn, Turns.pieces])
+    @pytest.mark.parametrize("kind", [TimeSlices.slice, TimeSlices.slices])
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
     def test_work_that_fails_passes_its_turn_on(
-        self, turns: Turns, kind: Callable[[Turns], object], error: type[BaseException]
+        self, turns: TimeSlices, kind: Callable[[TimeSlices], object], error: type[BaseException]
     ) -> None:
         stepped = threading.Event()
         with ThreadPoolExecutor(1) as pool:
@@ -138,12 +138,12 @@ class TestFaults:
 
     @pytest.mark.usefixtures("every_breath_is_due")
     def test_who_is_interrupted_while_waiting_holds_nobody_up(
-        self, turns: Turns, monkeypatch: pytest.MonkeyPatch
+        self, turns: TimeSlices, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def interrupted(event: threading.Event, timeout: float | None = None) -> bool:
             raise KeyboardInterrupt
 
-        with turns.turn():
+        with turns.slice():
             with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
                 patched.setattr(threading.Event, "wait", interrupted)
                 in_a_turn(turns, pytest.fail)
@@ -151,12 +151,12 @@ class TestFaults:
         in_a_turn(turns, lambda: None)
 
     def test_nobody_waits_for_ever_for_one_that_hangs(
-        self, turns: Turns, monkeypatch: pytest.MonkeyPatch
+        self, turns: TimeSlices, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         with ThreadPoolExecutor(2) as pool:
-            with turns.turn():  # hangs, in a step or on a disk
+            with turns.slice():  # hangs, in a step or on a disk
                 monkeypatch.setattr(module, "PATIENCE_SECONDS", 0.01)
-                with turns.turn():
+                with turns.slice():
                     assert len(turns._queue) == 2
                 monkeypatch.setattr(module, "PATIENCE_SECONDS", SOON)
                 # Having gone on without a turn, it has none to pass on

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import abc
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from functools import partial
@@ -31,35 +32,35 @@ from engine.errors import (
     UnknownId,
 )
 from engine.hardware import detect
-from engine.kernels import choose
-from engine.kernels.portable import PAGE_TOKENS, Step
-from engine.memory import give_back, require_memory
+from engine.kernels import select_kernels
+from engine.kernels.portable import PAGE_TOKENS, AttentionMetadata
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.models.checkpoint import open_checkpoint
 from engine.models.families import architecture_of
-from engine.models.loading import Holding, load_decoder
+from engine.models.loading import WeightFormat, load_decoder
+from engine.models.memory import require_memory, trim_heap
 from engine.prompts.load import AnyRenderer, load_renderer
 from engine.quantization import Quantization
 from engine.request import GenerationRequest, Score, ScoreRequest
-from engine.serving.answer import Answer
+from engine.serving.answer import GenerationTask
 from engine.serving.commands import Commands
 from engine.serving.held_prefixes import hold_prefix
-from engine.serving.kv_cache import HeldPrefix, PagedCache, page_bytes
+from engine.serving.kv_cache import PagedCache, PinnedPrefix, page_bytes
 from engine.serving.prompt import fit_prompt, require_room
 from engine.serving.sampler import forbid
-from engine.serving.scheduler import RunningSequence, Scheduler, Share
-from engine.serving.scoring import Scoring
+from engine.serving.scheduler import ScheduledChunk, Scheduler, Sequence
+from engine.serving.scoring import ScoringTask
 from engine.serving.stream import QueuedStream
-from engine.serving.turns import Breathe, Turns
 from engine.serving.watchdog import LOOK_SECONDS, Watchdog
+from engine.time_slices import TimeSlices, YieldToEngine
 
 # Of the memory that is free at start, what keys and values may take unless told otherwise
 CACHE_SHARE = 0.2
 MOST_CACHE_BYTES = 2 << 30
 
 
-class LocalEngine:
+class FastEngine:
     """Continuous batching over our own decoder."""
 
     def __init__(
@@ -93,24 +94,24 @@ class LocalEngine:
             self._renderer.ids_without_token(self._config.vocabulary), dtype=torch.long
         )
         require_memory(checkpoint, architecture, quantization)
-        choice = choose(self._device, kernel_cache, architecture.widths)
+        choice = select_kernels(self._device, kernel_cache, architecture.widths)
         self.kernels_reason = choice.reason
         self._native = choice.native if quantization != "none" else None
         with torch.inference_mode():
             self._decoder = load_decoder(
                 checkpoint,
                 architecture,
-                Holding(quantization, self._device, dtype or hardware.dtype, choice),
+                WeightFormat(quantization, self._device, dtype or hardware.dtype, choice),
             )
         del checkpoint
-        give_back()
+        trim_heap()
         self._cache = self._make_cache(quantization, kv_cache_bytes, share=prefix_cache)
         self._scheduler = Scheduler(self._cache, max_rows=max_rows)
         self._max_queue = max_queue
-        self._adapters: dict[str, LoraAdapter | HeldPrefix] = {}
+        self._adapters: dict[str, LoraAdapter | PinnedPrefix] = {}
         self._commands = Commands()
-        self._turns = Turns()
-        self._inbox: list[RunningSequence] = []
+        self._time_slices = TimeSlices()
+        self._inbox: list[Sequence] = []
         self._wake = threading.Condition()
         self._closing = False
         self._watchdog = Watchdog(self._give_up)
@@ -128,8 +129,8 @@ class LocalEngine:
     def context_tokens(self) -> int:
         """Longest prompt plus answer, in tokens: what the model or the cache's budget can hold
         beside the virtual tokens of loaded adapters."""
-        held = (a for a in list(self._adapters.values()) if isinstance(a, HeldPrefix))
-        pages = self._cache.page_count - sum(len(prefix.lease.pages) for prefix in held)
+        held = (a for a in list(self._adapters.values()) if isinstance(a, PinnedPrefix))
+        pages = self._cache.page_count - sum(len(prefix.block_table.pages) for prefix in held)
         return min(self._config.context_tokens, pages * PAGE_TOKENS)
 
     @property
@@ -158,7 +159,9 @@ class LocalEngine:
         """See `Engine`."""
         return self._renderer.thinks_unasked
 
-    def count_prompt_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
+    def count_prompt_tokens(
+        self, messages: abc.Sequence[Message], thinking: bool | None = None
+    ) -> int:
         """Tokens of the rendered prompt."""
         return len(self._renderer.prompt(messages, thinking=thinking))
 
@@ -166,27 +169,27 @@ class LocalEngine:
         """Queue one answer."""
         return self.submit_many([request])[0]
 
-    def submit_many(self, requests: Sequence[GenerationRequest]) -> list[QueuedStream]:
+    def submit_many(self, requests: abc.Sequence[GenerationRequest]) -> list[QueuedStream]:
         """Queue answers together, all or none."""
         answers = []
         for request in requests:
             request.sampling.require_known_tokens(self._config.vocabulary)
             prompt = fit_prompt(request, self._renderer, self._context_beside(request.adapter))
-            answer = Answer(request, prompt, self._renderer)
+            answer = GenerationTask(request, prompt, self._renderer)
             answers.append(self._sequence(answer, request.adapter, request.user))
         self._enqueue(answers)
-        return [s.work.stream for s in answers if isinstance(s.work, Answer)]
+        return [s.work.stream for s in answers if isinstance(s.work, GenerationTask)]
 
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
+    def score(self, requests: abc.Sequence[ScoreRequest]) -> list[Score]:
         """Log-probabilities of completions, computed between the tokens of running streams."""
         scores: list[Future[Score]] = []
-        sequences: list[RunningSequence] = []
+        sequences: list[Sequence] = []
         for request in requests:
             rendered = self._renderer.pair(
                 request.messages, request.completion, complete=request.complete
             )
             require_room(len(rendered.input_ids) - 1, self._context_beside(request.adapter))
-            scoring = Scoring(rendered)
+            scoring = ScoringTask(rendered)
             sequence = self._sequence(scoring, request.adapter, user="")
             if rendered.completion_ids:
                 sequences.append(sequence)
@@ -196,9 +199,9 @@ class LocalEngine:
         self._enqueue(sequences, bounded=False)
         return [future.result() for future in scores]
 
-    def background(self) -> AbstractContextManager[Breathe]:
+    def background(self) -> AbstractContextManager[YieldToEngine]:
         """See `Engine`: a step waits for at most one piece, a piece for at most one step."""
-        return self._turns.pieces()
+        return self._time_slices.slices()
 
     def load_adapter(self, digest: str, folder: Path) -> None:
         """Hold a verified PEFT adapter under its digest.
@@ -214,15 +217,15 @@ class LocalEngine:
             prefix = hold_prefix(self._queue_call, self._decoder, self._cache, digest, prompt)
             with self._wake:
                 if self._adapters.setdefault(digest, prefix) is not prefix:  # another was faster
-                    self._queue_call(partial(self._cache.release, prefix.lease))
+                    self._queue_call(partial(self._cache.free, prefix.block_table))
             return
-        with self.background() as breathe:
+        with self.background() as yield_to_engine:
             self._adapters[digest] = LoraAdapter(  # one assignment: no step sees half of it
                 folder,
                 self._layout,
                 device=self._device,
                 native=self._native is not None,
-                breathe=breathe,
+                yield_to_engine=yield_to_engine,
             )
 
     def unload_adapter(self, digest: str) -> None:
@@ -234,8 +237,8 @@ class LocalEngine:
             if any(s.adapter_digest == digest for s in users):
                 raise Conflict("a stream still decodes with this adapter")
             adapter = self._adapters.pop(digest, None)
-            if isinstance(adapter, HeldPrefix):
-                self._queue_call(partial(self._cache.release, adapter.lease))
+            if isinstance(adapter, PinnedPrefix):
+                self._queue_call(partial(self._cache.free, adapter.block_table))
 
     def close(self) -> None:
         """End every stream, end the thread; one that hangs is left behind."""
@@ -253,7 +256,7 @@ class LocalEngine:
         try:
             with torch.inference_mode():
                 while self._wait_for_work():
-                    with self._turns.turn(), self._watchdog.watching():
+                    with self._time_slices.slice(), self._watchdog.watching():
                         self._step()
         finally:
             with self._wake:  # whoever is queueing now is failed below, the next one is refused
@@ -275,13 +278,13 @@ class LocalEngine:
         try:
             self._end_late_and_cancelled()
             begun = time.perf_counter()
-            shares = self._scheduler.plan()
-            if not shares:
+            chunks = self._scheduler.schedule()
+            if not chunks:
                 return
-            self._watchdog.expect(self._scheduler.seconds(shares))
-            logits, wanted = self._forward(shares)
-            self._scheduler.done(shares, time.perf_counter() - begun)
-            self._hand_out(shares, logits, wanted)
+            self._watchdog.expect(self._scheduler.expected_seconds(chunks))
+            logits, wanted = self._forward(chunks)
+            self._scheduler.complete(chunks, time.perf_counter() - begun)
+            self._hand_out(chunks, logits, wanted)
         except Exception as error:  # noqa: BLE001 - the thread's edge: no stream may be left waiting
             # Who only waits has done nothing to it, unless nobody else is left to blame
             self._fail([*self._scheduler.running] or self._everybody(), _failure(error))
@@ -289,13 +292,13 @@ class LocalEngine:
     def _end_late_and_cancelled(self) -> None:
         for sequence in [*self._scheduler.running, *self._scheduler.waiting]:
             work = sequence.work
-            if isinstance(work, Answer):
+            if isinstance(work, GenerationTask):
                 if work.stream.cancelled:
                     work.finish("cancelled")
                 elif work.is_late:
                     work.fail(DeadlineExceeded("the answer was not done by its deadline"))
 
-    def _forward(self, shares: Sequence[Share]) -> tuple[Tensor, list[int]]:
+    def _forward(self, chunks: abc.Sequence[ScheduledChunk]) -> tuple[Tensor, list[int]]:
         """Logits of every row that somebody wants, and how many each share wants."""
         ids: list[int] = []
         positions: list[Tensor] = []
@@ -303,22 +306,24 @@ class LocalEngine:
         sequences: list[tuple[int, int, int, int]] = []
         rows: list[int] = []
         wanted: list[int] = []
-        for share in shares:
-            sequence, count = share.sequence, share.end - share.begin
+        for chunk in chunks:
+            sequence, count = chunk.sequence, chunk.end - chunk.begin
             prompt_ids = sequence.prompt_ids
-            assert sequence.lease is not None
+            assert sequence.block_table is not None
             first = len(ids)
-            ids += sequence.ids(share.begin, share.end)
-            positions.append(self._positions(prompt_ids, share.begin, share.end))
-            slots.append(sequence.lease.slots(share.begin, share.end))
-            sequences.append((first, count, share.begin, self._positions.prefix(prompt_ids)))
-            wants = _wanted(share)
+            ids += sequence.ids(chunk.begin, chunk.end)
+            positions.append(self._positions(prompt_ids, chunk.begin, chunk.end))
+            slots.append(sequence.block_table.slots(chunk.begin, chunk.end))
+            sequences.append((first, count, chunk.begin, self._positions.prefix(prompt_ids)))
+            wants = _wanted(chunk)
             rows += [first + token for token in wants]
             wanted.append(len(wants))
         cos, sin = self._decoder.angles(torch.cat(positions).to(self._device))
-        step = Step(
+        step = AttentionMetadata(
             torch.tensor(sequences),
-            _page_table([share.sequence.lease.pages for share in shares if share.sequence.lease]),
+            _page_table(
+                [chunk.sequence.block_table.pages for chunk in chunks if chunk.sequence.block_table]
+            ),
             torch.cat(slots).to(self._device),
             cos,
             sin,
@@ -328,36 +333,38 @@ class LocalEngine:
             step,
             self._cache.layers,
             torch.tensor(rows, dtype=torch.long, device=self._device),
-            self._step_adapters(shares),
+            self._step_adapters(chunks),
         )
         return logits.cpu(), wanted
 
-    def _step_adapters(self, shares: Sequence[Share]) -> StepAdapters | None:
-        if all(share.sequence.adapter is None for share in shares):
+    def _step_adapters(self, chunks: abc.Sequence[ScheduledChunk]) -> StepAdapters | None:
+        if all(chunk.sequence.adapter is None for chunk in chunks):
             return None
-        rows = [s.sequence.adapter for s in shares for _ in range(s.end - s.begin)]
+        rows = [s.sequence.adapter for s in chunks for _ in range(s.end - s.begin)]
         return StepAdapters(rows, self._native)
 
-    def _hand_out(self, shares: Sequence[Share], logits: Tensor, wanted: Sequence[int]) -> None:
+    def _hand_out(
+        self, chunks: abc.Sequence[ScheduledChunk], logits: Tensor, wanted: abc.Sequence[int]
+    ) -> None:
         allowed = forbid(logits, self._padding_ids)  # scores too: see `Score`
         likeliest = allowed.argmax(-1).tolist()
         row = 0
-        for share, count in zip(shares, wanted, strict=True):
-            work = share.sequence.work
+        for chunk, count in zip(chunks, wanted, strict=True):
+            work = chunk.sequence.work
             try:
-                if count and isinstance(work, Scoring):
+                if count and isinstance(work, ScoringTask):
                     work.take(allowed[row : row + count])
-                elif count and isinstance(work, Answer):
+                elif count and isinstance(work, GenerationTask):
                     work.take(allowed[row], likeliest[row] if work.is_greedy else None)
             except Exception as error:  # noqa: BLE001 - one row's fault, such as NaN, is its own
                 work.fail(_failure(error))
             row += count
 
-    def _everybody(self) -> list[RunningSequence]:
+    def _everybody(self) -> list[Sequence]:
         """In the direction in which sequences move, so that none is missed."""
         return [*self._inbox, *self._scheduler.waiting, *self._scheduler.running]
 
-    def _fail(self, sequences: Sequence[RunningSequence], failure: EngineFailure) -> None:
+    def _fail(self, sequences: abc.Sequence[Sequence], failure: EngineFailure) -> None:
         for sequence in sequences:
             sequence.work.fail(failure)
 
@@ -393,17 +400,19 @@ class LocalEngine:
             share=share and not self._config.prefix_lm,
         )
 
-    def _sequence(self, work: Answer | Scoring, adapter: str | None, user: str) -> RunningSequence:
+    def _sequence(
+        self, work: GenerationTask | ScoringTask, adapter: str | None, user: str
+    ) -> Sequence:
         loaded = None if adapter is None else self._adapters.get(adapter)
         if adapter is not None and loaded is None:
             raise UnknownId(f"no adapter {adapter[:80]} is loaded")
-        lora, prefix = (None, loaded) if isinstance(loaded, HeldPrefix) else (loaded, None)
-        return RunningSequence(work, adapter, lora, user, self._config.prefix_lm, prefix)
+        lora, prefix = (None, loaded) if isinstance(loaded, PinnedPrefix) else (loaded, None)
+        return Sequence(work, adapter, lora, user, self._config.prefix_lm, prefix)
 
     def _context_beside(self, adapter: str | None) -> int:
         """Tokens that the context holds beside an adapter's virtual ones."""
         loaded = None if adapter is None else self._adapters.get(adapter)
-        return self.context_tokens - (loaded.tokens if isinstance(loaded, HeldPrefix) else 0)
+        return self.context_tokens - (loaded.tokens if isinstance(loaded, PinnedPrefix) else 0)
 
     def _queue_call(self, call: Callable[[], Any]) -> Future[Any]:
         """Have a call run on the engine's thread, where alone the cache may be changed."""
@@ -414,7 +423,7 @@ class LocalEngine:
             self._wake.notify()
         return future
 
-    def _enqueue(self, sequences: Sequence[RunningSequence], *, bounded: bool = True) -> None:
+    def _enqueue(self, sequences: abc.Sequence[Sequence], *, bounded: bool = True) -> None:
         with self._wake:
             if not self.alive:
                 raise EngineFailure("the engine is not running")
@@ -423,7 +432,9 @@ class LocalEngine:
                 if s.prefix is not None and loaded is not s.prefix:
                     raise UnknownId("the adapter was freed while the answer was made ready")
             waiting = [*self._inbox, *self._scheduler.waiting]
-            queued = sum(isinstance(s.work, Answer) for s in waiting)  # who scores waits by itself
+            queued = sum(
+                isinstance(s.work, GenerationTask) for s in waiting
+            )  # who scores waits by itself
             if bounded and queued + len(sequences) > self._max_queue:
                 raise Overloaded(f"{queued} answers are waiting; try again later")
             self._inbox.extend(sequences)
@@ -434,17 +445,17 @@ def _failure(error: Exception) -> EngineFailure:
     return EngineFailure(f"{type(error).__name__}: {error}")
 
 
-def _wanted(share: Share) -> range:
+def _wanted(chunk: ScheduledChunk) -> range:
     """The tokens of a share whose logits are wanted, counted from its first."""
-    work, count = share.sequence.work, share.end - share.begin
-    if isinstance(work, Scoring):
-        begin = share.begin - share.sequence.virtual_tokens
+    work, count = chunk.sequence.work, chunk.end - chunk.begin
+    if isinstance(work, ScoringTask):
+        begin = chunk.begin - chunk.sequence.virtual_tokens
         wanted = work.wanted(begin, begin + count)
         return range(wanted.start - begin, wanted.stop - begin)
-    return range(count - 1, count) if share.completes else range(0)
+    return range(count - 1, count) if chunk.completes else range(0)
 
 
-def _page_table(pages: Sequence[Sequence[int]]) -> Tensor:
+def _page_table(pages: abc.Sequence[abc.Sequence[int]]) -> Tensor:
     """(sequences, most pages) int32; what a sequence does not have is never read."""
     most = max(map(len, pages))
     return torch.tensor([[*own, *[0] * (most - len(own))] for own in pages], dtype=torch.int32)
