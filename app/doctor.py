@@ -123,7 +123,7 @@ def _presets(memory_bytes: int) -> dict[str, dict[str, Any]]:
 def _engine(workspace: Workspace, problems: list[str]) -> dict[str, Any]:
     """The engine that `burnish serve` would start, and what its inner loops run on."""
     from engine.hardware import detect
-    from engine.kernels import select_kernels
+    from engine.models.kernel_selection import select_kernels
     from engine.start import engine_kind, kernel_cache, plan_start
 
     settings = workspace.settings

@@ -81,8 +81,7 @@ def show_pairs(workspace: Workspace, snapshot: str, count: int) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from engine.models.catalogue import load_tokenizer
-    from engine.prompts.load import make_renderer
+    from engine.prompts.load import load_tokenizer, make_renderer
     from feedback_store.snapshots.snapshot import open_snapshot
 
     tokenizer = load_tokenizer(workspace.base.folder)

@@ -20,10 +20,10 @@ import torch
 from platformdirs import user_cache_path
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from engine.kernels import select_kernels
 from engine.models.catalogue import resolve
 from engine.models.checkpoint import open_checkpoint
 from engine.models.families import architecture_of
+from engine.models.kernel_selection import select_kernels
 from engine.models.loading import WeightFormat, load_decoder, make_linear
 from engine.models.memory import trim_heap
 from engine.quantization import Quantization

@@ -96,8 +96,9 @@ def train(
     model: str, cache: str, method: str, weights: Weights, number_format: NumberFormat, tokens: int
 ) -> dict[str, Any]:
     """Train and tell the peak."""
-    from engine.models.catalogue import load_tokenizer, resolve
+    from engine.models.catalogue import resolve
     from engine.models.memory import trim_heap
+    from engine.prompts.load import load_tokenizer
 
     base = resolve(model, Path(cache))
     tokenizer = load_tokenizer(base.folder)

@@ -31,8 +31,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from benchmarks.tuning_data import pairs
 from benchmarks.tuning_profile import StepProfile
 from engine.hardware import detect
-from engine.models.catalogue import BaseModel, linear_shapes, load_tokenizer, resolve
-from engine.prompts.load import make_renderer
+from engine.models.catalogue import BaseModel, linear_shapes, resolve
+from engine.prompts.load import load_tokenizer, make_renderer
 from engine.start import kernel_cache
 from tuning.batch.collate import Packer, default_budget_tokens, tree_of_pair
 from tuning.batch.forward import accept_layouts

@@ -32,12 +32,12 @@ from engine.errors import (
     UnknownId,
 )
 from engine.hardware import detect
-from engine.kernels import select_kernels
-from engine.kernels.portable import PAGE_TOKENS, AttentionMetadata
+from engine.kernels.interface import PAGE_TOKENS, AttentionMetadata
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.models.checkpoint import open_checkpoint
 from engine.models.families import architecture_of
+from engine.models.kernel_selection import select_kernels
 from engine.models.loading import WeightFormat, load_decoder
 from engine.models.memory import require_memory, trim_heap
 from engine.prompts.load import AnyRenderer, load_renderer

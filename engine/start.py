@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from engine.models.architecture import Architecture
 from engine.models.catalogue import BaseModel
 from engine.models.checkpoint import FolderCheckpoint
-from engine.models.families import Architecture, architecture_of, is_covered
+from engine.models.families import architecture_of, is_covered
 from engine.models.memory import require_memory
 from engine.prompts.load import AnyRenderer, load_renderer
 from engine.quantization import Quantization

@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from engine.adapters.lora import LoraAdapter, StepAdapters
-from engine.kernels import KernelChoice
+from engine.kernels.interface import PAGE_TOKENS, AttentionMetadata
 from engine.kernels.native import NativeKernels
-from engine.kernels.portable import PAGE_TOKENS, AttentionMetadata
+from engine.models.architecture import Architecture
 from engine.models.checkpoint import open_checkpoint
 from engine.models.decoder import Decoder
-from engine.models.families import Architecture, architecture_of
+from engine.models.families import architecture_of
+from engine.models.kernel_selection import KernelChoice
 from engine.models.loading import WeightFormat, load_decoder
 from engine.quantization import Quantization
 from engine.serving.kv_cache import BlockTable, PagedCache

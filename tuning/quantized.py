@@ -19,9 +19,8 @@ from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from engine.models.catalogue import linear_shapes
-from engine.models.checkpoint import QuantizedMatrix
 from engine.quantization.bitsandbytes import keep_layout, quantization_config
-from engine.quantization.blocks import quantize_int4, quantize_int8
+from engine.quantization.groups import QuantizedMatrix, quantize_int4, quantize_int8
 from tuning.weight_formats import Weights
 
 ROUND: Mapping[str, Callable[[Tensor], QuantizedMatrix]] = MappingProxyType(

@@ -23,8 +23,8 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from engine.adapters.bundle import CONFIG, WEIGHTS, open_bundle, publish_bundle
 from engine.errors import InvalidInput
-from engine.models.catalogue import BaseModel, load_tokenizer
-from engine.prompts.load import make_renderer
+from engine.models.catalogue import BaseModel
+from engine.prompts.load import load_tokenizer, make_renderer
 from engine.prompts.render import Renderer
 from engine.storage import canonical_json, digest_file, digest_json
 from feedback_store.snapshots.snapshot import Snapshot

@@ -17,7 +17,7 @@ from torch import Tensor
 from engine.adapters import virtual_tokens
 from engine.adapters.bundle import CONFIG, WEIGHTS
 from engine.errors import InvalidBundle
-from engine.kernels.portable import AttentionMetadata, Heads
+from engine.kernels.interface import AttentionMetadata, Heads
 from engine.models.decoder import CheckpointLayout, Decoder
 from engine.serving.kv_cache import BlockTable, PagedCache
 

@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.kernels.portable import AttentionMetadata, Heads, LayerCache
+from engine.kernels.interface import AttentionMetadata, Heads, LayerCache
 
+SOURCE = Path(__file__).with_name("cpu.cpp")
+THREADS = "-pthread"
 P, N = c_void_p, c_long
 SIGNATURES = {
     "rms_norm": [P, P, P, N, N, c_float],

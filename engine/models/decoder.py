@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.kernels.portable import AttentionMetadata, Heads, Kernels, LayerCache
+from engine.kernels.interface import AttentionMetadata, Heads, Kernels, LayerCache
 
 
 @dataclass(frozen=True, slots=True)

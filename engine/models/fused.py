@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from engine.kernels.interface import AttentionMetadata, LayerCache
 from engine.kernels.native import NativeBlock, NativeKernels, NativeShape, NativeStep
-from engine.kernels.portable import AttentionMetadata, LayerCache
 from engine.models.decoder import DecoderConfig, Layer, RmsNorm, RowAdapters
 from engine.quantization.packed_cpu import NativeLinear
 

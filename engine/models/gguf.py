@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.errors import ModelUnavailable
-from engine.models.checkpoint import QuantizedMatrix
 from engine.models.gguf_metadata import ROPE_TENSORS, GgufSettings, read_settings
+from engine.quantization.groups import QuantizedMatrix
 
 # Architecture -> whether rows 2i and 2i + 1 of a head are a rotary pair; otherwise rows i and
 # i + head_dim / 2 are, as in Hugging Face checkpoints. Mistral's files say "llama".

@@ -7,15 +7,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from engine.kernels.portable import Heads
-from engine.models.decoder import CheckpointLayout, DecoderConfig, LayerSpec, LinearSpec
-from engine.models.families import (
+from engine.kernels.interface import Heads
+from engine.models.architecture import (
     Architecture,
     CausalPositions,
     head_rows,
     interleaved_to_halves,
     require,
 )
+from engine.models.decoder import CheckpointLayout, DecoderConfig, LayerSpec, LinearSpec
 
 MODEL_TYPES = frozenset({"glm", "glm4"})
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelUnavailable
-from engine.kernels.portable import Heads
+from engine.kernels.interface import Heads
+from engine.models.architecture import Architecture, CausalPositions, require
 from engine.models.decoder import CheckpointLayout, DecoderConfig, LayerSpec, LinearSpec
-from engine.models.families import Architecture, CausalPositions, require
 
 MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
 ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")

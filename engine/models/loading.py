@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from engine.errors import ModelUnavailable
-from engine.kernels import KernelChoice
-from engine.models.checkpoint import Checkpoint, QuantizedMatrix
+from engine.models.architecture import Architecture
+from engine.models.checkpoint import Checkpoint
 from engine.models.decoder import (
     CheckpointLayout,
     Decoder,
@@ -27,11 +27,11 @@ from engine.models.decoder import (
     Norm,
     RmsNorm,
 )
-from engine.models.families import Architecture
 from engine.models.fused import NativeLayers
+from engine.models.kernel_selection import KernelChoice
 from engine.quantization import Quantization
-from engine.quantization.blocks import quantize_int4, quantize_int8
 from engine.quantization.dense import DenseLinear
+from engine.quantization.groups import QuantizedMatrix, quantize_int4, quantize_int8
 from engine.quantization.packed_cpu import NativeLinear, TorchInt4Linear, TorchInt8Linear
 
 # Weights that are rounded at once: with all that is computed of them they stay in a core's cache

@@ -9,8 +9,8 @@ import psutil
 
 from engine.errors import ModelUnavailable
 from engine.hardware import detect
+from engine.models.architecture import Architecture
 from engine.models.checkpoint import Checkpoint
-from engine.models.families import Architecture
 from engine.models.loading import has_own_head
 from engine.models.presets import BITS
 from engine.quantization import Quantization

@@ -11,7 +11,6 @@ from typing import Any
 
 from engine.errors import InvalidInput, ModelUnavailable
 from engine.messages import Message
-from engine.models.catalogue import load_tokenizer
 from engine.prompts.chatglm import ChatGLMRenderer, is_chatglm, load_chatglm_renderer
 from engine.prompts.render import Renderer
 from engine.prompts.template_check import examine_template
@@ -55,6 +54,16 @@ def make_renderer(tokenizer: Any, folder: Path) -> Renderer:
     )
     _try(renderer, folder)
     return renderer
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The checkpoint's tokenizer; untyped, since transformers' own types do not agree."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except Exception as error:
+        raise ModelUnavailable(f"cannot read the tokenizer in {folder}: {error}") from error
 
 
 def _template(found: object, folder: Path) -> str:

@@ -16,9 +16,9 @@ from typing import Protocol
 from engine.errors import InvalidInput, InvalidText
 from engine.messages import Message
 from engine.prompts.conversation_shape import shape
+from engine.prompts.detokenizer import Detokenizer
 from engine.prompts.reasoning import after_opening, opening_of
 from engine.prompts.template_check import TemplateAbilities
-from engine.serving.detokenizer import Detokenizer
 
 PRIVATE_USE = [*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)]
 

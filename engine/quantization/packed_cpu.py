@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine.kernels.native import NativeKernels, NativeMatrix
-from engine.models.checkpoint import GROUP, QuantizedMatrix
+from engine.quantization.groups import GROUP, QuantizedMatrix
 
 LANES = 8  # outputs that lie side by side
 TORCH_LANES = 16  # the same in torch's 4-bit layout

@@ -12,6 +12,7 @@ from typing import Protocol
 from torch import Tensor
 
 from engine.errors import BurnishError
+from engine.prompts.detokenizer import Detokenizer
 from engine.request import (
     Failed,
     Finished,
@@ -20,7 +21,6 @@ from engine.request import (
     TextDelta,
     TokenLogprob,
 )
-from engine.serving.detokenizer import Detokenizer
 from engine.serving.prompt import TokenizedPrompt
 from engine.serving.sampler import Sampler, token_logprobs
 from engine.serving.stream import QueuedStream

@@ -13,7 +13,7 @@ from typing import Any
 
 from engine.adapters.soft_prompt import SoftPrompt
 from engine.errors import Overloaded
-from engine.kernels.portable import PAGE_TOKENS
+from engine.kernels.interface import PAGE_TOKENS
 from engine.models.decoder import Decoder
 from engine.serving.kv_cache import PagedCache, PinnedPrefix
 

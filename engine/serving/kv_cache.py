@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.kernels.portable import PAGE_TOKENS, Heads, LayerCache
+from engine.kernels.interface import PAGE_TOKENS, Heads, LayerCache
 
 PageKey = bytes
 # Stands for a virtual token, which has no id; which one it is, its place and the adapter tell

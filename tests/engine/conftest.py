@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from engine.fast import FastEngine
-from engine.kernels import SOURCE, THREADS, KernelChoice
 from engine.kernels.build import NotBuilt, build
-from engine.kernels.native import NativeKernels
+from engine.kernels.native import SOURCE, THREADS, NativeKernels
 from engine.kernels.portable import PortableKernels
 from engine.models.catalogue import BaseModel
+from engine.models.kernel_selection import KernelChoice
 from engine.reference import ReferenceEngine
 from engine.storage import folder_of
 from tests.helpers import make_bundle

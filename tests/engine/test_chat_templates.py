@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import InvalidInput, ModelUnavailable
 from engine.messages import Message
-from engine.models.catalogue import BaseModel, load_tokenizer, resolve
-from engine.prompts.load import load_renderer, make_renderer
+from engine.models.catalogue import BaseModel, resolve
+from engine.prompts.load import load_renderer, load_tokenizer, make_renderer
 from engine.prompts.render import Renderer
 from engine.request import ScoreRequest
 from tests.engine.conftest import StartEngine

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from engine.errors import ModelUnavailable
 from engine.messages import Message
 from engine.prompts.chatglm import is_chatglm, load_chatglm_renderer
-from engine.serving.detokenizer import Detokenizer
+from engine.prompts.detokenizer import Detokenizer
 from tests.helpers_chatglm import (
     ALPHABET,
     GLM4_FIRST_SPECIAL,

@@ -21,8 +21,9 @@ from transformers import AutoModelForCausalLM
 
 from engine.errors import ModelUnavailable
 from engine.models.catalogue import BaseModel, embedded_gguf
-from engine.models.checkpoint import FolderCheckpoint, QuantizedMatrix, open_checkpoint
+from engine.models.checkpoint import FolderCheckpoint, open_checkpoint
 from engine.models.gguf import GgufCheckpoint
+from engine.quantization.groups import QuantizedMatrix
 
 Q4_0, Q4_1, Q8_0 = (
     GGMLQuantizationType.Q4_0,

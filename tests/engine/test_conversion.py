@@ -15,8 +15,8 @@ import torch
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from engine import storage
-from engine.kernels import SOURCE, THREADS
 from engine.kernels.build import build
+from engine.kernels.native import SOURCE, THREADS
 from engine.models import conversion
 from engine.models.catalogue import BaseModel, resolve
 from tests.helpers_decoder import randomize

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.serving.detokenizer import Detokenizer
+from engine.prompts.detokenizer import Detokenizer
 
 MIXED = (
     "你好，世界！ 👩\u200d👩\u200d👧 naïve 🏳️‍🌈 مرحبا 𝔘𝔫𝔦 don't — fin 😀😀.\n\n    return x  # ok"

@@ -21,9 +21,10 @@ from transformers import (
 )
 
 from engine.errors import ModelUnavailable
-from engine.kernels import KernelChoice, PortableKernels
+from engine.kernels.portable import PortableKernels
 from engine.models.checkpoint import open_checkpoint
 from engine.models.families import architecture_of, family_of
+from engine.models.kernel_selection import KernelChoice
 from engine.models.loading import WeightFormat, load_decoder
 from tests.helpers_decoder import SIZES, Runner, random_ids, write_random
 

@@ -18,8 +18,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.errors import ModelUnavailable
-from engine.kernels import KernelChoice
 from engine.models.families import architecture_of
+from engine.models.kernel_selection import KernelChoice
 from tests.helpers_chatglm_weights import (
     BOS,
     GMASK,

@@ -25,7 +25,7 @@ from engine.adapters import bundle, lora
 from engine.adapters.slots import AdapterSlots
 from engine.errors import EngineFailure, ModelUnavailable, Overloaded, PromptTooLong
 from engine.fast import FastEngine
-from engine.kernels.portable import PAGE_TOKENS, Heads
+from engine.kernels.interface import PAGE_TOKENS, Heads
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, linear_shapes
 from engine.quantization import Quantization

@@ -19,12 +19,12 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Phi3Config, Qwen2Con
 from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
 
 from engine.errors import ModelUnavailable
-from engine.kernels import KernelChoice
 from engine.kernels.portable import PortableKernels
 from engine.models.catalogue import resolve
 from engine.models.gguf import GgufCheckpoint
 from engine.models.gguf_metadata import known_keys
 from engine.models.gguf_rope import RopeTensors, rope_parameters
+from engine.models.kernel_selection import KernelChoice
 from engine.prompts.load import load_renderer
 from tests.helpers_decoder import Runner, randomize
 from tests.helpers_gguf import (

@@ -12,8 +12,10 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from engine.kernels import KernelChoice, NativeKernels, PortableKernels, select_kernels
+from engine.kernels.native import NativeKernels
+from engine.kernels.portable import PortableKernels
 from engine.models.families import architecture_of
+from engine.models.kernel_selection import KernelChoice, select_kernels
 from engine.quantization.packed_cpu import NativeLinear
 from tests.helpers_decoder import SIZES
 
@@ -69,7 +71,7 @@ def test_what_the_compiler_says_is_passed_on(
 ) -> None:
     source = tmp_path / "cpu.cpp"
     source.write_text("this is no program;")
-    monkeypatch.setattr("engine.kernels.SOURCE", source)
+    monkeypatch.setattr("engine.models.kernel_selection.SOURCE", source)
     cache = tmp_path / "cache"
     assert_portable(select_kernels("cpu", cache), "refused the kernels", "error")
     assert not list(cache.iterdir())  # nothing half done stays

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.kernels import NativeKernels, PortableKernels
-from engine.kernels.portable import PAGE_TOKENS, AttentionMetadata, Heads, Kernels, LayerCache
+from engine.kernels.interface import PAGE_TOKENS, AttentionMetadata, Heads, Kernels, LayerCache
+from engine.kernels.native import NativeKernels
+from engine.kernels.portable import PortableKernels
 
 PORTABLE = PortableKernels()
 PAGES = 10  # of each sequence

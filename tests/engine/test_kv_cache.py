@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from engine.kernels.portable import PAGE_TOKENS, Heads
+from engine.kernels.interface import PAGE_TOKENS, Heads
 from engine.serving.kv_cache import BlockTable, PagedCache, page_bytes, pages_for
 
 HEADS = Heads(query=2, kv=1, dim=2, rotated=2)

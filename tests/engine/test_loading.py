@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from engine.models import loading
-from engine.models.checkpoint import INDEX, FolderCheckpoint, QuantizedMatrix
+from engine.models.checkpoint import INDEX, FolderCheckpoint
 from engine.models.loading import SLAB_WEIGHTS
-from engine.quantization.blocks import quantize_int4, quantize_int8
+from engine.quantization.groups import QuantizedMatrix, quantize_int4, quantize_int8
 
 MAPS = Path("/proc/self/maps")
 

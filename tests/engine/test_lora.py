@@ -18,7 +18,9 @@ from transformers import Glm4Config, GlmConfig, LlamaConfig, Qwen3Config
 
 from engine.adapters.lora import LoraAdapter, StepAdapters
 from engine.errors import InvalidBundle
-from engine.kernels import KernelChoice, NativeKernels, PortableKernels
+from engine.kernels.native import NativeKernels
+from engine.kernels.portable import PortableKernels
+from engine.models.kernel_selection import KernelChoice
 from engine.quantization import Quantization
 from tests.helpers_chatglm_weights import (
     BOS,

@@ -348,7 +348,7 @@ def test_a_system_message_in_the_history_stays_one():
 
 # Detokenizer
 def test_an_answer_cut_within_a_character_shows_no_replacement_character():
-    from engine.serving.detokenizer import Detokenizer
+    from engine.prompts.detokenizer import Detokenizer
 
     detokenizer = Detokenizer(lambda ids: bytes(ids).decode("utf-8", "replace"))
     for byte in "a👍".encode()[:-1]:

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.models.checkpoint import GROUP
-from engine.quantization.blocks import quantize_int4, quantize_int8
+from engine.quantization.groups import GROUP, quantize_int4, quantize_int8
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
-from engine.kernels import KernelChoice, NativeKernels, PortableKernels
-from engine.models.checkpoint import QuantizedMatrix
+from engine.kernels.native import NativeKernels
+from engine.kernels.portable import PortableKernels
+from engine.models.kernel_selection import KernelChoice
 from engine.quantization import Quantization
 from engine.quantization.bitsandbytes import BitsLinear
-from engine.quantization.blocks import quantize_int4, quantize_int8
+from engine.quantization.groups import QuantizedMatrix, quantize_int4, quantize_int8
 from engine.quantization.packed_cpu import NativeLinear, TorchInt4Linear, TorchInt8Linear
 from tests.helpers_decoder import SIZES, Runner, random_ids, write_random
 

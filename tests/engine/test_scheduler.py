@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.kernels.portable import PAGE_TOKENS, Heads
+from engine.kernels.interface import PAGE_TOKENS, Heads
 from engine.serving.answer import GenerationTask
 from engine.serving.kv_cache import PagedCache
 from engine.serving.scheduler import (

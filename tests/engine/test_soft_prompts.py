@@ -23,7 +23,7 @@ from engine.adapters.soft_prompt import read_soft_prompt
 from engine.adapters.virtual_tokens import MAX_VIRTUAL_TOKENS
 from engine.errors import EngineFailure, InvalidBundle, Overloaded, PromptTooLong, UnknownId
 from engine.fast import FastEngine
-from engine.kernels.portable import PAGE_TOKENS, Heads
+from engine.kernels.interface import PAGE_TOKENS, Heads
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.models.families import architecture_of

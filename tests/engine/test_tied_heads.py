@@ -13,11 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from deploy.export import export_merged
 from engine.hardware import detect
-from engine.kernels import KernelChoice
 from engine.kernels.portable import PortableKernels
 from engine.models.catalogue import BaseModel, resolve
 from engine.models.checkpoint import FolderCheckpoint
 from engine.models.families import architecture_of
+from engine.models.kernel_selection import KernelChoice
 from engine.models.memory import weight_bytes
 from tests.helpers import make_bundle, write_tiny_model
 from tests.helpers_decoder import Runner

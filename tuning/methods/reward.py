@@ -28,8 +28,8 @@ from engine.adapters.bundle import CONFIG, WEIGHTS
 from engine.errors import EngineFailure, InvalidInput
 from engine.hardware import detect
 from engine.messages import Message
-from engine.models.catalogue import BaseModel, linear_shapes, load_tokenizer
-from engine.prompts.load import make_renderer
+from engine.models.catalogue import BaseModel, linear_shapes
+from engine.prompts.load import load_tokenizer, make_renderer
 from engine.prompts.render import Renderer
 from engine.storage import folder_of, publish, read_manifest, verify
 from feedback_store.examples.types import Pair

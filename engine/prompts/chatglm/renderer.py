@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 from engine.messages import Message
+from engine.prompts.detokenizer import Detokenizer
 from engine.prompts.render import Rendered
-from engine.serving.detokenizer import Detokenizer
 
 
 class ChatGLMRenderer(ABC):

@@ -1,16 +1,43 @@
-"""Rounding dense weights to groups of 4- or 8-bit codes. Knows numbers, not how they are stored."""
+"""Matrices in groups of 4- or 8-bit codes, and the rounding of dense weights to them.
+
+Knows numbers; knows nothing of how a matrix is laid out for a kernel or in a file.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from engine.models.checkpoint import GROUP, QuantizedMatrix
-
+GROUP = 32  # weights that share a scale
 # A range slightly narrower than min..max costs the outliers and serves the rest; of these the one
 # with the least squared error is taken, group by group.
 SHRINKS = (1.0, 0.95, 0.9, 0.85, 0.8)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedMatrix:
+    """A quantized matrix: `scale * code + min` with one scale and one min per 32 columns.
+
+    `codes` is uint8 with codes 0..15 for 4 bits, int8 for 8 bits: (out_features, in_features).
+    `scales` and `mins` are float16: (out_features, in_features // 32). Without `mins` the codes
+    are symmetric and the weight is `scale * code`.
+    """
+
+    codes: Tensor
+    scales: Tensor
+    mins: Tensor | None
+    bits: int
+
+    def dequantize(self) -> Tensor:
+        """The weights: (out_features, in_features), float32."""
+        weights = self.codes.float().view(*self.scales.shape, GROUP)  # (out, groups, 32)
+        weights *= self.scales.float().unsqueeze(2)
+        if self.mins is not None:
+            weights += self.mins.float().unsqueeze(2)
+        return weights.flatten(1)
 
 
 def quantize_int4(weight: Tensor) -> QuantizedMatrix:
