@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from engine.adapters.bundle import CONFIG, WEIGHTS, publish_bundle
+from engine.adapters.bundle import publish_bundle
+from engine.adapters.files import CONFIG, WEIGHTS
 from engine.models.catalogue import BaseModel, linear_shapes
 
 

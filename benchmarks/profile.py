@@ -26,16 +26,17 @@ KERNELS = {
 
 def profile(engine: FastEngine, streams: Sequence[int]) -> dict[str, dict[str, float]]:
     """Milliseconds a step by operation, for each number of streams. Closes the engine."""
-    engine._decoder = replace(engine._decoder, fused=None)
-    native: Any = engine._native
+    engine.runner.decoder = replace(engine.runner.decoder, fused=None)
+    native: Any = engine.runner.native
     if native is None:
         engine.close()
         return {}
     seconds: dict[str, float] = defaultdict(float)
     for name, meaning in KERNELS.items():
         setattr(native, name, _timed(getattr(native, name), seconds, meaning))
-    engine._hand_out = _timed(engine._hand_out, seconds, "choice, text")  # type: ignore[method-assign]
-    engine._forward = _timed(engine._forward, seconds, "forward")  # type: ignore[method-assign]
+    loop: Any = engine.loop
+    loop._sample_and_publish = _timed(loop._sample_and_publish, seconds, "choice, text")
+    loop.runner.run = _timed(loop.runner.run, seconds, "forward")
     found = {}
     for count in streams:
         seconds.clear()

@@ -124,7 +124,7 @@ def prompts(bench: Bench) -> None:
     with _llama(bench, 1) as llama:
         for tokens in (512, 2048):
             messages = _prompt_of(engine, tokens)
-            ids = engine._renderer.prompt(messages)
+            ids = engine.renderer.prompt(messages)
             measured: dict[str, Callable[[], float]] = {
                 "int4": _writer(engine, [messages], new_tokens=1)
             }
@@ -357,7 +357,7 @@ def beside_transformers(bench: Bench) -> None:
     """One stream of ours beside transformers' generate in its faster number format."""
     engine, dtype = bench.engine("int4"), detect().dtype
     peer = Transformers(bench.base.folder, dtype)
-    ids = engine._renderer.prompt(_story(0))
+    ids = engine.renderer.prompt(_story(0))
     seconds = in_turns(
         {
             "int4": _writer(engine, [_story(0)]),

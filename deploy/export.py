@@ -11,7 +11,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.adapters.bundle import CONFIG, WEIGHTS, open_bundle
+from engine.adapters.bundle import open_bundle
+from engine.adapters.files import CONFIG, WEIGHTS
 from engine.errors import InvalidBundle, InvalidInput
 from engine.models.catalogue import BaseModel
 from engine.storage import folder_of, read_manifest, verify

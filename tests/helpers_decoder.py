@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from engine.adapters.lora import LoraAdapter, StepAdapters
+from engine.adapters.lora_matrices import LoraMatrices, StepAdapters
 from engine.kernels.interface import PAGE_TOKENS, AttentionMetadata
 from engine.kernels.native import NativeKernels
 from engine.models.architecture import Architecture
@@ -41,7 +41,7 @@ class Text:
     prompt: list[int]
     block_table: BlockTable
     cached: int = 0
-    adapter: LoraAdapter | None = None
+    adapter: LoraMatrices | None = None
 
 
 class Runner:
@@ -73,7 +73,7 @@ class Runner:
             architecture, load_decoder(open_checkpoint(folder), architecture, weight_format), pages
         )
 
-    def begin(self, prompt: Sequence[int], adapter: LoraAdapter | None = None) -> Text:
+    def begin(self, prompt: Sequence[int], adapter: LoraMatrices | None = None) -> Text:
         """A sequence with room for 32 tokens after the prompt."""
         block_table = self._cache.allocate(None, prompt, len(prompt) + PAGE_TOKENS, reusable=0)
         assert block_table is not None
@@ -117,7 +117,7 @@ class Runner:
             text.cached += len(tokens)
         return list(logits.split([len(tokens) for _, tokens in chunks]))
 
-    def logits(self, ids: Sequence[int], adapter: LoraAdapter | None = None) -> Tensor:
+    def logits(self, ids: Sequence[int], adapter: LoraMatrices | None = None) -> Tensor:
         """Logits of a whole text, computed at once."""
         return self.step((self.begin(ids, adapter), ids))[0]
 

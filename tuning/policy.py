@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from engine.adapters.bundle import CONFIG, WEIGHTS
+from engine.adapters.files import CONFIG, WEIGHTS
 from engine.hardware import detect
 from engine.models.catalogue import BaseModel, linear_shapes
 from tuning.launch import weights_are_split

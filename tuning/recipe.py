@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import yaml
 
-from engine.adapters.bundle import MAX_RANK
-from engine.adapters.virtual_tokens import MAX_VIRTUAL_TOKENS
+from engine.adapters.lora import MAX_RANK
+from engine.adapters.soft_prompt import MAX_VIRTUAL_TOKENS
 from engine.errors import InvalidInput
 from engine.storage import digest_file
 from tuning.plain_values import build, leaves

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.adapters.bundle import MAX_RANK
+from engine.adapters.lora import MAX_RANK
 
 # Folders of a home, beside its bundles
 REWARDS = "rewards"

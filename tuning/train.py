@@ -21,7 +21,8 @@ from datasets import Dataset
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from engine.adapters.bundle import CONFIG, WEIGHTS, open_bundle, publish_bundle
+from engine.adapters.bundle import open_bundle, publish_bundle
+from engine.adapters.files import CONFIG, WEIGHTS
 from engine.errors import InvalidInput
 from engine.models.catalogue import BaseModel
 from engine.prompts.load import load_tokenizer, make_renderer

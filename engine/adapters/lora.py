@@ -1,196 +1,153 @@
-"""LoRA adapters in memory, and their sum for each row of a step (Hu et al. 2021, 4.1).
+"""LoRA adapters (Hu et al. 2021): which ones are accepted, and how the fast engine opens them.
 
-One step may hold rows of several adapters and of none. Knows matrices and rows; verifying an
-adapter's files is `bundle.py`'s, choosing which is live is `slots.py`'s.
+Knows the files; the matrices and their product are `lora_matrices.py`'s.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from engine.adapters.files import HARMLESS, WEIGHTS, is_number, tensor_problems
+from engine.models.catalogue import BaseModel, linear_shapes
+from engine.time_slices import YieldToEngine
 
-from engine.adapters.bundle import CONFIG, WEIGHTS
-from engine.errors import InvalidBundle
-from engine.kernels.native import NativeKernels
-from engine.models.decoder import LINEARS, CheckpointLayout, LinearSpec
-from engine.time_slices import YieldToEngine, do_not_yield
+if TYPE_CHECKING:
+    from engine.adapters.interface import DecoderHost
+    from engine.adapters.lora_matrices import LoraMatrices
 
-MAX_PARTS = 3
+PEFT_TYPES = frozenset({"LORA"})
+MAX_RANK = 256
+MAX_SCALING = 64
+# The matrices of a trained adapter of rank 16 have Frobenius norms of 0.1 to 20
+MAX_NORM = 1_000.0
+CHECKED = frozenset(
+    {"peft_type", "task_type", "r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora"}
+)
+# Fields whose value for "not used" is not false, null or empty
+NEUTRAL = {
+    "bias": "none",
+    "init_lora_weights": True,
+    "megatron_core": "megatron.core",
+    "qalora_group_size": 16,
+}
+_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One module inside a fused matrix: y[:, offset:offset + out] += (x A^T) B."""
-
-    a: Tensor  # (rank, in); those of one matrix lie one after the other
-    b: Tensor  # (rank, out), the scaling folded in
-    offset: int
-
-
-class _NativePart(ctypes.Structure):
-    _fields_ = (
-        ("b", ctypes.c_void_p),
-        ("rank", ctypes.c_long),
-        ("rank_offset", ctypes.c_long),
-        ("out", ctypes.c_long),
-        ("out_offset", ctypes.c_long),
-    )
-
-
-class _NativeLora(ctypes.Structure):
-    _fields_ = (
-        ("a", ctypes.c_void_p),
-        ("rank", ctypes.c_long),
-        ("part_count", ctypes.c_long),
-        ("parts", _NativePart * MAX_PARTS),
-    )
-
-
 class LoraAdapter:
-    """One adapter's matrices, for each layer and each of its four linears.
+    """Implements `DecoderAdapter` with low-rank updates of the decoder's matrices."""
 
-    Held in float16 for the compiled kernel, which quantized weights go with; else in float32.
-    """
+    digest: str
+    matrices: LoraMatrices
+    virtual_tokens: int = 0
 
-    def __init__(
-        self,
-        folder: Path,
-        layout: CheckpointLayout,
-        *,
-        device: str,
-        native: bool,
-        yield_to_engine: YieldToEngine = do_not_yield,
-    ) -> None:
-        """Read a *verified* PEFT folder; raises `InvalidBundle` for one that cannot be run.
-
-        `yield_to_engine` is called between pieces of the work.
-        """
-        config, tensors = _read(folder, yield_to_engine)
-        rank = config["r"]
-        # rsLoRA (Kalajdzievski 2023) divides by the root of the rank
-        scaling = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
-        dtype = torch.float16 if native else torch.float32
-        self._parts: list[tuple[Part, ...]] = []
-        for layer in layout.layers:
-            for modules in layer.linears:
-                self._parts.append(_parts(modules, tensors, scaling, dtype=dtype, device=device))
-                yield_to_engine()
-        if tensors:
-            raise InvalidBundle([f"{min(tensors)} is not a matrix of this model's layers"])
-        self._table = _native_table(self._parts) if native else None
-
-    def parts(self, layer: int, linear: str) -> tuple[Part, ...]:
-        """The modules that the adapter changes in one matrix."""
-        return self._parts[layer * len(LINEARS) + LINEARS.index(linear)]
-
-    @property
-    def address(self) -> int:
-        """Where the compiled kernel finds the matrices."""
-        assert self._table is not None
-        return ctypes.addressof(self._table)
+    def close(self) -> None:
+        """See `Adapter`; the memory is freed with the object."""
 
 
-class StepAdapters:
-    """The adapters of one step's rows. Implements `engine.models.decoder.RowAdapters`."""
+def open_adapter(digest: str, folder: Path, host: DecoderHost) -> LoraAdapter:
+    """See `AdapterKind`."""
+    from engine.adapters.lora_matrices import LoraMatrices
 
-    def __init__(self, rows: Sequence[LoraAdapter | None], kernels: NativeKernels | None) -> None:
-        """`rows`: the adapter of each row. `kernels`: where all of them are held for it."""
-        self._native = kernels
-        if kernels is not None:
-            addresses = (0 if adapter is None else adapter.address for adapter in rows)
-            self._addresses = (ctypes.c_void_p * len(rows))(*addresses)
-        else:
-            distinct = {id(adapter): adapter for adapter in rows if adapter is not None}
-            self._groups = [
-                (adapter, torch.tensor([i for i, row in enumerate(rows) if row is adapter]))
-                for adapter in distinct.values()
-            ]
-
-    @property
-    def address(self) -> int | None:
-        """See `RowAdapters`."""
-        return None if self._native is None else ctypes.addressof(self._addresses)
-
-    def add(self, layer: int, linear: str, x: Tensor, y: Tensor) -> None:
-        """y (T, out) += B (A x) for each row of x (T, in)."""
-        if self._native is not None:
-            index = layer * len(LINEARS) + LINEARS.index(linear)
-            self._native.lora(
-                x.data_ptr(), len(x), x.shape[1], self._addresses, index, y.data_ptr(), y.shape[1]
-            )
-            return
-        for adapter, rows in self._groups:
-            everyone = len(rows) == len(x)
-            mine = x if everyone else x[rows.to(x.device)]
-            for part in adapter.parts(layer, linear):
-                change = mine @ part.a.to(x.dtype).T @ part.b.to(x.dtype)
-                columns = y[:, part.offset : part.offset + part.b.shape[1]]
-                if everyone:
-                    columns += change
-                else:
-                    columns.index_add_(0, rows.to(x.device), change)
+    with host.thread.background() as yield_to_engine:
+        matrices = LoraMatrices(
+            folder,
+            host.layout,
+            device=host.device,
+            native=host.native,
+            yield_to_engine=yield_to_engine,
+        )
+    return LoraAdapter(digest, matrices)
 
 
-def _read(folder: Path, yield_to_engine: YieldToEngine) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def problems(
+    folder: Path, config: Mapping[str, Any], base: BaseModel, yield_to_engine: YieldToEngine
+) -> Iterator[str]:
+    """See `AdapterKind`."""
+    found = list(config_problems(config))
+    yield from found
+    yield_to_engine()
+    if not found:
+        shapes = linear_shapes(base.folder)
+        yield from _weight_problems(folder / WEIGHTS, config, shapes, yield_to_engine)
+
+
+def config_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    """Whatever is not plain LoRA: peft has many fields that change what an adapter computes, or
+    the base model itself, so all but a known few must be left at nothing."""
+    rank: Any = config.get("r")
+    alpha: Any = config.get("lora_alpha")
+    targets = config.get("target_modules")
+    if config.get("peft_type") != "LORA":
+        yield f"peft_type is {config.get('peft_type')!r}, not 'LORA'"
+    if config.get("task_type") != "CAUSAL_LM":
+        yield f"task_type is {config.get('task_type')!r}, not 'CAUSAL_LM'"
+    if not is_number(rank, int) or not 1 <= rank <= MAX_RANK:
+        yield f"r is {rank!r}; it must lie in 1..{MAX_RANK}"
+    elif not is_number(alpha, int, float) or not 0 < alpha <= MAX_SCALING * rank:
+        yield f"lora_alpha is {alpha!r}; it must lie in (0, {MAX_SCALING} r]"
+    if not isinstance(targets, list) or not all(isinstance(t, str) and t for t in targets):
+        yield "target_modules is not a list of names"
+    dropout = config.get("lora_dropout", 0.0)
+    if not is_number(dropout, int, float) or not 0 <= dropout < 1:
+        yield f"lora_dropout is {dropout!r}; it must lie in [0, 1)"
+    if not isinstance(config.get("use_rslora", False), bool):
+        yield "use_rslora is neither true nor false"
+    for field, value in config.items():
+        if field not in CHECKED | HARMLESS and value != NEUTRAL.get(field) and value:
+            yield f"{field} is not supported"
+
+
+def _weight_problems(
+    path: Path,
+    config: Mapping[str, Any],
+    shapes: Mapping[str, tuple[int, int]],
+    yield_to_engine: YieldToEngine,
+) -> Iterator[str]:
     from safetensors import SafetensorError, safe_open
 
-    tensors: dict[str, Tensor] = {}
+    sides: dict[str, set[str]] = {}
     try:
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
+        with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - not a dict
                 yield_to_engine()
-                tensors[key] = file.get_tensor(key)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InvalidBundle([f"it cannot be read: {error}"]) from error
-    return config, tensors
+                match = _KEY.fullmatch(key)
+                if match and match["module"] in shapes:
+                    sides.setdefault(match["module"], set()).add(match["side"])
+                    shape = _expected_shape(match["side"], shapes[match["module"]], config["r"])
+                    yield from tensor_problems(key, file.get_tensor(key), shape, MAX_NORM)
+                else:
+                    yield f"{key} is not a LoRA matrix of this base model"
+    except (SafetensorError, OSError, ValueError) as error:
+        yield f"{WEIGHTS} cannot be read: {error}"
+        return
+    yield from _module_problems(sides, shapes.keys(), config["target_modules"])
 
 
-def _parts(
-    modules: Sequence[LinearSpec],
-    tensors: dict[str, Tensor],
-    scaling: float,
-    *,
-    dtype: torch.dtype,
-    device: str,
-) -> tuple[Part, ...]:
-    """One matrix's parts; what they are made of is taken out of `tensors`."""
-    found: list[tuple[Tensor, Tensor, int]] = []
-    offset = 0
-    for module in modules:
-        keys = [f"base_model.model.{module.name}.lora_{side}.weight" for side in "AB"]
-        if all(key in tensors for key in keys):
-            a, b = (tensors.pop(key) for key in keys)
-            expected = (len(a), module.in_features), (module.out_features, len(a))
-            if (tuple(a.shape), tuple(b.shape)) != expected:
-                raise InvalidBundle([f"{keys[0]} or its B has not the shape of {module.name}"])
-            b = b if module.rows is None else b[module.rows]
-            b = (b.float() * scaling).T.to(device, dtype).contiguous()
-            found.append((a, b, offset))
-        offset += module.out_features
-    if not found:
-        return ()
-    stacked = torch.cat([a for a, _, _ in found]).to(device, dtype)
-    rows = torch.split(stacked, [len(a) for a, _, _ in found])
-    return tuple(Part(a, b, offset) for a, (_, b, offset) in zip(rows, found, strict=True))
+def _expected_shape(side: str, module: tuple[int, int], rank: int) -> tuple[int, int]:
+    out_features, in_features = module
+    return (rank, in_features) if side == "A" else (out_features, rank)
 
 
-def _native_table(parts_of: Sequence[Sequence[Part]]) -> Any:
-    table = (_NativeLora * len(parts_of))()
-    for entry, parts in zip(table, parts_of, strict=True):
-        if not parts:
-            continue
-        entry.a, entry.part_count = parts[0].a.data_ptr(), len(parts)
-        for slot, part in zip(entry.parts, parts, strict=False):
-            rank, out = part.b.shape
-            slot.b, slot.rank, slot.rank_offset = part.b.data_ptr(), rank, entry.rank
-            slot.out, slot.out_offset = out, part.offset
-            entry.rank += rank
-    return table
+def _module_problems(
+    sides: Mapping[str, set[str]], modules: Collection[str], targets: Sequence[str]
+) -> Iterator[str]:
+    for module, found in sides.items():
+        if found != {"A", "B"}:
+            yield f"{module} has only lora_{found.pop()}"
+    if not sides:
+        yield f"{WEIGHTS} holds no LoRA matrices"
+        return
+    targeted = {module for module in modules if _is_target(module, targets)}
+    if targeted != sides.keys():
+        odd = sorted(targeted ^ sides.keys())
+        yield f"target_modules and {WEIGHTS} disagree about {len(odd)} modules, such as {odd[0]}"
+
+
+def _is_target(module: str, targets: Sequence[str]) -> bool:
+    """peft's rule for a list of names."""
+    return any(module == target or module.endswith(f".{target}") for target in targets)

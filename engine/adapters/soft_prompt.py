@@ -1,130 +1,214 @@
-"""Soft prompts in memory: what fills the cache before a sequence's first token.
+"""Soft prompts: prefix tuning, prompt tuning and P-tuning. Which are accepted, and how they open.
 
-Virtual tokens stand at positions 0..v-1, as in peft, and the prompt begins at v. A prefix brings
-its keys and values; of a prompt's embeddings the decoder computes them, once. Knows tensors and
-pages; verifying the files is `bundle.py`'s, who begins with them is the scheduler's business.
+peft saves what its encoder gives and not the encoder: one tensor with a row for each virtual
+token. Prefix tuning (Li & Liang 2021, 4.2) keeps keys and values of every layer in a row; prompt
+tuning (Lester et al. 2021, 2) and P-tuning (Liu et al. 2021, 3) keep an input embedding. Knows
+configurations and shapes; the tensors are `soft_prompt_tensors.py`'s.
 """
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from engine.adapters.files import HARMLESS, WEIGHTS, peft_type, tensor_problems
+from engine.errors import InvalidBundle, Overloaded
+from engine.models.catalogue import BaseModel
+from engine.time_slices import YieldToEngine
 
-from engine.adapters import virtual_tokens
-from engine.adapters.bundle import CONFIG, WEIGHTS
-from engine.errors import InvalidBundle
-from engine.kernels.interface import AttentionMetadata, Heads
-from engine.models.decoder import CheckpointLayout, Decoder
-from engine.serving.kv_cache import BlockTable, PagedCache
+if TYPE_CHECKING:
+    from engine.adapters.interface import DecoderHost
+    from engine.adapters.soft_prompt_tensors import SoftPrompt
+    from engine.serving.block_manager import BlockManager
+
+PREFIX = "PREFIX_TUNING"
+PEFT_TYPES = frozenset({PREFIX, "PROMPT_TUNING", "P_TUNING"})
+KEY = "prompt_embeddings"
+# Each row of a batch attends to all of them. The papers stop at 200 (Li & Liang 2021, 7.2).
+MAX_VIRTUAL_TOKENS = 512
+# peft begins a prefix with entries of mean square 1; cached keys are a few tens at most
+MAX_ROOT_MEAN_SQUARE = 100.0
+CHECKED = {
+    "peft_type",
+    "task_type",
+    "num_virtual_tokens",
+    "token_dim",
+    "num_layers",
+    "num_attention_heads",
+    "num_transformer_submodules",
+}
+# How the saved numbers came to be; none of it changes what they compute
+TRAINING_ONLY = {
+    "encoder_hidden_size",
+    "encoder_reparameterization_type",
+    "encoder_num_layers",
+    "encoder_dropout",
+    "prefix_projection",
+    "init_weights",
+    "prompt_tuning_init",
+    "prompt_tuning_init_text",
+    "tokenizer_name_or_path",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class KeyValuePrefix:
-    """Prefix tuning."""
+class PromptSizes:
+    """What a base model says about the shape of its soft prompts."""
 
-    keys: Tensor  # (layers, v, kv heads, head dimension), channels in our decoder's order
-    values: Tensor  # (layers, v, kv heads, head dimension)
+    layers: int
+    kv_heads: int
+    head_dim: int
+    hidden: int
 
-    @property
-    def tokens(self) -> int:
-        """How many virtual tokens."""
-        return self.keys.shape[1]
+    def token_dim(self, kind: str) -> int:
+        """peft's `token_dim`: channels of all key heads for a prefix, else of an embedding."""
+        return self.kv_heads * self.head_dim if kind == PREFIX else self.hidden
 
-    def fill(
-        self, decoder: Decoder, cache: PagedCache, block_table: BlockTable, begin: int, end: int
-    ) -> None:
-        """Put virtual tokens begin..end into the pages of a block table."""
-        slots = block_table.slots(begin, end)
-        cache.put(slots.to(self.keys.device), self.keys[:, begin:end], self.values[:, begin:end])
+    def shape(self, kind: str, tokens: int) -> tuple[int, int]:
+        """Of the saved tensor."""
+        width = self.token_dim(kind)
+        return (tokens, 2 * self.layers * width if kind == PREFIX else width)
+
+
+def prompt_sizes(folder: Path) -> PromptSizes:
+    """The sizes of the checkpoint in `folder`; no weight is read."""
+    from transformers import AutoConfig
+
+    from engine.models.families import architecture_of, is_covered
+
+    if is_covered(folder):
+        ours = architecture_of(folder).config
+        return PromptSizes(ours.layer_count, ours.heads.kv, ours.heads.dim, ours.hidden_size)
+    config = AutoConfig.from_pretrained(folder).get_text_config()
+    heads = config.num_attention_heads
+    return PromptSizes(
+        layers=config.num_hidden_layers,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        hidden=config.hidden_size,
+    )
+
+
+def unsupported_reason(folder: Path) -> str | None:
+    """Why the checkpoint in `folder` cannot take virtual tokens, or None if it can."""
+    from engine.models.families import architecture_of, is_covered
+
+    if not is_covered(folder) or architecture_of(folder).config.position_channels == 1:
+        return None
+    return (
+        "this base model counts positions in two channels, from its mask token on, so that "
+        "virtual tokens before the prompt have no place in them; train a LoRA adapter instead"
+    )
+
+
+def problems(
+    folder: Path, config: Mapping[str, Any], base: BaseModel, yield_to_engine: YieldToEngine
+) -> Iterator[str]:
+    """See `AdapterKind`: problems of the configuration, else of the one tensor."""
+    from safetensors import SafetensorError, safe_open
+
+    reason = unsupported_reason(base.folder)
+    if reason is not None:
+        yield f"peft_type is {config['peft_type']!r}: {reason}"
+        return
+    sizes = prompt_sizes(base.folder)
+    found = list(config_problems(config, sizes))
+    yield from found
+    yield_to_engine()
+    if found:
+        return
+    shape = sizes.shape(config["peft_type"], config["num_virtual_tokens"])
+    max_norm = MAX_ROOT_MEAN_SQUARE * (shape[0] * shape[1]) ** 0.5
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            keys = set(file.keys())
+            for odd in sorted(keys - {KEY}):
+                yield f"{odd} is not a soft prompt's tensor"
+            if KEY not in keys:
+                yield f"{WEIGHTS} holds no {KEY}"
+                return
+            tensor = file.get_tensor(KEY)
+            yield from tensor_problems(KEY, tensor, shape, max_norm)
+    except (SafetensorError, OSError, ValueError) as error:
+        yield f"{WEIGHTS} cannot be read: {error}"
 
 
 @dataclass(frozen=True, slots=True)
-class PromptEmbeddings:
-    """Prompt tuning and P-tuning."""
+class SoftPromptAdapter:
+    """Implements `DecoderAdapter` with pinned pages that each of its sequences begins with."""
 
-    embeddings: Tensor  # (v, hidden size) float32
+    digest: str
+    virtual_tokens: int
+    cache_manager: BlockManager
+    matrices: None = None
 
-    @property
-    def tokens(self) -> int:
-        """How many virtual tokens."""
-        return len(self.embeddings)
-
-    def fill(
-        self, decoder: Decoder, cache: PagedCache, block_table: BlockTable, begin: int, end: int
-    ) -> None:
-        """Compute virtual tokens begin..end into the pages; those before them are there."""
-        device = self.embeddings.device
-        cos, sin = decoder.angles(torch.arange(begin, end, device=device)[:, None])
-        step = AttentionMetadata(
-            torch.tensor([(0, end - begin, begin, 0)]),
-            torch.tensor([block_table.pages], dtype=torch.int32),
-            block_table.slots(begin, end).to(device),
-            cos,
-            sin,
-        )
-        decoder.run(self.embeddings[begin:end].clone(), step, cache.layers)
+    def close(self) -> None:
+        """See `Adapter`."""
+        self.cache_manager.unpin(self.digest)
 
 
-SoftPrompt = KeyValuePrefix | PromptEmbeddings
+def open_adapter(digest: str, folder: Path, host: DecoderHost) -> SoftPromptAdapter:
+    """See `AdapterKind`: its pages are filled once, a page between two steps."""
+    from engine.kernels.interface import PAGE_TOKENS
+
+    prompt = _read(folder, host)
+    call, tokens = host.thread.call, prompt.tokens
+    prefix = call(partial(host.cache_manager.pin, digest, tokens)).result()
+    if prefix is None:
+        raise Overloaded(f"the cache has no room for the adapter's {tokens} virtual tokens")
+    try:
+        for begin in range(0, tokens, PAGE_TOKENS):
+            end = min(begin + PAGE_TOKENS, tokens)
+            call(partial(prompt.fill, host, prefix.block_table, begin, end)).result()
+        call(partial(host.cache.publish_prefix, prefix)).result()
+    except Exception:
+        call(partial(host.cache_manager.unpin, digest))
+        raise
+    return SoftPromptAdapter(digest, tokens, host.cache_manager)
 
 
-def is_soft_prompt(folder: Path) -> bool:
-    """Whether a PEFT folder holds one; raises `InvalidBundle` where that cannot be told."""
-    return _peft_type(folder) in virtual_tokens.KINDS
-
-
-def read_soft_prompt(
-    folder: Path, base: Path, heads: Heads, layout: CheckpointLayout, *, device: str
-) -> SoftPrompt:
-    """Read a *verified* PEFT folder for the checkpoint in `base`.
-
-    Raises `InvalidBundle` for one that cannot be run.
-    """
+def _read(folder: Path, host: DecoderHost) -> SoftPrompt:
+    """The tensors of a *verified* PEFT folder; raises `InvalidBundle` if they cannot be used."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    kind, reason = _peft_type(folder), virtual_tokens.why_not_served_by(base)
+    from engine.adapters.soft_prompt_tensors import PromptEmbeddings, key_value_prefix
+
+    kind, reason = peft_type(folder), unsupported_reason(host.base)
     if reason is not None:
         raise InvalidBundle([f"peft_type is {kind!r}: {reason}"])
     try:
-        saved = load_file(folder / WEIGHTS)[virtual_tokens.KEY].float()
+        saved = load_file(folder / WEIGHTS)[KEY].float()
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InvalidBundle([f"it cannot be read: {error}"]) from error
-    expected = virtual_tokens.prompt_sizes(base).shape(kind, len(saved))
-    if tuple(saved.shape) != expected:
-        raise InvalidBundle([f"{virtual_tokens.KEY} has shape {tuple(saved.shape)}"])
-    if kind == virtual_tokens.PREFIX:
-        return _prefix(saved.to(device), heads, layout)
-    return PromptEmbeddings(saved.to(device))
+    if tuple(saved.shape) != prompt_sizes(host.base).shape(kind, len(saved)):
+        raise InvalidBundle([f"{KEY} has shape {tuple(saved.shape)}"])
+    saved = saved.to(host.device)
+    if kind == PREFIX:
+        return key_value_prefix(saved, host.decoder.config.heads, host.layout)
+    return PromptEmbeddings(saved)
 
 
-def _prefix(saved: Tensor, heads: Heads, layout: CheckpointLayout) -> KeyValuePrefix:
-    """peft keeps, for each token, the key and then the value of one layer after the other."""
-    tokens, layers = len(saved), len(layout.layers)
-    pairs = saved.view(tokens, layers, 2, heads.kv, heads.dim).transpose(0, 1)
-    orders = torch.stack([_key_order(layout, layer, heads) for layer in range(layers)])
-    orders = orders.to(saved.device)[:, None, None].expand(layers, tokens, heads.kv, heads.dim)
-    return KeyValuePrefix(pairs[:, :, 0].gather(-1, orders), pairs[:, :, 1].contiguous())
-
-
-def _key_order(layout: CheckpointLayout, layer: int, heads: Heads) -> Tensor:
-    """Which of the checkpoint's channels each channel of a key head is (`LinearSpec.rows`)."""
-    rows = torch.cat(
-        [
-            torch.arange(module.out_features) if module.rows is None else module.rows
-            for module in layout.layers[layer].qkv
-        ]
-    )
-    first = heads.query * heads.dim
-    return rows[first : first + heads.dim] % heads.dim
-
-
-def _peft_type(folder: Path) -> str:
-    try:
-        return str(json.loads((folder / CONFIG).read_text("utf-8"))["peft_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidBundle([f"{CONFIG} cannot be read: {error}"]) from error
+def config_problems(config: Mapping[str, Any], sizes: PromptSizes) -> Iterator[str]:
+    """Why an `adapter_config.json` of one of `PEFT_TYPES` is refused."""
+    kind: str = config["peft_type"]
+    tokens: Any = config.get("num_virtual_tokens")
+    if type(tokens) is not int or not 1 <= tokens <= MAX_VIRTUAL_TOKENS:
+        yield f"num_virtual_tokens is {tokens!r}; it must lie in 1..{MAX_VIRTUAL_TOKENS}"
+    wanted: dict[str, Any] = {
+        "task_type": "CAUSAL_LM",
+        "token_dim": sizes.token_dim(kind),
+        "num_layers": sizes.layers,
+        "num_transformer_submodules": 1,
+    }
+    if kind == PREFIX:
+        wanted["num_attention_heads"] = sizes.kv_heads
+    for field, value in wanted.items():
+        if config.get(field) != value:
+            yield f"{field} is {config.get(field)!r}, not {value!r}"
+    for field, value in config.items():
+        if field not in CHECKED | TRAINING_ONLY | HARMLESS and value:
+            yield f"{field} is not supported"

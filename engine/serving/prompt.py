@@ -5,36 +5,11 @@ Knows renderers and how long a context is; knows nothing of models, caches or ad
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from engine.errors import PromptTooLong
-from engine.messages import Message
+from engine.prompts.interface import ChatRenderer
 from engine.request import GenerationRequest
-
-
-class PromptRenderer(Protocol):
-    """What a prompt needs of a renderer."""
-
-    @property
-    def longest_token_bytes(self) -> int:
-        """The most bytes of UTF-8 text that one token stands for."""
-        ...
-
-    def prompt(
-        self, messages: Sequence[Message], *, thinking: bool | None = None
-    ) -> tuple[int, ...]:
-        """Ids of the prompt, up to where the assistant's answer begins."""
-        ...
-
-    def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
-        """The think block that the prompt of these messages opens at its end; else ""."""
-        ...
-
-    def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
-        """Ids of an answer that follows `opening`; its end token last if it ended."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +28,7 @@ class TokenizedPrompt:
 
 
 def fit_prompt(
-    request: GenerationRequest, renderer: PromptRenderer, context_tokens: int
+    request: GenerationRequest, renderer: ChatRenderer, context_tokens: int
 ) -> TokenizedPrompt:
     """Render a request's prompt; raises `PromptTooLong` where no room is left for an answer.
 

@@ -190,7 +190,7 @@ def model_says(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
     """Make the model write a given text, token by token, instead of what it would."""
 
     def say(text: str) -> None:
-        ids = service.engine._renderer.completion(text)
+        ids = service.engine.renderer.completion(text)
 
         class Script:
             is_greedy = False
@@ -201,6 +201,6 @@ def model_says(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
             def __call__(self, _logits: object, _context: object) -> int:
                 return self._rest.pop(0)
 
-        monkeypatch.setattr("engine.serving.answer.Sampler", Script)
+        monkeypatch.setattr("engine.serving.generation_task.Sampler", Script)
 
     return say

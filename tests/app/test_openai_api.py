@@ -70,7 +70,7 @@ def test_a_begun_answer_is_continued_and_stored_whole(person: Person, service: S
     answer = complete(client, HELLO, begun)
     shorter = complete(client, HELLO)
     prefilled = answer["usage"]["prompt_tokens"] - shorter["usage"]["prompt_tokens"]
-    assert prefilled == len(service.engine._renderer.completion("The river ", complete=False))
+    assert prefilled == len(service.engine.renderer.completion("The river ", complete=False))
     stored = client.get(f"/api/answers/{answer['id']}").json()
     assert stored["text"] == "The river " + text_of(answer)
     store, user = service.workspace.store, stored_user(service)

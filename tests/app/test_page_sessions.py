@@ -109,7 +109,7 @@ def test_unfinished_questions_keep_no_vote_waiting(
 ) -> None:
     """They wait in the engine's queue, not in the threads of other requests; the next one is
     refused."""
-    service.engine._max_queue = people
+    service.engine.loop.max_queue = people
     answer = httpx.post(
         f"{url}/v1/chat/completions",
         json={"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2},
@@ -171,7 +171,7 @@ def run(scene: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]], url: st
 def _hold_steps(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let the engine take questions and answer none until the returned function is called."""
     held = True
-    schedule = service.engine._scheduler.schedule
+    schedule = service.engine.loop.scheduler.schedule
 
     def nothing_while_held() -> Any:
         if held:
@@ -183,5 +183,5 @@ def _hold_steps(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[
         nonlocal held
         held = False
 
-    monkeypatch.setattr(service.engine._scheduler, "schedule", nothing_while_held)
+    monkeypatch.setattr(service.engine.loop.scheduler, "schedule", nothing_while_held)
     return release

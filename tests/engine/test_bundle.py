@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine.adapters.bundle import MAX_RANK, open_bundle
+from engine.adapters.bundle import open_bundle
+from engine.adapters.lora import MAX_RANK
 from engine.errors import InvalidBundle, UnknownId
 from engine.models.catalogue import BaseModel, linear_shapes
 from engine.storage import PIECE_BYTES, folder_of

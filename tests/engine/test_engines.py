@@ -114,17 +114,17 @@ def end_of(stream: Stream) -> StreamEvent:
 @contextlib.contextmanager
 def paused(engine: AnyEngine) -> Iterator[None]:
     """The engine's thread waits before its next step while the block runs."""
-    resume, step = threading.Event(), engine._step
+    resume, step = threading.Event(), engine.loop.step
 
     def wait_first() -> None:
         assert resume.wait(30)
         step()
 
-    engine._step = wait_first  # type: ignore[method-assign]
+    engine.loop.step = wait_first  # type: ignore[method-assign]
     try:
         yield
     finally:
-        engine._step = step  # type: ignore[method-assign]
+        engine.loop.step = step  # type: ignore[method-assign]
         resume.set()
 
 
@@ -328,7 +328,7 @@ def without_rendering(engine: AnyEngine, monkeypatch: pytest.MonkeyPatch) -> Non
     def rendered(_self: object, _messages: object) -> tuple[int, ...]:
         raise AssertionError("it was rendered")
 
-    monkeypatch.setattr(type(engine._renderer), "prompt", rendered)
+    monkeypatch.setattr(type(engine.renderer), "prompt", rendered)
 
 
 class TestPrefill:
@@ -563,6 +563,24 @@ class TestAdapters:
             engine.unload_adapter(adapters.a)
         assert answer(engine, "Why?").text
 
+    def test_an_adapter_freed_before_its_answer_is_queued_refuses_that_answer_alone(
+        self, engine: AnyEngine, adapters: Adapters, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for digest in (adapters.a, adapters.b):
+            engine.load_adapter(digest, adapters.folder(digest))
+        bystander = engine.submit(ask("Why?", max_new_tokens=100, ignore_eos=True))
+        real = engine.loop.submit
+
+        def free_first(sequences: Any) -> None:
+            engine.unload_adapter(adapters.a)
+            real(sequences)
+
+        monkeypatch.setattr(engine.loop, "submit", free_first)
+        with pytest.raises(UnknownId, match="freed"):
+            engine.submit(ask("Why?", adapter=adapters.a))
+        assert isinstance(end_of(bystander), Finished)
+        assert engine.adapters == {adapters.b}
+
     def test_an_adapter_loaded_or_freed_meanwhile_does_not_change_a_running_answer(
         self, engine: AnyEngine, adapters: Adapters
     ) -> None:
@@ -579,7 +597,7 @@ class TestFailures:
         self, engine: AnyEngine, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         expected = answer(engine, "Why?")
-        real_forward, calls = engine._forward, 0
+        real_forward, calls = engine.runner.run, 0
 
         def fails_at_the_fifth(*arguments: Any, **options: Any) -> Any:
             nonlocal calls
@@ -588,7 +606,7 @@ class TestFailures:
                 raise RuntimeError("out of luck")
             return real_forward(*arguments, **options)
 
-        monkeypatch.setattr(engine, "_forward", fails_at_the_fifth)
+        monkeypatch.setattr(engine.runner, "run", fails_at_the_fifth)
         ends = [end_of(s) for s in engine.submit_many([ask("Why?"), ask("Hi"), ask("sea")])]
         failed = [end for end in ends if isinstance(end, Failed)]
         assert failed, "the failure ended no stream"

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from engine import time_slices
-from engine.adapters import bundle, lora
+from engine.adapters import lora, lora_matrices
 from engine.adapters.slots import AdapterSlots
 from engine.errors import EngineFailure, ModelUnavailable, Overloaded, PromptTooLong
 from engine.fast import FastEngine
@@ -102,7 +102,7 @@ def bytes_of_a_page() -> int:
 def nothing_is_held(engine: FastEngine) -> bool:
     """Whether no sequence and no page is in use, now or within a moment."""
     until(lambda: engine.active_streams == 0)
-    return engine._cache.used_pages == 0
+    return engine.runner.cache.used_pages == 0
 
 
 class TestPrefixCache:
@@ -174,13 +174,13 @@ class TestPrefixCache:
         self, start_local: StartLocal, quantization: Quantization, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         engine = start_local(quantization)
-        real, computed = engine._forward, [0]
+        real, computed = engine.runner.run, [0]
 
         def counted(chunks: Sequence[Any]) -> Any:
             computed[-1] += sum(chunk.end - chunk.begin for chunk in chunks)
             return real(chunks)
 
-        monkeypatch.setattr(engine, "_forward", counted)
+        monkeypatch.setattr(engine.runner, "run", counted)
         requests = [
             ScoreRequest((Message("user", STORY),), text) for text in ("The sea.", "No.", "Why?")
         ]
@@ -311,14 +311,16 @@ class TestLeaving:
         steps: list[tuple[bool, int, int]] = []
         stream = engine.submit(ask("Why?", **LONG))
         next(iter(stream))
-        real = engine._step
+        real = engine.loop.step
 
         def watched() -> None:
             asked = stream.cancelled
             real()
-            steps.append((asked, len(engine._scheduler.running), engine._cache.used_pages))
+            steps.append(
+                (asked, len(engine.loop.scheduler.running), engine.runner.cache.used_pages)
+            )
 
-        engine._step = watched  # type: ignore[method-assign]
+        engine.loop.step = watched  # type: ignore[method-assign]
         until(lambda: len(steps) > 3)
         stream.cancel()
         list(stream)
@@ -355,14 +357,14 @@ class TestFailures:
     ) -> None:
         engine = start_local(max_rows=2)
         expected = answer(engine, "sea")
-        real, calls = engine._forward, itertools.count()
+        real, calls = engine.runner.run, itertools.count()
 
         def fails_once(chunks: Sequence[Any]) -> Any:
             if next(calls) == 4:
                 raise RuntimeError("out of luck")
             return real(chunks)
 
-        monkeypatch.setattr(engine, "_forward", fails_once)
+        monkeypatch.setattr(engine.runner, "run", fails_once)
         streams = engine.submit_many([ask("Why?", **LONG), ask("Hi", **LONG), ask("sea")])
         ends = [list(stream)[-1] for stream in streams]
         assert [isinstance(end, Failed) for end in ends] == [True, True, False]
@@ -374,13 +376,13 @@ class TestFailures:
         self, start_local: StartLocal, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         engine = start_local()
-        real = engine._forward
+        real = engine.runner.run
 
         def fails_after_computing(chunks: Sequence[Any]) -> Any:
             real(chunks)
             raise RuntimeError("out of luck")
 
-        monkeypatch.setattr(engine, "_forward", fails_after_computing)
+        monkeypatch.setattr(engine.runner, "run", fails_after_computing)
         assert isinstance(list(engine.submit(ask(STORY)))[-1], Failed)
         monkeypatch.undo()
         assert answer(engine, STORY).cached_prompt_tokens == 0
@@ -393,7 +395,7 @@ class TestFailures:
         def fail() -> Any:
             raise RuntimeError("no plan")
 
-        monkeypatch.setattr(engine._scheduler, "_next_prompt", lambda _: fail())
+        monkeypatch.setattr(engine.loop.scheduler, "_next_prompt", lambda _: fail())
         with pytest.raises(EngineFailure, match="no plan"):
             answer(engine, "Why?")
         monkeypatch.undo()
@@ -405,20 +407,20 @@ class TestFailures:
     ) -> None:
         engine = start_local()
         expected = [answer(engine, q, max_new_tokens=40) for q in QUESTIONS[:3]]
-        real = engine._forward
+        real = engine.runner.run
 
         def nan_where_drawn(chunks: Sequence[Any]) -> Any:
-            logits, wanted = real(chunks)
+            logits = real(chunks)
             row = 0
-            for chunk, count in zip(chunks, wanted, strict=True):
-                if count and not chunk.sequence.work.is_greedy:
+            for chunk in chunks:
+                if chunk.wanted and chunk.sequence.user == "unlucky":
                     logits[row] = float("nan")
-                row += count
-            return logits, wanted
+                row += len(chunk.wanted)
+            return logits
 
-        monkeypatch.setattr(engine, "_forward", nan_where_drawn)
+        monkeypatch.setattr(engine.runner, "run", nan_where_drawn)
         requests = [ask(q, max_new_tokens=40) for q in QUESTIONS[:3]]
-        streams = engine.submit_many([*requests, ask("Why?", **DRAWN)])
+        streams = engine.submit_many([*requests, replace(ask("Why?", **DRAWN), user="unlucky")])
         *good, bad = [list(stream)[-1] for stream in streams]
         assert good == expected
         assert isinstance(bad, Failed)
@@ -430,14 +432,15 @@ class TestFailures:
     ) -> None:
         engine = start_local()
         expected = answer(engine, "Why?", max_new_tokens=40)
-        real = engine._sequence
+        real = engine.loop.submit
 
-        def with_broken_text(work: Any, *rest: Any, **more: Any) -> Any:
-            if getattr(work, "max_tokens", 0) == 9:
-                monkeypatch.setattr(work._text, "finish", lambda: 1 // 0)
-            return real(work, *rest, **more)
+        def with_broken_text(sequences: Sequence[Any]) -> None:
+            for sequence in sequences:
+                if sequence.task.max_tokens == 9:
+                    monkeypatch.setattr(sequence.task._text, "finish", lambda: 1 // 0)
+            real(sequences)
 
-        monkeypatch.setattr(engine, "_sequence", with_broken_text)
+        monkeypatch.setattr(engine.loop, "submit", with_broken_text)
         broken = engine.submit(ask("Hi", max_new_tokens=9, ignore_eos=True))
         good = engine.submit(ask("Why?", max_new_tokens=40))
         *_, end = broken
@@ -455,22 +458,6 @@ class TestFailures:
 
 
 class TestAdaptersAndThreads:
-    def test_an_adapter_freed_between_asking_and_queueing_still_answers(
-        self, start_local: StartLocal, adapters: Adapters, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        engine = start_local()
-        load(engine, adapters)
-        expected = answer(engine, "Why?", adapter=adapters.a)
-        real = engine._enqueue
-
-        def free_first(*arguments: Any, **options: Any) -> None:
-            engine.unload_adapter(adapters.a)
-            real(*arguments, **options)
-
-        monkeypatch.setattr(engine, "_enqueue", free_first)
-        assert answer(engine, "Why?", adapter=adapters.a) == expected
-        assert engine.adapters == {adapters.b}
-
     def test_closing_while_an_adapter_loads_harms_neither(
         self, start_local: StartLocal, adapters: Adapters
     ) -> None:
@@ -493,7 +480,7 @@ class TestAdaptersAndThreads:
         slots = AdapterSlots(engine, tiny_base, adapters.root)
         stream = engine.submit(ask("Why?", **LONG))
         next(iter(stream))
-        real, steps = engine._forward, [0]
+        real, steps = engine.runner.run, [0]
         seen = []  # how many steps there were whenever the work in the background read its clock
 
         def counted(*arguments: Any) -> Any:
@@ -502,14 +489,14 @@ class TestAdaptersAndThreads:
 
         def read_clock() -> float:
             until(
-                lambda: len(engine._time_slices._queue) == 2
+                lambda: len(engine.loop.time_slices._queue) == 2
             )  # the next step waits for this piece
             seen.append(steps[0])
             return float(len(seen))  # a second is long: every breath is due
 
         monkeypatch.setattr(time_slices, "PATIENCE_SECONDS", 30)
         monkeypatch.setattr(time_slices, "time", SimpleNamespace(perf_counter=read_clock))
-        monkeypatch.setattr(engine, "_forward", counted)
+        monkeypatch.setattr(engine.runner, "run", counted)
         slots.activate(adapters.a)
         stream.cancel()
         assert slots.live == adapters.a
@@ -529,13 +516,15 @@ class TestAdaptersAndThreads:
         engine = start_local()
         slots = AdapterSlots(engine, tiny_base, adapters.root)
         expected = answer(engine, "Why?")
-        name = {"check": "_tensor_problems", "load": "_parts"}[where]
-        module = {"check": bundle, "load": lora}[where]
+        module, name = {
+            "check": (lora, "tensor_problems"),
+            "load": (lora_matrices, "_parts"),
+        }[where]
         monkeypatch.setattr(module, name, lambda *_, **__: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             slots.activate(adapters.a)
-        with engine._time_slices.slice():  # nobody else has kept one
-            assert len(engine._time_slices._queue) == 1
+        with engine.loop.time_slices.slice():  # nobody else has kept one
+            assert len(engine.loop.time_slices._queue) == 1
         assert answer(engine, "Why?") == expected
         assert engine.adapters == set()
 
@@ -552,7 +541,7 @@ class TestAdaptersAndThreads:
             hangs.set()
             over.wait(30)
 
-        monkeypatch.setattr(engine, "_forward", hang)
+        monkeypatch.setattr(engine.runner, "run", hang)
         monkeypatch.setattr(time_slices, "PATIENCE_SECONDS", 0.001)
         stream = engine.submit(ask("Why?"))
         assert hangs.wait(30)

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Glm4Config, GlmConfig, LlamaConfig, Qwen3Config
 
-from engine.adapters.lora import LoraAdapter, StepAdapters
+from engine.adapters.lora_matrices import LoraMatrices, StepAdapters
 from engine.errors import InvalidBundle
 from engine.kernels.native import NativeKernels
 from engine.kernels.portable import PortableKernels
@@ -63,12 +63,12 @@ def logits(model: nn.Module, ids: Sequence[int]) -> Tensor:
     return model(torch.tensor([list(ids)])).logits[0]
 
 
-def load(folder: Path, runner: Runner, *, native: bool = False) -> LoraAdapter:
-    return LoraAdapter(folder, runner.architecture.layout, device="cpu", native=native)
+def load(folder: Path, runner: Runner, *, native: bool = False) -> LoraMatrices:
+    return LoraMatrices(folder, runner.architecture.layout, device="cpu", native=native)
 
 
 def assert_adapted(
-    runner: Runner, adapter: LoraAdapter, adapted: nn.Module, base: nn.Module
+    runner: Runner, adapter: LoraMatrices, adapted: nn.Module, base: nn.Module
 ) -> None:
     expected = logits(adapted, IDS)
     assert (expected - logits(base, IDS)).abs().max() > 0.05  # it really changes something
@@ -206,7 +206,7 @@ def two(
 
 
 def run_mixed(
-    runner: Runner, adapters: Sequence[LoraAdapter | None], kernels: NativeKernels | None
+    runner: Runner, adapters: Sequence[LoraMatrices | None], kernels: NativeKernels | None
 ) -> list[Tensor]:
     """Logits of one text a row of `adapters`, computed in one batch, prompt and then answer."""
     texts = [(IDS, OTHER)[n % 2] for n in range(len(adapters))]

@@ -20,7 +20,7 @@ from engine.models.catalogue import resolve
 from engine.prompts.reasoning import Reasoned, join_reasoning, split_reasoning
 from engine.prompts.render import Renderer
 from engine.reference import ReferenceEngine
-from engine.request import Finished, ScoreRequest
+from engine.request import ScoreRequest
 from engine.storage import digest_bytes, folder_of, publish, verify
 from tests.helpers import answer, ask, make_bundle
 
@@ -221,27 +221,6 @@ def test_a_waiting_answer_that_is_cancelled_ends_while_the_rows_are_busy(tiny_ba
     finally:
         running.cancel()
         engine.close()
-
-
-@pytest.mark.parametrize("start", ["reference"], indirect=True)
-def test_an_adapter_freed_between_submit_and_its_turn_hurts_only_its_own_stream(
-    engine, adapters, monkeypatch
-):
-    """No pin: the row is made, the adapter goes, the row is queued."""
-    engine.load_adapter(adapters.a, adapters.folder(adapters.a))
-    engine.load_adapter(adapters.b, adapters.folder(adapters.b))
-    bystander = engine.submit(ask("Why?", max_new_tokens=400, ignore_eos=True))
-    real = engine._make_row
-
-    def slow(request):
-        row = real(request)
-        engine.unload_adapter(adapters.a)
-        return row
-
-    monkeypatch.setattr(engine, "_make_row", slow)
-    with contextlib.suppress(BurnishError):
-        list(engine.submit(ask("Why?", adapter=adapters.a)))
-    assert isinstance(list(bystander)[-1], Finished)
 
 
 def test_scoring_an_empty_cut_completion_has_a_mean(engine):

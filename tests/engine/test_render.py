@@ -15,7 +15,7 @@ from engine.messages import Message
 from engine.prompts.reasoning import Reasoned, split_reasoning
 from engine.prompts.render import Renderer
 from engine.request import GenerationRequest, SamplingParams, collect
-from engine.serving.answer import GenerationTask
+from engine.serving.generation_task import GenerationTask
 from engine.serving.prompt import fit_prompt
 from tests.helpers import THINKS_UNLESS_TOLD
 

@@ -12,23 +12,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.kernels.interface import PAGE_TOKENS, Heads
-from engine.serving.answer import GenerationTask
+from engine.serving.block_manager import BlockManager
 from engine.serving.kv_cache import PagedCache
 from engine.serving.scheduler import (
     MAX_CHUNK_SECONDS,
     MAX_CHUNK_TOKENS,
     MIN_CHUNK_TOKENS,
-    ScheduledChunk,
     Scheduler,
-    Sequence,
-    SequenceStatus,
 )
+from engine.serving.sequence import ScheduledChunk, Sequence, SequenceStatus
+from engine.serving.task import Task
 
 TOKEN_SECONDS, STEP_SECONDS = 0.001, 0.1  # of one more token of a prompt, of one more step
 
 
 @dataclass
-class Work:
+class FakeTask:
     """What the scheduler knows of an answer."""
 
     prompt_ids: tuple[int, ...]
@@ -41,6 +40,20 @@ class Work:
     def reusable_tokens(self) -> int:
         return len(self.prompt_ids) - 1
 
+    def wanted(self, begin: int, end: int) -> range:
+        return range(end - (end == len(self.prompt_ids) + len(self.ids)), end)
+
+
+@dataclass
+class FakeAdapter:
+    """An adapter that needs no room."""
+
+    digest: str
+    virtual_tokens: int = 0
+
+    def close(self) -> None:
+        """Nothing to free."""
+
 
 class Bench:
     """A scheduler, and a machine that takes `TOKEN_SECONDS` a token of a prompt."""
@@ -50,7 +63,7 @@ class Bench:
         self.cache = PagedCache(
             1, heads, page_count=pages, dtype=torch.float16, device="cpu", share=share
         )
-        self.scheduler = Scheduler(self.cache, max_rows=max_rows)
+        self.scheduler = Scheduler(BlockManager(self.cache), max_rows=max_rows)
         self.prompts = 0
 
     def add(
@@ -65,20 +78,20 @@ class Bench:
         """Queue a prompt, unlike every other where only its length is given."""
         self.prompts += 1
         ids = tokens if isinstance(tokens, tuple) else (10_000 + self.prompts,) * tokens
-        work = cast(GenerationTask, Work(ids, answer))
-        sequence = Sequence(work, adapter, None, user, whole_prompt)
+        loaded = None if adapter is None else FakeAdapter(adapter)
+        sequence = Sequence(cast(Task, FakeTask(ids, answer)), loaded, user, whole_prompt)
         self.scheduler.waiting.append(sequence)
         return sequence
 
     def step(self) -> list[ScheduledChunk]:
-        """One step; every share that completes gets a token."""
+        """One step; every sequence that is computed gets a token."""
         chunks = self.scheduler.schedule()
         if chunks:
             self.scheduler.complete(chunks, seconds_of(chunks))
         for chunk in chunks:
-            if chunk.completes:
-                chunk.sequence.work.ids.append(1)
-                if len(chunk.sequence.work.ids) >= chunk.sequence.work.max_tokens:
+            if chunk.wanted:
+                chunk.sequence.task.ids.append(1)
+                if len(chunk.sequence.task.ids) >= chunk.sequence.task.max_tokens:
                     end(chunk.sequence)
         return chunks
 
@@ -92,7 +105,7 @@ class Bench:
 
 
 def end(sequence: Sequence) -> None:
-    cast(Any, sequence.work).ended = True
+    cast(Any, sequence.task).ended = True
 
 
 def count(chunk: ScheduledChunk) -> int:
@@ -129,7 +142,7 @@ class TestChunks:
             assert chunks[0].sequence is answer, "the running answer stalls"
             assert seconds_of(chunks) <= 2 * STEP_SECONDS * 1.001
             steps += 1
-        assert len(answer.work.ids) == 1 + steps
+        assert len(answer.task.ids) == 1 + steps
         assert steps == math.ceil(3000 / (STEP_SECONDS / TOKEN_SECONDS)), "chunks are too small"
 
     def test_a_prompt_that_is_alone_is_cut_so_that_a_newcomer_is_seen_soon(self) -> None:
@@ -163,7 +176,7 @@ class TestChunks:
         for _ in range(40):
             chunks = bench.scheduler.schedule()
             bench.scheduler.complete(chunks, STEP_SECONDS + 50 * count(chunks[1]))
-            chunks[0].sequence.work.ids.append(1)
+            chunks[0].sequence.task.ids.append(1)
         assert count(chunks[1]) == MIN_CHUNK_TOKENS
 
     def test_several_short_prompts_share_one_step_and_are_timed_as_what_they_are(self) -> None:
@@ -196,9 +209,9 @@ class TestChunks:
         bench.step()
         again = bench.add(ids)
         [chunk] = bench.step()
-        assert (chunk.sequence, chunk.begin, chunk.end, chunk.completes) == (again, 64, 65, False)
-        assert len(again.work.ids) == 1
-        assert again.work.cached_prompt_tokens == 64
+        assert (chunk.sequence, chunk.begin, chunk.end, *chunk.wanted) == (again, 64, 65, 0)
+        assert len(again.task.ids) == 1
+        assert again.task.cached_prompt_tokens == 64
 
 
 class TestRows:
@@ -302,7 +315,7 @@ class TestCommonBeginnings:
         bench.step()
         chunks = bench.step()
         assert [s.sequence for s in chunks] == samples
-        assert [s.work.cached_prompt_tokens for s in samples] == [0, 96, 96, 96]
+        assert [s.task.cached_prompt_tokens for s in samples] == [0, 96, 96, 96]
         assert bench.cache.used_pages == 3 + 4 * 4  # the prompt's full pages once, the rest each
 
     def test_while_they_wait_others_go_on(self) -> None:
@@ -329,7 +342,7 @@ class TestCommonBeginnings:
         end(first)
         [chunk] = bench.step()
         assert chunk.sequence is second
-        assert second.work.cached_prompt_tokens == MAX_CHUNK_TOKENS // 2  # as the other waited
+        assert second.task.cached_prompt_tokens == MAX_CHUNK_TOKENS // 2  # as the other waited
 
 
 @settings(max_examples=60, deadline=None)
@@ -366,5 +379,5 @@ def test_whoever_comes_and_goes_everybody_is_served_and_nothing_leaks(
             break
     assert bench.scheduler.idle, "somebody waits for ever"
     assert len(made) == len(comers)
-    assert all(sequence.work.ended for sequence in made.values())
+    assert all(sequence.task.ended for sequence in made.values())
     assert bench.cache.used_pages == 0

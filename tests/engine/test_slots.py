@@ -250,14 +250,14 @@ def test_an_adapter_the_engine_cannot_run_does_not_become_live(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = answer(engine, "Why?")
-    real_forward = engine._forward
+    real_forward = engine.runner.run
 
     def fails_with_an_adapter(*arguments: Any, **options: Any) -> Any:
         if engine.adapters:
             raise RuntimeError("no kernel for this")
         return real_forward(*arguments, **options)
 
-    monkeypatch.setattr(engine, "_forward", fails_with_an_adapter)
+    monkeypatch.setattr(engine.runner, "run", fails_with_an_adapter)
     with pytest.raises(BurnishError, match="no kernel for this"):
         slots.activate(adapters.a)
     assert slots.live is None

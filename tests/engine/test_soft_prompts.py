@@ -19,8 +19,7 @@ from safetensors.torch import save_file
 
 from engine.adapters.bundle import open_bundle, publish_bundle
 from engine.adapters.slots import AdapterSlots
-from engine.adapters.soft_prompt import read_soft_prompt
-from engine.adapters.virtual_tokens import MAX_VIRTUAL_TOKENS
+from engine.adapters.soft_prompt import MAX_VIRTUAL_TOKENS, read_soft_prompt
 from engine.errors import EngineFailure, InvalidBundle, Overloaded, PromptTooLong, UnknownId
 from engine.fast import FastEngine
 from engine.kernels.interface import PAGE_TOKENS, Heads
@@ -123,8 +122,8 @@ def assert_far(found: list[float], other: list[float]) -> None:
 
 def pages_in_use(engine: FastEngine) -> int:
     """Once the step that runs now is over, and the one after it."""
-    engine._queue_call(lambda: None).result()
-    used: int = engine._queue_call(lambda: engine._cache.used_pages).result()
+    engine.loop.call(lambda: None).result()
+    used: int = engine.loop.call(lambda: engine.runner.cache.used_pages).result()
     return used
 
 
@@ -380,16 +379,14 @@ class TestRoom:
     ) -> None:
         engine = start(llama, kv_cache_bytes=6 * page_of(llama))
         request = ask(QUESTION, max_new_tokens=1000)
-        sequence_of = engine._sequence
-        digest = llama.make("prompt", 40)
+        real, digest = engine.loop.submit, llama.make("prompt", 40)
 
-        def queued_late(*arguments: Any) -> Any:
-            sequence = sequence_of(*arguments)  # its room was found before the load
-            engine._sequence = sequence_of  # type: ignore[method-assign]
+        def queued_late(sequences: Any) -> None:  # their room was found before the load
+            engine.loop.submit = real  # type: ignore[method-assign]
             llama.load(engine, digest)
-            return sequence
+            real(sequences)
 
-        engine._sequence = queued_late  # type: ignore[assignment, method-assign]
+        engine.loop.submit = queued_late  # type: ignore[method-assign]
         (*_, end) = engine.submit(request)
         assert isinstance(end, Failed)
         assert isinstance(end.error, Overloaded)

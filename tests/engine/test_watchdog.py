@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from engine.errors import EngineFailure
-from engine.fast import FastEngine
+from engine.fast import DecoderRunner, FastEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Rendered
 from engine.request import Failed, Finished, ScoreRequest, TextDelta
 from engine.serving import watchdog
-from engine.serving.scoring import ScoringTask
+from engine.serving.scoring_task import ScoringTask
 from engine.serving.stream import QueuedStream
 from engine.serving.watchdog import HANG_SECONDS, LOOK_SECONDS, Watchdog
 from tests.helpers import answer, ask
@@ -33,6 +33,7 @@ SCORE = ScoreRequest((Message("user", "Hi"),), "The sea.")
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "LOOK_SECONDS", SHORT / 10)
+    monkeypatch.setattr(DecoderRunner, "hang_seconds", SHORT)
     monkeypatch.setattr(Watchdog.__init__, "__defaults__", (SHORT,))
 
 
@@ -55,7 +56,7 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
 @contextlib.contextmanager
 def hanging(engine: FastEngine, *, after: int = 0) -> Iterator[threading.Event]:
     """Forward passes hang, from the one `after` so many on, until the block ends or the event."""
-    resume, real, calls = threading.Event(), engine._forward, 0
+    resume, real, calls = threading.Event(), engine.runner.run, 0
 
     def hang(*arguments: Any) -> Any:
         nonlocal calls
@@ -64,11 +65,11 @@ def hanging(engine: FastEngine, *, after: int = 0) -> Iterator[threading.Event]:
             resume.wait(30)
         return real(*arguments)
 
-    engine._forward = hang  # type: ignore[method-assign, assignment]
+    engine.runner.run = hang  # type: ignore[method-assign, assignment]
     try:
         yield resume
     finally:
-        engine._forward = real  # type: ignore[method-assign]
+        engine.runner.run = real  # type: ignore[method-assign]
         resume.set()
 
 
@@ -166,7 +167,7 @@ class TestHangs:
             events = [list(stream) for stream in streams]
             resume.set()
         until(lambda: engine.alive and engine.active_streams == 0)
-        assert engine._cache.used_pages == 0
+        assert engine.runner.cache.used_pages == 0
         assert answer(engine, "Why?") == expected
         assert engine.score([SCORE]) == [score]
         for told, stream in zip(events, streams, strict=True):
@@ -201,7 +202,7 @@ class TestDeaths:
         def die(*_: Any) -> Any:
             raise SystemExit
 
-        monkeypatch.setattr(engine, "_forward", die)
+        monkeypatch.setattr(engine.runner, "run", die)
         ends = [list(stream)[-1] for stream in streams]
         assert all(isinstance(end, Failed) for end in ends)
         until(lambda: not engine.alive, seconds=5)
@@ -222,7 +223,7 @@ class TestDeaths:
         with ThreadPoolExecutor(8) as pool:
             asked: list[Future[list[Any]]] = [pool.submit(ask_until_refused) for _ in range(8)]
             time.sleep(0.1)
-            monkeypatch.setattr(engine, "_end_late_and_cancelled", _exit)
+            monkeypatch.setattr(engine.loop.scheduler, "schedule", _exit)
             ends = [end for future in asked for end in future.result(timeout=30)]
         assert any(isinstance(end, Finished) for end in ends)
         assert all(isinstance(end, Finished | Failed) for end in ends)
@@ -252,8 +253,8 @@ class TestOneEnd:
         rendered = Rendered(prompt_ids=(1, 2), completion_ids=(0,))
         late, early = ScoringTask(rendered), ScoringTask(rendered)
         late.fail(EngineFailure("hangs"))
-        late.take(torch.zeros(1, 4))
-        early.take(torch.zeros(1, 4))
+        late.take(torch.zeros(1, 4), [0])
+        early.take(torch.zeros(1, 4), [0])
         early.fail(EngineFailure("hangs"))
         assert isinstance(late.future.exception(), EngineFailure)
         [logprob] = early.future.result().token_logprobs

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from engine.adapters.bundle import WEIGHTS
+from engine.adapters.files import WEIGHTS
 from engine.errors import InvalidInput
 from engine.models.catalogue import BaseModel, linear_shapes
 from tuning.batch.forward import accept_layouts, layout_tensors

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
 
-from engine.adapters.bundle import CONFIG, WEIGHTS
+from engine.adapters.files import CONFIG, WEIGHTS
 from engine.errors import EngineFailure, InvalidInput
 from engine.hardware import detect
 from engine.messages import Message

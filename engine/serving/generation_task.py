@@ -1,18 +1,17 @@
-"""One answer while it is made: logits go in, the reader's events come out.
+"""One answer while it is generated: logits go in, the events of its stream come out.
 
-Knows sampling, text and the reader; knows nothing of batches, caches or models.
+Knows sampling, text and the stream; knows nothing of batches, caches or models.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
 from torch import Tensor
 
-from engine.errors import BurnishError
-from engine.prompts.detokenizer import Detokenizer
+from engine.errors import BurnishError, DeadlineExceeded
+from engine.prompts.interface import ChatRenderer
 from engine.request import (
     Failed,
     Finished,
@@ -26,33 +25,13 @@ from engine.serving.sampler import Sampler, token_logprobs
 from engine.serving.stream import QueuedStream
 
 
-class AnswerRenderer(Protocol):
-    """What an answer needs of a renderer."""
-
-    @property
-    def end_ids(self) -> frozenset[int]:
-        """The tokens that end an answer."""
-        ...
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of an answer's ids, control tokens left out."""
-        ...
-
-    def detokenizer(
-        self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = (), opening: str = ""
-    ) -> Detokenizer:
-        """The growing text of one answer, which goes on from `prefill_ids` or from `opening`."""
-        ...
-
-
 class GenerationTask:
-    """The tokens, the text and the stream of one request."""
+    """Implements `Task`: the tokens, the text and the stream of one request."""
+
+    is_answer = True
 
     def __init__(
-        self,
-        request: GenerationRequest,
-        prompt: TokenizedPrompt,
-        renderer: AnswerRenderer,
+        self, request: GenerationRequest, prompt: TokenizedPrompt, renderer: ChatRenderer
     ) -> None:
         sampling = request.sampling
         self.prompt_ids = prompt.ids
@@ -73,31 +52,29 @@ class GenerationTask:
 
     @property
     def reusable_tokens(self) -> int:
-        """Prompt tokens that need not be computed anew; the last one's logits are wanted."""
+        """See `Task`; the logits of the prompt's last token are wanted."""
         return len(self.prompt_ids) - 1
 
-    @property
-    def is_late(self) -> bool:
-        """Whether its deadline has passed."""
-        return self._deadline is not None and time.monotonic() > self._deadline
+    def wanted(self, begin: int, end: int) -> range:
+        """See `Task`: the last token alone, once all of them are computed."""
+        return range(end - 1 if end == len(self.prompt_ids) + len(self.ids) else end, end)
 
-    @property
-    def is_greedy(self) -> bool:
-        """Whether the next token is just the most likely one."""
-        return self._sampler.is_greedy
+    def end_if_due(self) -> None:
+        """See `Task`."""
+        if self.stream.cancelled:
+            self.finish("cancelled")
+        elif self._deadline is not None and time.monotonic() > self._deadline:
+            self.fail(DeadlineExceeded("the answer was not done by its deadline"))
 
-    def take(self, logits: Tensor, most_likely: int | None = None) -> None:
-        """Choose the next token from logits (vocabulary,) and tell the reader.
-
-        `most_likely`: their argmax, where the caller knows it and `is_greedy` holds.
-        """
-        if most_likely is not None:
-            token_id = most_likely
+    def take(self, logits: Tensor, most_likely: Sequence[int]) -> None:
+        """Choose the next token from logits (1, vocabulary) and publish its text."""
+        if self._sampler.is_greedy:
+            token_id = most_likely[0]
         else:
-            token_id = self._sampler(logits, [*self.prompt_ids, *self.ids])
+            token_id = self._sampler(logits[0], [*self.prompt_ids, *self.ids])
         self.ids.append(token_id)
         if self._top is not None:
-            self._logprobs.append(self._logprob(logits, token_id, self._top))
+            self._logprobs.append(self._logprob(logits[0], token_id, self._top))
         if token_id in self._end_ids:
             self.finish("stop")
             return
@@ -108,10 +85,10 @@ class GenerationTask:
             self.finish("length")
 
     def finish(self, reason: FinishReason) -> None:
-        """End well; only the first end counts."""
+        """End with a `Finished` event; only the first end counts."""
         if self.ended:
             return
-        rest = self._text.finish()  # may raise, and then `fail` is still to be heard
+        rest = self._text.finish()  # if it raises, the stream has not ended and `fail` ends it
         self.ended = True
         self._show(rest)
         self.stream.put(
@@ -126,7 +103,7 @@ class GenerationTask:
         )
 
     def fail(self, error: BurnishError) -> None:
-        """End badly; the text so far is kept."""
+        """End with a `Failed` event that keeps the text so far; only the first end counts."""
         if self.ended:
             return
         self.ended = True

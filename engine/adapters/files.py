@@ -1,0 +1,49 @@
+"""The files of a PEFT adapter, and the checks that hold for every kind of adapter."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import InvalidBundle
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+FLOATS = ("torch.float16", "torch.bfloat16", "torch.float32")
+# Fields of any adapter's configuration that do not change what it computes. peft sets
+# fan_in_fan_out by the kind of layer: to true for GPT-2's alone
+HARMLESS = frozenset(
+    {"base_model_name_or_path", "inference_mode", "peft_version", "revision", "fan_in_fan_out"}
+)
+
+
+def peft_type(folder: Path) -> str:
+    """The kind that an adapter's configuration names; raises `InvalidBundle` if unreadable."""
+    try:
+        return str(json.loads((folder / CONFIG).read_text("utf-8"))["peft_type"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InvalidBundle([f"{CONFIG} cannot be read: {error}"]) from error
+
+
+def tensor_problems(
+    key: str, tensor: Tensor, shape: tuple[int, int], max_norm: float
+) -> Iterator[str]:
+    """Shape, number format and size of a tensor that are refused."""
+    if tuple(tensor.shape) != shape:
+        yield f"{key} has shape {tuple(tensor.shape)}, not {shape}"
+    elif str(tensor.dtype) not in FLOATS:
+        yield f"{key} holds {tensor.dtype}, not one of {', '.join(FLOATS)}"
+    elif not (norm := float(tensor.float().norm())) <= max_norm:  # so is NaN
+        if tensor.isfinite().all():
+            yield f"{key} has norm {norm:.3g}, over the limit of {max_norm:g}"
+        else:
+            yield f"{key} holds NaN or infinite values"
+
+
+def is_number(value: Any, *kinds: type) -> bool:
+    """Whether a value of a configuration is a number of these types; true and false are none."""
+    return isinstance(value, kinds) and not isinstance(value, bool)

@@ -1,0 +1,66 @@
+"""The interface that every renderer offers, whatever its tokenizer and chat format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from engine.messages import Message
+from engine.prompts.detokenizer import Detokenizer
+from engine.prompts.render import Rendered
+
+
+class ChatRenderer(Protocol):
+    """Messages to token ids, and the ids of an answer to text."""
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        ...
+
+    @property
+    def longest_token_bytes(self) -> int:
+        """The most bytes of UTF-8 text that one token stands for."""
+        ...
+
+    @property
+    def thinks_unasked(self) -> bool | None:
+        """Whether the model thinks first unless it is told not to; None: it has no such switch."""
+        ...
+
+    def prompt(
+        self, messages: Sequence[Message], *, thinking: bool | None = None
+    ) -> tuple[int, ...]:
+        """Ids of the prompt, up to where the assistant's answer begins.
+
+        Raises `InvalidInput` where the chat template refuses the messages.
+        """
+        ...
+
+    def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
+        """The think block that the prompt of these messages opens at its end; else ""."""
+        ...
+
+    def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
+        """Ids of an answer that follows `opening`; its end token last if it is complete."""
+        ...
+
+    def pair(
+        self, messages: Sequence[Message], completion: str, *, complete: bool = True
+    ) -> Rendered:
+        """A prompt with its completion."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of an answer's ids, control tokens left out."""
+        ...
+
+    def detokenizer(
+        self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = (), opening: str = ""
+    ) -> Detokenizer:
+        """The growing text of one answer, which continues `prefill_ids` or `opening`."""
+        ...
+
+    def ids_without_token(self, rows: int) -> list[int]:
+        """Those of the ids below `rows` that are no token: they only pad the vocabulary."""
+        ...

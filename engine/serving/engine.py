@@ -1,0 +1,155 @@
+"""The engine that callers see: requests become sequences of the loop, and its adapters load.
+
+Knows requests, renderers and adapters; knows nothing of conversations, feedback or releases, nor of
+how a model computes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import abc
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from engine.errors import UnknownId
+from engine.messages import Message
+from engine.models.catalogue import BaseModel
+from engine.prompts.interface import ChatRenderer
+from engine.request import GenerationRequest, Score, ScoreRequest
+from engine.serving.generation_task import GenerationTask
+from engine.serving.loop import EngineLoop
+from engine.serving.prompt import fit_prompt, require_room
+from engine.serving.runner import ModelRunner
+from engine.serving.scoring_task import ScoringTask
+from engine.serving.sequence import Adapter, Sequence
+from engine.serving.stream import QueuedStream
+from engine.serving.task import Task
+from engine.time_slices import YieldToEngine
+
+Runner = TypeVar("Runner", bound=ModelRunner)
+
+
+class ServingEngine(Generic[Runner]):
+    """Implements `engine.request.Engine` with a runner."""
+
+    def __init__(
+        self,
+        base: BaseModel,
+        renderer: ChatRenderer,
+        runner: Runner,
+        *,
+        max_rows: int,
+        max_queue: int,
+    ) -> None:
+        self.base = base
+        self.renderer = renderer
+        self.runner = runner
+        padding_ids = renderer.ids_without_token(runner.vocabulary)
+        self.loop = EngineLoop(runner, padding_ids, max_rows=max_rows, max_queue=max_queue)
+        self._loading = threading.Lock()  # one adapter is loaded at a time
+
+    @property
+    def base_digest(self) -> str:
+        """See `Engine`."""
+        return self.base.digest
+
+    @property
+    def context_tokens(self) -> int:
+        """See `Engine`."""
+        return self.runner.context_tokens
+
+    @property
+    def alive(self) -> bool:
+        """See `Engine`."""
+        return self.loop.alive
+
+    @property
+    def active_streams(self) -> int:
+        """See `Engine`; scores count, too."""
+        return self.loop.active_sequences
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Digests of the adapters that are loaded."""
+        return frozenset(self.loop.adapters)
+
+    @property
+    def thinks_unasked(self) -> bool | None:
+        """See `Engine`."""
+        return self.renderer.thinks_unasked
+
+    def count_prompt_tokens(
+        self, messages: abc.Sequence[Message], thinking: bool | None = None
+    ) -> int:
+        """See `Engine`."""
+        return len(self.renderer.prompt(messages, thinking=thinking))
+
+    def submit(self, request: GenerationRequest) -> QueuedStream:
+        """See `Engine`."""
+        return self.submit_many([request])[0]
+
+    def submit_many(self, requests: abc.Sequence[GenerationRequest]) -> list[QueuedStream]:
+        """See `Engine`: all are queued or none."""
+        tasks: list[GenerationTask] = []
+        sequences: list[Sequence] = []
+        for request in requests:
+            request.sampling.require_known_tokens(self.runner.vocabulary)
+            adapter = self._adapter(request.adapter)
+            prompt = fit_prompt(request, self.renderer, self._context_beside(adapter))
+            tasks.append(GenerationTask(request, prompt, self.renderer))
+            sequences.append(self._sequence(tasks[-1], adapter, request.user))
+        self.loop.submit(sequences)
+        return [task.stream for task in tasks]
+
+    def score(self, requests: abc.Sequence[ScoreRequest]) -> list[Score]:
+        """See `Engine`: computed between the tokens of running streams."""
+        tasks: list[ScoringTask] = []
+        sequences: list[Sequence] = []
+        for request in requests:
+            rendered = self.renderer.pair(
+                request.messages, request.completion, complete=request.complete
+            )
+            adapter = self._adapter(request.adapter)
+            require_room(len(rendered.input_ids) - 1, self._context_beside(adapter))
+            tasks.append(ScoringTask(rendered))
+            if rendered.completion_ids:
+                sequences.append(self._sequence(tasks[-1], adapter))
+            else:
+                tasks[-1].future.set_result(Score(()))
+        self.loop.submit(sequences)
+        return [task.future.result() for task in tasks]
+
+    def background(self) -> AbstractContextManager[YieldToEngine]:
+        """See `Engine`."""
+        return self.loop.background()
+
+    def load_adapter(self, digest: str, folder: Path) -> None:
+        """See `Engine`."""
+        with self._loading:
+            if digest not in self.loop.adapters:
+                self.loop.adapters[digest] = self.runner.open_adapter(digest, folder, self.loop)
+
+    def unload_adapter(self, digest: str) -> None:
+        """See `Engine`; raises `Conflict` while a stream decodes with it."""
+        self.loop.remove_adapter(digest)
+
+    def close(self) -> None:
+        """See `Engine`."""
+        self.loop.close()
+
+    def _adapter(self, digest: str | None) -> Adapter | None:
+        """The loaded adapter; raises `UnknownId`."""
+        if digest is None:
+            return None
+        adapter = self.loop.adapters.get(digest)
+        if adapter is None:
+            raise UnknownId(f"no adapter {digest[:80]} is loaded")
+        return adapter
+
+    def _context_beside(self, adapter: Adapter | None) -> int:
+        """Tokens of the context that an adapter's virtual ones leave."""
+        return self.context_tokens - (0 if adapter is None else adapter.virtual_tokens)
+
+    def _sequence(self, task: Task, adapter: Adapter | None, user: str = "") -> Sequence:
+        return Sequence(task, adapter, user, whole_prompt=self.runner.whole_prompts)
