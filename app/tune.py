@@ -81,11 +81,11 @@ def show_pairs(workspace: Workspace, snapshot: str, count: int) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from engine.prompts.load import load_tokenizer, make_renderer
+    from engine.prompts.load import load_template_renderer
     from feedback_store.snapshots.snapshot import open_snapshot
 
-    tokenizer = load_tokenizer(workspace.base.folder)
-    renderer = make_renderer(tokenizer, workspace.base.folder)
+    renderer = load_template_renderer(workspace.base.folder)
+    tokenizer = renderer.tokenizer
     console = Console()
     for pair in open_snapshot(workspace.home / "snapshots", snapshot).train.pairs[:count]:
         for name, side in (("chosen", pair.chosen), ("rejected", pair.rejected)):

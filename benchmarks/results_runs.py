@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from engine.fast import FastEngine
 from engine.models.catalogue import BaseModel
-from engine.prompts.load import AnyRenderer
+from engine.prompts.interface import ChatRenderer
 from engine.request import Score, ScoreRequest
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.split import split_of
@@ -89,7 +89,7 @@ def experiments() -> dict[str, Experiment]:
 
 
 def prepare(
-    experiment: Experiment, home: Path, data: Path, renderer: AnyRenderer, sizes: Sizes
+    experiment: Experiment, home: Path, data: Path, renderer: ChatRenderer, sizes: Sizes
 ) -> Material:
     """Import the file into a new home and freeze a drawn part of its examples."""
     home.mkdir()
@@ -153,7 +153,7 @@ def score_answers(
 
 
 def _draw(
-    examples: Sequence[TrainingExample], count: int, limit: int, renderer: AnyRenderer
+    examples: Sequence[TrainingExample], count: int, limit: int, renderer: ChatRenderer
 ) -> tuple[list[TrainingExample], int]:
     """The first so many that fit, and how many before them did not."""
     drawn: list[TrainingExample] = []
@@ -168,7 +168,7 @@ def _draw(
     return drawn, too_long
 
 
-def _tokens(example: TrainingExample, renderer: AnyRenderer) -> int:
+def _tokens(example: TrainingExample, renderer: ChatRenderer) -> int:
     """Of the prompt with the longest completion."""
     return max(
         len(renderer.pair(example.prompt, side.full_text, complete=side.complete).input_ids)

@@ -32,7 +32,7 @@ from benchmarks.tuning_data import pairs
 from benchmarks.tuning_profile import StepProfile
 from engine.hardware import detect
 from engine.models.catalogue import BaseModel, linear_shapes, resolve
-from engine.prompts.load import load_tokenizer, make_renderer
+from engine.prompts.load import load_template_renderer
 from engine.start import kernel_cache
 from tuning.batch.collate import Packer, default_budget_tokens, tree_of_pair
 from tuning.batch.forward import accept_layouts
@@ -94,8 +94,9 @@ def main() -> None:
     imports_bytes = _peak_bytes()
     spec = json.loads(sys.argv[1])
     base = resolve(spec["model"], Path(spec["cache"]))
-    tokenizer = load_tokenizer(base.folder)
-    source, rows = pairs(spec["data"], make_renderer(tokenizer, base.folder))
+    renderer = load_template_renderer(base.folder)
+    tokenizer = renderer.tokenizer
+    source, rows = pairs(spec["data"], renderer)
     data = TokenizedPairs(tuple(rows[: BATCH_PAIRS * spec["steps"]]), ())
     held_out = _of_other_questions(rows, data.rows)[: spec["held_out"]]
     with tempfile.TemporaryDirectory() as folder:

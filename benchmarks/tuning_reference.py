@@ -18,7 +18,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from benchmarks.tuning_data import pairs
 from engine.hardware import detect
 from engine.models.catalogue import resolve
-from engine.prompts.load import load_tokenizer, make_renderer
+from engine.prompts.load import load_template_renderer
 from engine.start import kernel_cache
 from tuning.batch.collate import Packer, default_budget_tokens, tree_of_pair
 from tuning.batch.forward import accept_layouts
@@ -32,7 +32,7 @@ FIRST, SECOND = 20, 22
 def main() -> None:
     """Print one JSON object."""
     base = resolve(sys.argv[1], Path(sys.argv[2]))
-    source, rows = pairs("gsm8k", make_renderer(load_tokenizer(base.folder), base.folder))
+    source, rows = pairs("gsm8k", load_template_renderer(base.folder))
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=detect().dtype)
     accept_layouts(model, choose_kernels(kernel_cache(Path(sys.argv[2]))).kernels)
     packer = Packer(DataCollatorForPreference(0), tree_of_pair, default_budget_tokens())

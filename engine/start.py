@@ -11,7 +11,8 @@ from engine.models.catalogue import BaseModel
 from engine.models.checkpoint import FolderCheckpoint
 from engine.models.families import architecture_of, is_covered
 from engine.models.memory import require_memory
-from engine.prompts.load import AnyRenderer, load_renderer
+from engine.prompts.interface import ChatRenderer
+from engine.prompts.load import load_renderer
 from engine.quantization import Quantization
 from engine.request import Engine
 
@@ -23,7 +24,7 @@ class StartPlan:
     """The checked choices of a start."""
 
     kind: Literal["local", "reference"]
-    renderer: AnyRenderer
+    renderer: ChatRenderer
     architecture: Architecture | None  # None where transformers decodes
 
 

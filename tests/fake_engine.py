@@ -187,7 +187,7 @@ class _Row:
         if self.stream.cancelled:
             self._finish("cancelled")
         elif time.monotonic() > self._deadline:
-            self.fail(DeadlineExceeded("the answer was not done in the time given"))
+            self.fail(DeadlineExceeded("the answer was not done by its deadline"))
 
     def take(self) -> None:
         number = len(self._words)

@@ -16,7 +16,7 @@ from transformers import set_seed
 
 from engine.errors import InvalidInput
 from engine.models.catalogue import BaseModel
-from engine.prompts.load import make_renderer
+from engine.prompts.load import load_template_renderer
 from engine.prompts.render import Renderer
 from engine.storage import write_atomically
 from feedback_store.ai_feedback.ai_pairs import AiPair, draw_pairs, open_ai_pairs, publish_ai_pairs
@@ -90,9 +90,8 @@ def make_reward_model(
     set_seed(recipe.seed)
     model = fresh_reward_model(base, recipe.reward)
     train_reward(model, rows, recipe.reward, stage)
-    about = _accuracy(
-        model, make_renderer(stage.tokenizer, base.folder), snapshot, recipe.max_sequence_tokens
-    )
+    renderer = load_template_renderer(base.folder)
+    about = _accuracy(model, renderer, snapshot, recipe.max_sequence_tokens)
     digest = publish_reward(root, model, base, {"snapshot": snapshot.digest, **about})
     about = {"reward_model": digest, **about}
     write_atomically(finished, json.dumps(about).encode())

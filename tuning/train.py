@@ -25,7 +25,7 @@ from engine.adapters.bundle import open_bundle, publish_bundle
 from engine.adapters.files import CONFIG, WEIGHTS
 from engine.errors import InvalidInput
 from engine.models.catalogue import BaseModel
-from engine.prompts.load import load_tokenizer, make_renderer
+from engine.prompts.load import load_template_renderer
 from engine.prompts.render import Renderer
 from engine.storage import canonical_json, digest_file, digest_json
 from feedback_store.snapshots.snapshot import Snapshot
@@ -85,8 +85,8 @@ def run(job: TrainingRun, report: Report) -> str:
     chosen = prepare(job.folder, job.base.folder, job.recipe, report)
     kernels = choose_kernels(job.kernel_cache)
     report({"event": "kernels", "reason": kernels.reason})
-    tokenizer = load_tokenizer(job.base.folder)
-    renderer = make_renderer(tokenizer, job.base.folder)
+    renderer = load_template_renderer(job.base.folder)
+    tokenizer = renderer.tokenizer
     ai_pairs = drawn_ai_pairs(
         job.bundles.parent, job.recipe.rlaif, job.snapshot.digest, job.recipe.seed
     )

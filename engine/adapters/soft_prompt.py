@@ -100,7 +100,7 @@ def unsupported_reason(folder: Path) -> str | None:
         return None
     return (
         "this base model counts positions in two channels, from its mask token on, so that "
-        "virtual tokens before the prompt have no place in them; train a LoRA adapter instead"
+        "virtual tokens before the prompt have no place in them; use another base model"
     )
 
 

@@ -11,25 +11,31 @@ from typing import Any
 
 from engine.errors import InvalidInput, ModelUnavailable
 from engine.messages import Message
-from engine.prompts.chatglm import ChatGLMRenderer, is_chatglm, load_chatglm_renderer
+from engine.prompts.chatglm import is_chatglm, load_chatglm_renderer
+from engine.prompts.interface import ChatRenderer
 from engine.prompts.render import Renderer
 from engine.prompts.template_check import examine_template
 
-AnyRenderer = Renderer | ChatGLMRenderer
 PROCESSOR_TEMPLATE = "chat_template.json"  # where models with a processor keep theirs
 PROBE = "Hello", "Hi there"
 
 
-def load_renderer(folder: Path) -> AnyRenderer:
+def load_renderer(folder: Path) -> ChatRenderer:
     """The renderer of the checkpoint in `folder`; raises `ModelUnavailable`."""
+    return load_chatglm_renderer(folder) if is_chatglm(folder) else load_template_renderer(folder)
+
+
+def load_template_renderer(folder: Path) -> Renderer:
+    """`load_renderer` for training, which needs the tokenizer of transformers, too.
+
+    Raises `ModelUnavailable`, also for ChatGLM's own layout, which has no such tokenizer.
+    """
     if is_chatglm(folder):
-        return load_chatglm_renderer(folder)
-    return make_renderer(load_tokenizer(folder), folder)
-
-
-def make_renderer(tokenizer: Any, folder: Path) -> Renderer:
-    """The renderer of the checkpoint in `folder` with its tokenizer, which is given the template
-    that is used. Raises `ModelUnavailable`."""
+        raise ModelUnavailable(
+            f"cannot train the model in {folder}: ChatGLM's own layout is served but not trained; "
+            "use a checkpoint in transformers' layout"
+        )
+    tokenizer = load_tokenizer(folder)
     template = _template(tokenizer.chat_template, folder)
     abilities = examine_template(template)
     tokenizer.chat_template = template

@@ -1,4 +1,4 @@
-"""The one renderer: messages to token ids. Serving, tuning and evaluation all come through here.
+"""Messages to token ids by a chat template, for serving, tuning and evaluation alike.
 
 Text from people stays text: a control token typed by a user (`<|im_end|>`) is encoded as ordinary
 characters, so that only the chat template itself can open or close a message. Messages that the
@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 from engine.errors import InvalidInput, InvalidText
 from engine.messages import Message
@@ -111,6 +111,11 @@ class Renderer:
         ]
         # transformers switches the reading of control tokens on the tokenizer itself, for everyone
         self._encoding = threading.Lock()
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, untyped as transformers' own types do not agree; its template is set."""
+        return self._tokenizer
 
     @cached_property
     def longest_token_bytes(self) -> int:

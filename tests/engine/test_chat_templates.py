@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from engine.errors import InvalidInput, ModelUnavailable
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, resolve
-from engine.prompts.load import load_renderer, load_tokenizer, make_renderer
+from engine.prompts.load import load_renderer, load_template_renderer
 from engine.prompts.render import Renderer
 from engine.request import ScoreRequest
 from tests.engine.conftest import StartEngine
@@ -154,7 +154,7 @@ class TestWhatATemplateTakes:
 
     def test_training_sees_what_serving_sees(self, folder: Path) -> None:
         serving = with_template(folder, GEMMA)
-        tuning = make_renderer(load_tokenizer(folder), folder)
+        tuning = load_template_renderer(folder)
         assert tuning.pair([SYSTEM, HELLO], "Hi.") == serving.pair([SYSTEM, HELLO], "Hi.")
 
 

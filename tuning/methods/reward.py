@@ -29,7 +29,7 @@ from engine.errors import EngineFailure, InvalidInput
 from engine.hardware import detect
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, linear_shapes
-from engine.prompts.load import load_tokenizer, make_renderer
+from engine.prompts.load import load_template_renderer
 from engine.prompts.render import Renderer
 from engine.storage import folder_of, publish, read_manifest, verify
 from feedback_store.examples.types import Pair
@@ -119,7 +119,7 @@ class RewardModel:
             raise InvalidInput(f"reward model {digest} refused: " + "; ".join(problems))
         folder = folder_of(root, digest)
         model = PeftModel.from_pretrained(_without_adapter(base), str(folder))
-        return cls(model, make_renderer(load_tokenizer(base.folder), base.folder))
+        return cls(model, load_template_renderer(base.folder))
 
     def score(self, prompt: Sequence[Message], answer: str, *, complete: bool = True) -> float:
         """The score of an answer; `complete` says whether the model ended it itself."""
