@@ -1,15 +1,15 @@
-"""The error tree. Foreign exceptions are translated to it at one seam per floor.
+"""The tree of errors. Each floor translates foreign exceptions to it in one place.
 
 BurnishError
-├── InvalidInput              the caller's fault: 4xx, exit status 1
+├── InvalidInput              the caller's mistake: 4xx, exit status 1
 │   ├── InvalidText           empty, too long, NUL, lone surrogate
 │   ├── PromptTooLong         the prompt leaves no room for an answer in the context
 │   ├── UnknownId             no such turn, answer, snapshot, bundle, release (or not yours)
 │   └── InvalidBundle         an adapter that must not reach the engine; lists every problem
-├── Conflict                  somebody else was first: two jobs, two promotions
+├── Conflict                  another caller was first: two jobs, two promotions
 ├── Overloaded                the queue is full; try again later
 │   └── ShuttingDown          the server is being stopped and takes no new questions
-├── DeadlineExceeded          the answer was not done in the time its caller gave it
+├── DeadlineExceeded          the answer was not done by its deadline
 ├── StorageFull               the disk is full or not writable
 ├── DatabaseUnavailable       the database is damaged, locked or does not answer
 ├── ModelUnavailable          the base model cannot be found, read or held in memory
@@ -24,7 +24,7 @@ class BurnishError(Exception):
 
 
 class InvalidInput(BurnishError):
-    """The caller's fault."""
+    """The caller's mistake."""
 
 
 class InvalidText(InvalidInput):
@@ -36,7 +36,7 @@ class PromptTooLong(InvalidInput):
 
 
 class UnknownId(InvalidInput):
-    """Nothing by that name, or nothing of yours."""
+    """Nothing has that id, or it belongs to another account."""
 
 
 class InvalidBundle(InvalidInput):
@@ -48,11 +48,11 @@ class InvalidBundle(InvalidInput):
 
 
 class Conflict(BurnishError):
-    """Somebody else was first."""
+    """Another caller was first."""
 
 
 class Overloaded(BurnishError):
-    """The queue is full; `retry_after_seconds` is when it is worth another try."""
+    """The queue is full; another try is worth while after `retry_after_seconds`."""
 
     def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
         super().__init__(message)
@@ -64,7 +64,7 @@ class ShuttingDown(Overloaded):
 
 
 class DeadlineExceeded(BurnishError):
-    """The answer was not done in the time its caller gave it."""
+    """The answer was not done by its deadline."""
 
 
 class StorageFull(BurnishError):

@@ -1,10 +1,9 @@
-"""Digests of large files, remembered so that a start need not read gigabytes again.
+"""A cache of the digests of large files, so that a start need not read gigabytes again.
 
-A digest is remembered with the file's size, inode and times of change. Whatever writes to a file,
-or puts another in its place, changes one of them (the time of the last change of the inode cannot
-be set by a program), so truncated and edited files are noticed. What is traded for a quick start:
-bits that decay on the disk without a write are not noticed until the file is read whole.
-Where nothing can be remembered (a read-only or full disk), files are read whole at each start.
+An entry is valid for one size, inode and time of change of its file. Every write to the file, and
+every replacement, changes one of these (a program cannot set the time of change of an inode), so
+truncated and edited files are noticed. Bits that decay on the disk without a write are not: that
+is the price of a quick start. On a read-only or full disk, files are read whole at each start.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ from engine.storage import DIGEST, digest_file, digest_json, write_atomically
 
 
 class FileDigests:
-    """Digests of files, each remembered in a file of its own in one folder."""
+    """Digests of files, each cached in a file of its own in one folder."""
 
     def __init__(self, memos: Path) -> None:
         self._memos = memos
 
     def __call__(self, path: Path) -> str:
-        """The digest of the file at `path`, computed anew if anything has changed since."""
+        """The digest of the file at `path`, computed anew if the file has changed."""
         memo = self._memos / f"{digest_json(str(path.resolve()))[7:]}.json"
         stamp = _stamp(path)
         remembered = _read(memo, stamp)
@@ -43,7 +42,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _read(memo: Path, stamp: list[int]) -> str | None:
-    """The remembered digest; None where there is none of this stamp, or the memo is damaged."""
+    """The cached digest; None where there is none of this stamp, or the entry is damaged."""
     try:
         entry = json.loads(memo.read_text("utf-8"))
         digest = str(entry["digest"])

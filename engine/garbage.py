@@ -1,4 +1,4 @@
-"""When Python's cyclic garbage collector runs. Knows nothing else."""
+"""Control of Python's cyclic garbage collector."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import contextmanager
 def gc_disabled() -> Iterator[None]:
     """Disable the cyclic garbage collector.
 
-    For making many small values of which none is in a cycle: to look through them again and again
-    while they grow takes as long as making them.
+    Use it while many small values are created of which none is in a cycle: repeated collections
+    among them would double the time.
     """
     was_enabled = gc.isenabled()
     gc.disable()

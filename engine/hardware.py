@@ -1,4 +1,4 @@
-"""What this machine computes well. The one place that decides device and number format."""
+"""The choice of the device and the dense number format for this machine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """The device chosen, the dense number format chosen, and why."""
+    """The chosen device and dense number format, and the reason."""
 
     device: str
     dtype: torch.dtype
@@ -20,9 +20,9 @@ class Hardware:
 
 
 def detect() -> Hardware:
-    """Choose device and dtype.
+    """Choose the device and the dtype.
 
-    bf16 on a CPU without bf16 units is emulated, so it is used only where the units exist;
+    A CPU without bf16 units emulates bf16, so it is used only where the units exist;
     `benchmarks/serving.py` times both formats.
     """
     memory_bytes = psutil.virtual_memory().total

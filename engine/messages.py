@@ -1,4 +1,4 @@
-"""One message of a chat. Knows roles and text; knows nothing of templates or tokens."""
+"""Messages of a chat. Knows roles and text; knows nothing of templates or tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that are drawn
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What one role said."""
+    """The words of one role."""
 
     role: Role
     content: str
@@ -40,7 +40,7 @@ def messages_from_dicts(items: Iterable[Mapping[str, str]]) -> tuple[Message, ..
 
 
 def split_prefill(messages: Sequence[Message]) -> tuple[tuple[Message, ...], str]:
-    """The messages to answer, and the beginning of the answer if an assistant message is last."""
+    """The messages to answer, and the given beginning of the answer (a last assistant message)."""
     if messages and messages[-1].role == "assistant":
         return tuple(messages[:-1]), messages[-1].content
     return tuple(messages), ""
@@ -55,7 +55,7 @@ def question_index(messages: Sequence[Message]) -> int | None:
 
 
 def question_of(messages: Sequence[Message]) -> str:
-    """The text of that question; raises `InvalidInput` where there is none."""
+    """The text of the last question; raises `InvalidInput` if the messages end without one."""
     index = question_index(messages)
     if index is None:
         raise InvalidInput("the conversation must end with a user message that awaits an answer")
@@ -63,11 +63,11 @@ def question_of(messages: Sequence[Message]) -> str:
 
 
 def clean_text(text: str, *, what: str = "message", limit_chars: int = 400_000) -> str:
-    """The text as it may be stored and tokenized, or `InvalidText` saying why it may not.
+    """Return the text if it can be stored and tokenized; raises `InvalidText` with the reason.
 
-    Refused: lone surrogates (no UTF-8 form), NUL (PostgreSQL cannot store it, and it ends a
+    Refused are lone surrogates (no UTF-8 form), NUL (PostgreSQL cannot store it, and it ends a
     string in C tokenizers), and more than `limit_chars` characters. Everything else, from
-    right-to-left marks to emoji sequences, is kept as it came.
+    right-to-left marks to emoji sequences, is unchanged.
     """
     if len(text) > limit_chars:
         raise InvalidText(f"the {what} has {len(text)} characters; the limit is {limit_chars}")
@@ -81,12 +81,12 @@ def clean_text(text: str, *, what: str = "message", limit_chars: int = 400_000) 
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing in the text would be seen: white space, control and format characters."""
+    """Whether the text has only invisible characters: white space, control and format ones."""
     return all(c in FILLERS or unicodedata.category(c) in INVISIBLE for c in text)
 
 
 def require_text(text: str, *, what: str = "message", limit_chars: int = 400_000) -> str:
-    """`clean_text`, and not blank."""
+    """`clean_text` that also refuses a blank text."""
     if is_blank(clean_text(text, what=what, limit_chars=limit_chars)):
         raise InvalidText(f"the {what} is empty")
     return text

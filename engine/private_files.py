@@ -1,8 +1,8 @@
-"""Files that only their owner may read: people's words are in them.
+"""Files that only their owner may read, since they hold what people wrote.
 
-A process calls `make_new_files_private` before it creates anything, which covers what libraries
-create, too; homes and databases also get their mode explicitly, whatever the umask of the process
-is. Knows nothing of what the files hold.
+A process calls `make_new_files_private` before it creates anything, which covers the files of
+libraries, too; homes and databases also get their mode explicitly, whatever the umask of the
+process is. Knows nothing of the files' contents.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ SETTINGS_FILE = "settings.toml"  # may be there before the first start
 
 
 def make_new_files_private() -> None:
-    """Give what this process and its children create from now on the modes 0700 and 0600."""
+    """Set the umask: this process and its children create files with the modes 0700 and 0600."""
     os.umask(OTHERS)
 
 
 def create_private(path: Path) -> None:
-    """Create an empty file with mode 0600; one that is there becomes private.
+    """Create an empty file with mode 0600; a file that exists becomes private.
 
-    It is not opened then: closing it again would release SQLite's locks on it.
+    An existing file is not opened, since closing it would release SQLite's locks on it.
     """
     try:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
@@ -35,12 +35,12 @@ def create_private(path: Path) -> None:
 
 
 def open_private_folder(folder: Path, *, marks: Collection[str]) -> str | None:
-    """Create a folder with mode 0700, or take the rights of other accounts from one that is there.
+    """Create a folder with mode 0700, or revoke other accounts' rights to one that exists.
 
-    A folder that has one of the files `marks` is one of ours, and all in it becomes private, too.
-    Returns a sentence to say when other accounts had rights. Raises `InvalidInput` for what is no
-    folder, for one that is everybody's, as `/tmp` is, and for one that others use and that has
-    other files in it, such as `/srv`.
+    A folder that has one of the files `marks` is one of ours, and everything in it becomes private,
+    too. Returns a warning to show if other accounts had rights, else None. Raises `InvalidInput`
+    for a path that is no folder, for a folder that everybody writes to, such as `/tmp`, and for one
+    with other files that other accounts can read, such as `/srv`.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -71,7 +71,7 @@ def open_private_folder(folder: Path, *, marks: Collection[str]) -> str | None:
 def _make_private(path: Path) -> bool:
     """Remove the permissions of group and others; returns whether they have none now.
 
-    Devices stay as they are, and so does what a symbolic link leads to.
+    Devices and the targets of symbolic links are left alone.
     """
     try:
         mode = path.lstat().st_mode

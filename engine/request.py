@@ -1,4 +1,4 @@
-"""What is asked of an engine and what comes back. Value types only: no torch, no tokens made."""
+"""The interface of an engine: requests, events and scores as values. Imports no torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LEAST_REPETITION_PENALTY = 0.01  # smaller values soon overflow and give no usab
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the next token is chosen, and what is told of the choice.
+    """The choice of the next token, and the log-probabilities that are reported.
 
     `temperature` 0 is greedy. `top_k` 0, `top_p` 1 and `min_p` 0 switch those filters off; `top_p`
     0 leaves the most likely token; `min_p` keeps the tokens whose probability is at least `min_p`
@@ -99,14 +99,14 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRequest:
-    """One answer to make. `adapter` is a loaded adapter's digest; None is the base model.
+    """One answer to generate. `adapter` is a loaded adapter's digest; None is the base model.
 
     `user` is the account that an engine schedules fairly among others; "" is no account.
     `timeout_seconds` counts from submission; past it the stream ends with
-    `Failed(DeadlineExceeded(...))`, whether it was running or still waiting. `prefill` is how the
-    answer begins: it is given, the events have what follows it, and its tokens count as the
-    prompt's. That continues an answer that was cut off, too. `thinking` switches thoughts on or off
-    where the model's chat template can (`enable_thinking`); None leaves that to the template.
+    `Failed(DeadlineExceeded(...))`, whether it was running or still waiting. `prefill` is the given
+    beginning of the answer: the events have what follows it, and its tokens count as the prompt's.
+    It also continues an answer that was cut off. `thinking` switches thoughts on or off where the
+    chat template has that switch (`enable_thinking`); None leaves it to the template.
     """
 
     messages: tuple[Message, ...]
@@ -128,8 +128,8 @@ class TokenLogprob:
     before penalty, temperature and filters.
 
     The distribution is over the tokens that can be chosen. Rows of the weights that only pad the
-    vocabulary have no share in it, though transformers gives them one: they stand for no token, and
-    their values may differ between a checkpoint's bf16 and int4 layouts, as no score should.
+    vocabulary have probability 0, other than in transformers: they stand for no token, and their
+    logits may differ between a checkpoint's bf16 and int4 forms, which must not change a score.
 
     `top` has the most likely tokens as (id, text, log-probability), the likeliest first. A `text`
     is the token decoded alone: it may be half a character, and a control token's is empty.
@@ -145,7 +145,7 @@ class TokenLogprob:
 class TextDelta:
     """New text of the answer: whole characters, never half a stop string.
 
-    `logprobs`, where asked for, are of the tokens made since the last delta.
+    `logprobs`, where asked for, are those of the tokens generated since the last delta.
     """
 
     text: str
@@ -154,11 +154,11 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The good terminal event.
+    """The terminal event of an answer that ended well.
 
-    `logprobs`, where asked for, are of all `completion_tokens`, also of those that ended the answer
-    and are not in its text. `cached_prompt_tokens` were taken from the prefix cache; they say how
-    the answer was made, so two answers may be equal without them.
+    `logprobs`, where asked for, are those of all `completion_tokens`, also of tokens that ended the
+    answer and are not in its text. `cached_prompt_tokens` came from the prefix cache; two answers
+    may be equal and differ in them.
     """
 
     reason: FinishReason
@@ -171,7 +171,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The bad terminal event. `text` is what had been shown until then."""
+    """The terminal event of an answer that failed. `text` is what had been shown by then."""
 
     error: BurnishError
     text: str
@@ -208,17 +208,17 @@ class Score:
 
 
 class Stream(Protocol):
-    """One running answer: iterate its events; exactly one terminal event comes, and comes last."""
+    """One running answer: an iterator of its events, of which the last one is terminal."""
 
     def __iter__(self) -> Iterator[StreamEvent]: ...
 
     def cancel(self) -> None:
-        """Ask it to end within a step; its terminal event still comes."""
+        """Ask for its end within a step; the terminal event still comes."""
         ...
 
 
 class Engine(Protocol):
-    """What every engine can do. All methods may be called from any thread."""
+    """The interface of every engine. All methods may be called from any thread."""
 
     @property
     def base_digest(self) -> str:
@@ -235,7 +235,7 @@ class Engine(Protocol):
         ...
 
     def submit_many(self, requests: Sequence[GenerationRequest]) -> Sequence[Stream]:
-        """Queue answers together, so that they are batched the same way each time."""
+        """Queue answers together, all or none, so that they are always batched alike."""
         ...
 
     def score(self, requests: Sequence[ScoreRequest]) -> Sequence[Score]:
@@ -252,17 +252,23 @@ class Engine(Protocol):
         ...
 
     def background(self) -> AbstractContextManager[YieldToEngine]:
-        """For long work beside running streams: call what this yields every millisecond or so, and
-        streams go on there. Ask the engine for nothing in the block.
+        """A context for long work beside running streams.
+
+        Call the function that it yields about every millisecond: streams make their steps there.
+        The block must not call the engine.
         """
         ...
 
     def load_adapter(self, digest: str, folder: Path) -> None:
-        """Hold a *verified* PEFT adapter under its digest; running streams go on."""
+        """Load a *verified* PEFT adapter under its digest; running streams go on.
+
+        Raises `InvalidBundle` for one that cannot be run, and `Overloaded` where a soft prompt
+        finds no room in the cache.
+        """
         ...
 
     def unload_adapter(self, digest: str) -> None:
-        """Free an adapter no stream uses."""
+        """Free an adapter that no stream uses."""
         ...
 
     @property

@@ -1,4 +1,4 @@
-"""Which engine runs a model, and how its weights are held: the fast one wherever it can."""
+"""The choice of the engine for a model, and its start: the fast engine wherever it can run."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class StartPlan:
 
 
 def plan_start(base: BaseModel, kind: EngineKind, quantization: Quantization) -> StartPlan:
-    """Check all that can be checked before a weight is read.
+    """Check everything that can be checked before a weight is read.
 
-    These are the tokenizer, its chat template and its end tokens, the headers of all weights,
-    the settings that the fast engine must cover, and the memory. `burnish doctor` and every start
-    come through here. Raises `ModelUnavailable`.
+    That is the tokenizer, its chat template and end tokens, the headers of all weights, the
+    settings that the fast engine must cover, and the memory. `burnish doctor` and every start call
+    it. Raises `ModelUnavailable`.
     """
     chosen = engine_kind(base, kind)
     checkpoint = FolderCheckpoint(base.folder)  # raises on a damaged header
@@ -54,7 +54,7 @@ def start_engine(
     max_queue: int,
     kv_cache_bytes: int | None = None,
 ) -> Engine:
-    """A running engine; `auto` is the fast one for the families it decodes, else the reference.
+    """Start an engine; `auto` is the fast one for the families it decodes, else the reference.
 
     Raises `ModelUnavailable`.
     """
@@ -83,12 +83,12 @@ def start_engine(
 
 
 def engine_kind(base: BaseModel, asked: EngineKind) -> Literal["local", "reference"]:
-    """What `auto` comes to: the fast engine where it has a decoder for the model."""
+    """Resolve `auto`: the fast engine ("local") where it has a decoder for the model."""
     if asked != "auto":
         return asked
     return "local" if is_covered(base.folder) else "reference"
 
 
 def kernel_cache(model_cache: Path) -> Path:
-    """Where compiled kernels are kept."""
+    """The folder of compiled kernels."""
     return model_cache / "kernels"

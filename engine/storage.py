@@ -1,8 +1,9 @@
-"""Immutable, content-addressed folders: how a snapshot or a bundle comes to be on disk.
+"""Immutable, content-addressed folders: snapshots and bundles on disk.
 
 Publishing is all or nothing: the files are written into a temporary folder on the same file
 system and synced, the manifest last; one rename makes the folder visible; the parent is synced.
-A crash leaves either nothing or the whole, plus at most a `.tmp-*` folder that `sweep` removes.
+After a crash there is either nothing or the whole folder, and at most a `.tmp-*` folder beside it,
+which `sweep` removes.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from engine.time_slices import YieldToEngine, do_not_yield
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MANIFEST = "manifest.json"
-PIECE_BYTES = 1 << 18  # hashed between two breaths; larger ones are no faster
+PIECE_BYTES = 1 << 18  # hashed at once; larger pieces are no faster
 
 
 def canonical_json(value: object) -> bytes:
@@ -56,7 +57,7 @@ def digest_file(path: Path, yield_to_engine: YieldToEngine = do_not_yield) -> st
 
 
 def folder_of(root: Path, digest: str) -> Path:
-    """Where the artefact with this digest lives.
+    """The folder of the artefact with this digest.
 
     Raises `UnknownId` for anything but a digest, so that no name can lead outside `root`.
     """
@@ -77,7 +78,7 @@ def find_digest(root: Path, prefix: str) -> str:
 
 
 def list_digests(root: Path) -> list[str]:
-    """Digests of what is published under `root`."""
+    """Digests of the folders that are published under `root`."""
     if not root.is_dir():
         return []
     names = sorted(p.name for p in root.iterdir() if (p / MANIFEST).is_file())
@@ -96,11 +97,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def publish(root: Path, fill: Callable[[Path], dict[str, Any]]) -> str:
-    """Publish what `fill` writes and return its digest, which is that of its manifest.
+    """Publish the files that `fill` writes; returns the folder's digest, that of its manifest.
 
     `fill` writes the files into the folder it is given and returns the manifest without its
     `files` entry, which is added here: `{name: {"sha256": ..., "bytes": ...}}`.
-    Raises `StorageFull` when the disk is; nothing is visible then.
+    Raises `StorageFull` on a full disk; nothing is visible then.
     """
     with translated_disk_errors():
         root.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ def publish(root: Path, fill: Callable[[Path], dict[str, Any]]) -> str:
 
 
 def _make_visible(temporary: Path, target: Path) -> None:
-    """Rename, unless the same content is there already or comes at the same moment."""
+    """Rename the folder, unless the same content exists or is published at the same moment."""
     if target.exists():
         return
     try:
@@ -147,7 +148,7 @@ def describe_files(
 
 
 def verify(root: Path, digest: str, digest_of: Callable[[Path], str] = digest_file) -> list[str]:
-    """Every way in which the published folder differs from what its digest promises.
+    """Every difference between the published folder and its manifest, whose digest is `digest`.
 
     `digest_of` computes the digest of a file.
     """
@@ -174,7 +175,7 @@ def verify(root: Path, digest: str, digest_of: Callable[[Path], str] = digest_fi
 
 
 def sweep(root: Path) -> None:
-    """Remove what a crash left half-published."""
+    """Remove folders and files that a crash left half-published."""
     for leftover in root.glob(".tmp-*"):
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)
@@ -183,7 +184,7 @@ def sweep(root: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Replace one file so that a reader sees the old or the new, never half."""
+    """Replace one file so that a reader sees the old or the new content, never a part."""
     with translated_disk_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".tmp-{secrets.token_hex(8)}-{path.name}")

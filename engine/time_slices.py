@@ -1,10 +1,9 @@
-"""Whose turn it is: a step of the engine, or a piece of work in the background.
+"""Time slices: the engine's steps and long work in the background take turns to compute.
 
-Two cores do not do three threads' work at once, and Python threads that compute side by side wait
-for each other's hold on the interpreter, up to 5 ms each time. So whoever has long work in the
-background cuts it into pieces and does each in a turn of its own: a step then waits for at most
-one piece. Knows threads and the clock; no data is guarded by a turn, so being without one costs
-time and nothing else.
+Two cores cannot compute for three threads at once, and Python threads that compute side by side
+wait for the interpreter's lock, up to 5 ms each time. So background work is cut into pieces, each
+in a time slice of its own, and a step waits for at most one of them. Knows threads and the clock.
+A slice protects no data: work without one is slower, not wrong.
 """
 
 from __future__ import annotations
@@ -15,19 +14,19 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-# Called between two pieces of long work, which stops there while others have their turn
+# Called between two pieces of long work; it returns once the engine has made its step
 YieldToEngine = Callable[[], None]
-SLICE_SECONDS = 0.001  # short beside a step, long beside the 0.03 ms that handing over takes
-# Whoever has waited so long goes on without a turn: the other one may hang, in a step or on a disk
+SLICE_SECONDS = 0.001  # short beside a step, long beside the 0.03 ms of a change of threads
+# The longest wait for a slice: the thread that has it may hang, in a step or on a disk
 PATIENCE_SECONDS = 0.25
 
 
 def do_not_yield() -> None:
-    """The `YieldToEngine` of work that nobody else waits for."""
+    """The `YieldToEngine` of work beside which no engine runs."""
 
 
 class TimeSlices:
-    """A queue of threads whose first has the turn: first come, first served."""
+    """A queue of threads, of which the first computes: first come, first served."""
 
     def __init__(self) -> None:
         self._queue: deque[threading.Event] = deque()  # each is set once it is first
@@ -35,7 +34,7 @@ class TimeSlices:
 
     @contextmanager
     def slice(self) -> Iterator[None]:
-        """Wait for one's turn; it ends with the block."""
+        """Wait for a slice, `PATIENCE_SECONDS` at most; it ends with the block."""
         mine = threading.Event()
         with self._guard:
             self._queue.append(mine)
@@ -51,9 +50,9 @@ class TimeSlices:
 
     @contextmanager
     def slices(self) -> Iterator[YieldToEngine]:
-        """A slice that `yield_to_engine` gives up and asks for anew once it has been long.
+        """A slice that the yielded function ends, and asks for anew, once it has lasted long.
 
-        Never wait in the block for what the engine computes.
+        The block must not wait for anything that the engine computes.
         """
         with ExitStack() as held:
             held.enter_context(self.slice())

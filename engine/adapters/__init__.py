@@ -1,1 +1,1 @@
-"""Adapters: the bundle on disk and the slots in a running engine."""
+"""Adapters: bundles on disk, the kinds of adapters, and the slots of a running engine."""

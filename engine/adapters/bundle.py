@@ -1,7 +1,7 @@
-"""The bundle: a PEFT adapter with a manifest, content-addressed. This module owns the format.
+"""Bundles: PEFT adapters with a manifest, content-addressed. This module defines the format.
 
-A bundle is refused before any weight reaches an engine. Every reason is collected, so that one
-look tells all. Nothing is ever unpickled: weights are safetensors or they are not read.
+A bad bundle is refused before a weight reaches an engine, and the error lists every reason.
+Nothing is ever unpickled: weights are safetensors or they are not read.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def publish_bundle(root: Path, write: Callable[[Path], None], manifest: Mapping[
 def open_bundle(
     root: Path, digest: str, base: BaseModel, yield_to_engine: YieldToEngine = do_not_yield
 ) -> Bundle:
-    """The bundle, fully verified for this base model; raises `InvalidBundle` with every problem.
+    """Open a bundle and verify it for a base model; raises `InvalidBundle` with every problem.
 
     Checked: the digest and each file's sha256, the format, the base model's digest, the adapter's
     configuration, the tensors' names and shapes against the base model's layers, that all values

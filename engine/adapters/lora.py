@@ -1,6 +1,6 @@
-"""LoRA adapters (Hu et al. 2021): which ones are accepted, and how the fast engine opens them.
+"""LoRA adapters (Hu et al. 2021): which are accepted, and their opening in the fast engine.
 
-Knows the files; the matrices and their product are `lora_matrices.py`'s.
+Knows the files; `lora_matrices.py` has the matrices and their product.
 """
 
 from __future__ import annotations
@@ -77,8 +77,11 @@ def problems(
 
 
 def config_problems(config: Mapping[str, Any]) -> Iterator[str]:
-    """Whatever is not plain LoRA: peft has many fields that change what an adapter computes, or
-    the base model itself, so all but a known few must be left at nothing."""
+    """Every reason why a configuration is not plain LoRA.
+
+    peft has many fields that change what an adapter computes, or the base model itself, so all but
+    a known few must have the value for "not used".
+    """
     rank: Any = config.get("r")
     alpha: Any = config.get("lora_alpha")
     targets = config.get("target_modules")

@@ -1,7 +1,7 @@
 """The matrices of LoRA adapters, and their product for each row of a step (Hu et al. 2021, 4.1).
 
-One step may have rows of several adapters and of none. Knows matrices and rows; which files are
-accepted is `lora.py`'s.
+One step may have rows of several adapters and of none. Knows matrices and rows; `lora.py` decides
+which files are accepted.
 """
 
 from __future__ import annotations
@@ -37,10 +37,7 @@ class LoraPart:
 class _NativePart(ctypes.Structure):
     _fields_ = (
         ("b", ctypes.c_void_p),
-        ("rank", ctypes.c_long),
-        ("rank_offset", ctypes.c_long),
-        ("out", ctypes.c_long),
-        ("out_offset", ctypes.c_long),
+        *((name, ctypes.c_long) for name in ("rank", "rank_offset", "out", "out_offset")),
     )
 
 
@@ -54,9 +51,9 @@ class _NativeLora(ctypes.Structure):
 
 
 class LoraMatrices:
-    """One adapter's matrices, for each layer and each of its four linears.
+    """The matrices of one adapter, for each layer and each of its four linears.
 
-    Held in float16 for the compiled kernel, which quantized weights go with; else in float32.
+    They are float16 for the compiled kernel, which is used with quantized weights, else float32.
     """
 
     def __init__(
@@ -87,21 +84,21 @@ class LoraMatrices:
         self._table = _native_table(self._parts) if native else None
 
     def parts(self, layer: int, linear: str) -> tuple[LoraPart, ...]:
-        """The modules that the adapter changes in one matrix."""
+        """The parts of one fused matrix that the adapter changes."""
         return self._parts[layer * len(LINEARS) + LINEARS.index(linear)]
 
     @property
     def address(self) -> int:
-        """Where the compiled kernel finds the matrices."""
+        """Address of the table from which the compiled kernel reads the matrices."""
         assert self._table is not None
         return ctypes.addressof(self._table)
 
 
 class StepAdapters:
-    """The adapters of one step's rows. Implements `engine.models.decoder.RowAdapters`."""
+    """Implements `engine.models.decoder.RowAdapters` for the rows of one step."""
 
     def __init__(self, rows: Sequence[LoraMatrices | None], kernels: NativeKernels | None) -> None:
-        """`rows`: the adapter of each row. `kernels`: where all of them are held for it."""
+        """`rows`: the matrices of each row; `kernels`: the compiled ones that compute all rows."""
         self._native = kernels
         if kernels is not None:
             addresses = (0 if adapter is None else adapter.address for adapter in rows)
@@ -161,7 +158,7 @@ def _parts(
     dtype: torch.dtype,
     device: str,
 ) -> tuple[LoraPart, ...]:
-    """One matrix's parts; what they are made of is taken out of `tensors`."""
+    """The parts of one fused matrix; their tensors are removed from `tensors`."""
     found: list[tuple[Tensor, Tensor, int]] = []
     offset = 0
     for module in modules:

@@ -15,7 +15,7 @@ from torch import nn
 
 @contextmanager
 def adapters_of_rows(model: nn.Module, names: Sequence[str]) -> Iterator[None]:
-    """While the context is open, row i of each forward pass uses the adapter `names[i]`."""
+    """A context in which row i of each forward pass uses the adapter `names[i]`."""
     from peft.tuners.lora import LoraLayer
 
     def add_names(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -1,8 +1,8 @@
-"""Which adapter the next stream gets: validate -> load -> probe -> flip -> drain -> unload.
+"""The live adapter and its replacement: validate -> load -> probe -> flip -> drain -> unload.
 
 Everything that can fail happens before the flip, and the flip is one assignment. A stream is
 pinned to the adapter it began with; an adapter is freed once no stream is pinned to it. The live
-pointer and the pins are kept here and nowhere else.
+pointer and the pins are kept in this module alone.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class AdapterSlots:
 
     @property
     def live(self) -> str | None:
-        """The adapter the next stream gets; None is the base model."""
+        """The adapter of the next stream; None is the base model."""
         return self._live
 
     def activate(self, digest: str | None) -> None:
-        """Make an adapter live; None goes back to the base model.
+        """Make an adapter live; None makes the base model live.
 
-        Raises `InvalidBundle` or another error of the tree, and then nothing has changed.
+        Raises `InvalidBundle` or another error of the tree, and nothing has changed then.
         """
         with self._activation:
             if digest == self._live:
@@ -56,7 +56,7 @@ class AdapterSlots:
 
     @contextmanager
     def pin_live(self) -> Iterator[str | None]:
-        """The live adapter, kept loaded while the block runs."""
+        """Yield the live adapter, which stays loaded while the block runs."""
         with self._lock:
             digest = self._live
             self._pin(digest)
@@ -67,7 +67,7 @@ class AdapterSlots:
 
     @contextmanager
     def hold(self, digest: str | None) -> Iterator[str | None]:
-        """A given adapter, verified and loaded where it is not, kept while the block runs."""
+        """Yield a given adapter, which is verified, loaded and kept while the block runs."""
         if digest is None:
             yield None
             return
@@ -85,7 +85,7 @@ class AdapterSlots:
             self._unpin(digest)
 
     def _probe(self, digest: str) -> None:
-        """Make a few tokens and score one answer: shows that the adapter computes numbers."""
+        """Generate a few tokens and score an answer, to show that the adapter computes numbers."""
         sampling = SamplingParams(temperature=0, max_new_tokens=4)
         collect(self._engine.submit(GenerationRequest(PROBE, sampling, digest)))
         score = self._engine.score([ScoreRequest(PROBE, "Hello!", digest)])[0]
@@ -109,7 +109,7 @@ class AdapterSlots:
         self._free_if_idle(digest)
 
     def _free_if_idle(self, digest: str | None) -> None:
-        # Under the lock to the end: a pin taken meanwhile must find the adapter loaded or reload it
+        # The lock is held to the end: a pin taken meanwhile must find the adapter loaded or load it
         with self._lock:
             if digest is None or digest == self._live or self._pins[digest] > 0:
                 return

@@ -1,4 +1,4 @@
-"""Soft prompts: prefix tuning, prompt tuning and P-tuning. Which are accepted, and how they open.
+"""Soft prompts (prefix tuning, prompt tuning, P-tuning): which are accepted, and their opening.
 
 peft saves what its encoder gives and not the encoder: one tensor with a row for each virtual
 token. Prefix tuning (Li & Liang 2021, 4.2) keeps keys and values of every layer in a row; prompt
@@ -40,7 +40,7 @@ CHECKED = {
     "num_attention_heads",
     "num_transformer_submodules",
 }
-# How the saved numbers came to be; none of it changes what they compute
+# How the saved numbers were trained, which does not change what they compute
 TRAINING_ONLY = {
     "encoder_hidden_size",
     "encoder_reparameterization_type",
@@ -56,7 +56,7 @@ TRAINING_ONLY = {
 
 @dataclass(frozen=True, slots=True)
 class PromptSizes:
-    """What a base model says about the shape of its soft prompts."""
+    """The sizes of a base model that decide the shape of its soft prompts."""
 
     layers: int
     kv_heads: int
@@ -68,13 +68,13 @@ class PromptSizes:
         return self.kv_heads * self.head_dim if kind == PREFIX else self.hidden
 
     def shape(self, kind: str, tokens: int) -> tuple[int, int]:
-        """Of the saved tensor."""
+        """Shape of the saved tensor."""
         width = self.token_dim(kind)
         return (tokens, 2 * self.layers * width if kind == PREFIX else width)
 
 
 def prompt_sizes(folder: Path) -> PromptSizes:
-    """The sizes of the checkpoint in `folder`; no weight is read."""
+    """Read the sizes of the checkpoint in `folder` from its configuration."""
     from transformers import AutoConfig
 
     from engine.models.families import architecture_of, is_covered

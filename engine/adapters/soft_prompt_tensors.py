@@ -26,7 +26,7 @@ class KeyValuePrefix:
 
     @property
     def tokens(self) -> int:
-        """How many virtual tokens."""
+        """Number of virtual tokens."""
         return self.keys.shape[1]
 
     def fill(self, host: DecoderHost, block_table: BlockTable, begin: int, end: int) -> None:
@@ -45,7 +45,7 @@ class PromptEmbeddings:
 
     @property
     def tokens(self) -> int:
-        """How many virtual tokens."""
+        """Number of virtual tokens."""
         return len(self.embeddings)
 
     def fill(self, host: DecoderHost, block_table: BlockTable, begin: int, end: int) -> None:

@@ -1,7 +1,8 @@
-"""Compiles a source for this processor, once, into a cache. Knows compilers, not what they compile.
+"""The compilation of a C++ source for this processor, once, into a cache.
 
-No wheel could hold the result: it is built with the instructions that this very processor has. A
-library's name ends in the digest of its bytes: loading a truncated one would end the process.
+A wheel cannot hold the result, which uses the instructions that this very processor has. The name
+of a library ends in the digest of its bytes, since loading a truncated one would end the process.
+Knows compilers; knows nothing of what they compile.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ class NotBuilt(Exception):
 
 
 def build(cache: Path, source: Path, threads: str) -> Path:
-    """The compiled library in `cache`, compiled now if it is not there (about five seconds).
+    """The compiled library in `cache`; compiles it if it is not there (about five seconds).
 
-    `threads`: the compiler's flag for the threads that the source uses. It is not the linker's: a
-    library of threads is one that the process has loaded already.
+    `threads`: the compiler's flag for the threads of the source. The linker does not get it: the
+    process has loaded a library of threads already. Raises `NotBuilt`.
     """
     processor = _processor()
     missing = [flag for flag in NEEDED if flag not in processor.split()]

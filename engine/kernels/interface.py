@@ -21,8 +21,8 @@ class Heads:
     query: int
     kv: int
     dim: int
-    rotated: int  # leading channels of a head that turn with the position
-    window: int = 0  # tokens a query looks back on, itself included; 0 is all of them
+    rotated: int  # leading channels of a head that rotate with the position
+    window: int = 0  # tokens that a query attends to, itself included; 0 is all of them
 
     @property
     def width(self) -> int:
@@ -32,13 +32,13 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class AttentionMetadata:
-    """Where the T tokens of a step belong.
+    """The sequences, pages and rotary angles of the T tokens of a step.
 
     sequences  # (n, 4) int64: first token in the step, tokens, tokens cached before, prefix
     pages      # (n, most pages) int32: the pages of each sequence, in order
-    slots      # (T,) int64: page * PAGE_TOKENS + offset, where a token's key and value go
+    slots      # (T,) int64: page * PAGE_TOKENS + offset, where a token's key and value are stored
 
-    Tokens below `prefix` see each other both ways (a prefix language model); 0 is causal.
+    Tokens below `prefix` attend to each other both ways (a prefix language model); 0 is causal.
     """
 
     sequences: Tensor
@@ -57,7 +57,7 @@ class LayerCache:
 
 
 class Kernels(Protocol):
-    """The operations. Inputs and results are float32 and contiguous."""
+    """The operations; their inputs and results are float32 and contiguous."""
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """Zhang & Sennrich 2019; x (T, n), weight (n,)."""
@@ -70,8 +70,10 @@ class Kernels(Protocol):
     def rotate_and_store(
         self, qkv: Tensor, heads: Heads, metadata: AttentionMetadata, cache: LayerCache
     ) -> None:
-        """Turn queries and keys by their positions, in place, and put keys and values into the
-        cache. qkv (T, heads.width). Channel i is paired with i + rotated / 2."""
+        """Rotate queries and keys by their positions, in place; write keys and values to the cache.
+
+        qkv (T, heads.width). Channel i is paired with i + rotated / 2.
+        """
         ...
 
     def attention(

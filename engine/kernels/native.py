@@ -1,7 +1,8 @@
-"""The compiled kernels behind the same operations as `portable.py`; shapes are described there.
+"""The compiled kernels: implement `Kernels` on an x86 processor, several times faster than torch.
 
-Short calls hold the interpreter's lock: releasing it a few hundred times a step would let any busy
-thread stall the stream for milliseconds each time. `blocks`, one long call a step, releases it.
+Short calls keep the interpreter's lock: if they released it a few hundred times a step, any busy
+thread could stall the stream for milliseconds each time. `blocks`, one long call a step, releases
+it.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ class NativeStep(ctypes.Structure):
 
 
 class NativeKernels:
-    """Kernels from a compiled library."""
+    """Implements `Kernels` with a compiled library."""
 
     def __init__(self, library: Path) -> None:
         self._library = ctypes.PyDLL(str(library))

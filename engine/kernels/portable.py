@@ -63,7 +63,7 @@ class PortableKernels:
 def _mask(
     past: int, count: int, end: int, prefix: int, window: int, device: torch.device
 ) -> Tensor:
-    """What each of `count` queries sees of `end` tokens; (count, end), true where it looks."""
+    """The attention mask (count, end) of queries past..past + count: true where one attends."""
     query = torch.arange(past, past + count, device=device)[:, None]
     key = torch.arange(end, device=device)[None]
     seen = (key <= query) | (key < prefix)

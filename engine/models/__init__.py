@@ -1,1 +1,1 @@
-"""What the model is: where its weights come from and what they are called."""
+"""Models: their names, files and architectures, and the decoder that computes them."""

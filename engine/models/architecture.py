@@ -14,7 +14,7 @@ from engine.models.decoder import CheckpointLayout, DecoderConfig
 
 
 class Positions(Protocol):
-    """How a family numbers the tokens of a sequence."""
+    """The interface of a family's positions: how it numbers the tokens of a sequence."""
 
     def prefix(self, prompt_ids: Sequence[int]) -> int:
         """Leading tokens that see each other both ways; 0 where attention is causal."""
@@ -26,20 +26,20 @@ class Positions(Protocol):
 
 
 class CausalPositions:
-    """0, 1, 2, ..., and no prefix."""
+    """The positions 0, 1, 2, ..., without a prefix."""
 
     def prefix(self, prompt_ids: Sequence[int]) -> int:
-        """None."""
+        """See `Positions`."""
         return 0
 
     def __call__(self, prompt_ids: Sequence[int], begin: int, end: int) -> Tensor:
-        """(end - begin, 1)."""
+        """See `Positions`; one channel."""
         return torch.arange(begin, end)[:, None]
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A checkpoint's decoder, before any weight is read."""
+    """The description of a decoder by its configuration; no weight is read."""
 
     config: DecoderConfig
     layout: CheckpointLayout
@@ -47,14 +47,14 @@ class Architecture:
 
     @property
     def widths(self) -> frozenset[int]:
-        """Sizes that kernels working on several channels at a time must suit."""
+        """Sizes of matrices and heads, which must suit kernels that compute several channels."""
         modules = [m for layer in self.layout.layers for each in layer.linears for m in each]
         sizes = {size for m in modules for size in (m.in_features, m.out_features)}
         return frozenset(sizes | {self.config.heads.dim})
 
 
 def require(config: Mapping[str, Any], *, unlike: Mapping[str, Any]) -> None:
-    """Raise `ModelUnavailable` where a setting that this project leaves out has a value.
+    """Raise `ModelUnavailable` if a setting that the decoder does not know is used.
 
     `unlike` gives the value of each such setting that means "not used".
     """
@@ -68,13 +68,15 @@ def require(config: Mapping[str, Any], *, unlike: Mapping[str, Any]) -> None:
 
 
 def interleaved_to_halves(dim: int, rotated: int) -> Tensor:
-    """Order of a head's channels that turns neighbouring rotary pairs (2i, 2i + 1) into pairs
-    (i, i + rotated / 2). Scores do not change when queries and keys are reordered alike."""
+    """The order of channels that makes pairs (i, i + rotated / 2) of pairs (2i, 2i + 1).
+
+    Attention does not change when queries and keys are reordered alike.
+    """
     pairs = torch.arange(rotated).view(-1, 2).T.flatten()
     return torch.cat([pairs, torch.arange(rotated, dim)])
 
 
 def head_rows(order: Tensor, heads: int, dim: int, first: int = 0) -> Tensor:
-    """Rows of `heads` heads from row `first` on, each head's channels in `order`."""
+    """The rows of `heads` heads from row `first` on, with the channels of each in `order`."""
     starts = first + dim * torch.arange(heads)
     return (starts[:, None] + order[None]).flatten()

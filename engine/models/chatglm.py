@@ -1,5 +1,5 @@
-"""ChatGLM-6B, ChatGLM2-6B, ChatGLM3-6B and GLM-4-9b-chat in their published layout
-(`model_type` chatglm), read without their published code.
+"""The families of ChatGLM in their published layout (`model_type` chatglm): ChatGLM-6B,
+ChatGLM2-6B, ChatGLM3-6B and GLM-4-9b-chat. Their published code is not run.
 
 ChatGLM2, ChatGLM3 and GLM-4 are one network: RMSNorm, SwiGLU, grouped queries, neighbouring rotary
 pairs on the first half of each head, fused biased qkv. ChatGLM-6B (Du et al. 2022, GLM) is another:
@@ -151,7 +151,7 @@ def _first(config: Mapping[str, Any]) -> Architecture:
         )
         for n in range(config["num_layers"])
     )
-    # Published without a word on it, which in transformers has always meant tied
+    # The published configuration does not say; in transformers that has always meant tied
     tied = config.get("tie_word_embeddings", True)
     layout = CheckpointLayout(
         "transformer.word_embeddings", layers, "transformer.final_layernorm", "lm_head", tied
@@ -177,8 +177,11 @@ def _layer(
 
 @dataclass(frozen=True, slots=True)
 class PrefixPositions:
-    """ChatGLM-6B's two position channels: before the first bos 0, 1, 2, ... and 0; from it on the
-    place of the mask token, and 1, 2, 3, ... What precedes bos sees itself both ways."""
+    """ChatGLM-6B's two position channels.
+
+    Before the first bos they are 0, 1, 2, ... and 0; from it on, the place of the mask token and
+    1, 2, 3, ... The tokens before bos attend to each other both ways.
+    """
 
     bos_id: int
     gmask_id: int

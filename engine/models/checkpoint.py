@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint by name, each read when it is asked for.
+"""Checkpoints: tensors by name, each read on demand.
 
 Knows files, shards and Hugging Face tensor names. Knows nothing of how a model computes, nor which
 tensors one needs. Only safetensors and
@@ -24,34 +24,34 @@ INDEX = "model.safetensors.index.json"
 
 
 class Checkpoint(Protocol):
-    """What a decoder is built from."""
+    """The interface of a checkpoint, from which a decoder is loaded."""
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The contents of `config.json`."""
+        """Contents of `config.json`."""
 
     @property
     def names(self) -> frozenset[str]:
-        """The Hugging Face names of the tensors there are."""
+        """Hugging Face names of its tensors."""
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor, dense: in the dtype it is stored in, or float32 if stored quantized.
+        """One dense tensor, in the dtype of the file, or in float32 if the file has it quantized.
 
-        It may be mapped from the file: read it, do not write to it.
-        Raises `ModelUnavailable` when there is none of that name or it cannot be read.
+        It may be mapped from the file and must not be written to.
+        Raises `ModelUnavailable` if there is none of that name or it cannot be read.
         """
 
     def blocks(self, name: str) -> QuantizedMatrix | None:
-        """The tensor's quantized groups exactly as stored; None when it is not stored in groups.
+        """The quantized groups of a tensor, exactly as in the file; None if it has none.
 
-        Raises `ModelUnavailable` when there is none of that name.
+        Raises `ModelUnavailable` if there is no tensor of that name.
         """
 
 
 def open_checkpoint(folder: Path, gguf: Path | None = None) -> Checkpoint:
     """The checkpoint in a Hugging Face folder, or with its weights from the GGUF file `gguf`.
 
-    `folder` holds `config.json` either way. Raises `ModelUnavailable` when it cannot be read.
+    `folder` holds `config.json` in both cases. Raises `ModelUnavailable` if it cannot be read.
     """
     if gguf is None:
         return FolderCheckpoint(folder)
@@ -66,13 +66,13 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 class FolderCheckpoint:
-    """Safetensors in a Hugging Face folder, in one file or in shards, one of them memory-mapped at
-    a time: what was read of the others counts as the process's memory no longer.
+    """Safetensors in a Hugging Face folder, in one file or in shards.
 
-    The files are those that transformers would read: `model.safetensors`, else what the index
-    names; without either, every `*.safetensors` there is. All headers are read here, so that a
-    file that is missing, truncated or corrupt is found before any weight is used. Raises
-    `ModelUnavailable` with every such problem.
+    One shard is memory-mapped at a time, so that pages of the others do not count as the process's
+    memory. The files are those that transformers would read: `model.safetensors`, else those that
+    the index names, else every `*.safetensors`. All headers are read here, so that a missing,
+    truncated or corrupt file is found before any weight is used. Raises `ModelUnavailable` with
+    every such problem.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -105,7 +105,7 @@ class FolderCheckpoint:
         return self._mapped[1]
 
     def blocks(self, name: str) -> QuantizedMatrix | None:
-        """None: these files hold no quantized groups."""
+        """See `Checkpoint`; these files hold no quantized groups."""
         self._require(name)
         return None
 

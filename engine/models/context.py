@@ -1,10 +1,10 @@
-"""Context length from a transformers configuration, whatever its field is called."""
+"""The context length in a configuration of transformers, whatever its field is called."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# In the order in which they are looked for; transformers maps most others to the first
+# The first of these that is set counts; transformers maps most other names to the first
 NAMES = (
     "max_position_embeddings",
     "n_positions",
@@ -13,7 +13,7 @@ NAMES = (
     "max_sequence_length",
     "seq_length",
 )
-# Models without a limit of their own (ALiBi): what BLOOM and MPT were trained on
+# For models without a limit of their own (ALiBi): the length that BLOOM and MPT were trained on
 UNLIMITED_TOKENS = 2048
 
 

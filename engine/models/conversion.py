@@ -1,7 +1,7 @@
-"""A GGUF file as a Hugging Face folder: converted once, verified at each start.
+"""The conversion of GGUF files to Hugging Face folders: done once, verified at each start.
 
-Knows where conversions are kept and what a sound one is. Settings and tensors of architectures that
-we decode ourselves come from our own reader, those of others from transformers'.
+Knows where conversions are stored and how they are verified. Settings and tensors of architectures
+that we decode ourselves come from our own reader, those of others from transformers.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from engine.storage import (
 if TYPE_CHECKING:
     from engine.models.gguf_metadata import GgufSettings
 
-# Raise the number when the content of conversions changes: older ones are then made anew
+# Raise the number when the contents of conversions change, so that older ones are replaced
 FORMAT = "burnish-model/3"
 
 log = logging.getLogger(__name__)
 
 
 def converted(gguf: Path, cache: Path) -> Path:
-    """The folder in `cache` that holds the GGUF file's model; converted now where there is none.
+    """The folder in `cache` that holds the model of a GGUF file; converts it if there is none.
 
-    A conversion whose files differ from its manifest is removed and made anew. Raises
-    `ModelUnavailable` for a file with something that would be left out; nothing is written then.
+    A conversion whose files differ from its manifest is replaced. Raises `ModelUnavailable` for a
+    file with a setting or a tensor that would be left out; nothing is written then.
     """
     digest_of = FileDigests(cache / "digests")
     with _locked(cache):
@@ -64,7 +64,7 @@ def converted(gguf: Path, cache: Path) -> Path:
 
 
 def _converted_before(index: Path, cache: Path) -> str | None:
-    """The digest of an earlier conversion; None where there is none of this format."""
+    """The digest of an earlier conversion; None if there is none of this format."""
     try:
         digest = f"sha256:{json.loads(index.read_text('utf-8'))['folder']}"
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
@@ -75,12 +75,12 @@ def _converted_before(index: Path, cache: Path) -> str | None:
     try:
         return digest if read_manifest(folder).get("format") == FORMAT else None
     except UnknownId:
-        return digest  # damaged, which is for the caller to find
+        return digest  # damaged, as the caller will find
 
 
 @contextmanager
 def _locked(cache: Path) -> Iterator[None]:
-    """Keep other processes from converting and sweeping; a read-only cache needs no lock."""
+    """A lock against conversions by other processes; a read-only cache needs none."""
     try:
         cache.mkdir(parents=True, exist_ok=True)
         lock = (cache / ".lock").open("w")
@@ -112,7 +112,7 @@ def _convert(gguf: Path, source_digest: str, folder: Path) -> dict[str, Any]:
 
 
 def _our_model(gguf: Path, settings: GgufSettings) -> Any:
-    """transformers' model of an architecture that we read ourselves; untyped, as transformers is.
+    """The model (of transformers) of an architecture whose tensors we read ourselves.
 
     Raises `ModelUnavailable` where a tensor is missing or has no place in it.
     """
@@ -140,7 +140,7 @@ def _our_model(gguf: Path, settings: GgufSettings) -> Any:
 
 
 def _other_model(gguf: Path, settings: GgufSettings) -> Any:
-    """The model as transformers reads the file, with the settings that it leaves out."""
+    """The model as transformers reads the file, and with the settings that it does not read."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, GgufConfig
 

@@ -1,4 +1,4 @@
-"""The transformer forward pass, for every family that has a file of its own beside this one.
+"""The decoder: the forward pass of a transformer, for every family of `families.py`.
 
 A family says which tensors of its checkpoint are which (`CheckpointLayout`) and how its blocks
 differ (`DecoderConfig`); this module computes. It knows nothing of text, requests, batching or
@@ -20,12 +20,12 @@ from engine.kernels.interface import AttentionMetadata, Heads, Kernels, LayerCac
 
 @dataclass(frozen=True, slots=True)
 class DecoderConfig:
-    """What a family's blocks compute.
+    """The computation of a family's blocks.
 
     block: `pre_norm` (LLaMA): h + f(norm(h)); `sandwich_norm` (GLM-4): h + norm(f(norm(h)));
     `scaled_norm` (ChatGLM-6B): a = norm(h), then alpha a + f(a).
-    rotary_frequencies: radians a position turns each pair of channels; with two position channels
-    (ChatGLM-6B) the first half belongs to the first.
+    rotary_frequencies: radians by which one position rotates each pair of channels; with two
+    position channels (ChatGLM-6B) the first half belongs to the first.
     """
 
     hidden_size: int
@@ -46,7 +46,7 @@ class DecoderConfig:
 
 @dataclass(frozen=True, slots=True)
 class LinearSpec:
-    """A linear module of the checkpoint, and in which order to take its outputs."""
+    """A linear module of the checkpoint; `rows` is the order in which its outputs are taken."""
 
     name: str
     out_features: int
@@ -56,7 +56,7 @@ class LinearSpec:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """A layer's modules by their names in the checkpoint; the modules of one matrix are fused.
+    """The modules of a layer by their names in the checkpoint; those of one matrix are fused.
 
     qkv gives queries, keys and values side by side, each head's rotary pairs (i, i + rotated / 2);
     up gives gate and up side by side where the activation is gated.
@@ -84,7 +84,7 @@ LINEARS = ("qkv", "out", "up", "down")
 
 @dataclass(frozen=True, slots=True)
 class CheckpointLayout:
-    """Where a family keeps its tensors."""
+    """The names of a family's tensors in its checkpoints."""
 
     embedding: str
     layers: tuple[LayerSpec, ...]
@@ -94,7 +94,7 @@ class CheckpointLayout:
 
 
 class Linear(Protocol):
-    """A matrix however it is held (`engine.quantization`)."""
+    """The interface of a matrix, dense or quantized (`engine.quantization`)."""
 
     out_features: int
     in_features: int
@@ -105,15 +105,15 @@ class Linear(Protocol):
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes held."""
+        """Bytes in memory."""
         ...
 
 
 class Embedding(Linear, Protocol):
-    """A matrix whose rows can be looked up."""
+    """The interface of a matrix whose rows can be looked up."""
 
     def rows(self, ids: Tensor) -> Tensor:
-        """(n,) -> (n, in) float32."""
+        """The weights of some outputs: ids (n,) -> (n, in) float32."""
         ...
 
 
@@ -148,7 +148,7 @@ class LayerNorm:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One block's weights."""
+    """The weights of one block."""
 
     qkv: Linear
     out: Linear
@@ -163,20 +163,20 @@ class Layer:
 
 
 class RowAdapters(Protocol):
-    """The adapters of a step's rows (`engine.adapters.lora`)."""
+    """The interface of the low-rank updates of a step's rows (`StepAdapters`)."""
 
     @property
     def address(self) -> int | None:
-        """Where the compiled kernels find them; None where they are not held for those."""
+        """Address of the table for the compiled kernels; None if they are not held for those."""
         ...
 
     def add(self, layer: int, linear: str, x: Tensor, y: Tensor) -> None:
-        """Add each row's B (A x) to y, in place."""
+        """y (T, out) += B (A x) for each row of x (T, in)."""
         ...
 
 
 class FusedLayers(Protocol):
-    """All layers at once (`engine.models.fused`)."""
+    """The interface of all layers in one call (`engine.models.fused`)."""
 
     def __call__(
         self,
@@ -220,8 +220,10 @@ class Decoder:
         cache: Sequence[LayerCache],
         adapters: RowAdapters | None = None,
     ) -> Tensor:
-        """Input embeddings (T, hidden size), which it may change, through all layers; fills the
-        cache. Returns what the final norm takes."""
+        """Run input embeddings (T, hidden size), which may be overwritten, through all layers.
+
+        Fills the cache. Returns the hidden states before the final norm.
+        """
         if self.fused is not None and (adapters is None or adapters.address is not None):
             self.fused(hidden, metadata, cache, adapters)
         else:
@@ -261,7 +263,7 @@ class Decoder:
 
 @dataclass(frozen=True, slots=True)
 class _LayerRun:
-    """One layer at work on one step."""
+    """The computation of one layer in one step."""
 
     decoder: Decoder
     index: int

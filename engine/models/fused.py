@@ -1,7 +1,7 @@
-"""All blocks of a quantized model of the common shape in one call of the compiled kernels.
+"""All blocks of a quantized model of the common shape, in one call of the compiled kernels.
 
-`decoder.py` says what a block computes; this computes the same, with the same kernels in the same
-order, without a return to Python after each: that return is a third of a one-row step.
+It computes what `decoder.py` defines, with the same kernels in the same order, but does not return
+to Python after each of them, which would be a third of the time of a step with one row.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from engine.quantization.packed_cpu import NativeLinear
 
 
 class NativeLayers:
-    """The blocks of one decoder over one cache."""
+    """Implements `FusedLayers` with compiled code, over one cache."""
 
     def __init__(
         self, kernels: NativeKernels, config: DecoderConfig, layers: Sequence[Layer]
     ) -> None:
         heads = config.heads
         self._kernels = kernels
-        self._layers = layers  # keeps alive what the table points at
+        self._layers = layers  # keeps the memory alive that the table points to
         self._shape = NativeShape(
             hidden=config.hidden_size,
             heads=heads.query,
@@ -49,7 +49,7 @@ class NativeLayers:
 
     @staticmethod
     def covers(config: DecoderConfig, layers: Sequence[Layer]) -> bool:
-        """Whether the model has the common shape and is held for the compiled kernels."""
+        """Whether the model has the common shape and its matrices are `NativeLinear`s."""
         common = (config.norm, config.block, config.activation) == ("rms", "pre_norm", "gated_silu")
         return common and all(
             isinstance(layer.qkv, NativeLinear) and layer.query_norm is None for layer in layers

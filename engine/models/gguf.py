@@ -1,9 +1,9 @@
-"""GGUF files as checkpoints: their tensors under Hugging Face names, quantized groups as stored.
+"""GGUF files as checkpoints: tensors by Hugging Face names, quantized groups as in the file.
 
-Knows the block layouts that are carried over exactly (Q4_0, Q4_1, Q8_0), how GGUF calls the
-tensors, and in which order it keeps the rows of rotary heads. Everything else that the gguf
-package can dequantize is given dense. Knows nothing of how a model computes; what the metadata
-says of it is read by `gguf_metadata.py` and kept in the converted folder's `config.json`.
+Knows the block layouts that are carried over exactly (Q4_0, Q4_1, Q8_0), the names of tensors in
+GGUF, and the order of the rows of rotary heads there. Other types that the gguf package can
+dequantize become dense. Knows nothing of how a model computes: `gguf_metadata.py` reads that from
+the metadata into the `config.json` of the converted folder.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ SHORT_ARRAY = 256  # items: lists of end tokens, settings by layer
 
 
 class GgufCheckpoint:
-    """The tensors of one memory-mapped GGUF file, with the configuration given.
+    """Implements `Checkpoint` with one memory-mapped GGUF file and a given configuration.
 
     Raises `ModelUnavailable` for a file that cannot be read, an unknown architecture, or a tensor
-    that has no Hugging Face name: it would be left out of the model silently.
+    without a Hugging Face name, which would be left out of the model silently.
     """
 
     def __init__(self, file: Path, config: Mapping[str, Any]) -> None:
@@ -119,7 +119,7 @@ class GgufCheckpoint:
         return self._stored[name]
 
     def _rows(self, stored: ReaderTensor) -> NDArray[Any]:
-        """The tensor as stored, blocks as bytes, its rows in Hugging Face order."""
+        """The data of the file (blocks as bytes), with the rows in Hugging Face order."""
         data = np.asarray(stored.data)
         heads = self._heads.get(stored.name.split(".")[-2])
         if heads is None:
@@ -151,9 +151,9 @@ def gguf_settings(file: Path) -> GgufSettings:
 
 
 class _Reader(GGUFReader):
-    """The gguf package's reader, but it steps over long arrays, which hold the vocabulary.
+    """The reader of the gguf package, except that it skips long arrays: the vocabulary.
 
-    Taking them apart costs seconds, and with a corrupt length all memory.
+    To parse them takes seconds, and with a corrupt length all memory.
     """
 
     def _get_field_parts(
@@ -207,7 +207,7 @@ def _architecture(reader: GGUFReader, file: Path) -> str:
 
 
 def _head_counts(reader: GGUFReader, architecture: str, file: Path) -> dict[str, int]:
-    """Heads of the queries and of the keys; there are as many of both unless the file says so."""
+    """The numbers of query and key heads, which are equal unless the file gives both."""
     heads = _metadata(reader, f"{architecture}.attention.head_count", file)
     kv_heads = _metadata(reader, f"{architecture}.attention.head_count_kv", file)
     counts = {"attn_q": heads, "attn_k": heads if kv_heads is None else kv_heads}

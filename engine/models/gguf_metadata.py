@@ -1,10 +1,9 @@
-"""What a GGUF file's metadata says about the model, as entries of `config.json`.
+"""The metadata of a GGUF file as entries of `config.json`.
 
-A GGUF file has no `config.json`: its metadata is one. Every key that belongs to the architecture
-may change what the model computes, so each is read, or known to change nothing; any other is
-refused by name. Keys of other tools (`quantize.imatrix.file`) are notes and are left alone.
-The chat template is tried here too, since a file whose template is refused need not be converted.
-Knows keys and their meaning in llama.cpp; knows nothing of tensors' layouts.
+Every key of the architecture may change what the model computes, so each is read, or known to
+change nothing, or refused by name. Keys of other tools (`quantize.imatrix.file`) are ignored. The
+chat template is checked here, too, since a file whose template is refused need not be converted.
+Knows keys and their meaning in llama.cpp; knows nothing of the layouts of tensors.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from engine.prompts.template_check import examine_template
 if TYPE_CHECKING:
     from gguf import GGUFReader
 
-# Entries of config.json by key: those a file must have, since transformers' defaults are the sizes
-# of some other checkpoint, and those it may have
+# Entries of config.json by key. A file must have the first ones, since the defaults of transformers
+# are the sizes of another checkpoint; it may have the second ones
 REQUIRED = {
     "block_count": "num_hidden_layers",
     "context_length": "max_position_embeddings",
@@ -43,7 +42,7 @@ OPTIONAL = {
 }
 # Whether the context was extended by training, and the order of rows in files of 2023
 WITHOUT_EFFECT = {"rope.scaling.finetuned", "tensor_data_layout"}
-# Keys of which one value alone is supported
+# Keys with a single supported value
 ONLY_SUPPORTED: Mapping[str, object] = {
     "attention.causal": True,
     "attention.sliding_window": 0,
@@ -61,7 +60,7 @@ SET_FOR_TRANSFORMERS = {
     "attn_logit_softcapping": "attn_logit_softcapping",
     "final_logit_softcapping": "final_logit_softcapping",
 }
-# Where transformers does not read these, they must say what its configuration computes with
+# Where transformers does not read these, they must equal the values that it computes with
 COMPARED = {
     "attention.value_length",
     "expert_feed_forward_length",
@@ -84,11 +83,11 @@ ROPE_TENSORS = {
 
 @dataclass(frozen=True, slots=True)
 class GgufSettings:
-    """What a conversion takes from a file's metadata.
+    """The settings that a conversion takes from the metadata of a file.
 
     config: all of config.json where we decode the architecture ourselves, else the entries that
-    transformers does not read. compared: settings that it does not read either, see
-    `disagreements`.
+    transformers does not read. compared: further settings that it does not read, which must agree
+    with its configuration (`disagreements`).
     """
 
     ours: bool
@@ -99,9 +98,9 @@ class GgufSettings:
 
 
 def read_settings(reader: GGUFReader, architecture: str, *, ours: bool) -> GgufSettings:
-    """The settings of an opened file; `ours` where its architecture is one that we decode.
+    """Read the settings of an open file; `ours`: we decode its architecture ourselves.
 
-    Raises `ModelUnavailable` with everything that is missing or not understood.
+    Raises `ModelUnavailable` with every key that is missing or not understood.
     """
     metadata = {key: _value(reader, key) for key in reader.fields}
     prefix = f"{architecture}."
@@ -122,7 +121,7 @@ def read_settings(reader: GGUFReader, architecture: str, *, ours: bool) -> GgufS
 
 
 def disagreements(settings: GgufSettings, config: Any) -> list[str]:
-    """The file's settings that are left out of transformers' `config` and are not what it says."""
+    """The settings of the file that transformers does not read and that contradict its `config`."""
     computed = {} if config.is_heterogeneous else _computed_with(config)
     return [
         f"its setting {key} = {value!r} is not supported: transformers computes with "
@@ -148,7 +147,7 @@ def _computed_with(config: Any) -> dict[str, Any]:
 
 
 def _end_ids(metadata: Mapping[str, Any]) -> tuple[int, ...]:
-    """Each once, in the order of `END_KEYS`."""
+    """The distinct end tokens, in the order of `END_KEYS`."""
     found: list[int] = []
     for key in END_KEYS:
         said = metadata.get(key, [])
@@ -172,7 +171,7 @@ def _value(reader: GGUFReader, key: str) -> Any:
 
 
 def _file_problems(metadata: Mapping[str, Any]) -> list[str]:
-    """What is wrong whatever the architecture."""
+    """Problems of the file that do not depend on its architecture."""
     problems = [
         f"its setting {key} is not known"
         for key in metadata
@@ -272,7 +271,7 @@ def _rope_tensors(reader: GGUFReader) -> RopeTensors:
 def _other_problems(
     settings: Mapping[str, Any], read: frozenset[str], reader: GGUFReader
 ) -> list[str]:
-    """Of an architecture that transformers alone decodes: what it would leave out silently."""
+    """Keys and tensors that transformers, which decodes the file, would ignore silently."""
     problems = [
         f"its tensor {tensor.name} is not supported for its architecture"
         for tensor in reader.tensors
@@ -284,9 +283,9 @@ def _other_problems(
 
 
 def _read_by_transformers(architecture: str) -> frozenset[str]:
-    """The keys that decide transformers' configuration; those it maps to None do not.
+    """The keys that decide the configuration of transformers; those it maps to None do not.
 
-    The vocabulary's size is that of the tokens, whatever `vocab_size` says.
+    The size of the vocabulary is the number of tokens, whatever `vocab_size` is.
     """
     from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 

@@ -1,8 +1,7 @@
-"""Rotary embedding of a GGUF file: llama.cpp's metadata and tensors as transformers'
-`rope_parameters`.
+"""The rotary embedding of a GGUF file: metadata and tensors as transformers' `rope_parameters`.
 
-Both turn rotary pair i at position p by p * theta ** (-2 i / d), and both change that angle by the
-file's settings:
+llama.cpp and transformers rotate pair i at position p by p * theta ** (-2 i / d), and both change
+that angle by the settings of the file:
 
 - `rope_freqs.weight` holds one divisor of the angle for each pair (Llama 3.1).
 - `rope.scaling.type` `linear` (also where a factor stands alone) divides every angle by
@@ -33,7 +32,7 @@ RELATIVE_TOLERANCE = 1e-5  # of divisors that were stored as float32
 
 @dataclass(frozen=True, slots=True)
 class RopeTensors:
-    """Divisors of the angles, one for each rotary pair; None for a tensor that is not there."""
+    """Divisors of the angles, one for each rotary pair; None for a missing tensor."""
 
     freqs: Sequence[float] | None = None
     short: Sequence[float] | None = None
@@ -123,7 +122,7 @@ def _static(
 def _llama3_divisors(
     pairs: int, theta: float, factor: float, old_context: int
 ) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Llama 3.1's: 1 for fast pairs, `factor` for slow ones, interpolated in between."""
+    """The divisors of Llama 3.1: 1 for fast pairs, `factor` for slow ones, interpolated between."""
     wavelengths = 2 * np.pi * theta ** (np.arange(pairs) / pairs)
     smooth = (old_context / wavelengths - LOW_FREQ_FACTOR) / (HIGH_FREQ_FACTOR - LOW_FREQ_FACTOR)
     smooth = smooth.clip(0, 1)
@@ -134,7 +133,7 @@ def _llama3_divisors(
 def _yarn(
     settings: Mapping[str, Any], factor: float, attention_factor: float, original: int
 ) -> dict[str, Any]:
-    """YaRN; llama.cpp multiplies `attn_factor` by the paper's factor on cosine and sine."""
+    """The parameters of YaRN; llama.cpp multiplies `attn_factor` by the factor of the paper."""
     return {
         "rope_type": "yarn",
         "factor": factor,

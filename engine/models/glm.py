@@ -1,6 +1,8 @@
-"""GLM-4 in transformers' own layout (`glm`, `glm4`): as LLaMA, with neighbouring rotary pairs on
-the first half of each head, biases on queries, keys and values, gate and up in one tensor; `glm4`
-has a norm after each part as well."""
+"""The family of GLM-4 in the layout of transformers (`glm`, `glm4`).
+
+It is LLaMA with neighbouring rotary pairs on the first half of each head, biases on queries, keys
+and values, and gate and up in one tensor; `glm4` has a norm after each part, too.
+"""
 
 from __future__ import annotations
 

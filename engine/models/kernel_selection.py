@@ -20,22 +20,22 @@ MULTIPLE = 8  # channels that the compiled kernels work on side by side
 
 @dataclass(frozen=True, slots=True)
 class KernelChoice:
-    """The kernels chosen, and why."""
+    """The selected kernels, and the reason."""
 
     kernels: Kernels
     reason: str
 
     @property
     def native(self) -> NativeKernels | None:
-        """The compiled kernels, where they were chosen."""
+        """The compiled kernels, if they were selected."""
         return self.kernels if isinstance(self.kernels, NativeKernels) else None
 
 
 def select_kernels(device: str, cache: Path, widths: Iterable[int] = ()) -> KernelChoice:
-    """The compiled kernels where they can be built and agree with torch, else torch itself.
+    """Select the compiled kernels if they can be built and agree with torch, else torch's.
 
-    `cache`: where they are kept; `widths`: of the model's matrices and heads, all of which must
-    suit them.
+    `cache`: the folder of compiled kernels; `widths`: sizes of the model's matrices and heads, all
+    of which must suit them.
     """
     portable = PortableKernels()
     if device != "cpu":

@@ -1,5 +1,8 @@
-"""LLaMA 1-3, Mistral, Qwen2, Qwen2.5, Qwen3, SmolLM2: RMSNorm, SwiGLU, rotary halves, grouped
-queries; Qwen2 has biases on queries, keys and values, Qwen3 a norm on each head instead."""
+"""The family of LLaMA 1-3, Mistral, Qwen2, Qwen2.5, Qwen3 and SmolLM2.
+
+It has RMSNorm, SwiGLU, rotary halves and grouped queries; Qwen2 has biases on queries, keys and
+values, Qwen3 a norm on each head instead.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +67,7 @@ def rotary(config: Any, rotated: int) -> tuple[tuple[float, ...], float]:
 
 def _heads(config: Any) -> Heads:
     dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    # Mistral's window holds for every layer; Qwen's only where use_sliding_window says so, by layer
+    # Mistral's window applies to every layer; Qwen's to the layers that use_sliding_window selects
     window = getattr(config, "sliding_window", None) or 0
     if window and "full_attention" in (getattr(config, "layer_types", None) or ()):
         if "sliding_attention" in config.layer_types:

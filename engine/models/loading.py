@@ -1,6 +1,8 @@
-"""From a checkpoint to a decoder in memory, one matrix at a time and a few rows of it at once, so
-that loading needs little more than the result. Knows how matrices are fused and held; knows nothing
-of what a family computes."""
+"""The loading of a decoder from a checkpoint: one matrix at a time, and a few rows of it at once.
+
+So loading needs little more memory than the result. Knows how matrices are fused and quantized;
+knows nothing of what a family computes.
+"""
 
 from __future__ import annotations
 
@@ -34,13 +36,13 @@ from engine.quantization.dense import DenseLinear
 from engine.quantization.groups import QuantizedMatrix, quantize_int4, quantize_int8
 from engine.quantization.packed_cpu import NativeLinear, TorchInt4Linear, TorchInt8Linear
 
-# Weights that are rounded at once: with all that is computed of them they stay in a core's cache
+# Weights that are rounded at once: with all intermediate values they fit into a core's cache
 SLAB_WEIGHTS = 1 << 17
 
 
 @dataclass(frozen=True, slots=True)
 class WeightFormat:
-    """How matrices are to be held."""
+    """The format of matrices in memory: quantization, device, dtype and kernels."""
 
     quantization: Quantization
     device: str
@@ -54,7 +56,7 @@ def load_decoder(
     """Read every weight; raises `ModelUnavailable` for one that is missing or unreadable."""
     reader = _Reader(checkpoint, architecture.config, weight_format)
     layout = architecture.layout
-    # The largest first: what loading them needs for a while is less than what the rest will need
+    # The largest first: their temporary copies take less than the layers that follow
     own_head = has_own_head(checkpoint, layout)
     embedding = reader.embedding(_embedding(checkpoint, layout))
     head = reader.embedding(layout.head) if own_head else embedding
@@ -77,7 +79,7 @@ def load_decoder(
 def has_own_head(checkpoint: Checkpoint, layout: CheckpointLayout) -> bool:
     """Whether the output head is a matrix of its own.
 
-    As in transformers 5: a configuration that ties it to the embedding holds unless the checkpoint
+    As in transformers 5, a configuration that ties it to the embedding counts unless the checkpoint
     has both and they differ. Tuning and export load through transformers, so all agree.
     """
     names = [f"{layout.head}.weight", f"{layout.embedding}.weight"]
@@ -91,7 +93,7 @@ def has_own_head(checkpoint: Checkpoint, layout: CheckpointLayout) -> bool:
 
 
 def _embedding(checkpoint: Checkpoint, layout: CheckpointLayout) -> str:
-    """The module that holds the embedding; of a tied pair it may be the head that is stored."""
+    """The module that holds the embedding; a checkpoint may store the head of a tied pair."""
     stored = f"{layout.embedding}.weight" in checkpoint.names
     return layout.embedding if stored or not layout.tied else layout.head
 
@@ -131,7 +133,7 @@ class _Reader:
         return RmsNorm(self.weight_format.kernels.kernels, weight, self.config.eps)
 
     def linear(self, modules: Sequence[LinearSpec]) -> Linear:
-        """The fused matrix of some modules; a stored quantization is kept as it is."""
+        """The fused matrix of some modules; weights that are quantized already stay as they are."""
         bits = {"int4": 4, "int8": 8}.get(self.weight_format.quantization)
         stored = [self.checkpoint.blocks(f"{module.name}.weight") for module in modules]
         kept = []
@@ -151,8 +153,11 @@ class _Reader:
         )
 
     def embedding(self, name: str) -> Embedding:
-        """A vocabulary's matrix: never below 8 bits, where most of a small model's error arises;
-        dense on a device, where bitsandbytes has no look-up of rows."""
+        """The matrix of a vocabulary, with at least 8 bits and dense on a device.
+
+        With fewer bits it would cause most of the error of a small model, and bitsandbytes has no
+        look-up of rows.
+        """
         quantized = self.weight_format.quantization != "none" and self.weight_format.device == "cpu"
         weight_format = replace(self.weight_format, quantization="int8" if quantized else "none")
         held = _Reader(self.checkpoint, self.config, weight_format).linear([self._vocabulary(name)])
@@ -179,7 +184,7 @@ class _Reader:
 
 
 def make_linear(weight: Tensor, bias: Tensor | None, weight_format: WeightFormat) -> Linear:
-    """A dense matrix, held as asked."""
+    """Convert a dense matrix to a format."""
     if weight_format.quantization == "none":
         return DenseLinear(weight, bias, dtype=weight_format.dtype, device=weight_format.device)
     if weight_format.device != "cpu":
@@ -207,7 +212,7 @@ def _in_slabs(quantize: Callable[[Tensor], QuantizedMatrix], weight: Tensor) -> 
 
 
 def _check_shape(name: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    """The kernels read where config.json says there is something."""
+    """Refuse a tensor whose shape is not that of config.json, by which the kernels read."""
     if tensor.shape != shape:
         raise ModelUnavailable(f"{name} has shape {tuple(tensor.shape)}, not {shape}")
 

@@ -1,4 +1,4 @@
-"""How much memory a model will take, from its shapes alone, and whether there is so much."""
+"""The memory that a model takes, computed from its shapes alone, and the check that it is free."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from engine.models.loading import has_own_head
 from engine.models.presets import BITS
 from engine.quantization import Quantization
 
-LOADING = 1.3  # while loading, the largest matrix is there twice
+LOADING = 1.3  # while loading, the largest matrix is in memory twice
 CONVERTED_BYTES = 2  # of one weight, in bfloat16
 
 
 def weight_bytes(
     checkpoint: Checkpoint, architecture: Architecture, quantization: Quantization
 ) -> int:
-    """Bytes of all matrices as they will be held."""
+    """Bytes of all matrices in memory."""
     config, layout = architecture.config, architecture.layout
     dense_bits = 8 * detect().dtype.itemsize
     bits, vocabulary_bits = BITS[quantization], BITS["int8"]
@@ -42,14 +42,14 @@ def weight_bytes(
 def require_memory(
     checkpoint: Checkpoint, architecture: Architecture, quantization: Quantization
 ) -> None:
-    """Raise `ModelUnavailable` where the weights cannot fit in the memory that is free now."""
+    """Raise `ModelUnavailable` if the weights do not fit into the memory that is free now."""
     needed = int(LOADING * weight_bytes(checkpoint, architecture, quantization))
     remedy = "" if quantization == "int4" else " or hold its weights as int4"
     _require(needed, f"as {quantization}", remedy)
 
 
 def require_memory_to_convert(weights: int) -> None:
-    """Raise `ModelUnavailable` where a conversion, which holds all weights at once, cannot fit."""
+    """Raise `ModelUnavailable` if a conversion, which needs all weights at once, does not fit."""
     _require(weights * CONVERTED_BYTES, "to be converted")
 
 
@@ -63,6 +63,6 @@ def _require(needed: int, how: str, remedy: str = "") -> None:
 
 
 def trim_heap() -> None:
-    """Return freed memory to the system: what loading used is otherwise kept by the allocator."""
+    """Return freed memory to the system; the allocator would keep what loading has used."""
     with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)

@@ -1,7 +1,7 @@
-"""Well-known checkpoints: what they are called and what it takes to hold them in memory.
+"""Well-known checkpoints: their names, their sizes, and the memory that they take.
 
-Knows architectures as numbers (`presets.yaml`) and counts weights from them. Knows nothing of
-files, and reads no weight: a preset says what would be needed before anything is fetched.
+Counts weights from the numbers in `presets.yaml`, so that the memory is known before anything is
+fetched. Knows nothing of files, and reads no weight.
 """
 
 from __future__ import annotations
@@ -81,9 +81,9 @@ class Preset:
 
 
 def weight_bytes(preset: Preset, quantization: Quantization) -> int:
-    """Bytes of the weights when held as `quantization`; `none` is bf16.
+    """Bytes of the weights with a quantization; `none` is bf16.
 
-    The embedding and the head keep 8 bits when the rest has 4; norms and biases stay bf16.
+    The embedding and the head have 8 bits where the rest has 4; norms and biases stay bf16.
     """
     table: Quantization = "none" if quantization == "none" else "int8"
     bits = (
@@ -95,7 +95,7 @@ def weight_bytes(preset: Preset, quantization: Quantization) -> int:
 
 
 def kv_bytes_per_token(preset: Preset, value_bytes: int = 2) -> int:
-    """Bytes of the keys and values that one token leaves in the cache, by default in bf16."""
+    """Bytes of the keys and values of one token in the cache, by default in bf16."""
     return 2 * preset.layers * preset.kv_heads * preset.head_dim * value_bytes
 
 

@@ -1,1 +1,1 @@
-"""What the model is shown: modes, examples, the one renderer, and thought apart from answer."""
+"""Prompts: modes, worked examples, renderers to token ids, and the split of thought and answer."""

@@ -1,7 +1,7 @@
-"""Conversations in the shape that a chat template takes.
+"""The rewriting of conversations to the shape that a chat template accepts.
 
 Many templates refuse a system message (Gemma, the first Mistral) or several messages of one role in
-a row. What they refuse is rewritten without losing a word: a system text goes in front of the next
+a row. Such messages are rewritten without losing a word: a system text goes in front of the next
 question, messages in a row become one. Knows roles and texts; knows nothing of templates' syntax.
 """
 
@@ -16,7 +16,7 @@ BETWEEN = "\n\n"  # texts that become one message
 
 
 def shape(messages: Sequence[Message], abilities: TemplateAbilities) -> list[Message]:
-    """The messages that stand for `messages` in a template of these abilities."""
+    """Rewrite messages for a template of these abilities."""
     shaped = list(messages)
     if not abilities.takes_system:
         shaped = _without_system(shaped)
@@ -26,7 +26,7 @@ def shape(messages: Sequence[Message], abilities: TemplateAbilities) -> list[Mes
 
 
 def _without_system(messages: Iterable[Message]) -> list[Message]:
-    """Each system text in front of the next question; a question of its own where none follows."""
+    """Put each system text in front of the next question; the last one may be its own question."""
     shaped: list[Message] = []
     held: list[str] = []
     for message in messages:

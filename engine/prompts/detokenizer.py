@@ -1,4 +1,4 @@
-"""Token ids to text as they come: never half a character, never half a stop string."""
+"""Streaming detokenization: token ids to text, never half a character or half a stop string."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ REPLACEMENT = "\ufffd"
 class Detokenizer:
     """The growing text of one stream.
 
-    `decode` turns ids into text. `prefill_ids` came before the first one: they are no part of the
-    text, but decide whether it begins with a blank. Text is held back while it may still change:
-    while its end is an unfinished UTF-8 sequence, or could be the beginning of a stop string.
+    `decode` turns ids into text. `prefill_ids` precede the first id: they are no part of the text,
+    but decide whether it begins with a blank. Text is held back while it may still change: while
+    its end is an unfinished UTF-8 sequence or could be the beginning of a stop string.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Detokenizer:
         self.stopped = False
 
     def push(self, token_id: int) -> str:
-        """Add a token; returns the text that may be shown now. Sets `stopped` on a stop string."""
+        """Add a token; returns the text to show now. Sets `stopped` on a stop string."""
         self._ids.append(token_id)
         self._settle()
         found = [position for s in self._stop if (position := self._text.find(s)) >= 0]
@@ -42,7 +42,7 @@ class Detokenizer:
         return self._show(len(self._text) - self._held_chars())
 
     def finish(self) -> str:
-        """The rest of the text, at the end of the stream; not half of a last character."""
+        """End the text; returns the rest of it, without half of a last character."""
         if not self.stopped:
             window = self._decode(self._ids[self._window_start :])
             self._text += window[self._settled_chars() :].rstrip(REPLACEMENT)
@@ -51,11 +51,11 @@ class Detokenizer:
 
     @property
     def text(self) -> str:
-        """The text shown so far."""
+        """All text shown so far."""
         return self._text[: self._shown_chars]
 
     def _settle(self) -> None:
-        """Move decoded text over, keeping the last token as context for the next one's spaces."""
+        """Append decoded text; the last token stays in the window, as context for spaces."""
         window = self._decode(self._ids[self._window_start :])
         if window.endswith(REPLACEMENT):
             return
@@ -63,7 +63,7 @@ class Detokenizer:
         self._window_start, self._settled_ids = len(self._ids) - 1, 1
 
     def _settled_chars(self) -> int:
-        """Characters of the window's text that are already in `_text`, or the prefill's."""
+        """Characters of the window's text that are already in `_text`, or are the prefill's."""
         settled = self._ids[self._window_start : self._window_start + self._settled_ids]
         return len(self._decode(settled)) if settled else 0
 
@@ -80,7 +80,7 @@ def _overlap(text: str, stop: str) -> int:
     """Characters of the longest end of `text` that `stop` begins with, without being all of it."""
     end = text[max(0, len(text) - len(stop) + 1) :]
     at = end.find(stop[0])
-    while at >= 0:  # most texts end far from a stop string, and one look says so
+    while at >= 0:
         if stop.startswith(end[at:]):
             return len(end) - at
         at = end.find(stop[0], at + 1)

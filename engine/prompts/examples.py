@@ -1,4 +1,4 @@
-"""The pool of worked examples: a file its operator edits. Knows nothing of templates."""
+"""The pool of worked examples: a file that the operator edits. Knows nothing of templates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.messages import require_text
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A question with its answer and, for chain-of-thought, the thought between them."""
+    """A question with its answer and, for chain-of-thought prompts, the thought between them."""
 
     question: str
     answer: str
@@ -24,7 +24,7 @@ class Example:
 
 
 def read_examples(path: Path) -> tuple[Example, ...]:
-    """The examples in a YAML file; raises `InvalidInput` listing every problem in it."""
+    """Read the examples of a YAML file; raises `InvalidInput` with every problem in it."""
     try:
         entries = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -33,7 +33,7 @@ def read_examples(path: Path) -> tuple[Example, ...]:
 
 
 def default_examples_text() -> str:
-    """The examples file a new home starts with."""
+    """The text of the examples file of a new home."""
     return resources.files("engine.prompts").joinpath("examples.yaml").read_text("utf-8")
 
 

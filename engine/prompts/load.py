@@ -1,6 +1,7 @@
-"""The renderer that belongs to a checkpoint: its chat template, its end tokens, its vocabulary.
+"""The loading of a checkpoint's renderer: its chat template, its end tokens and its vocabulary.
 
-Whatever makes every answer wrong is found here, before any weight is read.
+All callers get their renderer here. Everything that would make every answer wrong is refused, and
+before any weight is read.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def load_tokenizer(folder: Path) -> Any:
 def _template(found: object, folder: Path) -> str:
     """The template of ordinary chats.
 
-    `found` is what transformers read from tokenizer_config.json, chat_template.jinja and
+    `found` is the result of transformers for tokenizer_config.json, chat_template.jinja and
     additional_chat_templates/: one template, several by name, or none.
     """
     if isinstance(found, dict):
@@ -106,7 +107,7 @@ def _end_ids(folder: Path) -> frozenset[int]:
 
 
 def _turn_end(tokenizer: Any) -> int | None:
-    """The special token that the template writes after an answer; None where it writes none."""
+    """The special token that the template writes after an answer; None if it writes none."""
     question, answer = PROBE
     conversation = [
         {"role": "user", "content": question},
@@ -123,14 +124,14 @@ def _turn_end(tokenizer: Any) -> int | None:
 
 
 def _embedded_tokens(folder: Path) -> int | None:
-    """Rows of the embedding; None where config.json does not say."""
+    """Rows of the embedding; None if config.json does not give them."""
     config = _read(folder / "config.json")
     rows = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
     return rows if isinstance(rows, int) else None
 
 
 def _try(renderer: Renderer, folder: Path) -> None:
-    """Refuse a checkpoint whose every prompt or every answer would fail."""
+    """Refuse a checkpoint of which every prompt or every answer would fail."""
     question, answer = PROBE
     try:
         renderer.pair([Message("user", question)], answer)
@@ -139,7 +140,7 @@ def _try(renderer: Renderer, folder: Path) -> None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """A JSON object; empty where there is no file."""
+    """A JSON object; empty if there is no file."""
     if not path.is_file():
         return {}
     try:

@@ -1,13 +1,13 @@
-"""Prompt modes: how a question becomes the messages a model sees.
+"""Prompt modes: how a question becomes the messages that a model is shown.
 
 `plain` shows the question alone, `few-shot` worked examples before it (Brown et al. 2020), `cot`
 asks for a thought first (Kojima et al. 2022), `few-shot-cot` does both, with the thoughts of the
-examples (Wei et al. 2022). `self-consistency` shows what `few-shot-cot` shows, several times, and
-the answers are voted on (Wang et al. 2022).
+examples (Wei et al. 2022). `self-consistency` shows the prompt of `few-shot-cot` several times and
+takes the majority of the answers (Wang et al. 2022).
 
 A `PromptTemplate` is a value with a hash. The hash is stored with each turn and the definition
-beside it, so that what the model was shown can be rebuilt, for training, word for word.
-Knows nothing of tokens or chat templates.
+beside it, so that the prompt can be rebuilt for training, word for word. Knows nothing of tokens or
+chat templates.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ MODES: tuple[str, ...] = get_args(Mode)
 SHOW_EXAMPLES = frozenset({"few-shot", "few-shot-cot", "self-consistency"})
 ASK_FOR_THOUGHT = frozenset({"cot", "few-shot-cot", "self-consistency"})
 SELF_CONSISTENCY = "self-consistency"
-# How many chains of thought vote; Wang et al. 2022, figure 2: most is gained by the first 5 to 10
+# The number of chains of thought; Wang et al. 2022, figure 2: the first 5 to 10 gain the most
 CHAINS, LEAST_CHAINS, MOST_CHAINS = 5, 2, 16
 
 SYSTEM_PROMPT = "You are a helpful assistant."
-# Kojima et al. 2022 ("think step by step"); the marker is what `reasoning.split_reasoning` looks
-# for. Small models do not keep to the form without worked examples (Wei et al. 2022)
+# Kojima et al. 2022 ("think step by step"); `reasoning.split_reasoning` looks for the marker. Small
+# models do not keep to the form without worked examples (Wei et al. 2022)
 COT_INSTRUCTION = (
     "Think step by step first. Then give the final answer on a new line that starts with 'Answer:'."
 )
@@ -48,9 +48,9 @@ FROM_LANGCHAIN: dict[str, Callable[[str], Message]] = {
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """One mode with everything it shows apart from the conversation itself.
+    """One mode with everything that it shows beside the conversation itself.
 
-    Without a system prompt (None) no system message is shown; a blank one is one.
+    `system` None shows no system message; a blank one shows a blank message.
     """
 
     mode: str
@@ -65,7 +65,7 @@ class PromptTemplate:
 
     @property
     def has_answer_line(self) -> bool:
-        """Whether a thought is asked for, and after it a line that starts with "Answer:"."""
+        """Whether the mode asks for a thought and for an "Answer:" line after it."""
         return has_answer_line(self.mode)
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class PromptTemplate:
         return asdict(self)
 
     def build(self, history: Sequence[Message], question: str) -> tuple[Message, ...]:
-        """The messages to show: system, examples, history, question.
+        """Build the messages to show: system, examples, history, question.
 
         The texts are values of the template's variables, so braces in them are plain text.
         """
@@ -82,9 +82,9 @@ class PromptTemplate:
     def with_examples(
         self, messages: Sequence[Message], own: Sequence[Example]
     ) -> tuple[Message, ...]:
-        """What `build` returned, with a person's own examples between the operator's and history.
+        """Insert a person's own examples between the operator's and the history of `build`.
 
-        There they leave what all prompts begin with as it is, so that a cache still knows it.
+        So the common beginning of all prompts stays the same, and the prefix cache has it.
         """
         head = len(self._head)
         shown: list[Message] = []

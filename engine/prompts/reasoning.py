@@ -1,8 +1,8 @@
-"""Thought apart from answer, and the answer most thoughts lead to. Pure text in, pure text out.
+"""The split of a text into thought and answer, and the majority of several answers. Text alone.
 
-Models write a thought in one of two forms: in a `<think>` block, as Qwen3 and the R1 distillates do
-whatever they are asked, or before a line that starts with "Answer:", as the chain-of-thought mode
-asks for. A stored thought keeps its tags, so that it can be written again in its own form.
+Models write a thought in one of two forms: in a `<think>` block, as Qwen3 and the R1 distillates
+always do, or before a line that starts with "Answer:", as the chain-of-thought mode asks. A stored
+thought keeps its tags, so that it can be written again in its own form.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _END_PUNCTUATION = ".,;:!?。，；：！？… "
 
 @dataclass(frozen=True, slots=True)
 class Reasoned:
-    """An answer and the thought that led to it ("" where there is none), as a person reads them."""
+    """An answer and the thought that led to it ("" if there is none), as a person reads them."""
 
     thought: str
     answer: str
@@ -36,25 +36,25 @@ class Reasoned:
 
     @property
     def stored_thought(self) -> str:
-        """The thought as it is stored: in its `<think>` tags, if it was written in them."""
+        """The thought as it is stored, with its `<think>` tags if it was written in them."""
         return f"{OPEN}\n{self.thought}\n{CLOSE}" if self.in_block else self.thought
 
 
 def split_reasoning(
     text: str, *, finished: bool = True, answer_line: bool = False, given: int = 0
 ) -> Reasoned:
-    """Split what a model wrote.
+    """Split a model's text into thought and answer.
 
     `<think>` blocks at the beginning are the thought; one that is not closed holds all the rest.
-    Tags further on are the answer's words. With `answer_line` (the prompt asked for it), a text
+    Tags further on belong to the answer. With `answer_line` (the prompt asked for it), a text
     without a thought in a block has its thought before a line that starts with "Answer:".
 
-    While the text grows (not `finished`), the answer only grows too: what may become a tag is held
-    back, and with `answer_line` all is thought until that line has come. A finished text without it
-    is all answer: a model that skipped the form has still answered.
+    While the text grows (not `finished`), the answer only grows, too: the beginning of a possible
+    tag is held back, and with `answer_line` all text is thought until that line has come. A
+    finished text without that line is all answer, since the model has answered without the form.
 
-    The first `given` characters were not written by the model: they count for where the thought
-    ends, and are left out of both.
+    The first `given` characters were not written by the model: they decide where the thought ends,
+    but are in neither part.
     """
     thought, answer = _split_blocks(text, finished=finished, given=given)
     if thought or not answer_line:
@@ -65,12 +65,12 @@ def split_reasoning(
 
 
 def final_answer(text: str) -> str:
-    """The words after "Answer:", also where a think block comes first; all, without such a line."""
+    """The words after "Answer:", also after a think block; without such a line, the whole text."""
     return split_reasoning(split_reasoning(text).answer, answer_line=True).answer
 
 
 def join_reasoning(thought: str, answer: str) -> str:
-    """Inverse of `split_reasoning`: a stored thought and its answer as a model writes them."""
+    """Join a stored thought and its answer as a model writes them; inverse of `split_reasoning`."""
     if not thought:
         return answer
     return f"{thought}\n\n{answer}" if _is_tagged(thought) else f"{thought}\nAnswer: {answer}"
@@ -83,9 +83,9 @@ def untagged(thought: str) -> str:
 
 
 def without_thoughts(messages: Iterable[Message]) -> tuple[Message, ...]:
-    """A conversation as a model is shown it again: of earlier answers, the answers alone.
+    """Remove the thoughts from the assistant's messages of a conversation.
 
-    An assistant's message in which nothing but a thought stands is kept as it is.
+    A message that consists of a thought alone stays as it is.
     """
     return tuple(
         replace(message, content=answer)
@@ -100,24 +100,24 @@ def without_thoughts(messages: Iterable[Message]) -> tuple[Message, ...]:
 
 
 def opening_of(prompt: str) -> str:
-    """The opened think block that a rendered prompt ends with; "" where it ends without one."""
+    """The opened think block at the end of a rendered prompt; "" if there is none."""
     found = _LEFT_OPEN.search(prompt)
     return found[0] if found else ""
 
 
 def after_opening(text: str, opening: str) -> str:
-    """What a model writes of an answer after a prompt that ends with `opening`.
+    """The part of an answer that a model writes after a prompt that ends with `opening`.
 
-    An answer without a thought closes the block first: nothing was thought.
+    An answer without a thought closes the block first.
     """
     whole = text if text.startswith(OPEN) else f"{OPEN}\n\n{CLOSE}\n\n{text}"
     return whole.removeprefix(opening)
 
 
 def with_opening(text: str) -> str:
-    """A saved answer with the `<think>` that it lacks, because its prompt had written it.
+    """Add the `<think>` that a saved answer lacks because its prompt had written it.
 
-    A `</think>` that ends a line of its own, with no `<think>` before it, ends such a thought.
+    A `</think>` on a line of its own, with no `<think>` before it, ends such a thought.
     """
     head, close, rest = text.partition(CLOSE)
     alone = close and OPEN not in head and head.endswith("\n") and rest[:1] in ("", "\n", "\r")
@@ -129,8 +129,8 @@ def _is_tagged(thought: str) -> bool:
 
 
 def _split_blocks(text: str, *, finished: bool, given: int) -> tuple[str, str]:
-    """The thoughts in the blocks at a text's beginning, and what follows them; of both, what
-    stands after the first `given` characters."""
+    """The thoughts in the blocks at the beginning and the text after them, both without the first
+    `given` characters."""
     thoughts: list[str] = []
     at = 0
     while block := _OPENING.match(text, at):
@@ -147,14 +147,14 @@ def _split_blocks(text: str, *, finished: bool, given: int) -> tuple[str, str]:
 
 
 def _without_part_of(tag: str, text: str) -> str:
-    """The text without the beginning of a tag at its end."""
+    """Remove the beginning of a tag from the end of a text."""
     parts = (tag[:length] for length in range(len(tag) - 1, 0, -1))
     return text.removesuffix(next(filter(text.endswith, parts), ""))
 
 
 @dataclass(frozen=True, slots=True)
 class MajorityVote:
-    """The answer that most samples agree on, as its first sample wrote it."""
+    """The answer on which most samples agree, as its first sample wrote it."""
 
     text: str
     votes: int
@@ -182,7 +182,7 @@ def majority(answers: Sequence[str]) -> MajorityVote:
 
 
 def _vote_key(answer: str) -> str:
-    """What two answers that agree have in common."""
+    """The normal form of an answer; answers that agree have the same."""
     text = " ".join(answer.casefold().split())
     text = text.rstrip(_END_PUNCTUATION) or text  # "!" is an answer, too
     numbers = list(_NUMBER.finditer(text))
@@ -193,7 +193,7 @@ def _vote_key(answer: str) -> str:
 
 
 def _plain_number(sign: str, whole: str, fraction: str) -> str:
-    """Without separators and idle zeros; exact, however many digits there are."""
+    """A number without separators and redundant zeros, exact for any number of digits."""
     whole = whole.replace(",", "").lstrip("0") or "0"
     fraction = fraction.rstrip("0")
     number = f"{whole}.{fraction}" if fraction else whole

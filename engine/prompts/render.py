@@ -1,8 +1,8 @@
 """Messages to token ids by a chat template, for serving, tuning and evaluation alike.
 
-Text from people stays text: a control token typed by a user (`<|im_end|>`) is encoded as ordinary
-characters, so that only the chat template itself can open or close a message. Messages that the
-template would refuse are put into a shape that it takes (`conversation_shape.py`).
+A control token that a person types (`<|im_end|>`) is encoded as ordinary characters, so that only
+the chat template itself can open or close a message. Messages that the template would refuse are
+rewritten first (`conversation_shape.py`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PRIVATE_USE = [*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)]
 
 
 class Tokenizer(Protocol):
-    """What the renderer needs of a tokenizer; transformers' tokenizers have it."""
+    """The interface of a tokenizer that the renderer needs; those of transformers have it."""
 
     @property
     def added_tokens_decoder(self) -> Mapping[int, AddedToken]:
@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
 
     @property
     def eos_token_id(self) -> int:
-        """What ends an answer."""
+        """The token that ends an answer."""
         ...
 
     def apply_chat_template(
@@ -44,7 +44,7 @@ class Tokenizer(Protocol):
         add_generation_prompt: bool,
         **variables: object,
     ) -> str:
-        """The conversation as the checkpoint's own template writes it."""
+        """The text of a conversation by the checkpoint's own template."""
         ...
 
     def encode(
@@ -63,7 +63,7 @@ class Tokenizer(Protocol):
 
 
 class AddedToken(Protocol):
-    """One of them."""
+    """A token of `added_tokens_decoder`."""
 
     content: str
     special: bool
@@ -88,7 +88,7 @@ class Rendered:
 
 
 class Renderer:
-    """Messages to ids with one tokenizer."""
+    """Implements `ChatRenderer` with a tokenizer of transformers and its chat template."""
 
     def __init__(
         self,
@@ -99,8 +99,8 @@ class Renderer:
         abilities: TemplateAbilities | None = None,
         embedded_tokens: int | None = None,
     ) -> None:
-        """`end_ids` end an answer and `end_id` is what `completion` ends with: the tokenizer's own
-        end token, where none are given. `embedded_tokens`: ids below it have an embedding."""
+        """`end_ids` end an answer, and `completion` ends with `end_id`; both default to the
+        tokenizer's end token. Ids below `embedded_tokens` have an embedding."""
         self._tokenizer = tokenizer
         self._end_id = tokenizer.eos_token_id if end_id is None else end_id
         self.end_ids = frozenset([self._end_id]) if end_ids is None else end_ids
@@ -109,7 +109,7 @@ class Renderer:
         self._specials = [
             token.content for token in tokenizer.added_tokens_decoder.values() if token.special
         ]
-        # transformers switches the reading of control tokens on the tokenizer itself, for everyone
+        # A lock, since transformers sets `split_special_tokens` on the tokenizer itself
         self._encoding = threading.Lock()
 
     @property
@@ -119,23 +119,19 @@ class Renderer:
 
     @cached_property
     def longest_token_bytes(self) -> int:
-        """The most bytes of UTF-8 text that one token stands for."""
+        """See `ChatRenderer`."""
         return max(len(token.encode()) for token in self._tokenizer.get_vocab())
 
     @property
     def thinks_unasked(self) -> bool | None:
-        """Whether the model thinks first unless it is told not to; None: it cannot be told."""
+        """See `ChatRenderer`."""
         return self._abilities.thinks_unasked
 
     def prompt(
         self, messages: Sequence[Message], *, thinking: bool | None = None
     ) -> tuple[int, ...]:
-        """Ids of the prompt, up to where the assistant's answer begins.
-
-        `thinking` is the template's `enable_thinking`; None leaves that to the template.
-        Raises `InvalidInput` where the template refuses the messages.
-        """
-        text, escaped = self._written(messages, thinking)
+        """See `ChatRenderer`; `thinking` is the template's `enable_thinking`."""
+        text, escaped = self._render(messages, thinking)
         ids: list[int] = []
         for piece, is_plain in escaped.pieces(text):
             ids += self._encode(piece, plain=is_plain)
@@ -143,17 +139,15 @@ class Renderer:
         return tuple(ids)
 
     def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
-        """The think block that the prompt of these messages opens at its end; else "".
+        """See `ChatRenderer`.
 
-        Templates of R1 distillates always open one; others do unless a message forbids to think.
+        Templates of R1 distillates always open a block; others do unless a message forbids to
+        think.
         """
-        return opening_of(self._written(messages, thinking)[0])
+        return opening_of(self._render(messages, thinking)[0])
 
     def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
-        """Ids of an answer as the model would have made it; its end token last if it ended.
-
-        `opening`: what the prompt has written of it, where the text is the answer's beginning.
-        """
+        """See `ChatRenderer`: the ids that the model would have generated."""
         ids = self._encode(after_opening(text, opening) if opening else text, plain=True)
         ids += [self._end_id] if complete else []
         self._require_embedded(ids)
@@ -162,35 +156,35 @@ class Renderer:
     def pair(
         self, messages: Sequence[Message], completion: str, *, complete: bool = True
     ) -> Rendered:
-        """A prompt with its completion."""
+        """See `ChatRenderer`."""
         opening = self.opening(messages)
         return Rendered(
             self.prompt(messages), self.completion(completion, complete=complete, opening=opening)
         )
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of an answer's ids, control tokens left out."""
+        """See `ChatRenderer`."""
         return self._tokenizer.decode(ids, skip_special_tokens=True)
 
     def detokenizer(
         self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = (), opening: str = ""
     ) -> Detokenizer:
-        """The growing text of one answer, which goes on from `prefill_ids`.
+        """See `ChatRenderer`.
 
-        Without these, the think block that its prompt has opened (`opening`) is the beginning of
-        the text, though the model did not write it: so the text shows where the thought ends, and
-        `completion` is its inverse.
+        Without `prefill_ids`, the text begins with the think block that the prompt has opened
+        (`opening`), though the model did not write it: so the text shows where the thought ends,
+        and `completion` is its inverse.
         """
         if prefill_ids:
             return Detokenizer(self.decode, stop, prefill_ids)
         return OpenedDetokenizer(self.decode, stop, opening)
 
     def ids_without_token(self, rows: int) -> list[int]:
-        """Of the ids below `rows`, those that are no token: rows that pad the vocabulary."""
+        """See `ChatRenderer`."""
         return sorted(set(range(rows)) - set(self._tokenizer.get_vocab().values()))
 
-    def _written(self, messages: Sequence[Message], thinking: bool | None) -> tuple[str, _Escape]:
-        """The prompt as the template writes it, and what brings hidden look-alikes back."""
+    def _render(self, messages: Sequence[Message], thinking: bool | None) -> tuple[str, _Escape]:
+        """The text of the template, with control-token look-alikes hidden by the `_Escape`."""
         shaped = shape(messages, self._abilities)
         escaped = _Escape(self._specials, shaped)
         switch = {} if thinking is None else {"enable_thinking": thinking}
@@ -221,8 +215,10 @@ class Renderer:
 
 
 class OpenedDetokenizer(Detokenizer):
-    """The growing text of an answer whose first words stand in the prompt. Stop strings are looked
-    for in the model's own words alone."""
+    """The growing text of an answer whose first words are in the prompt.
+
+    Stop strings are searched in the model's own words alone.
+    """
 
     def __init__(
         self, decode: Callable[[Sequence[int]], str], stop: tuple[str, ...], opening: str
@@ -232,16 +228,16 @@ class OpenedDetokenizer(Detokenizer):
         self._opening = opening
 
     def push(self, token_id: int) -> str:
-        """Add a token; returns the text that may be shown now. Sets `stopped` on a stop string."""
+        """See `Detokenizer`."""
         return self._take_opening() + super().push(token_id)
 
     def finish(self) -> str:
-        """The rest of the text, at the end of the stream; not half of a last character."""
+        """See `Detokenizer`."""
         return self._take_opening() + super().finish()
 
     @property
     def text(self) -> str:
-        """The text shown so far."""
+        """See `Detokenizer`."""
         return ("" if self._unshown else self._opening) + super().text
 
     def _take_opening(self) -> str:
@@ -250,9 +246,9 @@ class OpenedDetokenizer(Detokenizer):
 
 
 class _Escape:
-    """Control-token look-alikes in contents, hidden from the template and brought back after.
+    """Hides control-token look-alikes in contents from the template, and restores them after it.
 
-    Each look-alike becomes a mark that occurs in no content; ordinary text is untouched, so its
+    Each look-alike becomes a mark that occurs in no content; ordinary text is unchanged, so its
     ids are exactly those of the checkpoint's own template.
     """
 
@@ -270,7 +266,7 @@ class _Escape:
         return content
 
     def pieces(self, text: str) -> list[tuple[str, bool]]:
-        """(piece, whether it must be encoded as plain text), in order, empty ones left out."""
+        """(piece, whether it is encoded as plain text), in order and without empty pieces."""
         parts = text.split(self._mark)
         marked = [
             (self._specials[int(part)], True) if index % 2 else (part, False)

@@ -1,7 +1,7 @@
-"""Which examples are like a question: BM25 over words and, where words are not spaced, bigrams.
+"""The search of examples similar to a question: BM25 over words, or bigrams of unspaced scripts.
 
-Similar is a matter of words alone: no model is asked, so that finding costs about a millisecond.
-Knows texts; knows nothing of whose they are.
+Similarity is computed from words alone, without a model, which takes about a millisecond. Knows
+texts; knows nothing of their owners.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from langchain_core.example_selectors import BaseExampleSelector
 from engine.prompts.examples import Example
 
 SHOWN = 3  # worked examples of a prompt: as many as the shipped file has
-# Of a question's weight, so much must an example share. On the pairs that tests/engine/
-# test_similarity.py has, unrelated questions stay below 0.2 and similar ones lie above 0.3
+# The part of a question's weight that an example must share. In the pairs of
+# tests/engine/prompts/test_similarity.py, unrelated questions have less than 0.2, similar ones more
+# than 0.3
 MIN_SCORE = 0.25
 K1, B = 1.5, 0.75  # Lucene's; bm25s' defaults
-# So many documents of other words stand beside the examples: without them a word that each of a
-# few examples has would weigh next to nothing, and the first correction would never be found
+# Documents of other words beside the examples: without them a word that each of a few examples has
+# would have almost no weight, and the first correction would never be found
 OTHERS = 100
 PADDING = " "  # no token holds a space
-# Hiragana, ideographs, Hangul: written in runs that no space parts into words. Runs of Katakana are
-# words, and stay whole
+# Hiragana, ideographs and Hangul, whose words no spaces separate. Runs of Katakana are words
 _UNSPACED = (
     r"\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af々\U00020000-\U0003ffff"
 )
@@ -49,7 +49,7 @@ logging.getLogger(bm25s.__name__).setLevel(logging.WARNING)  # it logs each inde
 
 
 def tokens(text: str) -> list[str]:
-    """What a question is about: its words without function words, in order.
+    """The content words of a question, in order: all but function words.
 
     Runs of Chinese, Japanese or Korean become bigrams, a run of one character itself; those
     that begin with Hiragana are grammar in Japanese. An English plural counts as its singular.
@@ -85,22 +85,22 @@ class SimilarExamples(BaseExampleSelector):
         self._build()
 
     def add_example(self, example: dict[str, str]) -> None:
-        """One more, after the others."""
+        """Append an example."""
         self.examples.append(dict(example))
         self._build()
 
     def select_examples(self, input_variables: Mapping[str, str]) -> list[dict[str, Any]]:
-        """The `k` best for `input_variables["question"]`, the best first; of equals the earlier."""
+        """The `k` best for `input_variables["question"]`, best first; equals in their order."""
         return [self.examples[at] for at in self.ranked(input_variables["question"])[: self.k]]
 
     def ranked(self, question: str) -> list[int]:
-        """Places of all examples above the threshold, the best first; of equals the earlier."""
+        """Indices of all examples above the threshold, best first; equals in their order."""
         scores = self.scores(question)
         good = [at for at, score in enumerate(scores) if score >= self.min_score and score > 0]
         return sorted(good, key=lambda at: (-scores[at], at))
 
     def scores(self, question: str) -> list[float]:
-        """How like the question each example is, from 0 to about 1."""
+        """Similarity of each example to the question, from 0 to about 1."""
         asked = list(dict.fromkeys(tokens(question)))
         if not asked or not self.examples:
             return [0.0] * len(self.examples)
@@ -121,12 +121,12 @@ class SimilarExamples(BaseExampleSelector):
         self._index.index([*documents, *padding], show_progress=False)
 
     def _own_score(self, asked: Sequence[str]) -> float:
-        """What an example with this very question would score."""
+        """The score of an example with this very question."""
         weight = 1 / (1 + K1 * (1 - B + B * len(asked) / self._mean_length))
         return weight * sum(self._idf(token) for token in asked)
 
     def _idf(self, token: str) -> float:
-        """Lucene's inverse document frequency, also of a token that no example has."""
+        """Inverse document frequency by Lucene's formula, also of a token in no example."""
         with_it = self._frequencies[token]
         return math.log(1 + (self._count - with_it + 0.5) / (with_it + 0.5))
 
@@ -134,9 +134,9 @@ class SimilarExamples(BaseExampleSelector):
 def most_similar(
     examples: tuple[Example, ...], question: str, count: int = SHOWN
 ) -> tuple[Example, ...]:
-    """So many of the operator's examples: the most similar, then the first ones of the file.
+    """Select `count` of the operator's examples: the most similar, then the first of the file.
 
-    In the file's order, so that prompts that show the same examples begin alike.
+    They are returned in the order of the file, so that prompts with the same examples begin alike.
     """
     if len(examples) <= count:
         return examples
@@ -156,6 +156,6 @@ def _bigrams(run: str) -> list[str]:
 
 
 def _singular(word: str) -> str:
-    """Without the s of a plural, roughly: "leaves" stays apart from "leaf"."""
+    """A word without the s of a plural, roughly: "leaves" does not become "leaf"."""
     plural = word.isascii() and len(word) > 3 and word.endswith("s") and not word.endswith("ss")
     return word[:-1] if plural else word

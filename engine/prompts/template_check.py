@@ -1,9 +1,9 @@
-"""Tries a checkpoint's chat template before it is used: a template is a program.
+"""The check of a checkpoint's chat template, which is a program, before it is used.
 
-It is rendered on small conversations in a process of its own, with a cap on time and memory, inside
-the same kind of sandbox that transformers renders it in. That also tells which conversations it
-takes: some templates refuse a system message, or two messages of one role in a row; and whether
-`enable_thinking` changes what it writes. The result is remembered for each template.
+It renders small conversations in a process of its own, with limits on time and memory, inside the
+same kind of sandbox that transformers uses. That also shows which conversations it accepts (some
+templates refuse a system message, or two messages of one role in a row), and whether
+`enable_thinking` changes its text. The result is cached for each template.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from functools import lru_cache
 from engine.errors import ModelUnavailable
 
 SECONDS = 1  # of computing; waiting for a busy machine does not count
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 20  # waiting included
 MEMORY_BYTES = 512 << 20
 MOST_CHARS = 100_000  # of a rendered conversation that has some 50 characters itself
 MOST_TEMPLATE_CHARS = 1_000_000
@@ -80,7 +80,7 @@ print(json.dumps(found))
 
 @dataclass(frozen=True, slots=True)
 class TemplateAbilities:
-    """Which conversations a chat template renders, with all of their texts in the result."""
+    """The conversations that a chat template renders with all their texts, and its switch."""
 
     takes_system: bool = True
     takes_repeats: bool = True  # several messages of one role in a row
@@ -89,21 +89,20 @@ class TemplateAbilities:
 
 
 def examine_template(template: str) -> TemplateAbilities:
-    """What a template can do.
+    """Find out the abilities of a template.
 
-    Raises `ModelUnavailable` for one that breaks out, runs on or fills the memory.
+    Raises `ModelUnavailable` for one that leaves the sandbox, does not end or fills the memory.
     """
     if len(template) > MOST_TEMPLATE_CHARS:
         raise ModelUnavailable("the chat template is over a million characters long")
-    found = _try(template)
+    found = _abilities_or_problem(template)
     if isinstance(found, str):
         raise ModelUnavailable(f"the chat template is refused: {found}")
     return found
 
 
 @lru_cache(maxsize=32)
-def _try(template: str) -> TemplateAbilities | str:
-    """The template's abilities, or what is wrong with it."""
+def _abilities_or_problem(template: str) -> TemplateAbilities | str:
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter and the program above
             [sys.executable, "-I", "-c", CHILD],

@@ -1,4 +1,4 @@
-"""How weights are held."""
+"""The number formats of weights in memory."""
 
 from typing import Literal
 

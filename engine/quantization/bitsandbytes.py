@@ -30,9 +30,9 @@ def quantization_config(
 
 
 def keep_layout(model: nn.Module) -> None:
-    """Let no layer pack its weights anew for a processor with AVX512-BF16.
+    """Keep layers from repacking their weights for a processor with AVX512-BF16.
 
-    bitsandbytes does so in the first forward pass that needs no gradient. Answers then change when
+    bitsandbytes repacks in the first forward pass that needs no gradient. Answers then change when
     an adapter is loaded, and a matrix narrower than a block cannot be computed at all (0.50).
     """
     layers: list[Any] = [m for m in model.modules() if hasattr(m, "support_avx512bf16_for_cpu")]
@@ -41,7 +41,7 @@ def keep_layout(model: nn.Module) -> None:
 
 
 class BitsLinear:
-    """A matrix held by bitsandbytes; inputs and results are float32."""
+    """A matrix quantized by bitsandbytes; inputs and results are float32."""
 
     def __init__(
         self,
@@ -91,6 +91,6 @@ class BitsLinear:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes held, scales aside."""
+        """Bytes in memory, without the scales."""
         held: int = self._module.weight.nbytes
         return held

@@ -1,4 +1,4 @@
-"""Weights as they are, in the number format the device computes best."""
+"""Dense weights, in the number format that the device computes best."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class DenseLinear:
         return y if add_to is None else add_to.add_(y)
 
     def rows(self, ids: Tensor) -> Tensor:
-        """Weights of some outputs, in float32: (n, in). What an embedding needs."""
+        """See `Embedding`."""
         return self._weight[ids].float()
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes held."""
+        """Bytes in memory."""
         return self._weight.nbytes + (0 if self._bias is None else self._bias.nbytes)

@@ -1,6 +1,6 @@
-"""int8 and int4 weights on a processor: laid out for the compiled kernels, or for torch's own.
+"""int8 and int4 weights on a processor, in the layout of the compiled kernels or of torch's own.
 
-Knows layouts. Knows nothing of layers, models or files.
+Knows layouts; knows nothing of layers, models or files.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class NativeLinear:
         return y
 
     def native(self) -> NativeMatrix:
-        """Where cpu.cpp finds the matrix; valid while this object lives."""
+        """The addresses of the matrix for cpu.cpp; valid while this object lives."""
         return NativeMatrix(
             8 if self._mins is None else 4,
             self.in_features,
@@ -90,7 +90,7 @@ class NativeLinear:
         )
 
     def rows(self, ids: Tensor) -> Tensor:
-        """Weights of some outputs (n,), dense: (n, in). What an embedding needs; 8 bits only."""
+        """See `Embedding`; 8 bits only."""
         assert self._mins is None
         codes = self._codes[ids // LANES, :, :, ids % LANES].flatten(2).float()  # (n, in/32, 32)
         scales = self._scales[ids // LANES, :, ids % LANES].float()
@@ -99,13 +99,13 @@ class NativeLinear:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes held."""
+        """Bytes in memory."""
         held = [self._codes, self._scales, self._mins, self._bias]
         return sum(t.nbytes for t in held if t is not None)
 
 
 def _lanes(by_output: Tensor) -> Tensor:
-    """(out, n) -> (out/8, 8, n), missing outputs as zeros."""
+    """(out, n) -> (out/8, 8, n), padded with zeros."""
     missing = -len(by_output) % LANES
     return F.pad(by_output, (0, 0, 0, missing)).reshape(-1, LANES, by_output.shape[1])
 
@@ -139,7 +139,7 @@ class TorchInt4Linear:
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes held."""
+        """Bytes in memory."""
         held: int = self._packed.nbytes + self._scales_and_zeros.nbytes
         return held
 
@@ -166,13 +166,13 @@ class TorchInt8Linear:
         return _finish(y.float(), self._bias, add_to)
 
     def rows(self, ids: Tensor) -> Tensor:
-        """Weights of some outputs, dense: (n, in)."""
+        """See `Embedding`."""
         weights = self._codes[ids].float() * self._scales[ids].float()[:, None]
         return weights[:, : self.in_features]
 
     @property
     def weight_bytes(self) -> int:
-        """Bytes held."""
+        """Bytes in memory."""
         return self._codes.nbytes + self._scales.nbytes
 
 

@@ -1,1 +1,1 @@
-"""How tokens are made, one step at a time."""
+"""Serving: the engine's loop, its scheduler and cache, and the tasks it computes."""

@@ -1,4 +1,4 @@
-"""Work that other threads ask of the engine's own, one piece between two steps.
+"""Calls that other threads queue for the engine's thread, which runs one between two steps.
 
 Knows calls and their results; knows nothing of models or caches.
 """
@@ -24,36 +24,38 @@ class Commands:
         return len(self._queue)
 
     def put(self, call: Callable[[], Any]) -> Future[Any]:
-        """Queue a call; what it returns or raises comes with the future."""
+        """Queue a call; the future gets its result or its exception."""
         future: Future[Any] = Future()
         with self._guard:
             self._queue.append((future, call))
         return future
 
     def run_one(self) -> None:
-        """Run the first, if there is one. It stays in the queue meanwhile, so that `fail` reaches
-        whoever waits for a call that hangs."""
+        """Run the first call, if there is one.
+
+        It stays in the queue meanwhile, so that `fail` also reaches the caller of one that hangs.
+        """
         if not self._queue:
             return
         future, call = self._queue[0]
         try:
             result = call()
-        except Exception as error:  # noqa: BLE001 - carried to the caller, who waits for it
-            _settle(future.set_exception, error)
+        except Exception as error:  # noqa: BLE001 - raised again by the future, for its caller
+            _end(future.set_exception, error)
         else:
-            _settle(future.set_result, result)
+            _end(future.set_result, result)
         with self._guard, suppress(IndexError):
             self._queue.popleft()
 
     def fail(self, error: Exception) -> None:
-        """Nobody waits any longer; only the first end of a call counts."""
+        """Fail every queued call; only the first end of a call counts."""
         with self._guard:
             waiting = [*self._queue]
             self._queue.clear()
         for future, _ in waiting:
-            _settle(future.set_exception, error)
+            _end(future.set_exception, error)
 
 
-def _settle(end: Callable[[Any], None], outcome: Any) -> None:
-    with suppress(InvalidStateError):
-        end(outcome)
+def _end(set_outcome: Callable[[Any], None], outcome: Any) -> None:
+    with suppress(InvalidStateError):  # it has ended already
+        set_outcome(outcome)

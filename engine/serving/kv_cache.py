@@ -1,8 +1,8 @@
-"""Keys and values in pages of 32 tokens, shared between sequences that begin alike.
+"""The paged cache: keys and values in pages of 32 tokens, shared by sequences that begin alike.
 
-A full page is known by the chain of everything before it: (adapter, token ids up to its end). A
-page that no sequence uses stays until its room is needed, the least recently used one going first.
-Knows pages and token ids; knows nothing of requests or time.
+The key of a full page is a hash of everything before its end: the adapter and all token ids. A page
+that no sequence uses keeps its contents until its room is needed, and the least recently used one
+is evicted first. Knows pages and token ids; knows nothing of requests or time.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from torch import Tensor
 from engine.kernels.interface import PAGE_TOKENS, Heads, LayerCache
 
 PageKey = bytes
-# Stands for a virtual token, which has no id; which one it is, its place and the adapter tell
+# The id of every virtual token; the adapter and the position tell them apart
 VIRTUAL_ID = -1
 
 
 @dataclass(slots=True)
 class BlockTable:
-    """The pages of one sequence, in order; the first `shared` of them were found in the cache."""
+    """The pages of one sequence, in order; the first `shared` of them came from the cache."""
 
     pages: list[int]
-    keys: list[PageKey]  # of the full pages published so far
+    keys: list[PageKey]  # of the pages that are published
     shared: int
     adapter: str | None
 
     def slots(self, begin: int, end: int) -> Tensor:
-        """Where keys and values of tokens begin..end go: page * PAGE_TOKENS + offset, int64."""
+        """Slots (end - begin,) int64 of tokens begin..end: page * PAGE_TOKENS + offset."""
         return torch.tensor(
             [
                 self.pages[t // PAGE_TOKENS] * PAGE_TOKENS + t % PAGE_TOKENS
@@ -43,20 +43,20 @@ class BlockTable:
 
     @property
     def cached_tokens(self) -> int:
-        """Tokens whose keys and values need not be computed."""
+        """Tokens of the shared pages, which need not be computed."""
         return self.shared * PAGE_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
 class PinnedPrefix:
-    """Leading tokens of every sequence of an adapter, in pages that stay until it is freed."""
+    """The virtual tokens of an adapter, in pages that stay until the adapter is freed."""
 
     tokens: int
     block_table: BlockTable
 
 
 class PagedCache:
-    """A fixed number of pages."""
+    """A fixed number of pages with reference counts, for every layer of a model."""
 
     def __init__(
         self,
@@ -80,40 +80,40 @@ class PagedCache:
         ]
         self.page_count = page_count
         self._share = share
-        self._users = [0] * page_count
+        self._ref_count = [0] * page_count
         self._free = list(range(page_count))
-        self._known: dict[PageKey, int] = {}
+        self._published: dict[PageKey, int] = {}
         self._key_of: dict[int, PageKey] = {}
-        self._idle: OrderedDict[int, None] = OrderedDict()  # known, unused; oldest first
+        self._idle: OrderedDict[int, None] = OrderedDict()  # published, unused; oldest first
 
     def allocate(
         self, adapter: str | None, prompt_ids: Sequence[int], tokens: int, *, reusable: int
     ) -> BlockTable | None:
-        """Pages for `tokens` tokens that begin with the prompt; None while there is no room.
+        """Allocate pages for `tokens` tokens that begin with the prompt; None if there is no room.
 
-        `reusable`: of the prompt's tokens, those that need not be computed again; the logits of
-        the others are wanted.
+        `reusable`: leading tokens of the prompt whose logits are not wanted, so that their pages
+        may be shared.
         """
         keys = self._keys(adapter, prompt_ids, reusable // PAGE_TOKENS)
-        shared = self._take_known(keys)
+        shared = self._share_published(keys)
         wanted = pages_for(tokens) - len(shared)
         if wanted > len(self._free) + len(self._idle):
             self._free_pages(shared)
             return None
         return BlockTable(
-            shared + [self._take_one() for _ in range(wanted)],
+            shared + [self._take_page() for _ in range(wanted)],
             keys[: len(shared)],
             len(shared),
             adapter,
         )
 
     def allocate_prefix(self, adapter: str, tokens: int) -> PinnedPrefix | None:
-        """Pages for the virtual tokens of an adapter; None where there is no room now."""
+        """Allocate pages for the virtual tokens of an adapter; None if there is no room now."""
         block_table = self.allocate(adapter, (VIRTUAL_ID,) * tokens, tokens, reusable=tokens)
         return None if block_table is None else PinnedPrefix(tokens, block_table)
 
     def publish_prefix(self, prefix: PinnedPrefix) -> None:
-        """Let sequences begin with the pages that it has filled."""
+        """Let sequences share the full pages of a prefix."""
         self.publish(
             prefix.block_table, lambda begin, end: (VIRTUAL_ID,) * (end - begin), prefix.tokens
         )
@@ -126,10 +126,10 @@ class PagedCache:
             layer.values[page, :, offset] = v.to(layer.values.dtype)
 
     def copy_prefix(self, block_table: BlockTable, prefix: PinnedPrefix) -> int:
-        """Put a prefix at the beginning of a block_table; returns the tokens that are cached then.
+        """Begin a sequence with a prefix; returns how many of its tokens are cached then.
 
-        Its full pages are shared. The last one, which the sequence will write into, is copied; so
-        are all of them where nothing is shared.
+        Full pages of the prefix are shared already. The last one, which the sequence writes into,
+        is copied, and all of them where nothing is shared.
         """
         for index in range(block_table.shared, pages_for(prefix.tokens)):
             source, target = prefix.block_table.pages[index], block_table.pages[index]
@@ -141,17 +141,19 @@ class PagedCache:
     def publish(
         self, block_table: BlockTable, ids: Callable[[int, int], Sequence[int]], computed: int
     ) -> None:
-        """Let others share the pages that the first `computed` tokens have filled; `ids(begin,
-        end)` gives tokens."""
+        """Let others share the pages that the first `computed` tokens have filled.
+
+        `ids(begin, end)` returns token ids of the sequence.
+        """
         if not self._share:
             return
         for index in range(len(block_table.keys), computed // PAGE_TOKENS):
             before = block_table.keys[-1] if block_table.keys else _root(block_table.adapter)
             key = _next_key(before, ids(index * PAGE_TOKENS, (index + 1) * PAGE_TOKENS))
             block_table.keys.append(key)
-            if key not in self._known:
+            if key not in self._published:
                 page = block_table.pages[index]
-                self._known[key], self._key_of[page] = page, key
+                self._published[key], self._key_of[page] = page, key
 
     def could_share(
         self,
@@ -160,7 +162,7 @@ class PagedCache:
         other_ids: Sequence[int],
         other_adapter: str | None,
     ) -> bool:
-        """Whether two prompts could share a page that neither has yet."""
+        """Whether two prompts have a page in common that is not published yet."""
         if not self._share or adapter != other_adapter:
             return False
         common = 0
@@ -169,21 +171,21 @@ class PagedCache:
                 break
             common += 1
         keys = self._keys(adapter, ids, min(common, len(ids) - 1) // PAGE_TOKENS)
-        return any(key not in self._known for key in keys)
+        return any(key not in self._published for key in keys)
 
     def free(self, block_table: BlockTable) -> None:
-        """Give the pages back; known ones stay until their room is needed."""
+        """Free the pages; published ones keep their contents until their room is needed."""
         self._free_pages(block_table.pages)
         block_table.pages = []
 
     @property
     def used_pages(self) -> int:
-        """Pages that running sequences hold."""
+        """Pages that sequences and prefixes use."""
         return self.page_count - len(self._free) - len(self._idle)
 
     @property
     def idle_pages(self) -> int:
-        """Pages kept only for sequences to come."""
+        """Pages that no sequence uses, kept for sequences to come."""
         return len(self._idle)
 
     def _keys(self, adapter: str | None, ids: Sequence[int], pages: int) -> list[PageKey]:
@@ -195,31 +197,31 @@ class PagedCache:
             keys.append(key)
         return keys
 
-    def _take_known(self, keys: Sequence[PageKey]) -> list[int]:
+    def _share_published(self, keys: Sequence[PageKey]) -> list[int]:
         taken = []
         for key in keys:
-            page = self._known.get(key)
+            page = self._published.get(key)
             if page is None:
                 break
-            self._users[page] += 1
+            self._ref_count[page] += 1
             self._idle.pop(page, None)
             taken.append(page)
         return taken
 
-    def _take_one(self) -> int:
+    def _take_page(self) -> int:
         if not self._free:
             page, _ = self._idle.popitem(last=False)
-            del self._known[self._key_of.pop(page)]
+            del self._published[self._key_of.pop(page)]
         else:
             page = self._free.pop()
-        self._users[page] = 1
+        self._ref_count[page] = 1
         return page
 
     def _free_pages(self, pages: Sequence[int]) -> None:
-        # The last page first: a chain is worth nothing once its beginning is gone
+        # The last page first, so that it is evicted first: without its beginning it is of no use
         for page in reversed(pages):
-            self._users[page] -= 1
-            if self._users[page] == 0:
+            self._ref_count[page] -= 1
+            if self._ref_count[page] == 0:
                 if page in self._key_of:
                     self._idle[page] = None
                 else:

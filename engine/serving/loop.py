@@ -184,7 +184,7 @@ class EngineLoop:
             raise EngineFailure("the engine is not running")
 
     def _all_sequences(self) -> list[Sequence]:
-        """In the direction in which sequences move, so that none is missed."""
+        """All sequences, in the direction in which they move, so that none is missed."""
         return [*self._inbox, *self.scheduler.waiting, *self.scheduler.running]
 
     def _fail(self, sequences: abc.Sequence[Sequence], failure: EngineFailure) -> None:

@@ -1,6 +1,6 @@
-"""A request's prompt as token ids, and the room that the context leaves for its answer.
+"""The prompt of a request as token ids, and the room that the context leaves for its answer.
 
-Knows renderers and how long a context is; knows nothing of models, caches or adapters.
+Knows renderers and the length of the context; knows nothing of models, caches or adapters.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from engine.request import GenerationRequest
 
 @dataclass(frozen=True, slots=True)
 class TokenizedPrompt:
-    """Token ids that an answer follows.
+    """The token ids of a prompt.
 
     `prefill_ids`, the last of `ids`, are the beginning of the answer itself, where it is given.
     `opening` is the think block that the messages' prompt opens at its end, "" where it opens none.
@@ -30,9 +30,10 @@ class TokenizedPrompt:
 def fit_prompt(
     request: GenerationRequest, renderer: ChatRenderer, context_tokens: int
 ) -> TokenizedPrompt:
-    """Render a request's prompt; raises `PromptTooLong` where no room is left for an answer.
+    """Render a request's prompt; raises `PromptTooLong` if no room is left for an answer.
 
-    What is far too long is refused before it is rendered, which would take seconds and gigabytes.
+    A prompt that is far too long is refused before it is rendered, which would take seconds and
+    gigabytes.
     """
     _require_plausible(request, renderer.longest_token_bytes, context_tokens)
     prefill_ids: tuple[int, ...] = ()
@@ -45,7 +46,7 @@ def fit_prompt(
 
 
 def require_room(tokens: int, context_tokens: int) -> None:
-    """Raise `PromptTooLong` unless the context holds one token more than these."""
+    """Raise `PromptTooLong` unless the context has room for one token more."""
     if tokens >= context_tokens:
         raise PromptTooLong(f"the prompt has {tokens} tokens; the context holds {context_tokens}")
 

@@ -1,7 +1,7 @@
-"""Rows that decode together over one left-padded key-value cache.
+"""A batch of rows that decode together over one left-padded key-value cache.
 
-Works for any decoder-only transformers model, since it only uses transformers' cache interface and
-the attention mask. Knows nothing of sampling, adapters or streams.
+It works with any decoder-only model of transformers, since it uses the interface of its caches and
+the attention mask alone. Knows nothing of sampling, adapters or streams.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ SPARE_TOKENS = 64
 
 
 class SpareRoomLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped here
-    """A dynamic cache layer with room to spare, so that a step writes one token a row.
+    """A dynamic cache layer with spare room, so that a step writes one token a row.
 
-    transformers' own layer copies everything it holds at each step.
+    The layer of transformers copies all its keys and values at each step.
     """
 
     keys: Tensor
@@ -45,7 +45,7 @@ class SpareRoomLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unt
         return self.keys, self.values
 
     def replace(self, keys: Tensor, values: Tensor) -> None:
-        """Hold these instead."""
+        """Replace all keys and values."""
         self.keys, self.values, self._rooms = keys, values, None
 
 
@@ -81,7 +81,7 @@ class RowBatch:
         )
 
     def keep(self, rows: list[int]) -> None:
-        """Drop all rows but these, and the padding that no row needs any more."""
+        """Drop all other rows, and the padding that no row needs any more."""
         if not rows or self.cache is None:
             self.cache, self.mask = None, torch.zeros(0, 0, dtype=torch.long)
             return

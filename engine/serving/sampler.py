@@ -1,4 +1,4 @@
-"""The next token from a row of logits."""
+"""Sampling: the choice of the next token from a row of logits."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from torch import Tensor
 
 from engine.request import SamplingParams
 
-# Most nuclei are far smaller than the vocabulary; looking at this many first avoids sorting it.
+# Most nuclei are far smaller than the vocabulary; the top of it is tried first, unsorted
 NUCLEUS_GUESS = 256
-# Below it a temperature is greedy, as in vLLM; divided by much less, logits leave a float's range.
+# A lower temperature is greedy, as in vLLM: divided by much less, logits leave the range of a float
 LEAST_TEMPERATURE = 1e-5
 
 
 class Sampler:
-    """One stream's draws: its parameters, its own random generator and what it has chosen, so that
-    no other stream can change what it says."""
+    """Draws the tokens of one stream.
+
+    It has its own random generator and counts, so that no other stream can change its text.
+    """
 
     def __init__(self, params: SamplingParams) -> None:
         self._params = params
@@ -31,9 +33,9 @@ class Sampler:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the next token is the plain argmax and nothing else is asked of the logits.
+        """Whether the next token is the plain argmax, and no log-probability is wanted.
 
-        An engine may then take one argmax over all such rows instead of calling the sampler.
+        One argmax over all such rows then replaces the calls of their samplers.
         """
         params = self._params
         return (
@@ -47,7 +49,7 @@ class Sampler:
     def __call__(self, logits: Tensor, context_ids: Sequence[int]) -> int:
         """The next token id from `logits` (vocabulary,) after `context_ids`.
 
-        Any parameters that `SamplingParams` takes give a token, if one logit at least is finite.
+        All parameters that `SamplingParams` accepts give a token if at least one logit is finite.
         """
         logits = self._penalised(logits.float(), context_ids)
         token_id = int(logits.argmax()) if self._is_cold else self._drawn(logits)
@@ -56,7 +58,7 @@ class Sampler:
         return token_id
 
     def _penalised(self, logits: Tensor, context_ids: Sequence[int]) -> Tensor:
-        """Bias first, then penalties, as vLLM orders them."""
+        """Logits after bias and penalties, in the order of vLLM."""
         params = self._params
         if params.logit_bias:
             logits = logits.index_add(0, self._bias_ids, self._bias)
@@ -82,8 +84,7 @@ class Sampler:
 
 
 def forbid(logits: Tensor, ids: Tensor) -> Tensor:
-    """Logits (rows, vocabulary) under which none of `ids` (n,) can be drawn; the same object where
-    there are none."""
+    """Logits (rows, vocabulary) with -inf for `ids` (n,); the same object where `ids` is empty."""
     return logits.index_fill(-1, ids, -torch.inf) if len(ids) else logits
 
 

@@ -66,7 +66,7 @@ class Sequence:
 
     @property
     def virtual_tokens(self) -> int:
-        """How many of its tokens are its adapter's."""
+        """Number of leading tokens that belong to its adapter."""
         return 0 if self.adapter is None else self.adapter.virtual_tokens
 
     @property
@@ -120,5 +120,5 @@ class ScheduledChunk:
 
     @property
     def tokens(self) -> int:
-        """How many tokens it has."""
+        """Number of tokens."""
         return self.end - self.begin

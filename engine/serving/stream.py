@@ -1,4 +1,4 @@
-"""A running answer as its reader sees it. Knows events; knows nothing of how they are made."""
+"""The stream of events between the engine's thread and the reader of an answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.request import Failed, Finished, StreamEvent
 
 
 class QueuedStream:
-    """Events cross from the engine's thread to the reader's; after the terminal one, none."""
+    """Implements `Stream`: a queue of events; none follows the terminal one."""
 
     def __init__(self) -> None:
         self._events: queue.SimpleQueue[StreamEvent] = queue.SimpleQueue()
@@ -26,17 +26,19 @@ class QueuedStream:
             yield event
 
     def cancel(self) -> None:
-        """Ask the engine to end the stream within a step."""
+        """See `Stream`."""
         self._cancelled.set()
 
     @property
     def cancelled(self) -> bool:
-        """Whether somebody asked for the end."""
+        """Whether `cancel` was called."""
         return self._cancelled.is_set()
 
     def put(self, event: StreamEvent) -> None:
-        """Called by the engine, or by whoever finds it dead. What follows a terminal event is
-        dropped."""
+        """Publish an event; one that follows the terminal event is dropped.
+
+        Called by the engine's thread, and by the watchdog's where the engine hangs.
+        """
         with self._one_at_a_time:
             if not self._ended:
                 self._ended = isinstance(event, Finished | Failed)

@@ -1,4 +1,4 @@
-"""Notices a step that does not end: a thread cannot be killed, but its readers can be told."""
+"""The watchdog: a thread that notices a step which hangs, so that its readers can be told."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Far above any step: chunks are cut to about half a second of work
-HANG_SECONDS = 4.0
+HANG_SECONDS = 4.0  # far above any step, since a chunk is about half a second of work at most
 LOOK_SECONDS = 0.5
-SLACK = 4  # a step planned to take longer than most may take this many times as long
+SLACK = 4  # a step may take this many times as long as planned
 
 
 class Watchdog:
     """Calls `give_up` once a watched step has run longer than `hang_seconds`.
 
-    The first step that computes may compile, page in weights and is of unknown pace, so it is given
-    ten times as long.
+    The first step that computes is given ten times as long: its pace is unknown, and it may have to
+    read the weights from the disk.
     """
 
     def __init__(self, give_up: Callable[[], None], hang_seconds: float = HANG_SECONDS) -> None:
@@ -32,7 +31,7 @@ class Watchdog:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """While the block runs, the clock does."""
+        """Watch the step that the block makes."""
         self._expected = 0.0
         self._begun = time.monotonic()
         try:
@@ -41,21 +40,23 @@ class Watchdog:
             self._begun = None
 
     def expect(self, seconds: float) -> None:
-        """The step that runs now computes, and is planned to take this long: a prompt that cannot
-        be cut into chunks takes what it takes."""
+        """Announce how long the running step is planned to compute.
+
+        A prompt that cannot be cut into chunks may take longer than `hang_seconds`.
+        """
         self._expected = seconds
         self._steps += 1
 
     @property
     def expired(self) -> bool:
-        """Whether the step that runs now has run too long."""
+        """Whether the running step has run too long."""
         begun, patience = self._begun, self._hang_seconds * (1 if self._steps > 1 else 10)
         return begun is not None and time.monotonic() - begun > max(
             patience, SLACK * self._expected
         )
 
     def close(self) -> None:
-        """Stop looking."""
+        """End the watchdog's thread."""
         self._closed.set()
         self._thread.join()
 

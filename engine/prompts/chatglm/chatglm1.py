@@ -17,7 +17,7 @@ LONGEST_BLANK = 80
 BLANKS = {f"<|blank_{count}|>": " " * count for count in range(2, LONGEST_BLANK + 1)}
 WHITESPACE = {"<n>": "\n", "<|tab|>": "\t"} | BLANKS
 BLANK_RUN = re.compile(f" {{2,{LONGEST_BLANK}}}")
-# The named tokens which the published wrapper reads out of text; [gMASK] is not among them.
+# The named tokens that the published wrapper recognizes in text; [gMASK] is not among them
 NAMED = ("<sop>", "<eop>", "<unk>", "<pad>", "[MASK]")
 # What `clean_up_tokenization_spaces` of transformers replaces, in its order.
 TIDIED = {
@@ -56,23 +56,23 @@ class ChatGLM1Tokenizer:
 
     @property
     def longest_token_bytes(self) -> int:
-        """The most bytes that one token stands for: a long word's, or a run of blanks'."""
+        """Bytes of the longest token: a long word, or a run of blanks."""
         return max(self._pieces.longest_bytes, LONGEST_BLANK)
 
     def encode_text(self, text: str) -> list[int]:
-        """Ids of text alone. The name of a special token is read as characters; the vocabulary's
-        own marks for white space (`<n>`, `<|tab|>`, `<|blank_2|>`) are read as white space."""
+        """Ids of plain text. Names of special tokens are read as characters, the vocabulary's own
+        marks for white space (`<n>`, `<|tab|>`, `<|blank_2|>`) as white space."""
         marked = text.replace("\n", "<n>").replace("\t", "<|tab|>")
         marked = BLANK_RUN.sub(lambda run: f"<|blank_{len(run[0])}|>", marked)
         return [token_id + self._offset for token_id in self._pieces.encode(marked)]
 
     def closed(self, ids: Sequence[int]) -> list[int]:
-        """Ids of a text as the model is asked to go on from it: [gMASK] and <sop> at the end."""
+        """Ids of a text that the model shall continue: with [gMASK] and <sop> at the end."""
         return [*ids, self.gmask_id, self.bos_id]
 
     def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
-        """Ids as the published wrapper makes them: `NAMED` tokens in the text become special ids
-        and lose the blanks beside them. Never for text from people."""
+        """Ids like those of the published wrapper: `NAMED` tokens in the text become special ids
+        and lose the blanks beside them. Not to be used for text from people."""
         parts = re.split("(" + "|".join(map(re.escape, NAMED)) + ")", text)
         ids: list[int] = []
         for index, part in enumerate(parts):
@@ -84,7 +84,7 @@ class ChatGLM1Tokenizer:
         return self.closed(ids) if add_special_tokens else ids
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str:
-        """Text as the published wrapper makes it, spaces before punctuation tidied away."""
+        """Text like that of the published wrapper, which removes spaces before punctuation."""
         dropped = set(self._named.values()) if skip_special_tokens else {self.pad_id}
         text = self._pieces.join([self._piece(i) for i in ids if i not in dropped])
         for mark, blank in (WHITESPACE | TIDIED).items():
@@ -92,7 +92,7 @@ class ChatGLM1Tokenizer:
         return text
 
     def decode_window(self, ids: Sequence[int]) -> str:
-        """Text for a window of a stream: nothing tidied, nothing for special and unknown ids."""
+        """Text for a window of a stream: spaces unchanged, nothing for special and unknown ids."""
         return self._pieces.join_window([self._plain_piece(i) for i in ids])
 
     def _piece(self, token_id: int) -> str:

@@ -1,6 +1,6 @@
-"""From a folder in published layout to its renderer. Knows how the four families differ on disk.
+"""The loading of a renderer from a folder in published layout.
 
-Reads JSON and vocabularies; runs nothing that it finds in the folder.
+Knows how the four families differ on disk. Reads JSON and vocabularies; runs no code of the folder.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ FIRST_VOCABULARY, VOCABULARY = "ice_text.model", "tokenizer.model"
 RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
 GENERATION = re.compile(r"chatglm([23])", re.IGNORECASE)
 ROLE_TOKEN = "<|observation|>"  # noqa: S105 - only the third generation has it
-# How many ids the published ChatGLM-6B tokenizer leaves to images where its settings do not say.
+# The ids that the published ChatGLM-6B tokenizer reserves for images unless its settings differ
 DEFAULT_IMAGE_TOKENS = 20_000
 REMEDY = 'set "name_or_path" in tokenizer_config.json to THUDM/chatglm2-6b or THUDM/chatglm3-6b'
 
 
 def is_chatglm(folder: Path) -> bool:
-    """Whether config.json names the family (`model_type` is "chatglm"), readable or not besides."""
+    """Whether `model_type` in config.json is "chatglm"; the rest of the folder does not matter."""
     try:
         return bool(_json(folder, "config.json").get("model_type") == "chatglm")
     except ModelUnavailable:
@@ -38,11 +38,10 @@ def is_chatglm(folder: Path) -> bool:
 
 
 def load_chatglm_renderer(folder: Path) -> ChatGLMRenderer:
-    """The renderer of a checkpoint in published layout.
+    """The renderer of a checkpoint in published layout, of the family that `family_of` finds.
 
-    Its family is told by `family_of`. Raises `ModelUnavailable` with the reason: another model, a
-    missing or unreadable file, tokens that the vocabulary lacks, a vocabulary that does not fit
-    the weights.
+    Raises `ModelUnavailable` with the reason: another model, a missing or unreadable file, tokens
+    that the vocabulary lacks, a vocabulary that does not fit the weights.
     """
     config = _json(folder, "config.json")
     if config.get("model_type") != "chatglm":
@@ -54,18 +53,18 @@ def load_chatglm_renderer(folder: Path) -> ChatGLMRenderer:
 
 
 def family_of(folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Family:
-    """Which of the four families a folder holds.
+    """The family of a folder.
 
     1. Without `padded_vocab_size` in config.json, or with `ice_text.model` and no
        `tokenizer.model`: ChatGLM-6B.
-    2. By what `tokenizer.model` is: a list of ranks in base64 means GLM-4. (`rope_ratio` does not
-       tell: long-context versions of ChatGLM2 and ChatGLM3 have it, the GLM-4 base does not.)
-    3. Else SentencePiece, and ChatGLM2 and ChatGLM3 may differ in their chat format alone. The
-       token `<|observation|>` in tokenizer_config.json means ChatGLM3. Else the first of these
-       that says chatglm2 or chatglm3: `name_or_path` in tokenizer_config.json, `_name_or_path` in
-       config.json, the name of the folder.
+    2. If `tokenizer.model` is a list of ranks in base64: GLM-4. (`rope_ratio` proves nothing:
+       long-context versions of ChatGLM2 and ChatGLM3 have it, the GLM-4 base does not.)
+    3. Else it is SentencePiece, and ChatGLM2 and ChatGLM3 may differ in their chat format alone.
+       The token `<|observation|>` in tokenizer_config.json means ChatGLM3. Else the first of these
+       that says chatglm2 or chatglm3 decides: `name_or_path` in tokenizer_config.json,
+       `_name_or_path` in config.json, the name of the folder.
 
-    Raises `ModelUnavailable` where that decides nothing: a guess would spoil every answer.
+    Raises `ModelUnavailable` if none of these decides, since a guess could spoil every answer.
     """
     if "padded_vocab_size" not in config:
         return "chatglm1"
@@ -129,7 +128,7 @@ LOADERS = {
 
 
 def _check_fit(folder: Path, config: Mapping[str, Any], renderer: ChatGLMRenderer) -> None:
-    """Refuse a vocabulary which is not the one the weights were made with."""
+    """Refuse a vocabulary that is not that of the weights."""
     rows = config.get("padded_vocab_size", config.get("vocab_size"))
     if not isinstance(rows, int) or rows < renderer.token_count:
         raise ModelUnavailable(

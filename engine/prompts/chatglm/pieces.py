@@ -1,6 +1,6 @@
-"""A SentencePiece vocabulary: text to ids, pieces to text.
+"""SentencePiece vocabularies: text to ids, pieces to text.
 
-Knows pieces and bytes; knows no ids beside the vocabulary and no chat format.
+Knows pieces and bytes; knows no ids beyond the vocabulary and no chat format.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sentencepiece import SentencePieceProcessor
 from engine.errors import ModelUnavailable
 
 SPACE = "\u2581"  # how a piece writes a space
-BEFORE = "\n"  # stands in front of decoded text, so that SentencePiece strips nothing
+BEFORE = "\n"  # precedes decoded text, so that SentencePiece strips nothing
 
 
 class SentencePieces:
@@ -36,7 +36,7 @@ class SentencePieces:
         return max(len(self.piece(token_id).encode()) for token_id in range(len(self)))
 
     def encode(self, text: str) -> list[int]:
-        """Text to ids. The names of control pieces in it are read as characters."""
+        """Text to ids; names of control pieces in it are read as characters."""
         return list(self._model.encode(text))
 
     def id_of(self, piece: str) -> int:
@@ -51,12 +51,10 @@ class SentencePieces:
         return str(self._model.id_to_piece(token_id))
 
     def join(self, pieces: Sequence[str]) -> str:
-        """Pieces to text, without the space in front of the whole; strings that are no pieces
-        appear as they are."""
+        """Pieces to text, without the space in front; strings that are no pieces stay unchanged."""
         return str(self._model.decode(list(pieces))) if pieces else ""
 
     def join_window(self, pieces: Sequence[str]) -> str:
-        """`join` for a window of a longer text: only the first piece can lose a space, and it does
-        so whatever comes after it."""
+        """`join` for a window of a longer text, where only the first piece can lose its space."""
         text = str(self._model.decode([BEFORE, *pieces]))[len(BEFORE) :]
         return text[1:] if pieces and pieces[0].startswith(SPACE) else text
