@@ -277,11 +277,7 @@ def _load_model(
         options["quantization_config"] = quantization_config(quantization, dtype)
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            base.folder,
-            dtype=dtype,
-            device_map=device,
-            use_safetensors=True,
-            **options,
+            base.folder, dtype=dtype, device_map=device, use_safetensors=True, **options
         )
     except Exception as error:
         raise ModelUnavailable(f"cannot load {base.name}: {error}") from error

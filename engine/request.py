@@ -214,7 +214,6 @@ class Stream(Protocol):
 
     def cancel(self) -> None:
         """Ask for its end within a step; the terminal event still comes."""
-        ...
 
 
 class Engine(Protocol):
@@ -223,33 +222,26 @@ class Engine(Protocol):
     @property
     def base_digest(self) -> str:
         """Digest of the base weights and tokenizer."""
-        ...
 
     @property
     def context_tokens(self) -> int:
         """Longest prompt plus answer, in tokens."""
-        ...
 
     def submit(self, request: GenerationRequest) -> Stream:
         """Queue an answer. Raises `PromptTooLong`, `Overloaded`, `UnknownId` (adapter)."""
-        ...
 
     def submit_many(self, requests: Sequence[GenerationRequest]) -> Sequence[Stream]:
         """Queue answers together, all or none, so that they are always batched alike."""
-        ...
 
     def score(self, requests: Sequence[ScoreRequest]) -> Sequence[Score]:
         """Log-probabilities of given completions. Raises `PromptTooLong`, `UnknownId`."""
-        ...
 
     @property
     def thinks_unasked(self) -> bool | None:
         """Whether the model thinks first where `thinking` is None; None: it has no such switch."""
-        ...
 
     def count_prompt_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         """Tokens of the rendered prompt, generation prompt included."""
-        ...
 
     def background(self) -> AbstractContextManager[YieldToEngine]:
         """A context for long work beside running streams.
@@ -257,7 +249,6 @@ class Engine(Protocol):
         Call the function that it yields about every millisecond: streams make their steps there.
         The block must not call the engine.
         """
-        ...
 
     def load_adapter(self, digest: str, folder: Path) -> None:
         """Load a *verified* PEFT adapter under its digest; running streams go on.
@@ -265,25 +256,20 @@ class Engine(Protocol):
         Raises `InvalidBundle` for one that cannot be run, and `Overloaded` where a soft prompt
         finds no room in the cache.
         """
-        ...
 
     def unload_adapter(self, digest: str) -> None:
         """Free an adapter that no stream uses."""
-        ...
 
     @property
     def active_streams(self) -> int:
         """Answers running or waiting."""
-        ...
 
     @property
     def alive(self) -> bool:
         """Whether the engine can still make tokens."""
-        ...
 
     def close(self) -> None:
         """End every stream with a terminal event and free the model."""
-        ...
 
 
 def collect(stream: Stream) -> Finished:

@@ -38,21 +38,17 @@ class DecoderAdapter(Protocol):
     @property
     def digest(self) -> str:
         """See `Adapter`."""
-        ...
 
     @property
     def virtual_tokens(self) -> int:
         """See `Adapter`."""
-        ...
 
     @property
     def matrices(self) -> LoraMatrices | None:
         """The low-rank updates of its rows; None if it has none."""
-        ...
 
     def close(self) -> None:
         """See `Adapter`."""
-        ...
 
 
 class AdapterKind(Protocol):
@@ -68,7 +64,6 @@ class AdapterKind(Protocol):
         yield_to_engine: YieldToEngine,
     ) -> Iterator[str]:
         """Every reason to refuse the files of an adapter with this configuration."""
-        ...
 
     def open_adapter(self, digest: str, folder: Path, host: DecoderHost) -> DecoderAdapter:
         """Load a *verified* adapter into the fast engine; called on the loader's thread.
@@ -76,4 +71,3 @@ class AdapterKind(Protocol):
         Raises `InvalidBundle` for one that cannot be run, `Overloaded` where it needs room in the
         cache and there is none.
         """
-        ...

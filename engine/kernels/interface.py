@@ -61,11 +61,9 @@ class Kernels(Protocol):
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         """Zhang & Sennrich 2019; x (T, n), weight (n,)."""
-        ...
 
     def gated_silu(self, gate_up: Tensor) -> Tensor:
         """silu(gate) * up (Shazeer 2020); gate_up (T, 2 n) -> (T, n)."""
-        ...
 
     def rotate_and_store(
         self, qkv: Tensor, heads: Heads, metadata: AttentionMetadata, cache: LayerCache
@@ -74,10 +72,8 @@ class Kernels(Protocol):
 
         qkv (T, heads.width). Channel i is paired with i + rotated / 2.
         """
-        ...
 
     def attention(
         self, qkv: Tensor, heads: Heads, metadata: AttentionMetadata, cache: LayerCache
     ) -> Tensor:
         """Softmax attention of each query over its sequence's cache; (T, query * dim)."""
-        ...

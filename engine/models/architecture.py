@@ -18,11 +18,9 @@ class Positions(Protocol):
 
     def prefix(self, prompt_ids: Sequence[int]) -> int:
         """Leading tokens that see each other both ways; 0 where attention is causal."""
-        ...
 
     def __call__(self, prompt_ids: Sequence[int], begin: int, end: int) -> Tensor:
         """Positions (end - begin, channels) of tokens begin..end of prompt and answer."""
-        ...
 
 
 class CausalPositions:

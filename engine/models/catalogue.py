@@ -117,11 +117,7 @@ def _shapes_by_transformers(folder: Path) -> dict[str, tuple[int, int]]:
 
 def _from_hub(name: str, cache: Path) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-    )
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, cache_dir=cache / "hub", allow_patterns=HUB_FILES))

@@ -101,12 +101,10 @@ class Linear(Protocol):
 
     def __call__(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """x (T, in) -> (T, out); with `add_to` (T, out), added to it in place."""
-        ...
 
     @property
     def weight_bytes(self) -> int:
         """Bytes in memory."""
-        ...
 
 
 class Embedding(Linear, Protocol):
@@ -114,7 +112,6 @@ class Embedding(Linear, Protocol):
 
     def rows(self, ids: Tensor) -> Tensor:
         """The weights of some outputs: ids (n,) -> (n, in) float32."""
-        ...
 
 
 Norm = Callable[[Tensor], Tensor]
@@ -168,11 +165,9 @@ class RowAdapters(Protocol):
     @property
     def address(self) -> int | None:
         """Address of the table for the compiled kernels; None if they are not held for those."""
-        ...
 
     def add(self, layer: int, linear: str, x: Tensor, y: Tensor) -> None:
         """y (T, out) += B (A x) for each row of x (T, in)."""
-        ...
 
 
 class FusedLayers(Protocol):
@@ -186,7 +181,6 @@ class FusedLayers(Protocol):
         adapters: RowAdapters | None,
     ) -> None:
         """Run hidden (T, hidden size) through all layers, in place."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

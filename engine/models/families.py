@@ -22,7 +22,6 @@ class Family(Protocol):
 
     def architecture(self, folder: Path) -> Architecture:
         """Read the configuration; raises `ModelUnavailable` for what it does not cover."""
-        ...
 
 
 FAMILIES: tuple[Family, ...] = (llama, glm, chatglm)

@@ -16,17 +16,14 @@ class ChatRenderer(Protocol):
     @property
     def end_ids(self) -> frozenset[int]:
         """The tokens that end an answer."""
-        ...
 
     @property
     def longest_token_bytes(self) -> int:
         """The most bytes of UTF-8 text that one token stands for."""
-        ...
 
     @property
     def thinks_unasked(self) -> bool | None:
         """Whether the model thinks first unless it is told not to; None: it has no such switch."""
-        ...
 
     def prompt(
         self, messages: Sequence[Message], *, thinking: bool | None = None
@@ -35,32 +32,25 @@ class ChatRenderer(Protocol):
 
         Raises `InvalidInput` where the chat template refuses the messages.
         """
-        ...
 
     def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
         """The think block that the prompt of these messages opens at its end; else ""."""
-        ...
 
     def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
         """Ids of an answer that follows `opening`; its end token last if it is complete."""
-        ...
 
     def pair(
         self, messages: Sequence[Message], completion: str, *, complete: bool = True
     ) -> Rendered:
         """A prompt with its completion."""
-        ...
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer's ids, control tokens left out."""
-        ...
 
     def detokenizer(
         self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = (), opening: str = ""
     ) -> Detokenizer:
         """The growing text of one answer, which continues `prefill_ids` or `opening`."""
-        ...
 
     def ids_without_token(self, rows: int) -> list[int]:
         """Those of the ids below `rows` that are no token: they only pad the vocabulary."""
-        ...

@@ -109,10 +109,7 @@ def _end_ids(folder: Path) -> frozenset[int]:
 def _turn_end(tokenizer: Any) -> int | None:
     """The special token that the template writes after an answer; None if it writes none."""
     question, answer = PROBE
-    conversation = [
-        {"role": "user", "content": question},
-        {"role": "assistant", "content": answer},
-    ]
+    conversation = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     try:
         text = tokenizer.apply_chat_template(conversation, tokenize=False)
     except Exception:  # noqa: BLE001 - untrusted code, and answers can end without it

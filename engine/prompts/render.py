@@ -29,12 +29,10 @@ class Tokenizer(Protocol):
     @property
     def added_tokens_decoder(self) -> Mapping[int, AddedToken]:
         """The tokens beside the plain vocabulary, control tokens among them."""
-        ...
 
     @property
     def eos_token_id(self) -> int:
         """The token that ends an answer."""
-        ...
 
     def apply_chat_template(
         self,
@@ -45,21 +43,17 @@ class Tokenizer(Protocol):
         **variables: object,
     ) -> str:
         """The text of a conversation by the checkpoint's own template."""
-        ...
 
     def encode(
         self, text: str, *, add_special_tokens: bool, split_special_tokens: bool
     ) -> list[int]:
         """Text to ids."""
-        ...
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool) -> str:
         """Ids to text."""
-        ...
 
     def get_vocab(self) -> dict[str, int]:
         """Every token, added ones too, with its id."""
-        ...
 
 
 class AddedToken(Protocol):

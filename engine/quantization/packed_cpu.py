@@ -47,34 +47,16 @@ class NativeLinear:
 
     def __call__(self, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         """x (T, in) -> (T, out); with `add_to` (T, out), added to it in place."""
-        rows = len(x)
-        y = x.new_empty(rows, self.out_features) if add_to is None else add_to
+        y = x.new_empty(len(x), self.out_features) if add_to is None else add_to
         bias = 0 if self._bias is None else self._bias.data_ptr()
+        inputs = x.data_ptr(), len(x), self.in_features, self._codes.data_ptr()
+        scales, out = self._scales.data_ptr(), self.out_features
+        adds = add_to is not None
         if self._mins is None:
-            self._kernels.linear_int8(
-                x.data_ptr(),
-                rows,
-                self.in_features,
-                self._codes.data_ptr(),
-                self._scales.data_ptr(),
-                self.out_features,
-                bias,
-                y.data_ptr(),
-                add_to is not None,
-            )
+            self._kernels.linear_int8(*inputs, scales, out, bias, y.data_ptr(), adds)
         else:
-            self._kernels.linear_int4(
-                x.data_ptr(),
-                rows,
-                self.in_features,
-                self._codes.data_ptr(),
-                self._scales.data_ptr(),
-                self._mins.data_ptr(),
-                self.out_features,
-                bias,
-                y.data_ptr(),
-                add_to is not None,
-            )
+            mins = self._mins.data_ptr()
+            self._kernels.linear_int4(*inputs, scales, mins, out, bias, y.data_ptr(), adds)
         return y
 
     def native(self) -> NativeMatrix:

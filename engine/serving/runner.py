@@ -22,11 +22,9 @@ class EngineThread(Protocol):
 
     def call(self, function: Callable[[], T]) -> Future[T]:
         """Queue a call between two steps; raises `EngineFailure` where the thread does not run."""
-        ...
 
     def background(self) -> AbstractContextManager[YieldToEngine]:
         """See `Engine.background`."""
-        ...
 
 
 class ModelRunner(Protocol):
@@ -42,16 +40,13 @@ class ModelRunner(Protocol):
     @property
     def cache_manager(self) -> CacheManager:
         """The keys and values of sequences."""
-        ...
 
     @property
     def context_tokens(self) -> int:
         """Longest prompt plus answer, in tokens, that fits beside the loaded adapters."""
-        ...
 
     def run(self, chunks: list[ScheduledChunk]) -> Tensor:
         """Compute chunks; returns the logits (n, vocabulary) of their wanted tokens, on the CPU."""
-        ...
 
     def open_adapter(self, digest: str, folder: Path, thread: EngineThread) -> Adapter:
         """Load a *verified* PEFT adapter; called on the thread of whoever loads it.
@@ -59,4 +54,3 @@ class ModelRunner(Protocol):
         Raises `InvalidBundle` for one that cannot be run, and `Overloaded` where one needs room in
         the cache and there is none.
         """
-        ...

@@ -28,19 +28,15 @@ class CacheManager(Protocol):
 
         Returns how many of its tokens are cached already, or None while there is no room.
         """
-        ...
 
     def publish(self, sequence: Sequence) -> None:
         """Let other sequences share the keys and values that are computed."""
-        ...
 
     def could_share(self, sequence: Sequence, other: Sequence) -> bool:
         """Whether two prompts have a beginning in common that is not published yet."""
-        ...
 
     def free(self, sequence: Sequence) -> None:
         """Free the room of a sequence."""
-        ...
 
 
 class Scheduler:

@@ -28,16 +28,13 @@ class Adapter(Protocol):
     @property
     def digest(self) -> str:
         """Digest of its bundle."""
-        ...
 
     @property
     def virtual_tokens(self) -> int:
         """The room it needs in the cache: tokens before the prompt of each of its sequences."""
-        ...
 
     def close(self) -> None:
         """Free its memory. Runs on the engine's thread, when no sequence uses it."""
-        ...
 
 
 @dataclass(slots=True, eq=False)

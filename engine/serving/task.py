@@ -24,30 +24,23 @@ class Task(Protocol):
     @property
     def ended(self) -> bool:
         """Whether its caller has the terminal event or the result."""
-        ...
 
     @property
     def is_answer(self) -> bool:
         """Whether it counts towards the limit of waiting answers."""
-        ...
 
     @property
     def reusable_tokens(self) -> int:
         """Leading tokens of the prompt whose logits are not wanted."""
-        ...
 
     def wanted(self, begin: int, end: int) -> range:
         """Those of the tokens begin..end (of prompt and answer) whose logits are wanted."""
-        ...
 
     def take(self, logits: Tensor, most_likely: Sequence[int]) -> None:
         """Use the logits (n, vocabulary) of the next n wanted tokens, and their argmax (n)."""
-        ...
 
     def end_if_due(self) -> None:
         """End the task if it was cancelled or its deadline has passed."""
-        ...
 
     def fail(self, error: BurnishError) -> None:
         """End with an error; only the first end counts."""
-        ...

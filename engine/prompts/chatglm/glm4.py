@@ -48,10 +48,7 @@ class GLM4Tokenizer:
                 f"tokenizer_config.json lists no {', '.join(missing)} in added_tokens_decoder"
             )
         self._encoding = tiktoken.Encoding(
-            "glm4",
-            pat_str=SPLIT,
-            mergeable_ranks=dict(ranks),
-            special_tokens=dict(special_ids),
+            "glm4", pat_str=SPLIT, mergeable_ranks=dict(ranks), special_tokens=dict(special_ids)
         )
         self._rank_count = len(ranks)
         self.longest_token_bytes = max(map(len, ranks))
