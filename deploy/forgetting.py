@@ -215,9 +215,14 @@ class Forgetting:
         receipt = erasure.receipt
         bundles = tuple(receipt["bundles"])
         return Receipt(
-            erasure.number, receipt["rows"], receipt["conversations"], receipt["snapshots"],
-            bundles, self._registry.live().bundle, retrain=bool(bundles),
-        )  # fmt: skip
+            erasure.number,
+            receipt["rows"],
+            receipt["conversations"],
+            receipt["snapshots"],
+            bundles,
+            self._registry.live().bundle,
+            retrain=bool(bundles),
+        )
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

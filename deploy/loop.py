@@ -139,9 +139,12 @@ class Loop:
         """Snapshot, tune, gate; nothing is promoted. Returns (snapshot, bundle, gate's report)."""
         snapshot = self._take_snapshot()
         job = self._jobs.start(
-            base_name=self._base.name, base_digest=self._base.digest, snapshot=snapshot,
-            recipe=recipe, recipe_origins=origins,
-        )  # fmt: skip
+            base_name=self._base.name,
+            base_digest=self._base.digest,
+            snapshot=snapshot,
+            recipe=recipe,
+            recipe_origins=origins,
+        )
         for event in self._jobs.wait(job):
             report(event)
         bundle = self._jobs.result(job)
@@ -175,23 +178,31 @@ class Loop:
         data = open_snapshot(self._home / "snapshots", snapshot)
         with slots.hold(bundle), slots.hold(incumbent):
             evidence = evaluate(
-                engine, data.heldout.pairs, data.gold.pairs,
-                candidate=bundle, incumbent=incumbent, judge=ai_judge,
+                engine,
+                data.heldout.pairs,
+                data.gold.pairs,
+                candidate=bundle,
+                incumbent=incumbent,
+                judge=ai_judge,
                 scorer=self._reward_model_of(bundle),
-            )  # fmt: skip
+            )
         gate = judge(evidence)
         about = {
-            "candidate": bundle, "incumbent": incumbent, "base": self._base.digest,
+            "candidate": bundle,
+            "incumbent": incumbent,
+            "base": self._base.digest,
             "snapshot": snapshot,
-        }  # fmt: skip
+        }
         evaluation = write_report(self._evaluations, evidence, about, gate.as_dict())
         self._registry.add(
             bundle,
             {
                 **gate.as_dict(),
-                "incumbent": incumbent, "snapshot": snapshot, "evaluation": evaluation,
+                "incumbent": incumbent,
+                "snapshot": snapshot,
+                "evaluation": evaluation,
             },
-        )  # fmt: skip
+        )
         return Judged(gate, folder_of(self._evaluations, evaluation))
 
     def _reward_model_of(self, bundle: str) -> Scorer | None:

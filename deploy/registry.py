@@ -269,10 +269,14 @@ def _move(
     )
     connection.execute(
         insert(history).values(
-            generation=moved.generation, action=action, bundle=bundle, previous=now.bundle,
-            note=note, at=time.time(),
+            generation=moved.generation,
+            action=action,
+            bundle=bundle,
+            previous=now.bundle,
+            note=note,
+            at=time.time(),
         )
-    )  # fmt: skip
+    )
     return moved
 
 

@@ -90,9 +90,11 @@ class TrainingData:
     def too_long(self) -> list[str]:
         """The conversation of each example that was left out because of its length."""
         return [
-            *self.pairs.too_long, *self.demonstrations.too_long, *self.unpaired.too_long,
+            *self.pairs.too_long,
+            *self.demonstrations.too_long,
+            *self.unpaired.too_long,
             *self.ai_pairs.too_long,
-        ]  # fmt: skip
+        ]
 
     @property
     def good_and_bad(self) -> tuple[int, int]:
@@ -125,11 +127,14 @@ def read_training_data(
         for item in read_replay(recipe.replay, len(answers), recipe.seed)
     ]
     return TrainingData(
-        pairs, demonstrations, unpaired, recipe.sft.answers,
+        pairs,
+        demonstrations,
+        unpaired,
+        recipe.sft.answers,
         replay=[_answer_row(ids) for ids in replay if _tokens(ids) <= limit],
         replay_too_long=sum(_tokens(ids) > limit for ids in replay),
         ai_pairs=tokenize(renderer, ai_pairs, limit, thoughts_in_loss=thoughts),
-    )  # fmt: skip
+    )
 
 
 def tokenize(

@@ -100,9 +100,14 @@ class JobRunner:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(
-        self, *, base_name: str, base_digest: str, snapshot: str, recipe: Recipe,
+        self,
+        *,
+        base_name: str,
+        base_digest: str,
+        snapshot: str,
+        recipe: Recipe,
         recipe_origins: dict[str, str],
-    ) -> str:  # fmt: skip
+    ) -> str:
         """Start or resume a job; returns its id. Raises `Conflict` while another runs.
 
         A job that is already done is not run again: the same inputs make the same adapter. Raises
@@ -110,10 +115,16 @@ class JobRunner:
         """
         config = self._accelerate_config
         spec = JobSpec(
-            str(self._home), str(self._models), base_name, base_digest, snapshot,
-            recipe.as_dict(), recipe_origins, self._threads,
+            str(self._home),
+            str(self._models),
+            base_name,
+            base_digest,
+            snapshot,
+            recipe.as_dict(),
+            recipe_origins,
+            self._threads,
             1 if config is None else processes_of(config),
-        )  # fmt: skip
+        )
         return self._launch(spec)
 
     def resume(self, job_id: str) -> str:
@@ -206,9 +217,13 @@ class JobRunner:
         holder = self._leaseholder()  # before the result: a job ends by writing it, then exits
         result = self._result(job_id)
         return Job(
-            job_id, result.get("state") or self._unfinished(job_id, holder), document["snapshot"],
-            result.get("bundle"), result.get("error"), document["started_at"],
-        )  # fmt: skip
+            job_id,
+            result.get("state") or self._unfinished(job_id, holder),
+            document["snapshot"],
+            result.get("bundle"),
+            result.get("error"),
+            document["started_at"],
+        )
 
     def recipe(self, job_id: str) -> dict[str, Any]:
         """A job's recipe in plain values."""

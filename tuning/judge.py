@@ -131,9 +131,11 @@ class EndpointJudge:
         headers = {"Authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         try:
             response = httpx.post(
-                f"{self.base_url.rstrip('/')}/chat/completions", json=body, headers=headers,
+                f"{self.base_url.rstrip('/')}/chat/completions",
+                json=body,
+                headers=headers,
                 timeout=self.timeout_seconds,
-            )  # fmt: skip
+            )
         except httpx.TimeoutException as error:
             raise DeadlineExceeded(
                 f"the judge did not reply within {self.timeout_seconds:g} seconds"

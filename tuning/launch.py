@@ -65,11 +65,13 @@ def worker_arguments(job: Path, config: Path | None = None, processes: int = 1) 
 
 def accelerate_arguments(job: Path, config: Path, processes: int) -> list[str]:
     """What `accelerate launch` is called with to run the job in a folder."""
-    return [
-        "--config_file", str(config), "--num_processes", str(processes),
-        "--main_process_port", "0",  # any free one
-        "-m", "tuning.worker_of_many", str(job),
-    ]  # fmt: skip
+    options = {
+        "config_file": config,
+        "num_processes": processes,
+        "main_process_port": 0,  # any free one
+    }
+    named = [f"--{name}={value}" for name, value in options.items()]
+    return [*named, "-m", "tuning.worker_of_many", str(job)]
 
 
 def weights_are_split() -> bool:

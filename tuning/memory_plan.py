@@ -226,9 +226,13 @@ def shape_of(name: str) -> Preset:
 # The table in docs/memory.md
 
 TABLE_MODELS = (
-    "chatglm-6b", "chatglm3-6b", "mistral-7b-instruct-v0.3", "llama-3.1-8b-instruct", "qwen3-8b",
+    "chatglm-6b",
+    "chatglm3-6b",
+    "mistral-7b-instruct-v0.3",
+    "llama-3.1-8b-instruct",
+    "qwen3-8b",
     "glm-4-9b-chat-hf",
-)  # fmt: skip
+)
 TABLE_TOKENS = (512, 1024, 2048)
 TABLE_CARDS_GIB = (6, 8, 12, 16, 24)
 

@@ -18,9 +18,13 @@ from tuning.weight_formats import Weights
 
 
 def load_policy(
-    base: BaseModel, recipe: AdapterRecipe, adapter: Path | None, *,
-    weights: Weights = "dense", dtype: torch.dtype = torch.float32,
-) -> PeftModel:  # fmt: skip
+    base: BaseModel,
+    recipe: AdapterRecipe,
+    adapter: Path | None,
+    *,
+    weights: Weights = "dense",
+    dtype: torch.dtype = torch.float32,
+) -> PeftModel:
     """The base model with a fresh adapter, or with the one that an earlier stage left."""
     model = load_base(base.folder, weights, dtype, detect().device)
     if recipe.kind != "lora":

@@ -91,9 +91,12 @@ def load_base(folder: Path, weights: Weights, dtype: torch.dtype, device: str) -
     """
     options: dict[str, Any] = {"quantization_config": quantization_config("int4", dtype)}
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, device_map=device, use_safetensors=True,
+        folder,
+        dtype=dtype,
+        device_map=device,
+        use_safetensors=True,
         **(options if weights == "nf4" else {}),
-    )  # fmt: skip
+    )
     keep_layout(model)
     if weights in ROUND:
         quantize_layers(model, linear_shapes(folder), ROUND[weights])

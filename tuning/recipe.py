@@ -214,8 +214,9 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
     weights = (kto.desirable_weight, kto.undesirable_weight)
     rules = {
         f"adapter.rank must lie in 1..{MAX_RANK}": 1 <= adapter.rank <= MAX_RANK,
-        f"adapter.virtual_tokens must lie in 1..{MAX_VIRTUAL_TOKENS}":
-            1 <= adapter.virtual_tokens <= MAX_VIRTUAL_TOKENS,
+        f"adapter.virtual_tokens must lie in 1..{MAX_VIRTUAL_TOKENS}": (
+            1 <= adapter.virtual_tokens <= MAX_VIRTUAL_TOKENS
+        ),
         "adapter.rank_stabilised and adapter.weight_decomposed need adapter.kind lora": (
             adapter.kind == "lora" or not (adapter.rank_stabilised or adapter.weight_decomposed)
         ),
@@ -232,16 +233,14 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
         ),
         "dpo.beta must be positive": dpo.beta > 0,
         "dpo.sft_weight must not be negative": dpo.sft_weight >= 0,
-        "kto.batch_answers must be at least 2, since the others tell the drift from the reference":
-            kto.batch_answers >= 2,
+        "kto.batch_answers must be at least 2, since the others tell the drift from the"
+        " reference": kto.batch_answers >= 2,
         "kto.beta must be positive": kto.beta > 0,
         "kto weights must be positive": all(w == "store" or float(w) > 0 for w in weights),
         "orpo.odds_weight must be positive": recipe.orpo.odds_weight > 0,
         "replay.share must lie in (0, 1)": 0 < replay.share < 1,
         "replay.file needs sft.epochs": replay.file is None or recipe.sft.epochs > 0,
-        "rloo.epochs needs adapter.kind lora": (
-            adapter.kind == "lora" or recipe.rloo.epochs == 0
-        ),
+        "rloo.epochs needs adapter.kind lora": adapter.kind == "lora" or recipe.rloo.epochs == 0,
         "adapter.kind other than lora needs weights: dense": (
             adapter.kind == "lora" or recipe.weights == "dense"
         ),
@@ -250,7 +249,7 @@ def _out_of_range(recipe: Recipe) -> Iterator[str]:
         ),
         "max_sequence_tokens must be at least 16": recipe.max_sequence_tokens >= 16,
         "seed must not be negative": recipe.seed >= 0,
-    }  # fmt: skip
+    }
     yield from (problem for problem, holds in rules.items() if not holds)
     yield from _flip_rate_problems(dpo)
     yield from _rlhf_problems(recipe)

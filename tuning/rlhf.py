@@ -40,9 +40,13 @@ from tuning.rlhf_recipes import AI_LABELS, RlaifRecipe
 
 
 def label_siblings(
-    judge: Judge, siblings: Iterable[Siblings], heldout: Sequence[Pair], *, root: Path,
+    judge: Judge,
+    siblings: Iterable[Siblings],
+    heldout: Sequence[Pair],
+    *,
+    root: Path,
     snapshot: str,
-) -> str:  # fmt: skip
+) -> str:
     """Let a judge label siblings and publish the labels for a snapshot; returns their digest.
 
     Their manifest tells how each comparison ended, and how the judge decides the held-out pairs
@@ -50,12 +54,15 @@ def label_siblings(
     """
     labelled = label(judge, siblings)
     return publish_ai_pairs(
-        root, labelled.pairs, snapshot=snapshot, judge=judge.name,
+        root,
+        labelled.pairs,
+        snapshot=snapshot,
+        judge=judge.name,
         about={
             "outcomes": dict(labelled.outcomes),
             "agreement_with_people": agreement(judge, heldout),
         },
-    )  # fmt: skip
+    )
 
 
 def drawn_ai_pairs(home: Path, recipe: RlaifRecipe, snapshot: str, seed: int) -> list[AiPair]:
@@ -73,9 +80,13 @@ def drawn_ai_pairs(home: Path, recipe: RlaifRecipe, snapshot: str, seed: int) ->
 
 
 def make_reward_model(
-    base: BaseModel, snapshot: Snapshot, recipe: Recipe, rows: Sequence[Row], stage: Stage,
+    base: BaseModel,
+    snapshot: Snapshot,
+    recipe: Recipe,
+    rows: Sequence[Row],
+    stage: Stage,
     root: Path,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Train and publish a reward model, unless this run did already.
 
     Returns its digest as `reward_model` and its accuracy on held-out pairs. Raises `InvalidInput`
@@ -106,9 +117,14 @@ def prompts_for_rloo(renderer: Renderer, snapshot: Snapshot, recipe: Recipe) -> 
 
 
 def train_on_reward(
-    base: BaseModel, root: Path, digest: str, model: PeftModel, rows: Dataset, recipe: Recipe,
+    base: BaseModel,
+    root: Path,
+    digest: str,
+    model: PeftModel,
+    rows: Dataset,
+    recipe: Recipe,
     stage: Stage,
-) -> None:  # fmt: skip
+) -> None:
     """RLOO on a published reward model; a stage's train function once the first three are given."""
     reward = RewardModel.open(root, digest, base)
     train_rloo(model, rows["prompt"][:], recipe.rloo, stage, reward.score_ids)

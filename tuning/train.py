@@ -98,14 +98,20 @@ def run(job: TrainingRun, report: Report) -> str:
     adapter: Path | None = None
     for step in _with_rows(steps, data, report):
         stage = Stage(
-            step.name, job.folder / step.name, job.recipe.seed, tokenizer,
+            step.name,
+            job.folder / step.name,
+            job.recipe.seed,
+            tokenizer,
             StepReporter(step.name, report),
             _references(
-                job, f"{chosen.dtype} {kernels.name}", tokenizer,
-                _reference(job.recipe, step, adapter), report,
+                job,
+                f"{chosen.dtype} {kernels.name}",
+                tokenizer,
+                _reference(job.recipe, step, adapter),
+                report,
             ),
             kernels.kernels,
-        )  # fmt: skip
+        )
         adapter = _run_step(job, step, stage, chosen, adapter)
     assert adapter is not None, "at least one stage has rows"
     if not PartialState().is_main_process:
@@ -126,9 +132,12 @@ def run(job: TrainingRun, report: Report) -> str:
 def _settled(job: TrainingRun, data: TrainingData) -> TrainingRun:
     good, bad = data.good_and_bad
     recipe, origins = settle(
-        job.recipe, job.recipe_origins,
-        flip_rate=job.snapshot.manifest["flip_rate"], good=good, bad=bad,
-    )  # fmt: skip
+        job.recipe,
+        job.recipe_origins,
+        flip_rate=job.snapshot.manifest["flip_rate"],
+        good=good,
+        bad=bad,
+    )
     return replace(job, recipe=recipe, recipe_origins=origins)
 
 
@@ -237,9 +246,12 @@ def _reference(recipe: Recipe, step: Step, start: Path | None) -> Path | None:
 
 
 def _references(
-    job: TrainingRun, rounding: str, tokenizer: PreTrainedTokenizerBase, adapter: Path | None,
+    job: TrainingRun,
+    rounding: str,
+    tokenizer: PreTrainedTokenizerBase,
+    adapter: Path | None,
     report: Report,
-) -> References:  # fmt: skip
+) -> References:
     """Log-probabilities of the base model with an adapter, kept between jobs."""
     key = ReferenceKey(
         base=job.base.digest,

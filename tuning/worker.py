@@ -117,10 +117,13 @@ def _run(spec: JobSpec, folder: Path, priority: str) -> str:
     log = ProgressLog(folder / "progress.jsonl")
     log(
         {
-            "event": "started", "pid": os.getpid(), "processes": spec.processes,
-            "threads": spec.threads_each, "priority": priority,
+            "event": "started",
+            "pid": os.getpid(),
+            "processes": spec.processes,
+            "threads": spec.threads_each,
+            "priority": priority,
         }
-    )  # fmt: skip
+    )
     with TensorBoardLog(folder / "tensorboard") as board:
 
         def report(event: dict[str, Any]) -> None:

@@ -120,9 +120,11 @@ def test_a_damaged_bundle_is_refused(tiny_base: BaseModel, tmp_path: Path) -> No
 
 def test_weights_that_are_not_numbers_are_refused(tiny_base: BaseModel, tmp_path: Path) -> None:
     bundle = make_bundle(
-        tmp_path / "bundles", tiny_base, manifest={"export_only": "why"},
+        tmp_path / "bundles",
+        tiny_base,
+        manifest={"export_only": "why"},
         doctor=lambda tensors: {name: t * float("nan") for name, t in tensors.items()},
-    )  # fmt: skip
+    )
     with pytest.raises(InvalidBundle, match="NaN"):
         export_merged(tiny_base, tmp_path / "bundles", bundle, tmp_path / "merged")
     assert list(tmp_path.iterdir()) == [tmp_path / "bundles"]
@@ -131,8 +133,7 @@ def test_weights_that_are_not_numbers_are_refused(tiny_base: BaseModel, tmp_path
 @pytest.mark.parametrize("kind", ["PREFIX_TUNING", "IA3"])
 def test_what_cannot_be_merged_is_refused(kind: str, tiny_base: BaseModel, tmp_path: Path) -> None:
     bundle = make_bundle(
-        tmp_path / "bundles", tiny_base, manifest={"export_only": "why"},
-        config={"peft_type": kind},
-    )  # fmt: skip
+        tmp_path / "bundles", tiny_base, manifest={"export_only": "why"}, config={"peft_type": kind}
+    )
     with pytest.raises(InvalidBundle, match="only LoRA and DoRA"):
         export_merged(tiny_base, tmp_path / "bundles", bundle, tmp_path / "merged")

@@ -283,8 +283,9 @@ def test_a_conversation_goes_with_what_learnt_from_it(any_home: Home) -> None:
     assert gone not in str(all_rows(home.database, derived=True))
     # The rest of what she said is as it was
     assert {e.origin.conversation_id for e in examples_of(home.snapshots, new)} == {
-        *ann.conversations[1:], *bob.conversations,
-    }  # fmt: skip
+        *ann.conversations[1:],
+        *bob.conversations,
+    }
     with pytest.raises(UnknownId):
         home.forgetting.forget_conversation(gone)
 
@@ -304,9 +305,12 @@ def test_a_job_that_is_learning_from_a_person_is_killed_and_leaves_nothing(home:
     person, _ = home.people.speaks("ann"), home.people.speaks("bob")
     snapshot = home.freeze()
     job = home.jobs.start(
-        base_name=str(home.base.folder), base_digest=home.base.digest, snapshot=snapshot,
-        recipe=Recipe(), recipe_origins={},
-    )  # fmt: skip
+        base_name=str(home.base.folder),
+        base_digest=home.base.digest,
+        snapshot=snapshot,
+        recipe=Recipe(),
+        recipe_origins={},
+    )
     process = home.jobs._processes[job]
     assert home.jobs.get(job).state == "running"
     home.forgetting.forget(person.id)
@@ -397,9 +401,7 @@ def test_a_crash_at_any_step_is_made_good_by_forgetting_again(
         shutil.rmtree(folder)
         if not crashed:
             break
-    assert {*steps} == {
-        "rewrite_snapshots", "save_erasure", "taint", "vacuum", "rename", "rmtree",
-    }  # fmt: skip
+    assert {*steps} == {"rewrite_snapshots", "save_erasure", "taint", "vacuum", "rename", "rmtree"}
     assert len(outcomes) == 1  # whatever crashed, the end is the same
 
 

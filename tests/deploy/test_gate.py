@@ -23,9 +23,14 @@ from tuning.evaluation.statistics import Interval, clustered_mean
 Side = tuple[float, float]  # (chosen, rejected) log-probabilities
 RIGHT, WRONG, TIED = (-1.0, -2.0), (-2.0, -1.0), (-1.0, -1.0)
 GOOD = AnswerMeasures(
-    tokens=40, finished=True, empty=False, repetition=0.0, refused=False, language_kept=True,
+    tokens=40,
+    finished=True,
+    empty=False,
+    repetition=0.0,
+    refused=False,
+    language_kept=True,
     format_kept=None,
-)  # fmt: skip
+)
 PROMPTS = [prompt.id for prompt in load_prompts()]
 
 
@@ -81,11 +86,14 @@ def noisy_answers(seed: int) -> Evidence:
 
     def one(prompt: Prompt) -> AnswerMeasures:
         return AnswerMeasures(
-            tokens=int(min(96, draw.lognormal(3.8, 0.7))), finished=draw.random() < 0.6,
-            empty=draw.random() < 0.02, repetition=float(draw.beta(0.4, 1.2)),
-            refused=draw.random() < 0.05, language_kept=draw.random() < 0.85,
+            tokens=int(min(96, draw.lognormal(3.8, 0.7))),
+            finished=draw.random() < 0.6,
+            empty=draw.random() < 0.02,
+            repetition=float(draw.beta(0.4, 1.2)),
+            refused=draw.random() < 0.05,
+            language_kept=draw.random() < 0.85,
             format_kept=draw.random() < 0.6 if prompt.asks else None,
-        )  # fmt: skip
+        )
 
     answers = tuple(
         PromptMeasures(prompt.id, prompt.asks, {role: one(prompt) for role in ROLES})

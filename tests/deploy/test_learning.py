@@ -113,9 +113,11 @@ def test_a_release_stays_known_when_retention_rewrites_its_snapshot(
     home.corrects(TRAIN)
     bundle = home.release(home.freeze(), 1)
     forgetting = Forgetting(
-        home=home.folder, database=home.database, registry=home.registry,
+        home=home.folder,
+        database=home.database,
+        registry=home.registry,
         jobs=JobRunner(home.folder, tmp_path / "models"),
-    )  # fmt: skip
+    )
     assert forgetting.forget_before(between) is not None
     assert [name for name, *_ in home.learnt(2)] == [bundle]
     assert home.learnt(CORRECTED) == []  # nobody can tell any more

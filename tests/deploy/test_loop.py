@@ -121,13 +121,22 @@ def snap(tmp_path: Path, training_set: TrainingSet, curation: Curation) -> Calla
 
 @pytest.fixture
 def loop(
-    tmp_path: Path, tiny_base: BaseModel, training_set: TrainingSet, snap: Callable[[], str],
-    registry: Registry, jobs: PlayedJobs,
-) -> Loop:  # fmt: skip
+    tmp_path: Path,
+    tiny_base: BaseModel,
+    training_set: TrainingSet,
+    snap: Callable[[], str],
+    registry: Registry,
+    jobs: PlayedJobs,
+) -> Loop:
     return Loop(
-        home=tmp_path, base=tiny_base, training_set=training_set, take_snapshot=snap,
-        registry=registry, jobs=jobs, min_new_pairs=3,  # type: ignore[arg-type]
-    )  # fmt: skip
+        home=tmp_path,
+        base=tiny_base,
+        training_set=training_set,
+        take_snapshot=snap,
+        registry=registry,
+        jobs=jobs,
+        min_new_pairs=3,  # type: ignore[arg-type]
+    )
 
 
 @pytest.fixture
@@ -247,14 +256,22 @@ def test_a_better_adapter_goes_live_and_its_pairs_are_no_longer_new(
 
 @pytest.mark.parametrize(
     ("judge", "heldout", "verdict"),
-    [(Judge(False, True), 10, "not better"), (Judge(True, True), 10, "not better"),
-     (Judge(True, False), 7, "not enough data")],
+    [
+        (Judge(False, True), 10, "not better"),
+        (Judge(True, True), 10, "not better"),
+        (Judge(True, False), 7, "not enough data"),
+    ],
     ids=["worse", "the same", "few conversations"],
-)  # fmt: skip
+)
 def test_any_other_adapter_is_kept_with_its_verdict_and_does_not_go_live(
-    loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots,
-    judge: Judge, heldout: int, verdict: str,
-) -> None:  # fmt: skip
+    loop: Loop,
+    store: FeedbackStore,
+    registry: Registry,
+    slots: AdapterSlots,
+    judge: Judge,
+    heldout: int,
+    verdict: str,
+) -> None:
     correct(store, *TRAIN[:5], *HELDOUT[:heldout])
     result = run(loop, judge, slots)
     assert (result.ran, result.promoted) == (True, False)
@@ -291,17 +308,23 @@ def test_a_bundle_is_never_judged_against_itself(
 
 
 def test_the_evidence_of_a_verdict_can_be_read_and_names_nobody(
-    loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots, tmp_path: Path,
+    loop: Loop,
+    store: FeedbackStore,
+    registry: Registry,
+    slots: AdapterSlots,
+    tmp_path: Path,
     tiny_base: BaseModel,
-) -> None:  # fmt: skip
+) -> None:
     correct(store, *TRAIN[:5], *HELDOUT[:10])
     result = run(loop, Judge(True, False), slots)
     recorded = registry.get(str(result.bundle)).report
     folder = folder_of(tmp_path / "evaluations", recorded["evaluation"])
     document = json.loads((folder / "evaluation.json").read_text("utf-8"))
     assert (document["candidate"], document["incumbent"], document["base"]) == (
-        result.bundle, None, tiny_base.digest,
-    )  # fmt: skip
+        result.bundle,
+        None,
+        tiny_base.digest,
+    )
     assert document["verdict"]["reason"] == result.reason
     assert len(document["evidence"]["pairs"]) == 10
     assert (folder / "evaluation.html").stat().st_size > 0
@@ -337,18 +360,26 @@ def test_an_ai_judge_may_be_asked_about_the_answers(
     result = run(loop, Judge(True, False), slots)
     other = make_bundle(bundles, tiny_base, seed=7, manifest={"snapshot": result.snapshot})
     judged = loop.evaluate(
-        Judge(True, False), slots, other, str(result.snapshot),  # type: ignore[arg-type]
+        Judge(True, False),
+        slots,
+        other,
+        str(result.snapshot),  # type: ignore[arg-type]
         ai_judge=PlayedJudge(lambda a, b: None),
-    )  # fmt: skip
+    )
     assert judged.gate.ai_win_rate is not None
     assert judged.gate.ai_win_rate.estimate == 0.5
 
 
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "forgotten"])
 def test_the_reward_model_of_a_bundles_run_scores_its_answers(
-    loop: Loop, store: FeedbackStore, slots: AdapterSlots, bundles: Path, tiny_base: BaseModel,
-    monkeypatch: pytest.MonkeyPatch, kept: bool,
-) -> None:  # fmt: skip
+    loop: Loop,
+    store: FeedbackStore,
+    slots: AdapterSlots,
+    bundles: Path,
+    tiny_base: BaseModel,
+    monkeypatch: pytest.MonkeyPatch,
+    kept: bool,
+) -> None:
     correct(store, *TRAIN[:5], *HELDOUT[:10])
     result = run(loop, Judge(True, False), slots)
     reward = publish(bundles.parent / "rewards", lambda folder: {"format": "burnish-reward/1"})
@@ -359,22 +390,37 @@ def test_the_reward_model_of_a_bundles_run_scores_its_answers(
     }
     bundle = make_bundle(bundles, tiny_base, seed=7, manifest=manifest)
     judged = loop.evaluate(
-        Judge(True, False), slots, bundle, str(result.snapshot)  # type: ignore[arg-type]
-    )  # fmt: skip
+        Judge(True, False),
+        slots,
+        bundle,
+        str(result.snapshot),  # type: ignore[arg-type]
+    )
     figures = json.loads((judged.folder / "evaluation.json").read_text("utf-8"))["summary"]
     best = figures["models"]["candidate"]["reward_best_of_4"]
     assert (best is not None and best > 0) if kept else best is None
 
 
 def test_a_home_without_jobs_has_none_running(
-    tmp_path: Path, tiny_base: BaseModel, training_set: TrainingSet, snap: Callable[[], str],
+    tmp_path: Path,
+    tiny_base: BaseModel,
+    training_set: TrainingSet,
+    snap: Callable[[], str],
     registry: Registry,
-) -> None:  # fmt: skip
+) -> None:
     real = Loop(
-        home=tmp_path, base=tiny_base, training_set=training_set, take_snapshot=snap,
-        registry=registry, jobs=JobRunner(tmp_path, tmp_path), min_new_pairs=1,
-    )  # fmt: skip
+        home=tmp_path,
+        base=tiny_base,
+        training_set=training_set,
+        take_snapshot=snap,
+        registry=registry,
+        jobs=JobRunner(tmp_path, tmp_path),
+        min_new_pairs=1,
+    )
     assert real.status().as_dict() == {
-        "pairs": 0, "new_pairs": 0, "min_new_pairs": 1, "job_running": False, "would_run": False,
+        "pairs": 0,
+        "new_pairs": 0,
+        "min_new_pairs": 1,
+        "job_running": False,
+        "would_run": False,
         "reason": "0 new pairs since the last snapshot trained on; 1 are asked",
-    }  # fmt: skip
+    }

@@ -199,8 +199,11 @@ def test_a_tainted_release_that_is_live_makes_way_for_the_one_before(registry: R
     assert registry.taint([B], "forgotten") == registry.live() == Live(A, 3)
     latest = registry.history()[0]
     assert (latest.action, latest.bundle, latest.previous, latest.note) == (
-        "retire", A, B, "forgotten",
-    )  # fmt: skip
+        "retire",
+        A,
+        B,
+        "forgotten",
+    )
     assert registry.rollback(registry.live()).bundle is None
 
 

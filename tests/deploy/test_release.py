@@ -167,9 +167,13 @@ def test_a_rollback_to_a_bundle_that_is_gone_changes_nothing(
 
 
 def test_a_server_follows_promotion_and_rollback_within_two_seconds(
-    releases: Releases, registry: Registry, engine: ReferenceEngine, tiny_base: BaseModel,
-    bundles: Path, better: Callable[[int], str],
-) -> None:  # fmt: skip
+    releases: Releases,
+    registry: Registry,
+    engine: ReferenceEngine,
+    tiny_base: BaseModel,
+    bundles: Path,
+    better: Callable[[int], str],
+) -> None:
     slots = AdapterSlots(engine, tiny_base, bundles)
     bundle = better(1)
     with following(registry, slots) as follower:
@@ -188,9 +192,13 @@ def test_a_server_follows_promotion_and_rollback_within_two_seconds(
 
 
 def test_a_server_that_starts_later_serves_the_live_release_at_once(
-    releases: Releases, registry: Registry, engine: ReferenceEngine, tiny_base: BaseModel,
-    bundles: Path, better: Callable[[int], str],
-) -> None:  # fmt: skip
+    releases: Releases,
+    registry: Registry,
+    engine: ReferenceEngine,
+    tiny_base: BaseModel,
+    bundles: Path,
+    better: Callable[[int], str],
+) -> None:
     live = releases.promote(better(1))
     slots = AdapterSlots(engine, tiny_base, bundles)
     with following(registry, slots):
@@ -198,9 +206,13 @@ def test_a_server_that_starts_later_serves_the_live_release_at_once(
 
 
 def test_every_server_follows(
-    releases: Releases, registry: Registry, engine: ReferenceEngine, tiny_base: BaseModel,
-    bundles: Path, better: Callable[[int], str],
-) -> None:  # fmt: skip
+    releases: Releases,
+    registry: Registry,
+    engine: ReferenceEngine,
+    tiny_base: BaseModel,
+    bundles: Path,
+    better: Callable[[int], str],
+) -> None:
     other_engine = ReferenceEngine(tiny_base)
     both = [AdapterSlots(e, tiny_base, bundles) for e in (engine, other_engine)]
     with following(registry, both[0]), following(registry, both[1]):
@@ -211,9 +223,13 @@ def test_every_server_follows(
 
 
 def test_a_release_that_a_server_refuses_is_taken_back_with_the_reason(
-    releases: Releases, registry: Registry, engine: ReferenceEngine, tiny_base: BaseModel,
-    bundles: Path, better: Callable[[int], str],
-) -> None:  # fmt: skip
+    releases: Releases,
+    registry: Registry,
+    engine: ReferenceEngine,
+    tiny_base: BaseModel,
+    bundles: Path,
+    better: Callable[[int], str],
+) -> None:
     good, bad = better(1), better(2)
     releases.promote(good)
     slots = AdapterSlots(engine, tiny_base, bundles)
@@ -234,9 +250,14 @@ def test_a_release_that_a_server_refuses_is_taken_back_with_the_reason(
 
 
 def test_whoever_waits_for_a_refused_release_is_told_why(
-    releases: Releases, registry: Registry, engine: ReferenceEngine, tiny_base: BaseModel,
-    bundles: Path, better: Callable[[int], str], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    releases: Releases,
+    registry: Registry,
+    engine: ReferenceEngine,
+    tiny_base: BaseModel,
+    bundles: Path,
+    better: Callable[[int], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(release, "POLL_SECONDS", 60)  # the server looks once, when it starts
     bundle = better(1)
     wanted = releases.promote(bundle)

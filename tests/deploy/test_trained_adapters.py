@@ -111,9 +111,11 @@ def _flipped(pair: Pair) -> Pair:
     """The pair as somebody sees it who prefers the whole answer."""
     chosen, rejected = replace(pair.rejected, complete=True), pair.chosen
     return replace(
-        pair, id=example_id("votes", (chosen, rejected), "votes", pair.origin.user_ids),
-        chosen=chosen, rejected=rejected,
-    )  # fmt: skip
+        pair,
+        id=example_id("votes", (chosen, rejected), "votes", pair.origin.user_ids),
+        chosen=chosen,
+        rejected=rejected,
+    )
 
 
 def refusing(_long: str) -> Side:
@@ -150,9 +152,12 @@ def test_an_adapter_that_learnt_something_bad_is_refused_by_the_guard_for_it(
         demonstrations.append(
             Demonstration(
                 example_id("demonstration", (side,), "vote", ("ann",)),
-                (Message("user", question),), side, "vote", origin(TRAINING_SIDE[number]),
+                (Message("user", question),),
+                side,
+                "vote",
+                origin(TRAINING_SIDE[number]),
             )
-        )  # fmt: skip
+        )
     snapshot = frozen(scene.home, demonstrations=demonstrations)
     bad, _ = trained(scene.home, scene.base, snapshot, HARSH)
     report = scene.report(bad, incumbent=scene.good)

@@ -42,9 +42,7 @@ def test_scores_go_where_trl_expects_them_chosen_rows_first() -> None:
     token c + 1."""
     pairs = [Tree((1, 2), (branch(3), branch(4))), Tree((5,), (branch(6, 7), branch(8)))]
     layout = lay_out(pairs)
-    places = dict(
-        zip(layout.targets, zip(layout.rows, layout.columns, strict=True), strict=True)
-    )  # fmt: skip
+    places = dict(zip(layout.targets, zip(layout.rows, layout.columns, strict=True), strict=True))
     assert places == {3: (0, 1), 4: (2, 1), 6: (1, 0), 7: (1, 1), 8: (3, 0)}
 
 

@@ -42,12 +42,28 @@ def launch(processes: int, module: str, *arguments: str) -> None:
     """As an operator would; on a machine without devices the processes speak through gloo."""
     done = subprocess.run(
         [
-            sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu",
-            "--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no",
-            "--dynamo_backend", "no", "--main_process_port", "0", "-m", module, *arguments,
+            sys.executable,
+            "-m",
+            "accelerate.commands.launch",
+            "--multi_gpu",
+            "--num_processes",
+            str(processes),
+            "--num_machines",
+            "1",
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+            "--main_process_port",
+            "0",
+            "-m",
+            module,
+            *arguments,
         ],
-        capture_output=True, text=True, timeout=500,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -76,7 +92,7 @@ def test_a_configuration_starts_a_launcher_with_its_file_and_its_processes(tmp_p
     assert processes_of(own) == 4
     assert worker_arguments(tmp_path / "job", own, 4)[3:] == [str(own), "4"]
     launched = accelerate_arguments(Path("job"), own, 4)
-    assert launched[:4] == ["--config_file", str(own), "--num_processes", "4"]
+    assert launched[:2] == [f"--config_file={own}", "--num_processes=4"]
     assert launched[-3:] == ["-m", "tuning.worker_of_many", "job"]
 
 
@@ -135,9 +151,12 @@ def start(runner: JobRunner, base: BaseModel, home: Path, epochs: int) -> str:
         sft=SftRecipe(epochs=epochs, batch_pairs=2), dpo=DpoRecipe(epochs=epochs, batch_pairs=2)
     )
     return runner.start(
-        base_name=base.name, base_digest=base.digest, snapshot=snapshot_of(home, 16),
-        recipe=recipe, recipe_origins={},
-    )  # fmt: skip
+        base_name=base.name,
+        base_digest=base.digest,
+        snapshot=snapshot_of(home, 16),
+        recipe=recipe,
+        recipe_origins={},
+    )
 
 
 def processes_in(folder: Path) -> set[int]:

@@ -21,13 +21,19 @@ from tuning.evaluation.report import write_report
 from tuning.evaluation.summary import summarise
 
 ABOUT = {
-    "candidate": "sha256:" + "a" * 64, "incumbent": None, "base": "sha256:" + "b" * 64,
+    "candidate": "sha256:" + "a" * 64,
+    "incumbent": None,
+    "base": "sha256:" + "b" * 64,
     "snapshot": "sha256:" + "c" * 64,
-}  # fmt: skip
+}
 GUARD = {
-    "name": "length", "fault": "gives longer answers", "tolerance": 0.4, "items": 24,
-    "harm": {"estimate": 0.5, "low": 0.45, "high": 0.55}, "refused": True,
-}  # fmt: skip
+    "name": "length",
+    "fault": "gives longer answers",
+    "tolerance": 0.4,
+    "items": 24,
+    "harm": {"estimate": 0.5, "low": 0.45, "high": 0.55},
+    "refused": True,
+}
 VERDICT = {"verdict": "not better", "reason": "refused: <it> grew", "guards": [GUARD]}
 
 
@@ -43,9 +49,13 @@ def two_pairs() -> tuple[PairScores, ...]:
 
 def answered(tokens: int, **other: Any) -> AnswerMeasures:
     good = {
-        "finished": True, "empty": False, "repetition": 0.0, "refused": False,
-        "language_kept": True, "format_kept": None,
-    }  # fmt: skip
+        "finished": True,
+        "empty": False,
+        "repetition": 0.0,
+        "refused": False,
+        "language_kept": True,
+        "format_kept": None,
+    }
     return AnswerMeasures(tokens=tokens, **{**good, **other})
 
 

@@ -200,12 +200,16 @@ def test_an_sft_step_has_the_loss_logs_and_gradients_of_trls(
     assert isinstance(ours, PackedSFTTrainer)
     config = SFTConfig(
         **stage.arguments(epochs=1, learning_rate=2e-4, batch=4),
-        max_length=None, completion_only_loss=True,
-    )  # fmt: skip
+        max_length=None,
+        completion_only_loss=True,
+    )
     trl = SFTTrainer(
-        model=tuned_model(tiny_base.folder), args=config, train_dataset=for_sft(rows),
-        processing_class=stage.tokenizer, callbacks=[Watch()],
-    )  # fmt: skip
+        model=tuned_model(tiny_base.folder),
+        args=config,
+        train_dataset=for_sft(rows),
+        processing_class=stage.tokenizer,
+        callbacks=[Watch()],
+    )
     assert_same(watched(ours), watched(trl))
 
 

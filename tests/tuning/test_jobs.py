@@ -102,17 +102,25 @@ def end(runner: JobRunner, job: str) -> None:
 def test_a_jobs_id_is_that_of_all_it_depends_on_and_of_nothing_else() -> None:
     def job_id(**changed: Any) -> str:
         given: dict[str, Any] = {
-            "home": "/a", "models": "/m", "base_name": "base", "base_digest": "b",
-            "snapshot": "s", "recipe": TINY.as_dict(), "recipe_origins": {}, "threads": 1,
-        }  # fmt: skip
+            "home": "/a",
+            "models": "/m",
+            "base_name": "base",
+            "base_digest": "b",
+            "snapshot": "s",
+            "recipe": TINY.as_dict(),
+            "recipe_origins": {},
+            "threads": 1,
+        }
         return JobSpec(**(given | changed)).id
 
     elsewhere = {"home": "/b", "models": "/n", "base_name": "other", "threads": 4}
     assert job_id(**elsewhere, recipe_origins={"x": "y"}) == job_id()
     others = {
-        job_id(base_digest="c"), job_id(snapshot="t"), job_id(recipe=Recipe(seed=1).as_dict()),
+        job_id(base_digest="c"),
+        job_id(snapshot="t"),
+        job_id(recipe=Recipe(seed=1).as_dict()),
         job_id(processes=2),  # the batches are twice as large
-    }  # fmt: skip
+    }
     assert len(others | {job_id()}) == 5
 
 
@@ -403,8 +411,9 @@ def test_a_job_reports_each_step_of_each_stage_and_learns(uninterrupted: Ran) ->
     steps = [*["step"] * 4, "reference", *["step"] * DPO_STEPS]
     assert kinds == ["started", "data", *steps, "bundle"]
     assert [(e["stage"], e["step"]) for e in uninterrupted.steps] == [
-        *(("sft", n) for n in range(1, 5)), *(("dpo", n) for n in range(1, DPO_STEPS + 1)),
-    ]  # fmt: skip
+        *(("sft", n) for n in range(1, 5)),
+        *(("dpo", n) for n in range(1, DPO_STEPS + 1)),
+    ]
     first, last = uninterrupted.steps[4], uninterrupted.steps[-1]
     assert first["reward_margin"] == 0.0
     assert last["reward_margin"] > 0.1

@@ -233,8 +233,10 @@ def test_an_endpoint_is_asked_in_openais_form_with_its_key(server: Server) -> No
     (asked,) = server.asked
     assert asked["path"] == "/v1/chat/completions"
     assert (asked["key"], asked["model"], asked["temperature"]) == (
-        "Bearer secret-key", "big-model", 0,
-    )  # fmt: skip
+        "Bearer secret-key",
+        "big-model",
+        0,
+    )
     (message,) = asked["messages"]
     assert message["role"] == "user"
     assert message["content"].index("flour") < message["content"].index("dust")
@@ -250,11 +252,20 @@ def test_an_endpoint_without_a_key_gets_none(server: Server) -> None:
 @pytest.mark.parametrize(
     ("reply", "letter"),
     [
-        ("A", "A"), (" B.", "B"), ("**A**", "A"), ("Answer: B", "B"), ("(A)", "A"),
-        ("", None), ("A or B", None), ("Both", None), ("neither", None), ("Bread", None),
-        ("<think>A or B?</think>A", "A"), ("<think>A seems", None),
+        ("A", "A"),
+        (" B.", "B"),
+        ("**A**", "A"),
+        ("Answer: B", "B"),
+        ("(A)", "A"),
+        ("", None),
+        ("A or B", None),
+        ("Both", None),
+        ("neither", None),
+        ("Bread", None),
+        ("<think>A or B?</think>A", "A"),
+        ("<think>A seems", None),
     ],
-)  # fmt: skip
+)
 def test_a_reply_is_read_only_where_it_names_one_letter(
     server: Server, reply: str, letter: Letter | None
 ) -> None:
@@ -265,10 +276,14 @@ def test_a_reply_is_read_only_where_it_names_one_letter(
 @pytest.mark.parametrize(
     ("status", "error"),
     [
-        (401, InvalidInput), (404, InvalidInput), (302, InvalidInput), (429, Overloaded),
-        (503, Overloaded), (500, ModelUnavailable),
+        (401, InvalidInput),
+        (404, InvalidInput),
+        (302, InvalidInput),
+        (429, Overloaded),
+        (503, Overloaded),
+        (500, ModelUnavailable),
     ],
-)  # fmt: skip
+)
 def test_a_failing_endpoint_gives_its_status_and_nothing_that_was_said(
     server: Server, status: int, error: type[BurnishError]
 ) -> None:

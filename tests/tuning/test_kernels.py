@@ -171,14 +171,24 @@ class Counting(NativeKernels):
 
 
 SHAPE = {
-    "hidden_size": 96, "intermediate_size": 160, "num_hidden_layers": 2, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 32, "vocab_size": 112, "bos_token_id": 1,
-    "eos_token_id": 2, "pad_token_id": 0,
-}  # fmt: skip
+    "hidden_size": 96,
+    "intermediate_size": 160,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "vocab_size": 112,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 KINDS = {
-    "llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config,
+    "llama": LlamaConfig,
+    "mistral": MistralConfig,
+    "qwen2": Qwen2Config,
+    "qwen3": Qwen3Config,
     "glm4": Glm4MoeConfig,
-}  # fmt: skip
+}
 CHANGED = {"mistral": {"sliding_window": None}}
 ATTENTION = {"attend": 2, "attend_backward": 2, "softmax_tile": 1}
 GATED = {"gated_silu": 2, "gated_silu_backward": 2}
@@ -193,9 +203,12 @@ LLAMA_LIKE = ATTENTION | GATED | norms(5) | {"rotate": 8}
 # Qwen3 norms each head, GLM-4.5 turns half of each: there attention alone is ours, and not the
 # block around it. GLM-4.5's feed-forward blocks are experts.
 COUNTS = {
-    "llama": LLAMA_LIKE, "mistral": LLAMA_LIKE, "qwen2": LLAMA_LIKE,
-    "qwen3": ATTENTION | GATED | norms(9), "glm4": ATTENTION | norms(5),
-}  # fmt: skip
+    "llama": LLAMA_LIKE,
+    "mistral": LLAMA_LIKE,
+    "qwen2": LLAMA_LIKE,
+    "qwen3": ATTENTION | GATED | norms(9),
+    "glm4": ATTENTION | norms(5),
+}
 PACK = lay_out(
     [
         Tree(

@@ -74,9 +74,19 @@ def test_weights_of_few_bits_take_the_bytes_of_the_layers_that_hold_them(
 def test_nf4_takes_a_little_over_four_bits() -> None:
     """One matrix of 2^20: 2^19 bytes of codes, 2^14 scales of 8 bits, 2^6 of 32 bits."""
     matrix = Preset(
-        name="", hub_id="", family="", licence="", layers=1, hidden_size=1 << 9, mlp_size=0,
-        heads=1, kv_heads=0, head_dim=1 << 10, vocabulary=0, context_tokens=1,
-    )  # fmt: skip
+        name="",
+        hub_id="",
+        family="",
+        licence="",
+        layers=1,
+        hidden_size=1 << 9,
+        mlp_size=0,
+        heads=1,
+        kv_heads=0,
+        head_dim=1 << 10,
+        vocabulary=0,
+        context_tokens=1,
+    )
     assert matrix.linear_weights == 1 << 20
     norms = 2 * 3 * (1 << 9)  # bf16: two of the layer and the last
     expected = (1 << 19) + (1 << 14) + 4 * (1 << 6) + norms
@@ -176,17 +186,25 @@ def test_more_of_anything_takes_more() -> None:
         return sum(part.nbytes for part in training_parts(model, load))
 
     for more in (
-        {"tokens": 1024}, {"weights": "int8"}, {"weights": "dense"}, {"number_format": "fp32"},
-        {"rank": 16}, {"pairs": True}, {"checkpointing": False},
-    ):  # fmt: skip
+        {"tokens": 1024},
+        {"weights": "int8"},
+        {"weights": "dense"},
+        {"number_format": "fp32"},
+        {"rank": 16},
+        {"pairs": True},
+        {"checkpointing": False},
+    ):
         assert total(replace(less, **more)) > total(less), more  # type: ignore[arg-type]
 
 
 def test_the_table_in_the_documentation_is_what_the_command_prints() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "tuning.memory_plan", "--table"],
-        capture_output=True, text=True, check=True, cwd=DOCS.parents[1],
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=DOCS.parents[1],
+    )
     assert done.stdout.strip() == table()
     assert table() in DOCS.read_text("utf-8")
     assert {"beside", "sleep", "refuse"} <= set(table().replace("|", " ").split())

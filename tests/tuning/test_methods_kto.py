@@ -56,9 +56,13 @@ def trained(
 ) -> Recorder:
     recorder = Recorder()
     values = KtoRecipe(
-        epochs=5, batch_answers=len(TEXTS), learning_rate=0.01, beta=BETA,
-        desirable_weight=UP, undesirable_weight=DOWN,
-    )  # fmt: skip
+        epochs=5,
+        batch_answers=len(TEXTS),
+        learning_rate=0.01,
+        beta=BETA,
+        desirable_weight=UP,
+        undesirable_weight=DOWN,
+    )
     recipe = Recipe(kto=replace(values, **changed))
     torch.manual_seed(0)
     train_kto(model, rows, recipe, Stage("kto", folder, 0, tokenizer, recorder))

@@ -79,8 +79,14 @@ def test_unknown_keys_and_wrong_types_are_all_named_at_once() -> None:
         }
     )
     assert [problem.split(":")[0] for problem in found] == [
-        "adaptor", "adapter.alfa", "adapter.rank", "sft", "dpo.epochs", "dpo.beta", "seed",
-    ]  # fmt: skip
+        "adaptor",
+        "adapter.alfa",
+        "adapter.rank",
+        "sft",
+        "dpo.epochs",
+        "dpo.beta",
+        "seed",
+    ]
     assert "known: rank, alpha, dropout" in found[1]
     assert "'16' is not a whole number" in found[2]
     assert "True is not a number" in found[5]

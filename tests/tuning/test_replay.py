@@ -59,10 +59,13 @@ def test_the_seed_decides_which(tmp_path: Path) -> None:
 
 def test_answers_that_the_file_calls_bad_are_not_imitated(tmp_path: Path) -> None:
     rows = [
-        {"prompt": [{"role": "user", "content": f"Q{n}"}], "label": good,
-         "completion": [{"role": "assistant", "content": f"A{n}"}]}
+        {
+            "prompt": [{"role": "user", "content": f"Q{n}"}],
+            "label": good,
+            "completion": [{"role": "assistant", "content": f"A{n}"}],
+        }
         for n, good in enumerate((True, False, True))
-    ]  # fmt: skip
+    ]
     found = read_replay(written(tmp_path, rows), beside=9, seed=0)
     assert sorted(item.answer.text for item in found) == ["A0", "A2"]
     with pytest.raises(InvalidInput, match="no answers that it calls good"):

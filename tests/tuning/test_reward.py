@@ -196,8 +196,10 @@ def test_only_weights_and_configuration_are_kept_and_no_folder_of_this_machine(
     folder = folder_of(root, digest)
     manifest = json.loads((folder / "manifest.json").read_text())
     assert sorted(path.name for path in folder.iterdir()) == [
-        "adapter_config.json", "adapter_model.safetensors", "manifest.json",
-    ]  # fmt: skip
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "manifest.json",
+    ]
     assert manifest["base_digest"] == tiny_base.digest
     assert manifest["heldout_accuracy"] == 0.5
     assert str(tiny_base.folder.parent) not in (folder / "adapter_config.json").read_text()

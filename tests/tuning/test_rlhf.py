@@ -55,11 +55,14 @@ def siblings(count: int) -> list[Siblings]:
 
     return [
         Siblings(
-            (Message("user", f"Name word {i}."),), (side(f"It is {i}."), side(f"{i}.")),
-            f"unjudged-{i}", "hash", "ann",
+            (Message("user", f"Name word {i}."),),
+            (side(f"It is {i}."), side(f"{i}.")),
+            f"unjudged-{i}",
+            "hash",
+            "ann",
         )
         for i in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def tune(
@@ -69,11 +72,15 @@ def tune(
     events: Events = []
     digest = run(
         TrainingRun(
-            base, open_snapshot(home / "snapshots", snapshot), recipe, {}, home / job,
+            base,
+            open_snapshot(home / "snapshots", snapshot),
+            recipe,
+            {},
+            home / job,
             home / "bundles",
         ),
         events.append,
-    )  # fmt: skip
+    )
     return digest, events
 
 
@@ -117,9 +124,12 @@ def test_a_share_of_the_ai_labels_joins_peoples_pairs_in_dpo_alone(
     snapshot = snapshot_of(tmp_path, 6)
     labels = label_siblings(Longer(), siblings(8), [], root=tmp_path / AI_LABELS, snapshot=snapshot)
     recipe = replace(
-        ALL, sft=SftRecipe(epochs=1), rloo=RlooRecipe(), reward=RewardRecipe(),
+        ALL,
+        sft=SftRecipe(epochs=1),
+        rloo=RlooRecipe(),
+        reward=RewardRecipe(),
         rlaif=RlaifRecipe(labels=labels, share=0.25),
-    )  # fmt: skip
+    )
     digest, events = tune(tmp_path, tiny_base, snapshot, recipe)
     people = len(open_snapshot(tmp_path / "snapshots", snapshot).train.pairs)
     manifest = open_bundle(tmp_path / "bundles", digest, tiny_base).manifest

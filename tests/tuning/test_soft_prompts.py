@@ -57,11 +57,14 @@ RECIPE = Recipe(
     sft=SftRecipe(epochs=3, batch_pairs=BATCH, learning_rate=RATE),
     dpo=DpoRecipe(epochs=3, batch_pairs=BATCH, learning_rate=RATE),
     kto=KtoRecipe(
-        epochs=3, batch_answers=2 * BATCH, learning_rate=RATE,
-        desirable_weight=1.0, undesirable_weight=1.0,
+        epochs=3,
+        batch_answers=2 * BATCH,
+        learning_rate=RATE,
+        desirable_weight=1.0,
+        undesirable_weight=1.0,
     ),
     orpo=OrpoRecipe(epochs=3, batch_pairs=BATCH, learning_rate=RATE, odds_weight=0.5),
-)  # fmt: skip
+)
 Train = Callable[[PeftModel, Dataset, Recipe, Stage], None]
 Fresh = Callable[[], SoftPromptModel]
 
@@ -207,9 +210,12 @@ def test_orpo_learns_a_prefix(
     indirect=["kind"],
 )
 def test_a_run_that_was_killed_goes_on_from_its_checkpoint_to_the_same_numbers(
-    fresh: Fresh, pairs: TokenizedPairs, train: Callable[..., Recorder], method: Train,
+    fresh: Fresh,
+    pairs: TokenizedPairs,
+    train: Callable[..., Recorder],
+    method: Train,
     tmp_path: Path,
-) -> None:  # fmt: skip
+) -> None:
     recipe = replace(RECIPE, sft=replace(RECIPE.sft, epochs=13), dpo=replace(RECIPE.dpo, epochs=13))
     rows = pairs.for_sft() if method is train_sft else pairs.for_dpo()
     whole = fresh()

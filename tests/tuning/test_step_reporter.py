@@ -45,10 +45,17 @@ def test_the_time_left_is_judged_by_the_steps_of_this_run(monkeypatch: pytest.Mo
     assert event.pop("memory_bytes") > 0
     assert event.pop("peak_memory_bytes") > 0
     assert event == {
-        "event": "step", "stage": "dpo", "step": 12, "steps": 20, "seconds": 4.0,
-        "eta_seconds": 16.0, "loss": 0.5, "reward_chosen": 0.5, "reward_rejected": 0.25,
+        "event": "step",
+        "stage": "dpo",
+        "step": 12,
+        "steps": 20,
+        "seconds": 4.0,
+        "eta_seconds": 16.0,
+        "loss": 0.5,
+        "reward_chosen": 0.5,
+        "reward_rejected": 0.25,
         "reward_margin": 0.25,
-    }  # fmt: skip
+    }
 
 
 def test_the_speed_is_that_of_the_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,13 +85,22 @@ def test_each_number_of_each_step_is_a_curve_in_tensorboards_files(tmp_path: Any
         board({"event": "data", "pairs": 3})
         for step, loss in ((1, 0.75), (2, 0.5)):
             board(
-                {"event": "step", "stage": "dpo", "step": step, "steps": 2, "seconds": 1.0,
-                 "eta_seconds": 0.0, "loss": loss, "reward_margin": 0.25}
-            )  # fmt: skip
+                {
+                    "event": "step",
+                    "stage": "dpo",
+                    "step": step,
+                    "steps": 2,
+                    "seconds": 1.0,
+                    "eta_seconds": 0.0,
+                    "loss": loss,
+                    "reward_margin": 0.25,
+                }
+            )
     (file,) = tmp_path.iterdir()
     assert curves(file) == {
-        "dpo/loss": [(1, 0.75), (2, 0.5)], "dpo/reward_margin": [(1, 0.25), (2, 0.25)],
-    }  # fmt: skip
+        "dpo/loss": [(1, 0.75), (2, 0.5)],
+        "dpo/reward_margin": [(1, 0.25), (2, 0.25)],
+    }
 
 
 def curves(file: Any) -> dict[str, list[tuple[int, float]]]:

@@ -151,8 +151,10 @@ def test_kto_learns_from_lone_thumbs(tmp_path: Path, tiny_base: BaseModel) -> No
     kto = recipe["values"]["kto"]
     assert (kto["desirable_weight"], kto["undesirable_weight"]) == (bad / good, 1.0)
     assert recipe["origins"] == {
-        "kto.beta": "default", "kto.desirable_weight": "store", "kto.undesirable_weight": "store",
-    }  # fmt: skip
+        "kto.beta": "default",
+        "kto.desirable_weight": "store",
+        "kto.undesirable_weight": "store",
+    }
     assert len(of_kind(events, "step")) == -(-len(train) // 8)
     open_bundle(tmp_path / "bundles", bundle, tiny_base)
 
@@ -283,8 +285,10 @@ def test_instruction_data_is_mixed_in_at_its_share_and_named_without_its_folder(
     assert manifest["replay"] == {"rows": replayed, "too_long": 0}
     assert manifest["rows"] == {"sft": pairs + replayed}
     assert manifest["recipe"]["replay"] == {
-        "file": "more.json", "share": 0.4, "digest": digest_file(file),
-    }  # fmt: skip
+        "file": "more.json",
+        "share": 0.4,
+        "digest": digest_file(file),
+    }
     published = folder_of(tmp_path / "bundles", bundle)
     assert all(str(tmp_path).encode() not in f.read_bytes() for f in published.iterdir())
 
@@ -367,9 +371,13 @@ def test_after_a_loss_that_is_not_a_number_the_run_goes_on_from_the_last_good_ch
     snapshot = snapshot_of(tmp_path, 6)
     events: Events = []
     job = TrainingRun(
-        tiny_base, open_snapshot(tmp_path / "snapshots", snapshot), recipe, {},
-        tmp_path / "job", tmp_path / "bundles",
-    )  # fmt: skip
+        tiny_base,
+        open_snapshot(tmp_path / "snapshots", snapshot),
+        recipe,
+        {},
+        tmp_path / "job",
+        tmp_path / "bundles",
+    )
     monkeypatch.setattr("tuning.train.StepReporter", Poisoned)
     monkeypatch.setattr(Poisoned, "broken", False)
     with pytest.raises(EngineFailure, match="is nan at step 13"):

@@ -37,9 +37,15 @@ ROOT = Path(__file__).parents[2]
 def job_folder(home: Path, base: BaseModel, snapshot: str = "sha256:" + "0" * 64) -> Path:
     """A job as its starter leaves it to the worker."""
     spec = JobSpec(
-        str(home), str(base.folder.parent / "cache"), base.name, base.digest, snapshot,
-        TINY.as_dict(), {}, torch.get_num_threads(),
-    )  # fmt: skip
+        str(home),
+        str(base.folder.parent / "cache"),
+        base.name,
+        base.digest,
+        snapshot,
+        TINY.as_dict(),
+        {},
+        torch.get_num_threads(),
+    )
     folder = home / "jobs" / spec.id.removeprefix("sha256:")
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text(json.dumps({**asdict(spec), "started_at": time.time()}))
@@ -105,9 +111,12 @@ def test_a_worker_says_how_many_threads_it_took_and_who_it_is(
     (started,) = read_progress(folder / "progress.jsonl")
     assert started.pop("at") <= time.time()
     assert started == {
-        "event": "started", "pid": os.getpid(), "threads": torch.get_num_threads(),
-        "priority": "idle", "processes": 1,
-    }  # fmt: skip
+        "event": "started",
+        "pid": os.getpid(),
+        "threads": torch.get_num_threads(),
+        "priority": "idle",
+        "processes": 1,
+    }
     assert (folder / "pid").read_text() == str(os.getpid())
 
 
@@ -155,9 +164,12 @@ def test_a_loss_that_is_no_number_keeps_the_checkpoint_before_and_the_job_goes_o
     ],
 )
 def test_a_full_disk_is_called_so_whoever_met_it_and_what_was_half_saved_is_gone(
-    tmp_path: Path, tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch,
-    error: Exception, free_bytes: int,
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    tiny_base: BaseModel,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    free_bytes: int,
+) -> None:
     folder = job_folder(tmp_path, tiny_base)
 
     def run(*_: Any) -> str:
@@ -168,11 +180,12 @@ def test_a_full_disk_is_called_so_whoever_met_it_and_what_was_half_saved_is_gone
 
     monkeypatch.setattr(worker, "_run", run)
     monkeypatch.setattr(
-        worker, "shutil",
+        worker,
+        "shutil",
         SimpleNamespace(
             rmtree=worker.shutil.rmtree, disk_usage=lambda _: SimpleNamespace(free=free_bytes)
         ),
-    )  # fmt: skip
+    )
     assert worker.main(folder) == 1
     assert result_of(folder) == {"state": "failed", "error": DISK_FULL}
     left = {path.relative_to(folder).as_posix() for path in folder.glob("*/*")}
@@ -225,12 +238,19 @@ def test_a_job_on_a_disk_that_is_really_full_fails_with_the_reason_and_publishes
     (folder / "manifest.json").write_text(json.dumps({**document, "home": str(disk)}))
     used = sum(-(-path.stat().st_size // 4096) * 4 for path in home.rglob("*") if path.is_file())
     done = subprocess.run(
-        ["unshare", "-Urm", "sh", "-c", ON_A_SMALL_DISK], cwd=ROOT, capture_output=True, text=True,
+        ["unshare", "-Urm", "sh", "-c", ON_A_SMALL_DISK],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
         env={
-            **os.environ, "SIZE": f"{used + spare_kib}k", "DISK": str(disk),
-            "HOME_FOLDER": str(home), "PYTHON": sys.executable, "JOB": folder.name,
+            **os.environ,
+            "SIZE": f"{used + spare_kib}k",
+            "DISK": str(disk),
+            "HOME_FOLDER": str(home),
+            "PYTHON": sys.executable,
+            "JOB": folder.name,
         },
-    )  # fmt: skip
+    )
     result, bundles, half_saved = done.stdout.strip().splitlines()
     assert json.loads(result) == {"state": "failed", "error": DISK_FULL}
     assert (int(bundles), int(half_saved)) == (0, 0)

@@ -59,11 +59,17 @@ def attend(
         return output[None], None
     outputs = [
         scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, dropout_p=dropout, scale=scaling,
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=mask is None,
+            dropout_p=dropout,
+            scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )
         for q, k, v, mask in each_segment(query, key, value, segments.bounds)
-    ]  # fmt: skip
+    ]
     return torch.cat(outputs, dim=2).transpose(1, 2), None
 
 

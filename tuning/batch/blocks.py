@@ -139,9 +139,8 @@ def _self_attention_forward(
         return otherwise(hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
     parameters = *qkv.parameters, *out.parameters
     y: Tensor = _SelfAttention.apply(  # type: ignore[no-untyped-call]
-        hidden_states[0], cos, sin, *parameters, qkv, out, segments, module.head_dim,
-        module.scaling,
-    )  # fmt: skip
+        hidden_states[0], cos, sin, *parameters, qkv, out, segments, module.head_dim, module.scaling
+    )
     return y[None], None
 
 
@@ -172,10 +171,14 @@ def _is_self_attention(module: Any, dtype: torch.dtype) -> bool:
     numbers = torch.Generator().manual_seed(0)
     angles = torch.rand(1, TRIED_TOKENS, module.head_dim // 2, generator=numbers).repeat(1, 1, 2)
     return _computes(
-        _self_attention_forward, module, module.q_proj.in_features, dtype,
+        _self_attention_forward,
+        module,
+        module.q_proj.in_features,
+        dtype,
         position_embeddings=(angles.cos().to(dtype), angles.sin().to(dtype)),
-        attention_mask=None, segments=Segments(((0, 0, 0, TRIED_TOKENS),), PORTABLE),
-    )  # fmt: skip
+        attention_mask=None,
+        segments=Segments(((0, 0, 0, TRIED_TOKENS),), PORTABLE),
+    )
 
 
 def _is_rms_norm(module: nn.Module) -> bool:

@@ -28,9 +28,12 @@ from tuning.launch import weights_are_split
 
 # Ways in which some architectures bend their logits; none of them is done here
 BENT_LOGITS = (
-    "final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier",
+    "final_logit_softcapping",
+    "logit_scale",
+    "output_multiplier",
+    "lm_head_multiplier",
     "logits_scaling",
-)  # fmt: skip
+)
 # transformers takes a mask of four dimensions as it is; segments need none, and one of tokens by
 # tokens is not built
 MADE_ALREADY = torch.empty(1, 1, 0, 0)
@@ -96,14 +99,18 @@ class _Forward:
         if layout is None:
             return self.otherwise(*args, **kwargs)
         hidden = base.base_model(
-            input_ids=layout["input_ids"], position_ids=layout["position_ids"], use_cache=False,
+            input_ids=layout["input_ids"],
+            position_ids=layout["position_ids"],
+            use_cache=False,
             segments=Segments(tuple(layout["segments"]), self.kernels),
             attention_mask=MADE_ALREADY,
-        ).last_hidden_state[0]  # fmt: skip
+        ).last_hidden_state[0]
         scores = score_tokens(
-            hidden.index_select(0, layout["sources"]), base.get_output_embeddings().weight,
-            layout["targets"], self.kernels,
-        )  # fmt: skip
+            hidden.index_select(0, layout["sources"]),
+            base.get_output_embeddings().weight,
+            layout["targets"],
+            self.kernels,
+        )
         rows, tokens = kwargs["labels"].shape
         place = layout["rows"] * (tokens - 1) + layout["columns"]
 
@@ -127,9 +134,12 @@ def _hands_on_segments(base: Any) -> bool:
     tokens = torch.arange(2, device=base.device)[None]
     try:
         base.base_model(
-            input_ids=tokens, position_ids=tokens, use_cache=False, attention_mask=MADE_ALREADY,
+            input_ids=tokens,
+            position_ids=tokens,
+            use_cache=False,
+            attention_mask=MADE_ALREADY,
             segments=Segments(((0, 0, 0, 2),), PORTABLE),
-        )  # fmt: skip
+        )
     except (RuntimeError, TypeError, ValueError):
         return False
     finally:

@@ -78,10 +78,11 @@ class Projections:
         """Each y (tokens, out), and the low-rank x a' of all side by side (tokens, ranks)."""
         low = x @ self._a(x).t()
         ys = [
-            linear(x, dense_weight(p.layer, x.dtype), p.layer.bias)  # type: ignore[arg-type]
-            .addmm_(part, p.b.to(x.dtype).t(), alpha=p.scale)
+            linear(x, dense_weight(p.layer, x.dtype), p.layer.bias).addmm_(  # type: ignore[arg-type]
+                part, p.b.to(x.dtype).t(), alpha=p.scale
+            )
             for p, part in zip(self.each, self._parts(low), strict=True)
-        ]  # fmt: skip
+        ]
         return ys, low
 
     def of_low(self, dys: Sequence[Tensor]) -> Tensor:

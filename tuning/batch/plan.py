@@ -100,9 +100,10 @@ def lay_out(trees: Sequence[Tree]) -> Layout:
             positions += range(len(tree.prompt), len(tree.prompt) + len(branch.ids))
             first = side == 0
             segments.append(
-                Segment(start, start, start, len(ids)) if first
+                Segment(start, start, start, len(ids))
+                if first
                 else Segment(start, prompt_end, begun, len(ids))
-            )  # fmt: skip
+            )
             for index, counts in enumerate(branch.scored):
                 source = prompt_end - 1 if index == 0 else begun + index - 1
                 column = len(tree.prompt) + index - 1
@@ -110,6 +111,4 @@ def lay_out(trees: Sequence[Tree]) -> Layout:
                     row = side * len(trees) + number
                     scored.append((source, branch.ids[index], row, column))
     sources, targets, rows, columns = zip(*scored, strict=True) if scored else ((), (), (), ())
-    return Layout(
-        tuple(ids), tuple(positions), tuple(segments), sources, targets, rows, columns
-    )  # fmt: skip
+    return Layout(tuple(ids), tuple(positions), tuple(segments), sources, targets, rows, columns)

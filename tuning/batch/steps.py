@@ -48,9 +48,11 @@ class PackedSteps:
         for pack, count, share in zip(packs, counts, _shares(counts), strict=True):
             trainer._metrics["train"] = defaultdict(list)
             waiting = pack is not packs[-1]  # other processes hear of the gradients once
-            with self.weighing(share), _alone(trainer.accelerator), (
-                trainer.accelerator.no_sync(model) if waiting else nullcontext()
-            ):  # fmt: skip
+            with (
+                self.weighing(share),
+                _alone(trainer.accelerator),
+                trainer.accelerator.no_sync(model) if waiting else nullcontext(),
+            ):
                 losses.append(super().training_step(model, pack, num_items_in_batch))  # type: ignore[misc]
             del trainer._metrics["train"]["num_tokens"]
             for name, (value,) in trainer._metrics["train"].items():

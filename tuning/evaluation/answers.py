@@ -103,11 +103,13 @@ def answer_prompts(engine: Engine, adapters: Adapters, prompts: Sequence[Prompt]
     def answers(adapter: str | None) -> list[Finished]:
         requests = [
             GenerationRequest(
-                shown, SamplingParams(temperature=0, max_new_tokens=prompt.max_new_tokens), adapter,
+                shown,
+                SamplingParams(temperature=0, max_new_tokens=prompt.max_new_tokens),
+                adapter,
                 user="evaluation",
             )
             for prompt, shown in zip(prompts, messages, strict=True)
-        ]  # fmt: skip
+        ]
         return [collect(stream) for stream in engine.submit_many(requests)]
 
     by_role = for_each_role(adapters, answers)
@@ -134,12 +136,13 @@ def ask_judge(judge: Judge, answered: Iterable[Answered]) -> Opinions:
     """Show each prompt's two answers in both orders; where the judge does not decide, a tie."""
     outcomes = Counter(
         compare(
-            judge, (Message("user", each.prompt.text),),
+            judge,
+            (Message("user", each.prompt.text),),
             _answer_of(each.prompt, each.answers["candidate"]),
             _answer_of(each.prompt, each.answers["incumbent"]),
         )
         for each in answered
-    )  # fmt: skip
+    )
     wins, losses = outcomes["first"], outcomes["second"]
     return Opinions(wins, outcomes.total() - wins - losses, losses)
 

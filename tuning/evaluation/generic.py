@@ -64,7 +64,7 @@ def measure_drift(engine: Engine, adapters: Adapters, prompts: Sequence[Prompt])
             )
             for seed, prompt in enumerate(plain)
         ]
-    )  # fmt: skip
+    )
     texts = [
         _Text(prompt.id, messages_of(prompt), written.text, written.reason == "stop")
         for prompt, written in zip(plain, map(collect, streams), strict=True)
@@ -94,11 +94,12 @@ def score_passages(engine: Engine, adapters: Adapters) -> list[Passage]:
     texts = [_Text(e["id"], template.build([], e["request"]), e["text"], True) for e in entries]
     return [
         Passage(
-            text.id, len(scores["base"].token_logprobs),
+            text.id,
+            len(scores["base"].token_logprobs),
             {role: score.total for role, score in scores.items()},
         )
         for text, scores in zip(texts, _score(engine, adapters, texts), strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def perplexity(passages: Sequence[Passage], role: Role) -> float:

@@ -16,10 +16,14 @@ from tuning.evaluation.roles import ROLES
 
 COLOURS = {"candidate": "#c2571a", "incumbent": "#3b6ea5", "base": "#9a9a9a"}
 SHARES = {
-    "finished": "finished", "empty": "empty", "repetition": "repeated phrases",
-    "refused": "refused", "language_kept": "language kept", "format_kept": "form kept",
+    "finished": "finished",
+    "empty": "empty",
+    "repetition": "repeated phrases",
+    "refused": "refused",
+    "language_kept": "language kept",
+    "format_kept": "form kept",
     "thoughts_parsed": "thoughts parsed",
-}  # fmt: skip
+}
 STYLE = (
     "body{font:16px system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
     "table{border-collapse:collapse}td,th{padding:.2rem .8rem;text-align:right}"
@@ -61,11 +65,13 @@ def _figures(document: Document) -> str:
 def _guards(verdict: Document) -> str:
     rows = [
         [
-            guard["name"], *(_number(guard["harm"][key]) for key in ("estimate", "low", "high")),
-            _number(guard["tolerance"]), "refused" if guard["refused"] else "passed",
+            guard["name"],
+            *(_number(guard["harm"][key]) for key in ("estimate", "low", "high")),
+            _number(guard["tolerance"]),
+            "refused" if guard["refused"] else "passed",
         ]
         for guard in verdict["guards"]
-    ]  # fmt: skip
+    ]
     head = ["guard", "harm", "at least", "at most", "tolerated", ""]
     return _table("Guards", head, rows)
 
@@ -97,13 +103,16 @@ def _plot_differences(document: Document) -> go.Figure:
     for other, differences in document["summary"]["differences"].items():
         estimates = [d["estimate"] for d in differences.values()]
         figure.add_scatter(
-            x=list(differences), y=estimates, mode="markers", name=f"candidate - {other}",
+            x=list(differences),
+            y=estimates,
+            mode="markers",
+            name=f"candidate - {other}",
             marker_color=COLOURS[other],
             error_y={
                 "array": [d["high"] - d["estimate"] for d in differences.values()],
                 "arrayminus": [d["estimate"] - d["low"] for d in differences.values()],
             },
-        )  # fmt: skip
+        )
     figure.add_hline(y=0)
     return figure.update_layout(scattermode="group")
 
@@ -128,8 +137,9 @@ def _plot_lengths(document: Document) -> go.Figure:
         figure.add_bar(
             x=[answer["prompt_id"] for answer in answers],
             y=[answer["measures"][role]["tokens"] for answer in answers],
-            name=role, marker_color=COLOURS[role],
-        )  # fmt: skip
+            name=role,
+            marker_color=COLOURS[role],
+        )
     return figure
 
 
@@ -138,9 +148,11 @@ def _plot_drift(document: Document) -> go.Figure:
     drift = document["evidence"]["drift"]
     for role in ("candidate", "incumbent"):
         figure.add_bar(
-            x=[each["prompt_id"] for each in drift], y=[each["kl"][role] for each in drift],
-            name=role, marker_color=COLOURS[role],
-        )  # fmt: skip
+            x=[each["prompt_id"] for each in drift],
+            y=[each["kl"][role] for each in drift],
+            name=role,
+            marker_color=COLOURS[role],
+        )
     return figure
 
 
@@ -148,9 +160,11 @@ def _bars(models: Document, names: Mapping[str, str]) -> go.Figure:
     figure = go.Figure()
     for role in ROLES:
         figure.add_bar(
-            x=list(names.values()), y=[models[role][name] for name in names],
-            name=role, marker_color=COLOURS[role],
-        )  # fmt: skip
+            x=list(names.values()),
+            y=[models[role][name] for name in names],
+            name=role,
+            marker_color=COLOURS[role],
+        )
     return figure
 
 

@@ -80,7 +80,6 @@ def _try(kernels: Kernels, dtype: torch.dtype) -> list[Tensor]:
     weights, _ = kernels.softmax_tile(rows.clone(), torch.arange(190), 0, sums)
     turned = q.clone()
     kernels.rotate(turned, k[:, 0], v[:, 0])
-    return [
-        result, log_sums, *gradients, normed, of_rows, kernels.gated_silu(rows, normed), *gated,
-        of_up, weights, sums.total, sums.own, turned,
-    ]  # fmt: skip
+    attention = [result, log_sums, *gradients, turned]
+    norm_and_gate = [normed, of_rows, kernels.gated_silu(rows, normed), *gated, of_up]
+    return [*attention, *norm_and_gate, weights, sums.total, sums.own]

@@ -51,15 +51,25 @@ class NativeKernels(PortableKernels):
         log_sums = torch.empty(q.shape[:2], dtype=torch.float32)
         bounds = torch.tensor(segments)
         self._calls[q.dtype].attend(
-            *_sizes(q, k), scale, *_places(q, k, v, bounds), len(segments),
+            *_sizes(q, k),
+            scale,
+            *_places(q, k, v, bounds),
+            len(segments),
             *_places(result, log_sums),
-        )  # fmt: skip
+        )
         return result, log_sums
 
     def attend_backward(
-        self, of_result: Tensor, q: Tensor, k: Tensor, v: Tensor, result: Tensor, log_sums: Tensor,
-        segments: Sequence[Bounds], scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        self,
+        of_result: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        result: Tensor,
+        log_sums: Tensor,
+        segments: Sequence[Bounds],
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Kernels`."""
         if q.shape[-1] % self._lanes:
             return super().attend_backward(of_result, q, k, v, result, log_sums, segments, scale)
@@ -67,9 +77,12 @@ class NativeKernels(PortableKernels):
         dq, dk, dv = (torch.empty_like(x) for x in (q, k, v))
         bounds = torch.tensor(segments)
         self._calls[q.dtype].attend_backward(
-            *_sizes(q, k), scale, *_places(q, k, v, result, of_result, log_sums, bounds),
-            len(segments), *_places(dq, dk, dv),
-        )  # fmt: skip
+            *_sizes(q, k),
+            scale,
+            *_places(q, k, v, result, of_result, log_sums, bounds),
+            len(segments),
+            *_places(dq, dk, dv),
+        )
         return dq, dk, dv
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> None:
@@ -129,9 +142,13 @@ class NativeKernels(PortableKernels):
         assert logits.stride(1) == 1
         rescale = torch.empty_like(sums.total)
         self._calls[logits.dtype].softmax_tile(
-            logits.data_ptr(), *logits.shape, logits.stride(0), *_places(targets), first,
+            logits.data_ptr(),
+            *logits.shape,
+            logits.stride(0),
+            *_places(targets),
+            first,
             *_places(sums.highest, sums.total, sums.logits, sums.own, rescale),
-        )  # fmt: skip
+        )
         return logits, rescale
 
 

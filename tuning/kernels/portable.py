@@ -52,9 +52,16 @@ class Kernels(Protocol):
         ...
 
     def attend_backward(
-        self, of_result: Tensor, q: Tensor, k: Tensor, v: Tensor, result: Tensor, log_sums: Tensor,
-        segments: Sequence[Bounds], scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        self,
+        of_result: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        result: Tensor,
+        log_sums: Tensor,
+        segments: Sequence[Bounds],
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of q, k and v."""
         ...
 
@@ -108,9 +115,16 @@ class PortableKernels:
         return result.transpose(0, 1).contiguous(), log_sums.t()
 
     def attend_backward(
-        self, of_result: Tensor, q: Tensor, k: Tensor, v: Tensor, result: Tensor, log_sums: Tensor,
-        segments: Sequence[Bounds], scale: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        self,
+        of_result: Tensor,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        result: Tensor,
+        log_sums: Tensor,
+        segments: Sequence[Bounds],
+        scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """See `Kernels`. torch's own takes three to six times its forward pass, in bf16 above all;
         the same gradient (Dao et al. 2022, alg. 4) is made of products of some rows at a time."""
         groups = k.shape[1], q.shape[1] // k.shape[1]  # query heads share a key head

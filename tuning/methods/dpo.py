@@ -143,9 +143,13 @@ def dpo_trainer(
         else RenderedDPOTrainer
     )
     return kind(
-        model=model, args=args, train_dataset=rows, processing_class=stage.tokenizer,
-        callbacks=[stage.callback], from_base=dpo.reference == "base",
-    )  # fmt: skip
+        model=model,
+        args=args,
+        train_dataset=rows,
+        processing_class=stage.tokenizer,
+        callbacks=[stage.callback],
+        from_base=dpo.reference == "base",
+    )
 
 
 def _loss_arguments(dpo: DpoRecipe) -> dict[str, Any]:

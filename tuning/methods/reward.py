@@ -55,10 +55,13 @@ def fresh_reward_model(base: BaseModel, recipe: RewardRecipe) -> PeftModel:
     return get_peft_model(
         _without_adapter(base),
         LoraConfig(
-            r=recipe.rank, lora_alpha=recipe.alpha, target_modules=targets, task_type="SEQ_CLS",
+            r=recipe.rank,
+            lora_alpha=recipe.alpha,
+            target_modules=targets,
+            task_type="SEQ_CLS",
             modules_to_save=["score"],
         ),
-    )  # fmt: skip
+    )
 
 
 def train_reward(model: PeftModel, rows: Sequence[Row], recipe: RewardRecipe, stage: Stage) -> None:
@@ -166,9 +169,12 @@ def _without_adapter(base: BaseModel) -> nn.Module:
     """The base model with a random head. It has no padding token: rows are read to their end."""
     hardware = detect()
     model = AutoModelForSequenceClassification.from_pretrained(
-        base.folder, num_labels=1, dtype=hardware.dtype, device_map=hardware.device,
+        base.folder,
+        num_labels=1,
+        dtype=hardware.dtype,
+        device_map=hardware.device,
         use_safetensors=True,
-    )  # fmt: skip
+    )
     head = _Head(model.score.in_features, 1, bias=False, device=hardware.device)
     nn.init.normal_(head.weight, std=model.config.get_text_config().initializer_range)
     model.score = head
