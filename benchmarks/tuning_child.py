@@ -34,17 +34,17 @@ from engine.hardware import detect
 from engine.models.catalogue import BaseModel, linear_shapes, resolve
 from engine.prompts.load import load_template_renderer
 from engine.start import kernel_cache
-from tuning.batch.collate import Packer, default_budget_tokens, tree_of_pair
+from tuning.batch.collate import Packer, default_budget_tokens, prompt_of_pair
 from tuning.batch.forward import accept_layouts
 from tuning.batch.reference import pair_log_probs
 from tuning.dataset import TokenizedPairs
 from tuning.kernels import choose_kernels
-from tuning.kernels.portable import Kernels
+from tuning.kernels.portable import TuningKernels
 from tuning.methods.common import Stage
 from tuning.methods.dpo import RenderedDPOTrainer, dpo_trainer
 from tuning.methods.sft import sft_trainer
 from tuning.recipe import DpoRecipe, Recipe, SftRecipe
-from tuning.reference_cache import Row
+from tuning.reference_cache import PairRow
 
 BATCH_PAIRS = 4
 RANK = 16
@@ -119,21 +119,21 @@ def main() -> None:
         _say({"right": right, "right_before": right_before, "questions": questions})
 
 
-def _of_other_questions(rows: Sequence[Row], trained: Sequence[Row]) -> list[Row]:
+def _of_other_questions(rows: Sequence[PairRow], trained: Sequence[PairRow]) -> list[PairRow]:
     asked = [row["prompt_ids"] for row in trained]
     return [row for row in rows if row["prompt_ids"] not in asked]
 
 
 def _decisions_before(
-    base: BaseModel, dtype: torch.dtype, rows: Sequence[Row], kernels: Kernels
+    base: BaseModel, dtype: torch.dtype, rows: Sequence[PairRow], kernels: TuningKernels
 ) -> list[float]:
     """Of a model of its own, since what judges it would change how it trains."""
     return _decisions(_model(base, dtype), rows, kernels) if rows else []
 
 
-def _decisions(model: PeftModel, rows: Sequence[Row], kernels: Kernels) -> list[float]:
+def _decisions(model: PeftModel, rows: Sequence[PairRow], kernels: TuningKernels) -> list[float]:
     """1 for each pair whose chosen side is likelier per token, else 0."""
-    packer = Packer(DataCollatorForPreference(0), tree_of_pair, default_budget_tokens())
+    packer = Packer(DataCollatorForPreference(0), prompt_of_pair, default_budget_tokens())
     accept_layouts(model, kernels)
     sums = pair_log_probs(model, packer, rows)
     return [

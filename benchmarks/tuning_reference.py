@@ -20,11 +20,11 @@ from engine.hardware import detect
 from engine.models.catalogue import resolve
 from engine.prompts.load import load_template_renderer
 from engine.start import kernel_cache
-from tuning.batch.collate import Packer, default_budget_tokens, tree_of_pair
+from tuning.batch.collate import Packer, default_budget_tokens, prompt_of_pair
 from tuning.batch.forward import accept_layouts
 from tuning.batch.reference import pair_log_probs
 from tuning.kernels import choose_kernels
-from tuning.reference_cache import ReferenceKey, look_up
+from tuning.reference_cache import ReferenceKey, look_up_references
 
 FIRST, SECOND = 20, 22
 
@@ -35,7 +35,7 @@ def main() -> None:
     source, rows = pairs("gsm8k", load_template_renderer(base.folder))
     model = AutoModelForCausalLM.from_pretrained(base.folder, dtype=detect().dtype)
     accept_layouts(model, choose_kernels(kernel_cache(Path(sys.argv[2]))).kernels)
-    packer = Packer(DataCollatorForPreference(0), tree_of_pair, default_budget_tokens())
+    packer = Packer(DataCollatorForPreference(0), prompt_of_pair, default_budget_tokens())
     compute = partial(pair_log_probs, model, packer)
     compute(rows[-4:])  # page in
     key = ReferenceKey(base.digest, None, "benchmark", str(detect().dtype))
@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for count in (FIRST, SECOND):
             begun = time.perf_counter()
-            look_up(Path(folder), key, rows[:count], compute)
+            look_up_references(Path(folder), key, rows[:count], compute)
             seconds.append(time.perf_counter() - begun)
     first, second = seconds
     found = {"first_seconds": first, "second_seconds": second, "pairs": [FIRST, SECOND]}

@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from deploy.guards import Guard, check
-from tuning.evaluation.evaluate import Evidence
+from deploy.guards import GuardFinding, check
+from tuning.evaluation.evaluate import Evaluation
 from tuning.evaluation.preferences import PairScores
-from tuning.evaluation.roles import Role
+from tuning.evaluation.roles import ModelRole
 from tuning.evaluation.statistics import CONFIDENCE, Interval, clustered_mean
 
-Verdict = Literal["better", "not better", "not enough data"]
+GateVerdict = Literal["better", "not better", "not enough data"]
 # Below this many independent conversations the bootstrap's interval is far too narrow.
 MIN_CONVERSATIONS = 8
 
@@ -29,7 +29,7 @@ MIN_CONVERSATIONS = 8
 class GateReport:
     """The verdict and all it rests on. Gold pairs are among `pairs` and also told apart."""
 
-    verdict: Verdict
+    verdict: GateVerdict
     reason: str
     pairs: int
     conversations: int
@@ -40,7 +40,7 @@ class GateReport:
     gold_pairs: int
     candidate_gold_accuracy: float | None
     incumbent_gold_accuracy: float | None
-    guards: tuple[Guard, ...]
+    guards: tuple[GuardFinding, ...]
     ai_win_rate: Interval | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class GateReport:
         return asdict(self)
 
 
-def judge(evidence: Evidence, min_conversations: int = MIN_CONVERSATIONS) -> GateReport:
+def judge_candidate(evidence: Evaluation, min_conversations: int = MIN_CONVERSATIONS) -> GateReport:
     """Compare candidate and incumbent on the same evidence."""
     pairs = evidence.pairs
     gold = [pair for pair in pairs if pair.gold]
@@ -78,8 +78,8 @@ def judge(evidence: Evidence, min_conversations: int = MIN_CONVERSATIONS) -> Gat
 
 
 def _verdict(
-    gain: Interval, conversations: int, minimum: int, guards: Sequence[Guard]
-) -> tuple[Verdict, str]:
+    gain: Interval, conversations: int, minimum: int, guards: Sequence[GuardFinding]
+) -> tuple[GateVerdict, str]:
     """A guard speaks first: what it found does not depend on how many pairs there are."""
     if faults := [_told(guard) for guard in guards if guard.refused]:
         return "not better", "refused: the candidate " + "; ".join(faults)
@@ -93,7 +93,7 @@ def _verdict(
     return "not better", f"{interval} does not lie above 0"
 
 
-def _told(guard: Guard) -> str:
+def _told(guard: GuardFinding) -> str:
     return (
         f"{guard.fault} ({guard.name} {guard.harm.estimate:+.2f}, at least {guard.harm.low:+.2f})"
     )
@@ -113,7 +113,7 @@ def win_rate(wins: int, ties: int, losses: int) -> Interval:
     return Interval(won / (won + lost), low, high)
 
 
-def _accuracy(pairs: Sequence[PairScores], role: Role) -> float:
+def _accuracy(pairs: Sequence[PairScores], role: ModelRole) -> float:
     return _mean([pair.preferences[role].right for pair in pairs])
 
 

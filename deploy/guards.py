@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tuning.evaluation.answers import AnswerMeasures
-from tuning.evaluation.evaluate import Evidence
+from tuning.evaluation.evaluate import Evaluation
 from tuning.evaluation.statistics import Interval, clustered_mean
 
 FALSE_ALARMS = 0.05  # of all guards together
@@ -28,7 +28,7 @@ Harms = Sequence[tuple[str, float]]  # (what it was found on, by how much the ca
 
 
 @dataclass(frozen=True, slots=True)
-class Guard:
+class GuardFinding:
     """One finding: the harm with its interval, and whether it refuses the candidate."""
 
     name: str
@@ -40,38 +40,40 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class Guard:
     """What a guard looks at. `fault` completes the sentence "the candidate ..."."""
 
     name: str
     fault: str
     tolerance: float
-    harms: Callable[[Evidence], Harms]
+    harms: Callable[[Evaluation], Harms]
 
 
-def check(evidence: Evidence) -> tuple[Guard, ...]:
+def check(evidence: Evaluation) -> tuple[GuardFinding, ...]:
     """Every guard that has enough items to judge by."""
     return tuple(
-        guard for rule in RULES if (guard := _guard(rule, rule.harms(evidence))) is not None
+        guard for rule in GUARDS if (guard := _guard(rule, rule.harms(evidence))) is not None
     )
 
 
-def _guard(rule: Rule, harms: Harms) -> Guard | None:
+def _guard(rule: Guard, harms: Harms) -> GuardFinding | None:
     items = {item for item, _ in harms}
     if len(items) < MIN_ITEMS:
         return None
     harm = clustered_mean(
         [value for _, value in harms],
         [item for item, _ in harms],
-        confidence=1 - 2 * FALSE_ALARMS / len(RULES),  # two tails, of which one refuses
+        confidence=1 - 2 * FALSE_ALARMS / len(GUARDS),  # two tails, of which one refuses
     )
-    return Guard(rule.name, rule.fault, harm, rule.tolerance, len(items), harm.low > rule.tolerance)
+    return GuardFinding(
+        rule.name, rule.fault, harm, rule.tolerance, len(items), harm.low > rule.tolerance
+    )
 
 
-def _on_answers(bad: Callable[[AnswerMeasures], float | None]) -> Callable[[Evidence], Harms]:
+def _on_answers(bad: Callable[[AnswerMeasures], float | None]) -> Callable[[Evaluation], Harms]:
     """By how much the candidate's answer is worse than the incumbent's, prompt by prompt."""
 
-    def harms(evidence: Evidence) -> Harms:
+    def harms(evidence: Evaluation) -> Harms:
         found = []
         for answer in evidence.answers:
             new, old = bad(answer.measures["candidate"]), bad(answer.measures["incumbent"])
@@ -90,11 +92,11 @@ def _unformed(answer: AnswerMeasures) -> float | None:
     return None if answer.format_kept is None else float(not answer.format_kept)
 
 
-def _drift(evidence: Evidence) -> Harms:
+def _drift(evidence: Evaluation) -> Harms:
     return [(drift.prompt_id, drift.kl["candidate"]) for drift in evidence.drift]
 
 
-def _gold(evidence: Evidence) -> Harms:
+def _gold(evidence: Evaluation) -> Harms:
     return [
         (p.conversation_id, p.preferences["incumbent"].right - p.preferences["candidate"].right)
         for p in evidence.pairs
@@ -104,20 +106,20 @@ def _gold(evidence: Evidence) -> Harms:
 
 # Tolerances. Shares of answers have none: that the whole interval lies above 0 takes five answers
 # of 24 that became bad and none that became good, which is what a reader would notice.
-RULES = (
+GUARDS = (
     # Half as long again, in the geometric mean: people who like detail get some, and a model that
     # has learnt that longer wins grows further.
-    Rule("length", "gives longer answers", math.log(1.5), _on_answers(_log_length)),
+    Guard("length", "gives longer answers", math.log(1.5), _on_answers(_log_length)),
     # Where the incumbent's answers are near the token limit the ratio cannot show growth; this can.
-    Rule("unfinished", "does not come to an end", 0.0, _on_answers(lambda a: not a.finished)),
-    Rule("empty", "gives empty answers", 0.0, _on_answers(lambda a: a.empty)),
+    Guard("unfinished", "does not come to an end", 0.0, _on_answers(lambda a: not a.finished)),
+    Guard("empty", "gives empty answers", 0.0, _on_answers(lambda a: a.empty)),
     # A tenth of all four-word phrases: small models repeat some when they answer at length.
-    Rule("repetition", "repeats itself", 0.1, _on_answers(lambda a: a.repetition)),
-    Rule("refusal", "refuses to answer", 0.0, _on_answers(lambda a: a.refused)),
-    Rule("language", "leaves the language", 0.0, _on_answers(lambda a: not a.language_kept)),
-    Rule("format", "leaves the form asked for", 0.0, _on_answers(_unformed)),
+    Guard("repetition", "repeats itself", 0.1, _on_answers(lambda a: a.repetition)),
+    Guard("refusal", "refuses to answer", 0.0, _on_answers(lambda a: a.refused)),
+    Guard("language", "leaves the language", 0.0, _on_answers(lambda a: not a.language_kept)),
+    Guard("format", "leaves the form asked for", 0.0, _on_answers(_unformed)),
     # One nat a token: what the base would say has lost a factor of e at each token. An adapter that
     # learnt its lesson stays well below; one that collapsed does not.
-    Rule("drift", "is far from the base model", 1.0, _drift),
-    Rule("gold", "ranks fewer gold pairs rightly", 0.0, _gold),
+    Guard("drift", "is far from the base model", 1.0, _drift),
+    Guard("gold", "ranks fewer gold pairs rightly", 0.0, _gold),
 )

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from deploy.gate import GateReport, judge
+from deploy.gate import GateReport, judge_candidate
 from deploy.registry import Registry
 from deploy.release import Releases
 from engine.adapters.slots import AdapterSlots
@@ -186,7 +186,7 @@ class Loop:
                 judge=ai_judge,
                 scorer=self._reward_model_of(bundle),
             )
-        gate = judge(evidence)
+        gate = judge_candidate(evidence)
         about = {
             "candidate": bundle,
             "incumbent": incumbent,

@@ -87,7 +87,7 @@ class Release:
 
 
 @dataclass(frozen=True, slots=True)
-class Live:
+class LiveRelease:
     """The pointer: a bundle, or None for the base model."""
 
     bundle: str | None
@@ -95,7 +95,7 @@ class Live:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ReleaseChange:
     """One change of the pointer."""
 
     generation: int
@@ -107,7 +107,7 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class RunningServer:
     """What a running server says of itself."""
 
     id: str
@@ -146,12 +146,12 @@ class Registry:
         with self._database.read() as connection:
             return Release(**_release_row(connection, bundle))
 
-    def live(self) -> Live:
+    def live(self) -> LiveRelease:
         """The pointer now."""
         with self._database.read() as connection:
             return _live(connection)
 
-    def promote(self, bundle: str, expected: Live, note: str = "") -> Live:
+    def promote(self, bundle: str, expected: LiveRelease, note: str = "") -> LiveRelease:
         """Point at a release; raises `Conflict` when the pointer is no longer what was seen."""
         with self._database.write() as connection:
             _release_row(connection, bundle)
@@ -159,7 +159,7 @@ class Registry:
                 raise Conflict("this release is tainted; retrain instead")
             return _move(connection, "promote", bundle, expected, note)
 
-    def rollback_target(self, seen: Live) -> str | None:
+    def rollback_target(self, seen: LiveRelease) -> str | None:
         """What was live before the release seen was promoted; None is the base model.
 
         Raises `Conflict` when the base model is live already.
@@ -167,12 +167,12 @@ class Registry:
         with self._database.read() as connection:
             return _before(connection, seen)
 
-    def rollback(self, expected: Live, note: str = "") -> Live:
+    def rollback(self, expected: LiveRelease, note: str = "") -> LiveRelease:
         """Point at `rollback_target`; raises `Conflict` when the pointer has moved."""
         with self._database.write() as connection:
             return _move(connection, "rollback", _before(connection, expected), expected, note)
 
-    def taint(self, bundles: Iterable[str], reason: str) -> Live:
+    def taint(self, bundles: Iterable[str], reason: str) -> LiveRelease:
         """Never serve these bundles again; if one of them is live, what was live before is."""
         with self._database.write() as connection:
             for bundle in bundles:
@@ -189,11 +189,11 @@ class Registry:
         with self._database.read() as connection:
             return _taints(connection)
 
-    def history(self) -> Sequence[Change]:
+    def history(self) -> Sequence[ReleaseChange]:
         """Every change of the pointer, the newest first."""
         with self._database.read() as connection:
             rows = connection.execute(select(history).order_by(history.c.generation.desc()))
-            return [Change(**row) for row in rows.mappings()]
+            return [ReleaseChange(**row) for row in rows.mappings()]
 
     # Servers
 
@@ -212,22 +212,22 @@ class Registry:
         with self._database.write() as connection:
             connection.execute(delete(servers).where(servers.c.id == server_id))
 
-    def servers(self) -> Sequence[Server]:
+    def servers(self) -> Sequence[RunningServer]:
         """The servers heard of lately."""
         now = time.time()
         with self._database.read() as connection:
             query = select(servers).where(  # a future time is stale too: the clock was set back
                 servers.c.seen_at.between(now - SERVER_LOST_SECONDS, now + SERVER_LOST_SECONDS)
             )
-            return [Server(**row) for row in connection.execute(query).mappings()]
+            return [RunningServer(**row) for row in connection.execute(query).mappings()]
 
 
-def _live(connection: Connection) -> Live:
+def _live(connection: Connection) -> LiveRelease:
     row = connection.execute(select(live.c.bundle, live.c.generation)).mappings().one()
-    return Live(**row)
+    return LiveRelease(**row)
 
 
-def _before(connection: Connection, seen: Live) -> str | None:
+def _before(connection: Connection, seen: LiveRelease) -> str | None:
     """What was live before: promotions pile up, a rollback takes the topmost off.
 
     A release that was retired takes all tainted ones under it off, too.
@@ -254,14 +254,14 @@ def _taints(connection: Connection) -> dict[str, str]:
 
 
 def _move(
-    connection: Connection, action: str, bundle: str | None, expected: Live, note: str
-) -> Live:
+    connection: Connection, action: str, bundle: str | None, expected: LiveRelease, note: str
+) -> LiveRelease:
     now = _live(connection)
     if now != expected:
         raise Conflict("the live release was changed meanwhile; look again")
     if now.bundle == bundle:
         raise Conflict("this release is already live")
-    moved = Live(bundle, now.generation + 1)
+    moved = LiveRelease(bundle, now.generation + 1)
     connection.execute(
         update(live)
         .where(live.c.generation == now.generation)

@@ -13,7 +13,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from deploy.registry import SERVER_LOST_SECONDS, Live, Registry
+from deploy.registry import SERVER_LOST_SECONDS, LiveRelease, Registry
 from engine.adapters.bundle import open_bundle
 from engine.adapters.slots import AdapterSlots
 from engine.errors import (
@@ -39,7 +39,7 @@ class Releases:
         self._bundles = bundles
         self._base = base
 
-    def promote(self, bundle: str, *, force: bool = False) -> Live:
+    def promote(self, bundle: str, *, force: bool = False) -> LiveRelease:
         """Make a release live; raises `Conflict` unless the gate found it better, or `force`."""
         seen = self._registry.live()
         report = self._registry.get(bundle).report
@@ -66,7 +66,7 @@ class Releases:
                 return release.bundle if folder_of(self._bundles, release.bundle).is_dir() else None
         return None
 
-    def rollback(self) -> Live:
+    def rollback(self) -> LiveRelease:
         """Go back to what was live before; raises `Conflict` when that is gone."""
         seen = self._registry.live()
         target = self._registry.rollback_target(seen)
@@ -77,7 +77,7 @@ class Releases:
                 raise Conflict(f"cannot roll back to {target}: {error}") from error
         return self._registry.rollback(seen)
 
-    def wait_until_served(self, wanted: Live, timeout_seconds: float = 60) -> int:
+    def wait_until_served(self, wanted: LiveRelease, timeout_seconds: float = 60) -> int:
         """Wait for every running server to serve a generation; returns how many do.
 
         Raises `EngineFailure` when a server refused it, or has not followed in time.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import httpx
 
 Letter = Literal["A", "B"]
-Outcome = Literal["first", "second", "orders disagree", "no answer", "too long"]
+JudgeOutcome = Literal["first", "second", "orders disagree", "no answer", "too long"]
 LABELLED: Mapping[str, str] = {"first": "labelled", "second": "labelled"}
 AGREEMENT: Mapping[str, str] = {"first": "agrees", "second": "contradicts"}  # chosen comes first
 QUESTION = """\
@@ -155,7 +155,7 @@ class Labelled:
     outcomes: Mapping[str, int]
 
 
-def compare(judge: Judge, prompt: Sequence[Message], first: str, second: str) -> Outcome:
+def compare(judge: Judge, prompt: Sequence[Message], first: str, second: str) -> JudgeOutcome:
     """The verdict on two answers, without their thoughts, from both orders."""
     try:
         forward, backward = judge.choose(prompt, first, second), judge.choose(prompt, second, first)

@@ -14,7 +14,7 @@ import yaml
 from engine.errors import InvalidInput
 
 CONFIGS = ("ddp", "fsdp", "deepspeed")
-KINDS = ("MULTI_GPU", "FSDP", "DEEPSPEED")  # as accelerate calls what the three are
+DISTRIBUTED_TYPES = ("MULTI_GPU", "FSDP", "DEEPSPEED")  # as accelerate calls what the three are
 
 
 def config_file(config: Path) -> Path:
@@ -32,7 +32,7 @@ def processes_of(config: Path) -> int:
     """How many processes a configuration asks for, at least two.
 
     Raises `InvalidInput` for a configuration that cannot be read, asks for fewer or for several
-    machines, or is of a kind that is not one of `KINDS`.
+    machines, or is of a kind that is not one of `DISTRIBUTED_TYPES`.
     """
     try:
         values = yaml.safe_load(config_file(config).read_text("utf-8"))
@@ -42,8 +42,8 @@ def processes_of(config: Path) -> int:
         raise InvalidInput(f"{config}: not a configuration of accelerate")
     kind, processes = values.get("distributed_type"), values.get("num_processes")
     problems = []
-    if kind not in KINDS:
-        problems.append(f"distributed_type is {kind!r}, not one of {', '.join(KINDS)}")
+    if kind not in DISTRIBUTED_TYPES:
+        problems.append(f"distributed_type is {kind!r}, not one of {', '.join(DISTRIBUTED_TYPES)}")
     if not isinstance(processes, int) or processes < 2:
         problems.append(f"num_processes is {processes!r}; one process needs no configuration")
     if values.get("num_machines", 1) != 1:

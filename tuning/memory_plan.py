@@ -21,7 +21,7 @@ from engine.models.presets import BITS, Preset, kv_bytes_per_token, preset, pres
 from tuning.weight_formats import NumberFormat, Weights
 
 GIB = 2**30
-Decision = Literal["beside", "sleep", "refuse"]
+MemoryFit = Literal["beside", "sleep", "refuse"]
 BYTES: Mapping[NumberFormat, int] = MappingProxyType({"fp32": 4, "bf16": 2})
 # nf4: 4 bits, an 8-bit scale per 64 weights, and a 32-bit one per 256 of those (QLoRA, Dettmers et
 # al. 2023, sec. 3, "Double Quantization"); the others as the engine's groups of 32
@@ -55,7 +55,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class MemoryUse:
     """One use of memory."""
 
     name: str
@@ -66,10 +66,10 @@ class Part:
 class MemoryPlan:
     """What a run takes, part by part, what the serving engine takes, and what follows from it."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[MemoryUse, ...]
     serving_bytes: int
     card_bytes: int
-    decision: Decision
+    decision: MemoryFit
     reason: str
 
     @property
@@ -83,7 +83,7 @@ def plan_memory(model: Preset, load: Load, *, card_bytes: int, serving_bytes: in
 
     `card_bytes` is all memory of the device, `serving_bytes` what the engine holds on it.
     """
-    parts = (*training_parts(model, load), Part("device", CUDA_RESERVE_BYTES))
+    parts = (*training_parts(model, load), MemoryUse("device", CUDA_RESERVE_BYTES))
     needed = sum(part.nbytes for part in parts)
     takes = f"training takes {_gib(needed)}, the serving engine {_gib(serving_bytes)}"
     if needed + serving_bytes <= card_bytes:
@@ -96,21 +96,23 @@ def plan_memory(model: Preset, load: Load, *, card_bytes: int, serving_bytes: in
     return MemoryPlan(parts, serving_bytes, card_bytes, decision, reason)  # type: ignore[arg-type]
 
 
-def training_parts(model: Preset, load: Load) -> tuple[Part, ...]:
+def training_parts(model: Preset, load: Load) -> tuple[MemoryUse, ...]:
     """The memory of one training process beyond its libraries."""
     adapter = ADAPTER_BYTES * adapter_parameters(model, load.rank)
     return (
-        Part("weights", weight_bytes(model, load.weights, load.number_format)),
-        Part("adapter", adapter),
-        Part("gradients", adapter),
-        Part("optimizer", 2 * adapter),  # AdamW's two moments (Loshchilov & Hutter 2019, alg. 2)
-        Part("activations", activation_bytes(model, load)),
-        Part("one layer at work", working_bytes(model, load)),
-        Part("head", head_bytes(model, load)),
+        MemoryUse("weights", frozen_weight_bytes(model, load.weights, load.number_format)),
+        MemoryUse("adapter", adapter),
+        MemoryUse("gradients", adapter),
+        MemoryUse(
+            "optimizer", 2 * adapter
+        ),  # AdamW's two moments (Loshchilov & Hutter 2019, alg. 2)
+        MemoryUse("activations", activation_bytes(model, load)),
+        MemoryUse("one layer at work", working_bytes(model, load)),
+        MemoryUse("head", head_bytes(model, load)),
     )
 
 
-def weight_bytes(model: Preset, weights: Weights, number_format: NumberFormat) -> int:
+def frozen_weight_bytes(model: Preset, weights: Weights, number_format: NumberFormat) -> int:
     """The frozen weights. Only linear layers are held in fewer bits; tables stay dense."""
     dense_bits = 8 * BYTES[number_format]
     bits = dense_bits if weights == "dense" else HELD_BITS[weights]
@@ -188,7 +190,7 @@ def head_bytes(model: Preset, load: Load) -> int:
 
 def serving_bytes(model: Preset, kv_tokens: int = SERVING_TOKENS) -> int:
     """The serving engine on CUDA: nf4 weights, and bf16 keys and values of so many tokens."""
-    return weight_bytes(model, "nf4", "bf16") + kv_tokens * kv_bytes_per_token(model)
+    return frozen_weight_bytes(model, "nf4", "bf16") + kv_tokens * kv_bytes_per_token(model)
 
 
 def shape_of(name: str) -> Preset:

@@ -20,7 +20,7 @@ from tuning.weight_formats import AskedFormat, NumberFormat
 
 Clock = Callable[[], float]
 DTYPES: dict[NumberFormat, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
-FILE = "number_format.json"
+FORMAT_FILE = "number_format.json"
 TOKENS = 64
 # Of a matrix that is timed; of a larger one, some rows are. Where bf16 is emulated, one product can
 # take a hundred times as long as it should
@@ -32,7 +32,7 @@ WORTH_ROUNDING = 0.8
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenFormat:
     """The format and why; seconds are of one forward and backward product, where measured."""
 
     number_format: NumberFormat
@@ -45,17 +45,21 @@ class Chosen:
         return DTYPES[self.number_format]
 
 
-def choose(asked: AskedFormat, folder: Path, *, hidden_size: int, mlp_size: int) -> Chosen:
+def choose_number_format(
+    asked: AskedFormat, folder: Path, *, hidden_size: int, mlp_size: int
+) -> ChosenFormat:
     """The format of the job in a folder: as it began, as asked, or the faster one."""
-    kept = folder / FILE
+    kept = folder / FORMAT_FILE
     if kept.is_file():
-        return Chosen(**json.loads(kept.read_text("utf-8")))
-    chosen = _choose(asked, hidden_size, mlp_size)
+        return ChosenFormat(**json.loads(kept.read_text("utf-8")))
+    chosen = _chosen_anew(asked, hidden_size, mlp_size)
     write_atomically(kept, json.dumps(asdict(chosen)).encode())
     return chosen
 
 
-def measure(hidden_size: int, mlp_size: int, clock: Clock = time.perf_counter) -> dict[str, float]:
+def time_formats(
+    hidden_size: int, mlp_size: int, clock: Clock = time.perf_counter
+) -> dict[str, float]:
     """Seconds of one product with a frozen matrix and of the gradient of its input, by format.
 
     The least of as many turns as fit into `MEASURE_SECONDS`, at least one. The formats take turns,
@@ -67,28 +71,28 @@ def measure(hidden_size: int, mlp_size: int, clock: Clock = time.perf_counter) -
     while not least or clock() - begun < MEASURE_SECONDS:
         for name, dtype in DTYPES.items():
             x, weight = (torch.ones(count, hidden_size, dtype=dtype) for count in (TOKENS, rows))
-            seconds = _seconds(x, weight, clock)
+            seconds = _time_product(x, weight, clock)
             least[name] = min(seconds, least.get(name, seconds))
     return least
 
 
-def _choose(asked: AskedFormat, hidden_size: int, mlp_size: int) -> Chosen:
+def _chosen_anew(asked: AskedFormat, hidden_size: int, mlp_size: int) -> ChosenFormat:
     if asked != "auto":
-        return Chosen(asked, "asked for by the recipe", {})
+        return ChosenFormat(asked, "asked for by the recipe", {})
     if torch.cuda.is_available():
-        return Chosen("bf16", "a CUDA device is present", {})
-    return faster(measure(hidden_size, mlp_size))
+        return ChosenFormat("bf16", "a CUDA device is present", {})
+    return faster_format(time_formats(hidden_size, mlp_size))
 
 
-def faster(seconds: dict[str, float]) -> Chosen:
+def faster_format(seconds: dict[str, float]) -> ChosenFormat:
     """bf16 where it was measured to be clearly faster; otherwise fp32, which rounds less."""
     clearly = seconds["bf16"] < WORTH_ROUNDING * seconds["fp32"]
     number_format: NumberFormat = "bf16" if clearly else "fp32"
     told = ", ".join(f"{name} {1000 * value:.2f} ms" for name, value in seconds.items())
-    return Chosen(number_format, f"measured: {told}", seconds)
+    return ChosenFormat(number_format, f"measured: {told}", seconds)
 
 
-def _seconds(x: Tensor, weight: Tensor, clock: Clock) -> float:
+def _time_product(x: Tensor, weight: Tensor, clock: Clock) -> float:
     begun = clock()
     y = x @ weight.t()
     y @ weight

@@ -10,7 +10,7 @@ from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-NAMES = {
+TYPE_NAMES = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
@@ -72,7 +72,7 @@ def _is_a(part: Any, value: Any) -> bool:
 
 def _expected(hint: Any) -> str:
     named = [
-        ", ".join(get_args(part)) if get_origin(part) is Literal else NAMES[part]
+        ", ".join(get_args(part)) if get_origin(part) is Literal else TYPE_NAMES[part]
         for part in _parts(hint)
     ]
     return " or ".join(named)

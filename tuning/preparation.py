@@ -16,12 +16,12 @@ from engine.errors import ModelUnavailable
 from engine.models.catalogue import linear_shapes
 from tuning.batch.collate import default_budget_tokens
 from tuning.memory_plan import Load, MemoryPlan, plan_memory, shape_of
-from tuning.number_format import Chosen, choose
+from tuning.number_format import ChosenFormat, choose_number_format
 from tuning.progress import Report
 from tuning.recipe import Recipe
 
 
-def prepare(job: Path, base: Path, recipe: Recipe, report: Report) -> Chosen:
+def prepare(job: Path, base: Path, recipe: Recipe, report: Report) -> ChosenFormat:
     """Choose the number format of the job in a folder, and see whether its memory is there.
 
     Raises `ModelUnavailable` with the reason where training does not fit beside what is on the
@@ -29,7 +29,9 @@ def prepare(job: Path, base: Path, recipe: Recipe, report: Report) -> Chosen:
     """
     shape = max(linear_shapes(base).values(), key=lambda sizes: sizes[0] * sizes[1])
     with PartialState().main_process_first():  # others take what the first has measured
-        chosen = choose(recipe.number_format, job, hidden_size=min(shape), mlp_size=max(shape))
+        chosen = choose_number_format(
+            recipe.number_format, job, hidden_size=min(shape), mlp_size=max(shape)
+        )
     report({"event": "number format", **asdict(chosen)})
     if torch.cuda.is_available():
         free_bytes, card_bytes = torch.cuda.mem_get_info()
@@ -48,7 +50,7 @@ def prepare(job: Path, base: Path, recipe: Recipe, report: Report) -> Chosen:
 
 
 def plan_of(
-    base: Path, recipe: Recipe, chosen: Chosen, *, free_bytes: int, card_bytes: int
+    base: Path, recipe: Recipe, chosen: ChosenFormat, *, free_bytes: int, card_bytes: int
 ) -> MemoryPlan:
     """The plan on a device of which so much is free; the rest is taken to be the serving engine's.
 

@@ -117,7 +117,7 @@ def quantize_layers(
         setattr(model.get_submodule(parent), child, held)
 
 
-def weight_bytes(model: nn.Module) -> int:
+def held_weight_bytes(model: nn.Module) -> int:
     """Bytes of all weights and scales of a model, a shared one counted once."""
     own = {id(t): t.nbytes for t in [*model.parameters(), *model.buffers()]}
     return sum(own.values())

@@ -15,10 +15,10 @@ from pathlib import Path
 
 from engine.storage import canonical_json, digest_bytes, digest_json, write_atomically
 
-Row = Mapping[str, Sequence[int]]  # prompt_ids, chosen_ids, rejected_ids
-LogProbs = tuple[float, float]  # of chosen and rejected: sums of natural logarithms
-Compute = Callable[[Sequence[Row]], Sequence[LogProbs]]
-COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
+PairRow = Mapping[str, Sequence[int]]  # prompt_ids, chosen_ids, rejected_ids
+PairLogProbs = tuple[float, float]  # of chosen and rejected: sums of natural logarithms
+Compute = Callable[[Sequence[PairRow]], Sequence[PairLogProbs]]
+PAIR_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +32,16 @@ class ReferenceKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class ReferenceLookup:
     """What a look into the cache gave: a value a row, and how many were there already."""
 
-    log_probs: tuple[LogProbs, ...]
+    log_probs: tuple[PairLogProbs, ...]
     cached: int
 
 
-def look_up(folder: Path, key: ReferenceKey, rows: Sequence[Row], compute: Compute) -> Looked:
+def look_up_references(
+    folder: Path, key: ReferenceKey, rows: Sequence[PairRow], compute: Compute
+) -> ReferenceLookup:
     """Each row's log-probabilities; those not in the folder are computed, and all are kept.
 
     A file that is not what was written is not read: its rows are computed again.
@@ -58,15 +60,15 @@ def look_up(folder: Path, key: ReferenceKey, rows: Sequence[Row], compute: Compu
     body = canonical_json({"key": asdict(key), "rows": kept})
     write_atomically(path, digest_bytes(body).encode() + b"\n" + body)
     cached = sum(digest not in missing for digest in digests)
-    return Looked(tuple(known[digest] for digest in digests), cached)
+    return ReferenceLookup(tuple(known[digest] for digest in digests), cached)
 
 
-def row_digest(row: Row) -> str:
+def row_digest(row: PairRow) -> str:
     """Digest of a row's token ids."""
-    return digest_json([list(row[column]) for column in COLUMNS])
+    return digest_json([list(row[column]) for column in PAIR_COLUMNS])
 
 
-def _read(path: Path) -> dict[str, LogProbs]:
+def _read(path: Path) -> dict[str, PairLogProbs]:
     try:
         digest, body = path.read_bytes().split(b"\n", 1)
     except (OSError, ValueError):

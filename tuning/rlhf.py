@@ -35,7 +35,7 @@ from tuning.methods.reward import (
 )
 from tuning.methods.rloo import distinct_prompts, train_rloo
 from tuning.recipe import Recipe
-from tuning.reference_cache import Row
+from tuning.reference_cache import PairRow
 from tuning.rlhf_recipes import AI_LABELS, RlaifRecipe
 
 
@@ -83,7 +83,7 @@ def make_reward_model(
     base: BaseModel,
     snapshot: Snapshot,
     recipe: Recipe,
-    rows: Sequence[Row],
+    rows: Sequence[PairRow],
     stage: Stage,
     root: Path,
 ) -> dict[str, Any]:

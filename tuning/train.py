@@ -36,19 +36,19 @@ from tuning.methods.dpo import train_dpo
 from tuning.methods.kto import train_kto
 from tuning.methods.orpo import train_orpo
 from tuning.methods.sft import train_sft
-from tuning.number_format import Chosen
+from tuning.number_format import ChosenFormat
 from tuning.policy import load_policy, save_adapter
 from tuning.preparation import prepare
 from tuning.progress import Report
 from tuning.recipe import Recipe
-from tuning.reference_cache import Compute, LogProbs, ReferenceKey, Row, look_up
+from tuning.reference_cache import Compute, PairLogProbs, PairRow, ReferenceKey, look_up_references
 from tuning.rlhf import drawn_ai_pairs, make_reward_model, prompts_for_rloo, train_on_reward
 from tuning.rlhf_recipes import REWARDS
 from tuning.step_reporter import StepReporter
 from tuning.store_values import settle
 
 Train = Callable[[PeftModel, Dataset, Recipe, Stage], None]
-LIBRARIES = ("torch", "transformers", "trl", "peft")
+RECORDED_LIBRARIES = ("torch", "transformers", "trl", "peft")
 EXPORT_ONLY = "DoRA is not computed per row of a batch: export this adapter merged into the weights"
 
 
@@ -217,7 +217,7 @@ def _data_event(data: TrainingData) -> dict[str, Any]:
 
 
 def _run_step(
-    job: TrainingRun, step: Step, stage: Stage, chosen: Chosen, previous: Path | None
+    job: TrainingRun, step: Step, stage: Stage, chosen: ChosenFormat, previous: Path | None
 ) -> Path:
     """Run one stage unless it is already finished; returns its adapter's folder."""
     finished = stage.folder / "adapter"
@@ -260,8 +260,8 @@ def _references(
         number_format=f"{job.recipe.weights} {rounding}",
     )
 
-    def references(rows: Sequence[Row], compute: Compute) -> Sequence[LogProbs]:
-        found = look_up(job.bundles.parent / "references", key, rows, compute)
+    def references(rows: Sequence[PairRow], compute: Compute) -> Sequence[PairLogProbs]:
+        found = look_up_references(job.bundles.parent / "references", key, rows, compute)
         report({"event": "reference", "rows": len(rows), "cached": found.cached})
         return found.log_probs
 
@@ -290,7 +290,12 @@ def _published(recipe: Recipe) -> dict[str, Any]:
 
 
 def _manifest(
-    job: TrainingRun, data: TrainingData, steps: Sequence[Step], chosen: Chosen, *, seconds: float
+    job: TrainingRun,
+    data: TrainingData,
+    steps: Sequence[Step],
+    chosen: ChosenFormat,
+    *,
+    seconds: float,
 ) -> dict[str, Any]:
     return {
         "base_digest": job.base.digest,
@@ -307,7 +312,7 @@ def _manifest(
         "export_only": EXPORT_ONLY if job.recipe.adapter.weight_decomposed else None,
         "seconds": round(seconds, 1),
         "created_at": round(time.time()),
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "versions": {name: importlib.metadata.version(name) for name in RECORDED_LIBRARIES},
         "threads": torch.get_num_threads(),
         "processes": PartialState().num_processes,
         "number_format": asdict(chosen),

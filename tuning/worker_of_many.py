@@ -19,7 +19,7 @@ from accelerate import PartialState  # type: ignore[import-untyped]
 from tuning import worker
 from tuning.train import run
 
-LOOK_SECONDS = 0.2  # far less than a new job takes to import torch
+PARENT_POLL_SECONDS = 0.2  # far less than a new job takes to import torch
 
 
 def main(folder: Path) -> int:
@@ -39,7 +39,7 @@ def main(folder: Path) -> int:
 def _end_with(launcher: int) -> None:
     """End this process once its parent is not, or no longer, the job's launcher."""
     while os.getppid() == launcher:
-        time.sleep(LOOK_SECONDS)
+        time.sleep(PARENT_POLL_SECONDS)
     os._exit(1)
 
 

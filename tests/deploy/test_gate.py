@@ -11,13 +11,19 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from deploy.gate import judge, win_rate
-from deploy.guards import FALSE_ALARMS, RULES
-from tuning.evaluation.answers import AnswerMeasures, Opinions, Prompt, PromptMeasures, load_prompts
-from tuning.evaluation.evaluate import Evidence
+from deploy.gate import judge_candidate, win_rate
+from deploy.guards import FALSE_ALARMS, GUARDS
+from tuning.evaluation.answers import (
+    AnswerMeasures,
+    EvaluationPrompt,
+    Opinions,
+    PromptMeasures,
+    load_prompts,
+)
+from tuning.evaluation.evaluate import Evaluation
 from tuning.evaluation.generic import Drift
 from tuning.evaluation.preferences import PairScores, Preference
-from tuning.evaluation.roles import ROLES, Role
+from tuning.evaluation.roles import MODEL_ROLES, ModelRole
 from tuning.evaluation.statistics import Interval, clustered_mean
 
 Side = tuple[float, float]  # (chosen, rejected) log-probabilities
@@ -39,15 +45,15 @@ def pair(
 ) -> PairScores:
     """One pair; whoever is not candidate sees it as the incumbent does."""
     sides = {"candidate": new, "incumbent": old, "base": old}
-    preferences: dict[Role, Preference] = {
-        role: Preference(*sides[role], *sides[role]) for role in ROLES
+    preferences: dict[ModelRole, Preference] = {
+        role: Preference(*sides[role], *sides[role]) for role in MODEL_ROLES
     }
     return PairScores(conversation, gold, preferences, *chars)
 
 
-def scores(candidate: Sequence[Side], incumbent: Sequence[Side], pairs_each: int = 1) -> Evidence:
+def scores(candidate: Sequence[Side], incumbent: Sequence[Side], pairs_each: int = 1) -> Evaluation:
     """One conversation per entry, of so many equal pairs."""
-    return Evidence(
+    return Evaluation(
         tuple(
             pair(f"c{number}", new, old)
             for number, (new, old) in enumerate(zip(candidate, incumbent, strict=True))
@@ -56,7 +62,7 @@ def scores(candidate: Sequence[Side], incumbent: Sequence[Side], pairs_each: int
     )
 
 
-def noise(seed: int) -> Evidence:
+def noise(seed: int) -> Evaluation:
     """Two adapters that are equally good: right on 60% of the pairs, each with luck of its own.
 
     40 conversations of 3 pairs; what a conversation is about helps or hurts all of its pairs. A
@@ -70,21 +76,21 @@ def noise(seed: int) -> Evidence:
             new, old = topic + draw.normal(0, 0.8, 2)
             gold = conversation % 4 == 0
             pairs.append(pair(f"c{conversation}", (new, 0.0), (old, 0.0), gold=gold))
-    return Evidence(tuple(pairs))
+    return Evaluation(tuple(pairs))
 
 
-def with_answers(evidence: Evidence, **candidate: object) -> Evidence:
+def with_answers(evidence: Evaluation, **candidate: object) -> Evaluation:
     """Every prompt answered well by the incumbent, and by the candidate but for what is given."""
-    measures: dict[Role, AnswerMeasures] = dict.fromkeys(ROLES, GOOD)
-    bad: dict[Role, AnswerMeasures] = {**measures, "candidate": replace(GOOD, **candidate)}  # type: ignore[arg-type]
+    measures: dict[ModelRole, AnswerMeasures] = dict.fromkeys(MODEL_ROLES, GOOD)
+    bad: dict[ModelRole, AnswerMeasures] = {**measures, "candidate": replace(GOOD, **candidate)}  # type: ignore[arg-type]
     return replace(evidence, answers=tuple(PromptMeasures(name, None, bad) for name in PROMPTS))
 
 
-def noisy_answers(seed: int) -> Evidence:
+def noisy_answers(seed: int) -> Evaluation:
     """Two adapters whose answers are equally bad: now and then each of them does everything."""
     draw = np.random.default_rng(seed)
 
-    def one(prompt: Prompt) -> AnswerMeasures:
+    def one(prompt: EvaluationPrompt) -> AnswerMeasures:
         return AnswerMeasures(
             tokens=int(min(96, draw.lognormal(3.8, 0.7))),
             finished=draw.random() < 0.6,
@@ -96,7 +102,7 @@ def noisy_answers(seed: int) -> Evidence:
         )
 
     answers = tuple(
-        PromptMeasures(prompt.id, prompt.asks, {role: one(prompt) for role in ROLES})
+        PromptMeasures(prompt.id, prompt.asks, {role: one(prompt) for role in MODEL_ROLES})
         for prompt in load_prompts()
     )
     return replace(noise(seed), answers=answers)
@@ -112,21 +118,21 @@ CLEARLY_BETTER = scores([RIGHT] * 30, [RIGHT, WRONG] * 15)
 def test_an_adapter_is_not_better_than_itself(seed: int) -> None:
     evidence = noise(seed)
     itself = tuple(
-        replace(p, preferences=dict.fromkeys(ROLES, p.preferences["candidate"]))
+        replace(p, preferences=dict.fromkeys(MODEL_ROLES, p.preferences["candidate"]))
         for p in evidence.pairs
     )
-    assert judge(Evidence(itself)).verdict == "not better"
+    assert judge_candidate(Evaluation(itself)).verdict == "not better"
 
 
 def test_an_equally_good_adapter_is_rarely_called_better() -> None:
     """Of 40, a two-sided 95% interval lies above 0 once by chance; two are allowed."""
-    verdicts = [judge(noise(seed)).verdict for seed in range(40)]
+    verdicts = [judge_candidate(noise(seed)).verdict for seed in range(40)]
     assert verdicts.count("better") <= 2
     assert set(verdicts) <= {"better", "not better"}
 
 
 def test_a_clearly_better_adapter_is_better() -> None:
-    report = judge(CLEARLY_BETTER)
+    report = judge_candidate(CLEARLY_BETTER)
     assert report.verdict == "better"
     assert (report.candidate_accuracy, report.incumbent_accuracy) == (1.0, 0.5)
     assert report.gain.estimate == 0.5
@@ -134,46 +140,49 @@ def test_a_clearly_better_adapter_is_better() -> None:
 
 
 def test_a_clearly_worse_adapter_is_not_better() -> None:
-    report = judge(scores([RIGHT, WRONG] * 15, [RIGHT] * 30))
+    report = judge_candidate(scores([RIGHT, WRONG] * 15, [RIGHT] * 30))
     assert report.verdict == "not better"
     assert report.gain.estimate == -0.5
 
 
 def test_swapping_candidate_and_incumbent_flips_the_sign() -> None:
     new, old = [RIGHT] * 20 + [WRONG] * 10, [RIGHT, WRONG, TIED] * 10
-    one, other = judge(scores(new, old)).gain, judge(scores(old, new)).gain
+    one, other = judge_candidate(scores(new, old)).gain, judge_candidate(scores(old, new)).gain
     assert one.estimate == pytest.approx(-other.estimate)
     assert (one.low, one.high) == pytest.approx((-other.high, -other.low), abs=0.01)
-    assert judge(scores(new, old)).candidate_accuracy == judge(scores(old, new)).incumbent_accuracy
+    assert (
+        judge_candidate(scores(new, old)).candidate_accuracy
+        == judge_candidate(scores(old, new)).incumbent_accuracy
+    )
 
 
 def test_a_tie_counts_as_half() -> None:
-    report = judge(scores([TIED] * 10, [RIGHT] * 5 + [WRONG] * 5))
+    report = judge_candidate(scores([TIED] * 10, [RIGHT] * 5 + [WRONG] * 5))
     assert (report.candidate_accuracy, report.incumbent_accuracy) == (0.5, 0.5)
     assert report.gain.estimate == 0.0
 
 
 def test_few_conversations_are_not_enough_however_many_their_pairs() -> None:
-    report = judge(scores([RIGHT] * 7, [WRONG] * 7, pairs_each=100))
+    report = judge_candidate(scores([RIGHT] * 7, [WRONG] * 7, pairs_each=100))
     assert report.verdict == "not enough data"
     assert (report.pairs, report.conversations) == (700, 7)
     assert "7 held-out conversations; 8 are needed" in report.reason
-    assert judge(scores([RIGHT] * 8, [WRONG] * 8)).verdict == "better"
+    assert judge_candidate(scores([RIGHT] * 8, [WRONG] * 8)).verdict == "better"
 
 
 def test_no_scores_at_all_are_not_enough() -> None:
-    report = judge(Evidence(()))
+    report = judge_candidate(Evaluation(()))
     assert (report.verdict, report.pairs) == ("not enough data", 0)
 
 
 def test_the_longer_answer_stands_beside_as_a_baseline() -> None:
     lengths = [(20, 10), (20, 10), (10, 10), (5, 10)]
     rows = [pair(f"c{i}", RIGHT, RIGHT, chars=length) for i, length in enumerate(lengths)]
-    assert judge(Evidence(tuple(rows))).longer_wins_accuracy == (1 + 1 + 0.5 + 0) / 4
+    assert judge_candidate(Evaluation(tuple(rows))).longer_wins_accuracy == (1 + 1 + 0.5 + 0) / 4
 
 
 def test_a_report_can_be_stored_as_json() -> None:
-    report = judge(scores([RIGHT] * 10, [WRONG, RIGHT] * 5))
+    report = judge_candidate(scores([RIGHT] * 10, [WRONG, RIGHT] * 5))
     assert json.loads(json.dumps(report.as_dict()))["gain"]["estimate"] == 0.5
 
 
@@ -189,7 +198,7 @@ def test_noise_in_the_feedback_does_not_turn_a_worse_adapter_into_a_better_one()
             if draw.random() < 0.3:
                 new, old = new[::-1], old[::-1]
             pairs.append(pair(f"c{number}", new, old))
-        verdicts.append(judge(Evidence(tuple(pairs))).verdict)
+        verdicts.append(judge_candidate(Evaluation(tuple(pairs))).verdict)
     assert set(verdicts) == {"not better"}
 
 
@@ -199,22 +208,22 @@ def test_noise_in_the_feedback_does_not_turn_a_worse_adapter_into_a_better_one()
 def test_gold_pairs_count_with_the_others_and_are_told_apart() -> None:
     gold = [pair(f"g{i}", RIGHT, [RIGHT, WRONG][i % 2], gold=True) for i in range(4)]
     held_out = [pair(f"c{i}", [RIGHT, WRONG][i % 2], WRONG) for i in range(12)]
-    report = judge(Evidence((*held_out, *gold)))
+    report = judge_candidate(Evaluation((*held_out, *gold)))
     assert (report.pairs, report.conversations, report.gold_pairs) == (16, 16, 4)
     assert (report.candidate_accuracy, report.incumbent_accuracy) == (10 / 16, 2 / 16)
     assert (report.candidate_gold_accuracy, report.incumbent_gold_accuracy) == (1.0, 0.5)
 
 
 def test_without_gold_there_is_no_gold_accuracy() -> None:
-    report = judge(CLEARLY_BETTER)
+    report = judge_candidate(CLEARLY_BETTER)
     assert (report.candidate_gold_accuracy, report.incumbent_gold_accuracy) == (None, None)
 
 
 def test_a_candidate_that_is_better_elsewhere_and_worse_on_gold_is_refused() -> None:
     gold = [pair(f"g{i}", WRONG, RIGHT, gold=True) for i in range(8)]
     held_out = [pair(f"c{i}", RIGHT, WRONG) for i in range(60)]
-    assert judge(Evidence(tuple(held_out))).verdict == "better"
-    report = judge(Evidence((*held_out, *gold)))
+    assert judge_candidate(Evaluation(tuple(held_out))).verdict == "better"
+    report = judge_candidate(Evaluation((*held_out, *gold)))
     assert report.gain.low > 0
     assert report.verdict == "not better"
     assert "ranks fewer gold pairs rightly (gold +1.00" in report.reason
@@ -237,8 +246,8 @@ def test_a_candidate_that_is_better_elsewhere_and_worse_on_gold_is_refused() -> 
 def test_a_candidate_that_ranks_better_and_answers_worse_is_refused(
     guard: str, fault: dict[str, object]
 ) -> None:
-    assert judge(with_answers(CLEARLY_BETTER)).verdict == "better"
-    report = judge(with_answers(CLEARLY_BETTER, **fault))
+    assert judge_candidate(with_answers(CLEARLY_BETTER)).verdict == "better"
+    report = judge_candidate(with_answers(CLEARLY_BETTER, **fault))
     assert [found.name for found in report.guards if found.refused] == [guard]
     assert report.verdict == "not better"
     assert report.reason.startswith("refused: the candidate ")
@@ -251,10 +260,10 @@ def test_a_candidate_that_loses_the_form_is_refused() -> None:
     answers = [
         PromptMeasures(name, "list", {"candidate": lost, "incumbent": kept, "base": kept})
         if number % 2
-        else PromptMeasures(name, None, dict.fromkeys(ROLES, GOOD))
+        else PromptMeasures(name, None, dict.fromkeys(MODEL_ROLES, GOOD))
         for number, name in enumerate(PROMPTS)
     ]
-    report = judge(replace(CLEARLY_BETTER, answers=tuple(answers)))
+    report = judge_candidate(replace(CLEARLY_BETTER, answers=tuple(answers)))
     (refused,) = [found for found in report.guards if found.refused]
     assert (refused.name, refused.harm.estimate, refused.items) == ("format", 1.0, 12)
 
@@ -264,7 +273,7 @@ def test_a_candidate_far_from_the_base_is_refused(kl: float, verdict: str) -> No
     drift = tuple(
         Drift(name, 48, {"candidate": kl, "incumbent": 0.1, "base": 0.0}) for name in PROMPTS
     )
-    assert judge(replace(CLEARLY_BETTER, drift=drift)).verdict == verdict
+    assert judge_candidate(replace(CLEARLY_BETTER, drift=drift)).verdict == verdict
 
 
 @pytest.mark.parametrize(("worse", "refused"), [(4, False), (5, True)])
@@ -273,34 +282,34 @@ def test_five_answers_of_24_that_became_bad_are_no_accident(worse: int, refused:
 
     That is 1.3% for four and 0.37% for five; a guard's tail has 5% / 9 = 0.56%.
     """
-    assert FALSE_ALARMS / len(RULES) == pytest.approx(0.0056, abs=1e-4)
+    assert FALSE_ALARMS / len(GUARDS) == pytest.approx(0.0056, abs=1e-4)
     bad = with_answers(CLEARLY_BETTER, empty=True).answers[:worse]
     good = with_answers(CLEARLY_BETTER).answers[worse:]
-    report = judge(replace(CLEARLY_BETTER, answers=(*bad, *good)))
+    report = judge_candidate(replace(CLEARLY_BETTER, answers=(*bad, *good)))
     assert (report.verdict == "not better") is refused
 
 
 def test_answers_as_bad_as_the_incumbents_are_refused_seldom_and_never_found_better() -> None:
     """Of 40, two may be refused by chance (5%), and one by chance be better (2.5%)."""
-    reports = [judge(noisy_answers(seed)) for seed in range(40)]
+    reports = [judge_candidate(noisy_answers(seed)) for seed in range(40)]
     assert sum(any(guard.refused for guard in report.guards) for report in reports) <= 2
     assert [report.verdict for report in reports].count("better") <= 2
 
 
 def test_a_guard_speaks_even_where_pairs_are_too_few() -> None:
     few = scores([RIGHT] * 3, [WRONG] * 3)
-    assert judge(with_answers(few)).verdict == "not enough data"
-    assert judge(with_answers(few, empty=True)).verdict == "not better"
+    assert judge_candidate(with_answers(few)).verdict == "not enough data"
+    assert judge_candidate(with_answers(few, empty=True)).verdict == "not better"
 
 
 def test_a_guard_with_too_few_items_says_nothing() -> None:
     evidence = with_answers(CLEARLY_BETTER, empty=True)
-    report = judge(replace(evidence, answers=evidence.answers[:7]))
+    report = judge_candidate(replace(evidence, answers=evidence.answers[:7]))
     assert (report.verdict, report.guards) == ("better", ())
 
 
 def test_the_ai_judges_win_rate_stands_beside_and_decides_nothing() -> None:
-    report = judge(replace(CLEARLY_BETTER, opinions=Opinions(wins=0, ties=4, losses=20)))
+    report = judge_candidate(replace(CLEARLY_BETTER, opinions=Opinions(wins=0, ties=4, losses=20)))
     assert report.ai_win_rate == win_rate(0, 4, 20)
     assert report.verdict == "better"
 

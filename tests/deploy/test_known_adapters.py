@@ -10,7 +10,7 @@ import itertools
 
 import pytest
 
-from deploy.gate import GateReport, judge
+from deploy.gate import GateReport, judge_candidate
 from feedback_store.examples.types import Pair
 from tests.played_engine import PlayedEngine, Voice, sensible
 from tests.tuning.conftest import row
@@ -35,7 +35,7 @@ def verdict_on(candidate: Voice) -> GateReport:
     base = Voice(sensible, likes_half_of_them)
     engine = PlayedEngine({None: base, ADAPTER: candidate})
     evidence = evaluate(engine, PAIRS, candidate=ADAPTER, incumbent=None)  # type: ignore[arg-type]
-    return judge(evidence)
+    return judge_candidate(evidence)
 
 
 def refusing_guards(report: GateReport) -> set[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deploy.loop import Loop, LoopResult
-from deploy.registry import Live, Registry
+from deploy.registry import LiveRelease, Registry
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, InvalidInput
 from engine.models.catalogue import BaseModel
@@ -246,7 +246,7 @@ def test_a_better_adapter_goes_live_and_its_pairs_are_no_longer_new(
     result = run(loop, Judge(True, False), slots)
     assert result.report is not None
     assert (result.ran, result.promoted, result.report.verdict) == (True, True, "better")
-    assert registry.live() == Live(result.bundle, 1)
+    assert registry.live() == LiveRelease(result.bundle, 1)
     recorded = registry.get(str(result.bundle)).report
     assert (recorded["snapshot"], recorded["incumbent"]) == (result.snapshot, None)
     assert recorded["conversations"] == 10
@@ -275,7 +275,7 @@ def test_any_other_adapter_is_kept_with_its_verdict_and_does_not_go_live(
     correct(store, *TRAIN[:5], *HELDOUT[:heldout])
     result = run(loop, judge, slots)
     assert (result.ran, result.promoted) == (True, False)
-    assert registry.live() == Live(None, 0)
+    assert registry.live() == LiveRelease(None, 0)
     assert registry.get(str(result.bundle)).report["verdict"] == verdict
 
 
@@ -285,7 +285,7 @@ def test_force_trains_without_new_pairs_and_the_gate_still_decides(
     correct(store, TRAIN[0], *HELDOUT[:1])
     result = run(loop, Judge(True, False), slots, force=True)
     assert (result.ran, result.promoted) == (True, False)
-    assert registry.live() == Live(None, 0)
+    assert registry.live() == LiveRelease(None, 0)
 
 
 def test_a_failed_job_leaves_what_is_live_alone(
@@ -295,7 +295,7 @@ def test_a_failed_job_leaves_what_is_live_alone(
     jobs.failure = "tuning failed: out of memory"
     with pytest.raises(BurnishError, match="out of memory"):
         run(loop, Judge(True, False), slots)
-    assert (registry.live(), registry.list()) == (Live(None, 0), [])
+    assert (registry.live(), registry.list()) == (LiveRelease(None, 0), [])
 
 
 def test_a_bundle_is_never_judged_against_itself(

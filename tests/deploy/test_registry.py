@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from deploy import registry as registry_module
-from deploy.registry import Live, Registry
+from deploy.registry import LiveRelease, Registry
 from engine.errors import BurnishError, Conflict, UnknownId
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
@@ -39,13 +39,13 @@ def promote(registry: Registry, *bundles: str) -> None:
 
 
 def test_the_base_model_is_live_at_first(registry: Registry) -> None:
-    assert registry.live() == Live(None, 0)
+    assert registry.live() == LiveRelease(None, 0)
     assert registry.history() == []
 
 
 def test_a_promotion_moves_the_pointer_and_is_remembered(registry: Registry) -> None:
     promote(registry, A, B)
-    assert registry.live() == Live(B, 2)
+    assert registry.live() == LiveRelease(B, 2)
     told = [(c.generation, c.action, c.bundle, c.previous, c.note) for c in registry.history()]
     assert told == [
         (2, "promote", B, A, "promote b"),
@@ -66,7 +66,7 @@ def test_an_unknown_bundle_cannot_be_promoted(registry: Registry) -> None:
         registry.get(A)
     with pytest.raises(UnknownId):
         registry.promote(A, registry.live())
-    assert registry.live() == Live(None, 0)
+    assert registry.live() == LiveRelease(None, 0)
 
 
 def test_what_is_live_already_cannot_be_promoted(registry: Registry) -> None:
@@ -93,7 +93,7 @@ def test_of_promotions_at_once_exactly_one_wins(url: str) -> None:
         racers[0].add(name, {})
     together = threading.Barrier(4)
 
-    def race(number: int, seen: Live) -> bool:
+    def race(number: int, seen: LiveRelease) -> bool:
         together.wait()
         try:
             racers[number].promote(names[number], seen)
@@ -107,7 +107,7 @@ def test_of_promotions_at_once_exactly_one_wins(url: str) -> None:
             won = list(pool.map(race, range(4), [seen] * 4))
             # A racer whose bundle is live already cannot win; the three others can
             assert won.count(True) == 1
-            assert racers[0].live() == Live(names[won.index(True)], generation)
+            assert racers[0].live() == LiveRelease(names[won.index(True)], generation)
     assert len(racers[0].history()) == 20
     for database in databases:
         database.close()
@@ -121,7 +121,9 @@ def test_a_rollback_and_a_promotion_at_once_do_not_both_win(url: str) -> None:
         promote(one, A)
         seen, together = one.live(), threading.Barrier(2)
 
-        def race(move: object, seen: Live = seen, together: threading.Barrier = together) -> bool:
+        def race(
+            move: object, seen: LiveRelease = seen, together: threading.Barrier = together
+        ) -> bool:
             together.wait()
             try:
                 move(seen)  # type: ignore[operator]
@@ -147,7 +149,7 @@ def test_rolling_back_walks_the_promotions_down_to_the_base_model(registry: Regi
     for expected in (B, A, None):
         seen = registry.live()
         assert registry.rollback_target(seen) == expected
-        assert registry.rollback(seen, note="worse") == Live(expected, seen.generation + 1)
+        assert registry.rollback(seen, note="worse") == LiveRelease(expected, seen.generation + 1)
     with pytest.raises(Conflict, match="the base model is live"):
         registry.rollback(registry.live())
     latest = registry.history()[0]
@@ -196,7 +198,7 @@ def test_a_rollback_that_looked_too_early_is_refused(registry: Registry) -> None
 
 def test_a_tainted_release_that_is_live_makes_way_for_the_one_before(registry: Registry) -> None:
     promote(registry, A, B)
-    assert registry.taint([B], "forgotten") == registry.live() == Live(A, 3)
+    assert registry.taint([B], "forgotten") == registry.live() == LiveRelease(A, 3)
     latest = registry.history()[0]
     assert (latest.action, latest.bundle, latest.previous, latest.note) == (
         "retire",
@@ -209,9 +211,9 @@ def test_a_tainted_release_that_is_live_makes_way_for_the_one_before(registry: R
 
 def test_tainted_releases_are_passed_over_down_to_the_base_model(registry: Registry) -> None:
     promote(registry, A, B, C)
-    assert registry.taint([A, B], "forgotten") == Live(C, 3)  # what is live is not touched
+    assert registry.taint([A, B], "forgotten") == LiveRelease(C, 3)  # what is live is not touched
     assert registry.rollback_target(registry.live()) is None
-    assert registry.taint([C], "forgotten") == Live(None, 4)
+    assert registry.taint([C], "forgotten") == LiveRelease(None, 4)
     with pytest.raises(Conflict, match="the base model is live"):
         registry.rollback(registry.live())
 
@@ -233,13 +235,13 @@ def test_promotions_and_rollbacks_go_on_after_a_taint(registry: Registry) -> Non
 def test_a_tainted_release_is_never_promoted(registry: Registry) -> None:
     registry.add(A, {"verdict": "better"})
     seen = registry.taint([A], "forgotten")
-    assert seen == Live(None, 0)
+    assert seen == LiveRelease(None, 0)
     with pytest.raises(Conflict, match="tainted; retrain"):
         registry.promote(A, seen)
     registry.add(A, {"verdict": "better"})  # a newer report washes nothing off
     with pytest.raises(Conflict, match="tainted"):
         registry.promote(A, seen)
-    assert (registry.live(), registry.history()) == (Live(None, 0), [])
+    assert (registry.live(), registry.history()) == (LiveRelease(None, 0), [])
 
 
 def test_the_first_reason_for_a_taint_stays(registry: Registry) -> None:
@@ -257,7 +259,9 @@ def test_a_taint_and_promotions_at_once_never_leave_a_tainted_release_live(url: 
         one.add(name, {})
         seen, together = one.live(), threading.Barrier(2)
 
-        def promote_it(name: str = name, seen: Live = seen, together: object = together) -> bool:
+        def promote_it(
+            name: str = name, seen: LiveRelease = seen, together: object = together
+        ) -> bool:
             together.wait()  # type: ignore[attr-defined]
             try:
                 other.promote(name, seen)
@@ -265,13 +269,17 @@ def test_a_taint_and_promotions_at_once_never_leave_a_tainted_release_live(url: 
                 return False
             return True
 
-        def taint_it(name: str = name, together: object = together) -> Live:
+        def taint_it(name: str = name, together: object = together) -> LiveRelease:
             together.wait()  # type: ignore[attr-defined]
             return one.taint([name], "forgotten")
 
         with ThreadPoolExecutor(2) as pool:
             promoted, tainted = pool.submit(promote_it), pool.submit(taint_it)
-        assert one.live() == tainted.result() == Live(None, 2 * promoted.result() + seen.generation)
+        assert (
+            one.live()
+            == tainted.result()
+            == LiveRelease(None, 2 * promoted.result() + seen.generation)
+        )
     for database in databases:
         database.close()
 
@@ -341,8 +349,8 @@ def test_a_registry_of_the_first_version_keeps_every_row(database: Database) -> 
     registry = Registry(database)
     assert [release.bundle for release in registry.list()] == [B, A]
     assert [change.bundle for change in registry.history()] == [B, A]
-    assert registry.live() == Live(B, 2)
-    assert registry.taint([B], "forgotten") == Live(A, 3)
+    assert registry.live() == LiveRelease(B, 2)
+    assert registry.taint([B], "forgotten") == LiveRelease(A, 3)
 
 
 def test_the_registry_shares_a_database_with_the_store_and_survives_reopening(
@@ -351,7 +359,7 @@ def test_the_registry_shares_a_database_with_the_store_and_survives_reopening(
     store = FeedbackStore(database)
     promote(registry, A)
     again = Database(url)
-    assert Registry(again).live() == Live(A, 1)
+    assert Registry(again).live() == LiveRelease(A, 1)
     assert FeedbackStore(again).counts() == store.counts()
     again.close()
 

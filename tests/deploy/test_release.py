@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy import release
-from deploy.registry import Live, Registry
+from deploy.registry import LiveRelease, Registry
 from deploy.release import Follower, Releases
 from engine.adapters.slots import AdapterSlots
 from engine.errors import Conflict, EngineFailure, InvalidBundle, UnknownId
@@ -70,8 +70,8 @@ def test_only_force_promotes_what_the_gate_did_not_find_better(
     registry.add(bundle, report)
     with pytest.raises(Conflict, match="force it"):
         releases.promote(bundle)
-    assert registry.live() == Live(None, 0)
-    assert releases.promote(bundle, force=True) == registry.live() == Live(bundle, 1)
+    assert registry.live() == LiveRelease(None, 0)
+    assert releases.promote(bundle, force=True) == registry.live() == LiveRelease(bundle, 1)
     assert registry.history()[0].note == "forced"
 
 
@@ -79,7 +79,7 @@ def test_what_the_gate_found_better_is_promoted(
     releases: Releases, registry: Registry, better: Callable[[int], str]
 ) -> None:
     bundle = better(1)
-    assert releases.promote(bundle) == registry.live() == Live(bundle, 1)
+    assert releases.promote(bundle) == registry.live() == LiveRelease(bundle, 1)
     assert registry.history()[0].note == "better"
 
 
@@ -91,7 +91,7 @@ def test_a_damaged_bundle_is_never_promoted(
     damage(bundles, bundle)
     with pytest.raises(InvalidBundle, match=r"adapter_model.safetensors differs"):
         releases.promote(bundle, force=force)
-    assert registry.live() == Live(None, 0)
+    assert registry.live() == LiveRelease(None, 0)
 
 
 def test_a_bundle_that_was_never_judged_is_unknown(
@@ -240,7 +240,7 @@ def test_a_release_that_a_server_refuses_is_taken_back_with_the_reason(
         deadline = time.monotonic() + 10
         while registry.live().generation < 3 and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert registry.live() == Live(good, 3)
+        assert registry.live() == LiveRelease(good, 3)
         assert releases.wait_until_served(registry.live(), timeout_seconds=10) == 1
         assert slots.live == good
     change = registry.history()[0]

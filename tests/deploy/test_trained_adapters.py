@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from app.scripted_user import first_sentence
-from deploy.gate import GateReport, judge
+from deploy.gate import GateReport, judge_candidate
 from engine.adapters.slots import AdapterSlots
 from engine.fast import FastEngine
 from engine.messages import Message
@@ -51,7 +51,9 @@ class Scene:
     def report(self, candidate: str, incumbent: str | None) -> GateReport:
         held_out = pairs(self.long)[TRAINED:]
         with self.slots.hold(candidate), self.slots.hold(incumbent):
-            return judge(evaluate(self.engine, held_out, candidate=candidate, incumbent=incumbent))
+            return judge_candidate(
+                evaluate(self.engine, held_out, candidate=candidate, incumbent=incumbent)
+            )
 
 
 def pairs(long: dict[str, str]) -> list[Pair]:

@@ -14,8 +14,8 @@ from engine.prompts.render import Renderer
 from feedback_store.examples.types import Examples, Origin, Pair, Side, example_id
 from feedback_store.snapshots.snapshot import freeze
 from tuning.kernels import PORTABLE, choose_kernels
-from tuning.kernels.native import NativeKernels
-from tuning.kernels.portable import Kernels
+from tuning.kernels.native import NativeTuningKernels
+from tuning.kernels.portable import TuningKernels
 
 
 def row(
@@ -65,19 +65,19 @@ def renderer(tokenizer: Any) -> Renderer:
 
 
 @pytest.fixture(scope="session")
-def native(kernel_cache: Path) -> NativeKernels:
+def native(kernel_cache: Path) -> NativeTuningKernels:
     """The compiled kernels."""
     choice = choose_kernels(kernel_cache)
-    if not isinstance(choice.kernels, NativeKernels):
+    if not isinstance(choice.kernels, NativeTuningKernels):
         assert "disagree" not in choice.reason and "refused" not in choice.reason, choice.reason
         pytest.skip(f"compiled kernels: {choice.reason}")
     return choice.kernels
 
 
 @pytest.fixture(params=["native", "portable"])
-def kernels(request: pytest.FixtureRequest) -> Kernels:
+def kernels(request: pytest.FixtureRequest) -> TuningKernels:
     """Either kernels, as a stage is given them."""
     if request.param == "portable":
         return PORTABLE
-    found: NativeKernels = request.getfixturevalue("native")
+    found: NativeTuningKernels = request.getfixturevalue("native")
     return found

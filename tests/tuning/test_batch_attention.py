@@ -9,7 +9,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from tuning.batch.attention import Segments, attend
 from tuning.kernels import PORTABLE
-from tuning.kernels.portable import Bounds, Kernels
+from tuning.kernels.portable import Bounds, TuningKernels
 
 HEADS, KEY_HEADS = 6, 2
 # A prompt of 70 tokens with two completions of it, one longer than a tile of rows; then a row alone
@@ -41,7 +41,7 @@ def inputs(dtype: torch.dtype, size: int = 64) -> list[Tensor]:
     ("dtype", "apart"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=["fp32", "bf16"]
 )
 def test_results_and_gradients_are_torchs(
-    kernels: Kernels, dtype: torch.dtype, apart: float, size: int, scale: float | None
+    kernels: TuningKernels, dtype: torch.dtype, apart: float, size: int, scale: float | None
 ) -> None:
     ours, theirs = inputs(dtype, size), inputs(torch.float32, size)
     with torch.no_grad():

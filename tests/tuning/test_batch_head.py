@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tuning.batch import head
 from tuning.batch.head import score_tokens
-from tuning.kernels.portable import Kernels
+from tuning.kernels.portable import TuningKernels
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def inputs(tokens: int, spread: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("tokens", [1, 4, 11])
-def test_every_score_is_that_of_the_whole_softmax(kernels: Kernels, tokens: int) -> None:
+def test_every_score_is_that_of_the_whole_softmax(kernels: TuningKernels, tokens: int) -> None:
     hidden, weight, targets = inputs(tokens)
     logits = hidden.double() @ weight.double().t()
     log_probs = logits.log_softmax(-1)
@@ -38,13 +38,13 @@ def test_every_score_is_that_of_the_whole_softmax(kernels: Kernels, tokens: int)
     assert torch.equal(found.is_top1, logits.argmax(-1) == targets)
 
 
-def test_the_likeliest_token_is_known_as_such(kernels: Kernels) -> None:
+def test_the_likeliest_token_is_known_as_such(kernels: TuningKernels) -> None:
     hidden, weight, _ = inputs(11)
     assert score_tokens(hidden, weight, (hidden @ weight.t()).argmax(-1), kernels).is_top1.all()
 
 
 @pytest.mark.parametrize("spread", [1.0, 100.0])
-def test_the_gradient_is_that_of_the_whole_softmax(kernels: Kernels, spread: float) -> None:
+def test_the_gradient_is_that_of_the_whole_softmax(kernels: TuningKernels, spread: float) -> None:
     """Also where logits lie hundreds apart, so that most probabilities are 0 in any format."""
     hidden, weight, targets = inputs(11, spread)
     upstream = torch.randn(11)
@@ -56,7 +56,7 @@ def test_the_gradient_is_that_of_the_whole_softmax(kernels: Kernels, spread: flo
     torch.testing.assert_close(ours.grad.double(), plain.grad, rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_without_a_scored_token_is_allowed(kernels: Kernels) -> None:
+def test_a_batch_without_a_scored_token_is_allowed(kernels: TuningKernels) -> None:
     hidden, weight, targets = inputs(0)
     scores = score_tokens(hidden.requires_grad_(), weight, targets, kernels)
     scores.log_probs.sum().backward()  # type: ignore[no-untyped-call]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tuning.batch.plan import Branch, Segment, Tree, lay_out, pack
+from tuning.batch.plan import Completion, Segment, TrainingPrompt, lay_out, pack
 
 
-def branch(*ids: int) -> Branch:
-    return Branch(ids, (True,) * len(ids))
+def completion(*ids: int) -> Completion:
+    return Completion(ids, (True,) * len(ids))
 
 
 def test_no_pack_is_over_the_budget_and_no_row_is_lost() -> None:
@@ -25,7 +25,7 @@ def test_a_row_over_the_budget_has_a_pack_of_its_own_and_is_not_cut() -> None:
 
 
 def test_the_prompt_is_laid_out_once_and_both_completions_continue_its_positions() -> None:
-    layout = lay_out([Tree((1, 2, 3), (branch(4, 5), branch(6)))])
+    layout = lay_out([TrainingPrompt((1, 2, 3), (completion(4, 5), completion(6)))])
     assert layout.input_ids == (1, 2, 3, 4, 5, 6)
     assert layout.position_ids == (0, 1, 2, 3, 4, 3)
     assert layout.segments == (Segment(0, 0, 0, 5), Segment(0, 3, 5, 6))
@@ -33,26 +33,29 @@ def test_the_prompt_is_laid_out_once_and_both_completions_continue_its_positions
 
 def test_each_completion_token_is_predicted_by_the_one_before_it() -> None:
     """The first of each completion by the prompt's last (place 2), whatever lies between."""
-    layout = lay_out([Tree((1, 2, 3), (branch(4, 5), branch(6)))])
+    layout = lay_out([TrainingPrompt((1, 2, 3), (completion(4, 5), completion(6)))])
     assert list(zip(layout.sources, layout.targets, strict=True)) == [(2, 4), (3, 5), (2, 6)]
 
 
 def test_scores_go_where_trl_expects_them_chosen_rows_first() -> None:
     """Two pairs: rows 0 and 1 are the chosen ones, 2 and 3 the rejected ones; column c predicts
     token c + 1."""
-    pairs = [Tree((1, 2), (branch(3), branch(4))), Tree((5,), (branch(6, 7), branch(8)))]
+    pairs = [
+        TrainingPrompt((1, 2), (completion(3), completion(4))),
+        TrainingPrompt((5,), (completion(6, 7), completion(8))),
+    ]
     layout = lay_out(pairs)
     places = dict(zip(layout.targets, zip(layout.rows, layout.columns, strict=True), strict=True))
     assert places == {3: (0, 1), 4: (2, 1), 6: (1, 0), 7: (1, 1), 8: (3, 0)}
 
 
-@pytest.mark.parametrize("before", [(), (Tree((9, 9), (branch(9),)),)])
-def test_a_token_that_nothing_precedes_is_not_scored(before: tuple[Tree, ...]) -> None:
-    layout = lay_out([*before, Tree((), (branch(1, 2),))])
+@pytest.mark.parametrize("before", [(), (TrainingPrompt((9, 9), (completion(9),)),)])
+def test_a_token_that_nothing_precedes_is_not_scored(before: tuple[TrainingPrompt, ...]) -> None:
+    layout = lay_out([*before, TrainingPrompt((), (completion(1, 2),))])
     assert layout.targets[-1] == 2
     assert 1 not in layout.targets
 
 
 def test_only_the_tokens_that_count_are_scored() -> None:
-    layout = lay_out([Tree((), (Branch((1, 2, 3, 4), (False, False, True, False)),))])
+    layout = lay_out([TrainingPrompt((), (Completion((1, 2, 3, 4), (False, False, True, False)),))])
     assert (layout.sources, layout.targets) == ((1,), (3,))

@@ -24,7 +24,7 @@ from engine.storage import list_digests
 from tests.tuning import distributed_child
 from tests.tuning.conftest import snapshot_of
 from tests.tuning.test_fast_training import tuned_model
-from tuning.batch.forward import why_not
+from tuning.batch.forward import packing_blocker
 from tuning.jobs import JobRunner
 from tuning.launch import (
     CONFIGS,
@@ -130,9 +130,9 @@ def test_a_model_whose_weights_are_split_is_not_packed(
 ) -> None:
     """Packs differ in number between processes, which would wait for each other for ever."""
     model = tuned_model(tiny_base.folder)
-    assert why_not(model) is None
+    assert packing_blocker(model) is None
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    assert why_not(model) == "its weights are split over processes"
+    assert packing_blocker(model) == "its weights are split over processes"
 
 
 # A job

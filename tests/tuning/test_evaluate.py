@@ -17,9 +17,9 @@ from engine.reference import ReferenceEngine
 from tests.helpers import make_bundle
 from tests.played_engine import LengthScorer, PlayedEngine, PlayedJudge, Voice, sensible
 from tests.tuning.conftest import row
-from tuning.evaluation.evaluate import Evidence, evaluate
+from tuning.evaluation.evaluate import Evaluation, evaluate
 from tuning.evaluation.preferences import Preference, score_pairs
-from tuning.evaluation.roles import ROLES, adapters_of, for_each_role
+from tuning.evaluation.roles import MODEL_ROLES, adapters_of, for_each_role
 from tuning.evaluation.summary import summarise
 
 ROWS = [
@@ -76,7 +76,7 @@ def test_the_models_are_not_mixed_up(
     def under(candidate: str | None, incumbent: str | None) -> list[dict[str, float]]:
         """The log-probability of each pair's chosen side in each role."""
         scores = score_pairs(engine, ROWS, adapters_of(candidate, incumbent))
-        return [{role: s.preferences[role].chosen_summed for role in ROLES} for s in scores]
+        return [{role: s.preferences[role].chosen_summed for role in MODEL_ROLES} for s in scores]
 
     for bundle in (new, old):
         engine.load_adapter(bundle, tmp_path / bundle.removeprefix("sha256:"))
@@ -118,7 +118,7 @@ def test_a_preference_is_right_where_the_chosen_side_is_likelier(
 # The whole
 
 
-def played(judge: Any = None) -> tuple[PlayedEngine, Evidence]:
+def played(judge: Any = None) -> tuple[PlayedEngine, Evaluation]:
     engine = PlayedEngine({None: Voice(sensible), "new": Voice(lambda _: "Just a word.")})
     gold = [row("Marked?", "Yes.", "No.")]
     evidence = evaluate(engine, ROWS, gold, candidate="new", incumbent=None, judge=judge)  # type: ignore[arg-type]
@@ -136,7 +136,7 @@ def test_everything_that_is_promised_is_measured_of_every_model() -> None:
         *(drift.kl for drift in evidence.drift),
         *(passage.logprob for passage in evidence.passages),
     ]
-    assert {frozenset(each) for each in by_role} == {frozenset(ROLES)}
+    assert {frozenset(each) for each in by_role} == {frozenset(MODEL_ROLES)}
 
 
 def test_answers_are_greedy_and_what_the_base_writes_is_drawn_with_fixed_seeds() -> None:

@@ -14,7 +14,7 @@ from engine.storage import folder_of, verify
 from tests.played_engine import PlayedEngine, Voice, sensible
 from tests.tuning.conftest import row
 from tuning.evaluation.answers import AnswerMeasures, PromptMeasures
-from tuning.evaluation.evaluate import Evidence, evaluate
+from tuning.evaluation.evaluate import Evaluation, evaluate
 from tuning.evaluation.generic import Drift, Passage
 from tuning.evaluation.preferences import PairScores, Preference
 from tuning.evaluation.report import write_report
@@ -59,11 +59,11 @@ def answered(tokens: int, **other: Any) -> AnswerMeasures:
     return AnswerMeasures(tokens=tokens, **{**good, **other})
 
 
-def by_hand() -> Evidence:
+def by_hand() -> Evaluation:
     old = answered(10)
     long, lost = answered(40, repetition=0.5), answered(10, format_kept=False)
     kept = answered(10, format_kept=True)
-    return Evidence(
+    return Evaluation(
         pairs=two_pairs(),
         answers=(
             PromptMeasures("p", None, {"candidate": long, "incumbent": old, "base": old}),
@@ -103,7 +103,7 @@ def test_gold_the_baseline_and_the_differences_stand_beside() -> None:
 
 
 def test_what_was_not_measured_has_no_figure() -> None:
-    summary = summarise(Evidence(()))
+    summary = summarise(Evaluation(()))
     assert set(summary["models"]["candidate"].values()) == {None}
     assert summary["differences"] == {"incumbent": {}, "base": {}}
 
@@ -120,7 +120,7 @@ def test_an_evaluation_is_published_whole_and_the_same_one_only_once(tmp_path: P
     assert [pair["conversation"] for pair in document["evidence"]["pairs"]] == [0, 1]
 
 
-def page(root: Path, evidence: Evidence) -> str:
+def page(root: Path, evidence: Evaluation) -> str:
     digest = write_report(root, evidence, ABOUT, VERDICT)
     return (folder_of(root, digest) / "evaluation.html").read_text("utf-8")
 

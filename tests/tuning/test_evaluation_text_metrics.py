@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tuning.evaluation.text_metrics import (
-    Format,
+    AnswerFormat,
     Language,
     is_empty,
     keeps_format,
@@ -119,6 +119,6 @@ def test_the_language_is_told_by_the_script_of_the_words(
     ],
 )
 def test_the_form_is_kept_where_the_answer_can_be_read_as_asked(
-    asked: Format, text: str, kept: bool
+    asked: AnswerFormat, text: str, kept: bool
 ) -> None:
     assert keeps_format(text, asked) is kept

@@ -18,11 +18,11 @@ from trl import SFTConfig, SFTTrainer
 
 from engine.errors import EngineFailure
 from engine.models.catalogue import BaseModel, resolve
-from tuning.batch.collate import Packer, tree_of_pair
-from tuning.batch.forward import accept_layouts, why_not
+from tuning.batch.collate import Packer, prompt_of_pair
+from tuning.batch.forward import accept_layouts, packing_blocker
 from tuning.batch.reference import pair_log_probs
 from tuning.kernels import PORTABLE
-from tuning.kernels.native import NativeKernels
+from tuning.kernels.native import NativeTuningKernels
 from tuning.methods import dpo, sft
 from tuning.methods.common import Stage
 from tuning.methods.dpo import PackedDPOTrainer, dpo_trainer
@@ -108,7 +108,7 @@ class PlainDPOTrainer(dpo.RenderedDPOTrainer):
 
 
 @pytest.fixture
-def stage(tmp_path: Path, tiny_base: BaseModel, native: NativeKernels) -> Stage:
+def stage(tmp_path: Path, tiny_base: BaseModel, native: NativeTuningKernels) -> Stage:
     tokenizer = AutoTokenizer.from_pretrained(tiny_base.folder)
     return Stage("stage", tmp_path / "stage", 0, tokenizer, Watch(), biased_references, native)
 
@@ -145,7 +145,7 @@ def assert_dpo_is_trls(
 ) -> None:
     ours = dpo_trainer(tuned_model(folder), Dataset.from_list(rows), recipe, stage)
     assert isinstance(ours, PackedDPOTrainer)
-    monkeypatch.setattr(dpo, "why_not", lambda _: "to compare")
+    monkeypatch.setattr(dpo, "packing_blocker", lambda _: "to compare")
     monkeypatch.setattr(dpo, "RenderedDPOTrainer", PlainDPOTrainer)
     plain = replace(stage, callback=Watch())
     trl = dpo_trainer(tuned_model(folder), Dataset.from_list(rows), recipe, plain)
@@ -157,7 +157,7 @@ def test_a_dpo_step_has_the_loss_logs_and_gradients_of_trls(
     tiny_base: BaseModel, stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = made_up_rows(4)
-    assert sum(tree_of_pair(row).tokens for row in rows) > 2 * BUDGET_TOKENS  # several packs
+    assert sum(prompt_of_pair(row).tokens for row in rows) > 2 * BUDGET_TOKENS  # several packs
     assert_dpo_is_trls(tiny_base.folder, rows, stage, monkeypatch)
 
 
@@ -222,7 +222,7 @@ def model(tiny_base: BaseModel) -> PeftModel:
 
 
 def log_probs(model: PeftModel, rows: Rows, budget_tokens: int) -> list[tuple[float, float]]:
-    return pair_log_probs(model, Packer(collate, tree_of_pair, budget_tokens), rows)
+    return pair_log_probs(model, Packer(collate, prompt_of_pair, budget_tokens), rows)
 
 
 def collate(rows: Any) -> dict[str, Tensor]:
@@ -261,9 +261,9 @@ def test_they_are_those_of_one_plain_pass_a_completion(
 
 def test_what_cannot_be_packed_says_why(tiny_base: BaseModel) -> None:
     model = tuned_model(tiny_base.folder)
-    assert why_not(model) is None
+    assert packing_blocker(model) is None
     model.config.sliding_window = 8
-    assert why_not(model) == "not every layer attends to everything"
+    assert packing_blocker(model) == "not every layer attends to everything"
 
 
 def test_an_adapter_that_is_not_plain_lora_is_trained_as_peft_would(

@@ -24,11 +24,11 @@ from transformers import (
     Qwen3Config,
 )
 
-from tuning.batch.forward import accept_layouts, layout_tensors, why_not
-from tuning.batch.plan import Branch, Layout, Tree, lay_out
+from tuning.batch.forward import accept_layouts, layout_tensors, packing_blocker
+from tuning.batch.plan import Completion, PackLayout, TrainingPrompt, lay_out
 from tuning.kernels import PORTABLE, choose_kernels
-from tuning.kernels.native import NativeKernels
-from tuning.kernels.portable import Kernels, PortableKernels, SoftmaxSums
+from tuning.kernels.native import NativeTuningKernels
+from tuning.kernels.portable import PortableTuningKernels, SoftmaxSums, TuningKernels
 
 FORMATS = pytest.mark.parametrize(
     ("dtype", "apart"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)], ids=["fp32", "bf16"]
@@ -57,7 +57,7 @@ def gradient(function: Any, x: Tensor, upstream: Tensor) -> Tensor:
 @FORMATS
 @pytest.mark.parametrize("width", [WIDTH, 20])  # 20: fills no register, and goes torch's way
 def test_rms_norm_and_its_gradient(
-    kernels: Kernels, dtype: torch.dtype, apart: float, width: int
+    kernels: TuningKernels, dtype: torch.dtype, apart: float, width: int
 ) -> None:
     x, dy = (some(2, TOKENS, width, dtype=dtype, seed=seed) for seed in (0, 1))
     weight = some(width, dtype=dtype, seed=2)
@@ -74,7 +74,9 @@ def test_rms_norm_and_its_gradient(
 
 
 @FORMATS
-def test_gated_silu_and_its_gradients(kernels: Kernels, dtype: torch.dtype, apart: float) -> None:
+def test_gated_silu_and_its_gradients(
+    kernels: TuningKernels, dtype: torch.dtype, apart: float
+) -> None:
     gate, up, dy = (3 * some(TOKENS, WIDTH, dtype=dtype, seed=seed) for seed in range(3))
     y = silu(gate.double()) * up.double()
     assert_near(kernels.gated_silu(gate, up), y, apart)
@@ -88,7 +90,7 @@ def test_gated_silu_and_its_gradients(kernels: Kernels, dtype: torch.dtype, apar
 @FORMATS
 @pytest.mark.parametrize("dim", [64, 24])
 def test_rotating_turns_pairs_of_channels_and_back(
-    kernels: Kernels, dtype: torch.dtype, apart: float, dim: int
+    kernels: TuningKernels, dtype: torch.dtype, apart: float, dim: int
 ) -> None:
     """Channel i and i + dim / 2 are the parts of a complex number that is turned by an angle."""
     x = some(TOKENS, 3, dim, dtype=dtype)
@@ -104,7 +106,7 @@ def test_rotating_turns_pairs_of_channels_and_back(
 
 @FORMATS
 def test_a_softmax_over_tiles_has_the_sums_of_one_over_all(
-    kernels: Kernels, dtype: torch.dtype, apart: float
+    kernels: TuningKernels, dtype: torch.dtype, apart: float
 ) -> None:
     """Tiles of 32, 32 and 6 words; one row's logits lie so far apart that most weights vanish."""
     logits = some(TOKENS, 70, dtype=dtype)
@@ -128,7 +130,7 @@ def test_a_softmax_over_tiles_has_the_sums_of_one_over_all(
 
 
 @pytest.mark.parametrize("wrong", [torch.nan, torch.inf])
-def test_what_is_no_number_stays_none(native: NativeKernels, wrong: float) -> None:
+def test_what_is_no_number_stays_none(native: NativeTuningKernels, wrong: float) -> None:
     """So that a run whose numbers have left the format stops."""
     for dtype in (torch.float32, torch.bfloat16):
         x = some(4, 32, dtype=dtype)
@@ -144,7 +146,7 @@ def test_what_is_no_number_stays_none(native: NativeKernels, wrong: float) -> No
         assert sums.total.isnan().tolist() == [False, False, True, False]
 
 
-def test_equal_inputs_give_equal_bits(native: NativeKernels) -> None:
+def test_equal_inputs_give_equal_bits(native: NativeTuningKernels) -> None:
     """A resumed run goes on to the same numbers."""
     q, k, v, dy = (some(300, heads, 64, seed=heads) for heads in (6, 2, 2, 6))
     segments = [(0, 0, 0, 170), (0, 70, 170, 300)]
@@ -156,15 +158,15 @@ def test_equal_inputs_give_equal_bits(native: NativeKernels) -> None:
     assert all(torch.equal(a, b) for a, b in zip(once(), once(), strict=True))
 
 
-class Counting(NativeKernels):
+class Counting(NativeTuningKernels):
     """The compiled kernels, and how often each was asked for."""
 
-    def __init__(self, native: NativeKernels) -> None:
+    def __init__(self, native: NativeTuningKernels) -> None:
         self.__dict__ |= native.__dict__
         self.counts: dict[str, int] = {}
 
     def __getattribute__(self, name: str) -> Any:
-        if hasattr(PortableKernels, name) and not name.startswith("_"):
+        if hasattr(PortableTuningKernels, name) and not name.startswith("_"):
             counts = object.__getattribute__(self, "counts")
             counts[name] = counts.get(name, 0) + 1
         return super().__getattribute__(name)
@@ -211,11 +213,11 @@ COUNTS = {
 }
 PACK = lay_out(
     [
-        Tree(
+        TrainingPrompt(
             tuple(range(3, 33)),
-            (Branch(tuple(range(40, 70)), (True,) * 30), Branch((5, 6, 7), (True,) * 3)),
+            (Completion(tuple(range(40, 70)), (True,) * 30), Completion((5, 6, 7), (True,) * 3)),
         ),
-        Tree((9, 8), (Branch(tuple(range(50, 90)), (True,) * 40),)),
+        TrainingPrompt((9, 8), (Completion(tuple(range(50, 90)), (True,) * 40),)),
     ]
 )
 
@@ -235,7 +237,9 @@ def tuned(kind: str, folder: Path) -> PeftModel:
     return model
 
 
-def log_probs_and_gradients(model: PeftModel, layout: Layout) -> tuple[Tensor, dict[str, Tensor]]:
+def log_probs_and_gradients(
+    model: PeftModel, layout: PackLayout
+) -> tuple[Tensor, dict[str, Tensor]]:
     rows = torch.zeros(4, 100, dtype=torch.long)
     found = model(layout=layout_tensors(layout), labels=rows, fused_lm_head=True).log_probs
     found.square().sum().backward()
@@ -244,15 +248,15 @@ def log_probs_and_gradients(model: PeftModel, layout: Layout) -> tuple[Tensor, d
     }
 
 
-def log_probs_of_peft(model: PeftModel, layout: Layout) -> Tensor:
+def log_probs_of_peft(model: PeftModel, layout: PackLayout) -> Tensor:
     """By transformers and peft alone, one branch at a time."""
     found = torch.zeros(4, 99)
-    trees = [
+    prompts = [
         (0, PACK.input_ids[:60]),
         (2, PACK.input_ids[:30] + PACK.input_ids[60:63]),
         (1, PACK.input_ids[63:]),
     ]
-    for row, ids in trees:
+    for row, ids in prompts:
         logits = model(input_ids=torch.tensor([ids])).logits[0]
         own = logits.float().log_softmax(-1)[range(len(ids) - 1), list(ids[1:])]
         scored = [c for r, c in zip(layout.rows, layout.columns, strict=True) if r == row]
@@ -260,7 +264,7 @@ def log_probs_of_peft(model: PeftModel, layout: Layout) -> Tensor:
     return found
 
 
-def of_peft(model: PeftModel, layout: Layout) -> tuple[Tensor, dict[str, Tensor]]:
+def of_peft(model: PeftModel, layout: PackLayout) -> tuple[Tensor, dict[str, Tensor]]:
     """The same, and the gradients."""
     found = log_probs_of_peft(model, layout)
     found.square().sum().backward()
@@ -271,7 +275,7 @@ def of_peft(model: PeftModel, layout: Layout) -> tuple[Tensor, dict[str, Tensor]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_computes_what_it_does_by_peft(
-    native: NativeKernels, tmp_path: Path, kind: str
+    native: NativeTuningKernels, tmp_path: Path, kind: str
 ) -> None:
     counting = Counting(native)
     ours = tuned(kind, tmp_path)
@@ -288,11 +292,11 @@ def test_a_model_computes_what_it_does_by_peft(
 
 def test_a_model_whose_layers_keep_what_attention_needs_is_left_to_trl() -> None:
     model = AutoModelForCausalLM.from_config(NemotronConfig(**SHAPE)).requires_grad_(False)
-    assert why_not(model) == "its layers do not tell attention who sees whom"
+    assert packing_blocker(model) == "its layers do not tell attention who sees whom"
     model(input_ids=torch.tensor([[5, 6, 7]]))  # and it works as before
 
 
-def test_an_adapter_that_is_off_does_nothing(native: NativeKernels, tmp_path: Path) -> None:
+def test_an_adapter_that_is_off_does_nothing(native: NativeTuningKernels, tmp_path: Path) -> None:
     """So is the base model the reference."""
     ours, theirs = tuned("llama", tmp_path), tuned("llama", tmp_path)
     accept_layouts(ours, native)
@@ -304,7 +308,7 @@ def test_an_adapter_that_is_off_does_nothing(native: NativeKernels, tmp_path: Pa
 
 
 def test_bf16_weights_under_an_fp32_adapter_are_as_good_as_by_peft(
-    native: NativeKernels, tmp_path: Path
+    native: NativeTuningKernels, tmp_path: Path
 ) -> None:
     """Neither is the truth: that is the same model in fp32, and both are as far from it."""
     rounded = tuned("llama", tmp_path)
@@ -340,13 +344,13 @@ class TestChoice:
         assert "no C++ compiler" in choice.reason
 
     def test_kernels_that_compute_something_else_are_not_used(
-        self, native: NativeKernels, kernel_cache: Path, monkeypatch: pytest.MonkeyPatch
+        self, native: NativeTuningKernels, kernel_cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def wrong(*arguments: Any) -> tuple[Tensor, Tensor]:
             result, log_sums = PORTABLE.attend(*arguments)
             return result * 1.01, log_sums.contiguous()
 
-        monkeypatch.setattr(NativeKernels, "attend", lambda _, *arguments: wrong(*arguments))
+        monkeypatch.setattr(NativeTuningKernels, "attend", lambda _, *arguments: wrong(*arguments))
         choice = choose_kernels(kernel_cache)
         assert choice.kernels is PORTABLE
         assert "disagree" in choice.reason

@@ -21,7 +21,7 @@ from engine.models.catalogue import BaseModel
 from engine.models.presets import Preset
 from tuning import preparation, quantized
 from tuning.batch.forward import accept_layouts, layout_tensors
-from tuning.batch.plan import Branch, Tree, lay_out
+from tuning.batch.plan import Completion, TrainingPrompt, lay_out
 from tuning.kernels import PORTABLE
 from tuning.memory_plan import (
     CUDA_RESERVE_BYTES,
@@ -29,11 +29,11 @@ from tuning.memory_plan import (
     Load,
     activation_bytes,
     adapter_parameters,
+    frozen_weight_bytes,
     plan_memory,
     shape_of,
     table,
     training_parts,
-    weight_bytes,
 )
 from tuning.quantized import load_base
 from tuning.recipe import Recipe
@@ -58,8 +58,8 @@ def test_dense_weights_take_the_bytes_of_the_file(tiny_base: BaseModel, shape: P
     tensors = load_file(tiny_base.folder / "model.safetensors")
     assert {t.dtype for t in tensors.values()} == {torch.float32}
     nbytes = sum(t.nbytes for t in tensors.values())
-    assert weight_bytes(shape, "dense", "fp32") == nbytes
-    assert weight_bytes(shape, "dense", "bf16") == nbytes // 2
+    assert frozen_weight_bytes(shape, "dense", "fp32") == nbytes
+    assert frozen_weight_bytes(shape, "dense", "bf16") == nbytes // 2
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
@@ -68,7 +68,7 @@ def test_weights_of_few_bits_take_the_bytes_of_the_layers_that_hold_them(
 ) -> None:
     held: Any = load_base(tiny_base.folder, weights, torch.float32, "cpu")
     tables = 2 * held.model.rotary_emb.inv_freq.nbytes  # not weights: made from the config
-    assert weight_bytes(shape, weights, "fp32") == quantized.weight_bytes(held) - tables
+    assert frozen_weight_bytes(shape, weights, "fp32") == quantized.held_weight_bytes(held) - tables
 
 
 def test_nf4_takes_a_little_over_four_bits() -> None:
@@ -90,7 +90,7 @@ def test_nf4_takes_a_little_over_four_bits() -> None:
     assert matrix.linear_weights == 1 << 20
     norms = 2 * 3 * (1 << 9)  # bf16: two of the layer and the last
     expected = (1 << 19) + (1 << 14) + 4 * (1 << 6) + norms
-    assert weight_bytes(matrix, "nf4", "bf16") == expected
+    assert frozen_weight_bytes(matrix, "nf4", "bf16") == expected
 
 
 def test_adapter_and_optimizer_take_what_peft_and_adamw_make(
@@ -114,7 +114,7 @@ def test_adapter_and_optimizer_take_what_peft_and_adamw_make(
     assert found["optimizer"] == sum(m.nbytes for m in moments)
 
 
-def kept_by_autograd(model: PeftModel, tree: Tree) -> int:
+def kept_by_autograd(model: PeftModel, prompt: TrainingPrompt) -> int:
     """Bytes of the storages that the forward pass of a pack keeps, parameters aside."""
     accept_layouts(model, PORTABLE)
     parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -126,13 +126,13 @@ def kept_by_autograd(model: PeftModel, tree: Tree) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        rows = torch.zeros(len(tree.branches), tree.tokens, dtype=torch.long)
-        model(layout=layout_tensors(lay_out([tree])), labels=rows, fused_lm_head=True)
+        rows = torch.zeros(len(prompt.completions), prompt.tokens, dtype=torch.long)
+        model(layout=layout_tensors(lay_out([prompt])), labels=rows, fused_lm_head=True)
     return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
 
 
-def answer(tokens: int) -> Branch:
-    return Branch(tuple(range(5, 5 + tokens)), (True,) * tokens)
+def answer(tokens: int) -> Completion:
+    return Completion(tuple(range(5, 5 + tokens)), (True,) * tokens)
 
 
 @pytest.mark.parametrize("number_format", ["fp32", "bf16"])
@@ -142,15 +142,15 @@ def test_activations_take_what_autograd_keeps(
 ) -> None:
     """And a gradient of the hidden size for each scored token, which the plan has in `head`."""
     third = TOKENS // 3
-    tree = (
-        Tree(tuple(range(third)), (answer(third), answer(third)))
+    prompt = (
+        TrainingPrompt(tuple(range(third)), (answer(third), answer(third)))
         if pairs
-        else Tree((), (answer(TOKENS),))
+        else TrainingPrompt((), (answer(TOKENS),))
     )
     size = {"fp32": 4, "bf16": 2}[number_format]
     scored = 2 * third if pairs else TOKENS
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[number_format]
-    kept = kept_by_autograd(tuned(tiny_base.folder, dtype), tree)
+    kept = kept_by_autograd(tuned(tiny_base.folder, dtype), prompt)
     load = Load(TOKENS, "dense", number_format, pairs=pairs, checkpointing=False, device="cpu")
     planned = activation_bytes(shape, load) + size * scored * shape.hidden_size
     assert planned == pytest.approx(kept, rel=0.06)

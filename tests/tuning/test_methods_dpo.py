@@ -119,7 +119,7 @@ def test_the_base_is_the_reference_for_trls_own_trainer_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where a model cannot be packed."""
-    monkeypatch.setattr(dpo, "why_not", lambda _: "to see the other trainer")
+    monkeypatch.setattr(dpo, "packing_blocker", lambda _: "to see the other trainer")
     expected = -logsigmoid(BETA * (ratios[0] - ratios[1])).mean()
     found = first_loss(model, pairs, tmp_path, tokenizer)
     assert found == pytest.approx(float(expected), rel=1e-4)

@@ -123,7 +123,7 @@ def test_a_step_has_the_loss_logs_and_gradients_of_trls(
     stage = Stage("kto", tmp_path, 0, tokenizer, Watch(), biased)
     ours = kto_trainer(tuned_model(tiny_base.folder), rows, recipe, stage)
     assert isinstance(ours, PackedKTOTrainer)
-    monkeypatch.setattr(kto, "why_not", lambda _: "to compare")
+    monkeypatch.setattr(kto, "packing_blocker", lambda _: "to compare")
     monkeypatch.setattr(kto, "RenderedKTOTrainer", PlainKTOTrainer)
     plain = replace(stage, callback=Watch(), folder=tmp_path / "trl")
     trl = kto_trainer(tuned_model(tiny_base.folder), rows, recipe, plain)

@@ -17,15 +17,15 @@ from engine.adapters.files import WEIGHTS
 from engine.errors import InvalidInput
 from engine.models.catalogue import BaseModel, linear_shapes
 from tuning.batch.forward import accept_layouts, layout_tensors
-from tuning.batch.plan import Branch, Tree, lay_out
+from tuning.batch.plan import Completion, TrainingPrompt, lay_out
 from tuning.kernels import PORTABLE
 from tuning.policy import load_policy, save_adapter
 from tuning.quantized import (
     ROUND,
     QuantizedLinear,
+    held_weight_bytes,
     load_base,
     quantize_layers,
-    weight_bytes,
 )
 from tuning.recipe import AdapterRecipe, recipe_from_dict
 from tuning.weight_formats import Weights
@@ -62,7 +62,9 @@ def loss_and_gradients(
     """The mean over all tokens but the first; of a model that takes layouts, as a pack."""
     if packed:
         (ids,) = IDS.tolist()
-        layout = layout_tensors(lay_out([Tree((), (Branch(tuple(ids), (True,) * len(ids)),))]))
+        layout = layout_tensors(
+            lay_out([TrainingPrompt((), (Completion(tuple(ids), (True,) * len(ids)),))])
+        )
         loss = -model(layout=layout, labels=IDS, fused_lm_head=True).log_probs.mean()
     else:
         loss = model(input_ids=IDS, labels=IDS).loss
@@ -123,9 +125,9 @@ def test_the_layers_take_the_bits_they_are_said_to(
     layers = [m for m in held.modules() if isinstance(m, QuantizedLinear)]
     assert len(layers) == len(shapes) == 14
     numbers = sum(rows * columns for rows, columns in shapes.values())
-    assert sum(weight_bytes(layer) for layer in layers) == numbers * bits / 8
+    assert sum(held_weight_bytes(layer) for layer in layers) == numbers * bits / 8
     dense = load_base(tiny_base.folder, "dense", torch.float32, "cpu")
-    assert weight_bytes(dense) - weight_bytes(held) == numbers * (32 - bits) / 8
+    assert held_weight_bytes(dense) - held_weight_bytes(held) == numbers * (32 - bits) / 8
 
 
 def test_inputs_that_do_not_fill_a_group_and_biases_are_held_too() -> None:

@@ -28,7 +28,7 @@ from engine.storage import folder_of
 from feedback_store.snapshots.snapshot import open_snapshot
 from tests.tuning.conftest import snapshot_of
 from tests.tuning.test_losses import ROWS, Recorder, plain_model
-from tuning.batch.forward import why_not
+from tuning.batch.forward import packing_blocker
 from tuning.dataset import TokenizedPairs, tokenize
 from tuning.methods.common import Stage
 from tuning.methods.dpo import train_dpo
@@ -277,7 +277,7 @@ def test_a_run_ends_with_a_bundle_that_an_engine_serves_as_peft_does(
 
 
 def test_its_batches_are_not_packed_and_the_reason_is_said(fresh: Fresh) -> None:
-    assert why_not(fresh()) == "its adapter is made of virtual tokens"
+    assert packing_blocker(fresh()) == "its adapter is made of virtual tokens"
 
 
 class CheckpointingStage(Stage):

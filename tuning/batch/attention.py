@@ -17,9 +17,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from tuning.kernels.portable import Bounds, Kernels, each_segment
+from tuning.kernels.portable import Bounds, TuningKernels, each_segment
 
-NAME = "burnish_segments"
+ATTENTION_NAME = "burnish_segments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Segments:
     """Who sees whom in a pack, and what computes it: bounds that cover all tokens in order."""
 
     bounds: tuple[Bounds, ...]
-    kernels: Kernels
+    kernels: TuningKernels
 
 
 def attend(
@@ -74,7 +74,7 @@ def attend(
 
 
 class _Attention(torch.autograd.Function):
-    """Shapes as those of `Kernels.attend`."""
+    """Shapes as those of `TuningKernels.attend`."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, segments: Segments, scale: float) -> Any:
@@ -93,5 +93,5 @@ class _Attention(torch.autograd.Function):
         return dq, dk, dv, None, None
 
 
-AttentionInterface.register(NAME, attend)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(ATTENTION_NAME, attend)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)

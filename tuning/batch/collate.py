@@ -13,28 +13,28 @@ from typing import Any
 import torch
 
 from tuning.batch.forward import layout_tensors
-from tuning.batch.plan import Branch, Tree, lay_out, pack
+from tuning.batch.plan import Completion, TrainingPrompt, lay_out, pack
 
-Row = Mapping[str, Any]
+DatasetRow = Mapping[str, Any]
 Batch = dict[str, Any]
-Collate = Callable[[list[Row]], Batch]
+Collate = Callable[[list[DatasetRow]], Batch]
 
 
-def tree_of_pair(row: Row) -> Tree:
+def prompt_of_pair(row: DatasetRow) -> TrainingPrompt:
     """A prompt with its chosen and its rejected completion, every token of which is scored."""
-    return Tree(
+    return TrainingPrompt(
         tuple(row["prompt_ids"]),
         tuple(
-            Branch(tuple(row[side]), (True,) * len(row[side]))
+            Completion(tuple(row[side]), (True,) * len(row[side]))
             for side in ("chosen_ids", "rejected_ids")
         ),
     )
 
 
-def tree_of_example(row: Row) -> Tree:
+def prompt_of_example(row: DatasetRow) -> TrainingPrompt:
     """Prompt and completion as one run of tokens; those with a label are scored."""
     scored = tuple(label != -100 for label in row["labels"])
-    return Tree((), (Branch(tuple(row["input_ids"]), scored),))
+    return TrainingPrompt((), (Completion(tuple(row["input_ids"]), scored),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,21 +43,21 @@ class Packer:
     unless one row alone is."""
 
     collate: Collate  # trl's, for the tensors its losses and logs read
-    tree_of: Callable[[Row], Tree]
+    to_prompt: Callable[[DatasetRow], TrainingPrompt]
     budget_tokens: int
 
-    def __call__(self, rows: Sequence[Row]) -> Batch:
+    def __call__(self, rows: Sequence[DatasetRow]) -> Batch:
         """`packs`, each with trl's tensors and a `layout`."""
         return {"packs": [batch for _, batch in self.packs(rows)]}
 
-    def packs(self, rows: Sequence[Row]) -> list[tuple[list[int], Batch]]:
+    def packs(self, rows: Sequence[DatasetRow]) -> list[tuple[list[int], Batch]]:
         """Each pack with the indices of its rows."""
-        trees = [self.tree_of(row) for row in rows]
-        packs = pack([tree.tokens for tree in trees], self.budget_tokens)
-        return [(p, self._one([rows[i] for i in p], [trees[i] for i in p])) for p in packs]
+        prompts = [self.to_prompt(row) for row in rows]
+        packs = pack([prompt.tokens for prompt in prompts], self.budget_tokens)
+        return [(p, self._one([rows[i] for i in p], [prompts[i] for i in p])) for p in packs]
 
-    def _one(self, rows: list[Row], trees: list[Tree]) -> Batch:
-        return {**self.collate(rows), "layout": layout_tensors(lay_out(trees))}
+    def _one(self, rows: list[DatasetRow], prompts: list[TrainingPrompt]) -> Batch:
+        return {**self.collate(rows), "layout": layout_tensors(lay_out(prompts))}
 
 
 def default_budget_tokens() -> int:

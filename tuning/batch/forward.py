@@ -18,16 +18,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
-from tuning.batch.attention import NAME, Segments
-from tuning.batch.blocks import quicken
+from tuning.batch.attention import ATTENTION_NAME, Segments
+from tuning.batch.fused_layers import patch_modules
 from tuning.batch.head import score_tokens
-from tuning.batch.plan import Layout
+from tuning.batch.plan import PackLayout
 from tuning.kernels import PORTABLE
-from tuning.kernels.portable import Kernels
+from tuning.kernels.portable import TuningKernels
 from tuning.launch import weights_are_split
 
 # Ways in which some architectures bend their logits; none of them is done here
-BENT_LOGITS = (
+LOGIT_TRANSFORMS = (
     "final_logit_softcapping",
     "logit_scale",
     "output_multiplier",
@@ -36,10 +36,10 @@ BENT_LOGITS = (
 )
 # transformers takes a mask of four dimensions as it is; segments need none, and one of tokens by
 # tokens is not built
-MADE_ALREADY = torch.empty(1, 1, 0, 0)
+EMPTY_MASK = torch.empty(1, 1, 0, 0)
 
 
-def why_not(model: PeftModel | PreTrainedModel) -> str | None:
+def packing_blocker(model: PeftModel | PreTrainedModel) -> str | None:
     """Why a model's batches cannot be packed, or None if they can."""
     base = _base(model)
     config = base.config.get_text_config()
@@ -50,7 +50,7 @@ def why_not(model: PeftModel | PreTrainedModel) -> str | None:
         "not every layer attends to everything": layers != {"full_attention"}
         or getattr(config, "sliding_window", None) is not None,
         "its logits are more than a product": head.bias is not None
-        or any(getattr(config, name, None) is not None for name in BENT_LOGITS),
+        or any(getattr(config, name, None) is not None for name in LOGIT_TRANSFORMS),
         "its head is trained": head.weight.requires_grad,
         "its experts have a loss of their own": hasattr(config, "output_router_logits"),
         "its weights are split over processes": weights_are_split(),
@@ -58,12 +58,12 @@ def why_not(model: PeftModel | PreTrainedModel) -> str | None:
         and model.active_peft_config.is_prompt_learning,
     }
     found = next((reason for reason, holds in reasons.items() if holds), None)
-    if found is None and not _hands_on_segments(base):
+    if found is None and not _passes_segments_on(base):
         return "its layers do not tell attention who sees whom"
     return found
 
 
-def layout_tensors(layout: Layout) -> dict[str, Any]:
+def layout_tensors(layout: PackLayout) -> dict[str, Any]:
     """A layout as what a batch is made of: integer tensors, and plain numbers for the bounds."""
     return {
         "input_ids": torch.tensor([layout.input_ids]),
@@ -76,34 +76,34 @@ def layout_tensors(layout: Layout) -> dict[str, Any]:
     }
 
 
-def accept_layouts(model: PeftModel | PreTrainedModel, kernels: Kernels) -> None:
+def accept_layouts(model: PeftModel | PreTrainedModel, kernels: TuningKernels) -> None:
     """Let the model answer batches that carry a `layout`; others go where they went before.
 
     Call it after trl has put its own head in place.
     """
     base = _base(model)
-    base.set_attn_implementation(NAME)
+    base.set_attn_implementation(ATTENTION_NAME)
     base.forward = MethodType(_Forward(base.forward, kernels), base)
     if isinstance(model, PeftModel):
-        quicken(model, kernels)
+        patch_modules(model, kernels)
 
 
 @dataclass(frozen=True, slots=True)
 class _Forward:
-    otherwise: Any
-    kernels: Kernels
+    original: Any
+    kernels: TuningKernels
 
     def __call__(
         self, base: Any, *args: Any, layout: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Any:
         if layout is None:
-            return self.otherwise(*args, **kwargs)
+            return self.original(*args, **kwargs)
         hidden = base.base_model(
             input_ids=layout["input_ids"],
             position_ids=layout["position_ids"],
             use_cache=False,
             segments=Segments(tuple(layout["segments"]), self.kernels),
-            attention_mask=MADE_ALREADY,
+            attention_mask=EMPTY_MASK,
         ).last_hidden_state[0]
         scores = score_tokens(
             hidden.index_select(0, layout["sources"]),
@@ -127,17 +127,17 @@ class _Forward:
 
 
 @torch.no_grad()
-def _hands_on_segments(base: Any) -> bool:
+def _passes_segments_on(base: Any) -> bool:
     """By trying it on two tokens: attention that was told nothing cannot use the empty mask."""
     before = base.config._attn_implementation
-    base.set_attn_implementation(NAME)
+    base.set_attn_implementation(ATTENTION_NAME)
     tokens = torch.arange(2, device=base.device)[None]
     try:
         base.base_model(
             input_ids=tokens,
             position_ids=tokens,
             use_cache=False,
-            attention_mask=MADE_ALREADY,
+            attention_mask=EMPTY_MASK,
             segments=Segments(((0, 0, 0, 2),), PORTABLE),
         )
     except (RuntimeError, TypeError, ValueError):

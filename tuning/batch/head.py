@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from tuning.kernels.portable import Kernels, SoftmaxSums
+from tuning.kernels.portable import SoftmaxSums, TuningKernels
 
 TILE_TOKENS, TILE_VOCABULARY = 256, 4096  # 4 MB of floats: stays in a processor's cache
 
@@ -29,7 +29,7 @@ class Scores(NamedTuple):
     is_top1: Tensor
 
 
-def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor, kernels: Kernels) -> Scores:
+def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor, kernels: TuningKernels) -> Scores:
     """Score `targets` (tokens,) given the hidden states (tokens, width) that predict them.
 
     weight: (vocabulary, width), frozen.
@@ -41,7 +41,7 @@ def score_tokens(hidden: Tensor, weight: Tensor, targets: Tensor, kernels: Kerne
 class _Score(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor, kernels: Kernels
+        ctx: FunctionCtx, hidden: Tensor, weight: Tensor, targets: Tensor, kernels: TuningKernels
     ) -> tuple[Tensor, ...]:
         mean = torch.zeros(hidden.shape, dtype=torch.float32, device=hidden.device)
         pieces = [
@@ -67,7 +67,7 @@ class _Score(torch.autograd.Function):
 
 
 def _score_tile(
-    hidden: Tensor, weight: Tensor, targets: Tensor, mean: Tensor, kernels: Kernels
+    hidden: Tensor, weight: Tensor, targets: Tensor, mean: Tensor, kernels: TuningKernels
 ) -> tuple[Tensor, ...]:
     """Scores of one tile of tokens; `mean` (tokens, width) becomes sum_v p_v W_v."""
     tokens, vocabulary = len(hidden), len(weight)

@@ -85,21 +85,21 @@ class Projections:
         ]
         return ys, low
 
-    def of_low(self, dys: Sequence[Tensor]) -> Tensor:
+    def low_rank_gradient(self, dys: Sequence[Tensor]) -> Tensor:
         """Gradient of the low-rank products (tokens, ranks)."""
         low = dys[0].new_empty(len(dys[0]), sum(len(p.a) for p in self.each))
         for p, part, dy in zip(self.each, self._parts(low), dys, strict=True):
             torch.mm(dy, (p.b * p.scale).to(dy.dtype), out=part)
         return low
 
-    def of_input(self, dys: Sequence[Tensor], dlow: Tensor) -> Tensor:
+    def input_gradient(self, dys: Sequence[Tensor], dlow: Tensor) -> Tensor:
         """Gradient of x."""
         dx = dlow @ self._a(dlow)
         for p, dy in zip(self.each, dys, strict=True):
             dx.addmm_(dy, dense_weight(p.layer, dy.dtype))
         return dx
 
-    def of_parameters(
+    def parameter_gradients(
         self, x: Tensor, low: Tensor, dys: Sequence[Tensor], dlow: Tensor
     ) -> tuple[Tensor, ...]:
         """Gradients of `parameters`."""
@@ -116,11 +116,11 @@ class Projections:
         return low.split_with_sizes([len(p.a) for p in self.each], dim=1)
 
 
-def lora_linear(module: Any, otherwise: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """A layer's forward pass; `otherwise` is peft's."""
+def lora_linear(module: Any, original: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """A layer's forward pass; `original` is peft's."""
     projections = Projections.of([module], x)
     if projections is None or args or kwargs:
-        return otherwise(x, *args, **kwargs)  # type: ignore[no-any-return]
+        return original(x, *args, **kwargs)  # type: ignore[no-any-return]
     rows = x.reshape(-1, x.shape[-1])
     y: Tensor = _Linear.apply(rows, *projections.parameters, projections)  # type: ignore[no-untyped-call]
     return y.view(*x.shape[:-1], -1)
@@ -138,9 +138,9 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> Grads:
         x, low = ctx.saved_tensors
         projections: Projections = ctx.projections
-        dlow = projections.of_low([dy])
-        dx = projections.of_input([dy], dlow) if ctx.needs_input_grad[0] else None
-        return dx, *projections.of_parameters(x, low, [dy], dlow), None
+        dlow = projections.low_rank_gradient([dy])
+        dx = projections.input_gradient([dy], dlow) if ctx.needs_input_grad[0] else None
+        return dx, *projections.parameter_gradients(x, low, [dy], dlow), None
 
 
 def is_lora_linear(module: Any) -> bool:

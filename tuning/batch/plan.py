@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Branch:
+class Completion:
     """One completion of a prompt; `scored[i]` says whether token i counts in the loss."""
 
     ids: tuple[int, ...]
@@ -19,16 +19,16 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
+class TrainingPrompt:
     """A prompt and its completions: one for fine-tuning, two for a pair."""
 
-    prompt: tuple[int, ...]
-    branches: tuple[Branch, ...]
+    ids: tuple[int, ...]
+    completions: tuple[Completion, ...]
 
     @property
     def tokens(self) -> int:
         """How many tokens it takes when the prompt is laid out once."""
-        return len(self.prompt) + sum(len(branch.ids) for branch in self.branches)
+        return len(self.ids) + sum(len(completion.ids) for completion in self.completions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class PackLayout:
     """A pack of trees as one sequence of tokens.
 
     For each scored token: `sources` is the place whose hidden state predicts it, `targets` its id,
@@ -83,32 +83,34 @@ def pack(sizes: Sequence[int], budget_tokens: int) -> list[list[int]]:
     return sorted(sorted(items) for items in packs)
 
 
-def lay_out(trees: Sequence[Tree]) -> Layout:
+def lay_out(prompts: Sequence[TrainingPrompt]) -> PackLayout:
     """One pack. A token without a predecessor is not scored, as in any causal model."""
     ids: list[int] = []
     positions: list[int] = []
     segments: list[Segment] = []
     scored: list[tuple[int, int, int, int]] = []
-    for number, tree in enumerate(trees):
+    for number, prompt in enumerate(prompts):
         start = len(ids)
-        prompt_end = start + len(tree.prompt)
-        ids += tree.prompt
-        positions += range(len(tree.prompt))
-        for side, branch in enumerate(tree.branches):
+        prompt_end = start + len(prompt.ids)
+        ids += prompt.ids
+        positions += range(len(prompt.ids))
+        for side, completion in enumerate(prompt.completions):
             begun = len(ids)
-            ids += branch.ids
-            positions += range(len(tree.prompt), len(tree.prompt) + len(branch.ids))
+            ids += completion.ids
+            positions += range(len(prompt.ids), len(prompt.ids) + len(completion.ids))
             first = side == 0
             segments.append(
                 Segment(start, start, start, len(ids))
                 if first
                 else Segment(start, prompt_end, begun, len(ids))
             )
-            for index, counts in enumerate(branch.scored):
+            for index, counts in enumerate(completion.scored):
                 source = prompt_end - 1 if index == 0 else begun + index - 1
-                column = len(tree.prompt) + index - 1
+                column = len(prompt.ids) + index - 1
                 if counts and column >= 0:
-                    row = side * len(trees) + number
-                    scored.append((source, branch.ids[index], row, column))
+                    row = side * len(prompts) + number
+                    scored.append((source, completion.ids[index], row, column))
     sources, targets, rows, columns = zip(*scored, strict=True) if scored else ((), (), (), ())
-    return Layout(tuple(ids), tuple(positions), tuple(segments), sources, targets, rows, columns)
+    return PackLayout(
+        tuple(ids), tuple(positions), tuple(segments), sources, targets, rows, columns
+    )

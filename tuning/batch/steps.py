@@ -17,7 +17,7 @@ from accelerate import Accelerator  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 Pack = dict[str, Any]
-Share = dict[str, float]  # a pack's part of its batch, by what is counted
+BatchShare = dict[str, float]  # a pack's part of its batch, by what is counted
 
 
 class PackedSteps:
@@ -31,7 +31,7 @@ class PackedSteps:
         """What a logged metric is a mean over: a key of `counts`."""
         raise NotImplementedError
 
-    def weighing(self, share: Share) -> AbstractContextManager[None]:
+    def scaled_loss(self, share: BatchShare) -> AbstractContextManager[None]:
         """While a pack's loss is computed, let each mean in it count as its part of the batch."""
         raise NotImplementedError
 
@@ -45,11 +45,11 @@ class PackedSteps:
         logged, tokens = trainer._metrics["train"], trainer._total_train_tokens
         sums: dict[str, float] = defaultdict(float)
         losses = []
-        for pack, count, share in zip(packs, counts, _shares(counts), strict=True):
+        for pack, count, share in zip(packs, counts, _batch_shares(counts), strict=True):
             trainer._metrics["train"] = defaultdict(list)
             waiting = pack is not packs[-1]  # other processes hear of the gradients once
             with (
-                self.weighing(share),
+                self.scaled_loss(share),
                 _alone(trainer.accelerator),
                 trainer.accelerator.no_sync(model) if waiting else nullcontext(),
             ):
@@ -86,7 +86,7 @@ def _everywhere(accelerator: Accelerator, *parts: Mapping[str, float]) -> list[d
     return [{name: next(found) for name in part} for part in parts]
 
 
-def _shares(counts: Sequence[dict[str, int]]) -> list[Share]:
+def _batch_shares(counts: Sequence[dict[str, int]]) -> list[BatchShare]:
     totals = {name: sum(each[name] for each in counts) for name in counts[0]}
     return [
         {name: each[name] / total if total else 0.0 for name, total in totals.items()}

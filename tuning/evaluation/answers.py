@@ -18,9 +18,9 @@ from engine.prompts.examples import read_examples
 from engine.prompts.modes import has_answer_line, make_template
 from engine.prompts.reasoning import split_reasoning
 from engine.request import Engine, Finished, GenerationRequest, SamplingParams, collect
-from tuning.evaluation.roles import Adapters, Role, for_each_role
+from tuning.evaluation.roles import Adapters, ModelRole, for_each_role
 from tuning.evaluation.text_metrics import (
-    Format,
+    AnswerFormat,
     Language,
     is_empty,
     keeps_format,
@@ -31,32 +31,32 @@ from tuning.evaluation.text_metrics import (
 from tuning.judge import Judge, compare
 
 # Long enough for what the prompts ask. All 24 answers of a 135M model take seconds on two cores.
-MAX_NEW_TOKENS = 96
+EVALUATION_NEW_TOKENS = 96
 MAX_THOUGHT_TOKENS = 160  # a thought and an answer
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class EvaluationPrompt:
     """One fixed prompt: its text, its language, and the form it asks for."""
 
     id: str
     language: Language
     text: str
     mode: str = "plain"
-    asks: Format | None = None
+    asks: AnswerFormat | None = None
 
     @property
     def max_new_tokens(self) -> int:
         """Where its answers are cut."""
-        return MAX_THOUGHT_TOKENS if has_answer_line(self.mode) else MAX_NEW_TOKENS
+        return MAX_THOUGHT_TOKENS if has_answer_line(self.mode) else EVALUATION_NEW_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
     """A prompt with everybody's answer."""
 
-    prompt: Prompt
-    answers: Mapping[Role, Finished]
+    prompt: EvaluationPrompt
+    answers: Mapping[ModelRole, Finished]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +77,8 @@ class PromptMeasures:
     """What was measured on one prompt."""
 
     prompt_id: str
-    asks: Format | None
-    measures: Mapping[Role, AnswerMeasures]
+    asks: AnswerFormat | None
+    measures: Mapping[ModelRole, AnswerMeasures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +90,17 @@ class Opinions:
     losses: int
 
 
-def load_prompts() -> list[Prompt]:
+def load_prompts() -> list[EvaluationPrompt]:
     """The fixed prompts, in their order."""
     text = resources.files("tuning.evaluation").joinpath("prompts.yaml").read_text("utf-8")
-    return [Prompt(**entry) for entry in yaml.safe_load(text)]
+    return [EvaluationPrompt(**entry) for entry in yaml.safe_load(text)]
 
 
-def answer_prompts(engine: Engine, adapters: Adapters, prompts: Sequence[Prompt]) -> list[Answered]:
+def answer_prompts(
+    engine: Engine, adapters: Adapters, prompts: Sequence[EvaluationPrompt]
+) -> list[Answered]:
     """Everybody's greedy answers; those of one adapter are decoded together."""
-    messages = [messages_of(prompt) for prompt in prompts]
+    messages = [evaluation_messages(prompt) for prompt in prompts]
 
     def answers(adapter: str | None) -> list[Finished]:
         requests = [
@@ -119,13 +121,13 @@ def answer_prompts(engine: Engine, adapters: Adapters, prompts: Sequence[Prompt]
     ]
 
 
-def messages_of(prompt: Prompt) -> tuple[Message, ...]:
+def evaluation_messages(prompt: EvaluationPrompt) -> tuple[Message, ...]:
     """What the model is shown: the default system prompt and worked examples, not a home's own."""
     with resources.as_file(resources.files("engine.prompts") / "examples.yaml") as path:
         return make_template(prompt.mode, read_examples(path)).build([], prompt.text)
 
 
-def measure(answered: Answered) -> PromptMeasures:
+def measure_answers(answered: Answered) -> PromptMeasures:
     """What can be said of everybody's answer to one prompt."""
     prompt = answered.prompt
     measures = {role: _measure(prompt, answer) for role, answer in answered.answers.items()}
@@ -147,13 +149,13 @@ def ask_judge(judge: Judge, answered: Iterable[Answered]) -> Opinions:
     return Opinions(wins, outcomes.total() - wins - losses, losses)
 
 
-def _answer_of(prompt: Prompt, answer: Finished) -> str:
+def _answer_of(prompt: EvaluationPrompt, answer: Finished) -> str:
     """The answer without its thought; of one that was cut while it thought, the thought."""
     said = split_reasoning(answer.text, answer_line=has_answer_line(prompt.mode))
     return said.answer if said.answer or answer.reason == "stop" else said.thought
 
 
-def _measure(prompt: Prompt, answer: Finished) -> AnswerMeasures:
+def _measure(prompt: EvaluationPrompt, answer: Finished) -> AnswerMeasures:
     text = _answer_of(prompt, answer)
     spoken = language(text)
     return AnswerMeasures(

@@ -19,7 +19,7 @@ from tuning.evaluation.answers import (
     answer_prompts,
     ask_judge,
     load_prompts,
-    measure,
+    measure_answers,
 )
 from tuning.evaluation.generic import Drift, Passage, measure_drift, score_passages
 from tuning.evaluation.preferences import PairScores, score_pairs
@@ -29,7 +29,7 @@ from tuning.judge import Judge
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Evaluation:
     """What was measured of candidate, incumbent and base."""
 
     pairs: tuple[PairScores, ...]
@@ -58,7 +58,7 @@ def evaluate(
     incumbent: str | None,
     judge: Judge | None = None,
     scorer: Scorer | None = None,
-) -> Evidence:
+) -> Evaluation:
     """Measure both adapters, which must be loaded (None: the base model), and the base.
 
     `held_out` and `gold` are pairs that neither was trained on. With a `judge`, the answers to the
@@ -67,12 +67,12 @@ def evaluate(
     adapters = adapters_of(candidate, incumbent)
     prompts = load_prompts()
     answered = answer_prompts(engine, adapters, prompts)
-    return Evidence(
+    return Evaluation(
         pairs=(
             *score_pairs(engine, held_out, adapters),
             *score_pairs(engine, gold, adapters, gold=True),
         ),
-        answers=tuple(measure(each) for each in answered),
+        answers=tuple(measure_answers(each) for each in answered),
         drift=tuple(measure_drift(engine, adapters, prompts)),
         passages=tuple(score_passages(engine, adapters)),
         opinions=ask_judge(judge, answered) if judge else None,

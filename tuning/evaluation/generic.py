@@ -23,8 +23,8 @@ from engine.request import (
     ScoreRequest,
     collect,
 )
-from tuning.evaluation.answers import Prompt, messages_of
-from tuning.evaluation.roles import Adapters, Role, for_each_role
+from tuning.evaluation.answers import EvaluationPrompt, evaluation_messages
+from tuning.evaluation.roles import Adapters, ModelRole, for_each_role
 
 SAMPLED_TOKENS = 48  # a text from each plain prompt: close to a thousand tokens in all
 
@@ -35,7 +35,7 @@ class Drift:
 
     prompt_id: str
     tokens: int
-    kl: Mapping[Role, float]
+    kl: Mapping[ModelRole, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +44,12 @@ class Passage:
 
     id: str
     tokens: int
-    logprob: Mapping[Role, float]
+    logprob: Mapping[ModelRole, float]
 
 
-def measure_drift(engine: Engine, adapters: Adapters, prompts: Sequence[Prompt]) -> list[Drift]:
+def measure_drift(
+    engine: Engine, adapters: Adapters, prompts: Sequence[EvaluationPrompt]
+) -> list[Drift]:
     """The divergence of every model from the base, on the same texts.
 
     The base writes them: one answer to each plain prompt, drawn at temperature 1 without filters,
@@ -58,7 +60,7 @@ def measure_drift(engine: Engine, adapters: Adapters, prompts: Sequence[Prompt])
     streams = engine.submit_many(
         [
             GenerationRequest(
-                messages_of(prompt),
+                evaluation_messages(prompt),
                 SamplingParams(temperature=1, top_p=1, max_new_tokens=SAMPLED_TOKENS, seed=seed),
                 user="evaluation",
             )
@@ -66,7 +68,7 @@ def measure_drift(engine: Engine, adapters: Adapters, prompts: Sequence[Prompt])
         ]
     )
     texts = [
-        _Text(prompt.id, messages_of(prompt), written.text, written.reason == "stop")
+        _Text(prompt.id, evaluation_messages(prompt), written.text, written.reason == "stop")
         for prompt, written in zip(plain, map(collect, streams), strict=True)
     ]
     return [
@@ -102,7 +104,7 @@ def score_passages(engine: Engine, adapters: Adapters) -> list[Passage]:
     ]
 
 
-def perplexity(passages: Sequence[Passage], role: Role) -> float:
+def perplexity(passages: Sequence[Passage], role: ModelRole) -> float:
     """exp of the mean negative log-probability of a token, over all passages together."""
     tokens = sum(passage.tokens for passage in passages)
     return math.exp(-sum(passage.logprob[role] for passage in passages) / tokens)
@@ -120,7 +122,7 @@ class _Text:
 
 def _score(
     engine: Engine, adapters: Adapters, texts: Sequence[_Text]
-) -> Iterator[dict[Role, Score]]:
+) -> Iterator[dict[ModelRole, Score]]:
     """Every text under every model, in one batch for each model."""
     by_role = for_each_role(
         adapters,

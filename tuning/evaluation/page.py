@@ -12,7 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from tuning.evaluation.roles import ROLES
+from tuning.evaluation.roles import MODEL_ROLES
 
 COLOURS = {"candidate": "#c2571a", "incumbent": "#3b6ea5", "base": "#9a9a9a"}
 SHARES = {
@@ -32,7 +32,7 @@ STYLE = (
 Document = Mapping[str, Any]
 
 
-def draw(document: Document) -> str:
+def render_page(document: Document) -> str:
     """The page's HTML."""
     verdict = document["verdict"]
     plots = "\n".join(
@@ -50,16 +50,16 @@ def draw(document: Document) -> str:
 
 
 def _names(document: Document) -> str:
-    rows = ((name, document[name]) for name in (*ROLES, "snapshot"))
+    rows = ((name, document[name]) for name in (*MODEL_ROLES, "snapshot"))
     return "<p>" + "<br>".join(f"{n}: <code>{escape(str(d))}</code>" for n, d in rows) + "</p>\n"
 
 
 def _figures(document: Document) -> str:
     models = document["summary"]["models"]
-    rows = [[name, *(_number(models[r][name]) for r in ROLES)] for name in models["base"]]
+    rows = [[name, *(_number(models[r][name]) for r in MODEL_ROLES)] for name in models["base"]]
     longer = _number(document["summary"]["longer_wins_accuracy"])
     note = f"<p>Accuracy of &ldquo;the longer answer wins&rdquo;: {longer}</p>\n"
-    return _table("Figures", ["", *ROLES], rows) + note
+    return _table("Figures", ["", *MODEL_ROLES], rows) + note
 
 
 def _guards(verdict: Document) -> str:
@@ -119,7 +119,7 @@ def _plot_differences(document: Document) -> go.Figure:
 
 def _plot_margins(document: Document) -> go.Figure:
     figure = go.Figure()
-    for role in ROLES:
+    for role in MODEL_ROLES:
         sides = [pair["preferences"][role] for pair in document["evidence"]["pairs"]]
         margins = [side["chosen_per_token"] - side["rejected_per_token"] for side in sides]
         figure.add_box(y=margins, name=role, marker_color=COLOURS[role], boxpoints="all")
@@ -133,7 +133,7 @@ def _plot_answers(document: Document) -> go.Figure:
 def _plot_lengths(document: Document) -> go.Figure:
     figure = go.Figure()
     answers = document["evidence"]["answers"]
-    for role in ROLES:
+    for role in MODEL_ROLES:
         figure.add_bar(
             x=[answer["prompt_id"] for answer in answers],
             y=[answer["measures"][role]["tokens"] for answer in answers],
@@ -158,7 +158,7 @@ def _plot_drift(document: Document) -> go.Figure:
 
 def _bars(models: Document, names: Mapping[str, str]) -> go.Figure:
     figure = go.Figure()
-    for role in ROLES:
+    for role in MODEL_ROLES:
         figure.add_bar(
             x=list(names.values()),
             y=[models[role][name] for name in names],

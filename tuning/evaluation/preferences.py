@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from engine.request import Engine, Score, ScoreRequest
 from feedback_store.examples.types import Pair
-from tuning.evaluation.roles import Adapters, Role, for_each_role
+from tuning.evaluation.roles import Adapters, ModelRole, for_each_role
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class PairScores:
 
     conversation_id: str
     gold: bool
-    preferences: Mapping[Role, Preference]
+    preferences: Mapping[ModelRole, Preference]
     chosen_chars: int
     rejected_chars: int
 
@@ -76,7 +76,7 @@ def win(one: float, other: float) -> float:
     return 0.5 if one == other else float(one > other)
 
 
-def _preferences(engine: Engine, pair: Pair, adapters: Adapters) -> dict[Role, Preference]:
+def _preferences(engine: Engine, pair: Pair, adapters: Adapters) -> dict[ModelRole, Preference]:
     """All of a pair in one request, so that the engine can batch it."""
     distinct = list(dict.fromkeys(adapters.values()))
     scores = engine.score(

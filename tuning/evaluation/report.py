@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from engine.storage import canonical_json, publish
-from tuning.evaluation.evaluate import Evidence
+from tuning.evaluation.evaluate import Evaluation
 from tuning.evaluation.summary import summarise
 
-FORMAT = "burnish-evaluation/1"
+EVALUATION_FORMAT = "burnish-evaluation/1"
 JSON_FILE, PAGE_FILE = "evaluation.json", "evaluation.html"
 
 
 def write_report(
-    root: Path, evidence: Evidence, about: Mapping[str, str | None], verdict: Mapping[str, Any]
+    root: Path, evidence: Evaluation, about: Mapping[str, str | None], verdict: Mapping[str, Any]
 ) -> str:
     """Publish an evaluation under `root`; returns its digest.
 
@@ -26,10 +26,10 @@ def write_report(
     the gate's report. Neither holds text or people, so the folder needs no forgetting.
     Raises `StorageFull` when the disk is.
     """
-    from tuning.evaluation.page import draw  # plotly is slow to import
+    from tuning.evaluation.page import render_page  # plotly is slow to import
 
     document = {
-        "format": FORMAT,
+        "format": EVALUATION_FORMAT,
         **about,
         "verdict": verdict,
         "summary": summarise(evidence),
@@ -38,7 +38,7 @@ def write_report(
 
     def fill(folder: Path) -> dict[str, Any]:
         (folder / JSON_FILE).write_bytes(canonical_json(document))
-        (folder / PAGE_FILE).write_text(draw(document), "utf-8")
-        return {"format": FORMAT, **about}
+        (folder / PAGE_FILE).write_text(render_page(document), "utf-8")
+        return {"format": EVALUATION_FORMAT, **about}
 
     return publish(root, fill)

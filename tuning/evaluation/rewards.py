@@ -13,8 +13,8 @@ from statistics import fmean
 
 from engine.request import Engine, SamplingParams
 from tuning.best_of import BestOf, Scorer, best_of
-from tuning.evaluation.answers import Answered, messages_of
-from tuning.evaluation.roles import Adapters, Role, for_each_role
+from tuning.evaluation.answers import Answered, evaluation_messages
+from tuning.evaluation.roles import Adapters, ModelRole, for_each_role
 
 DRAWN = 4  # answers to choose from, at temperature 1
 
@@ -27,9 +27,9 @@ class Rewarded:
     """
 
     prompt_id: str
-    greedy: Mapping[Role, float]
-    drawn: Mapping[Role, float]
-    best: Mapping[Role, float]
+    greedy: Mapping[ModelRole, float]
+    drawn: Mapping[ModelRole, float]
+    best: Mapping[ModelRole, float]
 
 
 def score_rewards(
@@ -37,7 +37,7 @@ def score_rewards(
 ) -> Iterator[Rewarded]:
     """Score everybody's answer to each prompt, and draw `DRAWN` more; adapters must be loaded."""
     for each in answered:
-        prompt, shown = each.prompt, messages_of(each.prompt)
+        prompt, shown = each.prompt, evaluation_messages(each.prompt)
         sampling = SamplingParams(temperature=1.0, max_new_tokens=prompt.max_new_tokens)
 
         def draw(adapter: str | None) -> BestOf:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar, get_args
 
 T = TypeVar("T")
-Role = Literal["candidate", "incumbent", "base"]
-ROLES: tuple[Role, ...] = get_args(Role)
-Adapters = Mapping[Role, str | None]
+ModelRole = Literal["candidate", "incumbent", "base"]
+MODEL_ROLES: tuple[ModelRole, ...] = get_args(ModelRole)
+Adapters = Mapping[ModelRole, str | None]
 
 
 def adapters_of(candidate: str | None, incumbent: str | None) -> Adapters:
@@ -19,7 +19,7 @@ def adapters_of(candidate: str | None, incumbent: str | None) -> Adapters:
     return {"candidate": candidate, "incumbent": incumbent, "base": None}
 
 
-def for_each_role(adapters: Adapters, measure: Callable[[str | None], T]) -> dict[Role, T]:
+def for_each_role(adapters: Adapters, measure: Callable[[str | None], T]) -> dict[ModelRole, T]:
     """Measure every role; an adapter in two roles is measured once."""
     measured: dict[str | None, T] = {}
     for adapter in adapters.values():

@@ -12,14 +12,14 @@ from statistics import fmean, median
 from typing import Any
 
 from tuning.evaluation.answers import AnswerMeasures, PromptMeasures
-from tuning.evaluation.evaluate import Evidence
+from tuning.evaluation.evaluate import Evaluation
 from tuning.evaluation.generic import perplexity
 from tuning.evaluation.preferences import PairScores
 from tuning.evaluation.rewards import DRAWN
-from tuning.evaluation.roles import ROLES, Role
+from tuning.evaluation.roles import MODEL_ROLES, ModelRole
 from tuning.evaluation.statistics import Interval, clustered_mean
 
-OnPair = Callable[[PairScores, Role], float]
+OnPair = Callable[[PairScores, ModelRole], float]
 # On pairs; log-probabilities in nats.
 PAIR_MEASURES: Mapping[str, OnPair] = {
     "accuracy": lambda pair, role: pair.preferences[role].right,
@@ -30,7 +30,7 @@ PAIR_MEASURES: Mapping[str, OnPair] = {
 Figures = dict[str, float | None]
 
 
-def summarise(evidence: Evidence) -> dict[str, Any]:
+def summarise(evidence: Evaluation) -> dict[str, Any]:
     """JSON-ready: `models` has the figures of each, `gold` those on gold pairs alone.
 
     `differences` has the candidate's paired differences to incumbent and base on all pairs, each
@@ -42,8 +42,8 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
         "pairs": len(evidence.pairs),
         "gold_pairs": len(gold),
         "longer_wins_accuracy": _mean([pair.longer_right for pair in evidence.pairs]),
-        "models": {role: _figures(evidence, role) for role in ROLES},
-        "gold": {role: _on_pairs(gold, role) for role in ROLES},
+        "models": {role: _figures(evidence, role) for role in MODEL_ROLES},
+        "gold": {role: _on_pairs(gold, role) for role in MODEL_ROLES},
         "differences": {
             other: {name: asdict(each) for name, each in _differences(evidence.pairs, other)}
             for other in ("incumbent", "base")
@@ -52,7 +52,7 @@ def summarise(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _figures(evidence: Evidence, role: Role) -> Figures:
+def _figures(evidence: Evaluation, role: ModelRole) -> Figures:
     tokens = sum(drift.tokens for drift in evidence.drift)
     kl = sum(drift.tokens * drift.kl[role] for drift in evidence.drift)
     return {
@@ -66,11 +66,11 @@ def _figures(evidence: Evidence, role: Role) -> Figures:
     }
 
 
-def _on_pairs(pairs: Sequence[PairScores], role: Role) -> Figures:
+def _on_pairs(pairs: Sequence[PairScores], role: ModelRole) -> Figures:
     return {name: _mean([on(pair, role) for pair in pairs]) for name, on in PAIR_MEASURES.items()}
 
 
-def _on_answers(answers: Sequence[PromptMeasures], role: Role) -> Figures:
+def _on_answers(answers: Sequence[PromptMeasures], role: ModelRole) -> Figures:
     measures = [answer.measures[role] for answer in answers]
     thoughts = [answer.measures[role] for answer in answers if answer.asks == "thought"]
     return {
@@ -90,7 +90,7 @@ def _kept(measures: Sequence[AnswerMeasures]) -> list[bool]:
     return [m.format_kept for m in measures if m.format_kept is not None]
 
 
-def _length_ratio(answers: Sequence[PromptMeasures], role: Role) -> float | None:
+def _length_ratio(answers: Sequence[PromptMeasures], role: ModelRole) -> float | None:
     """Geometric mean over prompts of the answer's length against the incumbent's, in tokens."""
     logs = [
         math.log(max(1, a.measures[role].tokens) / max(1, a.measures["incumbent"].tokens))
@@ -99,7 +99,7 @@ def _length_ratio(answers: Sequence[PromptMeasures], role: Role) -> float | None
     return math.exp(fmean(logs)) if logs else None
 
 
-def _differences(pairs: Sequence[PairScores], other: Role) -> Iterator[tuple[str, Interval]]:
+def _differences(pairs: Sequence[PairScores], other: ModelRole) -> Iterator[tuple[str, Interval]]:
     if not pairs:
         return
     clusters = [pair.conversation_id for pair in pairs]

@@ -15,7 +15,7 @@ from typing import Literal
 from engine.prompts.reasoning import split_reasoning
 
 Language = Literal["en", "zh"]
-Format = Literal["list", "json", "code", "thought"]
+AnswerFormat = Literal["list", "json", "code", "thought"]
 
 REPEATED_WORDS = 4
 HAN_SHARE = 0.3  # Chinese text about code or brands holds many Latin letters
@@ -71,7 +71,7 @@ def language(text: str) -> Language | None:
     return "zh" if han / letters >= HAN_SHARE else "en"
 
 
-def keeps_format(text: str, asked: Format) -> bool:
+def keeps_format(text: str, asked: AnswerFormat) -> bool:
     """Whether what a model wrote has the form that its prompt asked for, after any think block."""
     return _FORMATS[asked](text if asked == "thought" else split_reasoning(text).answer)
 
@@ -100,7 +100,7 @@ def _has_thought(text: str) -> bool:
     return bool(reasoned.thought and reasoned.answer)
 
 
-_FORMATS: Mapping[Format, Callable[[str], bool]] = {
+_FORMATS: Mapping[AnswerFormat, Callable[[str], bool]] = {
     "list": _is_list,
     "json": _is_json,
     "code": _is_code,

@@ -13,46 +13,48 @@ import torch
 from torch import Tensor
 
 from engine.kernels.build import NotBuilt, build
-from tuning.kernels.native import NativeKernels
-from tuning.kernels.portable import Kernels, PortableKernels, SoftmaxSums
+from tuning.kernels.native import NativeTuningKernels
+from tuning.kernels.portable import PortableTuningKernels, SoftmaxSums, TuningKernels
 
-SOURCE = Path(__file__).with_name("cpu.cpp")
-THREADS = "-fopenmp"  # torch's, which the process has loaded: one team of threads for both
-PORTABLE: Kernels = PortableKernels()
+KERNEL_SOURCE = Path(__file__).with_name("cpu.cpp")
+OPENMP_FLAG = "-fopenmp"  # torch's, which the process has loaded: one team of threads for both
+PORTABLE: TuningKernels = PortableTuningKernels()
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class KernelChoice:
     """The kernels chosen, and why."""
 
-    kernels: Kernels
+    kernels: TuningKernels
     reason: str
 
     @property
     def name(self) -> str:
         """Which: their roundings differ."""
-        return "compiled" if isinstance(self.kernels, NativeKernels) else "torch"
+        return "compiled" if isinstance(self.kernels, NativeTuningKernels) else "torch"
 
 
-def choose_kernels(cache: Path | None) -> Choice:
+def choose_kernels(cache: Path | None) -> KernelChoice:
     """The compiled kernels where they can be built and agree with torch, else torch itself.
 
     `cache`: where they are kept; None: nowhere, so that torch computes.
     """
     if cache is None:
-        return Choice(PORTABLE, "torch's own kernels, as asked for")
+        return KernelChoice(PORTABLE, "torch's own kernels, as asked for")
     if torch.cuda.is_available():
-        return Choice(PORTABLE, "torch's own kernels on cuda")
+        return KernelChoice(PORTABLE, "torch's own kernels on cuda")
     try:
-        native = NativeKernels(build(cache, SOURCE, THREADS))
+        native = NativeTuningKernels(build(cache, KERNEL_SOURCE, OPENMP_FLAG))
     except (NotBuilt, OSError) as error:  # no compiler, or a cache that cannot be written or run
-        return Choice(PORTABLE, f"torch's own kernels, slower: {error}")
+        return KernelChoice(PORTABLE, f"torch's own kernels, slower: {error}")
     if not _agree(native):
-        return Choice(PORTABLE, "torch's own kernels: the compiled ones disagree with them here")
-    return Choice(native, "compiled for this processor")
+        return KernelChoice(
+            PORTABLE, "torch's own kernels: the compiled ones disagree with them here"
+        )
+    return KernelChoice(native, "compiled for this processor")
 
 
-def _agree(native: NativeKernels) -> bool:
+def _agree(native: NativeTuningKernels) -> bool:
     """Whether the compiled kernels are right on this processor, in either format: their code path
     may be one that no test ever ran on."""
     for dtype, apart in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
@@ -62,7 +64,7 @@ def _agree(native: NativeKernels) -> bool:
     return True
 
 
-def _try(kernels: Kernels, dtype: torch.dtype) -> list[Tensor]:
+def _try(kernels: TuningKernels, dtype: torch.dtype) -> list[Tensor]:
     """Results of each operation, on sizes that take whole tiles and leave a part of one over."""
     numbers = torch.Generator().manual_seed(0)
     q, k, v, dy = (

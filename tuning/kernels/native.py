@@ -15,10 +15,10 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from tuning.kernels.portable import Bounds, PortableKernels, SoftmaxSums
+from tuning.kernels.portable import Bounds, PortableTuningKernels, SoftmaxSums
 
 P, N, F = c_void_p, c_long, c_float
-SIGNATURES = {
+KERNEL_SIGNATURES = {
     "attend": [N, N, N, N, F, P, P, P, P, N, P, P],
     "attend_backward": [N, N, N, N, F, P, P, P, P, P, P, P, N, P, P, P],
     "rotate": [P, N, N, N, P, P, F],
@@ -31,8 +31,8 @@ SIGNATURES = {
 FORMATS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
-class NativeKernels(PortableKernels):
-    """`Kernels` from a compiled library. Raises OSError where it cannot be loaded."""
+class NativeTuningKernels(PortableTuningKernels):
+    """`TuningKernels` from a compiled library. Raises OSError where it cannot be loaded."""
 
     def __init__(self, library: Path) -> None:
         # torch's OpenMP is there already, and its symbols are global; the library brings none
@@ -43,7 +43,7 @@ class NativeKernels(PortableKernels):
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, segments: Sequence[Bounds], scale: float
     ) -> tuple[Tensor, Tensor]:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         if q.shape[-1] % self._lanes:
             return super().attend(q, k, v, segments, scale)
         q, k, v = (x.contiguous() for x in (q, k, v))
@@ -70,7 +70,7 @@ class NativeKernels(PortableKernels):
         segments: Sequence[Bounds],
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         if q.shape[-1] % self._lanes:
             return super().attend_backward(of_result, q, k, v, result, log_sums, segments, scale)
         of_result, q, k, v = (x.contiguous() for x in (of_result, q, k, v))
@@ -86,7 +86,7 @@ class NativeKernels(PortableKernels):
         return dq, dk, dv
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> None:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         if x.shape[-1] % (2 * self._lanes):
             super().rotate(x, cos, sin, back=back)
             return
@@ -96,7 +96,7 @@ class NativeKernels(PortableKernels):
         )
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         n = weight.numel()
         if n % self._lanes:
             return super().rms_norm(x, weight, epsilon)
@@ -106,7 +106,7 @@ class NativeKernels(PortableKernels):
         return y, scale
 
     def rms_norm_backward(self, dy: Tensor, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         n = weight.numel()
         if n % self._lanes:
             return super().rms_norm_backward(dy, x, weight, scale)
@@ -116,7 +116,7 @@ class NativeKernels(PortableKernels):
         return dx
 
     def gated_silu(self, gate: Tensor, up: Tensor) -> Tensor:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         if gate.numel() % self._lanes:
             return super().gated_silu(gate, up)
         y = torch.empty_like(gate)
@@ -124,7 +124,7 @@ class NativeKernels(PortableKernels):
         return y
 
     def gated_silu_backward(self, dy: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         if gate.numel() % self._lanes:
             return super().gated_silu_backward(dy, gate, up)
         y, of_gate = torch.empty_like(gate), torch.empty_like(gate)
@@ -136,7 +136,7 @@ class NativeKernels(PortableKernels):
     def softmax_tile(
         self, logits: Tensor, targets: Tensor, first: int, sums: SoftmaxSums
     ) -> tuple[Tensor, Tensor]:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         if logits.shape[1] % self._lanes:
             return super().softmax_tile(logits, targets, first, sums)
         assert logits.stride(1) == 1
@@ -155,7 +155,7 @@ class NativeKernels(PortableKernels):
 def _functions(library: ctypes.CDLL, name: str) -> SimpleNamespace:
     """The library's functions for one number format."""
     functions = SimpleNamespace()
-    for operation, arguments in SIGNATURES.items():
+    for operation, arguments in KERNEL_SIGNATURES.items():
         function = getattr(library, f"burnish_{operation}_{name}")
         function.argtypes, function.restype = arguments, None
         setattr(functions, operation, function)

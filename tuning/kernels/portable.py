@@ -38,7 +38,7 @@ class SoftmaxSums:
         return cls(none, *(torch.zeros_like(none) for _ in range(3)))
 
 
-class Kernels(Protocol):
+class TuningKernels(Protocol):
     """The operations. T tokens; activations in one number format, which results have too."""
 
     def attend(
@@ -99,13 +99,13 @@ class Kernels(Protocol):
         ...
 
 
-class PortableKernels:
-    """`Kernels` by torch's own operations."""
+class PortableTuningKernels:
+    """`TuningKernels` by torch's own operations."""
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, segments: Sequence[Bounds], scale: float
     ) -> tuple[Tensor, Tensor]:
-        """See `Kernels`; on a processor alone."""
+        """See `TuningKernels`; on a processor alone."""
         query, key, value = (x.transpose(0, 1)[None] for x in (q, k, v))
         found = [
             flash_attention(q, k, v, 0.0, mask is None, attn_mask=mask, scale=scale)
@@ -125,8 +125,10 @@ class PortableKernels:
         segments: Sequence[Bounds],
         scale: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """See `Kernels`. torch's own takes three to six times its forward pass, in bf16 above all;
-        the same gradient (Dao et al. 2022, alg. 4) is made of products of some rows at a time."""
+        """See `TuningKernels`. Computes the gradient (Dao et al. 2022, alg. 4) by tiles of rows.
+
+        torch's own backward pass takes three to six times its forward pass, in bf16 above all.
+        """
         groups = k.shape[1], q.shape[1] // k.shape[1]  # query heads share a key head
         apart = *groups, *q.shape[::2]  # q is (T, heads, dim)
         qs, do, o = (x.transpose(0, 1).float().reshape(apart) for x in (q, of_result, result))
@@ -159,7 +161,7 @@ class PortableKernels:
         return dq, dk, dv
 
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> None:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         low, high = x.chunk(2, -1)
         cos, sin = (angles[:, None, : x.shape[-1] // 2] for angles in (cos, -sin if back else sin))
         turned = low * cos - high * sin
@@ -167,23 +169,23 @@ class PortableKernels:
         low.copy_(turned)
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         wide = x.float()
         scale = wide.square().mean(-1, keepdim=True).add_(epsilon).rsqrt_()
         return (wide * scale).to(x.dtype).mul_(weight), scale
 
     def rms_norm_backward(self, dy: Tensor, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         weighted = dy.float() * weight
         along = (weighted * x).mean(-1, keepdim=True).mul_(scale.pow(3))
         return weighted.mul_(scale).sub_(x * along).to(x.dtype)
 
     def gated_silu(self, gate: Tensor, up: Tensor) -> Tensor:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         return silu(gate).mul_(up)
 
     def gated_silu_backward(self, dy: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         activated = silu(gate)
         of_gate = torch.ops.aten.silu_backward(dy * up, gate)
         dy.mul_(activated)
@@ -192,7 +194,7 @@ class PortableKernels:
     def softmax_tile(
         self, logits: Tensor, targets: Tensor, first: int, sums: SoftmaxSums
     ) -> tuple[Tensor, Tensor]:
-        """See `Kernels`."""
+        """See `TuningKernels`."""
         logits = logits.float()
         sums.logits.add_(logits.sum(-1))
         sums.own.copy_(_pick(logits, targets - first, sums.own))

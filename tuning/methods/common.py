@@ -12,14 +12,14 @@ import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
 from tuning.kernels import PORTABLE
-from tuning.kernels.portable import Kernels
-from tuning.reference_cache import Compute, LogProbs, Row
+from tuning.kernels.portable import TuningKernels
+from tuning.reference_cache import Compute, PairLogProbs, PairRow
 
 # Rows and a way to compute their reference log-probabilities -> those of each row
-References = Callable[[Sequence[Row], Compute], Sequence[LogProbs]]
+References = Callable[[Sequence[PairRow], Compute], Sequence[PairLogProbs]]
 
 
-def compute_references(rows: Sequence[Row], compute: Compute) -> Sequence[LogProbs]:
+def compute_references(rows: Sequence[PairRow], compute: Compute) -> Sequence[PairLogProbs]:
     """Without a cache."""
     return compute(rows)
 
@@ -34,7 +34,7 @@ class Stage:
     tokenizer: PreTrainedTokenizerBase
     callback: TrainerCallback
     references: References = compute_references
-    kernels: Kernels = PORTABLE
+    kernels: TuningKernels = PORTABLE
 
     @property
     def checkpoint(self) -> str | None:

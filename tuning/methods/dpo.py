@@ -22,16 +22,16 @@ from peft import PeftModel
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import hash_module
 
-from tuning.batch.collate import Collate, Packer, default_budget_tokens, tree_of_pair
-from tuning.batch.forward import accept_layouts, why_not
+from tuning.batch.collate import Collate, Packer, default_budget_tokens, prompt_of_pair
+from tuning.batch.forward import accept_layouts, packing_blocker
 from tuning.batch.reference import pair_log_probs
-from tuning.batch.steps import Pack, PackedSteps, Share
-from tuning.kernels.portable import Kernels
+from tuning.batch.steps import BatchShare, Pack, PackedSteps
+from tuning.kernels.portable import TuningKernels
 from tuning.methods.common import References, Stage
 from tuning.recipe import DpoLoss, DpoRecipe, Recipe
-from tuning.reference_cache import LogProbs, Row
+from tuning.reference_cache import PairLogProbs, PairRow
 
-REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")  # trl's names
+DPO_REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")  # trl's names
 LOSSES: Mapping[DpoLoss, str] = {  # our names to trl's
     "sigmoid": "sigmoid",
     "ipo": "ipo",
@@ -73,18 +73,22 @@ class PackedDPOTrainer(PackedSteps, RenderedDPOTrainer):
     train_dataset: Dataset
     loss_weights: list[float]
 
-    def __init__(self, *args: Any, references: References, kernels: Kernels, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, references: References, kernels: TuningKernels, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
-        packer = Packer(self.data_collator, tree_of_pair, default_budget_tokens())
+        packer = Packer(self.data_collator, prompt_of_pair, default_budget_tokens())
         accept_layouts(self.model, kernels)
         rows = self.train_dataset
         found = references(list(rows), partial(self._reference_log_probs, packer))
-        for column, values in zip(REFERENCE_COLUMNS, zip(*found, strict=True), strict=True):
+        for column, values in zip(DPO_REFERENCE_COLUMNS, zip(*found, strict=True), strict=True):
             rows = rows.add_column(column, list(values))
         self.data_collator, self.train_dataset = packer, rows
         self.precompute_ref_logps = True  # they are in the rows now
 
-    def _reference_log_probs(self, packer: Packer, rows: Sequence[Row]) -> Sequence[LogProbs]:
+    def _reference_log_probs(
+        self, packer: Packer, rows: Sequence[PairRow]
+    ) -> Sequence[PairLogProbs]:
         with self.model.disable_adapter() if self._from_base else nullcontext():
             return pair_log_probs(self.model, packer, rows)
 
@@ -104,7 +108,7 @@ class PackedDPOTrainer(PackedSteps, RenderedDPOTrainer):
         }.get(metric, "pairs")
 
     @contextmanager
-    def weighing(self, share: Share) -> Iterator[None]:
+    def scaled_loss(self, share: BatchShare) -> Iterator[None]:
         """Each loss is a mean over its pack; its weight makes it one over the batch."""
         weights = self.loss_weights
         self.loss_weights = [
@@ -128,7 +132,7 @@ def dpo_trainer(
 ) -> RenderedDPOTrainer:
     """The trainer that suits the model: packed, or trl's own where packing is not possible."""
     dpo = recipe.dpo
-    packed = why_not(model) is None
+    packed = packing_blocker(model) is None
     args = DPOConfig(
         **stage.arguments(
             epochs=dpo.epochs, learning_rate=dpo.learning_rate, batch=dpo.batch_pairs

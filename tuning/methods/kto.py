@@ -19,15 +19,22 @@ from torch import Tensor, nn
 from trl import KTOConfig, KTOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from tuning.batch.collate import Batch, Collate, Packer, Row, default_budget_tokens, tree_of_pair
-from tuning.batch.forward import accept_layouts, layout_tensors, why_not
-from tuning.batch.plan import Branch, Tree, lay_out
+from tuning.batch.collate import (
+    Batch,
+    Collate,
+    DatasetRow,
+    Packer,
+    default_budget_tokens,
+    prompt_of_pair,
+)
+from tuning.batch.forward import accept_layouts, layout_tensors, packing_blocker
+from tuning.batch.plan import Completion, TrainingPrompt, lay_out
 from tuning.batch.reference import pair_log_probs
-from tuning.kernels.portable import Kernels
+from tuning.kernels.portable import TuningKernels
 from tuning.methods.common import References, Stage
 from tuning.recipe import Recipe
 
-REFERENCE_COLUMNS = ("ref_logps", "ref_KL_logps")  # trl's names
+KTO_REFERENCE_COLUMNS = ("ref_logps", "ref_KL_logps")  # trl's names
 
 
 class RenderedKTOTrainer(KTOTrainer):  # type: ignore[misc]  # trl is untyped here
@@ -47,15 +54,17 @@ class PackedKTOTrainer(RenderedKTOTrainer):
     data_collator: Any
     train_dataset: Dataset
 
-    def __init__(self, *args: Any, references: References, kernels: Kernels, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, references: References, kernels: TuningKernels, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         rows, collate = self.train_dataset, self.data_collator
         accept_layouts(self.model, kernels)
         # The reference reads a row as a pair: one prompt, its own completion and the mismatched one
         preference = DataCollatorForPreference(pad_token_id=collate.pad_token_id)
-        packer = Packer(preference, tree_of_pair, default_budget_tokens())
+        packer = Packer(preference, prompt_of_pair, default_budget_tokens())
         found = references([_as_pair(r) for r in rows], partial(pair_log_probs, self.model, packer))
-        for column, values in zip(REFERENCE_COLUMNS, zip(*found, strict=True), strict=True):
+        for column, values in zip(KTO_REFERENCE_COLUMNS, zip(*found, strict=True), strict=True):
             rows = rows.add_column(column, list(values))
         self.data_collator, self.train_dataset = _WithLayouts(collate), rows
         self.precompute_ref_logps = True  # they are in the rows now
@@ -76,7 +85,7 @@ def kto_trainer(
 ) -> RenderedKTOTrainer:
     """The trainer that suits the model: packed, or trl's own where packing is not possible."""
     kto = recipe.kto
-    packed = why_not(model) is None
+    packed = packing_blocker(model) is None
     kind = (
         partial(PackedKTOTrainer, references=stage.references, kernels=stage.kernels)
         if packed
@@ -126,20 +135,22 @@ class _WithLayouts:
 
     collate: Collate
 
-    def __call__(self, rows: list[Row]) -> Batch:
+    def __call__(self, rows: list[DatasetRow]) -> Batch:
         layouts = {
-            name: layout_tensors(lay_out([_tree(row, column) for row in rows]))
+            name: layout_tensors(lay_out([_training_prompt(row, column) for row in rows]))
             for name, column in (("layout", "completion_ids"), ("KL_layout", "KL_completion_ids"))
         }
         return {**self.collate(rows), **layouts}
 
 
-def _tree(row: Row, column: str) -> Tree:
+def _training_prompt(row: DatasetRow, column: str) -> TrainingPrompt:
     completion = tuple(row[column])
-    return Tree(tuple(row["prompt_ids"]), (Branch(completion, (True,) * len(completion)),))
+    return TrainingPrompt(
+        tuple(row["prompt_ids"]), (Completion(completion, (True,) * len(completion)),)
+    )
 
 
-def _as_pair(row: Row) -> dict[str, list[int]]:
+def _as_pair(row: DatasetRow) -> dict[str, list[int]]:
     return {
         "prompt_ids": row["prompt_ids"],
         "chosen_ids": row["completion_ids"],

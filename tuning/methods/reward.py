@@ -34,11 +34,11 @@ from engine.prompts.render import Renderer
 from engine.storage import folder_of, publish, read_manifest, verify
 from feedback_store.examples.types import Pair
 from tuning.methods.common import Stage
-from tuning.reference_cache import Row
+from tuning.reference_cache import PairRow
 from tuning.rlhf_recipes import RewardRecipe
 
-FORMAT = "burnish-reward/1"
-FILES = {CONFIG, WEIGHTS}
+REWARD_FORMAT = "burnish-reward/1"
+REWARD_FILES = {CONFIG, WEIGHTS}
 
 
 class _Head(nn.Linear):
@@ -64,14 +64,16 @@ def fresh_reward_model(base: BaseModel, recipe: RewardRecipe) -> PeftModel:
     )
 
 
-def train_reward(model: PeftModel, rows: Sequence[Row], recipe: RewardRecipe, stage: Stage) -> None:
+def train_reward(
+    model: PeftModel, rows: Sequence[PairRow], recipe: RewardRecipe, stage: Stage
+) -> None:
     """Train the adapter and the head in place on rows of prompt_ids, chosen_ids, rejected_ids."""
     trainer = reward_trainer(model, rows, recipe, stage)
     trainer.train(resume_from_checkpoint=stage.checkpoint)
 
 
 def reward_trainer(
-    model: PeftModel, rows: Sequence[Row], recipe: RewardRecipe, stage: Stage
+    model: PeftModel, rows: Sequence[PairRow], recipe: RewardRecipe, stage: Stage
 ) -> RewardTrainer:
     """trl's trainer; the loss is -log sigmoid(score of chosen - score of rejected)."""
     tokenizer = copy.deepcopy(stage.tokenizer)  # other stages use it, too
@@ -102,7 +104,7 @@ def publish_reward(root: Path, model: PeftModel, base: BaseModel, about: Mapping
         config = json.loads((folder / CONFIG).read_text("utf-8"))
         config["base_model_name_or_path"] = Path(base.name).name
         (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
-        return {"format": FORMAT, "base_digest": base.digest, **about}
+        return {"format": REWARD_FORMAT, "base_digest": base.digest, **about}
 
     return publish(root, fill)
 
@@ -144,7 +146,7 @@ class RewardModel:
 
 
 def heldout_accuracy(
-    score: Callable[[Sequence[int]], float], rows: Sequence[Row], pairs: Sequence[Pair]
+    score: Callable[[Sequence[int]], float], rows: Sequence[PairRow], pairs: Sequence[Pair]
 ) -> dict[str, float | int | None]:
     """How often the chosen answer scores higher, beside how often it is the longer one.
 
@@ -195,7 +197,7 @@ def _padding(tokenizer: PreTrainedTokenizerBase) -> str:
     raise InvalidInput("the tokenizer has no special token beside the one that ends an answer")
 
 
-def _whole(row: Row) -> dict[str, list[int]]:
+def _whole(row: PairRow) -> dict[str, list[int]]:
     """Prompt and completion in one, in trl's columns."""
     prompt = list(row["prompt_ids"])
     return {name: prompt + list(row[name]) for name in ("chosen_ids", "rejected_ids")}
@@ -207,10 +209,10 @@ def _problems(root: Path, digest: str, base: BaseModel) -> list[str]:
     if problems:
         return problems
     manifest = read_manifest(folder)
-    if manifest.get("format") != FORMAT:
-        problems.append(f"format is {manifest.get('format')!r}, not {FORMAT!r}")
+    if manifest.get("format") != REWARD_FORMAT:
+        problems.append(f"format is {manifest.get('format')!r}, not {REWARD_FORMAT!r}")
     if manifest.get("base_digest") != base.digest:
         problems.append("base_digest: trained for another base model")
-    if manifest["files"].keys() != FILES:
-        problems.append(f"files: {', '.join(sorted(FILES))} are wanted and nothing else")
+    if manifest["files"].keys() != REWARD_FILES:
+        problems.append(f"files: {', '.join(sorted(REWARD_FILES))} are wanted and nothing else")
     return problems

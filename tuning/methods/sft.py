@@ -16,10 +16,10 @@ from peft import PeftModel
 from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
-from tuning.batch.collate import Collate, Packer, default_budget_tokens, tree_of_example
-from tuning.batch.forward import accept_layouts, why_not
-from tuning.batch.steps import Pack, PackedSteps, Share
-from tuning.kernels.portable import Kernels
+from tuning.batch.collate import Collate, Packer, default_budget_tokens, prompt_of_example
+from tuning.batch.forward import accept_layouts, packing_blocker
+from tuning.batch.steps import BatchShare, Pack, PackedSteps
+from tuning.kernels.portable import TuningKernels
 from tuning.methods.common import Stage
 from tuning.recipe import Recipe
 
@@ -29,9 +29,9 @@ class PackedSFTTrainer(PackedSteps, SFTTrainer):  # type: ignore[misc]  # trl is
 
     data_collator: Collate
 
-    def __init__(self, *args: Any, kernels: Kernels, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, kernels: TuningKernels, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.data_collator = Packer(self.data_collator, tree_of_example, default_budget_tokens())
+        self.data_collator = Packer(self.data_collator, prompt_of_example, default_budget_tokens())
         accept_layouts(self.model, kernels)
 
     def counts(self, pack: Pack) -> dict[str, int]:
@@ -42,7 +42,7 @@ class PackedSFTTrainer(PackedSteps, SFTTrainer):  # type: ignore[misc]  # trl is
         """Entropy and accuracy are means over scored tokens."""
         return "tokens"
 
-    def weighing(self, share: Share) -> AbstractContextManager[None]:
+    def scaled_loss(self, share: BatchShare) -> AbstractContextManager[None]:
         """trl divides by the tokens of the whole batch already."""
         return nullcontext()
 
@@ -61,7 +61,9 @@ def train_sft(model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage) -> 
 def sft_trainer(model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage) -> SFTTrainer:
     """The trainer that suits the model: packed, or trl's own where packing is not possible."""
     sft = recipe.sft
-    kind = SFTTrainer if why_not(model) else partial(PackedSFTTrainer, kernels=stage.kernels)
+    kind = (
+        SFTTrainer if packing_blocker(model) else partial(PackedSFTTrainer, kernels=stage.kernels)
+    )
     return kind(
         model=model,
         args=SFTConfig(

@@ -18,7 +18,7 @@ from transformers.activations import SiLUActivation
 from tuning.batch.attention import Segments
 from tuning.batch.lora import Grads, Projections, is_lora_linear, lora_linear
 from tuning.kernels import PORTABLE
-from tuning.kernels.portable import Kernels
+from tuning.kernels.portable import TuningKernels
 
 GATED = ("gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -26,7 +26,7 @@ TRIED_TOKENS = 5
 TRIED_APART = {torch.float32: 1e-5, torch.bfloat16: 0.02}  # rounded some ten times each
 
 
-def quicken(model: PeftModel, kernels: Kernels) -> None:
+def patch_modules(model: PeftModel, kernels: TuningKernels) -> None:
     """Let the parts of a model that are of a known kind compute this way."""
     dtype = model.get_base_model().dtype
     for module in model.modules():
@@ -55,15 +55,15 @@ class _Gated(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor) -> Grads:
         x, gate, up, low, low_down = ctx.saved_tensors
         inner, down, kernels = ctx.rest
-        dlow = down.of_low([dy])
-        dup = down.of_input([dy], dlow)
+        dlow = down.low_rank_gradient([dy])
+        dup = down.input_gradient([dy], dlow)
         gated, dgate = kernels.gated_silu_backward(dup, gate, up)
-        of_down = down.of_parameters(gated, low_down, [dy], dlow)
+        of_down = down.parameter_gradients(gated, low_down, [dy], dlow)
         del gated
         dys = dgate, dup
-        dlow = inner.of_low(dys)
-        of_inner = inner.of_parameters(x, low, dys, dlow)
-        return inner.of_input(dys, dlow), *of_inner, *of_down, None, None, None
+        dlow = inner.low_rank_gradient(dys)
+        of_inner = inner.parameter_gradients(x, low, dys, dlow)
+        return inner.input_gradient(dys, dlow), *of_inner, *of_down, None, None, None
 
 
 class _SelfAttention(torch.autograd.Function):
@@ -87,24 +87,26 @@ class _SelfAttention(torch.autograd.Function):
         x, cos, sin, low, q, k, v, seen, log_sums, low_out = ctx.saved_tensors
         qkv, out, segments, _, scale = ctx.rest
         kernels = segments.kernels
-        dlow = out.of_low([dy])
-        dseen = out.of_input([dy], dlow).view_as(seen)
-        of_out = out.of_parameters(seen.flatten(1), low_out, [dy], dlow)
+        dlow = out.low_rank_gradient([dy])
+        dseen = out.input_gradient([dy], dlow).view_as(seen)
+        of_out = out.parameter_gradients(seen.flatten(1), low_out, [dy], dlow)
         dq, dk, dv = kernels.attend_backward(dseen, q, k, v, seen, log_sums, segments.bounds, scale)
         kernels.rotate(dq, cos, sin, back=True)
         kernels.rotate(dk, cos, sin, back=True)
         dys = [d.flatten(1) for d in (dq, dk, dv)]
-        dlow = qkv.of_low(dys)
-        of_qkv = qkv.of_parameters(x, low, dys, dlow)
-        dx = qkv.of_input(dys, dlow) if ctx.needs_input_grad[0] else None
+        dlow = qkv.low_rank_gradient(dys)
+        of_qkv = qkv.parameter_gradients(x, low, dys, dlow)
+        dx = qkv.input_gradient(dys, dlow) if ctx.needs_input_grad[0] else None
         return dx, None, None, *of_qkv, *of_out, *(None,) * 5
 
 
 class _RmsNorm(torch.autograd.Function):
-    """See `Kernels.rms_norm`."""
+    """See `TuningKernels.rms_norm`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float, kernels: Kernels) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, epsilon: float, kernels: TuningKernels
+    ) -> Tensor:
         y, scale = kernels.rms_norm(x, weight, epsilon)
         ctx.save_for_backward(x, scale, weight)
         ctx.kernels = kernels
@@ -116,27 +118,27 @@ class _RmsNorm(torch.autograd.Function):
         return ctx.kernels.rms_norm_backward(dy, x, weight, scale), None, None, None
 
 
-def _gated_forward(kernels: Kernels, module: Any, otherwise: Any, x: Tensor) -> Tensor:
+def _gated_forward(kernels: TuningKernels, module: Any, original: Any, x: Tensor) -> Tensor:
     inner = Projections.of([module.gate_proj, module.up_proj], x)
     down = Projections.of([module.down_proj], x)
     if inner is None or down is None:
-        return otherwise(x)  # type: ignore[no-any-return]
+        return original(x)  # type: ignore[no-any-return]
     parameters = *inner.parameters, *down.parameters
     y: Tensor = _Gated.apply(x.flatten(0, -2), *parameters, inner, down, kernels)  # type: ignore[no-untyped-call]
     return y.view_as(x)
 
 
 def _self_attention_forward(
-    module: Any, otherwise: Any, hidden_states: Tensor, *args: Any, **kwargs: Any
+    module: Any, original: Any, hidden_states: Tensor, *args: Any, **kwargs: Any
 ) -> tuple[Tensor, None]:
     segments: Segments | None = kwargs.get("segments")
     layers = [getattr(module, name) for name in ATTENTION]
     qkv, out = (Projections.of(some, hidden_states) for some in (layers[:3], layers[3:]))
     if args or segments is None or qkv is None or out is None:
-        return otherwise(hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
+        return original(hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
     cos, sin = (angles[0] for angles in kwargs["position_embeddings"])
     if cos.shape[-1] != module.head_dim:  # only a part of each head is turned
-        return otherwise(hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
+        return original(hidden_states, *args, **kwargs)  # type: ignore[no-any-return]
     parameters = *qkv.parameters, *out.parameters
     y: Tensor = _SelfAttention.apply(  # type: ignore[no-untyped-call]
         hidden_states[0], cos, sin, *parameters, qkv, out, segments, module.head_dim, module.scaling
@@ -144,9 +146,9 @@ def _self_attention_forward(
     return y[None], None
 
 
-def _rms_norm_forward(kernels: Kernels, module: Any, otherwise: Any, x: Tensor) -> Tensor:
+def _rms_norm_forward(kernels: TuningKernels, module: Any, original: Any, x: Tensor) -> Tensor:
     if x.dtype != module.weight.dtype:
-        return otherwise(x)  # type: ignore[no-any-return]
+        return original(x)  # type: ignore[no-any-return]
     y: Tensor = _RmsNorm.apply(x, module.weight, module.variance_epsilon, kernels)  # type: ignore[no-untyped-call]
     return y
 
@@ -157,7 +159,7 @@ def _is_gated(module: Any, dtype: torch.dtype) -> bool:
     if not isinstance(getattr(module, "act_fn", None), nn.SiLU | SiLUActivation):
         return False
     ours = partial(_gated_forward, PORTABLE)
-    return _computes(ours, module, module.gate_proj.in_features, dtype)
+    return _matches_original(ours, module, module.gate_proj.in_features, dtype)
 
 
 def _is_self_attention(module: Any, dtype: torch.dtype) -> bool:
@@ -170,7 +172,7 @@ def _is_self_attention(module: Any, dtype: torch.dtype) -> bool:
         return False  # on CUDA torch's attention is as good backwards
     numbers = torch.Generator().manual_seed(0)
     angles = torch.rand(1, TRIED_TOKENS, module.head_dim // 2, generator=numbers).repeat(1, 1, 2)
-    return _computes(
+    return _matches_original(
         _self_attention_forward,
         module,
         module.q_proj.in_features,
@@ -188,11 +190,11 @@ def _is_rms_norm(module: nn.Module) -> bool:
     if weight.requires_grad:
         return False
     ours = partial(_rms_norm_forward, PORTABLE)  # rounds where the model's own does
-    return _computes(ours, module, weight.numel(), weight.dtype, apart=1e-5)
+    return _matches_original(ours, module, weight.numel(), weight.dtype, apart=1e-5)
 
 
 @torch.no_grad()
-def _computes(
+def _matches_original(
     ours: Any, module: Any, width: int, dtype: torch.dtype, *, apart: float = 0.0, **given: Any
 ) -> bool:
     """Whether a module's own forward pass is ours, by trying it on small and on large numbers, as
