@@ -108,4 +108,4 @@ def _digest(service: Service, adapter: str) -> str | None:
         return None
     if adapter == "live":
         return service.workspace.registry.live().bundle
-    return find_digest(service.workspace.bundles, adapter)
+    return find_digest(service.workspace.home.bundles, adapter)

@@ -13,25 +13,22 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 from app.settings import Settings
 from engine.errors import Conflict, InvalidInput
+from engine.home import Home
 from engine.private_files import open_private_folder
 
-EXAMPLES_FILE = "examples.yaml"
-PROMPTS_FILE = "prompts.yaml"
-HOME_FILES = (EXAMPLES_FILE, "burnish.db")  # every home has one of them
-LOCK_FILE = "server.lock"
 BACKLOG = 2048  # connections that wait to be accepted, as uvicorn has it
 
 _log = logging.getLogger(__name__)
 
 
-def open_home(home: Path) -> None:
+def open_home(home: Home) -> None:
     """Create the home, or make an older one private and say so."""
-    if (notice := open_private_folder(home, marks=HOME_FILES)) is not None:
+    marks = (home.examples.name, home.database.name)  # every home has one of them
+    if (notice := open_private_folder(home.root, marks=marks)) is not None:
         _log.warning("%s", notice)
 
 
@@ -43,10 +40,11 @@ def claimed(settings: Settings) -> Iterator[list[socket.socket]]:
     server accepts waits in the backlog. Several servers may share a home whose database is
     PostgreSQL.
     """
-    open_home(settings.home)
+    home = Home(settings.home)
+    open_home(home)
     with ExitStack() as claims:
         if settings.database_url is None or settings.database_url.startswith("sqlite"):
-            claims.enter_context(_sole_server_of(settings.home))
+            claims.enter_context(_sole_server_of(home))
         sockets = listen(settings.host, settings.port)
         for listener in sockets:
             claims.callback(listener.close)
@@ -54,16 +52,16 @@ def claimed(settings: Settings) -> Iterator[list[socket.socket]]:
 
 
 @contextmanager
-def _sole_server_of(home: Path) -> Iterator[None]:
+def _sole_server_of(home: Home) -> Iterator[None]:
     """A lock on the home, which the operating system releases however the process ends."""
-    descriptor = os.open(home / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = os.open(home.server_lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 20, 0).decode(errors="replace")
             raise Conflict(
-                f"another server (process {holder or 'unknown'}) is running on {home};"
+                f"another server (process {holder or 'unknown'}) is running on {home.root};"
                 " stop it, or give this one another home with --home"
             ) from None
         os.ftruncate(descriptor, 0)

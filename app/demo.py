@@ -27,6 +27,7 @@ from app.settings import Settings
 from app.tune import print_step
 from deploy.gate import win_rate
 from deploy.release import POLL_SECONDS
+from engine.home import Home
 from engine.prompts.modes import make_template
 from engine.prompts.reasoning import split_reasoning
 from engine.request import (
@@ -48,7 +49,7 @@ Say = Callable[[str], None]
 
 def run(settings: Settings, say: Say) -> dict[str, Any]:
     """Run the loop in a fresh home and return the figures."""
-    home = settings.home / "demo" / time.strftime("%Y%m%d-%H%M%S")
+    home = Home(settings.home).demos / time.strftime("%Y%m%d-%H%M%S")
     clock = Clock(say)
     with clock.stage("start"):
         service = Service(Workspace(settings.model_copy(update={"home": home})))

@@ -25,9 +25,9 @@ def examine(workspace: Workspace) -> dict[str, Any]:
 
     hardware = detect()
     problems: list[str] = []
-    free = shutil.disk_usage(workspace.home).free
+    free = shutil.disk_usage(workspace.home.root).free
     if free < MIN_FREE_DISK_BYTES:
-        problems.append(f"only {free / 2**30:.1f} GiB of disk are free in {workspace.home}")
+        problems.append(f"only {free / 2**30:.1f} GiB of disk are free in {workspace.home.root}")
     model = _model(workspace, problems)
     if model and 2 * model["weight_bytes"] > hardware.memory_bytes:
         problems.append(f"{model['name']} does not fit in memory with room to work")
@@ -42,7 +42,7 @@ def examine(workspace: Workspace) -> dict[str, Any]:
             "cpu_threads": hardware.cpu_threads,
             "memory_bytes": hardware.memory_bytes,
         },
-        "home": str(workspace.home),
+        "home": str(workspace.home.root),
         "disk_free_bytes": free,
         "model": model,
         "engine": _engine(workspace, problems) if model else None,

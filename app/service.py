@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from app.answering import BASE, LIVE
-from app.claims import EXAMPLES_FILE, PROMPTS_FILE, open_home
+from app.claims import open_home
 from app.comparing import Comparisons
 from app.conversation import Chat
 from app.settings import Settings
@@ -27,6 +27,7 @@ from deploy.loop import Loop, LoopResult
 from deploy.registry import Registry
 from deploy.release import Releases
 from engine.errors import BurnishError, Conflict, UnknownId
+from engine.home import Home
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.examples import Example, default_examples_text, read_examples
 from engine.request import SamplingParams
@@ -58,12 +59,12 @@ class Workspace:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.home = settings.home
+        self.home = Home(settings.home)
         open_home(self.home)
-        for folder in ("snapshots", "bundles", "evaluations", "rewards", "ai_labels"):
-            sweep(self.home / folder)
-        self._add_file(EXAMPLES_FILE, default_examples_text())
-        self._add_file(PROMPTS_FILE, default_prompts_text())
+        for folder in self.home.artefacts:
+            sweep(folder)
+        _add_file(self.home.examples, default_examples_text())
+        _add_file(self.home.prompts, default_prompts_text())
         self.database = Database(database_url(self.home, settings.database_url))
         self.store = FeedbackStore(self.database)
         self.curation = Curation(self.database, consent_by_default=settings.consent == "opt-out")
@@ -96,7 +97,7 @@ class Workspace:
     @cached_property
     def releases(self) -> Releases:
         """The operator's verbs."""
-        return Releases(self.registry, self.bundles, self.base)
+        return Releases(self.registry, self.home.bundles, self.base)
 
     @cached_property
     def loop(self) -> Loop:
@@ -134,18 +135,13 @@ class Workspace:
         if days is not None:
             self.forgetting.forget_before(time.time() - days * 24 * 3600)
 
-    @property
-    def bundles(self) -> Path:
-        """Where bundles are published."""
-        return self.home / "bundles"
-
     def examples(self) -> tuple[Example, ...]:
         """The few-shot examples, read anew each time, since the operator edits the file."""
-        return read_examples(self.home / EXAMPLES_FILE)
+        return read_examples(self.home.examples)
 
     def shared_prompts(self) -> tuple[PromptText, ...]:
         """The prompts that the operator shares, read anew each time, too."""
-        return read_prompts(self.home / PROMPTS_FILE)
+        return read_prompts(self.home.prompts)
 
     def recipe(self, path: Path | None = None) -> tuple[Recipe, dict[str, str]]:
         """A recipe and where each of its values comes from."""
@@ -154,11 +150,6 @@ class Workspace:
     def close(self) -> None:
         """Give back the database."""
         self.database.close()
-
-    def _add_file(self, name: str, text: str) -> None:
-        """A file that the operator edits, where the home has none yet."""
-        if not (self.home / name).is_file():
-            write_atomically(self.home / name, text.encode())
 
 
 class Service:
@@ -180,7 +171,7 @@ class Service:
             max_queue=settings.max_queue,
             kv_cache_bytes=settings.kv_cache_bytes,
         )
-        self.slots = AdapterSlots(self.engine, workspace.base, workspace.bundles)
+        self.slots = AdapterSlots(self.engine, workspace.base, workspace.home.bundles)
         self.follower = Follower(workspace.registry, self.slots)
         self.chat = Chat(
             self.engine, self.slots, workspace.store,
@@ -227,7 +218,7 @@ class Service:
         like it. Raises `UnknownId` for none or several."""
         if release == BASE:
             return None
-        return LIVE if release == LIVE else find_digest(self.workspace.bundles, release)
+        return LIVE if release == LIVE else find_digest(self.workspace.home.bundles, release)
 
     def erase_deleted(self) -> None:
         """Erase the conversations whose deletion can be taken back no more."""
@@ -343,3 +334,9 @@ def _begin_schedule(trigger: Any, work: Callable[[], object]) -> Any:
     scheduler.add_job(work, trigger, max_instances=1, coalesce=True)
     scheduler.start()
     return scheduler
+
+
+def _add_file(path: Path, text: str) -> None:
+    """Write a file that the operator edits, unless the home has it."""
+    if not path.is_file():
+        write_atomically(path, text.encode())

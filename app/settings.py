@@ -23,6 +23,7 @@ from pydantic_settings import (
 )
 
 from engine.errors import InvalidInput
+from engine.home import Home
 from engine.storage import write_atomically
 
 PREFIX = "BURNISH_"
@@ -162,7 +163,7 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Command line, environment, file."""
         home = init_settings().get("home") or env_settings().get("home")
-        file = Path(home or user_data_path("burnish")) / "settings.toml"
+        file = Home(Path(home or user_data_path("burnish"))).settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
 
     @property
@@ -195,7 +196,7 @@ def load_settings(**overrides: Any) -> Settings:
             " or anyone who reaches it could retrain and release"
         )
     # Gradio's default is the system's temporary folder, under a predictable name
-    os.environ["GRADIO_TEMP_DIR"] = str(settings.home.absolute() / "uploads")
+    os.environ["GRADIO_TEMP_DIR"] = str(Home(settings.home.absolute()).uploads)
     return settings
 
 
@@ -210,12 +211,12 @@ def _silence_libraries() -> None:
     os.environ.update(QUIET)
 
 
-def session_secret(home: Path) -> str:
+def session_secret(home: Home) -> str:
     """The key that signs session cookies; made once, readable by its owner alone.
 
     Raises `InvalidInput` when the file holds a key that is too short to be secure.
     """
-    path = home / "session.key"
+    path = home.session_key
     if not path.is_file():
         write_atomically(path, secrets.token_hex(SECRET_BYTES).encode())
     key = path.read_text()

@@ -87,7 +87,7 @@ def show_pairs(workspace: Workspace, snapshot: str, count: int) -> None:
     renderer = load_template_renderer(workspace.base.folder)
     tokenizer = renderer.tokenizer
     console = Console()
-    for pair in open_snapshot(workspace.home / "snapshots", snapshot).train.pairs[:count]:
+    for pair in open_snapshot(workspace.home.snapshots, snapshot).train.pairs[:count]:
         for name, side in (("chosen", pair.chosen), ("rejected", pair.rejected)):
             rendered = renderer.pair(pair.prompt, side.full_text, complete=side.complete)
             line = Text(f"{name}: ", style="bold")

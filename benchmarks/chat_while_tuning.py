@@ -23,6 +23,7 @@ from platformdirs import user_cache_path
 
 from benchmarks.serving import processor
 from engine.fast import FastEngine
+from engine.home import Home
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, resolve
 from engine.request import GenerationRequest, SamplingParams, collect
@@ -51,7 +52,7 @@ def main() -> None:
     base = resolve(arguments.model, arguments.model_cache)
     engine = FastEngine(base, kernel_cache=arguments.model_cache / "kernels", quantization="int4")
     with tempfile.TemporaryDirectory() as home:
-        jobs = JobRunner(Path(home), arguments.model_cache, threads=arguments.threads)
+        jobs = JobRunner(Home(Path(home)), arguments.model_cache, threads=arguments.threads)
         figure = measure(lambda: answer(engine), jobs, Path(home), base, arguments.rounds)
     engine.close()
     document = {
@@ -69,9 +70,12 @@ def measure(
     chat()  # warm up
     alone = [chat() for _ in range(rounds)]
     job = jobs.start(
-        base_name=base.name, base_digest=base.digest, snapshot=snapshot(home), recipe=endless(),
+        base_name=base.name,
+        base_digest=base.digest,
+        snapshot=snapshot(home),
+        recipe=endless(),
         recipe_origins={},
-    )  # fmt: skip
+    )
     try:
         begun = first_step(jobs, job)
         time.sleep(WITHOUT_CHAT_SECONDS)
@@ -87,11 +91,14 @@ def measure(
     ratio = statistics.median(beside) / statistics.median(alone)
     print(f"chat_while_tuning: {ratio:.3g} (asked {ASKED})", file=sys.stderr, flush=True)
     return {
-        "asked": f">= {ASKED}", "reached": ratio, "met": ratio >= ASKED,
-        "chat_tokens_per_second_alone": alone, "chat_tokens_per_second_beside_the_job": beside,
+        "asked": f">= {ASKED}",
+        "reached": ratio,
+        "met": ratio >= ASKED,
+        "chat_tokens_per_second_alone": alone,
+        "chat_tokens_per_second_beside_the_job": beside,
         "job_steps_per_second_alone": rate(jobs, job, begun, joined),
         "job_steps_per_second_beside_the_chat": rate(jobs, job, joined, left),
-    }  # fmt: skip
+    }
 
 
 def answer(engine: FastEngine) -> float:
@@ -125,9 +132,8 @@ def rate(jobs: JobRunner, job: str, begun: float, ended: float) -> float:
 
 def snapshot(home: Path) -> str:
     """Made-up pairs of some 80 tokens; returns the digest."""
-    return freeze(
-        home / "snapshots", Examples(pairs=[_pair(number) for number in range(PAIRS)]), last_event=2
-    )
+    examples = Examples(pairs=[_pair(number) for number in range(PAIRS)])
+    return freeze(Home(home).snapshots, examples, last_event=2)
 
 
 def _pair(number: int) -> Pair:

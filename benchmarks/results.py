@@ -47,6 +47,7 @@ from benchmarks.serving import processor
 from engine.adapters.slots import AdapterSlots
 from engine.fast import FastEngine
 from engine.hardware import detect
+from engine.home import Home
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.load import load_renderer
 from engine.start import kernel_cache
@@ -120,7 +121,7 @@ def measure(bench: Bench, name: str, experiment: Experiment) -> Iterator[Documen
     home = bench.homes / name
     renderer = load_renderer(bench.base.folder)
     material = prepare(experiment, home, bench.data, renderer, bench.sizes)
-    slots = AdapterSlots(bench.engine, bench.base, home / "bundles")
+    slots = AdapterSlots(bench.engine, bench.base, Home(home).bundles)
     score, figures = YARDSTICKS[experiment.kind]
     found = _about(experiment, material)
     _say(f"{name}: {found['training']} to train on, {found['held_out']} held out")
@@ -138,7 +139,7 @@ def measure(bench: Bench, name: str, experiment: Experiment) -> Iterator[Documen
             folder = home / "runs" / f"{len(found['recipes'])}-{seed}"
             bundle = train(bench.base, home, material, settled, folder, bench.kernel_cache)
             row["training_seconds"].append(_since(begun))
-            manifest = read_manifest(folder_of(home / "bundles", bundle))
+            manifest = read_manifest(folder_of(Home(home).bundles, bundle))
             row["trained_in"] = manifest["number_format"]["number_format"]
             with slots.hold(bundle):
                 after.append(score(bench.engine, material.held_out, bundle))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.fast import FastEngine
+from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.prompts.interface import ChatRenderer
 from engine.request import Score, ScoreRequest
@@ -93,7 +94,7 @@ def prepare(
 ) -> Material:
     """Import the file into a new home and freeze a drawn part of its examples."""
     home.mkdir()
-    database = Database(database_url(home, None))
+    database = Database(database_url(Home(home), None))
     import_file(FeedbackStore(database), data / experiment.file)
     training_set = TrainingSet(EvidenceReader(database), Curation(database))
     training_set.refresh(reestimate=True)
@@ -109,15 +110,19 @@ def prepare(
     held_out, missed_too = _draw(sides["heldout"], sizes.held_out, sizes.held_out_tokens, renderer)
     rows: dict[str, Any] = {experiment.kind: [*training, *held_out]}
     rows["flip_rate"] = found.flip_rate
-    digest = freeze(home / "snapshots", Examples(**rows), last_event=selected.last_event)
-    snapshot = open_snapshot(home / "snapshots", digest)
+    digest = freeze(Home(home).snapshots, Examples(**rows), last_event=selected.last_event)
+    snapshot = open_snapshot(Home(home).snapshots, digest)
     return Material(snapshot, training, held_out, missed + missed_too)
 
 
 def train(
-    base: BaseModel, home: Path, material: Material, recipe: Recipe, folder: Path,
+    base: BaseModel,
+    home: Path,
+    material: Material,
+    recipe: Recipe,
+    folder: Path,
     kernel_cache: Path | None = None,
-) -> str:  # fmt: skip
+) -> str:
     """Run a recipe on the snapshot's training side; returns the bundle's digest."""
     job = TrainingRun(
         base=base,
@@ -125,7 +130,7 @@ def train(
         recipe=recipe,
         recipe_origins=origins(recipe.as_dict()),
         folder=folder,
-        bundles=home / "bundles",
+        home=Home(home),
         kernel_cache=kernel_cache,
     )
     folder.mkdir(parents=True)
@@ -194,5 +199,6 @@ def _tell(event: dict[str, Any]) -> None:
     if step % STEPS_TOLD == 0 or step == steps:
         print(
             f"  {event['stage']} step {step}/{steps} loss {event['loss']:.3f}",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
+            file=sys.stderr,
+            flush=True,
+        )

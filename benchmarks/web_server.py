@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import psutil
 
+from engine.home import Home
 from feedback_store.storage.database import Database, database_url
 from feedback_store.storage.store import FeedbackStore
 
@@ -55,18 +56,24 @@ def running_server(home: Path, model: str, model_cache: Path) -> Iterator[WebSer
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {
-        **os.environ, "BURNISH_HOME": str(home), "BURNISH_MODEL": model,
-        "BURNISH_MODEL_CACHE": str(model_cache), "BURNISH_TEMPERATURE": "0",
-        "BURNISH_MAX_NEW_TOKENS": str(ANSWER_TOKENS), "BURNISH_COMPARE_RATE": "0",
-    }  # fmt: skip
+        **os.environ,
+        "BURNISH_HOME": str(home),
+        "BURNISH_MODEL": model,
+        "BURNISH_MODEL_CACHE": str(model_cache),
+        "BURNISH_TEMPERATURE": "0",
+        "BURNISH_MAX_NEW_TOKENS": str(ANSWER_TOKENS),
+        "BURNISH_COMPARE_RATE": "0",
+    }
     started = subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "serve", "--port", str(port)], env=environment,
-        stdout=subprocess.DEVNULL, stderr=sys.stderr,
-    )  # fmt: skip
+        [sys.executable, "-c", COMMAND, "serve", "--port", str(port)],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=sys.stderr,
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_ready(url, started)
-        database = Database(database_url(home, None))
+        database = Database(database_url(Home(home), None))
         yield WebServer(url, psutil.Process(started.pid), FeedbackStore(database), database)
         database.close()
     finally:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from deploy.registry import Registry
 from engine.errors import Conflict, UnknownId
+from engine.home import Home
 from engine.storage import folder_of, list_digests, read_manifest, sweep
 from feedback_store.ai_feedback.ai_pairs import rewrite_ai_pairs
 from feedback_store.privacy.erasure import (
@@ -36,7 +37,7 @@ from feedback_store.privacy.erasure import (
 )
 from feedback_store.storage.database import Database
 from tuning.jobs import JobRunner
-from tuning.rlhf_recipes import AI_LABELS, REWARDS, labels_of
+from tuning.rlhf_recipes import labels_of
 
 # A snapshot and, where one was used, a set of AI labels
 HeldThem = Callable[[str, str | None], bool]
@@ -66,12 +67,9 @@ class Forgetting:
     """Forgetting over one home."""
 
     def __init__(
-        self, *, home: Path, database: Database, registry: Registry, jobs: JobRunner
+        self, *, home: Home, database: Database, registry: Registry, jobs: JobRunner
     ) -> None:
         self._home = home
-        self._snapshots = home / "snapshots"
-        self._bundles = home / "bundles"
-        self._labels = home / AI_LABELS
         self._database = database
         self._registry = registry
         self._jobs = jobs
@@ -133,11 +131,11 @@ class Forgetting:
 
     def _carry_out(self, erasure: Erasure) -> Receipt:
         """From the rows, which are gone, to snapshots, jobs, bundles and the live pointer."""
-        erasure = rewrite_snapshots(self._snapshots, erasure)
+        erasure = rewrite_snapshots(self._home.snapshots, erasure)
         save_erasure(self._database, erasure)
-        _remove(folder_of(self._snapshots, digest) for digest in erasure.receipt["snapshots"])
-        replaced = rewrite_ai_pairs(self._labels, lambda pair: not erasure.covers(pair))
-        _remove(folder_of(self._labels, digest) for digest in replaced)
+        _remove(folder_of(self._home.snapshots, digest) for digest in erasure.receipt["snapshots"])
+        replaced = rewrite_ai_pairs(self._home.ai_labels, lambda pair: not erasure.covers(pair))
+        _remove(folder_of(self._home.ai_labels, digest) for digest in replaced)
         if erasure.unlearns:
             erasure = self._unlearn(erasure)
         erasure = replace(erasure, conversation_ids=frozenset())  # before what is old is swept away
@@ -150,19 +148,19 @@ class Forgetting:
         """Take out of service, and delete, what learnt from what is forgotten."""
         held_them = self._lineage(erasure)
         self._end_jobs(held_them)
-        found = {b for b in list_digests(self._bundles) if held_them(*self._trained_on(b))}
+        found = {b for b in list_digests(self._home.bundles) if held_them(*self._trained_on(b))}
         bundles = sorted(found.union(erasure.receipt["bundles"]))
         erasure = replace(erasure, receipt={**erasure.receipt, "bundles": bundles})
         save_erasure(self._database, erasure)
         self._registry.taint(bundles, REASON if erasure.person is not None else DELETED_REASON)
-        _remove(folder_of(self._bundles, bundle) for bundle in bundles)
-        rewards = self._home / REWARDS
+        _remove(folder_of(self._home.bundles, bundle) for bundle in bundles)
+        rewards = self._home.rewards
         _remove(
             folder_of(rewards, digest)
             for digest in list_digests(rewards)
             if held_them(str(read_manifest(folder_of(rewards, digest))["snapshot"]), None)
         )
-        _remove([self._home / "references"])  # digests of their rows; computed anew when needed
+        _remove([self._home.references])  # digests of their rows; computed anew when needed
         return erasure
 
     def _lineage(self, erasure: Erasure) -> HeldThem:
@@ -175,7 +173,8 @@ class Forgetting:
         for each in list_erasures(self._database):
             replaced |= each.receipt["snapshots"]
             people |= each.people
-        known, labels_left = set(list_digests(self._snapshots)), set(list_digests(self._labels))
+        known = set(list_digests(self._home.snapshots))
+        labels_left = set(list_digests(self._home.ai_labels))
 
         def held_them(snapshot: str, labels: str | None) -> bool:
             if labels is not None and labels not in labels_left:
@@ -192,7 +191,7 @@ class Forgetting:
     def _trained_on(self, bundle: str) -> tuple[str, str | None]:
         """A bundle's snapshot and AI labels; nothing known for one that does not say."""
         with suppress(UnknownId):
-            manifest = read_manifest(folder_of(self._bundles, bundle))
+            manifest = read_manifest(folder_of(self._home.bundles, bundle))
             return str(manifest.get("snapshot")), labels_of(manifest.get("recipe", {}))
         return "", None
 
@@ -208,7 +207,7 @@ class Forgetting:
                 self._jobs.cancel(job.id)
             for _ in self._jobs.wait(job.id):
                 pass
-        sweep(self._home / "jobs")
+        sweep(self._home.jobs)
         _remove(self._jobs.folder(job.id) for job in jobs)
 
     def _receipt(self, erasure: Erasure) -> Receipt:
@@ -227,7 +226,7 @@ class Forgetting:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """One erasure at a time over a home; a process that dies lets the next one in."""
-        with (self._home / "forgetting.lock").open("w") as lock:
+        with self._home.forgetting_lock.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -11,11 +11,11 @@ import threading
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from deploy.registry import Registry
 from engine.errors import UnknownId
+from engine.home import Home
 from engine.storage import folder_of, list_digests, read_manifest
 from feedback_store.privacy.erasure import list_erasures
 from feedback_store.snapshots.event_index import SNAPSHOT_FILES, SnapshotEventIndex, SnapshotEvents
@@ -51,9 +51,9 @@ class _Trained:
 class Learning:
     """The lineage of statements over one home."""
 
-    def __init__(self, home: Path, database: Database, registry: Registry) -> None:
-        self._bundles = home / "bundles"
-        self._frozen = SnapshotEventIndex(home / "snapshots")
+    def __init__(self, home: Home, database: Database, registry: Registry) -> None:
+        self._bundles = home.bundles
+        self._frozen = SnapshotEventIndex(home.snapshots)
         self._database = database
         self._registry = registry
         self._trained: dict[str, _Trained] = {}

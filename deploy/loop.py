@@ -15,6 +15,7 @@ from deploy.registry import Registry
 from deploy.release import Releases
 from engine.adapters.slots import AdapterSlots
 from engine.errors import InvalidInput
+from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.request import Engine
 from engine.storage import folder_of, list_digests, read_manifest
@@ -26,7 +27,6 @@ from tuning.evaluation.report import write_report
 from tuning.jobs import JobRunner
 from tuning.judge import Judge
 from tuning.recipe import Recipe
-from tuning.rlhf_recipes import REWARDS
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -90,7 +90,7 @@ class Loop:
     def __init__(
         self,
         *,
-        home: Path,
+        home: Home,
         base: BaseModel,
         training_set: TrainingSet,
         take_snapshot: Callable[[], str],
@@ -99,14 +99,13 @@ class Loop:
         min_new_pairs: int,
     ) -> None:
         self._home = home
-        self._evaluations = home / "evaluations"
         self._base = base
         self._training_set = training_set
         self._take_snapshot = take_snapshot
         self._registry = registry
         self._jobs = jobs
         self._min_new_pairs = min_new_pairs
-        self._releases = Releases(registry, home / "bundles", base)
+        self._releases = Releases(registry, home.bundles, base)
 
     def run(
         self,
@@ -175,7 +174,7 @@ class Loop:
         incumbent = against or self._registry.live().bundle
         if incumbent == bundle:
             raise InvalidInput("a bundle cannot be judged against itself")
-        data = open_snapshot(self._home / "snapshots", snapshot)
+        data = open_snapshot(self._home.snapshots, snapshot)
         with slots.hold(bundle), slots.hold(incumbent):
             evidence = evaluate(
                 engine,
@@ -193,7 +192,7 @@ class Loop:
             "base": self._base.digest,
             "snapshot": snapshot,
         }
-        evaluation = write_report(self._evaluations, evidence, about, gate.as_dict())
+        evaluation = write_report(self._home.evaluations, evidence, about, gate.as_dict())
         self._registry.add(
             bundle,
             {
@@ -203,12 +202,12 @@ class Loop:
                 "evaluation": evaluation,
             },
         )
-        return Judged(gate, folder_of(self._evaluations, evaluation))
+        return Judged(gate, folder_of(self._home.evaluations, evaluation))
 
     def _reward_model_of(self, bundle: str) -> Scorer | None:
         """The reward model that was trained in the bundle's run; it may have been forgotten."""
-        reward = read_manifest(folder_of(self._home / "bundles", bundle)).get("reward_model")
-        rewards = self._home / REWARDS
+        reward = read_manifest(folder_of(self._home.bundles, bundle)).get("reward_model")
+        rewards = self._home.rewards
         if reward is None or reward not in list_digests(rewards):
             return None
         from tuning.methods.reward import RewardModel  # trl takes seconds to import
@@ -217,14 +216,14 @@ class Loop:
 
     def _trained_snapshots(self) -> set[str]:
         """Snapshots some bundle was trained on, as far as they are still there."""
-        bundles = self._home / "bundles"
+        bundles = self._home.bundles
         trained = {
             str(read_manifest(folder_of(bundles, digest))["snapshot"])
             for digest in list_digests(bundles)
         }
-        return trained & set(list_digests(self._home / "snapshots"))
+        return trained & set(list_digests(self._home.snapshots))
 
     def _pairs_of(self, snapshot: str) -> int:
-        manifest = read_manifest(folder_of(self._home / "snapshots", snapshot))
+        manifest = read_manifest(folder_of(self._home.snapshots, snapshot))
         counts = manifest.get("counts", {})  # "burnish-snapshot/1" has none, nor can it be opened
         return sum(kinds["pairs"] for kinds in counts.values())

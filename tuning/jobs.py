@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
+from engine.home import Home
 from engine.storage import digest_json, folder_of, list_digests, write_atomically
 from tuning.launch import processes_of, worker_arguments
 from tuning.progress import ProgressTail
@@ -86,7 +87,7 @@ class JobRunner:
 
     def __init__(
         self,
-        home: Path,
+        home: Home,
         models: Path,
         threads: int | None = None,
         accelerate_config: Path | None = None,
@@ -95,7 +96,7 @@ class JobRunner:
         self._models = models
         self._threads = threads or default_threads()
         self._accelerate_config = accelerate_config
-        self._root = home / "jobs"
+        self._root = home.jobs
         self._root.mkdir(parents=True, exist_ok=True)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -115,7 +116,7 @@ class JobRunner:
         """
         config = self._accelerate_config
         spec = JobSpec(
-            str(self._home),
+            str(self._home.root),
             str(self._models),
             base_name,
             base_digest,
@@ -135,7 +136,7 @@ class JobRunner:
         """
         known = self._manifest(job_id)
         del known["started_at"]
-        here = {"home": str(self._home), "models": str(self._models), "threads": self._threads}
+        here = {"home": str(self._home.root), "models": str(self._models), "threads": self._threads}
         return self._launch(JobSpec(**{**known, **here}))
 
     def _launch(self, spec: JobSpec) -> str:

@@ -15,6 +15,7 @@ from peft import PeftModel
 from transformers import set_seed
 
 from engine.errors import InvalidInput
+from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.prompts.load import load_template_renderer
 from engine.prompts.render import Renderer
@@ -36,7 +37,7 @@ from tuning.methods.reward import (
 from tuning.methods.rloo import distinct_prompts, train_rloo
 from tuning.recipe import Recipe
 from tuning.reference_cache import PairRow
-from tuning.rlhf_recipes import AI_LABELS, RlaifRecipe
+from tuning.rlhf_recipes import RlaifRecipe
 
 
 def label_siblings(
@@ -65,7 +66,7 @@ def label_siblings(
     )
 
 
-def drawn_ai_pairs(home: Path, recipe: RlaifRecipe, snapshot: str, seed: int) -> list[AiPair]:
+def drawn_ai_pairs(home: Home, recipe: RlaifRecipe, snapshot: str, seed: int) -> list[AiPair]:
     """The AI labels that a run reads: none, or a share of the set that the recipe names.
 
     Raises `InvalidInput` for a set that cannot be read or was made for another snapshot, in which
@@ -73,7 +74,7 @@ def drawn_ai_pairs(home: Path, recipe: RlaifRecipe, snapshot: str, seed: int) ->
     """
     if recipe.labels is None:
         return []
-    found = open_ai_pairs(home / AI_LABELS, recipe.labels)
+    found = open_ai_pairs(home.ai_labels, recipe.labels)
     if found.manifest["snapshot"] != snapshot:
         raise InvalidInput("rlaif.labels: these labels were made for another snapshot")
     return draw_pairs(found.pairs, recipe.share, seed)

@@ -12,10 +12,6 @@ from typing import Any
 
 from engine.adapters.lora import MAX_RANK
 
-# Folders of a home, beside its bundles
-REWARDS = "rewards"
-AI_LABELS = "ai_labels"
-
 
 def labels_of(recipe: Mapping[str, Any]) -> str | None:
     """The AI labels that a recipe in plain values, perhaps an old one, names."""

@@ -24,6 +24,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from engine.adapters.bundle import open_bundle, publish_bundle
 from engine.adapters.files import CONFIG, WEIGHTS
 from engine.errors import InvalidInput
+from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.prompts.load import load_template_renderer
 from engine.prompts.render import Renderer
@@ -43,7 +44,6 @@ from tuning.progress import Report
 from tuning.recipe import Recipe
 from tuning.reference_cache import Compute, PairLogProbs, PairRow, ReferenceKey, look_up_references
 from tuning.rlhf import drawn_ai_pairs, make_reward_model, prompts_for_rloo, train_on_reward
-from tuning.rlhf_recipes import REWARDS
 from tuning.step_reporter import StepReporter
 from tuning.store_values import settle
 
@@ -71,7 +71,7 @@ class TrainingRun:
     recipe: Recipe
     recipe_origins: dict[str, str]
     folder: Path  # checkpoints and finished stages
-    bundles: Path
+    home: Home  # reference log-probabilities are read, bundles and reward models published
     kernel_cache: Path | None = None
 
 
@@ -87,9 +87,7 @@ def run(job: TrainingRun, report: Report) -> str:
     report({"event": "kernels", "reason": kernels.reason})
     renderer = load_template_renderer(job.base.folder)
     tokenizer = renderer.tokenizer
-    ai_pairs = drawn_ai_pairs(
-        job.bundles.parent, job.recipe.rlaif, job.snapshot.digest, job.recipe.seed
-    )
+    ai_pairs = drawn_ai_pairs(job.home, job.recipe.rlaif, job.snapshot.digest, job.recipe.seed)
     data = read_training_data(renderer, job.snapshot, job.recipe, ai_pairs)
     job = _settled(job, data)
     report(_data_event(data))
@@ -117,14 +115,14 @@ def run(job: TrainingRun, report: Report) -> str:
     if not PartialState().is_main_process:
         return ""  # the first process publishes
     digest = publish_bundle(
-        job.bundles,
+        job.home.bundles,
         lambda folder: _copy_adapter(adapter, folder, job),
         _manifest(job, data, steps, chosen, seconds=time.monotonic() - begun)
         | {"kernels": kernels.reason}
         | reward,
     )
     if not job.recipe.adapter.weight_decomposed:  # an engine refuses DoRA, and says so
-        open_bundle(job.bundles, digest, job.base)
+        open_bundle(job.home.bundles, digest, job.base)
     report({"event": "bundle", "bundle": digest})
     return digest
 
@@ -151,7 +149,7 @@ def _reward_model(
         "reward", job.folder / "reward", job.recipe.seed, tokenizer, StepReporter("reward", report)
     )
     about = make_reward_model(
-        job.base, job.snapshot, job.recipe, data.pairs.rows, stage, job.bundles.parent / REWARDS
+        job.base, job.snapshot, job.recipe, data.pairs.rows, stage, job.home.rewards
     )
     report({"event": "reward model", **about})
     return about
@@ -162,7 +160,7 @@ def _steps(
 ) -> list[Step]:
     """The stages that the recipe asks for, in the order in which they run."""
     recipe = job.recipe
-    train_rloo = partial(train_on_reward, job.base, job.bundles.parent / REWARDS, str(reward))
+    train_rloo = partial(train_on_reward, job.base, job.home.rewards, str(reward))
     prompts = partial(prompts_for_rloo, renderer, job.snapshot, recipe)
     stages: list[tuple[str, float, Train, Callable[[], Dataset], str]] = [
         ("sft", recipe.sft.epochs, train_sft, data.for_sft, "answers to imitate"),
@@ -261,7 +259,7 @@ def _references(
     )
 
     def references(rows: Sequence[PairRow], compute: Compute) -> Sequence[PairLogProbs]:
-        found = look_up_references(job.bundles.parent / "references", key, rows, compute)
+        found = look_up_references(job.home.references, key, rows, compute)
         report({"event": "reference", "rows": len(rows), "cached": found.cached})
         return found.log_probs
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from engine.errors import Conflict
+from engine.home import Home
 from engine.storage import write_atomically
 from tuning.jobs import JobSpec
 
@@ -92,17 +93,17 @@ def training_run(spec: JobSpec, folder: Path) -> TrainingRun:
     from tuning.recipe import recipe_from_dict
     from tuning.train import TrainingRun
 
-    home = Path(spec.home)
+    home = Home(Path(spec.home))
     base = resolve(spec.base_name, Path(spec.models))
     if base.digest != spec.base_digest:
         raise Conflict("the base model has changed since the job was made")
     return TrainingRun(
         base=base,
-        snapshot=open_snapshot(home / "snapshots", spec.snapshot),
+        snapshot=open_snapshot(home.snapshots, spec.snapshot),
         recipe=recipe_from_dict(spec.recipe),
         recipe_origins=spec.recipe_origins,
         folder=folder,
-        bundles=home / "bundles",
+        home=home,
         kernel_cache=kernel_cache(Path(spec.models)),
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common import Home, Json, Model, finish, opened, running, say
+from app.cli.common import HomeOption, Json, Model, finish, opened, running, say
 from app.cli.evaluation import evaluate
 from app.cli.tuning import tune
 
@@ -18,7 +18,7 @@ app = typer.Typer(
 
 @app.command()
 def serve(
-    home: Home = None,
+    home: HomeOption = None,
     model: Model = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
@@ -42,7 +42,7 @@ def serve(
 @app.command()
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
-    home: Home = None,
+    home: HomeOption = None,
     mode: Annotated[
         str, typer.Option(help="plain, few-shot, cot, few-shot-cot or self-consistency.")
     ] = "plain",
@@ -86,7 +86,7 @@ app.command()(evaluate)
 
 @app.command()
 def demo(
-    home: Home = None,
+    home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
     """The whole loop on the embedded model with a scripted user, with before/after figures."""
@@ -100,7 +100,7 @@ def demo(
 
 
 @app.command()
-def doctor(home: Home = None, model: Model = None, as_json: Json = False) -> None:
+def doctor(home: HomeOption = None, model: Model = None, as_json: Json = False) -> None:
     """What this machine can do, what was chosen and why, what is missing; whether a model can be
     served."""
     from app.doctor import describe, examine

@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from app.service import Service, Workspace
 
-Home = Annotated[
+HomeOption = Annotated[
     Path | None,
     typer.Option("--home", help="Where all state lives. [default: the platform's data folder]"),
 ]

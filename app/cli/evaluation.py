@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common import Home, Json, finish, running
+from app.cli.common import HomeOption, Json, finish, running
 from app.cli.judging import Endpoint, EndpointModel, endpoint_judge, is_endpoint
 
 
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="A bundle's id, or its beginning.")],
-    home: Home = None,
+    home: HomeOption = None,
     against: Annotated[str | None, typer.Option(help="A release's id. [default: live]")] = None,
     snapshot: Annotated[str | None, typer.Option(help="[default: the one trained on]")] = None,
     ask_judge: Annotated[
@@ -34,13 +34,13 @@ def evaluate(
     remote = is_endpoint(endpoint, model)
     with running(home) as service:
         workspace = service.workspace
-        digest = find_digest(workspace.bundles, bundle)
+        digest = find_digest(workspace.home.bundles, bundle)
         chosen = (
-            find_digest(workspace.home / "snapshots", snapshot)
+            find_digest(workspace.home.snapshots, snapshot)
             if snapshot
-            else str(read_manifest(folder_of(workspace.bundles, digest))["snapshot"])
+            else str(read_manifest(folder_of(workspace.home.bundles, digest))["snapshot"])
         )
-        other = find_digest(workspace.bundles, against) if against else None
+        other = find_digest(workspace.home.bundles, against) if against else None
         ai_judge = (
             endpoint_judge(workspace, endpoint, model) if remote
             else EngineJudge(service.engine) if ask_judge

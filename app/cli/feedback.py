@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.common import Home, Json, finish, opened
+from app.cli.common import HomeOption, Json, finish, opened
 from app.cli.judging import judge
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Note = Annotated[str, typer.Option(help="Why; kept with the decision.")]
 
 
 @feedback_app.command("stats")
-def stats(home: Home = None, as_json: Json = False) -> None:
+def stats(home: HomeOption = None, as_json: Json = False) -> None:
     """How many turns, answers, votes, corrections and pairs there are."""
     with opened(home) as workspace:
         selected = workspace.training_set.refresh(reestimate=True)
@@ -39,7 +39,7 @@ def stats(home: Home = None, as_json: Json = False) -> None:
 
 @feedback_app.command("pairs")
 def pairs(
-    home: Home = None,
+    home: HomeOption = None,
     explain: Annotated[
         bool, typer.Option(help="Also lone judgements, demonstrations and what is set aside.")
     ] = False,
@@ -64,7 +64,9 @@ def pairs(
 
 
 @feedback_app.command("exclude")
-def exclude(example: ExampleId, note: Note = "", home: Home = None, as_json: Json = False) -> None:
+def exclude(
+    example: ExampleId, note: Note = "", home: HomeOption = None, as_json: Json = False
+) -> None:
     """Never train on an example."""
     with opened(home) as workspace:
         found = _example(workspace, example)
@@ -73,7 +75,9 @@ def exclude(example: ExampleId, note: Note = "", home: Home = None, as_json: Jso
 
 
 @feedback_app.command("include")
-def include(example: ExampleId, note: Note = "", home: Home = None, as_json: Json = False) -> None:
+def include(
+    example: ExampleId, note: Note = "", home: HomeOption = None, as_json: Json = False
+) -> None:
     """Take back an exclusion or an edit."""
     with opened(home) as workspace:
         decided = _decided(workspace, example)
@@ -87,7 +91,7 @@ def edit(
     chosen: Annotated[str | None, typer.Option(help="Words for the better side.")] = None,
     rejected: Annotated[str | None, typer.Option(help="Words for the worse side.")] = None,
     note: Note = "",
-    home: Home = None,
+    home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
     """Train on other words; the original stays in the store."""
@@ -101,7 +105,7 @@ def edit(
 def gold(
     conversation: Annotated[str, typer.Argument(help="A held-out conversation's id.")],
     undo: Annotated[bool, typer.Option("--undo", help="Put it back.")] = False,
-    home: Home = None,
+    home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
     """Make a held-out conversation part of the yardstick that is never trained on."""
@@ -115,7 +119,7 @@ def gold(
 
 
 @feedback_app.command("alerts")
-def alerts(home: Home = None, as_json: Json = False) -> None:
+def alerts(home: HomeOption = None, as_json: Json = False) -> None:
     """Votes that came too fast or too much alike to be honest, with the text they are about."""
     with opened(home) as workspace:
         found = workspace.alerts()
@@ -128,7 +132,7 @@ def alerts(home: Home = None, as_json: Json = False) -> None:
 
 @feedback_app.command("snapshot")
 def snapshot(
-    home: Home = None,
+    home: HomeOption = None,
     verify: Annotated[str | None, typer.Option(help="Derive this snapshot anew.")] = None,
     diff: Annotated[
         tuple[str, str] | None, typer.Option(help="What changed from one to another.")
@@ -146,7 +150,7 @@ def snapshot(
 
     with opened(home) as workspace:
         digest = workspace.take_snapshot()
-        manifest = read_manifest(folder_of(workspace.home / "snapshots", digest))
+        manifest = read_manifest(folder_of(workspace.home.snapshots, digest))
     finish(as_json, {"snapshot": digest, "counts": manifest["counts"]}, digest)
 
 
@@ -155,7 +159,7 @@ def _verify(home: Path | None, snapshot_id: str, as_json: bool) -> None:
     from feedback_store.snapshots.snapshot import verify_snapshot
 
     with opened(home) as workspace:
-        root = workspace.home / "snapshots"
+        root = workspace.home.snapshots
         digest = find_digest(root, snapshot_id)
         problems = verify_snapshot(root, digest)
     finish(as_json, {"snapshot": digest, "problems": problems}, "\n".join(problems) or "intact")
@@ -171,7 +175,7 @@ def _diff(home: Path | None, old: str, new: str, as_json: bool) -> None:
     from feedback_store.snapshots.snapshot import open_snapshot
 
     with opened(home) as workspace:
-        root = workspace.home / "snapshots"
+        root = workspace.home.snapshots
         before, after = (open_snapshot(root, find_digest(root, each)) for each in (old, new))
     difference = asdict(compare(before, after))
     lines = [
@@ -186,7 +190,7 @@ def _diff(home: Path | None, old: str, new: str, as_json: bool) -> None:
 @feedback_app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="JSON, JSON lines or CSV.")],
-    home: Home = None,
+    home: HomeOption = None,
     format: Annotated[  # noqa: A002 - the option's name
         str | None, typer.Option(help="[default: found out from the content]")
     ] = None,
@@ -204,10 +208,13 @@ def import_(
     with opened(home) as workspace:
         report = asdict(
             import_file(
-                workspace.store, file, format=format, user=user,
+                workspace.store,
+                file,
+                format=format,
+                user=user,
                 ranks="adjacent" if adjacent else "all",
             )
-        )  # fmt: skip
+        )
     counted = ("turns", "answers", "votes", "corrections", "comparisons")
     taken = ", ".join(f"{report[what]} {what}" for what in counted)
     aside = "".join(f"\nset aside: {n} ({why})" for why, n in report["set_aside"].items())
@@ -220,7 +227,7 @@ feedback_app.command("judge")(judge)
 @feedback_app.command("export")
 def export(
     target: Annotated[Path, typer.Argument(help="File or folder; must not exist.")],
-    home: Home = None,
+    home: HomeOption = None,
     format: Annotated[  # noqa: A002 - the option's name
         str, typer.Option(help="trl, llama-factory, sharegpt or csv.")
     ] = "trl",
@@ -243,7 +250,7 @@ def export(
 @feedback_app.command("forget")
 def forget(
     user: Annotated[str, typer.Argument(help="The user's id.")],
-    home: Home = None,
+    home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
     """Forget a person: rows, examples, snapshot entries, and the adapters that learnt from them."""
@@ -259,7 +266,7 @@ def forget(
 @feedback_app.command("retain")
 def retain(
     days: Annotated[int, typer.Argument(min=1, help="Conversations that ended before go.")],
-    home: Home = None,
+    home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
     """Delete conversations that ended so many days ago, in the store and in snapshots."""
@@ -277,7 +284,7 @@ def retain(
 def consent(
     user: Annotated[str, typer.Argument(help="The user's id.")],
     allowed: Annotated[bool, typer.Option("--yes/--no", help="May it be trained on?")],
-    home: Home = None,
+    home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
     """Whether a person's words may be trained on."""

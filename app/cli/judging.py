@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.common import Home, Json, finish, opened, running
+from app.cli.common import HomeOption, Json, finish, opened, running
 
 if TYPE_CHECKING:
     from app.service import Workspace
@@ -26,7 +26,7 @@ EndpointModel = Annotated[str | None, typer.Option(help="The judge's name on tha
 
 
 def judge(
-    home: Home = None,
+    home: HomeOption = None,
     snapshot: Annotated[
         str | None, typer.Option(help="The snapshot to train on; else one is made.")
     ] = None,
@@ -80,15 +80,14 @@ def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str
     from engine.storage import find_digest, folder_of, read_manifest
     from feedback_store.snapshots.snapshot import open_snapshot
     from tuning.rlhf import label_siblings
-    from tuning.rlhf_recipes import AI_LABELS
 
     before = workspace.training_set.refresh()
     siblings = _siblings(workspace)
     if not siblings:
         raise InvalidInput("no turn has several answers that nobody judged")
-    snapshots = workspace.home / "snapshots"
+    snapshots = workspace.home.snapshots
     digest = find_digest(snapshots, snapshot) if snapshot else workspace.take_snapshot()
-    root = workspace.home / AI_LABELS
+    root = workspace.home.ai_labels
     labels = label_siblings(
         judge, siblings, open_snapshot(snapshots, digest).heldout.pairs, root=root, snapshot=digest
     )

@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common import Home, Json, finish, opened, running
+from app.cli.common import HomeOption, Json, finish, opened, running
 
 release_app = typer.Typer(no_args_is_help=True, help="Which adapter is live.")
 loop_app = typer.Typer(no_args_is_help=True, help="The periodic loop.")
 
 
 @release_app.command("list")
-def release_list(home: Home = None, as_json: Json = False) -> None:
+def release_list(home: HomeOption = None, as_json: Json = False) -> None:
     """All releases, the newest first; the live one is marked."""
     with opened(home) as workspace:
         live = workspace.registry.live().bundle
@@ -33,16 +33,16 @@ def release_list(home: Home = None, as_json: Json = False) -> None:
 @release_app.command("show")
 def release_show(
     release: Annotated[str, typer.Argument(help="A release's id, or its beginning.")],
-    home: Home = None,
+    home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
     """The gate's report and the training manifest of a release."""
     from engine.storage import find_digest, folder_of, read_manifest
 
     with opened(home) as workspace:
-        digest = find_digest(workspace.bundles, release)
+        digest = find_digest(workspace.home.bundles, release)
         found = workspace.registry.get(digest)
-        manifest = read_manifest(folder_of(workspace.bundles, digest))
+        manifest = read_manifest(folder_of(workspace.home.bundles, digest))
     report = {key: value for key, value in found.report.items() if key != "scores"}
     document = {"release": digest, "report": report, "manifest": manifest}
     finish(as_json, document, json.dumps(document, indent=2))
@@ -51,7 +51,7 @@ def release_show(
 @release_app.command("promote")
 def release_promote(
     release: Annotated[str, typer.Argument(help="A release's id, or its beginning.")],
-    home: Home = None,
+    home: HomeOption = None,
     force: Annotated[bool, typer.Option(help="Even if the gate did not find it better.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -59,14 +59,14 @@ def release_promote(
     from engine.storage import find_digest
 
     with opened(home) as workspace:
-        digest = find_digest(workspace.bundles, release)
+        digest = find_digest(workspace.home.bundles, release)
         live = workspace.releases.promote(digest, force=force)
         servers = workspace.releases.wait_until_served(live)
     finish(as_json, {"live": digest, "servers": servers}, f"live: {digest} ({servers} servers)")
 
 
 @release_app.command("rollback")
-def release_rollback(home: Home = None, as_json: Json = False) -> None:
+def release_rollback(home: HomeOption = None, as_json: Json = False) -> None:
     """Go back to what was live before; running servers follow, and this waits for them."""
     with opened(home) as workspace:
         live = workspace.releases.rollback()
@@ -79,7 +79,7 @@ def release_rollback(home: Home = None, as_json: Json = False) -> None:
 def release_export(
     release: Annotated[str, typer.Argument(help="A release's id, or its beginning.")],
     folder: Annotated[Path, typer.Argument(help="Where to write; must not exist.")],
-    home: Home = None,
+    home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
     """Write the base model with the adapter merged in, in Hugging Face layout."""
@@ -87,14 +87,14 @@ def release_export(
     from engine.storage import find_digest
 
     with opened(home) as workspace:
-        digest = find_digest(workspace.bundles, release)
-        export_merged(workspace.base, workspace.bundles, digest, folder)
+        digest = find_digest(workspace.home.bundles, release)
+        export_merged(workspace.base, workspace.home.bundles, digest, folder)
     finish(as_json, {"release": digest, "folder": str(folder)}, f"written to {folder}")
 
 
 @loop_app.command("run")
 def loop_run(
-    home: Home = None,
+    home: HomeOption = None,
     force: Annotated[bool, typer.Option(help="Even without enough new evidence.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -115,7 +115,7 @@ def loop_run(
 
 
 @loop_app.command("status")
-def loop_status(home: Home = None, as_json: Json = False) -> None:
+def loop_status(home: HomeOption = None, as_json: Json = False) -> None:
     """What the loop would do now, and why."""
     with opened(home) as workspace:
         status = workspace.loop.status()

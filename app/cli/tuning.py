@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.common import Home, Json, finish, opened
+from app.cli.common import HomeOption, Json, finish, opened
 
 if TYPE_CHECKING:
     from app.service import Workspace
@@ -18,7 +18,7 @@ A_JOB = "A job's id, or its beginning."
 
 
 def tune(
-    home: Home = None,
+    home: HomeOption = None,
     recipe: Annotated[Path | None, typer.Option(help="A YAML file; see docs/formats.md.")] = None,
     snapshot: Annotated[str | None, typer.Option(help="A snapshot's id; else one is made.")] = None,
     show: Annotated[int, typer.Option(help="Print N pairs, token by token, and stop.")] = 0,
@@ -52,9 +52,12 @@ def _start(workspace: Workspace, recipe: Path | None, snapshot: str | None) -> s
     values, origins = workspace.recipe(recipe)
     digest, base = _snapshot(workspace, snapshot), workspace.base
     return workspace.jobs.start(
-        base_name=base.name, base_digest=base.digest, snapshot=digest, recipe=values,
+        base_name=base.name,
+        base_digest=base.digest,
+        snapshot=digest,
+        recipe=values,
         recipe_origins=origins,
-    )  # fmt: skip
+    )
 
 
 def _follow(workspace: Workspace, job: str, as_json: bool) -> None:
@@ -96,10 +99,14 @@ def _document(workspace: Workspace, job: Job) -> dict[str, Any]:
     events = read_progress(workspace.jobs.folder(job.id) / "progress.jsonl")
     last: dict[str, Any] = next((e for e in reversed(events) if e["event"] == "step"), {})
     return {
-        "job": job.id, "state": job.state, "snapshot": job.snapshot, "bundle": job.bundle,
-        "error": job.error, "started_at": job.started_at,
+        "job": job.id,
+        "state": job.state,
+        "snapshot": job.snapshot,
+        "bundle": job.bundle,
+        "error": job.error,
+        "started_at": job.started_at,
         **{name: last.get(name) for name in ("stage", "step", "steps", "loss", "eta_seconds")},
-    }  # fmt: skip
+    }
 
 
 def _progress(document: dict[str, Any]) -> str:
@@ -111,7 +118,7 @@ def _progress(document: dict[str, Any]) -> str:
 def _find(workspace: Workspace, job: str) -> str:
     from engine.storage import find_digest
 
-    return find_digest(workspace.home / "jobs", job)
+    return find_digest(workspace.home.jobs, job)
 
 
 def _snapshot(workspace: Workspace, snapshot: str | None) -> str:
@@ -119,4 +126,4 @@ def _snapshot(workspace: Workspace, snapshot: str | None) -> str:
 
     if snapshot is None:
         return workspace.take_snapshot()
-    return find_digest(workspace.home / "snapshots", snapshot)
+    return find_digest(workspace.home.snapshots, snapshot)

@@ -104,7 +104,7 @@ class ConsolePage:
             message = say("console.overview.choose_release", language)
             raise gr.Error(message, print_exception=False)
         with shown_errors(language):
-            bundle = find_digest(self._workspace.bundles, release)
+            bundle = find_digest(self._workspace.home.bundles, release)
             live = self._workspace.releases.promote(bundle, force=force)
             self._workspace.releases.wait_until_served(live)
         gr.Info(say("console.overview.promoted", language), duration=3)

@@ -70,7 +70,7 @@ class TuningPage:
     def choose(self, view: View, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
         """Show another job."""
         with shown_errors(language_for(request)):
-            view.job = find_digest(self._workspace.home / "jobs", str(event.row_value[0]))
+            view.job = find_digest(self._workspace.home.jobs, str(event.row_value[0]))
         return self.refresh(view, request)
 
     def cancel(self, view: View, request: gr.Request) -> None:

@@ -38,7 +38,7 @@ WRITTEN_AT_ONCE = 2**20
 def import_router(service: Service) -> APIRouter:
     """The route over one running service."""
     router = APIRouter(include_in_schema=False)
-    folder = service.workspace.home / "imports"
+    folder = service.workspace.home.imports
     shutil.rmtree(folder, ignore_errors=True)  # what a server that was killed has left
     running: set[str] = set()
     one_at_a_time = CapacityLimiter(1)

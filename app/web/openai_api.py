@@ -57,7 +57,7 @@ def openai_router(service: Service) -> APIRouter:
         known = _models(service)
         if model in known:
             return _model(model, known[model])
-        bundles = service.workspace.bundles
+        bundles = service.workspace.home.bundles
         digest = find_digest(bundles, model)
         return _model(digest, known.get(digest, folder_of(bundles, digest).stat().st_mtime))
 

@@ -30,6 +30,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from engine.errors import BurnishError, Conflict, DatabaseUnavailable, InvalidInput, StorageFull
+from engine.home import Home
 from engine.private_files import create_private
 
 BUSY_TIMEOUT_MS = 30_000
@@ -112,9 +113,9 @@ class Database:
         self._engine.dispose()
 
 
-def database_url(home: Path, url: str | None) -> str | URL:
+def database_url(home: Home, url: str | None) -> str | URL:
     """The configured URL, or SQLite in the home folder, whatever characters its name has."""
-    return url or URL.create("sqlite", database=str(home.absolute() / "burnish.db"))
+    return url or URL.create("sqlite", database=str(home.database.absolute()))
 
 
 def batches(values: Collection[Any]) -> Iterator[list[Any]]:

@@ -52,7 +52,7 @@ def test_a_stream_carries_the_same_text_and_usage_where_asked(person: Person) ->
 
 def test_the_model_may_be_base_live_or_a_release(person: Person, service: Service) -> None:
     client = person()
-    bundle = make_bundle(service.workspace.bundles, service.workspace.base, seed=1)
+    bundle = make_bundle(service.workspace.home.bundles, service.workspace.base, seed=1)
     texts = {
         name: complete(client, model=name)["choices"][0]["message"]["content"]
         for name in ("base", "live", bundle, bundle[7:19])

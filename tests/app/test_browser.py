@@ -346,7 +346,7 @@ def test_the_console_shows_the_counts_and_promotes_and_rolls_back(
 ) -> None:
     chat = newcomer(url)
     chat.ask("Tell me about the sea.")
-    bundle = make_bundle(service.workspace.bundles, service.workspace.base)
+    bundle = make_bundle(service.workspace.home.bundles, service.workspace.base)
     report = {
         "verdict": "better", "pairs": 9, "gain": {"estimate": 0.5},
         "incumbent_accuracy": 0.4, "candidate_accuracy": 0.9,

@@ -48,7 +48,7 @@ def released(played: Played) -> str:
     workspace = played.service.workspace
     manifest = {"snapshot": workspace.take_snapshot()}
     seed = len(workspace.registry.list())
-    bundle = make_bundle(workspace.bundles, workspace.base, seed, manifest=manifest)
+    bundle = make_bundle(workspace.home.bundles, workspace.base, seed, manifest=manifest)
     workspace.registry.add(bundle, {"verdict": "better"})
     workspace.registry.promote(bundle, workspace.registry.live())
     wait_for(lambda: played.service.slots.live == bundle)

@@ -239,7 +239,7 @@ def test_an_operator_chooses_the_release_that_answers(
 ) -> None:
     client = person()
     assert client.get("/chat/boot").json()["releases"] == []  # there is none to choose
-    bundle = make_bundle(service.workspace.bundles, service.workspace.base)
+    bundle = make_bundle(service.workspace.home.bundles, service.workspace.base)
     known = [Release(bundle, {"verdict": "better"}, 0.0)]
     monkeypatch.setattr(service.workspace.registry, "list", lambda: known)
     assert client.get("/chat/boot").json()["releases"] == ["live", "base", bundle]
@@ -249,7 +249,7 @@ def test_an_operator_chooses_the_release_that_answers(
     assert [answer["release"] for answer in written] == [bundle[7:19], ""]
     refused = client.post("/chat/questions", json={"question": "And?", "release": "nothing"})
     assert refused.status_code == 404
-    rmtree(service.workspace.bundles / bundle[7:])
+    rmtree(service.workspace.home.bundles / bundle[7:])
 
 
 def test_a_guest_of_an_operator_with_a_password_chooses_no_release(

@@ -27,7 +27,7 @@ from tests.fake_engine import FakeEngine
 from tests.feedback_store.conftest import Conversations
 from tests.tuning.test_judge import Server, server  # noqa: F401 - a fixture
 from tuning.judge import Letter
-from tuning.rlhf_recipes import AI_LABELS, RlaifRecipe
+from tuning.rlhf_recipes import RlaifRecipe
 
 KEY = "sk-canary-4711"
 LONG, SHORT = "Part of a plant, mostly green.", "A leaf."
@@ -75,7 +75,7 @@ class LikesLength(FakeEngine):
 
 
 def heldout_pairs(workspace: Workspace, snapshot: str) -> int:
-    folder = workspace.home / "snapshots" / snapshot.removeprefix("sha256:")
+    folder = workspace.home.snapshots / snapshot.removeprefix("sha256:")
     return len((folder / "heldout" / "pairs.jsonl").read_text().splitlines())
 
 
@@ -89,7 +89,7 @@ def test_the_local_model_labels_what_nobody_judged_and_is_held_against_people(
     assert found["outcomes"] == {"labelled": 2}
     assert found["agreement_with_people"] == {"agrees": heldout_pairs(workspace, found["snapshot"])}
     assert found["agreement_with_people"]["agrees"] > 0
-    labels = open_ai_pairs(workspace.home / AI_LABELS, found["labels"])
+    labels = open_ai_pairs(workspace.home.ai_labels, found["labels"])
     assert [(p.chosen.text, p.rejected.text) for p in labels.pairs] == [(LONG, SHORT)] * 2
     assert {p.origin.user_ids for p in labels.pairs} == {("ann",), ("bob",)}
     assert found["judge"] == labels.manifest["judge"] == f"engine {FakeEngine.base_digest} base"
@@ -114,7 +114,7 @@ def test_an_endpoint_is_asked_with_the_key_of_the_settings_which_is_never_shown(
     assert {(asked["key"], asked["model"]) for asked in server.asked} == {(f"Bearer {KEY}", "m-1")}
     assert "ann@example.org" not in json.dumps(server.asked)  # redacted, as snapshots are
     assert KEY not in output + errors + "".join(map(str, [workspace.settings, load_settings()]))
-    assert list_digests(workspace.home / AI_LABELS) == []
+    assert list_digests(workspace.home.ai_labels) == []
 
 
 def test_a_home_where_nothing_can_be_compared_asks_no_judge(
@@ -141,7 +141,7 @@ def test_people_who_refuse_are_not_shown_to_a_judge(
     monkeypatch.setattr("engine.start.start_engine", lambda *_, **__: LikesLength())
     workspace.curation.set_consent("bob", False)
     found = cli.json("feedback", "judge")
-    (pair,) = open_ai_pairs(workspace.home / AI_LABELS, found["labels"]).pairs
+    (pair,) = open_ai_pairs(workspace.home.ai_labels, found["labels"]).pairs
     assert pair.origin.user_ids == ("ann",)
 
 
@@ -165,7 +165,7 @@ def test_labels_with_the_words_of_somebody_who_was_forgotten_meanwhile_are_not_k
 ) -> None:
     with pytest.raises(Conflict, match="somebody was forgotten while the judge read"):
         _label(workspace, Forgetful(workspace), None)
-    assert list_digests(workspace.home / AI_LABELS) == []
+    assert list_digests(workspace.home.ai_labels) == []
 
 
 def test_the_command_and_its_group_answer_for_help() -> None:

@@ -44,7 +44,7 @@ def test_an_answer_is_stored_before_its_last_words_are_shown(chat: Chat, service
 
 
 def test_a_turn_carries_all_that_made_it(chat: Chat, service: Service) -> None:
-    bundle = make_bundle(service.workspace.bundles, service.workspace.base)
+    bundle = make_bundle(service.workspace.home.bundles, service.workspace.base)
     service.slots.activate(bundle)
     done = ask(chat, "Say hello.", mode="few-shot", sampling=replace(GREEDY, seed=7))
     stored = service.workspace.store.answer(str(done.answer_id), "ann")
@@ -376,7 +376,7 @@ def test_of_a_longer_file_the_similar_examples_are_shown_and_the_prompt_is_kept(
     chat: Chat, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topics = ["Bread?", "A novel?", "A river?", "An elm?"]
-    (service.workspace.home / "examples.yaml").write_text(
+    (service.workspace.home.examples).write_text(
         "".join(f"- {{question: {q!r}, thought: T, answer: {q.upper()!r}}}\n" for q in topics)
     )
     requests = shown(service, monkeypatch)

@@ -110,15 +110,15 @@ def test_what_the_store_refuses(workspace: Workspace) -> None:
 
 def test_what_the_console_refuses(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs, registry, releases = workspace.jobs, workspace.registry, workspace.releases
-    bundle = make_bundle(workspace.bundles, workspace.base)
+    bundle = make_bundle(workspace.home.bundles, workspace.base)
     registry.add(bundle, {"verdict": "not better"})
     seen = registry.live()
     for refused in (
         workspace.take_snapshot,  # nothing to train on
         lambda: jobs.cancel(ID),
-        lambda: find_digest(workspace.bundles, "x"),
-        lambda: find_digest(workspace.bundles, "abcd"),
-        lambda: folder_of(workspace.bundles, "x"),
+        lambda: find_digest(workspace.home.bundles, "x"),
+        lambda: find_digest(workspace.home.bundles, "abcd"),
+        lambda: folder_of(workspace.home.bundles, "x"),
         lambda: releases.promote(ID),
         lambda: releases.promote(bundle),
         releases.rollback,

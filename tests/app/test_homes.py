@@ -14,6 +14,7 @@ from app.claims import open_home
 from app.service import Workspace
 from app.settings import Settings
 from engine.errors import InvalidInput
+from engine.home import Home
 from engine.messages import Message
 from engine.prompts.modes import PromptTemplate
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
@@ -93,7 +94,7 @@ def test_a_folder_that_is_everybodys_is_no_home(tmp_path: Path) -> None:
     shared.mkdir()
     shared.chmod(0o1777)
     with pytest.raises(InvalidInput, match="shared by everybody"):
-        open_home(shared)
+        open_home(Home(shared))
     assert mode(shared) == 0o1777
 
 
@@ -103,15 +104,15 @@ def test_a_folder_that_others_use_is_no_home_and_keeps_its_rights(tmp_path: Path
     (used / "somebody's.txt").write_text("words")
     used.chmod(0o755)
     with pytest.raises(InvalidInput, match="holds other files"):
-        open_home(used)
+        open_home(Home(used))
     assert mode(used) == 0o755
     used.chmod(0o700)
-    open_home(used)
+    open_home(Home(used))
     prepared = tmp_path / "prepared"
     prepared.mkdir()
     (prepared / "settings.toml").write_text("")
     prepared.chmod(0o755)
-    open_home(prepared)
+    open_home(Home(prepared))
     assert mode(prepared) == 0o700
 
 
@@ -201,5 +202,5 @@ def test_an_older_home_becomes_private_and_that_is_said(
 
 def test_what_is_not_ours_in_a_folder_keeps_its_rights(tmp_path: Path) -> None:
     (tmp_path / "page.html").touch(0o644)
-    open_home(tmp_path)
+    open_home(Home(tmp_path))
     assert (mode(tmp_path), mode(tmp_path / "page.html")) == (0o700, 0o644)

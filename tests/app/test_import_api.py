@@ -32,7 +32,7 @@ def person(played: Played) -> Iterator[Callable[..., httpx.Client]]:
     yield make
     for client in clients:
         client.close()
-    assert not list((played.service.workspace.home / "imports").iterdir())  # nothing is left over
+    assert not list((played.service.workspace.home.imports).iterdir())  # nothing is left over
 
 
 def send(client: httpx.Client, data: Any) -> httpx.Response:

@@ -60,7 +60,7 @@ def workspace(settings: Settings) -> Iterator[Workspace]:
 @pytest.fixture
 def url(engine: FakeEngine, workspace: Workspace) -> Iterator[str]:
     """A real server of the API alone."""
-    slots = AdapterSlots(engine, workspace.base, workspace.bundles)
+    slots = AdapterSlots(engine, workspace.base, workspace.home.bundles)
     chat = Chat(
         engine, slots, workspace.store, examples=tuple, system_prompt="",
         sampling=SamplingParams(), max_message_chars=20_000,

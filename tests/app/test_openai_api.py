@@ -123,7 +123,7 @@ def test_what_the_api_stores_is_exported_and_comes_back(
 
 def test_models_have_the_openai_shape(person: Person, service: Service) -> None:
     client = person()
-    bundle = make_bundle(service.workspace.bundles, service.workspace.base)
+    bundle = make_bundle(service.workspace.home.bundles, service.workspace.base)
     service.workspace.registry.add(bundle, {})
     listed = client.get("/v1/models").json()
     assert [model["id"] for model in listed["data"]] == ["base", "live", bundle]

@@ -11,6 +11,7 @@ from app.service import Service
 from app.settings import Settings, load_settings, session_secret
 from app.web.operator import _network
 from engine.errors import InvalidInput
+from engine.home import Home
 from tests.app.conftest import listening
 
 PASSWORD = "correct horse battery"
@@ -82,4 +83,4 @@ def test_a_short_session_key_signs_nothing(key: str, settings: Settings) -> None
     settings.home.mkdir(parents=True)
     (settings.home / "session.key").write_text(key)
     with pytest.raises(InvalidInput, match=r"session\.key is damaged"):
-        session_secret(settings.home)
+        session_secret(Home(settings.home))

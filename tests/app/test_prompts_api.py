@@ -48,7 +48,7 @@ def test_a_person_keeps_changes_and_removes_prompts(person: Callable[[], httpx.C
 def test_the_operators_prompts_are_everybodys(
     person: Callable[[], httpx.Client], played: Played
 ) -> None:
-    file = played.service.workspace.home / "prompts.yaml"
+    file = played.service.workspace.home.prompts
     file.write_text("saved:\n  - {title: In short, text: 'Summarise {{text}}.'}\n")
     shared = person().get("/chat/prompts").json()["shared"]
     assert shared == [{"kind": "saved", "title": "In short", "text": "Summarise {{text}}."}]
@@ -82,7 +82,7 @@ def test_a_system_prompt_that_is_too_long_is_refused(person: Callable[[], httpx.
 
 def test_a_new_home_gets_a_file_that_shares_nothing_yet(played: Played) -> None:
     workspace: Workspace = played.service.workspace
-    assert (workspace.home / "prompts.yaml").read_text("utf-8") == default_prompts_text()
+    assert (workspace.home.prompts).read_text("utf-8") == default_prompts_text()
     assert workspace.shared_prompts() == ()
 
 

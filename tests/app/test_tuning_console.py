@@ -269,7 +269,7 @@ def played_jobs(service: Service, bundle: str | BurnishError) -> Played:
 def test_the_bundle_of_a_job_that_was_resumed_is_judged_as_any_other(
     service: Service, tiny_base: BaseModel
 ) -> None:
-    bundle = make_bundle(service.workspace.bundles, tiny_base)
+    bundle = make_bundle(service.workspace.home.bundles, tiny_base)
     jobs = played_jobs(service, bundle)
     service.resume_in_background("job")
     assert (jobs.resumed, service.last_round) == (["job"], "running")

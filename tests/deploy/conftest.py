@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy.registry import Registry
+from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine
 from feedback_store.storage.database import Database
@@ -32,7 +33,7 @@ def registry(database: Database) -> Registry:
 
 @pytest.fixture
 def bundles(tmp_path: Path) -> Path:
-    return tmp_path / "bundles"
+    return Home(tmp_path).bundles
 
 
 @pytest.fixture

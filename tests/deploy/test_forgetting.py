@@ -16,6 +16,7 @@ from deploy.forgetting import BACKUPS, Forgetting, Receipt
 from deploy.registry import Registry
 from deploy.release import Releases
 from engine.errors import BurnishError, Conflict, StorageFull, UnknownId
+from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.storage import digest_json, folder_of, list_digests, publish, read_manifest
 from feedback_store.ai_feedback.ai_pairs import open_ai_pairs, publish_ai_pairs
@@ -37,10 +38,10 @@ from tests.helpers import make_bundle
 from tests.postgresql import Server
 from tuning.jobs import JobRunner
 from tuning.recipe import Recipe
-from tuning.rlhf_recipes import AI_LABELS, REWARDS, labels_of
+from tuning.rlhf_recipes import labels_of
 
 
-class Home:
+class HomeInUse:
     """A home folder in which people speak, snapshots are frozen and bundles are published."""
 
     def __init__(self, folder: Path, url: str, base: BaseModel, models: Path) -> None:
@@ -49,10 +50,10 @@ class Home:
         self.database = Database(url)
         self.people = People(self.database)
         self.registry = Registry(self.database)
-        self.jobs = JobRunner(folder, models)
-        self.snapshots, self.bundles = folder / "snapshots", folder / "bundles"
+        self.jobs = JobRunner(Home(folder), models)
+        self.snapshots, self.bundles = Home(folder).snapshots, Home(folder).bundles
         self.forgetting = Forgetting(
-            home=folder, database=self.database, registry=self.registry, jobs=self.jobs
+            home=Home(folder), database=self.database, registry=self.registry, jobs=self.jobs
         )
         self.releases = Releases(self.registry, self.bundles, base)
 
@@ -89,10 +90,10 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path, tiny_base: BaseModel) -> Iterator[Home]:
+def home(tmp_path: Path, tiny_base: BaseModel) -> Iterator[HomeInUse]:
     folder = tmp_path / "home"
     folder.mkdir()
-    home = Home(folder, sqlite_url(folder), tiny_base, tmp_path / "models")
+    home = HomeInUse(folder, sqlite_url(folder), tiny_base, tmp_path / "models")
     yield home
     home.database.close()
 
@@ -100,25 +101,25 @@ def home(tmp_path: Path, tiny_base: BaseModel) -> Iterator[Home]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def any_home(
     request: pytest.FixtureRequest, tmp_path: Path, tiny_base: BaseModel
-) -> Iterator[Home]:
+) -> Iterator[HomeInUse]:
     if request.param == "sqlite":
         yield request.getfixturevalue("home")
         return
     (tmp_path / "home").mkdir()
     server: Server = request.getfixturevalue("postgresql")
-    home = Home(tmp_path / "home", server.create(), tiny_base, tmp_path / "models")
+    home = HomeInUse(tmp_path / "home", server.create(), tiny_base, tmp_path / "models")
     yield home
     home.database.close()
 
 
-def traces(home: Home, person: Person) -> list[str]:
+def traces(home: HomeInUse, person: Person) -> list[str]:
     """Files and tables that still tell of a person."""
     rows = all_rows(home.database, derived=True)
     tables_left = [name for name, each in rows.items() if without(rows, person)[name] != each]
     return files_with(home.folder, person.marks) + tables_left
 
 
-def mark_old(home: Home, *conversations: str) -> None:
+def mark_old(home: HomeInUse, *conversations: str) -> None:
     with home.database.write() as connection:
         where = tables.turns.c.conversation_id.in_(conversations)
         connection.execute(update(tables.turns).where(where).values(created_at=100.0))
@@ -127,12 +128,14 @@ def mark_old(home: Home, *conversations: str) -> None:
 # A person
 
 
-def test_ai_labels_and_reward_models_of_a_person_go_with_what_learnt_from_them(home: Home) -> None:
+def test_ai_labels_and_reward_models_of_a_person_go_with_what_learnt_from_them(
+    home: HomeInUse,
+) -> None:
     """Ann's unjudged answers are in no snapshot, only in the set of labels."""
     bob = home.people.speaks("bob").id
     snapshot = home.freeze()
     ann = home.people.speaks("ann").id
-    labels = home.folder / AI_LABELS
+    labels = Home(home.folder).ai_labels
     both = publish_ai_pairs(
         labels, [ai_pair(1, ann), ai_pair(2, bob)], snapshot=snapshot, judge="j", about={}
     )
@@ -141,26 +144,26 @@ def test_ai_labels_and_reward_models_of_a_person_go_with_what_learnt_from_them(h
         recipe = {"rlaif": {"labels": digest}}
         about = {"snapshot": snapshot, "recipe": recipe}
         make_bundle(home.bundles, home.base, number, manifest=about)
-    publish(home.folder / REWARDS, lambda _: {"snapshot": snapshot})
+    publish(Home(home.folder).rewards, lambda _: {"snapshot": snapshot})
     on_both = next(b for b in home.bundles_left() if uses(home, b) == both)
 
     receipt = home.forgetting.forget(ann)
     assert receipt.bundles == (on_both,)
-    assert len(list_digests(home.folder / REWARDS)) == 1  # Bob's snapshot is as it was
+    assert len(list_digests(Home(home.folder).rewards)) == 1  # Bob's snapshot is as it was
     left = [open_ai_pairs(labels, digest).pairs for digest in list_digests(labels)]
     assert sorted(pair.origin.user_ids for pairs in left for pair in pairs) == [(bob,), (bob,)]
 
     home.forgetting.forget(bob)
-    assert (list_digests(labels), list_digests(home.folder / REWARDS)) == ([], [])
+    assert (list_digests(labels), list_digests(Home(home.folder).rewards)) == ([], [])
     assert home.bundles_left() == set()
 
 
-def uses(home: Home, bundle: str) -> str | None:
+def uses(home: HomeInUse, bundle: str) -> str | None:
     """The AI labels that a bundle was trained on."""
     return labels_of(read_manifest(folder_of(home.bundles, bundle))["recipe"])
 
 
-def test_of_five_people_who_are_forgotten_one_by_one_nothing_is_left(any_home: Home) -> None:
+def test_of_five_people_who_are_forgotten_one_by_one_nothing_is_left(any_home: HomeInUse) -> None:
     home = any_home
     early = [home.people.speaks(name) for name in ("ann", "bob")]
     first = home.freeze()
@@ -195,7 +198,9 @@ def test_of_five_people_who_are_forgotten_one_by_one_nothing_is_left(any_home: H
     assert list_digests(home.snapshots) == []
 
 
-def test_what_learnt_from_a_person_is_never_served_again_even_from_a_backup(home: Home) -> None:
+def test_what_learnt_from_a_person_is_never_served_again_even_from_a_backup(
+    home: HomeInUse,
+) -> None:
     person = home.people.speaks("ann")
     bundle = home.bundle(home.freeze(), 1, promoted=True)
     backup = home.folder.parent / "backup"
@@ -210,7 +215,7 @@ def test_what_learnt_from_a_person_is_never_served_again_even_from_a_backup(home
     assert home.registry.live().bundle is None
 
 
-def test_after_a_restore_forgetting_again_finds_everything_again(home: Home) -> None:
+def test_after_a_restore_forgetting_again_finds_everything_again(home: HomeInUse) -> None:
     ann, _ = home.people.speaks("ann"), home.people.speaks("bob")
     bundle = home.bundle(home.freeze(), 1)
     backup = home.folder.parent / "backup"
@@ -225,7 +230,7 @@ def test_after_a_restore_forgetting_again_finds_everything_again(home: Home) -> 
     assert traces(home, ann) == []
 
 
-def test_the_receipt_says_what_was_done_and_names_nobody(home: Home) -> None:
+def test_the_receipt_says_what_was_done_and_names_nobody(home: HomeInUse) -> None:
     person, _ = home.people.speaks("ann"), home.people.speaks("bob")
     old = home.freeze()
     bundle = home.bundle(old, 1, promoted=True)
@@ -239,7 +244,7 @@ def test_the_receipt_says_what_was_done_and_names_nobody(home: Home) -> None:
     assert "Backups" in receipt.backups
 
 
-def test_nobody_is_forgotten_twice_and_a_stranger_never(home: Home) -> None:
+def test_nobody_is_forgotten_twice_and_a_stranger_never(home: HomeInUse) -> None:
     person = home.people.speaks("ann")
     home.forgetting.forget(person.id)
     for unknown in (person.id, "stranger"):
@@ -249,7 +254,7 @@ def test_nobody_is_forgotten_twice_and_a_stranger_never(home: Home) -> None:
     assert home.forgetting.forget(again.id).number == 2
 
 
-def test_one_erasure_at_a_time(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_erasure_at_a_time(home: HomeInUse, monkeypatch: pytest.MonkeyPatch) -> None:
     ann, bob = home.people.speaks("ann"), home.people.speaks("bob")
 
     def meanwhile(*_: object) -> None:
@@ -264,7 +269,7 @@ def test_one_erasure_at_a_time(home: Home, monkeypatch: pytest.MonkeyPatch) -> N
 # A conversation
 
 
-def test_a_conversation_goes_with_what_learnt_from_it(any_home: Home) -> None:
+def test_a_conversation_goes_with_what_learnt_from_it(any_home: HomeInUse) -> None:
     home = any_home
     bob = home.people.speaks("bob")
     kept = home.freeze()
@@ -290,7 +295,7 @@ def test_a_conversation_goes_with_what_learnt_from_it(any_home: Home) -> None:
         home.forgetting.forget_conversation(gone)
 
 
-def test_several_conversations_are_one_erasure(home: Home) -> None:
+def test_several_conversations_are_one_erasure(home: HomeInUse) -> None:
     ann, bob = home.people.speaks("ann"), home.people.speaks("bob")
     home.freeze()
     receipt = home.forgetting.forget_conversations([ann.conversations[1], bob.conversations[1]])
@@ -301,7 +306,7 @@ def test_several_conversations_are_one_erasure(home: Home) -> None:
 # Jobs
 
 
-def test_a_job_that_is_learning_from_a_person_is_killed_and_leaves_nothing(home: Home) -> None:
+def test_a_job_that_is_learning_from_a_person_is_killed_and_leaves_nothing(home: HomeInUse) -> None:
     person, _ = home.people.speaks("ann"), home.people.speaks("bob")
     snapshot = home.freeze()
     job = home.jobs.start(
@@ -326,7 +331,7 @@ class Crash(BaseException):
     """Nothing may catch it, as nothing catches a power cut."""
 
 
-def crash_at(monkeypatch: pytest.MonkeyPatch, home: Home, place: int) -> list[str]:
+def crash_at(monkeypatch: pytest.MonkeyPatch, home: HomeInUse, place: int) -> list[str]:
     """Let the n-th step of forgetting crash before it does anything; returns the steps so far.
 
     A folder is half deleted then: without its manifest, nothing lists it any more.
@@ -362,19 +367,19 @@ def test_a_crash_at_any_step_is_made_good_by_forgetting_again(
 ) -> None:
     origin = tmp_path / "origin"
     origin.mkdir()
-    home = Home(origin, sqlite_url(origin), tiny_base, tmp_path / "models")
+    home = HomeInUse(origin, sqlite_url(origin), tiny_base, tmp_path / "models")
     home.people.speaks("bob")
     home.bundle(home.freeze(), 1, promoted=True)
     person = home.people.speaks("ann")
     home.bundle(home.freeze(), 2, promoted=True)
     home.database.close()
 
-    def forget(home: Home) -> Receipt:
+    def forget(home: HomeInUse) -> Receipt:
         if what == "person":
             return home.forgetting.forget(person.id)
         return home.forgetting.forget_conversation(person.conversations[0])
 
-    def left(home: Home) -> list[str]:
+    def left(home: HomeInUse) -> list[str]:
         gone = person.conversations[:1]
         return traces(home, person) if what == "person" else files_with(home.folder, gone)
 
@@ -382,7 +387,7 @@ def test_a_crash_at_any_step_is_made_good_by_forgetting_again(
     for place in range(1, 200):
         folder = tmp_path / f"home-{place}"
         shutil.copytree(origin, folder)
-        home = Home(folder, sqlite_url(folder), tiny_base, tmp_path / "models")
+        home = HomeInUse(folder, sqlite_url(folder), tiny_base, tmp_path / "models")
         with pytest.MonkeyPatch.context() as patched:
             steps = crash_at(patched, home, place)
             try:
@@ -406,7 +411,7 @@ def test_a_crash_at_any_step_is_made_good_by_forgetting_again(
 
 
 def test_what_a_crash_broke_off_is_finished_before_somebody_else_is_forgotten(
-    home: Home, monkeypatch: pytest.MonkeyPatch
+    home: HomeInUse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ann, bob = home.people.speaks("ann"), home.people.speaks("bob")
     home.freeze()
@@ -421,7 +426,7 @@ def test_what_a_crash_broke_off_is_finished_before_somebody_else_is_forgotten(
 
 
 def test_a_full_disk_while_forgetting_is_told_and_made_good_later(
-    home: Home, monkeypatch: pytest.MonkeyPatch
+    home: HomeInUse, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     person = home.people.speaks("ann")
 
@@ -441,7 +446,7 @@ def test_a_full_disk_while_forgetting_is_told_and_made_good_later(
 
 
 def test_retention_leaves_adapters_alone_and_later_finds_them_by_who_taught_them(
-    any_home: Home,
+    any_home: HomeInUse,
 ) -> None:
     home = any_home
     ann, bob = home.people.speaks("ann"), home.people.speaks("bob")
@@ -452,7 +457,7 @@ def test_retention_leaves_adapters_alone_and_later_finds_them_by_who_taught_them
     receipt = home.forgetting.forget_before(101.0)
     assert receipt is not None
     assert (receipt.conversations, receipt.bundles, receipt.retrain) == (4, (), False)
-    assert files_with(home.folder / "snapshots", [ann.canary, bob.conversations[0]]) == []
+    assert files_with(Home(home.folder).snapshots, [ann.canary, bob.conversations[0]]) == []
     assert (home.bundles_left(), home.registry.live().bundle) == ({bundle}, bundle)
     assert home.forgetting.forget_before(101.0) is None
     # Eve was never in it; of Ann no snapshot knows any more, but the bundle was made from her words
@@ -461,7 +466,7 @@ def test_retention_leaves_adapters_alone_and_later_finds_them_by_who_taught_them
     assert home.registry.live().bundle is None
 
 
-def test_a_bundle_is_found_through_the_snapshots_that_stand_for_its_own(home: Home) -> None:
+def test_a_bundle_is_found_through_the_snapshots_that_stand_for_its_own(home: HomeInUse) -> None:
     """Bob stays in the snapshot when Ann's old conversation leaves it."""
     ann, bob = home.people.speaks("ann"), home.people.speaks("bob")
     bundle = home.bundle(home.freeze(), 1, promoted=True)
@@ -474,7 +479,7 @@ def test_a_bundle_is_found_through_the_snapshots_that_stand_for_its_own(home: Ho
 
 
 def test_a_bundle_is_found_by_a_conversation_through_what_stands_for_its_snapshot(
-    home: Home,
+    home: HomeInUse,
 ) -> None:
     ann, bob = home.people.speaks("ann"), home.people.speaks("bob")
     bundle = home.bundle(home.freeze(), 1, promoted=True)
@@ -486,7 +491,7 @@ def test_a_bundle_is_found_by_a_conversation_through_what_stands_for_its_snapsho
 
 @pytest.mark.parametrize("snapshot", ["gone", "damaged"])
 def test_a_bundle_that_nobody_can_say_what_it_learnt_from_is_not_trusted(
-    home: Home, snapshot: str
+    home: HomeInUse, snapshot: str
 ) -> None:
     home.people.speaks("bob")
     digest = home.freeze()
@@ -501,7 +506,7 @@ def test_a_bundle_that_nobody_can_say_what_it_learnt_from_is_not_trusted(
     assert home.registry.live().bundle is None
 
 
-def test_a_bundle_without_a_readable_manifest_does_not_stop_the_forgetting(home: Home) -> None:
+def test_a_bundle_without_a_readable_manifest_does_not_stop_the_forgetting(home: HomeInUse) -> None:
     person = home.people.speaks("ann")
     bundle = home.bundle(home.freeze(), 1)
     (folder_of(home.bundles, bundle) / "manifest.json").write_text("[]")

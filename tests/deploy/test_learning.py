@@ -12,6 +12,7 @@ import pytest
 from deploy.forgetting import Forgetting
 from deploy.learning import Learning, kinds_trained_on
 from deploy.registry import Registry
+from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.storage import folder_of
 from feedback_store.storage.database import Database
@@ -24,14 +25,14 @@ TRAIN, OTHER, HELDOUT = "conversation-0", "conversation-2", "conversation-1"
 CORRECTED = 1  # the number of the first event
 
 
-class Home:
+class HomeInUse:
     """A home folder in which Ann corrects answers."""
 
     def __init__(self, folder: Path, base: BaseModel, database: Database) -> None:
         self.folder, self.base, self.database = folder, base, database
         self.people = People(database)
         self.registry = Registry(database)
-        self.learning = Learning(folder, database, self.registry)
+        self.learning = Learning(Home(folder), database, self.registry)
         self._talk = Conversations(self.people.store)
 
     def corrects(self, conversation: str) -> None:
@@ -39,11 +40,11 @@ class Home:
         self.people.store.correct(answer, "ann", f'A better answer, "event_ids":[7] of {answer}.')
 
     def freeze(self) -> str:
-        return self.people.freeze(self.folder / "snapshots")
+        return self.people.freeze(Home(self.folder).snapshots)
 
     def release(self, snapshot: str, seed: int, **recipe: Any) -> str:
         manifest = {"snapshot": snapshot, "recipe": recipe}
-        bundle = make_bundle(self.folder / "bundles", self.base, seed, manifest=manifest)
+        bundle = make_bundle(Home(self.folder).bundles, self.base, seed, manifest=manifest)
         self.registry.add(bundle, {"verdict": "better"})
         return bundle
 
@@ -57,11 +58,11 @@ class Home:
 
 
 @pytest.fixture
-def home(tmp_path: Path, tiny_base: BaseModel, database: Database) -> Iterator[Home]:
-    yield Home(tmp_path, tiny_base, database)
+def home(tmp_path: Path, tiny_base: BaseModel, database: Database) -> Iterator[HomeInUse]:
+    yield HomeInUse(tmp_path, tiny_base, database)
 
 
-def test_a_statement_is_followed_to_the_release_that_is_live(home: Home) -> None:
+def test_a_statement_is_followed_to_the_release_that_is_live(home: HomeInUse) -> None:
     home.corrects(TRAIN)
     assert home.learning.of([CORRECTED])[CORRECTED].snapshot is None
     first = home.freeze()
@@ -77,7 +78,7 @@ def test_a_statement_is_followed_to_the_release_that_is_live(home: Home) -> None
     assert home.learnt(2) == [(new, True, True)]
 
 
-def test_what_is_held_out_or_of_another_kind_is_not_learnt_from(home: Home) -> None:
+def test_what_is_held_out_or_of_another_kind_is_not_learnt_from(home: HomeInUse) -> None:
     home.corrects(TRAIN)
     home.corrects(HELDOUT)
     snapshot = home.freeze()
@@ -106,27 +107,27 @@ def test_a_recipe_trains_on_some_kinds(recipe: dict[str, Any], kinds: set[str]) 
 
 
 def test_a_release_stays_known_when_retention_rewrites_its_snapshot(
-    home: Home, tmp_path: Path
+    home: HomeInUse, tmp_path: Path
 ) -> None:
     home.corrects(OTHER)
     between = time.time()
     home.corrects(TRAIN)
     bundle = home.release(home.freeze(), 1)
     forgetting = Forgetting(
-        home=home.folder,
+        home=Home(home.folder),
         database=home.database,
         registry=home.registry,
-        jobs=JobRunner(home.folder, tmp_path / "models"),
+        jobs=JobRunner(Home(home.folder), tmp_path / "models"),
     )
     assert forgetting.forget_before(between) is not None
     assert [name for name, *_ in home.learnt(2)] == [bundle]
     assert home.learnt(CORRECTED) == []  # nobody can tell any more
 
 
-def test_a_snapshot_that_cannot_be_read_is_passed_over(home: Home) -> None:
+def test_a_snapshot_that_cannot_be_read_is_passed_over(home: HomeInUse) -> None:
     home.corrects(TRAIN)
     damaged = home.freeze()
     home.corrects(OTHER)
     whole = home.freeze()
-    (folder_of(home.folder / "snapshots", damaged) / "train" / "pairs.jsonl").unlink()
+    (folder_of(Home(home.folder).snapshots, damaged) / "train" / "pairs.jsonl").unlink()
     assert home.learning.of([CORRECTED])[CORRECTED].snapshot == whole

@@ -16,6 +16,7 @@ from deploy.loop import Loop, LoopResult
 from deploy.registry import LiveRelease, Registry
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, InvalidInput
+from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.prompts.modes import make_template
 from engine.reference import ReferenceEngine
@@ -129,7 +130,7 @@ def loop(
     jobs: PlayedJobs,
 ) -> Loop:
     return Loop(
-        home=tmp_path,
+        home=Home(tmp_path),
         base=tiny_base,
         training_set=training_set,
         take_snapshot=snap,
@@ -191,7 +192,7 @@ def test_pairs_count_as_new_again_when_the_snapshot_of_a_bundle_is_gone(
     correct(store, *TRAIN[:3])
     snapshot = snap()
     make_bundle(bundles, tiny_base, manifest={"snapshot": snapshot})
-    shutil.rmtree(tmp_path / "snapshots" / snapshot.removeprefix("sha256:"))
+    shutil.rmtree(Home(tmp_path).snapshots / snapshot.removeprefix("sha256:"))
     assert (loop.status().pairs, loop.status().new_pairs) == (3, 3)
 
 
@@ -218,7 +219,7 @@ def test_a_snapshot_of_an_older_release_counts_for_nothing(
     loop: Loop, store: FeedbackStore, bundles: Path, tiny_base: BaseModel, tmp_path: Path
 ) -> None:
     """Nothing can be judged by it any more, so its pairs are new to whatever is trained next."""
-    old = publish(tmp_path / "snapshots", lambda _: {"format": "burnish-snapshot/1", "pairs": {}})
+    old = publish(Home(tmp_path).snapshots, lambda _: {"format": "burnish-snapshot/1", "pairs": {}})
     make_bundle(bundles, tiny_base, manifest={"snapshot": old})
     correct(store, *TRAIN[:3])
     assert (loop.status().pairs, loop.status().new_pairs) == (3, 3)
@@ -236,7 +237,7 @@ def test_below_the_threshold_a_round_does_nothing_and_says_why(
     assert "2 new pairs" in result.reason
     assert "3 are asked" in result.reason
     assert (jobs.started, registry.list()) == ([], [])
-    assert not (tmp_path / "snapshots").exists()
+    assert not (Home(tmp_path).snapshots).exists()
 
 
 def test_a_better_adapter_goes_live_and_its_pairs_are_no_longer_new(
@@ -318,7 +319,7 @@ def test_the_evidence_of_a_verdict_can_be_read_and_names_nobody(
     correct(store, *TRAIN[:5], *HELDOUT[:10])
     result = run(loop, Judge(True, False), slots)
     recorded = registry.get(str(result.bundle)).report
-    folder = folder_of(tmp_path / "evaluations", recorded["evaluation"])
+    folder = folder_of(Home(tmp_path).evaluations, recorded["evaluation"])
     document = json.loads((folder / "evaluation.json").read_text("utf-8"))
     assert (document["candidate"], document["incumbent"], document["base"]) == (
         result.bundle,
@@ -382,7 +383,7 @@ def test_the_reward_model_of_a_bundles_run_scores_its_answers(
 ) -> None:
     correct(store, *TRAIN[:5], *HELDOUT[:10])
     result = run(loop, Judge(True, False), slots)
-    reward = publish(bundles.parent / "rewards", lambda folder: {"format": "burnish-reward/1"})
+    reward = publish(Home(bundles.parent).rewards, lambda folder: {"format": "burnish-reward/1"})
     monkeypatch.setattr(RewardModel, "open", lambda *_: LengthScorer())
     manifest = {
         "snapshot": result.snapshot,
@@ -408,12 +409,12 @@ def test_a_home_without_jobs_has_none_running(
     registry: Registry,
 ) -> None:
     real = Loop(
-        home=tmp_path,
+        home=Home(tmp_path),
         base=tiny_base,
         training_set=training_set,
         take_snapshot=snap,
         registry=registry,
-        jobs=JobRunner(tmp_path, tmp_path),
+        jobs=JobRunner(Home(tmp_path), tmp_path),
         min_new_pairs=1,
     )
     assert real.status().as_dict() == {

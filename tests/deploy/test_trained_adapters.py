@@ -20,6 +20,7 @@ from app.scripted_user import first_sentence
 from deploy.gate import GateReport, judge_candidate
 from engine.adapters.slots import AdapterSlots
 from engine.fast import FastEngine
+from engine.home import Home
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.request import GenerationRequest, SamplingParams, collect
@@ -86,7 +87,7 @@ def scene(
     long = answers_of(engine, prompts["feedback"])
     assert len(long) == TRAINED + HELD_OUT
     good, _ = trained(home, smollm, frozen(home, pairs=pairs(long)[:TRAINED]), Recipe())
-    slots = AdapterSlots(engine, smollm, home / "bundles")
+    slots = AdapterSlots(engine, smollm, Home(home).bundles)
     yield Scene(home, smollm, engine, slots, long, good)
     engine.close()
 

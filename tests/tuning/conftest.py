@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from engine.home import Home
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
@@ -51,7 +52,7 @@ def snapshot_of(home: Path, pairs: int) -> str:
         )
         for i in range(pairs)
     ]
-    return freeze(home / "snapshots", Examples(pairs=rows), last_event=2)
+    return freeze(Home(home).snapshots, Examples(pairs=rows), last_event=2)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from engine.adapters.bundle import open_bundle
 from engine.errors import InvalidInput
+from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.storage import list_digests
 from tests.tuning import distributed_child
@@ -141,7 +142,7 @@ def test_a_model_whose_weights_are_split_is_not_packed(
 @pytest.fixture
 def runner(tiny_base: BaseModel, tmp_path: Path) -> Iterator[JobRunner]:
     models = tiny_base.folder.parent / "cache"
-    yield JobRunner(tmp_path / "home", models, threads=2, accelerate_config=Path("ddp"))
+    yield JobRunner(Home(tmp_path / "home"), models, threads=2, accelerate_config=Path("ddp"))
     for pid in processes_in(tmp_path):  # of a test that failed
         os.kill(pid, signal.SIGKILL)
 
@@ -192,9 +193,9 @@ def test_a_job_of_two_processes_publishes_one_bundle(
     events = list(runner.wait(job_id))
     job, folder = runner.get(job_id), runner.folder(job_id)
     assert (job.state, job.error) == ("done", None), (folder / "log.txt").read_text()[-3000:]
-    assert list_digests(tmp_path / "home" / "bundles") == [job.bundle]
+    assert list_digests(Home(tmp_path / "home").bundles) == [job.bundle]
     assert job.bundle is not None
-    manifest = open_bundle(tmp_path / "home" / "bundles", job.bundle, tiny_base).manifest
+    manifest = open_bundle(Home(tmp_path / "home").bundles, job.bundle, tiny_base).manifest
     assert manifest["processes"] == 2
     (begun,) = [e for e in events if e["event"] == "started"]
     assert (begun["processes"], begun["threads"]) == (2, 1)

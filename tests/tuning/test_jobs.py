@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 from engine.adapters.bundle import open_bundle
 from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
+from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.start import kernel_cache
 from tests.tuning.conftest import snapshot_of
@@ -138,7 +139,7 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def runner(tmp_path: Path) -> JobRunner:
-    return JobRunner(tmp_path / "home", tmp_path / "models")
+    return JobRunner(Home(tmp_path / "home"), tmp_path / "models")
 
 
 def test_a_new_home_has_no_jobs(runner: JobRunner) -> None:
@@ -150,7 +151,7 @@ def test_a_running_job_is_seen_by_everyone_and_refuses_a_second_one(
     runner: JobRunner, tmp_path: Path
 ) -> None:
     job = start(runner, SNAPSHOTS[0])
-    another = JobRunner(tmp_path / "home", tmp_path / "models")
+    another = JobRunner(Home(tmp_path / "home"), tmp_path / "models")
     for sees in (runner, another):
         assert [(j.id, j.state, j.snapshot) for j in sees.list()] == [
             (job, "running", SNAPSHOTS[0])
@@ -183,7 +184,7 @@ def test_a_job_is_cancelled_and_resumed_by_who_did_not_start_it(
     runner: JobRunner, tmp_path: Path
 ) -> None:
     job = start(runner, SNAPSHOTS[0])
-    another = JobRunner(tmp_path / "home", tmp_path / "elsewhere", threads=3)
+    another = JobRunner(Home(tmp_path / "home"), tmp_path / "elsewhere", threads=3)
     pid_of(runner, job)
     another.cancel(job)
     wait_until(lambda: another.get(job).state == "cancelled", seconds=5)
@@ -226,16 +227,16 @@ def test_a_job_that_ended_by_itself_while_it_was_cancelled_keeps_its_own_end(
 def test_a_job_of_several_processes_keeps_their_number_when_it_is_resumed(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("distributed_type: MULTI_GPU\nnum_processes: 3\n")
-    several = JobRunner(tmp_path / "home", tmp_path / "models", accelerate_config=file)
+    several = JobRunner(Home(tmp_path / "home"), tmp_path / "models", accelerate_config=file)
     job = start(several, SNAPSHOTS[0])
     manifest = json.loads((several.folder(job) / "manifest.json").read_text())
     assert manifest["processes"] == 3
     end(several, job)
 
-    one = JobRunner(tmp_path / "home", tmp_path / "models")
+    one = JobRunner(Home(tmp_path / "home"), tmp_path / "models")
     with pytest.raises(InvalidInput, match="runs in 3 processes: set tune_accelerate_config"):
         one.resume(job)
-    two = JobRunner(tmp_path / "home", tmp_path / "models", accelerate_config=Path("ddp"))
+    two = JobRunner(Home(tmp_path / "home"), tmp_path / "models", accelerate_config=Path("ddp"))
     assert when_free(lambda: two.resume(job)) == job
     assert json.loads((two.folder(job) / "manifest.json").read_text())["processes"] == 3
     end(two, job)
@@ -245,17 +246,19 @@ def test_a_job_of_several_processes_keeps_their_number_when_it_is_resumed(tmp_pa
 
 @pytest.mark.usefixtures("played")
 def test_a_job_of_one_process_stays_one_where_several_are_set_by_now(tmp_path: Path) -> None:
-    one = JobRunner(tmp_path / "home", tmp_path / "models")
+    one = JobRunner(Home(tmp_path / "home"), tmp_path / "models")
     job = start(one, SNAPSHOTS[0])
     end(one, job)
-    several = JobRunner(tmp_path / "home", tmp_path / "models", accelerate_config=Path("ddp"))
+    several = JobRunner(Home(tmp_path / "home"), tmp_path / "models", accelerate_config=Path("ddp"))
     assert when_free(lambda: several.resume(job)) == job
     assert json.loads((one.folder(job) / "manifest.json").read_text())["processes"] == 1
     end(several, job)
 
 
 def test_a_configuration_that_cannot_be_used_starts_no_job(tmp_path: Path) -> None:
-    runner = JobRunner(tmp_path / "home", tmp_path, accelerate_config=tmp_path / "nowhere.yaml")
+    runner = JobRunner(
+        Home(tmp_path / "home"), tmp_path, accelerate_config=tmp_path / "nowhere.yaml"
+    )
     with pytest.raises(InvalidInput, match="it is a file, or one of ddp, fsdp, deepspeed"):
         start(runner, SNAPSHOTS[0])
     assert runner.list() == []
@@ -280,7 +283,7 @@ def test_a_worker_killed_by_the_system_leaves_no_lock_behind(
 ) -> None:
     job = start(runner, SNAPSHOTS[0])
     os.kill(pid_of(runner, job), signal.SIGKILL)
-    another = JobRunner(tmp_path / "home", tmp_path / "models")
+    another = JobRunner(Home(tmp_path / "home"), tmp_path / "models")
     wait_until(lambda: another.get(job).state == "interrupted", seconds=5)
     end(another, start(another, SNAPSHOTS[1]))
 
@@ -293,7 +296,7 @@ def test_of_two_starters_at_once_exactly_one_wins(tmp_path: Path) -> None:
         together = threading.Barrier(2)
 
         def starter(snapshot: str) -> str | None:
-            runner = JobRunner(tmp_path / str(number), tmp_path)
+            runner = JobRunner(Home(tmp_path / str(number)), tmp_path)
             together.wait()
             try:
                 return start(runner, snapshot)
@@ -308,7 +311,7 @@ def test_of_two_starters_at_once_exactly_one_wins(tmp_path: Path) -> None:
     assert [result.count(None) for result in results] == [1] * 20
     for number, result in enumerate(results):
         (winner,) = filter(None, result)
-        runner = JobRunner(tmp_path / str(number), tmp_path)
+        runner = JobRunner(Home(tmp_path / str(number)), tmp_path)
         assert [(job.id, job.state) for job in runner.list()] == [(winner, "running")]
         end(runner, winner)
 
@@ -335,7 +338,7 @@ class Ran:
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
-        folder = self.home / "bundles" / str(self.job.bundle).removeprefix("sha256:")
+        folder = Home(self.home).bundles / str(self.job.bundle).removeprefix("sha256:")
         return load_file(folder / "adapter_model.safetensors")
 
 
@@ -350,7 +353,7 @@ def environment_of_workers() -> Iterator[None]:
 
 
 def home_with_pairs(home: Path, base: BaseModel) -> tuple[JobRunner, str]:
-    return JobRunner(home, base.folder.parent / "cache"), snapshot_of(home, 16)
+    return JobRunner(Home(home), base.folder.parent / "cache"), snapshot_of(home, 16)
 
 
 def ran(home: Path, runner: JobRunner, job: str) -> Ran:
@@ -392,7 +395,7 @@ def test_a_job_makes_a_verified_bundle_and_says_what_it_was_made_of(
 ) -> None:
     job = uninterrupted.job
     bundle = open_bundle(
-        uninterrupted.home / "bundles", uninterrupted.runner.result(job.id), tiny_base
+        Home(uninterrupted.home).bundles, uninterrupted.runner.result(job.id), tiny_base
     )
     manifest = bundle.manifest
     assert (manifest["snapshot"], manifest["base_digest"]) == (job.snapshot, tiny_base.digest)
@@ -422,7 +425,7 @@ def test_a_job_reports_each_step_of_each_stage_and_learns(uninterrupted: Ran) ->
 
 def test_a_job_that_is_done_is_not_run_again(uninterrupted: Ran, tiny_base: BaseModel) -> None:
     job = uninterrupted.job
-    again = JobRunner(uninterrupted.home, tiny_base.folder.parent / "cache")
+    again = JobRunner(Home(uninterrupted.home), tiny_base.folder.parent / "cache")
     assert when_free(lambda: start(again, job.snapshot, base=tiny_base)) == job.id
     assert again.get(job.id) == job  # with the time of its first start
     assert list(again.wait(job.id)) == uninterrupted.events
@@ -500,7 +503,7 @@ def test_a_job_that_fails_says_why_and_frees_its_place(
     tmp_path: Path, tiny_base: BaseModel
 ) -> None:
     runner, snapshot = home_with_pairs(tmp_path, tiny_base)
-    file = tmp_path / "snapshots" / snapshot.removeprefix("sha256:") / "train" / "pairs.jsonl"
+    file = Home(tmp_path).snapshots / snapshot.removeprefix("sha256:") / "train" / "pairs.jsonl"
     file.write_bytes(file.read_bytes().replace(b"never", b"maybe"))
     job = start(runner, snapshot, base=tiny_base)
     list(runner.wait(job))
@@ -510,4 +513,4 @@ def test_a_job_that_fails_says_why_and_frees_its_place(
     assert "train/pairs.jsonl differs from its sha256" in failed.error
     with pytest.raises(BurnishError, match=r"tuning failed: .*train/pairs.jsonl differs"):
         runner.result(job)
-    assert not (tmp_path / "bundles").exists()
+    assert not (Home(tmp_path).bundles).exists()

@@ -11,6 +11,7 @@ import pytest
 
 from engine.adapters.bundle import open_bundle
 from engine.errors import InvalidInput
+from engine.home import Home
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.storage import list_digests
@@ -23,7 +24,7 @@ from tuning.judge import Letter
 from tuning.methods.reward import RewardModel
 from tuning.recipe import AdapterRecipe, DpoRecipe, Recipe, SftRecipe, read_recipe, recipe_from_dict
 from tuning.rlhf import drawn_ai_pairs, label_siblings
-from tuning.rlhf_recipes import AI_LABELS, REWARDS, RewardRecipe, RlaifRecipe, RlooRecipe
+from tuning.rlhf_recipes import RewardRecipe, RlaifRecipe, RlooRecipe
 from tuning.train import TrainingRun, run
 
 ALL = Recipe(
@@ -73,11 +74,11 @@ def tune(
     digest = run(
         TrainingRun(
             base,
-            open_snapshot(home / "snapshots", snapshot),
+            open_snapshot(Home(home).snapshots, snapshot),
             recipe,
             {},
             home / job,
-            home / "bundles",
+            Home(home),
         ),
         events.append,
     )
@@ -94,16 +95,16 @@ def test_one_recipe_trains_a_reward_model_and_then_a_bundle_on_it(
 ) -> None:
     snapshot = snapshot_of(tmp_path, 12)
     digest, events = tune(tmp_path, tiny_base, snapshot, ALL)
-    manifest = open_bundle(tmp_path / "bundles", digest, tiny_base).manifest
+    manifest = open_bundle(Home(tmp_path).bundles, digest, tiny_base).manifest
     reward = event(events, "reward model")
-    assert list_digests(tmp_path / REWARDS) == [reward["reward_model"]]
+    assert list_digests(Home(tmp_path).rewards) == [reward["reward_model"]]
     assert manifest["reward_model"] == reward["reward_model"]
-    heldout = len(open_snapshot(tmp_path / "snapshots", snapshot).heldout.pairs)
+    heldout = len(open_snapshot(Home(tmp_path).snapshots, snapshot).heldout.pairs)
     assert reward["heldout_pairs"] == manifest["heldout_pairs"] == heldout > 0
     assert reward["longer_wins_accuracy"] == 0  # each rejected answer is the longer one
     stages = [each["stage"] for each in events if each["event"] == "step"]
     assert list(dict.fromkeys(stages)) == ["reward", "dpo", "rloo"]
-    scorer = RewardModel.open(tmp_path / REWARDS, reward["reward_model"], tiny_base)
+    scorer = RewardModel.open(Home(tmp_path).rewards, reward["reward_model"], tiny_base)
     assert isinstance(scorer.score((Message("user", "Say word 1."),), "Word 1."), float)
     _, again = tune(tmp_path, tiny_base, snapshot, ALL)  # as after a crash at the very end
     assert event(again, "reward model") == reward
@@ -112,7 +113,7 @@ def test_one_recipe_trains_a_reward_model_and_then_a_bundle_on_it(
 
 def test_a_reward_model_needs_pairs(tmp_path: Path, tiny_base: BaseModel) -> None:
     pairs = [row(f"Say {number}.", "x" * 900, "y") for number in range(4)]
-    snapshot = freeze(tmp_path / "snapshots", Examples(pairs=pairs), last_event=1)
+    snapshot = freeze(Home(tmp_path).snapshots, Examples(pairs=pairs), last_event=1)
     with pytest.raises(InvalidInput, match="reward needs preference pairs"):
         tune(tmp_path, tiny_base, snapshot, ALL)
 
@@ -122,7 +123,9 @@ def test_a_share_of_the_ai_labels_joins_peoples_pairs_in_dpo_alone(
 ) -> None:
     """8 labels at a share of 1/4 are 2 rows."""
     snapshot = snapshot_of(tmp_path, 6)
-    labels = label_siblings(Longer(), siblings(8), [], root=tmp_path / AI_LABELS, snapshot=snapshot)
+    labels = label_siblings(
+        Longer(), siblings(8), [], root=Home(tmp_path).ai_labels, snapshot=snapshot
+    )
     recipe = replace(
         ALL,
         sft=SftRecipe(epochs=1),
@@ -131,8 +134,8 @@ def test_a_share_of_the_ai_labels_joins_peoples_pairs_in_dpo_alone(
         rlaif=RlaifRecipe(labels=labels, share=0.25),
     )
     digest, events = tune(tmp_path, tiny_base, snapshot, recipe)
-    people = len(open_snapshot(tmp_path / "snapshots", snapshot).train.pairs)
-    manifest = open_bundle(tmp_path / "bundles", digest, tiny_base).manifest
+    people = len(open_snapshot(Home(tmp_path).snapshots, snapshot).train.pairs)
+    manifest = open_bundle(Home(tmp_path).bundles, digest, tiny_base).manifest
     assert manifest["rows"] == {"sft": people, "dpo": people + 2}
     assert manifest["pairs"] == people
     assert manifest["ai_pairs"] == event(events, "data")["ai_pairs"] == 2
@@ -155,7 +158,7 @@ def test_labels_of_another_snapshot_are_refused_since_people_may_have_judged_sin
     tmp_path: Path,
 ) -> None:
     labels = label_siblings(
-        Longer(), siblings(2), [], root=tmp_path / AI_LABELS, snapshot="sha256:old"
+        Longer(), siblings(2), [], root=Home(tmp_path).ai_labels, snapshot="sha256:old"
     )
     recipe = RlaifRecipe(labels=labels)
     with pytest.raises(InvalidInput, match="another snapshot"):

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 from engine.adapters.bundle import open_bundle
 from engine.errors import InvalidInput
 from engine.fast import FastEngine
+from engine.home import Home
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
@@ -253,9 +254,9 @@ def test_a_run_ends_with_a_bundle_that_an_engine_serves_as_peft_does(
         dpo=DpoRecipe(epochs=1, learning_rate=RATE),
         max_sequence_tokens=200,
     )
-    snapshot = open_snapshot(tmp_path / "snapshots", snapshot_of(tmp_path, 8))
-    bundles = tmp_path / "bundles"
-    job = TrainingRun(tiny_base, snapshot, recipe, {}, tmp_path / "job", bundles)
+    snapshot = open_snapshot(Home(tmp_path).snapshots, snapshot_of(tmp_path, 8))
+    bundles = Home(tmp_path).bundles
+    job = TrainingRun(tiny_base, snapshot, recipe, {}, tmp_path / "job", Home(tmp_path))
     digest = run(job, lambda event: None)
     bundle = open_bundle(bundles, digest, tiny_base)
     assert bundle.manifest["recipe"]["adapter"]["kind"] == kind

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from engine.adapters.bundle import open_bundle
 from engine.errors import Conflict, EngineFailure, InvalidBundle, InvalidInput
+from engine.home import Home
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
@@ -89,7 +90,7 @@ def demonstration(number: int) -> Demonstration:
 def frozen(home: Path, *, flip_rate: float | None = None, **examples: Sequence[Any]) -> str:
     lists: dict[str, Any] = {kind: list(rows) for kind, rows in examples.items()}
     examples = Examples(**lists, flip_rate=flip_rate)
-    return freeze(home / "snapshots", examples, last_event=2)
+    return freeze(Home(home).snapshots, examples, last_event=2)
 
 
 def trained(
@@ -103,17 +104,17 @@ def trained(
     events: Events = []
     job = TrainingRun(
         base=base,
-        snapshot=open_snapshot(home / "snapshots", snapshot),
+        snapshot=open_snapshot(Home(home).snapshots, snapshot),
         recipe=recipe,
         recipe_origins=origins or {},
         folder=home / f"job-{len(list(home.iterdir()))}",
-        bundles=home / "bundles",
+        home=Home(home),
     )
     return run(job, events.append), events
 
 
 def manifest_of(home: Path, bundle: str) -> dict[str, Any]:
-    return read_manifest(folder_of(home / "bundles", bundle))
+    return read_manifest(folder_of(Home(home).bundles, bundle))
 
 
 def of_kind(events: Events, kind: str) -> Events:
@@ -122,7 +123,7 @@ def of_kind(events: Events, kind: str) -> Events:
 
 def train_counts(home: Path, snapshot: str) -> dict[str, int]:
     """How many examples of each kind are on the training side."""
-    found: dict[str, int] = read_manifest(folder_of(home / "snapshots", snapshot))["counts"][
+    found: dict[str, int] = read_manifest(folder_of(Home(home).snapshots, snapshot))["counts"][
         "train"
     ]
     return found
@@ -143,11 +144,11 @@ def test_kto_learns_from_lone_thumbs(tmp_path: Path, tiny_base: BaseModel) -> No
     thumbs = [thumb(n, good=n % 3 == 0) for n in range(12)]
     snapshot = frozen(tmp_path, unpaired=thumbs)
     bundle, events = trained(tmp_path, tiny_base, snapshot, KTO, {"kto.beta": "default"})
-    train = open_snapshot(tmp_path / "snapshots", snapshot).train.unpaired
+    train = open_snapshot(Home(tmp_path).snapshots, snapshot).train.unpaired
     good = sum(example.label for example in train)
     bad = len(train) - good
     assert 0 < good < bad
-    recipe = json.loads((folder_of(tmp_path / "bundles", bundle) / "recipe.json").read_text())
+    recipe = json.loads((folder_of(Home(tmp_path).bundles, bundle) / "recipe.json").read_text())
     kto = recipe["values"]["kto"]
     assert (kto["desirable_weight"], kto["undesirable_weight"]) == (bad / good, 1.0)
     assert recipe["origins"] == {
@@ -156,14 +157,14 @@ def test_kto_learns_from_lone_thumbs(tmp_path: Path, tiny_base: BaseModel) -> No
         "kto.undesirable_weight": "store",
     }
     assert len(of_kind(events, "step")) == -(-len(train) // 8)
-    open_bundle(tmp_path / "bundles", bundle, tiny_base)
+    open_bundle(Home(tmp_path).bundles, bundle, tiny_base)
 
 
 def test_orpo_learns_from_pairs(tmp_path: Path, tiny_base: BaseModel) -> None:
     recipe = replace(QUICK, sft=OFF, dpo=NO_DPO, orpo=OrpoRecipe(epochs=1))
     bundle, events = trained(tmp_path, tiny_base, snapshot_of(tmp_path, 6), recipe)
     assert {e["stage"] for e in of_kind(events, "step")} == {"orpo"}
-    open_bundle(tmp_path / "bundles", bundle, tiny_base)
+    open_bundle(Home(tmp_path).bundles, bundle, tiny_base)
 
 
 @pytest.mark.parametrize("kind", ["pairs", "demonstrations"])
@@ -192,7 +193,7 @@ def test_a_correction_that_is_chosen_and_demonstrated_is_learnt_once(
     pairs = [row(f"Say word {n}.", f"Word {n}.", "No.", conversation=f"c-{n}") for n in range(6)]
     shown = [replace(demonstration(n), origin=origin(f"c-{n}")) for n in range(9)]
     digest = frozen(tmp_path, pairs=pairs, demonstrations=shown)
-    snapshot = open_snapshot(tmp_path / "snapshots", digest)
+    snapshot = open_snapshot(Home(tmp_path).snapshots, digest)
     counts = train_counts(tmp_path, digest)
     assert 0 < counts["pairs"] < counts["demonstrations"]
 
@@ -242,7 +243,7 @@ def test_what_is_too_long_is_left_out_whole_and_named(tmp_path: Path, tiny_base:
     snapshot = frozen(tmp_path, pairs=[*pairs, *long])
     bundle, events = trained(tmp_path, tiny_base, snapshot, replace(QUICK, dpo=NO_DPO))
     (data,) = of_kind(events, "data")
-    train = open_snapshot(tmp_path / "snapshots", snapshot).train.pairs
+    train = open_snapshot(Home(tmp_path).snapshots, snapshot).train.pairs
     conversations = [pair.origin.conversation_id for pair in train]
     named = [name for name in conversations if name.startswith("long")]
     assert named
@@ -289,7 +290,7 @@ def test_instruction_data_is_mixed_in_at_its_share_and_named_without_its_folder(
         "share": 0.4,
         "digest": digest_file(file),
     }
-    published = folder_of(tmp_path / "bundles", bundle)
+    published = folder_of(Home(tmp_path).bundles, bundle)
     assert all(str(tmp_path).encode() not in f.read_bytes() for f in published.iterdir())
 
 
@@ -342,13 +343,13 @@ def test_a_dora_bundle_is_for_export_and_the_engine_says_so(
     bundle, _ = trained(tmp_path, tiny_base, snapshot_of(tmp_path, 6), recipe)
     assert "export" in manifest_of(tmp_path, bundle)["export_only"]
     with pytest.raises(InvalidBundle, match="use_dora is not supported"):
-        open_bundle(tmp_path / "bundles", bundle, tiny_base)
+        open_bundle(Home(tmp_path).bundles, bundle, tiny_base)
 
 
 def test_rank_stabilised_lora_is_served(tmp_path: Path, tiny_base: BaseModel) -> None:
     recipe = replace(QUICK, adapter=replace(SMALL, rank_stabilised=True), dpo=NO_DPO)
     bundle, _ = trained(tmp_path, tiny_base, snapshot_of(tmp_path, 6), recipe)
-    folder = open_bundle(tmp_path / "bundles", bundle, tiny_base).folder
+    folder = open_bundle(Home(tmp_path).bundles, bundle, tiny_base).folder
     assert json.loads((folder / "adapter_config.json").read_text())["use_rslora"] is True
 
 
@@ -372,11 +373,11 @@ def test_after_a_loss_that_is_not_a_number_the_run_goes_on_from_the_last_good_ch
     events: Events = []
     job = TrainingRun(
         tiny_base,
-        open_snapshot(tmp_path / "snapshots", snapshot),
+        open_snapshot(Home(tmp_path).snapshots, snapshot),
         recipe,
         {},
         tmp_path / "job",
-        tmp_path / "bundles",
+        Home(tmp_path),
     )
     monkeypatch.setattr("tuning.train.StepReporter", Poisoned)
     monkeypatch.setattr(Poisoned, "broken", False)
@@ -387,7 +388,7 @@ def test_after_a_loss_that_is_not_a_number_the_run_goes_on_from_the_last_good_ch
     assert [e["step"] for e in of_kind(events, "step")] == [*range(1, 13), *range(11, 15)]
     whole, _ = trained(tmp_path, tiny_base, snapshot, recipe)
     one, two = (
-        load_file(folder_of(tmp_path / "bundles", b) / "adapter_model.safetensors")
+        load_file(folder_of(Home(tmp_path).bundles, b) / "adapter_model.safetensors")
         for b in (resumed, whole)
     )
     assert all(torch.equal(one[name], two[name]) for name in one | two)

@@ -22,6 +22,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
+from engine.home import Home
 from engine.models.catalogue import BaseModel
 from tests.tuning.conftest import snapshot_of
 from tests.tuning.test_jobs import DPO_STEPS, TINY
@@ -46,7 +47,7 @@ def job_folder(home: Path, base: BaseModel, snapshot: str = "sha256:" + "0" * 64
         {},
         torch.get_num_threads(),
     )
-    folder = home / "jobs" / spec.id.removeprefix("sha256:")
+    folder = Home(home).jobs / spec.id.removeprefix("sha256:")
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text(json.dumps({**asdict(spec), "started_at": time.time()}))
     return folder
@@ -141,7 +142,7 @@ def test_a_loss_that_is_no_number_keeps_the_checkpoint_before_and_the_job_goes_o
     reason = "EngineFailure: the loss is nan at step 20"
     assert result_of(folder) == {"state": "failed", "error": reason}
     assert [path.name for path in (folder / "dpo").glob("checkpoint-*")] == ["checkpoint-10"]
-    assert not (tmp_path / "bundles").exists()
+    assert not (Home(tmp_path).bundles).exists()
 
     before = len(read_progress(folder / "progress.jsonl"))
     assert worker.main(folder) == 0

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection
 
 from engine.errors import Conflict, DatabaseUnavailable, InvalidInput, StorageFull
+from engine.home import Home
 from feedback_store.storage import database as database_module
 from feedback_store.storage import tables
 from feedback_store.storage.database import Database, database_url
@@ -146,11 +147,11 @@ def test_any_other_kind_of_database_is_refused_by_name(url: str) -> None:
 
 
 def test_the_database_is_in_the_home_folder_unless_configured(tmp_path: Path) -> None:
-    database = Database(database_url(tmp_path, None))
+    database = Database(database_url(Home(tmp_path), None))
     FeedbackStore(database)
     database.close()
     assert (tmp_path / "burnish.db").is_file()
-    assert database_url(tmp_path, "postgresql://db/burnish") == "postgresql://db/burnish"
+    assert database_url(Home(tmp_path), "postgresql://db/burnish") == "postgresql://db/burnish"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,7 @@ def test_the_database_is_in_the_home_folder_unless_configured(tmp_path: Path) ->
 def test_the_database_is_in_the_folder_of_that_name(tmp_path: Path, name: str) -> None:
     home = tmp_path / name
     home.mkdir()
-    database = Database(database_url(home, None))
+    database = Database(database_url(Home(home), None))
     FeedbackStore(database)
     database.close()
     assert [path.name for path in tmp_path.iterdir()] == [name]
