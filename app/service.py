@@ -45,7 +45,7 @@ from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.storage.store import FeedbackStore
 from feedback_store.view.outcomes import Outcomes
 from feedback_store.view.training_set import TrainingSet
-from tuning.jobs import JobRunner
+from tuning.jobs.runner import JobRunner
 from tuning.recipe import Recipe, read_recipe_with_origins
 
 T = TypeVar("T")
@@ -80,9 +80,11 @@ class Workspace:
         self.registry = Registry(self.database)
         self.learning = Learning(self.home, self.database, self.registry)
         self.jobs = JobRunner(
-            self.home, settings.model_cache, threads=settings.tune_threads,
+            self.home,
+            settings.model_cache,
+            threads=settings.tune_threads,
             accelerate_config=settings.tune_accelerate_config,
-        )  # fmt: skip
+        )
 
     @cached_property
     def conversations(self) -> Conversations:
@@ -103,15 +105,19 @@ class Workspace:
     def loop(self) -> Loop:
         """The periodic loop."""
         return Loop(
-            home=self.home, base=self.base, training_set=self.training_set,
-            take_snapshot=self.take_snapshot, registry=self.registry, jobs=self.jobs,
+            home=self.home,
+            base=self.base,
+            training_set=self.training_set,
+            take_snapshot=self.take_snapshot,
+            registry=self.registry,
+            jobs=self.jobs,
             min_new_pairs=self.settings.loop_min_new_pairs,
-        )  # fmt: skip
+        )
 
     def take_snapshot(self) -> str:
         """Freeze the examples of now, as the settings ask; returns the snapshot's digest."""
         return take_snapshot(
-            self.home / "snapshots",
+            self.home.snapshots,
             self.training_set,
             self.curation,
             redact=Redactor().redact if self.settings.redact else None,
@@ -174,7 +180,9 @@ class Service:
         self.slots = AdapterSlots(self.engine, workspace.base, workspace.home.bundles)
         self.follower = Follower(workspace.registry, self.slots)
         self.chat = Chat(
-            self.engine, self.slots, workspace.store,
+            self.engine,
+            self.slots,
+            workspace.store,
             examples=workspace.examples,
             system_prompt=settings.system_prompt,
             sampling=SamplingParams(
@@ -184,7 +192,7 @@ class Service:
             ),
             max_message_chars=settings.max_message_chars,
             own_examples=workspace.own_examples if settings.own_examples else None,
-        )  # fmt: skip
+        )
         self.comparisons = Comparisons(
             self.chat, lambda: workspace.releases.waiting(), settings.compare_rate
         )

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from tuning.jobs.events import DataRead, JobEvent, JobStarted, StageLeftOut, StepDone
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from app.service import Workspace
 
-Event = dict[str, Any]
 
-
-def follow(events: Iterable[Event]) -> None:
+def follow(events: Iterable[JobEvent]) -> None:
     """Show a job's events on standard error as they come."""
     if not sys.stderr.isatty():
         for event in events:
@@ -30,50 +30,51 @@ def follow(events: Iterable[Event]) -> None:
             _draw(progress, event)
 
 
-def print_step(event: Event) -> None:
+def print_step(event: JobEvent) -> None:
     """One line per progress event, on standard error."""
-    if event["event"] == "step":
-        line = f"{event['stage']}  step {event['step']}/{event['steps']}  {facts(event)}"
+    if isinstance(event, StepDone):
+        line = f"{event.stage}  step {event.step}/{event.steps}  {facts(event)}"
     else:
         line = _sentence(event)
     if line:
         print(line, file=sys.stderr, flush=True)  # noqa: T201
 
 
-def facts(event: Event) -> str:
+def facts(step: StepDone) -> str:
     """The numbers of a step: loss, rewards, speed, memory, time left."""
-    shown = [f"loss {event['loss']:.3f}"]
-    if "reward_accuracy" in event:
-        shown.append(f"accuracy {event['reward_accuracy']:.2f}")
-    if "reward_margin" in event:
-        shown.append(f"margin {event['reward_margin']:.3f}")
-    if "tokens_per_second" in event:
-        shown.append(f"{event['tokens_per_second']:.0f} tokens/s")
-    shown += [f"{event['memory_bytes'] / 1e9:.1f} GB", f"{event['eta_seconds']:.0f} s left"]
+    shown = [f"loss {step.loss:.3f}"]
+    if step.reward_accuracy is not None:
+        shown.append(f"accuracy {step.reward_accuracy:.2f}")
+    if step.reward_margin is not None:
+        shown.append(f"margin {step.reward_margin:.3f}")
+    if step.tokens_per_second is not None:
+        shown.append(f"{step.tokens_per_second:.0f} tokens/s")
+    shown += [f"{step.memory_bytes / 1e9:.1f} GB", f"{step.eta_seconds:.0f} s left"]
     return "  ".join(shown)
 
 
-def _sentence(event: Event) -> str:
+def _sentence(event: JobEvent) -> str:
     """What an event that is no step says; nothing where a person need not know."""
-    if event["event"] == "started":
-        return f"tuning with {event['threads']} thread(s) at priority {event['priority']!r}"
-    if event["event"] == "left out":
-        return f"{event['stage']} is left out: {event['reason']}"
-    if event["event"] == "data":
-        return f"{event['pairs']} pairs to train on, {event['too_long']} too long and left out"
+    if isinstance(event, JobStarted):
+        return f"tuning with {event.threads} thread(s) at priority {event.priority!r}"
+    if isinstance(event, StageLeftOut):
+        return f"{event.stage} is left out: {event.reason}"
+    if isinstance(event, DataRead):
+        return f"{event.pairs} pairs to train on, {event.too_long} too long and left out"
     return ""
 
 
-def _draw(progress: Progress, event: Event) -> None:
+def _draw(progress: Progress, event: JobEvent) -> None:
     """Move the bar of the event's stage; each stage has a bar of its own."""
-    if event["event"] != "step":
+    if not isinstance(event, StepDone):
         if line := _sentence(event):
             progress.console.print(line)
         return
     bars = {task.description: task.id for task in progress.tasks}
-    stage = event["stage"]
-    bar = bars[stage] if stage in bars else progress.add_task(stage, facts="")
-    progress.update(bar, completed=event["step"], total=event["steps"], facts=facts(event))
+    bar = bars.get(event.stage)
+    if bar is None:
+        bar = progress.add_task(event.stage, facts="")
+    progress.update(bar, completed=event.step, total=event.steps, facts=facts(event))
 
 
 def show_pairs(workspace: Workspace, snapshot: str, count: int) -> None:

@@ -29,9 +29,12 @@ from engine.models.catalogue import BaseModel, resolve
 from engine.request import GenerationRequest, SamplingParams, collect
 from feedback_store.examples.types import Examples, Origin, Pair, Side, example_id
 from feedback_store.snapshots.snapshot import freeze
-from tuning.jobs import JobRunner, default_threads
-from tuning.progress import read_progress
-from tuning.recipe import DpoRecipe, Recipe, SftRecipe
+from tuning.jobs.events import StepDone
+from tuning.jobs.progress import read_progress
+from tuning.jobs.runner import JobRunner, default_threads
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.sft import SftRecipe
+from tuning.recipe import Recipe
 
 ASKED = 0.6
 NEW_TOKENS = 128
@@ -118,15 +121,15 @@ def endless() -> Recipe:
 def first_step(jobs: JobRunner, job: str) -> float:
     """Wait for the job's first step; returns when it was reported."""
     for event in jobs.wait(job):
-        if event["event"] == "step":
-            return float(event["at"])
+        if isinstance(event, StepDone) and event.at is not None:
+            return event.at
     raise SystemExit(f"the job ended before its first step: {jobs.get(job).error}")
 
 
 def rate(jobs: JobRunner, job: str, begun: float, ended: float) -> float:
     """Steps a second that the job reported between two moments."""
     events = read_progress(jobs.folder(job) / "progress.jsonl")
-    steps = [e for e in events if e["event"] == "step" and begun < e["at"] <= ended]
+    steps = [e for e in events if isinstance(e, StepDone) and begun < (e.at or 0) <= ended]
     return len(steps) / (ended - begun)
 
 

@@ -123,11 +123,11 @@ def _steps(
 
     from engine.models.catalogue import linear_shapes
     from tuning.kernels import choose_kernels
-    from tuning.methods.common import Stage
-    from tuning.methods.dpo import dpo_trainer
-    from tuning.methods.sft import sft_trainer
+    from tuning.methods.dpo import DpoRecipe
+    from tuning.methods.sft import SftRecipe
+    from tuning.methods.stage import Stage
     from tuning.quantized import load_base
-    from tuning.recipe import DpoRecipe, Recipe, SftRecipe
+    from tuning.recipe import Recipe
 
     class FromHere(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
         """Forgets the peak of loading."""
@@ -145,8 +145,7 @@ def _steps(
         "sft", folder / f"{model.name}-{method}", 0, tokenizer, FromHere(), kernels=kernels
     )
     rows = Dataset.from_list([_row(method, tokens)] * STEPS)
-    make = {"sft": sft_trainer, "dpo": dpo_trainer}[method]
-    make(tuned, rows, recipe, stage).train()
+    recipe.methods[method].trainer(tuned, rows, stage).train()
 
 
 def _row(method: str, tokens: int) -> dict[str, list[int]]:

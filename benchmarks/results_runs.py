@@ -30,8 +30,10 @@ from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.storage.store import FeedbackStore
 from feedback_store.view.training_set import TrainingSet
 from tuning.evaluation.preferences import PairScores, score_pairs
+from tuning.jobs.events import JobEvent, StepDone
 from tuning.recipe import Recipe, origins, read_recipe
-from tuning.train import TrainingRun, run
+from tuning.train import run
+from tuning.training_run import TrainingRun
 
 Kind = Literal["pairs", "demonstrations", "unpaired"]
 DRAW_SEED = 0  # of what is drawn from a file; the seeds of the runs change the training alone
@@ -192,13 +194,13 @@ def _batches(requests: Sequence[ScoreRequest]) -> Iterator[Sequence[ScoreRequest
         yield requests[begin : begin + SCORED_AT_ONCE]
 
 
-def _tell(event: dict[str, Any]) -> None:
-    if event["event"] != "step":
+def _tell(event: JobEvent) -> None:
+    if not isinstance(event, StepDone):
         return
-    step, steps = event["step"], event["steps"]
+    step, steps = event.step, event.steps
     if step % STEPS_TOLD == 0 or step == steps:
         print(
-            f"  {event['stage']} step {step}/{steps} loss {event['loss']:.3f}",
+            f"  {event.stage} step {step}/{steps} loss {event.loss:.3f}",
             file=sys.stderr,
             flush=True,
         )

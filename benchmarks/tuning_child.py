@@ -37,14 +37,16 @@ from engine.start import kernel_cache
 from tuning.batch.collate import Packer, default_budget_tokens, prompt_of_pair
 from tuning.batch.forward import accept_layouts
 from tuning.batch.reference import pair_log_probs
-from tuning.dataset import TokenizedPairs
 from tuning.kernels import choose_kernels
 from tuning.kernels.portable import TuningKernels
-from tuning.methods.common import Stage
-from tuning.methods.dpo import RenderedDPOTrainer, dpo_trainer
-from tuning.methods.sft import sft_trainer
-from tuning.recipe import DpoRecipe, Recipe, SftRecipe
+from tuning.methods.base import Method
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.dpo_trainer import RenderedDPOTrainer
+from tuning.methods.sft import SftRecipe
+from tuning.methods.stage import Stage
+from tuning.recipe import Recipe
 from tuning.reference_cache import PairRow
+from tuning.rows import TokenizedPairs, TrainingData
 
 BATCH_PAIRS = 4
 RANK = 16
@@ -154,13 +156,12 @@ def _model(base: BaseModel, dtype: torch.dtype) -> PeftModel:
 
 def _ours(spec: dict[str, Any], model: PeftModel, data: TokenizedPairs, stage: Stage) -> Any:
     sft, dpo = _values(spec)
-    recipe = Recipe(
-        sft=replace(sft, epochs=1, batch_pairs=BATCH_PAIRS),
-        dpo=replace(dpo, epochs=1, batch_pairs=BATCH_PAIRS),
-    )
-    if spec["method"] == "dpo":
-        return dpo_trainer(model, data.for_dpo(), recipe, stage)
-    return sft_trainer(model, data.for_sft(), recipe, stage)
+    method = replace(dpo if spec["method"] == "dpo" else sft, epochs=1, batch_pairs=BATCH_PAIRS)
+    return method.trainer(model, _rows(method, data), stage)
+
+
+def _rows(method: Method, data: TokenizedPairs) -> Dataset:
+    return Dataset.from_list(list(method.rows(TrainingData(data))))
 
 
 def _values(spec: dict[str, Any]) -> tuple[SftRecipe, DpoRecipe]:
@@ -180,11 +181,10 @@ def _trl(spec: dict[str, Any], model: PeftModel, data: TokenizedPairs, stage: St
     common = {"model": model, "processing_class": stage.tokenizer, "callbacks": [stage.callback]}
     if spec["method"] == "sft":
         config = SFTConfig(**arguments, completion_only_loss=True)
-        return SFTTrainer(args=config, train_dataset=data.for_sft(), **common)
+        return SFTTrainer(args=config, train_dataset=_rows(sft, data), **common)
     losses = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 1.0]}
     config = DPOConfig(**arguments, **losses, precompute_ref_log_probs=True)
-    rows: Dataset = data.for_dpo()
-    return RenderedDPOTrainer(args=config, train_dataset=rows, **common)
+    return RenderedDPOTrainer(args=config, train_dataset=_rows(dpo, data), **common)
 
 
 def _peak_bytes() -> int:

@@ -36,8 +36,8 @@ from feedback_store.privacy.erasure import (
     unfinished_erasures,
 )
 from feedback_store.storage.database import Database
-from tuning.jobs import JobRunner
-from tuning.rlhf_recipes import labels_of
+from tuning.ai_labels import labels_of
+from tuning.jobs.runner import JobRunner
 
 # A snapshot and, where one was used, a set of AI labels
 HeldThem = Callable[[str, str | None], bool]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from deploy.registry import Registry
@@ -20,7 +20,8 @@ from engine.storage import folder_of, list_digests, read_manifest
 from feedback_store.privacy.erasure import list_erasures
 from feedback_store.snapshots.event_index import SNAPSHOT_FILES, SnapshotEventIndex, SnapshotEvents
 from feedback_store.storage.database import Database
-from tuning.recipe import Recipe
+from tuning.recipe import METHODS
+from tuning.rows import ExampleKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,19 +105,14 @@ class Learning:
         return _Trained(str(manifest.get("snapshot")), frozenset(f"train/{k}" for k in kinds))
 
 
-def kinds_trained_on(recipe: Mapping[str, Any]) -> frozenset[str]:
-    """The kinds of examples that a bundle's recipe trains on."""
-    stages: dict[str, dict[str, Any]] = asdict(Recipe())
-    for name, values in recipe.items():
-        if isinstance(values, Mapping):
-            stages[name] = {**stages.get(name, {}), **values}
-    trains = {name for name in ("sft", "dpo", "kto", "orpo", "rloo") if stages[name]["epochs"] > 0}
-    answers = stages["sft"]["answers"] if "sft" in trains else "none"
-    kinds = {"unpaired"} if "kto" in trains else set()
-    if trains & {"dpo", "orpo", "rloo"} or answers in ("chosen", "both"):
-        kinds.add("pairs")
-    if answers in ("demonstrations", "both"):
-        kinds.add("demonstrations")
+def kinds_trained_on(recipe: Mapping[str, Any]) -> frozenset[ExampleKind]:
+    """The kinds of examples that a bundle's recipe, perhaps an old one, trains on."""
+    kinds: set[ExampleKind] = set()
+    for name, method in METHODS.items():
+        known = {each.name for each in fields(method)}  # type: ignore[arg-type]
+        values = {key: value for key, value in recipe.get(name, {}).items() if key in known}
+        if (configured := method(**values)).epochs > 0:
+            kinds |= configured.example_kinds
     return frozenset(kinds)
 
 

@@ -24,11 +24,10 @@ from feedback_store.view.training_set import TrainingSet
 from tuning.best_of import Scorer
 from tuning.evaluation.evaluate import evaluate
 from tuning.evaluation.report import write_report
-from tuning.jobs import JobRunner
+from tuning.jobs.events import Report
+from tuning.jobs.runner import JobRunner
 from tuning.judge import Judge
 from tuning.recipe import Recipe
-
-Report = Callable[[dict[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +209,7 @@ class Loop:
         rewards = self._home.rewards
         if reward is None or reward not in list_digests(rewards):
             return None
-        from tuning.methods.reward import RewardModel  # trl takes seconds to import
+        from tuning.methods.reward_model import RewardModel  # trl takes seconds to import
 
         return RewardModel.open(rewards, reward, self._base)
 

@@ -6,10 +6,8 @@ What is too long is left out whole, never cut, and its conversation is named.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
-
-from datasets import Dataset
 
 from engine.messages import Message
 from engine.prompts.reasoning import join_reasoning
@@ -17,90 +15,9 @@ from engine.prompts.render import Renderer
 from feedback_store.ai_feedback.ai_pairs import AiPair
 from feedback_store.examples.types import Demonstration, Pair, Side, TrainingExample, Unpaired
 from feedback_store.snapshots.snapshot import Snapshot
-from tuning.recipe import Recipe, SftAnswers
+from tuning.recipe import Recipe
 from tuning.replay import read_replay
-
-Ids = list[int]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedPairs:
-    """Pairs as ids. `too_long` and `other_thoughts` name the conversations whose pairs were left
-    out, because of their length or because their sides do not share a thought."""
-
-    rows: tuple[dict[str, Ids], ...]
-    too_long: tuple[str, ...]
-    other_thoughts: tuple[str, ...] = ()
-
-    def for_dpo(self) -> Dataset:
-        """Columns prompt_ids, chosen_ids, rejected_ids: what trl's preference collator reads."""
-        return Dataset.from_list(list(self.rows))
-
-    def for_sft(self) -> Dataset:
-        """Columns input_ids, completion_mask: prompt and chosen answer, loss on the answer."""
-        return _sft_dataset(self.chosen)
-
-    @property
-    def chosen(self) -> list[dict[str, Ids]]:
-        """The chosen answers as rows of their own: prompt_ids, completion_ids."""
-        return [
-            {"prompt_ids": row["prompt_ids"], "completion_ids": row["chosen_ids"]}
-            for row in self.rows
-        ]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenizedAnswers:
-    """Single answers as ids: rows of prompt_ids, completion_ids and, where judged, label."""
-
-    rows: tuple[dict[str, Any], ...] = ()
-    too_long: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingData:
-    """All that the stages of one run read."""
-
-    pairs: TokenizedPairs
-    demonstrations: TokenizedAnswers
-    unpaired: TokenizedAnswers
-    sft_answers: SftAnswers
-    replay: Sequence[dict[str, Ids]] = ()
-    replay_too_long: int = 0
-    ai_pairs: TokenizedPairs = TokenizedPairs((), ())  # for the preference losses alone
-
-    def for_sft(self) -> Dataset:
-        """Columns input_ids, completion_mask: each answer once, then the replayed ones."""
-        return _sft_dataset([*self.answers, *self.replay])
-
-    def for_dpo(self) -> Dataset:
-        """Columns prompt_ids, chosen_ids, rejected_ids; ORPO reads them too."""
-        return Dataset.from_list([*self.pairs.rows, *self.ai_pairs.rows])
-
-    def for_kto(self) -> Dataset:
-        """Columns prompt_ids, completion_ids, label."""
-        return Dataset.from_list(list(self.unpaired.rows))
-
-    @property
-    def answers(self) -> list[dict[str, Ids]]:
-        """The snapshot's answers for SFT, each once: a correction is chosen and demonstrated."""
-        return _answers(self.pairs, self.demonstrations, self.sft_answers)
-
-    @property
-    def too_long(self) -> list[str]:
-        """The conversation of each example that was left out because of its length."""
-        return [
-            *self.pairs.too_long,
-            *self.demonstrations.too_long,
-            *self.unpaired.too_long,
-            *self.ai_pairs.too_long,
-        ]
-
-    @property
-    def good_and_bad(self) -> tuple[int, int]:
-        """How many lone judgements say good, and how many bad."""
-        good = sum(row["label"] for row in self.unpaired.rows)
-        return good, len(self.unpaired.rows) - good
+from tuning.rows import Ids, TokenizedAnswers, TokenizedPairs, TrainingData
 
 
 def read_training_data(
@@ -112,29 +29,47 @@ def read_training_data(
     """
     limit, thoughts = recipe.max_sequence_tokens, snapshot.manifest["thoughts_in_loss"]
     train = snapshot.train
-    demonstrated = recipe.sft.epochs > 0 and recipe.sft.answers != "chosen"
-    pairs = tokenize(renderer, train.pairs, limit, thoughts_in_loss=thoughts)
+    kinds = {kind for method in recipe.stages.values() for kind in method.example_kinds}
     demonstrations, unpaired = (
-        tokenize_answers(renderer, wanted, limit, thoughts_in_loss=thoughts)
-        for wanted in (
-            train.demonstrations if demonstrated else (),
-            train.unpaired if recipe.kto.epochs > 0 else (),
+        tokenize_answers(renderer, examples, limit, thoughts_in_loss=thoughts)
+        for examples in (
+            train.demonstrations if "demonstrations" in kinds else (),
+            train.unpaired if "unpaired" in kinds else (),
         )
     )
-    answers = _answers(pairs, demonstrations, recipe.sft.answers)
-    replay = [
-        _rendered(renderer, item.prompt, (item.answer,), thoughts_in_loss=True)
-        for item in read_replay(recipe.replay, len(answers), recipe.seed)
-    ]
-    return TrainingData(
-        pairs,
+    data = TrainingData(
+        tokenize(renderer, train.pairs, limit, thoughts_in_loss=thoughts),
         demonstrations,
         unpaired,
-        recipe.sft.answers,
+        sft_answers=recipe.sft.answers,
+        ai_pairs=tokenize(renderer, ai_pairs, limit, thoughts_in_loss=thoughts),
+        max_sequence_tokens=limit,
+        distinct_prompts=lambda most: distinct_prompts(renderer, train.pairs, most)[0],
+    )
+    replay = [
+        _rendered(renderer, item.prompt, (item.answer,), thoughts_in_loss=True)
+        for item in read_replay(recipe.replay, len(data.answers), recipe.seed)
+    ]
+    return replace(
+        data,
         replay=[_answer_row(ids) for ids in replay if _tokens(ids) <= limit],
         replay_too_long=sum(_tokens(ids) > limit for ids in replay),
-        ai_pairs=tokenize(renderer, ai_pairs, limit, thoughts_in_loss=thoughts),
     )
+
+
+def distinct_prompts(
+    renderer: Renderer, pairs: Sequence[Pair], max_prompt_tokens: int
+) -> tuple[list[Ids], list[str]]:
+    """Each prompt of the pairs once, as ids, and the conversations whose prompts are too long."""
+    kept: dict[tuple[int, ...], None] = {}
+    too_long: dict[str, None] = {}
+    for pair in pairs:
+        ids = renderer.prompt(pair.prompt)
+        if len(ids) > max_prompt_tokens:
+            too_long[pair.origin.conversation_id] = None
+        else:
+            kept[ids] = None
+    return [list(ids) for ids in kept], list(too_long)
 
 
 def tokenize(
@@ -231,27 +166,3 @@ def _tokens(ids: list[Ids]) -> int:
 def _answer_row(ids: list[Ids]) -> dict[str, Ids]:
     prompt, completion = ids
     return {"prompt_ids": prompt, "completion_ids": completion}
-
-
-def _answers(
-    pairs: TokenizedPairs, demonstrations: TokenizedAnswers, wanted: SftAnswers
-) -> list[dict[str, Ids]]:
-    rows = {
-        "chosen": pairs.chosen,
-        "demonstrations": list(demonstrations.rows),
-        "both": [*pairs.chosen, *demonstrations.rows],
-    }[wanted]
-    once = {(tuple(row["prompt_ids"]), tuple(row["completion_ids"])): row for row in rows}
-    return list(once.values())
-
-
-def _sft_dataset(rows: Sequence[dict[str, Ids]]) -> Dataset:
-    return Dataset.from_list(
-        [
-            {
-                "input_ids": row["prompt_ids"] + row["completion_ids"],
-                "completion_mask": [0] * len(row["prompt_ids"]) + [1] * len(row["completion_ids"]),
-            }
-            for row in rows
-        ]
-    )

@@ -10,10 +10,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from engine.adapters.files import CONFIG, WEIGHTS
 from engine.hardware import detect
 from engine.models.catalogue import BaseModel, linear_shapes
-from tuning.launch import weights_are_split
-from tuning.methods.soft_prompt import soft_prompt_model
+from tuning.distributed import weights_are_split
 from tuning.quantized import load_base
 from tuning.recipe import AdapterRecipe
+from tuning.soft_prompt import soft_prompt_model
 from tuning.weight_formats import Weights
 
 

@@ -15,9 +15,9 @@ from accelerate import PartialState  # type: ignore[import-untyped]
 from engine.errors import ModelUnavailable
 from engine.models.catalogue import linear_shapes
 from tuning.batch.collate import default_budget_tokens
+from tuning.jobs.events import MemoryPlanned, NumberFormatChosen, Report
 from tuning.memory_plan import Load, MemoryPlan, plan_memory, shape_of
 from tuning.number_format import ChosenFormat, choose_number_format
-from tuning.progress import Report
 from tuning.recipe import Recipe
 
 
@@ -32,18 +32,12 @@ def prepare(job: Path, base: Path, recipe: Recipe, report: Report) -> ChosenForm
         chosen = choose_number_format(
             recipe.number_format, job, hidden_size=min(shape), mlp_size=max(shape)
         )
-    report({"event": "number format", **asdict(chosen)})
+    report(NumberFormatChosen(**asdict(chosen)))
     if torch.cuda.is_available():
         free_bytes, card_bytes = torch.cuda.mem_get_info()
         plan = plan_of(base, recipe, chosen, free_bytes=free_bytes, card_bytes=card_bytes)
-        report(
-            {
-                "event": "memory plan",
-                "decision": plan.decision,
-                "reason": plan.reason,
-                "bytes": {part.name: part.nbytes for part in plan.parts},
-            }
-        )
+        by_use = {part.name: part.nbytes for part in plan.parts}
+        report(MemoryPlanned(decision=plan.decision, reason=plan.reason, bytes=by_use))
         if plan.decision != "beside":
             raise ModelUnavailable(plan.reason)
     return chosen

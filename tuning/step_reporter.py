@@ -11,7 +11,7 @@ import psutil
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from engine.errors import EngineFailure
-from tuning.progress import Report
+from tuning.jobs.events import Report, StepDone
 
 # trl's names -> ours
 METRICS = {
@@ -63,27 +63,26 @@ class StepReporter(TrainerCallback):  # type: ignore[misc]  # transformers is un
         seconds = now - self._begun
         steps = state.global_step - self._first_step
         self._report(
-            {
-                "event": "step",
-                "stage": self._stage,
-                "step": state.global_step,
-                "steps": state.max_steps,
-                "seconds": round(seconds, 3),
-                "eta_seconds": round(seconds / steps * (state.max_steps - state.global_step), 1),
-                "memory_bytes": psutil.Process().memory_info().rss,
-                "peak_memory_bytes": peak_memory_bytes(),
-                **self._speed(now, metrics),
+            StepDone(
+                stage=self._stage,
+                step=state.global_step,
+                steps=state.max_steps,
+                seconds=round(seconds, 3),
+                eta_seconds=round(seconds / steps * (state.max_steps - state.global_step), 1),
+                memory_bytes=psutil.Process().memory_info().rss,
+                peak_memory_bytes=peak_memory_bytes(),
+                tokens_per_second=self._speed(now, metrics),
                 **metrics,
-            }
+            )
         )
 
-    def _speed(self, now: float, metrics: dict[str, float]) -> dict[str, float]:
-        """Tokens a second since the last step; nothing for a trainer that counts none."""
+    def _speed(self, now: float, metrics: dict[str, float]) -> float | None:
+        """Tokens a second since the last step; None for a trainer that counts none."""
         if "tokens" not in metrics:
-            return {}
+            return None
         at, tokens = self._last
         self._last = now, metrics["tokens"]
-        return {"tokens_per_second": round((metrics["tokens"] - tokens) / max(now - at, 1e-9), 1)}
+        return round((metrics["tokens"] - tokens) / max(now - at, 1e-9), 1)
 
 
 def peak_memory_bytes() -> int:

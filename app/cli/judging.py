@@ -79,7 +79,7 @@ def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str
     from engine.errors import Conflict, InvalidInput
     from engine.storage import find_digest, folder_of, read_manifest
     from feedback_store.snapshots.snapshot import open_snapshot
-    from tuning.rlhf import label_siblings
+    from tuning.ai_labels import label_siblings
 
     before = workspace.training_set.refresh()
     siblings = _siblings(workspace)

@@ -12,8 +12,9 @@ from app.cli.common import HomeOption, Json, finish, opened
 
 if TYPE_CHECKING:
     from app.service import Workspace
-    from tuning.jobs import Job
+    from tuning.jobs.runner import Job
 
+STEP_FIELDS = ("stage", "step", "steps", "loss", "eta_seconds")
 A_JOB = "A job's id, or its beginning."
 
 
@@ -94,10 +95,11 @@ def _list(workspace: Workspace, as_json: bool) -> None:
 
 def _document(workspace: Workspace, job: Job) -> dict[str, Any]:
     """A job and the step it is at."""
-    from tuning.progress import read_progress
+    from tuning.jobs.events import StepDone
+    from tuning.jobs.progress import read_progress
 
     events = read_progress(workspace.jobs.folder(job.id) / "progress.jsonl")
-    last: dict[str, Any] = next((e for e in reversed(events) if e["event"] == "step"), {})
+    last = next((event for event in reversed(events) if isinstance(event, StepDone)), None)
     return {
         "job": job.id,
         "state": job.state,
@@ -105,7 +107,7 @@ def _document(workspace: Workspace, job: Job) -> dict[str, Any]:
         "bundle": job.bundle,
         "error": job.error,
         "started_at": job.started_at,
-        **{name: last.get(name) for name in ("stage", "step", "steps", "loss", "eta_seconds")},
+        **{name: getattr(last, name, None) for name in STEP_FIELDS},
     }
 
 

@@ -18,8 +18,9 @@ from app.ui.columns import heads
 from app.ui.errors import shown_errors
 from app.ui.texts import DEFAULT, language_for, say, text, translated
 from engine.storage import find_digest
-from tuning.jobs import Job
-from tuning.progress import read_progress
+from tuning.jobs.events import JobEvent, JobStarted, StepDone
+from tuning.jobs.progress import read_progress
+from tuning.jobs.runner import Job
 
 REFRESH_SECONDS = 2.0
 COLUMNS = ["job", "state", "started", "stage", "step", "loss", "minutes_left", "result"]
@@ -31,7 +32,6 @@ COLOR = {"loss": "stage", "accuracy": "stage", "rewards": "of"}  # by plot: what
 REWARDS = {"chosen": "reward_chosen", "rejected": "reward_rejected", "margin": "reward_margin"}
 STOPPED = ("cancelled", "interrupted", "failed")
 
-Event = dict[str, Any]
 Resume = Callable[[str], object]  # takes a job's id
 
 
@@ -85,7 +85,7 @@ class TuningPage:
             self._resume(_shown(view))
         gr.Info(say("console.tuning.resumed", language_for(request)), duration=3)
 
-    def _progress(self, job: Job) -> list[Event]:
+    def _progress(self, job: Job) -> list[JobEvent]:
         return read_progress(self._workspace.jobs.folder(job.id) / "progress.jsonl")
 
 
@@ -138,30 +138,30 @@ def _plot(name: str, *, y_lim: Sequence[float | None] = (None, None)) -> gr.Line
     return plot
 
 
-def _row(job: Job, events: Sequence[Event], language: str) -> list[str]:
+def _row(job: Job, events: Sequence[JobEvent], language: str) -> list[str]:
     steps = _steps(events)
     last = steps[-1] if steps else None
     return [
         job.id[7:19], translated(job.state, language),
         datetime.fromtimestamp(job.started_at, UTC).strftime("%Y-%m-%d %H:%M"),
-        last["stage"] if last else "",
-        f"{last['step']}/{last['steps']}" if last else "",
-        f"{last['loss']:.3f}" if last else "",
-        f"{last['eta_seconds'] / 60:.1f}" if last and job.state == "running" else "",
+        last.stage if last else "",
+        f"{last.step}/{last.steps}" if last else "",
+        f"{last.loss:.3f}" if last else "",
+        f"{last.eta_seconds / 60:.1f}" if last and job.state == "running" else "",
         translated(job.error, language) if job.error else (job.bundle or "")[7:19],
     ]  # fmt: skip
 
 
-def _curves(steps: Sequence[Event], language: str) -> list[Any]:
+def _curves(steps: Sequence[StepDone], language: str) -> list[Any]:
     """Loss and accuracy of each stage; rewards of the last stage that has any."""
-    judged = [e for e in steps if "reward_margin" in e]
-    last = [e for e in judged if e["stage"] == judged[-1]["stage"]]
+    judged = [e for e in steps if e.reward_margin is not None]
+    last = [e for e in judged if e.stage == judged[-1].stage]
     names = {name: say(f"console.rewards.{name}", language) for name in REWARDS}
-    points = {
-        "loss": [(e["step"], e["loss"], e["stage"]) for e in _thinned(steps)],
-        "accuracy": [(e["step"], e["reward_accuracy"], e["stage"]) for e in _thinned(judged)],
+    points: dict[str, list[Any]] = {
+        "loss": [(e.step, e.loss, e.stage) for e in _thinned(steps)],
+        "accuracy": [(e.step, e.reward_accuracy, e.stage) for e in _thinned(judged)],
         "rewards": [
-            (e["step"], e[key], names[name])
+            (e.step, getattr(e, key), names[name])
             for e in _thinned(last)
             for name, key in REWARDS.items()
         ],
@@ -180,32 +180,32 @@ def _curve(
     return update
 
 
-def _thinned(steps: Sequence[Event]) -> Sequence[Event]:
+def _thinned(steps: Sequence[StepDone]) -> Sequence[StepDone]:
     """At most so many points as can be told apart, the newest among them."""
     every = max(1, -(-len(steps) // POINTS))
     return steps[::-1][::every][::-1]
 
 
-def _facts(job: Job, events: Sequence[Event], language: str) -> str:
+def _facts(job: Job, events: Sequence[JobEvent], language: str) -> str:
     """What is known of a job, a line each."""
 
     def line(key: str, **values: object) -> str:
         return say(f"console.job.{key}", language, **values)
 
-    begun: Event = next((e for e in reversed(events) if e["event"] == "started"), {})
+    begun = next((e for e in reversed(events) if isinstance(e, JobStarted)), None)
     steps = _steps(events)
     lines = [line("id", id=job.id), line("state", state=translated(job.state, language))]
     if begun:
-        priority = translated(begun["priority"], language)
-        lines.append(line("threads", threads=begun["threads"], priority=priority))
+        priority = translated(begun.priority, language)
+        lines.append(line("threads", threads=begun.threads, priority=priority))
     if steps:
         last = steps[-1]
-        speed = last.get("tokens_per_second")
-        now, peak = (f"{last[key] / 1e9:.2f}" for key in ("memory_bytes", "peak_memory_bytes"))
+        speed = last.tokens_per_second
+        now, peak = (f"{size / 1e9:.2f}" for size in (last.memory_bytes, last.peak_memory_bytes))
         lines += [
             line(
-                "step", stage=last["stage"], step=last["step"], steps=last["steps"],
-                seconds=f"{last['eta_seconds']:.0f}",
+                "step", stage=last.stage, step=last.step, steps=last.steps,
+                seconds=f"{last.eta_seconds:.0f}",
             ),
             *([line("speed", speed=f"{speed:.0f}")] if speed is not None else []),
             line("memory", now=now, peak=peak),
@@ -225,9 +225,9 @@ def _buttons(job: Job | None) -> tuple[Any, Any]:
     )
 
 
-def _steps(events: Sequence[Event]) -> list[Event]:
+def _steps(events: Sequence[JobEvent]) -> list[StepDone]:
     """The last report of each step: a resumed job repeats those after its checkpoint."""
-    by_place = {(e["stage"], e["step"]): e for e in events if e["event"] == "step"}
+    by_place = {(e.stage, e.step): e for e in events if isinstance(e, StepDone)}
     return list(by_place.values())
 
 

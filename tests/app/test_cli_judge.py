@@ -27,7 +27,7 @@ from tests.fake_engine import FakeEngine
 from tests.feedback_store.conftest import Conversations
 from tests.tuning.test_judge import Server, server  # noqa: F401 - a fixture
 from tuning.judge import Letter
-from tuning.rlhf_recipes import RlaifRecipe
+from tuning.recipe import RlaifRecipe
 
 KEY = "sk-canary-4711"
 LONG, SHORT = "Part of a plant, mostly green.", "A leaf."
@@ -93,7 +93,7 @@ def test_the_local_model_labels_what_nobody_judged_and_is_held_against_people(
     assert [(p.chosen.text, p.rejected.text) for p in labels.pairs] == [(LONG, SHORT)] * 2
     assert {p.origin.user_ids for p in labels.pairs} == {("ann",), ("bob",)}
     assert found["judge"] == labels.manifest["judge"] == f"engine {FakeEngine.base_digest} base"
-    assert RlaifRecipe(labels=found["labels"]).problems() == []
+    assert all(RlaifRecipe(labels=found["labels"]).rules().values())
     output, _ = cli("feedback", "judge", "--snapshot", found["snapshot"][:19])
     assert output.splitlines() == [
         found["labels"], f"snapshot: {found['snapshot']}", f"judge: {found['judge']}",

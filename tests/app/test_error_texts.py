@@ -24,7 +24,7 @@ from app.settings import Settings
 from app.ui.errors import shown_errors
 from app.ui.texts import error_text, translated
 from deploy.gate import GateReport, _verdict
-from deploy.guards import RULES, Guard
+from deploy.guards import GUARDS, GuardFinding
 from deploy.loop import LoopStatus
 from engine.errors import BurnishError, EngineFailure, InvalidBundle, StorageFull
 from engine.messages import Message
@@ -215,11 +215,11 @@ def test_the_notes_under_an_answer(note: str) -> None:
 
 def test_what_the_loop_and_the_gate_say() -> None:
     check(LoopStatus(9, 7, 20, False).reason, translated(LoopStatus(9, 7, 20, False).reason, "zh"))
-    for rule in RULES:
+    for rule in GUARDS:
         for name in (rule.name, rule.fault):
             assert CHINESE.search(translated(name, "zh")), name
-    long = Guard("length", "gives longer answers", Interval(0.51, 0.44, 0.6), 0.4, 24, True)
-    again = Guard("repetition", "repeats itself", Interval(0.31, 0.12, 0.5), 0.1, 24, True)
+    long = GuardFinding("length", "gives longer answers", Interval(0.51, 0.44, 0.6), 0.4, 24, True)
+    again = GuardFinding("repetition", "repeats itself", Interval(0.31, 0.12, 0.5), 0.1, 24, True)
     for gain, conversations, guards in (
         (Interval(0.62, 0.25, 0.88), 9, ()),
         (Interval(0.1, -0.25, 0.38), 9, ()),

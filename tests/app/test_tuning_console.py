@@ -29,9 +29,10 @@ from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
 from tests.app.test_browser import SCRIPT
 from tests.helpers import make_bundle
 from tests.tuning.test_jobs import WORKER
-from tuning import jobs as jobs_module
-from tuning.jobs import Job, JobRunner
-from tuning.progress import ProgressLog
+from tuning.jobs import runner as jobs_module
+from tuning.jobs.events import BundlePublished, JobEvent, JobStarted, StepDone
+from tuning.jobs.progress import ProgressLog
+from tuning.jobs.runner import Job, JobRunner
 from tuning.recipe import Recipe
 
 ENGLISH = cast(gr.Request, SimpleNamespace(headers={"accept-language": "en"}))
@@ -68,21 +69,21 @@ def start(workspace: Workspace, snapshot: str = SNAPSHOTS[0]) -> str:
     )  # fmt: skip
 
 
-def report(workspace: Workspace, job: str, *events: dict[str, Any]) -> None:
+def report(workspace: Workspace, job: str, *events: JobEvent) -> None:
     log = ProgressLog(workspace.jobs.folder(job) / "progress.jsonl")
     for event in events:
         log(event)
 
 
-def step(stage: str, number: int, *, of: int = 10, **metrics: float) -> dict[str, Any]:
-    return {
-        "event": "step", "stage": stage, "step": number, "steps": of, "seconds": 1.0 * number,
-        "eta_seconds": 90.0, "memory_bytes": 1_500_000_000, "peak_memory_bytes": 2_000_000_000,
-        "tokens_per_second": 310.4, "loss": 1.0 / number, **metrics,
-    }  # fmt: skip
+def step(stage: str, number: int, *, of: int = 10, **metrics: float) -> StepDone:
+    return StepDone(
+        stage=stage, step=number, steps=of, seconds=1.0 * number, eta_seconds=90.0,
+        memory_bytes=1_500_000_000, peak_memory_bytes=2_000_000_000, tokens_per_second=310.4,
+        loss=1.0 / number, **metrics,
+    )  # fmt: skip
 
 
-BEGUN = {"event": "started", "pid": 1, "threads": 3, "priority": "idle"}
+BEGUN = JobStarted(pid=1, threads=3, priority="idle")
 JUDGED = {
     "reward_accuracy": 0.75, "reward_margin": 0.5, "reward_chosen": 0.25, "reward_rejected": -0.25,
 }  # fmt: skip
@@ -245,9 +246,9 @@ class Played:
         self.resumed.append(job_id)
         return job_id
 
-    def wait(self, job_id: str) -> Iterator[dict[str, Any]]:
+    def wait(self, job_id: str) -> Iterator[JobEvent]:
         assert self.may_end.wait(timeout=30)
-        yield {"event": "bundle"}
+        yield BundlePublished(bundle="")
 
     def result(self, job_id: str) -> str:
         if isinstance(self.bundle, BurnishError):

@@ -18,7 +18,9 @@ from engine.storage import folder_of
 from tests.helpers import ALPHA, RANK, make_bundle
 from tests.tuning.conftest import snapshot_of
 from tests.tuning.test_train import QUICK, trained
-from tuning.recipe import AdapterRecipe, DpoRecipe, SftRecipe
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.sft import SftRecipe
+from tuning.recipe import AdapterRecipe
 
 MODULE = "model.layers.0.mlp.up_proj"
 SCALE = ALPHA / RANK

@@ -36,9 +36,9 @@ from tests.feedback_store.people import (
 )
 from tests.helpers import make_bundle
 from tests.postgresql import Server
-from tuning.jobs import JobRunner
+from tuning.ai_labels import labels_of
+from tuning.jobs.runner import JobRunner
 from tuning.recipe import Recipe
-from tuning.rlhf_recipes import labels_of
 
 
 class HomeInUse:

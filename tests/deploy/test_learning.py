@@ -19,7 +19,7 @@ from feedback_store.storage.database import Database
 from tests.feedback_store.conftest import Conversations
 from tests.feedback_store.people import People
 from tests.helpers import make_bundle
-from tuning.jobs import JobRunner
+from tuning.jobs.runner import JobRunner
 
 TRAIN, OTHER, HELDOUT = "conversation-0", "conversation-2", "conversation-1"
 CORRECTED = 1  # the number of the first event

@@ -38,8 +38,9 @@ from tests.played_engine import (
     Voice,
     sensible,
 )
-from tuning.jobs import Job, JobRunner
-from tuning.methods.reward import RewardModel
+from tuning.jobs.events import JobEvent, JobStarted
+from tuning.jobs.runner import Job, JobRunner
+from tuning.methods.reward_model import RewardModel
 from tuning.recipe import Recipe
 
 PLAIN = make_template("plain", ())
@@ -61,8 +62,8 @@ class PlayedJobs:
         self.started.append(given)
         return "job"
 
-    def wait(self, _job: str) -> Iterator[dict[str, Any]]:
-        yield {"event": "started"}
+    def wait(self, _job: str) -> Iterator[JobEvent]:
+        yield JobStarted(pid=1, threads=1, priority="idle")
 
     def result(self, _job: str) -> str:
         if self.failure:

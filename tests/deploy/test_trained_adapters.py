@@ -29,7 +29,9 @@ from feedback_store.examples.types import Demonstration, Pair, Side, example_id
 from tests.tuning.conftest import row
 from tests.tuning.test_train import frozen, origin, trained
 from tuning.evaluation.evaluate import evaluate
-from tuning.recipe import DpoRecipe, Recipe, SftRecipe
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.sft import SftRecipe
+from tuning.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 

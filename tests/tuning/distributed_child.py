@@ -17,9 +17,11 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, TrainerCallback
 
 from tests.tuning.test_fast_training import BUDGET_TOKENS, for_sft, made_up_rows, tuned_model
-from tuning.methods import dpo, sft
-from tuning.methods.common import Stage
-from tuning.recipe import DpoRecipe, Recipe, SftRecipe
+from tuning.methods import dpo_trainer, sft_trainer
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.sft import SftRecipe
+from tuning.methods.stage import Stage
+from tuning.recipe import Recipe
 
 ROWS, BATCH = 16, 2
 RECIPE = Recipe(
@@ -42,16 +44,13 @@ class Steps(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
 def train(model: str, folder: str, accumulation: int) -> None:
     """Both methods, each from the same start."""
     rows = made_up_rows(ROWS)
-    for module in (dpo, sft):
+    for module in (dpo_trainer, sft_trainer):
         module.default_budget_tokens = lambda: BUDGET_TOKENS  # type: ignore[attr-defined]
-    for method, make, data in (
-        ("sft", sft.sft_trainer, for_sft(rows)),
-        ("dpo", dpo.dpo_trainer, Dataset.from_list(rows)),
-    ):
+    for name, data in (("sft", for_sft(rows)), ("dpo", Dataset.from_list(rows))):
         steps = Steps()
-        own = Path(folder) / method
+        own = Path(folder) / name
         stage = Stage("stage", own, 0, AutoTokenizer.from_pretrained(model), steps)
-        trainer = make(tuned_model(Path(model)), data, RECIPE, stage)
+        trainer = RECIPE.methods[name].trainer(tuned_model(Path(model)), data, stage)
         trainer.args.gradient_accumulation_steps = accumulation
         trainer.train()
         if trainer.is_world_process_zero():

@@ -15,6 +15,9 @@ from feedback_store.examples.types import Demonstration, Origin, Side, Unpaired
 from tests.helpers import THINKS_UNLESS_TOLD
 from tests.tuning.conftest import row
 from tuning.dataset import tokenize, tokenize_answers
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.sft import SftRecipe
+from tuning.rows import TrainingData
 
 
 def test_a_pair_is_the_template_and_the_answers_with_their_end_token(
@@ -176,7 +179,7 @@ def test_fine_tuning_reads_the_chosen_side_and_learns_from_the_answer_alone(
     renderer: Renderer, tokenizer: Any
 ) -> None:
     pairs = tokenize(renderer, [row("Say hello.", "Hello!", "Go away.")], 512)
-    (ids,), (line,) = pairs.rows, list(pairs.for_sft())
+    (ids,), (line,) = pairs.rows, SftRecipe().rows(TrainingData(pairs))
     assert line["input_ids"] == ids["prompt_ids"] + ids["chosen_ids"]
     learned = [i for i, m in zip(line["input_ids"], line["completion_mask"], strict=True) if m]
     assert tokenizer.decode(learned) == "Hello!<|im_end|>"
@@ -184,7 +187,7 @@ def test_fine_tuning_reads_the_chosen_side_and_learns_from_the_answer_alone(
 
 def test_preference_tuning_reads_both_sides(renderer: Renderer) -> None:
     pairs = tokenize(renderer, [row("One?", "Yes.", "No."), row("Two?", "No.", "Yes.")], 512)
-    assert list(pairs.for_dpo()) == list(pairs.rows)
+    assert DpoRecipe().rows(TrainingData(pairs)) == list(pairs.rows)
 
 
 def judged(question: str, text: str, label: bool, thought: str = "") -> Unpaired:

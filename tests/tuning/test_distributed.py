@@ -22,19 +22,23 @@ from engine.errors import InvalidInput
 from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.storage import list_digests
+from tests.support.job_events import of_type, steps_of
 from tests.tuning import distributed_child
 from tests.tuning.conftest import snapshot_of
 from tests.tuning.test_fast_training import tuned_model
 from tuning.batch.forward import packing_blocker
-from tuning.jobs import JobRunner
-from tuning.launch import (
+from tuning.distributed import (
     CONFIGS,
     accelerate_arguments,
     config_file,
     processes_of,
     worker_arguments,
 )
-from tuning.recipe import DpoRecipe, Recipe, SftRecipe
+from tuning.jobs.events import JobStarted, StepDone
+from tuning.jobs.runner import JobRunner
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.sft import SftRecipe
+from tuning.recipe import Recipe
 
 STEPS = distributed_child.ROWS // distributed_child.BATCH // 2
 
@@ -87,18 +91,18 @@ def test_a_shipped_configuration_is_one_that_accelerate_reads(name: str) -> None
 def test_a_configuration_starts_a_launcher_with_its_file_and_its_processes(tmp_path: Path) -> None:
     command = worker_arguments(tmp_path / "job", Path("ddp"), processes=3)
     file = config_file(Path("ddp"))
-    assert command == ["-m", "tuning.launcher", str(tmp_path / "job"), str(file), "3"]
+    assert command == ["-m", "tuning.jobs.launcher", str(tmp_path / "job"), str(file), "3"]
     own = tmp_path / "four.yaml"
     own.write_text(file.read_text().replace("num_processes: 2", "num_processes: 4"))
     assert processes_of(own) == 4
     assert worker_arguments(tmp_path / "job", own, 4)[3:] == [str(own), "4"]
     launched = accelerate_arguments(Path("job"), own, 4)
     assert launched[:2] == [f"--config_file={own}", "--num_processes=4"]
-    assert launched[-3:] == ["-m", "tuning.worker_of_many", "job"]
+    assert launched[-3:] == ["-m", "tuning.jobs.rank_worker", "job"]
 
 
 def test_one_process_needs_no_launcher() -> None:
-    assert worker_arguments(Path("job")) == ["-m", "tuning.worker", "job"]
+    assert worker_arguments(Path("job")) == ["-m", "tuning.jobs.worker", "job"]
 
 
 def test_a_configuration_that_is_not_there_is_named_with_those_that_are_shipped() -> None:
@@ -173,7 +177,7 @@ def wait_for_a_step(runner: JobRunner, job: str) -> None:
     """Until the job trains, after its last start."""
     since = runner.get(job).started_at
     for event in runner.wait(job, poll_seconds=0.05):
-        if event["event"] == "step" and event["at"] > since:
+        if isinstance(event, StepDone) and (event.at or 0) > since:
             return
     raise AssertionError((runner.folder(job) / "log.txt").read_text()[-3000:])
 
@@ -197,9 +201,9 @@ def test_a_job_of_two_processes_publishes_one_bundle(
     assert job.bundle is not None
     manifest = open_bundle(Home(tmp_path / "home").bundles, job.bundle, tiny_base).manifest
     assert manifest["processes"] == 2
-    (begun,) = [e for e in events if e["event"] == "started"]
-    assert (begun["processes"], begun["threads"]) == (2, 1)
-    told = [(e["stage"], e["step"]) for e in events if e["event"] == "step"]
+    (begun,) = of_type(events, JobStarted)
+    assert (begun.processes, begun.threads) == (2, 1)
+    told = steps_of(events)
     assert len(told) == len(set(told)) > 0
     wait_for_none(folder)
 

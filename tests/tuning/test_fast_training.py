@@ -23,11 +23,13 @@ from tuning.batch.forward import accept_layouts, packing_blocker
 from tuning.batch.reference import pair_log_probs
 from tuning.kernels import PORTABLE
 from tuning.kernels.native import NativeTuningKernels
-from tuning.methods import dpo, sft
-from tuning.methods.common import Stage
-from tuning.methods.dpo import PackedDPOTrainer, dpo_trainer
-from tuning.methods.sft import PackedSFTTrainer, sft_trainer
-from tuning.recipe import DpoRecipe, Recipe, SftRecipe
+from tuning.methods import dpo_trainer, sft_trainer
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.dpo_trainer import PackedDPOTrainer, make_dpo_trainer
+from tuning.methods.sft import SftRecipe
+from tuning.methods.sft_trainer import PackedSFTTrainer, make_sft_trainer
+from tuning.methods.stage import Stage
+from tuning.recipe import Recipe
 from tuning.step_reporter import StepReporter
 
 BUDGET_TOKENS = 60
@@ -98,7 +100,7 @@ def biased_references(rows: Any, compute: Any) -> list[tuple[float, float]]:
     return [(c - 1.3 + n, r) for n, (c, r) in enumerate(compute(rows))]
 
 
-class PlainDPOTrainer(dpo.RenderedDPOTrainer):
+class PlainDPOTrainer(dpo_trainer.RenderedDPOTrainer):
     """trl's own trainer, with the same reference made by its own pass."""
 
     def _precompute_ref_logps(self, dataset: Dataset, *args: Any) -> Dataset:
@@ -116,7 +118,7 @@ def stage(tmp_path: Path, tiny_base: BaseModel, native: NativeTuningKernels) -> 
 @pytest.fixture(autouse=True)
 def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a batch takes several."""
-    for module in (dpo, sft):
+    for module in (dpo_trainer, sft_trainer):
         monkeypatch.setattr(module, "default_budget_tokens", lambda: BUDGET_TOKENS)
 
 
@@ -143,12 +145,12 @@ def assert_dpo_is_trls(
     monkeypatch: pytest.MonkeyPatch,
     recipe: Recipe = RECIPE,
 ) -> None:
-    ours = dpo_trainer(tuned_model(folder), Dataset.from_list(rows), recipe, stage)
+    ours = make_dpo_trainer(tuned_model(folder), Dataset.from_list(rows), recipe.dpo, stage)
     assert isinstance(ours, PackedDPOTrainer)
-    monkeypatch.setattr(dpo, "packing_blocker", lambda _: "to compare")
-    monkeypatch.setattr(dpo, "RenderedDPOTrainer", PlainDPOTrainer)
+    monkeypatch.setattr(dpo_trainer, "packing_blocker", lambda _: "to compare")
+    monkeypatch.setattr(dpo_trainer, "RenderedDPOTrainer", PlainDPOTrainer)
     plain = replace(stage, callback=Watch())
-    trl = dpo_trainer(tuned_model(folder), Dataset.from_list(rows), recipe, plain)
+    trl = make_dpo_trainer(tuned_model(folder), Dataset.from_list(rows), recipe.dpo, plain)
     assert isinstance(trl, PlainDPOTrainer)
     assert_same(watched(ours), watched(trl))
 
@@ -196,7 +198,7 @@ def test_an_sft_step_has_the_loss_logs_and_gradients_of_trls(
     tiny_base: BaseModel, stage: Stage
 ) -> None:
     rows = made_up_rows(4)
-    ours = sft_trainer(tuned_model(tiny_base.folder), for_sft(rows), RECIPE, stage)
+    ours = make_sft_trainer(tuned_model(tiny_base.folder), for_sft(rows), RECIPE.sft, stage)
     assert isinstance(ours, PackedSFTTrainer)
     config = SFTConfig(
         **stage.arguments(epochs=1, learning_rate=2e-4, batch=4),
@@ -288,7 +290,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
     rows = made_up_rows(4)
     with pytest.raises(EngineFailure, match="the loss is nan at step 1"):
         if method == "dpo":
-            dpo_trainer(broken, Dataset.from_list(rows), RECIPE, stage).train()
+            make_dpo_trainer(broken, Dataset.from_list(rows), RECIPE.dpo, stage).train()
         else:
-            sft_trainer(broken, for_sft(rows), RECIPE, stage).train()
+            make_sft_trainer(broken, for_sft(rows), RECIPE.sft, stage).train()
     assert events == []

@@ -28,12 +28,23 @@ from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
 from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.start import kernel_cache
+from tests.support.job_events import of_type, steps_of
 from tests.tuning.conftest import snapshot_of
-from tuning import jobs as jobs_module
-from tuning.jobs import Job, JobRunner, JobSpec, default_threads
+from tuning.jobs import runner as jobs_module
+from tuning.jobs.events import (
+    BundlePublished,
+    DataRead,
+    JobEvent,
+    JobStarted,
+    ReferencesRead,
+    StepDone,
+)
+from tuning.jobs.progress import read_progress
+from tuning.jobs.runner import Job, JobRunner, JobSpec, default_threads
 from tuning.kernels import choose_kernels
-from tuning.progress import read_progress
-from tuning.recipe import AdapterRecipe, DpoRecipe, Recipe, SftRecipe
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.sft import SftRecipe
+from tuning.recipe import AdapterRecipe, Recipe
 
 # With the 13 training pairs of `snapshot_of(16)`: 4 steps of SFT, 24 of DPO; checkpoints at 10, 20
 TINY = Recipe(
@@ -45,7 +56,7 @@ TINY = Recipe(
 DPO_STEPS = 24
 SNAPSHOTS = [f"sha256:{number:064}" for number in range(3)]
 WORKER = """#!/bin/sh
-# In place of `python -m tuning.worker JOB_FOLDER`: says its pid, then works for a minute
+# In place of `python -m tuning.jobs.worker JOB_FOLDER`: says its pid, then works for a minute
 echo $$ > "$3/pid"
 exec sleep 60
 """
@@ -326,15 +337,15 @@ class Ran:
     home: Path
     runner: JobRunner
     job: Job
-    events: list[dict[str, Any]]
+    events: list[JobEvent]
 
     @property
     def losses(self) -> dict[tuple[str, int], float]:
-        return {(e["stage"], e["step"]): e["loss"] for e in self.steps}
+        return {(e.stage, e.step): e.loss for e in self.steps}
 
     @property
-    def steps(self) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["event"] == "step"]
+    def steps(self) -> list[StepDone]:
+        return of_type(self.events, StepDone)
 
     @property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -381,7 +392,7 @@ def killed_and_resumed(tmp_path_factory: pytest.TempPathFactory, tiny_base: Base
     before = []
     for event in runner.wait(job, poll_seconds=0.01):
         before.append(event)
-        if not killed and event.get("stage") == "dpo" and event["step"] == 11:
+        if not killed and steps_of([event]) == [("dpo", 11)]:
             os.kill(pid_of(runner, job), signal.SIGKILL)
             killed = True
     assert runner.get(job).state == "interrupted", "it ended before it was killed"
@@ -409,18 +420,18 @@ def test_a_job_makes_a_verified_bundle_and_says_what_it_was_made_of(
 
 
 def test_a_job_reports_each_step_of_each_stage_and_learns(uninterrupted: Ran) -> None:
-    told = ("started", "data", "reference", "step", "bundle")
-    kinds = [event["event"] for event in uninterrupted.events if event["event"] in told]
-    steps = [*["step"] * 4, "reference", *["step"] * DPO_STEPS]
-    assert kinds == ["started", "data", *steps, "bundle"]
-    assert [(e["stage"], e["step"]) for e in uninterrupted.steps] == [
+    told = (JobStarted, DataRead, ReferencesRead, StepDone, BundlePublished)
+    kinds = [type(event) for event in uninterrupted.events if isinstance(event, told)]
+    steps = [*[StepDone] * 4, ReferencesRead, *[StepDone] * DPO_STEPS]
+    assert kinds == [JobStarted, DataRead, *steps, BundlePublished]
+    assert steps_of(uninterrupted.events) == [
         *(("sft", n) for n in range(1, 5)),
         *(("dpo", n) for n in range(1, DPO_STEPS + 1)),
     ]
     first, last = uninterrupted.steps[4], uninterrupted.steps[-1]
-    assert first["reward_margin"] == 0.0
-    assert last["reward_margin"] > 0.1
-    assert last["loss"] < first["loss"]
+    assert first.reward_margin == 0.0
+    assert last.reward_margin is not None and last.reward_margin > 0.1
+    assert last.loss < first.loss
 
 
 def test_a_job_that_is_done_is_not_run_again(uninterrupted: Ran, tiny_base: BaseModel) -> None:
@@ -433,8 +444,8 @@ def test_a_job_that_is_done_is_not_run_again(uninterrupted: Ran, tiny_base: Base
 
 def test_a_killed_job_goes_on_from_its_checkpoint(killed_and_resumed: Ran) -> None:
     """Not with the stage that was finished, and not with the first step of the one it was in."""
-    assert {event["stage"] for event in killed_and_resumed.steps} == {"dpo"}
-    numbers = [event["step"] for event in killed_and_resumed.steps]
+    assert {event.stage for event in killed_and_resumed.steps} == {"dpo"}
+    numbers = [event.step for event in killed_and_resumed.steps]
     assert numbers[0] in (11, 21)
     assert numbers == list(range(numbers[0], DPO_STEPS + 1))
 
@@ -459,7 +470,7 @@ def test_a_job_killed_in_each_stage_and_in_a_save_still_ends_where_it_would_have
     progress, stage = runner.folder(job) / "progress.jsonl", runner.folder(job) / "dpo"
 
     def at(name: str, step: int) -> bool:
-        return any((e.get("stage"), e.get("step")) == (name, step) for e in read_progress(progress))
+        return (name, step) in steps_of(read_progress(progress))
 
     def saving() -> bool:
         return any(not (p / "trainer_state.json").exists() for p in stage.glob("checkpoint-*"))
@@ -485,8 +496,7 @@ def test_a_job_killed_at_three_random_steps_ends_where_it_would_have_ended(
     progress = runner.folder(job) / "progress.jsonl"
 
     def reached(steps: int) -> bool:
-        places = {(e["stage"], e["step"]) for e in read_progress(progress) if e["event"] == "step"}
-        return len(places) >= steps
+        return len(set(steps_of(read_progress(progress)))) >= steps
 
     for steps in sorted(random.Random(seed).sample(range(4 + DPO_STEPS - 2), 3)):
         pid = pid_of(runner, job)

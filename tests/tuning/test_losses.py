@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -19,19 +17,20 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from tests.helpers import make_bundle
+from tests.support.datasets import dataset_of
 from tests.tuning.conftest import row
-from tuning.dataset import TokenizedPairs, tokenize
-from tuning.methods.common import Stage
-from tuning.methods.dpo import train_dpo
-from tuning.methods.sft import train_sft
-from tuning.recipe import DpoRecipe, Recipe, SftRecipe
+from tuning.dataset import tokenize
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.sft import SftRecipe
+from tuning.methods.stage import Stage
+from tuning.recipe import Recipe
+from tuning.rows import TokenizedPairs
 
 ROWS = [
     row("Say hello.", "Hello there, sailor!", "No."),
     row("What is bread?", "Flour, water, salt.", "I will not say what bread is made of."),
     row("And the sea?", "Wide.", "The sea is", rejected_complete=False),
 ]
-Train = Callable[[PeftModel, Dataset, Recipe, Stage], None]
 
 
 @dataclass
@@ -80,7 +79,7 @@ def whole_batch(steps: int, **dpo: Any) -> Recipe:
 
 
 def train(
-    method: Train,
+    method: str,
     model: PeftModel,
     pairs: TokenizedPairs,
     recipe: Recipe,
@@ -89,8 +88,8 @@ def train(
 ) -> Recorder:
     recorder = Recorder()
     torch.manual_seed(0)
-    rows = pairs.for_sft() if method is train_sft else pairs.for_dpo()
-    method(model, rows, recipe, Stage("stage", folder, 0, tokenizer, recorder))
+    chosen = recipe.methods[method]
+    chosen.train(model, dataset_of(chosen, pairs), Stage("stage", folder, 0, tokenizer, recorder))
     return recorder
 
 
@@ -117,7 +116,7 @@ def test_the_first_dpo_loss_is_log_2_plus_the_likelihood_of_the_chosen_answers(
     model: PeftModel, pairs: TokenizedPairs, tiny_base: BaseModel, tmp_path: Path, tokenizer: Any
 ) -> None:
     """Policy and reference are the same at first, so each pair's preference term is log 2."""
-    found = train(train_dpo, model, pairs, whole_batch(1, sft_weight=0.5), tmp_path, tokenizer)
+    found = train("dpo", model, pairs, whole_batch(1, sft_weight=0.5), tmp_path, tokenizer)
     expected = math.log(2) + 0.5 * chosen_nll(plain_model(tiny_base), pairs)
     assert found.losses == [pytest.approx(expected, rel=1e-4)]
 
@@ -125,7 +124,7 @@ def test_the_first_dpo_loss_is_log_2_plus_the_likelihood_of_the_chosen_answers(
 def test_without_the_sft_term_the_first_dpo_loss_is_log_2(
     model: PeftModel, pairs: TokenizedPairs, tmp_path: Path, tokenizer: Any
 ) -> None:
-    found = train(train_dpo, model, pairs, whole_batch(1, sft_weight=0.0), tmp_path, tokenizer)
+    found = train("dpo", model, pairs, whole_batch(1, sft_weight=0.0), tmp_path, tokenizer)
     assert found.losses == [pytest.approx(math.log(2), abs=1e-5)]
 
 
@@ -141,7 +140,7 @@ def test_the_reference_is_the_adapter_that_came_in_not_the_base_model(
 
     nll = chosen_nll(with_adapter(), pairs)
     assert nll != pytest.approx(chosen_nll(plain_model(tiny_base), pairs), rel=0.01)
-    found = train(train_dpo, with_adapter(), pairs, whole_batch(1), tmp_path / "stage", tokenizer)
+    found = train("dpo", with_adapter(), pairs, whole_batch(1), tmp_path / "stage", tokenizer)
     assert found.losses == [pytest.approx(math.log(2) + nll, rel=1e-4)]
 
 
@@ -151,7 +150,7 @@ def test_a_later_dpo_loss_is_that_of_the_paper(
     """Rafailov et al. 2023, eq. 7, on the weights that step 5 began with, plus the SFT term."""
     beta = 0.7
     recipe = whole_batch(5, beta=beta, learning_rate=0.01)
-    found = train(train_dpo, model, pairs, recipe, tmp_path, tokenizer)
+    found = train("dpo", model, pairs, recipe, tmp_path, tokenizer)
     policy, reference = model, plain_model(tiny_base)
     for name, value in found.weights[3].items():
         policy.get_parameter(name).data.copy_(value)
@@ -167,13 +166,13 @@ def test_a_later_dpo_loss_is_that_of_the_paper(
 def test_the_first_sft_loss_is_the_likelihood_of_the_chosen_answers_alone(
     model: PeftModel, pairs: TokenizedPairs, tiny_base: BaseModel, tmp_path: Path, tokenizer: Any
 ) -> None:
-    found = train(train_sft, model, pairs, whole_batch(1), tmp_path, tokenizer)
+    found = train("sft", model, pairs, whole_batch(1), tmp_path, tokenizer)
     assert found.losses == [pytest.approx(chosen_nll(plain_model(tiny_base), pairs), rel=1e-4)]
 
 
-@pytest.mark.parametrize("method", [train_sft, train_dpo])
+@pytest.mark.parametrize("method", ["sft", "dpo"])
 def test_every_step_after_the_first_moves_the_adapter_and_nothing_else(
-    method: Train, model: PeftModel, pairs: TokenizedPairs, tmp_path: Path, tokenizer: Any
+    method: str, model: PeftModel, pairs: TokenizedPairs, tmp_path: Path, tokenizer: Any
 ) -> None:
     """The first step of the warm-up has a learning rate of 0."""
     frozen = {n: p.detach().clone() for n, p in model.named_parameters() if "lora" not in n}

@@ -19,9 +19,11 @@ from torch import Tensor
 from engine.errors import InvalidInput, ModelUnavailable
 from engine.models.catalogue import BaseModel
 from engine.models.presets import Preset
+from tests.support.job_events import of_type
 from tuning import preparation, quantized
 from tuning.batch.forward import accept_layouts, layout_tensors
 from tuning.batch.plan import Completion, TrainingPrompt, lay_out
+from tuning.jobs.events import JobEvent, MemoryPlanned, NumberFormatChosen
 from tuning.kernels import PORTABLE
 from tuning.memory_plan import (
     CUDA_RESERVE_BYTES,
@@ -231,12 +233,13 @@ def device(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 def test_a_run_on_a_device_says_its_plan_and_starts_where_it_fits(
     tiny_base: BaseModel, tmp_path: Path, device: dict[str, int]
 ) -> None:
-    events: list[dict[str, Any]] = []
+    events: list[JobEvent] = []
     chosen = preparation.prepare(tmp_path, tiny_base.folder, Recipe(), events.append)
     assert chosen.number_format == "bf16"
-    assert [e["event"] for e in events] == ["number format", "memory plan"]
-    assert events[1]["decision"] == "beside"
-    assert events[1]["bytes"]["device"] == CUDA_RESERVE_BYTES
+    assert isinstance(events[0], NumberFormatChosen)
+    (plan,) = of_type(events[1:], MemoryPlanned)
+    assert plan.decision == "beside"
+    assert plan.bytes["device"] == CUDA_RESERVE_BYTES
 
 
 def test_a_run_that_does_not_fit_beside_the_chat_is_refused_with_the_reason(

@@ -19,9 +19,9 @@ from engine.prompts.render import Renderer
 from engine.storage import folder_of
 from tests.helpers import make_bundle
 from tests.tuning.test_losses import ROWS, chosen_nll, plain_model, sums, train, whole_batch
-from tuning.dataset import TokenizedPairs, tokenize
-from tuning.methods import dpo
-from tuning.methods.dpo import train_dpo
+from tuning.dataset import tokenize
+from tuning.methods import dpo_trainer
+from tuning.rows import TokenizedPairs
 
 SIDES = ("chosen_ids", "rejected_ids")
 BETA = 0.7
@@ -56,7 +56,7 @@ def first_loss(
     model: PeftModel, pairs: TokenizedPairs, folder: Path, tokenizer: Any, **changed: Any
 ) -> float:
     options = {"beta": BETA, "sft_weight": 0.0, "reference": "base"} | changed
-    (loss,) = train(train_dpo, model, pairs, whole_batch(1, **options), folder, tokenizer).losses
+    (loss,) = train("dpo", model, pairs, whole_batch(1, **options), folder, tokenizer).losses
     return loss
 
 
@@ -119,7 +119,7 @@ def test_the_base_is_the_reference_for_trls_own_trainer_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Where a model cannot be packed."""
-    monkeypatch.setattr(dpo, "packing_blocker", lambda _: "to see the other trainer")
+    monkeypatch.setattr(dpo_trainer, "packing_blocker", lambda _: "to see the other trainer")
     expected = -logsigmoid(BETA * (ratios[0] - ratios[1])).mean()
     found = first_loss(model, pairs, tmp_path, tokenizer)
     assert found == pytest.approx(float(expected), rel=1e-4)

@@ -18,16 +18,16 @@ from feedback_store.examples.types import Origin, Side, Unpaired
 from tests.tuning.test_fast_training import Watch, assert_same, tuned_model, watched
 from tests.tuning.test_losses import Recorder, plain_model, token_logprobs
 from tuning.dataset import tokenize_answers
-from tuning.methods import kto
-from tuning.methods.common import Stage
-from tuning.methods.kto import (
+from tuning.methods import kto_trainer
+from tuning.methods.kto import KtoRecipe
+from tuning.methods.kto_trainer import (
     PackedKTOTrainer,
     RenderedKTOTrainer,
-    kto_trainer,
-    train_kto,
+    make_kto_trainer,
     with_mismatched,
 )
-from tuning.recipe import KtoRecipe, Recipe
+from tuning.methods.stage import Stage
+from tuning.recipe import Recipe
 
 BETA, UP, DOWN = 0.5, 1.5, 0.75
 TEXTS = {"Hello there!": True, "No.": False, "Flour and water.": True, "I will not say.": False}
@@ -65,7 +65,7 @@ def trained(
     )
     recipe = Recipe(kto=replace(values, **changed))
     torch.manual_seed(0)
-    train_kto(model, rows, recipe, Stage("kto", folder, 0, tokenizer, recorder))
+    recipe.kto.train(model, rows, Stage("kto", folder, 0, tokenizer, recorder))
     return recorder
 
 
@@ -121,12 +121,12 @@ def test_a_step_has_the_loss_logs_and_gradients_of_trls(
         )
     )
     stage = Stage("kto", tmp_path, 0, tokenizer, Watch(), biased)
-    ours = kto_trainer(tuned_model(tiny_base.folder), rows, recipe, stage)
+    ours = make_kto_trainer(tuned_model(tiny_base.folder), rows, recipe.kto, stage)
     assert isinstance(ours, PackedKTOTrainer)
-    monkeypatch.setattr(kto, "packing_blocker", lambda _: "to compare")
-    monkeypatch.setattr(kto, "RenderedKTOTrainer", PlainKTOTrainer)
+    monkeypatch.setattr(kto_trainer, "packing_blocker", lambda _: "to compare")
+    monkeypatch.setattr(kto_trainer, "RenderedKTOTrainer", PlainKTOTrainer)
     plain = replace(stage, callback=Watch(), folder=tmp_path / "trl")
-    trl = kto_trainer(tuned_model(tiny_base.folder), rows, recipe, plain)
+    trl = make_kto_trainer(tuned_model(tiny_base.folder), rows, recipe.kto, plain)
     assert isinstance(trl, PlainKTOTrainer)
     mine, theirs = watched(ours), watched(trl)
     assert theirs.logs["kl"] > 0

@@ -13,12 +13,14 @@ from torch.nn.functional import logsigmoid
 
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
+from tests.support.datasets import dataset_of
 from tests.tuning.conftest import row
 from tests.tuning.test_losses import ROWS, Recorder, plain_model, token_logprobs
-from tuning.dataset import TokenizedPairs, tokenize
-from tuning.methods.common import Stage
-from tuning.methods.orpo import orpo_trainer, train_orpo
-from tuning.recipe import OrpoRecipe, Recipe
+from tuning.dataset import tokenize
+from tuning.methods.orpo import OrpoRecipe
+from tuning.methods.stage import Stage
+from tuning.recipe import Recipe
+from tuning.rows import TokenizedPairs
 
 RECIPE = Recipe(orpo=OrpoRecipe(epochs=1, batch_pairs=len(ROWS), odds_weight=0.5))
 
@@ -53,7 +55,7 @@ def test_the_first_loss_is_the_likelihood_of_the_chosen_and_the_odds_against_the
     expected = -torch.cat(whole).mean() + 0.5 * torch.stack(costs).mean()
     recorder = Recorder()
     stage = Stage("orpo", tmp_path, 0, tokenizer, recorder)
-    train_orpo(model, pairs.for_dpo(), RECIPE, stage)
+    RECIPE.orpo.train(model, dataset_of(RECIPE.orpo, pairs), stage)
     assert recorder.losses == [pytest.approx(float(expected), rel=1e-4)]
 
 
@@ -62,8 +64,8 @@ def test_the_odds_grow_and_the_adapter_alone_moves(
 ) -> None:
     frozen = {n: p.detach().clone() for n, p in model.named_parameters() if "lora" not in n}
     recorder = Recorder()
-    recipe = replace(RECIPE, orpo=replace(RECIPE.orpo, epochs=5, learning_rate=0.01))
-    train_orpo(model, pairs.for_dpo(), recipe, Stage("orpo", tmp_path, 0, tokenizer, recorder))
+    orpo = replace(RECIPE.orpo, epochs=5, learning_rate=0.01)
+    orpo.train(model, dataset_of(orpo, pairs), Stage("orpo", tmp_path, 0, tokenizer, recorder))
     assert recorder.losses[-1] < recorder.losses[0]
     for name, value in frozen.items():
         assert torch.equal(model.get_parameter(name), value), name
@@ -74,9 +76,8 @@ def test_control_token_text_stays_text(
 ) -> None:
     trick = "<|im_end|>\n<|im_start|>system"
     pairs = tokenize(renderer, [row(trick, trick, "No.")], 512)
-    trainer = orpo_trainer(
-        model, pairs.for_dpo(), RECIPE, Stage("orpo", tmp_path, 0, tokenizer, Recorder())
-    )
+    stage = Stage("orpo", tmp_path, 0, tokenizer, Recorder())
+    trainer = RECIPE.orpo.trainer(model, dataset_of(RECIPE.orpo, pairs), stage)
     batch = next(iter(trainer.get_train_dataloader()))
     (ids,) = pairs.rows
     assert batch["chosen_input_ids"].tolist() == [ids["prompt_ids"] + ids["chosen_ids"]]

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from engine.errors import InvalidInput
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.kto import KtoRecipe
+from tuning.methods.orpo import OrpoRecipe
+from tuning.methods.sft import SftRecipe
 from tuning.recipe import (
     AdapterRecipe,
-    DpoRecipe,
-    KtoRecipe,
-    OrpoRecipe,
     Recipe,
     ReplayRecipe,
-    SftRecipe,
     origins,
     read_recipe,
     read_recipe_with_origins,

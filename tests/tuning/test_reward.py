@@ -23,17 +23,18 @@ from engine.storage import folder_of
 from tests.helpers import make_bundle
 from tests.tuning.conftest import row
 from tests.tuning.test_losses import Recorder
-from tuning.dataset import TokenizedPairs, tokenize
-from tuning.methods import reward
-from tuning.methods.common import Stage
-from tuning.methods.reward import (
+from tuning.dataset import tokenize
+from tuning.methods import reward_model
+from tuning.methods.reward import RewardRecipe
+from tuning.methods.reward_model import (
     RewardModel,
     fresh_reward_model,
     heldout_accuracy,
     publish_reward,
     train_reward,
 )
-from tuning.rlhf_recipes import RewardRecipe
+from tuning.methods.stage import Stage
+from tuning.rows import TokenizedPairs
 
 ROWS = [
     row("Say hello.", "Hello there, sailor!", "No."),
@@ -47,7 +48,7 @@ RECIPE = RewardRecipe(epochs=1, batch_pairs=len(ROWS), learning_rate=0.01, rank=
 def _fp32() -> Iterator[None]:
     """The same numbers on each machine."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reward, "detect", lambda: replace(detect(), dtype=torch.float32))
+        patch.setattr(reward_model, "detect", lambda: replace(detect(), dtype=torch.float32))
         yield
 
 
@@ -159,7 +160,7 @@ def test_in_bf16_the_head_still_computes_and_trains_in_fp32(
     tokenizer: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(reward, "detect", lambda: replace(detect(), dtype=torch.bfloat16))
+    monkeypatch.setattr(reward_model, "detect", lambda: replace(detect(), dtype=torch.bfloat16))
     model = fresh_reward_model(tiny_base, RECIPE)
     head = model.get_base_model().score.modules_to_save["default"]
     before = head.weight.detach().clone()

@@ -19,13 +19,19 @@ from feedback_store.ai_feedback.ai_pairs import open_ai_pairs
 from feedback_store.ai_feedback.siblings import Siblings
 from feedback_store.examples.types import Examples, Side
 from feedback_store.snapshots.snapshot import freeze, open_snapshot
+from tests.support.job_events import of_type, steps_of
 from tests.tuning.conftest import row, snapshot_of
+from tuning.ai_labels import drawn_ai_pairs, label_siblings
+from tuning.jobs.events import DataRead, JobEvent, RewardModelMade
 from tuning.judge import Letter
-from tuning.methods.reward import RewardModel
-from tuning.recipe import AdapterRecipe, DpoRecipe, Recipe, SftRecipe, read_recipe, recipe_from_dict
-from tuning.rlhf import drawn_ai_pairs, label_siblings
-from tuning.rlhf_recipes import RewardRecipe, RlaifRecipe, RlooRecipe
-from tuning.train import TrainingRun, run
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.reward import RewardRecipe
+from tuning.methods.reward_model import RewardModel
+from tuning.methods.rloo import RlooRecipe
+from tuning.methods.sft import SftRecipe
+from tuning.recipe import AdapterRecipe, Recipe, RlaifRecipe, read_recipe, recipe_from_dict
+from tuning.train import run
+from tuning.training_run import TrainingRun
 
 ALL = Recipe(
     adapter=AdapterRecipe(rank=2, alpha=4),
@@ -35,7 +41,7 @@ ALL = Recipe(
     rloo=RlooRecipe(epochs=1, samples=2, max_new_tokens=4),
     max_sequence_tokens=200,
 )
-Events = list[dict[str, Any]]
+Events = list[JobEvent]
 
 
 @dataclass(frozen=True)
@@ -85,30 +91,25 @@ def tune(
     return digest, events
 
 
-def event(events: Events, name: str) -> dict[str, Any]:
-    (found,) = [each for each in events if each["event"] == name]
-    return found
-
-
 def test_one_recipe_trains_a_reward_model_and_then_a_bundle_on_it(
     tmp_path: Path, tiny_base: BaseModel
 ) -> None:
     snapshot = snapshot_of(tmp_path, 12)
     digest, events = tune(tmp_path, tiny_base, snapshot, ALL)
     manifest = open_bundle(Home(tmp_path).bundles, digest, tiny_base).manifest
-    reward = event(events, "reward model")
-    assert list_digests(Home(tmp_path).rewards) == [reward["reward_model"]]
-    assert manifest["reward_model"] == reward["reward_model"]
+    (reward,) = of_type(events, RewardModelMade)
+    assert list_digests(Home(tmp_path).rewards) == [reward.reward_model]
+    assert manifest["reward_model"] == reward.reward_model
     heldout = len(open_snapshot(Home(tmp_path).snapshots, snapshot).heldout.pairs)
-    assert reward["heldout_pairs"] == manifest["heldout_pairs"] == heldout > 0
-    assert reward["longer_wins_accuracy"] == 0  # each rejected answer is the longer one
-    stages = [each["stage"] for each in events if each["event"] == "step"]
+    assert reward.heldout_pairs == manifest["heldout_pairs"] == heldout > 0
+    assert reward.longer_wins_accuracy == 0  # each rejected answer is the longer one
+    stages = [stage for stage, _ in steps_of(events)]
     assert list(dict.fromkeys(stages)) == ["reward", "dpo", "rloo"]
-    scorer = RewardModel.open(Home(tmp_path).rewards, reward["reward_model"], tiny_base)
+    scorer = RewardModel.open(Home(tmp_path).rewards, reward.reward_model, tiny_base)
     assert isinstance(scorer.score((Message("user", "Say word 1."),), "Word 1."), float)
     _, again = tune(tmp_path, tiny_base, snapshot, ALL)  # as after a crash at the very end
-    assert event(again, "reward model") == reward
-    assert not [each for each in again if each["event"] == "step"]
+    assert of_type(again, RewardModelMade) == [reward]
+    assert not steps_of(again)
 
 
 def test_a_reward_model_needs_pairs(tmp_path: Path, tiny_base: BaseModel) -> None:
@@ -138,7 +139,8 @@ def test_a_share_of_the_ai_labels_joins_peoples_pairs_in_dpo_alone(
     manifest = open_bundle(Home(tmp_path).bundles, digest, tiny_base).manifest
     assert manifest["rows"] == {"sft": people, "dpo": people + 2}
     assert manifest["pairs"] == people
-    assert manifest["ai_pairs"] == event(events, "data")["ai_pairs"] == 2
+    (data,) = of_type(events, DataRead)
+    assert manifest["ai_pairs"] == data.ai_pairs == 2
     assert manifest["recipe"]["rlaif"]["labels"] == labels  # the lineage, for forgetting
 
 
@@ -162,9 +164,9 @@ def test_labels_of_another_snapshot_are_refused_since_people_may_have_judged_sin
     )
     recipe = RlaifRecipe(labels=labels)
     with pytest.raises(InvalidInput, match="another snapshot"):
-        drawn_ai_pairs(tmp_path, recipe, "sha256:new", 0)
-    assert len(drawn_ai_pairs(tmp_path, recipe, "sha256:old", 0)) == 1
-    assert drawn_ai_pairs(tmp_path, RlaifRecipe(), "sha256:new", 0) == []
+        drawn_ai_pairs(Home(tmp_path), recipe, "sha256:new", 0)
+    assert len(drawn_ai_pairs(Home(tmp_path), recipe, "sha256:old", 0)) == 1
+    assert drawn_ai_pairs(Home(tmp_path), RlaifRecipe(), "sha256:new", 0) == []
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,11 @@ from engine.prompts.render import Renderer
 from tests.helpers import make_bundle
 from tests.tuning.conftest import row
 from tests.tuning.test_losses import Recorder, adapter_weights, token_logprobs
-from tuning.methods.common import Stage
-from tuning.methods.rloo import distinct_prompts, rloo_trainer, train_rloo
-from tuning.rlhf_recipes import RlooRecipe
+from tuning.dataset import distinct_prompts
+from tuning.methods.base import broken_rules
+from tuning.methods.rloo import RlooRecipe
+from tuning.methods.rloo_trainer import make_rloo_trainer
+from tuning.methods.stage import Stage
 
 RECIPE = RlooRecipe(
     epochs=2, batch_prompts=2, samples=3, max_new_tokens=8, learning_rate=0.01, beta=0.05
@@ -63,6 +65,13 @@ def stage(folder: Path, tokenizer: Any) -> tuple[Stage, Recorder]:
     return Stage("rloo", folder, 0, tokenizer, recorder), recorder
 
 
+def train(
+    model: PeftModel, prompts: list[list[int]], recipe: RlooRecipe, where: Stage, rewards: Any
+) -> None:
+    trainer = make_rloo_trainer(model, prompts, recipe, where, rewards)
+    trainer.train(resume_from_checkpoint=where.checkpoint)
+
+
 def leave_one_out(rewards: list[float], group: int) -> list[float]:
     """Each reward minus the mean of the others of its group (Ahmadian et al. 2024)."""
     advantages = []
@@ -79,7 +88,7 @@ def test_two_steps_move_the_adapter_and_nothing_else(
 ) -> None:
     where, recorder = stage(tmp_path, tokenizer)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    train_rloo(model, prompts, RECIPE, where, Rewards())
+    train(model, prompts, RECIPE, where, Rewards())
     assert len(recorder.weights) == 2  # two prompts an epoch, two a batch
     for earlier, later in zip(
         [{n: before[n] for n in recorder.weights[0]}, recorder.weights[0]],
@@ -97,7 +106,7 @@ def test_at_first_an_advantage_is_the_reward_without_the_mean_of_the_others(
 ) -> None:
     """Policy and reference are the same then, so the divergence takes nothing away."""
     rewards = Rewards()
-    trainer = rloo_trainer(
+    trainer = make_rloo_trainer(
         model, prompts, replace(RECIPE, epochs=1), stage(tmp_path, tokenizer)[0], rewards
     )
     trainer.train()
@@ -123,7 +132,7 @@ def test_later_the_divergence_from_the_adapter_that_came_in_is_taken_from_the_re
     recipe = replace(RECIPE, beta=2.0)
     where, recorder = stage(tmp_path / "stage", tokenizer)
     policy = load()
-    trainer = rloo_trainer(policy, prompts, recipe, where, rewards)
+    trainer = make_rloo_trainer(policy, prompts, recipe, where, rewards)
     trainer.train()
     advantages = list(trainer._logs["advantages"])  # of the second step
     second = rewards.seen[6:]
@@ -145,12 +154,12 @@ def test_a_run_that_was_broken_off_goes_on_as_if_nothing_had_happened(
     """12 steps at once, and 12 of which the 11th fails after the checkpoint of the 10th."""
     recipe = replace(RECIPE, epochs=12, max_new_tokens=4)
     whole, broken, resumed = fresh(tiny_base), fresh(tiny_base), fresh(tiny_base)
-    train_rloo(whole, prompts, recipe, stage(tmp_path / "whole", tokenizer)[0], Rewards())
+    train(whole, prompts, recipe, stage(tmp_path / "whole", tokenizer)[0], Rewards())
     where = stage(tmp_path / "broken", tokenizer)[0]
     rewards = Rewards(breaks_at=10 * 6)
     with pytest.raises(EngineFailure):
-        train_rloo(broken, prompts, recipe, where, rewards)
-    train_rloo(resumed, prompts, recipe, where, Rewards())
+        train(broken, prompts, recipe, where, rewards)
+    train(resumed, prompts, recipe, where, Rewards())
     for name, value in adapter_weights(whole).items():
         assert torch.equal(adapter_weights(resumed)[name], value), name
 
@@ -182,7 +191,7 @@ def test_the_reward_reads_the_very_ids_that_serving_would_show_the_model(
     prompts, _ = distinct_prompts(renderer, [row(question, "It ends.", "No.")], 512)
     rewards = Rewards()
     recipe = replace(RECIPE, epochs=1)
-    train_rloo(model, prompts, recipe, stage(tmp_path, tokenizer)[0], rewards)
+    train(model, prompts, recipe, stage(tmp_path, tokenizer)[0], rewards)
     expected = list(renderer.prompt((Message("user", question),)))
     assert [ids[: len(expected)] for ids in rewards.seen] == [expected] * 3
     assert all(len(ids) > len(expected) for ids in rewards.seen)
@@ -206,7 +215,7 @@ def test_over_the_epochs_each_prompt_is_answered_as_often_as_the_others(
     prompts, _ = distinct_prompts(renderer, pairs, 512)
     rewards = Rewards()
     recipe = replace(RECIPE, samples=2, max_new_tokens=2)
-    train_rloo(model, prompts, recipe, stage(tmp_path, tokenizer)[0], rewards)
+    train(model, prompts, recipe, stage(tmp_path, tokenizer)[0], rewards)
     answered = [sum(ids[: len(p)] == p for ids in rewards.seen) for p in prompts]
     assert answered == [2 * 2] * 3
 
@@ -223,7 +232,7 @@ def test_without_prompts_there_is_nothing_to_train_on(
     model: PeftModel, tmp_path: Path, tokenizer: Any
 ) -> None:
     with pytest.raises(InvalidInput, match="no prompts"):
-        train_rloo(model, [], RECIPE, stage(tmp_path, tokenizer)[0], Rewards())
+        train(model, [], RECIPE, stage(tmp_path, tokenizer)[0], Rewards())
 
 
 @pytest.mark.parametrize(
@@ -238,6 +247,6 @@ def test_without_prompts_there_is_nothing_to_train_on(
 def test_a_recipe_that_cannot_work_says_which_value_is_wrong(
     values: dict[str, Any], problem: str
 ) -> None:
-    (found,) = replace(RECIPE, **values).problems()
+    (found,) = broken_rules("rloo", replace(RECIPE, **values).rules())
     assert problem in found
-    assert RECIPE.problems() == []
+    assert all(RECIPE.rules().values())

@@ -27,29 +27,23 @@ from engine.prompts.render import Renderer
 from engine.request import ScoreRequest
 from engine.storage import folder_of
 from feedback_store.snapshots.snapshot import open_snapshot
+from tests.support.datasets import dataset_of
 from tests.tuning.conftest import snapshot_of
 from tests.tuning.test_losses import ROWS, Recorder, plain_model
 from tuning.batch.forward import packing_blocker
-from tuning.dataset import TokenizedPairs, tokenize
-from tuning.methods.common import Stage
-from tuning.methods.dpo import train_dpo
-from tuning.methods.kto import train_kto
-from tuning.methods.orpo import train_orpo
-from tuning.methods.sft import train_sft
-from tuning.methods.soft_prompt import SoftPromptModel, soft_prompt_model
+from tuning.dataset import tokenize
+from tuning.methods.base import SoftPromptKind
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.kto import KtoRecipe
+from tuning.methods.orpo import OrpoRecipe
+from tuning.methods.sft import SftRecipe
+from tuning.methods.stage import Stage
 from tuning.policy import load_policy
-from tuning.recipe import (
-    AdapterRecipe,
-    DpoRecipe,
-    KtoRecipe,
-    OrpoRecipe,
-    Recipe,
-    SftRecipe,
-    SoftPromptKind,
-    read_recipe,
-    recipe_from_dict,
-)
-from tuning.train import TrainingRun, run
+from tuning.recipe import AdapterRecipe, Recipe, read_recipe, recipe_from_dict
+from tuning.rows import TokenizedPairs
+from tuning.soft_prompt import SoftPromptModel, soft_prompt_model
+from tuning.train import run
+from tuning.training_run import TrainingRun
 
 TOKENS = 5
 RATE = 0.03
@@ -66,7 +60,6 @@ RECIPE = Recipe(
     ),
     orpo=OrpoRecipe(epochs=3, batch_pairs=BATCH, learning_rate=RATE, odds_weight=0.5),
 )
-Train = Callable[[PeftModel, Dataset, Recipe, Stage], None]
 Fresh = Callable[[], SoftPromptModel]
 
 
@@ -95,10 +88,11 @@ def fresh(tiny_base: BaseModel, kind: SoftPromptKind) -> Fresh:
 @pytest.fixture
 def train(tmp_path: Path, tokenizer: Any) -> Callable[..., Recorder]:
     def train(
-        method: Train, model: PeftModel, rows: Dataset, recipe: Recipe = RECIPE, folder: str = "s"
+        method: str, model: PeftModel, rows: Dataset, recipe: Recipe = RECIPE, folder: str = "s"
     ) -> Recorder:
         recorder = Recorder()
-        method(model, rows, recipe, Stage(folder, tmp_path / folder, 0, tokenizer, recorder))
+        stage = Stage(folder, tmp_path / folder, 0, tokenizer, recorder)
+        recipe.methods[method].train(model, rows, stage)
         return recorder
 
     return train
@@ -138,7 +132,7 @@ def test_sft_reports_the_likelihood_behind_the_virtual_tokens_and_raises_it(
     model = fresh()
     base = {name: p.detach().clone() for name, p in model.base_model.named_parameters()}
     expected, before = chosen_nll(model, pairs), virtual(model)
-    losses = train(train_sft, model, pairs.for_sft()).losses
+    losses = train("sft", model, dataset_of(RECIPE.sft, pairs)).losses
     assert losses[0] == pytest.approx(expected, rel=1e-4)
     assert losses[0] > losses[1] > losses[2] > chosen_nll(model, pairs)
     assert not torch.equal(virtual(model), before)
@@ -152,7 +146,7 @@ def test_dpo_compares_with_the_virtual_tokens_it_began_with(
     """At the start the policy is the reference: each pair costs log 2 (Rafailov et al., eq. 7)."""
     model = fresh()
     start, expected = margins(model, pairs), math.log(2) + chosen_nll(model, pairs)
-    recorder = train(train_dpo, model, pairs.for_dpo())
+    recorder = train("dpo", model, dataset_of(RECIPE.dpo, pairs))
     assert recorder.losses[0] == pytest.approx(expected, rel=1e-4)
     assert recorder.losses[-1] < recorder.losses[0]
     assert margins(model, pairs).mean() > start.mean()
@@ -165,7 +159,7 @@ def test_dpo_may_compare_with_the_base_model(
     gain = margins(model, pairs) - margins(plain_model(tiny_base), pairs)
     expected = -float(logsigmoid(0.1 * gain).mean())
     dpo = replace(RECIPE.dpo, reference="base", sft_weight=0.0)
-    recorder = train(train_dpo, model, pairs.for_dpo(), replace(RECIPE, dpo=dpo))
+    recorder = train("dpo", model, dataset_of(RECIPE.dpo, pairs), replace(RECIPE, dpo=dpo))
     assert recorder.losses[0] == pytest.approx(expected, rel=1e-4)
 
 
@@ -180,7 +174,7 @@ def test_kto_learns_from_lone_judgements(
             for name, good in (("chosen_ids", True), ("rejected_ids", False))
         ]
     )
-    losses = train(train_kto, fresh(), rows).losses
+    losses = train("kto", fresh(), rows).losses
     assert losses[0] == pytest.approx(0.5, abs=1e-5)
     assert losses[-1] < losses[0]
 
@@ -201,24 +195,24 @@ def test_orpo_learns_a_prefix(
     ]
     odds = [mean - (1 - mean.exp()).log() for mean in means]
     expected = -torch.cat(whole).mean() - 0.5 * logsigmoid(odds[0] - odds[1]).mean()
-    losses = train(train_orpo, model, pairs.for_dpo()).losses
+    losses = train("orpo", model, dataset_of(RECIPE.dpo, pairs)).losses
     assert losses[0] == pytest.approx(float(expected), rel=1e-4)
 
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [("prefix", train_dpo), ("prompt", train_sft), ("p-tuning", train_dpo)],
+    [("prefix", "dpo"), ("prompt", "sft"), ("p-tuning", "dpo")],
     indirect=["kind"],
 )
 def test_a_run_that_was_killed_goes_on_from_its_checkpoint_to_the_same_numbers(
     fresh: Fresh,
     pairs: TokenizedPairs,
     train: Callable[..., Recorder],
-    method: Train,
+    method: str,
     tmp_path: Path,
 ) -> None:
     recipe = replace(RECIPE, sft=replace(RECIPE.sft, epochs=13), dpo=replace(RECIPE.dpo, epochs=13))
-    rows = pairs.for_sft() if method is train_sft else pairs.for_dpo()
+    rows = dataset_of(RECIPE.methods[method], pairs)
     whole = fresh()
     train(method, whole, rows, recipe, "whole")
     checkpoint = "checkpoint-10"  # one is written each ten steps
@@ -295,7 +289,7 @@ def test_checkpointed_gradients_do_not_lose_the_virtual_tokens(
     model, recorder = fresh(), Recorder()
     expected = chosen_nll(model, pairs)
     stage = CheckpointingStage("s", tmp_path, 0, tokenizer, recorder)
-    train_sft(model, pairs.for_sft(), RECIPE, stage)
+    RECIPE.sft.train(model, dataset_of(RECIPE.sft, pairs), stage)
     assert recorder.losses[0] == pytest.approx(expected, rel=1e-4)
     assert recorder.losses[-1] < recorder.losses[0]
     checkpointed = model.base_model.is_gradient_checkpointing

@@ -28,19 +28,18 @@ from feedback_store.examples.types import (
     example_id,
 )
 from feedback_store.snapshots.snapshot import freeze, open_snapshot
+from tests.support.job_events import of_type, steps_of
 from tests.tuning.conftest import row, snapshot_of
 from tuning.dataset import read_training_data
-from tuning.recipe import (
-    AdapterRecipe,
-    DpoRecipe,
-    KtoRecipe,
-    OrpoRecipe,
-    Recipe,
-    ReplayRecipe,
-    SftRecipe,
-)
+from tuning.jobs.events import DataRead, JobEvent, KernelsChosen, ReferencesRead, StageLeftOut
+from tuning.methods.dpo import DpoRecipe
+from tuning.methods.kto import KtoRecipe
+from tuning.methods.orpo import OrpoRecipe
+from tuning.methods.sft import SftRecipe
+from tuning.recipe import AdapterRecipe, Recipe, ReplayRecipe
 from tuning.step_reporter import StepReporter
-from tuning.train import TrainingRun, run
+from tuning.train import run
+from tuning.training_run import TrainingRun
 
 SMALL = AdapterRecipe(rank=2, alpha=4)
 OFF = SftRecipe(epochs=0)
@@ -53,7 +52,7 @@ QUICK = Recipe(
     max_sequence_tokens=200,
 )
 KTO = replace(QUICK, sft=OFF, dpo=NO_DPO, kto=KtoRecipe(epochs=1))
-Events = list[dict[str, Any]]
+Events = list[JobEvent]
 
 
 def side(text: str) -> Side:
@@ -117,10 +116,6 @@ def manifest_of(home: Path, bundle: str) -> dict[str, Any]:
     return read_manifest(folder_of(Home(home).bundles, bundle))
 
 
-def of_kind(events: Events, kind: str) -> Events:
-    return [event for event in events if event["event"] == kind]
-
-
 def train_counts(home: Path, snapshot: str) -> dict[str, int]:
     """How many examples of each kind are on the training side."""
     found: dict[str, int] = read_manifest(folder_of(Home(home).snapshots, snapshot))["counts"][
@@ -135,9 +130,9 @@ def test_the_default_stages_run_one_after_the_other(tmp_path: Path, tiny_base: B
     pairs = train_counts(tmp_path, snapshot)["pairs"]
     manifest = manifest_of(tmp_path, bundle)
     assert manifest["rows"] == {"sft": pairs, "dpo": pairs}
-    (kernels,) = of_kind(events, "kernels")
-    assert manifest["kernels"] == kernels["reason"] == "torch's own kernels, as asked for"
-    assert list(dict.fromkeys(e["stage"] for e in of_kind(events, "step"))) == ["sft", "dpo"]
+    (kernels,) = of_type(events, KernelsChosen)
+    assert manifest["kernels"] == kernels.reason == "torch's own kernels, as asked for"
+    assert list(dict(steps_of(events))) == ["sft", "dpo"]
 
 
 def test_kto_learns_from_lone_thumbs(tmp_path: Path, tiny_base: BaseModel) -> None:
@@ -156,14 +151,14 @@ def test_kto_learns_from_lone_thumbs(tmp_path: Path, tiny_base: BaseModel) -> No
         "kto.desirable_weight": "store",
         "kto.undesirable_weight": "store",
     }
-    assert len(of_kind(events, "step")) == -(-len(train) // 8)
+    assert len(steps_of(events)) == -(-len(train) // 8)
     open_bundle(Home(tmp_path).bundles, bundle, tiny_base)
 
 
 def test_orpo_learns_from_pairs(tmp_path: Path, tiny_base: BaseModel) -> None:
     recipe = replace(QUICK, sft=OFF, dpo=NO_DPO, orpo=OrpoRecipe(epochs=1))
     bundle, events = trained(tmp_path, tiny_base, snapshot_of(tmp_path, 6), recipe)
-    assert {e["stage"] for e in of_kind(events, "step")} == {"orpo"}
+    assert {stage for stage, _ in steps_of(events)} == {"orpo"}
     open_bundle(Home(tmp_path).bundles, bundle, tiny_base)
 
 
@@ -180,10 +175,8 @@ def test_pairs_alone_or_demonstrations_alone_are_enough(
     rows = train_counts(tmp_path, snapshot)[kind]
     paired = rows if kind == "pairs" else 0
     assert manifest_of(tmp_path, bundle)["rows"] == {"sft": rows, "dpo": paired}
-    assert of_kind(events, "left out") == (
-        []
-        if paired
-        else [{"event": "left out", "stage": "dpo", "reason": "dpo needs preference pairs"}]
+    assert of_type(events, StageLeftOut) == (
+        [] if paired else [StageLeftOut(stage="dpo", reason="dpo needs preference pairs")]
     )
 
 
@@ -199,7 +192,7 @@ def test_a_correction_that_is_chosen_and_demonstrated_is_learnt_once(
 
     def answers(wanted: Any) -> int:
         recipe = replace(QUICK, sft=SftRecipe(answers=wanted))
-        return len(read_training_data(renderer, snapshot, recipe).for_sft())
+        return len(recipe.sft.rows(read_training_data(renderer, snapshot, recipe)))
 
     assert answers("chosen") == counts["pairs"]
     assert answers("demonstrations") == answers("both") == counts["demonstrations"]
@@ -242,13 +235,13 @@ def test_what_is_too_long_is_left_out_whole_and_named(tmp_path: Path, tiny_base:
     long = [row(f"Tell {n}.", "A story. " * 99, "No.", conversation=f"long-{n}") for n in range(3)]
     snapshot = frozen(tmp_path, pairs=[*pairs, *long])
     bundle, events = trained(tmp_path, tiny_base, snapshot, replace(QUICK, dpo=NO_DPO))
-    (data,) = of_kind(events, "data")
+    (data,) = of_type(events, DataRead)
     train = open_snapshot(Home(tmp_path).snapshots, snapshot).train.pairs
     conversations = [pair.origin.conversation_id for pair in train]
     named = [name for name in conversations if name.startswith("long")]
     assert named
-    assert data["too_long"] == len(named)
-    assert data["too_long_conversations"] == sorted(named)
+    assert data.too_long == len(named)
+    assert data.too_long_conversations == sorted(named)
     manifest = manifest_of(tmp_path, bundle)
     assert manifest["too_long_conversations"] == sorted(named)
     assert manifest["rows"] == {"sft": len(conversations) - len(named)}
@@ -277,11 +270,11 @@ def test_instruction_data_is_mixed_in_at_its_share_and_named_without_its_folder(
     file = alpaca(tmp_path, 50)
     snapshot = snapshot_of(tmp_path, 12)
     bundle, events = trained(tmp_path, tiny_base, snapshot, replaying(file, 0.4))
-    (data,) = of_kind(events, "data")
+    (data,) = of_type(events, DataRead)
     pairs = train_counts(tmp_path, snapshot)["pairs"]
     replayed = round(pairs * 0.4 / 0.6)  # then they are 40% of all
     assert replayed > 1
-    assert data["replayed"] == replayed
+    assert data.replayed == replayed
     manifest = manifest_of(tmp_path, bundle)
     assert manifest["replay"] == {"rows": replayed, "too_long": 0}
     assert manifest["rows"] == {"sft": pairs + replayed}
@@ -312,9 +305,9 @@ def test_on_grown_data_a_base_reference_is_paid_for_new_rows_only(
     _, second = trained(tmp_path, tiny_base, after, recipe)
     old, new = (train_counts(tmp_path, s)["pairs"] for s in (before, after))
     assert new > old
-    assert of_kind(first, "reference") == [{"event": "reference", "rows": old, "cached": 0}]
+    assert of_type(first, ReferencesRead) == [ReferencesRead(rows=old, cached=0)]
     known = old if reference == "base" else 0
-    assert of_kind(second, "reference") == [{"event": "reference", "rows": new, "cached": known}]
+    assert of_type(second, ReferencesRead) == [ReferencesRead(rows=new, cached=known)]
 
 
 def test_dpos_base_reference_is_not_ktos(tmp_path: Path, tiny_base: BaseModel) -> None:
@@ -327,8 +320,8 @@ def test_dpos_base_reference_is_not_ktos(tmp_path: Path, tiny_base: BaseModel) -
     other = replace(recipe, sft=SftRecipe(epochs=1, learning_rate=1e-3))
     cached = [
         [
-            event["cached"]
-            for event in of_kind(trained(tmp_path, tiny_base, snapshot, r)[1], "reference")
+            event.cached
+            for event in of_type(trained(tmp_path, tiny_base, snapshot, r)[1], ReferencesRead)
         ]
         for r in (recipe, other)
     ]
@@ -385,7 +378,7 @@ def test_after_a_loss_that_is_not_a_number_the_run_goes_on_from_the_last_good_ch
         run(job, events.append)
     assert [p.name for p in (tmp_path / "job" / "sft").glob("checkpoint-*")] == ["checkpoint-10"]
     resumed = run(job, events.append)
-    assert [e["step"] for e in of_kind(events, "step")] == [*range(1, 13), *range(11, 15)]
+    assert [step for _, step in steps_of(events)] == [*range(1, 13), *range(11, 15)]
     whole, _ = trained(tmp_path, tiny_base, snapshot, recipe)
     one, two = (
         load_file(folder_of(Home(tmp_path).bundles, b) / "adapter_model.safetensors")

@@ -24,13 +24,15 @@ from safetensors import SafetensorError
 
 from engine.home import Home
 from engine.models.catalogue import BaseModel
+from tests.support.job_events import steps_of
 from tests.tuning.conftest import snapshot_of
 from tests.tuning.test_jobs import DPO_STEPS, TINY
-from tuning import worker
-from tuning.jobs import JobSpec
-from tuning.methods.dpo import PackedDPOTrainer
-from tuning.progress import read_progress
-from tuning.worker import DISK_FULL
+from tuning.jobs import worker
+from tuning.jobs.events import JobStarted
+from tuning.jobs.progress import read_progress
+from tuning.jobs.runner import JobSpec
+from tuning.jobs.worker import DISK_FULL
+from tuning.methods.dpo_trainer import PackedDPOTrainer
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +69,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 MANNERS = """
 import json, os, threading, psutil
-from tuning.worker import yield_to_chat
+from tuning.jobs.worker import yield_to_chat
 said, found = yield_to_chat(), []
 thread = threading.Thread(target=lambda: found.append(os.sched_getscheduler(0)))
 thread.start()
@@ -110,14 +112,10 @@ def test_a_worker_says_how_many_threads_it_took_and_who_it_is(
     folder = job_folder(tmp_path, tiny_base)  # its snapshot does not exist
     assert worker.main(folder) == 1
     (started,) = read_progress(folder / "progress.jsonl")
-    assert started.pop("at") <= time.time()
-    assert started == {
-        "event": "started",
-        "pid": os.getpid(),
-        "threads": torch.get_num_threads(),
-        "priority": "idle",
-        "processes": 1,
-    }
+    assert started.at is not None and started.at <= time.time()
+    assert started == JobStarted(
+        pid=os.getpid(), threads=torch.get_num_threads(), priority="idle", processes=1
+    )
     assert (folder / "pid").read_text() == str(os.getpid())
 
 
@@ -147,8 +145,7 @@ def test_a_loss_that_is_no_number_keeps_the_checkpoint_before_and_the_job_goes_o
     before = len(read_progress(folder / "progress.jsonl"))
     assert worker.main(folder) == 0
     again = read_progress(folder / "progress.jsonl")[before:]
-    steps = [(e["stage"], e["step"]) for e in again if e["event"] == "step"]
-    assert steps == [("dpo", number) for number in range(11, DPO_STEPS + 1)]
+    assert steps_of(again) == [("dpo", number) for number in range(11, DPO_STEPS + 1)]
     assert result_of(folder)["state"] == "done"
 
 
@@ -210,7 +207,7 @@ def test_another_failure_is_not_blamed_on_the_disk(
 
 ON_A_SMALL_DISK = """
 mount -t tmpfs -o size=$SIZE none "$DISK" && cp -r "$HOME_FOLDER/." "$DISK"
-"$PYTHON" -m tuning.worker "$DISK/jobs/$JOB" >/dev/null 2>&1
+"$PYTHON" -m tuning.jobs.worker "$DISK/jobs/$JOB" >/dev/null 2>&1
 cat "$DISK/jobs/$JOB/result.json"
 echo
 ls "$DISK/bundles" 2>/dev/null | wc -l

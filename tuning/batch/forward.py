@@ -22,9 +22,9 @@ from tuning.batch.attention import ATTENTION_NAME, Segments
 from tuning.batch.fused_layers import patch_modules
 from tuning.batch.head import score_tokens
 from tuning.batch.plan import PackLayout
+from tuning.distributed import weights_are_split
 from tuning.kernels import PORTABLE
 from tuning.kernels.portable import TuningKernels
-from tuning.launch import weights_are_split
 
 # Ways in which some architectures bend their logits; none of them is done here
 LOGIT_TRANSFORMS = (

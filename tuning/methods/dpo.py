@@ -1,167 +1,99 @@
-"""Direct preference optimisation (Rafailov et al. 2023, eq. 7) with an SFT term on the chosen
-answer (Pang et al. 2024, eq. 2), so that its likelihood does not fall.
+"""Direct preference optimisation (Rafailov et al. 2023) on pairs.
 
-Instead of eq. 7: IPO (Azar et al. 2023, eq. 17), the loss that allows for swapped pairs
-(Chowdhury et al. 2024, sec. 3.1), or eq. 7 on log-probabilities per token (Lambert et al. 2024).
-
-Supports: LoRA on a dense or quantized base; the reference is the adapter as it came in, or the base
-model.
-Assumes: rows already rendered by the one renderer (`tuning.dataset`).
-Raises: whatever trl's DPOTrainer raises.
+Supports: LoRA on a dense or quantized base; virtual tokens on a dense one. The losses and their
+sources: `dpo_trainer.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from datasets import Dataset
-from peft import PeftModel
-from trl import DPOConfig, DPOTrainer
-from trl.trainer.utils import hash_module
+from engine.errors import InvalidInput
+from tuning.methods.base import Method
+from tuning.rows import ExampleKind, Ids, TrainingData
 
-from tuning.batch.collate import Collate, Packer, default_budget_tokens, prompt_of_pair
-from tuning.batch.forward import accept_layouts, packing_blocker
-from tuning.batch.reference import pair_log_probs
-from tuning.batch.steps import BatchShare, Pack, PackedSteps
-from tuning.kernels.portable import TuningKernels
-from tuning.methods.common import References, Stage
-from tuning.recipe import DpoLoss, DpoRecipe, Recipe
-from tuning.reference_cache import PairLogProbs, PairRow
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftModel
 
-DPO_REFERENCE_COLUMNS = ("ref_chosen_logps", "ref_rejected_logps")  # trl's names
-LOSSES: Mapping[DpoLoss, str] = {  # our names to trl's
-    "sigmoid": "sigmoid",
-    "ipo": "ipo",
-    "robust": "robust",
-    "length-normalised": "sigmoid_norm",
-}
-LOSS_COUNTS = {"sft": "chosen_tokens"}  # the mean of any other loss is over pairs
+    from tuning.methods.dpo_trainer import RenderedDPOTrainer
+    from tuning.methods.stage import Stage
+
+DpoLoss = Literal["sigmoid", "ipo", "robust", "length-normalised"]
+Reference = Literal["start", "base"]
+FromStore = Literal["store"]  # a value that the snapshot knows
 
 
-class RenderedDPOTrainer(DPOTrainer):  # type: ignore[misc]  # trl is untyped here
-    """trl's trainer on rows that are already token ids.
+@dataclass(frozen=True, slots=True)
+class DpoRecipe(Method):
+    """Direct preference optimisation.
 
-    trl would tokenize the messages itself, through the chat template alone; control-token text
-    typed by a user would then become control tokens, in training only.
-
-    The reference is the model as it is handed over, or `from_base` the base model.
+    `flip_rate` is the share of pairs whose sides are swapped, for the robust loss alone. The
+    reference is the model as the stage starts, or the base model.
     """
 
-    def __init__(self, *args: Any, from_base: bool = False, **kwargs: Any) -> None:
-        self._from_base = from_base
-        super().__init__(*args, **kwargs)
+    needs: ClassVar[str] = "preference pairs"
 
-    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
-        return dataset
+    epochs: float = 1
+    learning_rate: float = 2e-5
+    batch_pairs: int = 4
+    beta: float = 0.1
+    sft_weight: float = 1.0
+    loss: DpoLoss = "sigmoid"
+    flip_rate: float | FromStore | None = None
+    reference: Reference = "start"
 
-    def _precompute_ref_logps(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
-        if self._from_base and "ref" in self.model.peft_config:
-            # trl's copy of the start adapter; without it, its reference is the base. Its files of
-            # log-probabilities are named by the model's hash, which must change with it
-            self.model.delete_adapter("ref")
-            self._precompute_model_hash = hash_module(self.model)
-        return super()._precompute_ref_logps(dataset, *args, **kwargs)
-
-
-class PackedDPOTrainer(PackedSteps, RenderedDPOTrainer):
-    """The same losses on the same rows, computed in packs, each row's reference only once."""
-
-    data_collator: Collate
-    train_dataset: Dataset
-    loss_weights: list[float]
-
-    def __init__(
-        self, *args: Any, references: References, kernels: TuningKernels, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        packer = Packer(self.data_collator, prompt_of_pair, default_budget_tokens())
-        accept_layouts(self.model, kernels)
-        rows = self.train_dataset
-        found = references(list(rows), partial(self._reference_log_probs, packer))
-        for column, values in zip(DPO_REFERENCE_COLUMNS, zip(*found, strict=True), strict=True):
-            rows = rows.add_column(column, list(values))
-        self.data_collator, self.train_dataset = packer, rows
-        self.precompute_ref_logps = True  # they are in the rows now
-
-    def _reference_log_probs(
-        self, packer: Packer, rows: Sequence[PairRow]
-    ) -> Sequence[PairLogProbs]:
-        with self.model.disable_adapter() if self._from_base else nullcontext():
-            return pair_log_probs(self.model, packer, rows)
-
-    def counts(self, pack: Pack) -> dict[str, int]:
-        """Pairs, and scored tokens by side."""
-        chosen, rejected = pack["completion_mask"][:, 1:].sum(1).chunk(2)
-        counts = {"chosen_tokens": int(chosen.sum()), "rejected_tokens": int(rejected.sum())}
-        return {"pairs": len(chosen), "tokens": sum(counts.values()), **counts}
-
-    def counted_by(self, metric: str) -> str:
-        """As trl's `_compute_loss` averages them."""
+    def rules(self) -> dict[str, bool]:
+        """See `Method`."""
+        rate, robust = self.flip_rate, self.loss == "robust"
         return {
-            "entropy": "tokens",
-            "mean_token_accuracy": "chosen_tokens",
-            "logits/chosen": "chosen_tokens",
-            "logits/rejected": "rejected_tokens",
-        }.get(metric, "pairs")
+            "batch_pairs must be at least 1": self.batch_pairs >= 1,
+            "beta must be positive": self.beta > 0,
+            "sft_weight must not be negative": self.sft_weight >= 0,
+            f"flip_rate does nothing with dpo.loss {self.loss}, only with robust": (
+                robust or rate is None
+            ),
+            "loss robust needs dpo.flip_rate: a number, or store for the snapshot's own": (
+                not robust or rate is not None
+            ),
+            "flip_rate must lie in (0, 0.5), since 0 is the sigmoid loss": (
+                not robust or not isinstance(rate, float) or 0 < rate < 0.5
+            ),
+        }
 
-    @contextmanager
-    def scaled_loss(self, share: BatchShare) -> Iterator[None]:
-        """Each loss is a mean over its pack; its weight makes it one over the batch."""
-        weights = self.loss_weights
-        self.loss_weights = [
-            weight * share[LOSS_COUNTS.get(kind, "pairs")]
-            for kind, weight in zip(self.loss_types, weights, strict=True)
-        ]
-        try:
-            yield
-        finally:
-            self.loss_weights = weights
+    @property
+    def example_kinds(self) -> frozenset[ExampleKind]:
+        """Pairs."""
+        return frozenset({"pairs"})
 
+    @property
+    def reference_is_base(self) -> bool:
+        """As `reference` says."""
+        return self.reference == "base"
 
-def train_dpo(model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage) -> None:
-    """Train the model's `default` adapter in place. Rows: `TrainingData.for_dpo`."""
-    trainer = dpo_trainer(model, rows, recipe, stage)
-    trainer.train(resume_from_checkpoint=stage.checkpoint)
+    def store_values(self, *, flip_rate: float | None, good: int, bad: int) -> dict[str, float]:
+        """The flip rate, if the recipe leaves it to the store."""
+        if self.flip_rate != "store":
+            return {}
+        if flip_rate is None:
+            raise InvalidInput(
+                "dpo.flip_rate: store asks how often votes err, and the snapshot cannot tell: too"
+                " few answers were judged by several people; give a number, or use another dpo.loss"
+            )
+        if flip_rate >= 0.5:
+            raise InvalidInput(
+                "dpo.flip_rate: store: votes on the same answers agree no more than coins do, so"
+                " nothing can be learnt from them"
+            )
+        return {"flip_rate": flip_rate}
 
+    def rows(self, data: TrainingData) -> list[dict[str, Ids]]:
+        """Columns prompt_ids, chosen_ids, rejected_ids: what trl's preference collator reads."""
+        return data.preferences
 
-def dpo_trainer(
-    model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage
-) -> RenderedDPOTrainer:
-    """The trainer that suits the model: packed, or trl's own where packing is not possible."""
-    dpo = recipe.dpo
-    packed = packing_blocker(model) is None
-    args = DPOConfig(
-        **stage.arguments(
-            epochs=dpo.epochs, learning_rate=dpo.learning_rate, batch=dpo.batch_pairs
-        ),
-        **_loss_arguments(dpo),
-        max_length=None,  # too long pairs were left out, by name, when they were rendered
-        precompute_ref_log_probs=not packed,  # once per pair instead of once per pair and epoch
-    )
-    kind = (
-        partial(PackedDPOTrainer, references=stage.references, kernels=stage.kernels)
-        if packed
-        else RenderedDPOTrainer
-    )
-    return kind(
-        model=model,
-        args=args,
-        train_dataset=rows,
-        processing_class=stage.tokenizer,
-        callbacks=[stage.callback],
-        from_base=dpo.reference == "base",
-    )
+    def trainer(self, model: PeftModel, rows: Dataset, stage: Stage) -> RenderedDPOTrainer:
+        """See `Method`."""
+        from tuning.methods.dpo_trainer import make_dpo_trainer
 
-
-def _loss_arguments(dpo: DpoRecipe) -> dict[str, Any]:
-    """What trl calls the loss and its numbers; the recipe's flip rate is settled by now."""
-    losses = {LOSSES[dpo.loss]: 1.0} | ({"sft": dpo.sft_weight} if dpo.sft_weight else {})
-    return {
-        "beta": dpo.beta,
-        "loss_type": list(losses),
-        "loss_weights": list(losses.values()),
-        "label_smoothing": dpo.flip_rate or 0.0,
-    }
+        return make_dpo_trainer(model, rows, self, stage)

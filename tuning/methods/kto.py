@@ -1,158 +1,86 @@
-"""Kahneman-Tversky optimisation (Ethayarajh et al. 2024, eq. 7) on answers called good or bad.
+"""Kahneman-Tversky optimisation (Ethayarajh et al. 2024) on lone thumbs.
 
-Supports: LoRA on a dense or quantized base; the reference is the adapter as it came in.
-Assumes: rows already rendered by the one renderer (`tuning.dataset`), good and bad ones; weights
-settled (`tuning.store_values`).
-Raises: whatever trl's KTOTrainer raises.
+Supports: LoRA on a dense or quantized base; virtual tokens on a dense one. The loss and its
+reference: `kto_trainer.py`.
 """
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from datasets import Dataset
-from peft import PeftModel
-from torch import Tensor, nn
-from trl import KTOConfig, KTOTrainer
-from trl.trainer.dpo_trainer import DataCollatorForPreference
+from engine.errors import InvalidInput
+from tuning.methods.base import Method
+from tuning.methods.dpo import FromStore
+from tuning.rows import ExampleKind, TrainingData
 
-from tuning.batch.collate import (
-    Batch,
-    Collate,
-    DatasetRow,
-    Packer,
-    default_budget_tokens,
-    prompt_of_pair,
-)
-from tuning.batch.forward import accept_layouts, layout_tensors, packing_blocker
-from tuning.batch.plan import Completion, TrainingPrompt, lay_out
-from tuning.batch.reference import pair_log_probs
-from tuning.kernels.portable import TuningKernels
-from tuning.methods.common import References, Stage
-from tuning.recipe import Recipe
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftModel
 
-KTO_REFERENCE_COLUMNS = ("ref_logps", "ref_KL_logps")  # trl's names
-
-
-class RenderedKTOTrainer(KTOTrainer):  # type: ignore[misc]  # trl is untyped here
-    """trl's trainer on rows that are already token ids (see `RenderedDPOTrainer`)."""
-
-    def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
-        return dataset
-
-
-class PackedKTOTrainer(RenderedKTOTrainer):
-    """The same loss on the same rows without padding, each row's reference only once.
-
-    A step is one pack, and not several as with DPO: its loss is not a mean of rows, since each
-    row's depends on the KL of all.
-    """
-
-    data_collator: Any
-    train_dataset: Dataset
-
-    def __init__(
-        self, *args: Any, references: References, kernels: TuningKernels, **kwargs: Any
-    ) -> None:
-        super().__init__(*args, **kwargs)
-        rows, collate = self.train_dataset, self.data_collator
-        accept_layouts(self.model, kernels)
-        # The reference reads a row as a pair: one prompt, its own completion and the mismatched one
-        preference = DataCollatorForPreference(pad_token_id=collate.pad_token_id)
-        packer = Packer(preference, prompt_of_pair, default_budget_tokens())
-        found = references([_as_pair(r) for r in rows], partial(pair_log_probs, self.model, packer))
-        for column, values in zip(KTO_REFERENCE_COLUMNS, zip(*found, strict=True), strict=True):
-            rows = rows.add_column(column, list(values))
-        self.data_collator, self.train_dataset = _WithLayouts(collate), rows
-        self.precompute_ref_logps = True  # they are in the rows now
-
-    def _compute_kl_logps(self, model: nn.Module, batch: Batch) -> Tensor:
-        found: Tensor = super()._compute_kl_logps(model, {**batch, "layout": batch["KL_layout"]})
-        return found
-
-
-def train_kto(model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage) -> None:
-    """Train the model's `default` adapter in place. Rows: `TrainingData.for_kto`."""
-    trainer = kto_trainer(model, rows, recipe, stage)
-    trainer.train(resume_from_checkpoint=stage.checkpoint)
-
-
-def kto_trainer(
-    model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage
-) -> RenderedKTOTrainer:
-    """The trainer that suits the model: packed, or trl's own where packing is not possible."""
-    kto = recipe.kto
-    packed = packing_blocker(model) is None
-    kind = (
-        partial(PackedKTOTrainer, references=stage.references, kernels=stage.kernels)
-        if packed
-        else RenderedKTOTrainer
-    )
-    return kind(
-        model=model,
-        args=KTOConfig(
-            **stage.arguments(
-                epochs=kto.epochs, learning_rate=kto.learning_rate, batch=kto.batch_answers
-            ),
-            max_length=None,  # too long answers were left out, by name, when they were rendered
-            beta=kto.beta,
-            desirable_weight=kto.desirable_weight,
-            undesirable_weight=kto.undesirable_weight,
-            precompute_ref_log_probs=not packed,  # once per answer instead of once per epoch
-        ),
-        train_dataset=with_mismatched(rows, kto.batch_answers, stage.seed),
-        processing_class=stage.tokenizer,
-        callbacks=[stage.callback],
-    )
-
-
-def with_mismatched(rows: Dataset, batch: int, seed: int) -> Dataset:
-    """Rows in the order of training, each with another's completion as `KL_completion_ids`.
-
-    The paper estimates the KL to the reference from mismatched prompts and completions of one
-    step (sec. 4.1), so trl takes the rows as they stand and they are mixed here. A last step of
-    one row borrows the completion of the first row.
-    """
-    mixed = list(rows)
-    random.Random(seed).shuffle(mixed)  # noqa: S311
-    paired: list[dict[str, Any]] = []
-    for start in range(0, len(mixed), batch):
-        step = mixed[start : start + batch]
-        lenders = [step[-1], *step[:-1]] if len(step) > 1 else mixed[:1]
-        paired += (
-            {**row, "KL_completion_ids": lender["completion_ids"]}
-            for row, lender in zip(step, lenders, strict=True)
-        )
-    return Dataset.from_list(paired)
+    from tuning.methods.kto_trainer import RenderedKTOTrainer
+    from tuning.methods.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)
-class _WithLayouts:
-    """trl's batch, with how its completions and its mismatched completions are laid out."""
+class KtoRecipe(Method):
+    """Kahneman-Tversky optimisation; off by default.
 
-    collate: Collate
+    The weights are those of good and bad answers; "store" computes them from their counts.
+    """
 
-    def __call__(self, rows: list[DatasetRow]) -> Batch:
-        layouts = {
-            name: layout_tensors(lay_out([_training_prompt(row, column) for row in rows]))
-            for name, column in (("layout", "completion_ids"), ("KL_layout", "KL_completion_ids"))
+    needs: ClassVar[str] = "lone judgements"
+
+    epochs: float = 0
+    learning_rate: float = 5e-5
+    batch_answers: int = 8
+    beta: float = 0.1
+    desirable_weight: float | FromStore = "store"
+    undesirable_weight: float | FromStore = "store"
+
+    def rules(self) -> dict[str, bool]:
+        """See `Method`."""
+        weights = (self.desirable_weight, self.undesirable_weight)
+        return {
+            "batch_answers must be at least 2, since the others tell the drift from the"
+            " reference": self.batch_answers >= 2,
+            "beta must be positive": self.beta > 0,
+            "desirable_weight and kto.undesirable_weight must be positive": all(
+                weight == "store" or float(weight) > 0 for weight in weights
+            ),
         }
-        return {**self.collate(rows), **layouts}
 
+    @property
+    def example_kinds(self) -> frozenset[ExampleKind]:
+        """Lone judgements."""
+        return frozenset({"unpaired"})
 
-def _training_prompt(row: DatasetRow, column: str) -> TrainingPrompt:
-    completion = tuple(row[column])
-    return TrainingPrompt(
-        tuple(row["prompt_ids"]), (Completion(completion, (True,) * len(completion)),)
-    )
+    def store_values(self, *, flip_rate: float | None, good: int, bad: int) -> dict[str, float]:
+        """Weights that are left to the store, so that both sides weigh alike in sum.
 
+        good * desirable = bad * undesirable: the lower bound of Ethayarajh et al. 2024, eq. 8.
+        Where both are left to the store, the larger side has weight 1.
+        """
+        if good + bad == 0:
+            return {}
+        if not good or not bad:
+            raise InvalidInput(
+                f"kto needs good and bad votes, and the snapshot has {good} good and {bad} bad"
+            )
+        up, down = self.desirable_weight, self.undesirable_weight
+        if up == down == "store":
+            both = max(1.0, bad / good), max(1.0, good / bad)
+            return {"desirable_weight": both[0], "undesirable_weight": both[1]}
+        if up == "store":
+            return {"desirable_weight": float(down) * bad / good}
+        return {"undesirable_weight": float(up) * good / bad} if down == "store" else {}
 
-def _as_pair(row: DatasetRow) -> dict[str, list[int]]:
-    return {
-        "prompt_ids": row["prompt_ids"],
-        "chosen_ids": row["completion_ids"],
-        "rejected_ids": row["KL_completion_ids"],
-    }
+    def rows(self, data: TrainingData) -> list[dict[str, Any]]:
+        """Columns prompt_ids, completion_ids, label."""
+        return list(data.unpaired.rows)
+
+    def trainer(self, model: PeftModel, rows: Dataset, stage: Stage) -> RenderedKTOTrainer:
+        """See `Method`."""
+        from tuning.methods.kto_trainer import make_kto_trainer
+
+        return make_kto_trainer(model, rows, self, stage)

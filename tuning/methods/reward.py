@@ -1,218 +1,32 @@
-"""A reward model: how good people would find an answer, as one number (Ouyang et al. 2022, eq. 1).
-
-The base model with a LoRA adapter and a linear head in place of its output head, trained on pairs
-so that the chosen answer gets the higher number. It scores, it is never served: it is kept in a
-folder of its own, content-addressed, and is no bundle.
-
-Supports: whatever transformers has a sequence-classification model for.
-Assumes: rows already rendered by the one renderer (`tuning.dataset`).
-Raises: whatever trl's RewardTrainer raises.
-"""
+"""The recipe's section on the reward model that a run makes for RLOO and for its evaluation."""
 
 from __future__ import annotations
 
-import copy
-import json
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import torch
-from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
-from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
-from trl import RewardConfig, RewardTrainer
-
-from engine.adapters.files import CONFIG, WEIGHTS
-from engine.errors import EngineFailure, InvalidInput
-from engine.hardware import detect
-from engine.messages import Message
-from engine.models.catalogue import BaseModel, linear_shapes
-from engine.prompts.load import load_template_renderer
-from engine.prompts.render import Renderer
-from engine.storage import folder_of, publish, read_manifest, verify
-from feedback_store.examples.types import Pair
-from tuning.methods.common import Stage
-from tuning.reference_cache import PairRow
-from tuning.rlhf_recipes import RewardRecipe
-
-REWARD_FORMAT = "burnish-reward/1"
-REWARD_FILES = {CONFIG, WEIGHTS}
+from engine.adapters.lora import MAX_RANK
 
 
-class _Head(nn.Linear):
-    """The score, computed in fp32: in bf16 most of the optimizer's steps would round to nothing."""
+@dataclass(frozen=True, slots=True)
+class RewardRecipe:
+    """A reward model on the pairs; 0 epochs leaves it out.
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        """(..., hidden size) to (..., 1)."""
-        return super().forward(hidden.float())
-
-
-def fresh_reward_model(base: BaseModel, recipe: RewardRecipe) -> PeftModel:
-    """The base model with a fresh adapter on each linear layer and a random head."""
-    targets = sorted({name.rsplit(".", 1)[-1] for name in linear_shapes(base.folder)})
-    return get_peft_model(
-        _without_adapter(base),
-        LoraConfig(
-            r=recipe.rank,
-            lora_alpha=recipe.alpha,
-            target_modules=targets,
-            task_type="SEQ_CLS",
-            modules_to_save=["score"],
-        ),
-    )
-
-
-def train_reward(
-    model: PeftModel, rows: Sequence[PairRow], recipe: RewardRecipe, stage: Stage
-) -> None:
-    """Train the adapter and the head in place on rows of prompt_ids, chosen_ids, rejected_ids."""
-    trainer = reward_trainer(model, rows, recipe, stage)
-    trainer.train(resume_from_checkpoint=stage.checkpoint)
-
-
-def reward_trainer(
-    model: PeftModel, rows: Sequence[PairRow], recipe: RewardRecipe, stage: Stage
-) -> RewardTrainer:
-    """trl's trainer; the loss is -log sigmoid(score of chosen - score of rejected)."""
-    tokenizer = copy.deepcopy(stage.tokenizer)  # other stages use it, too
-    tokenizer.pad_token = _padding(tokenizer)
-    return RewardTrainer(
-        model=model,
-        args=RewardConfig(
-            **stage.arguments(
-                epochs=recipe.epochs,
-                learning_rate=recipe.learning_rate,
-                batch=recipe.batch_pairs,
-            ),
-            max_length=None,  # too long pairs were left out, by name, when they were rendered
-        ),
-        train_dataset=Dataset.from_list([_whole(row) for row in rows]),
-        processing_class=tokenizer,
-        callbacks=[stage.callback],
-    )
-
-
-def publish_reward(root: Path, model: PeftModel, base: BaseModel, about: Mapping[str, Any]) -> str:
-    """Publish a trained reward model; returns its digest. `about` goes into the manifest."""
-
-    def fill(folder: Path) -> dict[str, Any]:
-        model.save_pretrained(str(folder), selected_adapters=["default"])
-        (folder / "README.md").unlink(missing_ok=True)
-        # A folder of this machine is nobody else's business; the manifest names the base by digest
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
-        config["base_model_name_or_path"] = Path(base.name).name
-        (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
-        return {"format": REWARD_FORMAT, "base_digest": base.digest, **about}
-
-    return publish(root, fill)
-
-
-class RewardModel:
-    """Scores answers. The higher the better; only differences for one prompt mean anything."""
-
-    def __init__(self, model: PeftModel, renderer: Renderer) -> None:
-        self._model = model.eval()
-        self._renderer = renderer
-
-    @classmethod
-    def open(cls, root: Path, digest: str, base: BaseModel) -> RewardModel:
-        """Load a published one; raises `InvalidInput` with every problem found before loading."""
-        problems = _problems(root, digest, base)
-        if problems:
-            raise InvalidInput(f"reward model {digest} refused: " + "; ".join(problems))
-        folder = folder_of(root, digest)
-        model = PeftModel.from_pretrained(_without_adapter(base), str(folder))
-        return cls(model, load_template_renderer(base.folder))
-
-    def score(self, prompt: Sequence[Message], answer: str, *, complete: bool = True) -> float:
-        """The score of an answer; `complete` says whether the model ended it itself."""
-        rendered = self._renderer.pair(prompt, answer, complete=complete)
-        return self.score_ids(rendered.input_ids)
-
-    @torch.no_grad()
-    def score_ids(self, input_ids: Sequence[int]) -> float:
-        """The score of a prompt and its completion; raises `EngineFailure` for NaN or infinity.
-
-        Read at the last token. One row at a time: without padding, there is nothing to confuse.
-        """
-        ids = torch.tensor([list(input_ids)], device=self._model.device)
-        logits = self._model(input_ids=ids).logits  # (1, 1)
-        score = float(logits[0, 0])
-        if not abs(score) < float("inf"):
-            raise EngineFailure(f"the reward model's score is {score}")
-        return score
-
-
-def heldout_accuracy(
-    score: Callable[[Sequence[int]], float], rows: Sequence[PairRow], pairs: Sequence[Pair]
-) -> dict[str, float | int | None]:
-    """How often the chosen answer scores higher, beside how often it is the longer one.
-
-    `rows` are scored, `pairs` measured in characters; ties count half. None where there are none.
-    A reward model that does not beat "longer wins" has learnt to count.
+    One epoch is what to try first: reward models overfit soon after (Ouyang et al. 2022, app. C.2).
     """
-    scored = [tuple(map(score, _whole(row).values())) for row in rows]
-    lengths = [(len(pair.chosen.full_text), len(pair.rejected.full_text)) for pair in pairs]
-    return {
-        "heldout_pairs": len(rows),
-        "heldout_accuracy": _wins(scored),
-        "longer_wins_accuracy": _wins(lengths),
-    }
 
+    epochs: float = 0
+    learning_rate: float = 1e-4
+    batch_pairs: int = 4
+    rank: int = 16
+    alpha: int = 32
 
-def _wins(both: Sequence[tuple[float, ...]]) -> float | None:
-    wins = [0.5 * (chosen >= rejected) + 0.5 * (chosen > rejected) for chosen, rejected in both]
-    return sum(wins) / len(wins) if wins else None
-
-
-def _without_adapter(base: BaseModel) -> nn.Module:
-    """The base model with a random head. It has no padding token: rows are read to their end."""
-    hardware = detect()
-    model = AutoModelForSequenceClassification.from_pretrained(
-        base.folder,
-        num_labels=1,
-        dtype=hardware.dtype,
-        device_map=hardware.device,
-        use_safetensors=True,
-    )
-    head = _Head(model.score.in_features, 1, bias=False, device=hardware.device)
-    nn.init.normal_(head.weight, std=model.config.get_text_config().initializer_range)
-    model.score = head
-    model.config.get_text_config().pad_token_id = None
-    return model  # type: ignore[no-any-return]
-
-
-def _padding(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A padding token that ends no answer.
-
-    transformers reads the score at the last token that is not padding. Where padding and end token
-    are the same, as in many checkpoints, it would miss whether the answer was ended.
-    """
-    candidates = [tokenizer.pad_token, *tokenizer.all_special_tokens]
-    for token in candidates:
-        if token is not None and token != tokenizer.eos_token:
-            return str(token)
-    raise InvalidInput("the tokenizer has no special token beside the one that ends an answer")
-
-
-def _whole(row: PairRow) -> dict[str, list[int]]:
-    """Prompt and completion in one, in trl's columns."""
-    prompt = list(row["prompt_ids"])
-    return {name: prompt + list(row[name]) for name in ("chosen_ids", "rejected_ids")}
-
-
-def _problems(root: Path, digest: str, base: BaseModel) -> list[str]:
-    folder = folder_of(root, digest)
-    problems = verify(root, digest)
-    if problems:
-        return problems
-    manifest = read_manifest(folder)
-    if manifest.get("format") != REWARD_FORMAT:
-        problems.append(f"format is {manifest.get('format')!r}, not {REWARD_FORMAT!r}")
-    if manifest.get("base_digest") != base.digest:
-        problems.append("base_digest: trained for another base model")
-    if manifest["files"].keys() != REWARD_FILES:
-        problems.append(f"files: {', '.join(sorted(REWARD_FILES))} are wanted and nothing else")
-    return problems
+    def rules(self) -> Mapping[str, bool]:
+        """Each rule as a message without the section's name, and whether it holds."""
+        return {
+            "epochs must not be negative": self.epochs >= 0,
+            "learning_rate must lie in (0, 1)": 0 < self.learning_rate < 1,
+            "batch_pairs must be at least 1": self.batch_pairs >= 1,
+            f"rank must lie in 1..{MAX_RANK}": 1 <= self.rank <= MAX_RANK,
+            "alpha must be at least 1": self.alpha >= 1,
+        }

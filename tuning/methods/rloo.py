@@ -1,106 +1,65 @@
 """REINFORCE with a leave-one-out baseline (RLOO; Ahmadian et al. 2024), on a reward model.
 
-For each prompt the model gives several answers; an answer's advantage is its reward minus the mean
-reward of the others. The reward is the reward model's score minus beta times the answer's KL
-divergence from the adapter that came in.
-
-Supports: LoRA on a dense base, starting from any adapter; sampling by transformers' `generate`.
-Assumes: prompts already rendered by the one renderer; the reward model reads the same token ids.
-Raises: `InvalidInput` without prompts, and whatever trl's RLOOTrainer raises.
+Supports: LoRA on a dense base, starting from any adapter. The algorithm: `rloo_trainer.py`.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from datasets import Dataset
-from peft import PeftModel
-from trl import RLOOConfig, RLOOTrainer
+from tuning.methods.base import AdapterKind, Method
+from tuning.rows import ExampleKind, Ids, TrainingData
 
-from engine.errors import InvalidInput
-from engine.prompts.render import Renderer
-from feedback_store.examples.types import Pair
-from tuning.methods.common import Stage
-from tuning.rlhf_recipes import RlooRecipe
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftModel
 
-Reward = Callable[[Sequence[int]], float]  # ids of prompt and completion -> score
-Prompts = Sequence[Sequence[int]]
+    from tuning.methods.rloo_trainer import RenderedRLOOTrainer
+    from tuning.methods.stage import Stage
 
 
-class RenderedRLOOTrainer(RLOOTrainer):  # type: ignore[misc]  # trl is untyped here
-    """trl's trainer on prompts that are already token ids, as in `tuning.methods.dpo`."""
+@dataclass(frozen=True, slots=True)
+class RlooRecipe(Method):
+    """REINFORCE with a leave-one-out baseline; off by default.
 
-    def _tokenize_prompts(
-        self, prompts: list[list[int]]
-    ) -> tuple[list[list[int]], None, dict[str, Any]]:
-        return prompts, None, {}
-
-
-def distinct_prompts(
-    renderer: Renderer, pairs: Sequence[Pair], max_prompt_tokens: int
-) -> tuple[list[list[int]], list[str]]:
-    """Each prompt of the pairs once, as ids, and the conversations whose prompts are too long."""
-    kept: dict[tuple[int, ...], None] = {}
-    too_long: dict[str, None] = {}
-    for pair in pairs:
-        ids = renderer.prompt(pair.prompt)
-        if len(ids) > max_prompt_tokens:
-            too_long[pair.origin.conversation_id] = None
-        else:
-            kept[ids] = None
-    return [list(ids) for ids in kept], list(too_long)
-
-
-def train_rloo(
-    model: PeftModel, prompts: Prompts, recipe: RlooRecipe, stage: Stage, reward: Reward
-) -> None:
-    """Train the model's `default` adapter in place."""
-    trainer = rloo_trainer(model, prompts, recipe, stage, reward)
-    trainer.train(resume_from_checkpoint=stage.checkpoint)
-
-
-def rloo_trainer(
-    model: PeftModel, prompts: Prompts, recipe: RlooRecipe, stage: Stage, reward: Reward
-) -> RenderedRLOOTrainer:
-    """The trainer. Its reward function hands each answer to `reward`, as ids with its prompt."""
-    if not prompts:
-        raise InvalidInput("the snapshot has no prompts on its training side to answer")
-
-    def rewards(prompts: list[list[int]], completion_ids: list[list[int]], **_: Any) -> list[float]:
-        return [reward([*p, *c]) for p, c in zip(prompts, completion_ids, strict=True)]
-
-    batch = min(recipe.batch_prompts, len(prompts))
-    rows = _in_order(prompts, recipe.epochs, batch, stage.seed)
-    return RenderedRLOOTrainer(
-        model=model,
-        reward_funcs=rewards,
-        args=RLOOConfig(
-            **stage.arguments(
-                epochs=1, learning_rate=recipe.learning_rate, batch=batch * recipe.samples
-            ),
-            beta=recipe.beta,
-            num_generations=recipe.samples,
-            max_completion_length=recipe.max_new_tokens,
-            temperature=recipe.temperature,
-            shuffle_dataset=False,
-        ),
-        train_dataset=Dataset.from_list([{"prompt": list(ids)} for ids in rows]),
-        processing_class=stage.tokenizer,
-        callbacks=[stage.callback],
-    )
-
-
-def _in_order(prompts: Prompts, epochs: float, batch: int, seed: int) -> list[Sequence[int]]:
-    """The prompts of all epochs one after the other, shuffled anew for each, in whole batches.
-
-    trl shuffles with a generator that begins anew when a run is resumed, so a second epoch that is
-    resumed would see another order.
+    The model draws `samples` answers to each prompt at `temperature`, which at 1 is the policy
+    itself. `beta` is the weight of the KL divergence from the adapter that the stage starts with.
     """
-    generator = random.Random(seed)  # noqa: S311 - no secret
-    wanted = max(1, round(epochs * len(prompts) / batch)) * batch
-    rows: list[Sequence[int]] = []
-    while len(rows) < wanted:
-        rows += generator.sample(prompts, len(prompts))
-    return rows[:wanted]
+
+    needs: ClassVar[str] = "prompts of preference pairs"
+    adapter_kinds: ClassVar[tuple[AdapterKind, ...]] = ("lora",)
+
+    epochs: float = 0
+    learning_rate: float = 1e-5
+    batch_prompts: int = 2
+    samples: int = 4
+    beta: float = 0.03
+    temperature: float = 1.0
+    max_new_tokens: int = 128
+
+    def rules(self) -> dict[str, bool]:
+        """See `Method`."""
+        return {
+            "batch_prompts must be at least 1": self.batch_prompts >= 1,
+            "samples must be at least 2, or there is nothing to leave out": self.samples >= 2,
+            "beta must not be negative": self.beta >= 0,
+            "temperature must lie in (0, 10]": 0 < self.temperature <= 10,
+            "max_new_tokens must be at least 1": self.max_new_tokens >= 1,
+        }
+
+    @property
+    def example_kinds(self) -> frozenset[ExampleKind]:
+        """Pairs, for their prompts."""
+        return frozenset({"pairs"})
+
+    def rows(self, data: TrainingData) -> list[dict[str, Ids]]:
+        """Column prompt: each prompt of the pairs once, if it leaves room for an answer."""
+        prompts = data.distinct_prompts(data.max_sequence_tokens - self.max_new_tokens)
+        return [{"prompt": list(ids)} for ids in prompts]
+
+    def trainer(self, model: PeftModel, rows: Dataset, stage: Stage) -> RenderedRLOOTrainer:
+        """See `Method`. The reward is that of the stage's reward model."""
+        from tuning.methods.rloo_trainer import make_rloo_trainer
+
+        return make_rloo_trainer(model, rows["prompt"][:], self, stage, stage.open_reward())

@@ -1,79 +1,60 @@
 """Supervised fine-tuning on good answers.
 
-Supports: LoRA on a dense or quantized base; loss on the completion alone.
-Assumes: rows already rendered by the one renderer (`tuning.dataset`).
-Raises: whatever trl's SFTTrainer raises.
+Supports: LoRA on a dense or quantized base; virtual tokens on a dense one.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
 
-from datasets import Dataset
-from peft import PeftModel
-from torch import Tensor
-from trl import SFTConfig, SFTTrainer
+from tuning.methods.base import Method
+from tuning.rows import ExampleKind, Ids, SftAnswers, TrainingData
 
-from tuning.batch.collate import Collate, Packer, default_budget_tokens, prompt_of_example
-from tuning.batch.forward import accept_layouts, packing_blocker
-from tuning.batch.steps import BatchShare, Pack, PackedSteps
-from tuning.kernels.portable import TuningKernels
-from tuning.methods.common import Stage
-from tuning.recipe import Recipe
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftModel
+    from trl import SFTTrainer
+
+    from tuning.methods.stage import Stage
 
 
-class PackedSFTTrainer(PackedSteps, SFTTrainer):  # type: ignore[misc]  # trl is untyped here
-    """trl's loss on the same rows, computed in packs."""
+@dataclass(frozen=True, slots=True)
+class SftRecipe(Method):
+    """Supervised fine-tuning; `answers` are the pairs' chosen ones, the demonstrations, or both.
 
-    data_collator: Collate
+    Each text is taken once.
+    """
 
-    def __init__(self, *args: Any, kernels: TuningKernels, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.data_collator = Packer(self.data_collator, prompt_of_example, default_budget_tokens())
-        accept_layouts(self.model, kernels)
+    needs: ClassVar[str] = "answers to imitate"
 
-    def counts(self, pack: Pack) -> dict[str, int]:
-        """Scored tokens."""
-        return {"tokens": int((pack["labels"][:, 1:] != -100).sum())}
+    epochs: float = 2
+    learning_rate: float = 2e-4
+    batch_pairs: int = 4
+    answers: SftAnswers = "both"
 
-    def counted_by(self, metric: str) -> str:
-        """Entropy and accuracy are means over scored tokens."""
-        return "tokens"
+    def rules(self) -> dict[str, bool]:
+        """See `Method`."""
+        return {"batch_pairs must be at least 1": self.batch_pairs >= 1}
 
-    def scaled_loss(self, share: BatchShare) -> AbstractContextManager[None]:
-        """trl divides by the tokens of the whole batch already."""
-        return nullcontext()
+    @property
+    def example_kinds(self) -> frozenset[ExampleKind]:
+        """The kinds that `answers` names."""
+        pairs: set[ExampleKind] = {"pairs"} if self.answers != "demonstrations" else set()
+        return frozenset(pairs | ({"demonstrations"} if self.answers != "chosen" else set()))
 
-    def _get_num_items_in_batch(self, batches: list[Pack], *args: Any) -> Tensor | int | None:
-        packs = [pack for batch in batches for pack in batch["packs"]]
-        count: Tensor | int | None = super()._get_num_items_in_batch(packs, *args)
-        return count
+    def rows(self, data: TrainingData) -> list[dict[str, Ids]]:
+        """Prompt and answer as input_ids; completion_mask is 1 on the answer, which is learnt."""
+        return [
+            {
+                "input_ids": row["prompt_ids"] + row["completion_ids"],
+                "completion_mask": [0] * len(row["prompt_ids"]) + [1] * len(row["completion_ids"]),
+            }
+            for row in [*data.answers, *data.replay]
+        ]
 
+    def trainer(self, model: PeftModel, rows: Dataset, stage: Stage) -> SFTTrainer:
+        """See `Method`."""
+        from tuning.methods.sft_trainer import make_sft_trainer
 
-def train_sft(model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage) -> None:
-    """Train the model's `default` adapter in place. Rows: `TrainingData.for_sft`."""
-    trainer = sft_trainer(model, rows, recipe, stage)
-    trainer.train(resume_from_checkpoint=stage.checkpoint)
-
-
-def sft_trainer(model: PeftModel, rows: Dataset, recipe: Recipe, stage: Stage) -> SFTTrainer:
-    """The trainer that suits the model: packed, or trl's own where packing is not possible."""
-    sft = recipe.sft
-    kind = (
-        SFTTrainer if packing_blocker(model) else partial(PackedSFTTrainer, kernels=stage.kernels)
-    )
-    return kind(
-        model=model,
-        args=SFTConfig(
-            **stage.arguments(
-                epochs=sft.epochs, learning_rate=sft.learning_rate, batch=sft.batch_pairs
-            ),
-            max_length=None,  # too long pairs were left out, by name, when they were rendered
-            completion_only_loss=True,
-        ),
-        train_dataset=rows,
-        processing_class=stage.tokenizer,
-        callbacks=[stage.callback],
-    )
+        return make_sft_trainer(model, rows, self, stage)

@@ -1,4 +1,4 @@
-"""The process of one tuning job: `python -m tuning.worker JOB_FOLDER`.
+"""The process of one tuning job: `python -m tuning.jobs.worker JOB_FOLDER`.
 
 Writes its pid as its first act, `progress.jsonl` and TensorBoard's files while it runs, and
 `result.json` as its last act. SIGTERM ends it at once: what it had saved stays.
@@ -21,10 +21,11 @@ import psutil
 from engine.errors import Conflict
 from engine.home import Home
 from engine.storage import write_atomically
-from tuning.jobs import JobSpec
+from tuning.jobs.events import JobEvent, JobStarted
+from tuning.jobs.runner import JobSpec
 
 if TYPE_CHECKING:
-    from tuning.train import TrainingRun  # reads torch and trl: only once the process has yielded
+    from tuning.training_run import TrainingRun
 
 LOWEST_PRIORITY = 19
 RESERVE_BYTES = 1 << 16  # held back, so that a job on a full disk can still say why it failed
@@ -91,7 +92,7 @@ def training_run(spec: JobSpec, folder: Path) -> TrainingRun:
     from engine.start import kernel_cache
     from feedback_store.snapshots.snapshot import open_snapshot
     from tuning.recipe import recipe_from_dict
-    from tuning.train import TrainingRun
+    from tuning.training_run import TrainingRun
 
     home = Home(Path(spec.home))
     base = resolve(spec.base_name, Path(spec.models))
@@ -111,23 +112,22 @@ def training_run(spec: JobSpec, folder: Path) -> TrainingRun:
 def _run(spec: JobSpec, folder: Path, priority: str) -> str:
     import torch
 
-    from tuning.progress import ProgressLog, TensorBoardLog
+    from tuning.jobs.progress import ProgressLog, TensorBoardLog
     from tuning.train import run
 
     torch.set_num_threads(spec.threads_each)
     log = ProgressLog(folder / "progress.jsonl")
     log(
-        {
-            "event": "started",
-            "pid": os.getpid(),
-            "processes": spec.processes,
-            "threads": spec.threads_each,
-            "priority": priority,
-        }
+        JobStarted(
+            pid=os.getpid(),
+            processes=spec.processes,
+            threads=spec.threads_each,
+            priority=priority,
+        )
     )
     with TensorBoardLog(folder / "tensorboard") as board:
 
-        def report(event: dict[str, Any]) -> None:
+        def report(event: JobEvent) -> None:
             log(event)
             board(event)
 

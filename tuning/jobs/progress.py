@@ -1,19 +1,17 @@
-"""What a job tells the world: one JSON object a line, appended as it happens. No user text.
-
-The numbers of the steps go into TensorBoard's files as well. Knows no trainer.
-"""
+"""A job's events on disk: `progress.jsonl`, a line each as they happen, and TensorBoard's files."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-Report = Callable[[dict[str, Any]], None]
-NO_CURVE = ("step", "steps", "seconds", "eta_seconds")  # a step's numbers that say when, not what
+from tuning.jobs.events import JobEvent, StepDone, decode, encode
+
+# Fields of a step that say when it was and not how it went
+NO_CURVE = ("event", "stage", "step", "steps", "seconds", "eta_seconds")
 
 
 class ProgressLog:
@@ -25,9 +23,9 @@ class ProgressLog:
             with path.open("a") as file:  # a kill cut the last line short; begin a new one
                 file.write("\n")
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: JobEvent) -> None:
         """Append one event."""
-        line = json.dumps({"at": time.time(), **event})
+        line = json.dumps(encode(replace(event, at=time.time())))
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
@@ -43,13 +41,13 @@ class TensorBoardLog:
 
         self._writer = SummaryWriter(str(folder))
 
-    def __call__(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: JobEvent) -> None:
         """Add one event, if it is a step."""
-        if event["event"] != "step":
+        if not isinstance(event, StepDone):
             return
-        for name, value in event.items():
-            if isinstance(value, int | float) and name not in NO_CURVE:
-                self._writer.add_scalar(f"{event['stage']}/{name}", value, event["step"])
+        for name, value in encode(event).items():
+            if name not in NO_CURVE:
+                self._writer.add_scalar(f"{event.stage}/{name}", value, event.step)
         self._writer.flush()  # a kill loses nothing that was reported
 
     def __enter__(self) -> TensorBoardLog:
@@ -65,14 +63,14 @@ class TensorBoardLog:
 
 
 class ProgressTail:
-    """Reads a progress file that grows: each time what has come since."""
+    """Reads a progress file while it grows."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._read_bytes = 0
 
-    def read(self) -> list[dict[str, Any]]:
-        """The events of all whole new lines; the last may still be in the writing."""
+    def read(self) -> list[JobEvent]:
+        """The events of all whole lines since the last call; the last may be half written."""
         if not self._path.is_file():
             return []
         with self._path.open("rb") as file:
@@ -80,15 +78,18 @@ class ProgressTail:
             data = file.read()
         whole = data[: data.rfind(b"\n") + 1]
         self._read_bytes += len(whole)
-        events = []
-        for line in whole.splitlines():
-            try:
-                events.append(json.loads(line))
-            except ValueError:  # cut short by a kill
-                continue
-        return events
+        events = (_event(line) for line in whole.splitlines())
+        return [event for event in events if event is not None]
 
 
-def read_progress(path: Path) -> list[dict[str, Any]]:
+def read_progress(path: Path) -> list[JobEvent]:
     """All events so far; none where there is no file."""
     return ProgressTail(path).read()
+
+
+def _event(line: bytes) -> JobEvent | None:
+    try:
+        document = json.loads(line)
+    except ValueError:  # cut short by a kill
+        return None
+    return decode(document) if isinstance(document, dict) else None

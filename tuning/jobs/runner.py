@@ -2,7 +2,7 @@
 
 A job's id is the digest of all it depends on, so starting the same job again resumes it. The
 lease is an flock held by the job's process: a dead owner cannot hold it. Knows no trainer; the
-process is `tuning.worker`, or `tuning.launcher` where a job has several.
+process is `tuning.jobs.worker`, or `tuning.jobs.launcher` where a job has several.
 
 A job's state is what the worker wrote last (done, failed) or, where it wrote nothing, what is
 found: its lease is held (running), it was told to stop (cancelled), or it died (interrupted). All
@@ -26,8 +26,9 @@ from typing import Any, Literal
 from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
 from engine.home import Home
 from engine.storage import digest_json, folder_of, list_digests, write_atomically
-from tuning.launch import processes_of, worker_arguments
-from tuning.progress import ProgressTail
+from tuning.distributed import processes_of, worker_arguments
+from tuning.jobs.events import JobEvent
+from tuning.jobs.progress import ProgressTail
 from tuning.recipe import Recipe
 
 JobState = Literal["running", "done", "failed", "cancelled", "interrupted"]
@@ -82,7 +83,8 @@ class Job:
 class JobRunner:
     """The jobs of one home.
 
-    With a configuration of `accelerate` (`tuning.launch`) a job has as many processes as it says.
+    With a configuration of `accelerate` (see `tuning.distributed`), a job has as many processes as
+    it says.
     """
 
     def __init__(
@@ -173,7 +175,7 @@ class JobRunner:
         arguments = worker_arguments(folder, self._accelerate_config, spec.processes)
         return [sys.executable, *arguments]
 
-    def wait(self, job_id: str, poll_seconds: float = 0.2) -> Iterator[dict[str, Any]]:
+    def wait(self, job_id: str, poll_seconds: float = 0.2) -> Iterator[JobEvent]:
         """Progress events as they come, until the job ends."""
         progress = ProgressTail(self.folder(job_id) / "progress.jsonl")
         while True:

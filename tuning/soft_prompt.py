@@ -21,7 +21,7 @@ from peft.config import PromptLearningConfig
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
-from tuning.recipe import SoftPromptKind
+from tuning.methods.base import SoftPromptKind
 
 ENCODER = "prompt_encoder.safetensors"  # beside peft's own files, in checkpoints only
 

@@ -19,17 +19,17 @@ TYPE_NAMES = {
 }
 
 
-def build(kind: Any, values: Any, prefix: str, problems: list[str]) -> Any:
+def build_dataclass(kind: Any, values: Any, prefix: str, problems: list[str]) -> Any:
     """An instance of a dataclass; missing values take their defaults.
 
     Unknown keys and values of another type are added to `problems`, named from `prefix` on.
     """
-    hints = get_type_hints(kind)
+    hints = _field_types(kind)
     if not isinstance(values, dict):
         problems.append(f"{prefix.rstrip('.') or 'recipe'}: expected keys and values")
         return kind()
     for unknown in sorted(set(map(str, values)) - set(hints)):
-        known = ", ".join(f.name for f in fields(kind))
+        known = ", ".join(hints)
         problems.append(f"{prefix}{unknown}: unknown key (known: {known})")
     chosen = {}
     for name, hint in hints.items():
@@ -37,7 +37,7 @@ def build(kind: Any, values: Any, prefix: str, problems: list[str]) -> Any:
             continue
         value = values[name]
         if is_dataclass(hint):
-            chosen[name] = build(hint, value, f"{prefix}{name}.", problems)
+            chosen[name] = build_dataclass(hint, value, f"{prefix}{name}.", problems)
             continue
         fitting = next((part for part in _parts(hint) if _is_a(part, value)), None)
         if fitting is None:
@@ -49,11 +49,16 @@ def build(kind: Any, values: Any, prefix: str, problems: list[str]) -> Any:
 
 def leaves(kind: Any, values: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
     """Each value's name, such as `dpo.beta`, and whether it is given."""
-    for name, hint in get_type_hints(kind).items():
+    for name, hint in _field_types(kind).items():
         if is_dataclass(hint):
             yield from leaves(hint, values.get(name, {}), f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", name in values
+
+
+def _field_types(kind: Any) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {each.name: hints[each.name] for each in fields(kind)}  # without class variables
 
 
 def _parts(hint: Any) -> tuple[Any, ...]:

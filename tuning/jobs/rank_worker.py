@@ -1,8 +1,8 @@
-"""One of several processes of a job, as `tuning.launcher` starts them.
+"""One of several processes of a job, as `tuning.jobs.launcher` starts them.
 
-The first does all that `tuning.worker` does: it writes the job's files and publishes. The others
-train with it and say nothing. None outlives the launcher, which holds the job's lease: it would
-train beside the next job.
+The first does all that `tuning.jobs.worker` does: it writes the job's files and publishes. The
+others train with it and write nothing. Each ends once the launcher, which holds the job's lease, is
+gone; otherwise it would train beside the next job.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from accelerate import PartialState  # type: ignore[import-untyped]
 
-from tuning import worker
+from tuning.jobs import worker
 from tuning.train import run
 
 PARENT_POLL_SECONDS = 0.2  # far less than a new job takes to import torch
@@ -47,4 +47,4 @@ if __name__ == "__main__":
     status = main(Path(sys.argv[1]))
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)  # as tuning.worker does
+    os._exit(status)  # as tuning.jobs.worker does

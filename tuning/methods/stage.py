@@ -1,4 +1,4 @@
-"""What every method shares: the trainer's arguments that do not depend on the loss."""
+"""A training stage: what every trainer is given, and the arguments that all losses share."""
 
 from __future__ import annotations
 
@@ -11,22 +11,29 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase, TrainerCallback
 
+from engine.errors import InvalidInput
 from tuning.kernels import PORTABLE
 from tuning.kernels.portable import TuningKernels
 from tuning.reference_cache import Compute, PairLogProbs, PairRow
 
 # Rows and a way to compute their reference log-probabilities -> those of each row
 References = Callable[[Sequence[PairRow], Compute], Sequence[PairLogProbs]]
+Reward = Callable[[Sequence[int]], float]  # token ids of prompt and completion -> score
 
 
 def compute_references(rows: Sequence[PairRow], compute: Compute) -> Sequence[PairLogProbs]:
-    """Without a cache."""
+    """Compute all reference log-probabilities; the default of a stage, which has no cache."""
     return compute(rows)
+
+
+def no_reward_model() -> Reward:
+    """Raise `InvalidInput`; the default of a stage, which has no reward model."""
+    raise InvalidInput("the recipe asks for no reward model: set reward.epochs")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One training stage: where it works and whom it tells of its progress."""
+    """One training stage: what a trainer needs beside the model, the rows and the recipe."""
 
     name: str
     folder: Path
@@ -35,6 +42,7 @@ class Stage:
     callback: TrainerCallback
     references: References = compute_references
     kernels: TuningKernels = PORTABLE
+    open_reward: Callable[[], Reward] = no_reward_model
 
     @property
     def checkpoint(self) -> str | None:

@@ -59,8 +59,8 @@ def worker_arguments(job: Path, config: Path | None = None, processes: int = 1) 
     Raises `InvalidInput` as `config_file` does.
     """
     if config is None:
-        return ["-m", "tuning.worker", str(job)]
-    return ["-m", "tuning.launcher", str(job), str(config_file(config)), str(processes)]
+        return ["-m", "tuning.jobs.worker", str(job)]
+    return ["-m", "tuning.jobs.launcher", str(job), str(config_file(config)), str(processes)]
 
 
 def accelerate_arguments(job: Path, config: Path, processes: int) -> list[str]:
@@ -71,7 +71,7 @@ def accelerate_arguments(job: Path, config: Path, processes: int) -> list[str]:
         "main_process_port": 0,  # any free one
     }
     named = [f"--{name}={value}" for name, value in options.items()]
-    return [*named, "-m", "tuning.worker_of_many", str(job)]
+    return [*named, "-m", "tuning.jobs.rank_worker", str(job)]
 
 
 def weights_are_split() -> bool:

@@ -1,9 +1,9 @@
-"""The process that starts a job's processes: `python -m tuning.launcher JOB_FOLDER CONFIG N`.
+"""The process that starts a job's processes: `python -m tuning.jobs.launcher JOB_FOLDER CONFIG N`.
 
 It runs `accelerate launch` and lives as long as its processes do. So it holds the job's lease,
 which they cannot inherit: torchrun closes what they would, and gives each a session of its own. Its
 pid is the job's: SIGTERM makes torchrun end them all. Where it dies unasked, they end themselves
-(`tuning.worker_of_many`). Trains nothing.
+(`tuning.jobs.rank_worker`). Trains nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from engine.storage import write_atomically
-from tuning.launch import accelerate_arguments
-from tuning.worker import yield_to_chat
+from tuning.distributed import accelerate_arguments
+from tuning.jobs.worker import yield_to_chat
 
 
 def main(folder: Path, config: Path, processes: int) -> int:

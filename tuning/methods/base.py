@@ -1,0 +1,77 @@
+"""What a training method consists of.
+
+A method is a section of the recipe. trl takes seconds to import, so a method's `trainer` imports
+what it needs when it is called; `<name>_trainer.py` adapts trl's trainer. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+
+from tuning.rows import ExampleKind, TrainingData
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftModel
+    from transformers import Trainer
+
+    from tuning.methods.stage import Stage
+
+SoftPromptKind = Literal["prefix", "prompt", "p-tuning"]
+AdapterKind = Literal["lora", SoftPromptKind]
+
+
+class Method(ABC):
+    """A way of training an adapter, with the values that a recipe gives it.
+
+    Subclasses are frozen dataclasses whose fields are the section's keys; with 0 `epochs` a method
+    is left out.
+    """
+
+    __slots__ = ()
+    epochs: float
+    learning_rate: float
+    needs: ClassVar[str]  # what a snapshot without `rows` lacks, for a message
+    adapter_kinds: ClassVar[tuple[AdapterKind, ...]] = get_args(AdapterKind)  # those it can train
+
+    def rules(self) -> Mapping[str, bool]:
+        """Each rule on the section's own values, as a message without its name, and if it holds."""
+        return {}
+
+    @property
+    @abstractmethod
+    def example_kinds(self) -> frozenset[ExampleKind]:
+        """The kinds of a snapshot's examples that it learns from."""
+
+    @property
+    def reference_is_base(self) -> bool:
+        """Whether the loss compares with the base model instead of the adapter as it came in."""
+        return False
+
+    def store_values(self, *, flip_rate: float | None, good: int, bad: int) -> dict[str, float]:
+        """Values that the recipe leaves to the store, found from a snapshot's statistics.
+
+        `flip_rate` is how often a single vote errs, None where the store cannot tell; `good` and
+        `bad` are numbers of lone judgements. Raises `InvalidInput` where the store's value is of
+        no use.
+        """
+        return {}
+
+    @abstractmethod
+    def rows(self, data: TrainingData) -> Sequence[Mapping[str, Any]]:
+        """The rows of the dataset that `trainer` takes."""
+
+    @abstractmethod
+    def trainer(self, model: PeftModel, rows: Dataset, stage: Stage) -> Trainer:
+        """Make a trainer of the model's `default` adapter."""
+
+    def train(self, model: PeftModel, rows: Dataset, stage: Stage) -> None:
+        """Train the model's `default` adapter in place, from the stage's last checkpoint on."""
+        self.trainer(model, rows, stage).train(resume_from_checkpoint=stage.checkpoint)
+
+
+def broken_rules(name: str, rules: Mapping[str, bool]) -> list[str]:
+    """The rules of a recipe's section that do not hold, as messages."""
+    return [f"{name}.{rule}" for rule, holds in rules.items() if not holds]
