@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from datasets import Dataset
-from feedback_store.snapshot import open_snapshot
+from feedback_store.snapshots.snapshot import open_snapshot
 from peft import PeftModel
 from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
