@@ -130,9 +130,11 @@ class Work:
     def split(self, text: str, *, finished: bool) -> Reasoned:
         """The answer as it is shown: after its prefill, unless that is the same answer's."""
         return split_reasoning(
-            self.prefill + text, finished=finished, answer_line=self.answer_line,
+            self.prefill + text,
+            finished=finished,
+            answer_line=self.answer_line,
             given=0 if self.grows else len(self.prefill),
-        )  # fmt: skip
+        )
 
 
 class Answering:
@@ -195,9 +197,13 @@ class Answering:
             return work.grows
         try:
             return self._store.begin_answer(
-                work.store_turn(), base_digest=self._engine.base_digest, adapter_digest=adapter,
-                sampling=work.how, seed=work.sampling.seed, shown=work.is_shown,
-            )  # fmt: skip
+                work.store_turn(),
+                base_digest=self._engine.base_digest,
+                adapter_digest=adapter,
+                sampling=work.how,
+                seed=work.sampling.seed,
+                shown=work.is_shown,
+            )
         except StorageFull:
             return None
 
@@ -215,10 +221,16 @@ class Answering:
         def growing() -> AnswerUpdate:
             reasoned = work.split(text, finished=False)
             return AnswerUpdate(
-                answer_id, reasoned.thought, "" if chains else reasoned.answer, "streaming",
-                work.note, adapter=adapter, logprobs=logprobs, example_ids=work.example_ids,
+                answer_id,
+                reasoned.thought,
+                "" if chains else reasoned.answer,
+                "streaming",
+                work.note,
+                adapter=adapter,
+                logprobs=logprobs,
+                example_ids=work.example_ids,
                 chains=(chains.ended, work.chains) if chains else None,
-            )  # fmt: skip
+            )
 
         try:
             yield growing()
@@ -239,9 +251,10 @@ class Answering:
                         self._finish(
                             event, work, answer_id, first_token_at, chains.votes if chains else ()
                         ),
-                        adapter=adapter, logprobs=logprobs,
+                        adapter=adapter,
+                        logprobs=logprobs,
                         chains=(chains.ended, work.chains) if chains else None,
-                    )  # fmt: skip
+                    )
                     answer_id = None  # stored; nothing left to do below
                     yield update
         finally:

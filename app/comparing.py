@@ -60,9 +60,13 @@ class Comparisons:
         Raises what `Chat.regenerate` does, at the first step.
         """
         return self._chat.regenerate(
-            user_id, answer_id, to_compare=True, adapter=self._candidate() or LIVE,
-            sampling=sampling, stop=stop,
-        )  # fmt: skip
+            user_id,
+            answer_id,
+            to_compare=True,
+            adapter=self._candidate() or LIVE,
+            sampling=sampling,
+            stop=stop,
+        )
 
     def is_due(self, user_id: str) -> bool:
         """Whether the lot falls on this answer; never just after an offer to the same person."""

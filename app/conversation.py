@@ -99,17 +99,27 @@ class Chat:
 
         def store_turn() -> str:
             return self._store.add_turn(
-                user_id=user_id, question=question, template=template,
-                conversation_id=conversation_id, parent_answer_id=parent_answer_id,
+                user_id=user_id,
+                question=question,
+                template=template,
+                conversation_id=conversation_id,
+                parent_answer_id=parent_answer_id,
                 prompt=fitted.without_own if is_special else None,
                 example_ids=[example.reference for example in fitted.own],
-            ).id  # fmt: skip
+            ).id
 
         work = Work(
-            fitted.messages, sampling, store_turn, template.has_answer_line,
-            TRIMMED * fitted.trimmed, user=user_id, example_ids=_ids(fitted.own),
-            chains=chain_count(mode, samples, sampling), thinking=thinking, adapter=adapter,
-        )  # fmt: skip
+            fitted.messages,
+            sampling,
+            store_turn,
+            template.has_answer_line,
+            TRIMMED * fitted.trimmed,
+            user=user_id,
+            example_ids=_ids(fitted.own),
+            chains=chain_count(mode, samples, sampling),
+            thinking=thinking,
+            adapter=adapter,
+        )
         yield from self._answering.run(work, stop)
 
     def regenerate(
@@ -139,11 +149,17 @@ class Chat:
         sampling = self._seeded(sampling)
         made = self._store.answer(answer_id, user_id).sampling
         work = Work(
-            messages, sampling, begin, has_answer_line(turn.mode), adapter=adapter, user=user_id,
-            is_shown=not to_compare, example_ids=_ids(own),
+            messages,
+            sampling,
+            begin,
+            has_answer_line(turn.mode),
+            adapter=adapter,
+            user=user_id,
+            is_shown=not to_compare,
+            example_ids=_ids(own),
             chains=chain_count(turn.mode, made.get("samples", CHAINS), sampling),
             thinking=made.get("thinking"),
-        )  # fmt: skip
+        )
         yield from self._answering.run(work, stop)
 
     def change(
@@ -170,13 +186,19 @@ class Chat:
         messages = (*shown, Message("assistant", answer.text), Message("user", instruction))
         sampling = self._seeded(sampling)
         require_room(
-            self._engine.count_prompt_tokens(messages, thinking), self._engine.context_tokens,
+            self._engine.count_prompt_tokens(messages, thinking),
+            self._engine.context_tokens,
             sampling.max_new_tokens,
-        )  # fmt: skip
+        )
         work = Work(
-            messages, sampling, lambda: turn.id, adapter=adapter, user=user_id, thinking=thinking,
+            messages,
+            sampling,
+            lambda: turn.id,
+            adapter=adapter,
+            user=user_id,
+            thinking=thinking,
             remarks={"change": change, "changed_from": answer_id},
-        )  # fmt: skip
+        )
         yield from self._answering.run(work, stop)
 
     def continue_answer(
@@ -190,10 +212,16 @@ class Chat:
         turn, messages = self._store.shown_prompt(answer_id, user_id, own)
         answer = self._store.reopen_answer(answer_id, user_id)
         work = Work(
-            messages, self._seeded(None), None, has_answer_line(turn.mode), user=user_id,
-            prefill=join_reasoning(answer.thought, answer.text), grows=answer_id,
-            example_ids=_ids(own), thinking=answer.sampling.get("thinking"),
-        )  # fmt: skip
+            messages,
+            self._seeded(None),
+            None,
+            has_answer_line(turn.mode),
+            user=user_id,
+            prefill=join_reasoning(answer.thought, answer.text),
+            grows=answer_id,
+            example_ids=_ids(own),
+            thinking=answer.sampling.get("thinking"),
+        )
         yield from self._answering.run(work, stop)
 
     def ask_unstored(
@@ -217,10 +245,17 @@ class Chat:
             user_id, history, question, mode, system, sampling, thinking
         )
         work = Work(
-            fitted.messages, sampling, None, template.has_answer_line, TRIMMED * fitted.trimmed,
-            user=user_id, example_ids=_ids(fitted.own), chains=chain_count(mode, samples, sampling),
-            thinking=thinking, adapter=adapter,
-        )  # fmt: skip
+            fitted.messages,
+            sampling,
+            None,
+            template.has_answer_line,
+            TRIMMED * fitted.trimmed,
+            user=user_id,
+            example_ids=_ids(fitted.own),
+            chains=chain_count(mode, samples, sampling),
+            thinking=thinking,
+            adapter=adapter,
+        )
         yield from self._answering.run(work, stop)
 
     def answer_now(
@@ -264,19 +299,29 @@ class Chat:
 
         def store_turn() -> str:
             return self._store.add_turn(
-                user_id=user_id, question=question, template=AS_GIVEN,
-                conversation_id=new_id(), prompt=messages, listed=False,
-            ).id  # fmt: skip
+                user_id=user_id,
+                question=question,
+                template=AS_GIVEN,
+                conversation_id=new_id(),
+                prompt=messages,
+                listed=False,
+            ).id
 
         turn = _Once(store_turn)
         asker = f"{user_id}/{user}" if user else user_id
         works = [
             Work(
-                messages, each, turn, adapter=adapter, user=asker, prefill=prefill,
-                timeout_seconds=timeout_seconds, thinking=thinking,
+                messages,
+                each,
+                turn,
+                adapter=adapter,
+                user=asker,
+                prefill=prefill,
+                timeout_seconds=timeout_seconds,
+                thinking=thinking,
             )
             for each in samplings
-        ]  # fmt: skip
+        ]
         return self._answering.queue(works, adapter)
 
     def sampling(self, **changed: Any) -> SamplingParams:
@@ -311,10 +356,14 @@ class Chat:
             shown = make_template(mode, most_similar(examples, question), system)
         own = self._own_examples.similar(user_id, question, with_thought=template.has_answer_line)
         fitted = fit(
-            shown, history, question, own, context_tokens=self._engine.context_tokens,
+            shown,
+            history,
+            question,
+            own,
+            context_tokens=self._engine.context_tokens,
             max_new_tokens=sampling.max_new_tokens,
             count=lambda messages: self._engine.count_prompt_tokens(messages, thinking),
-        )  # fmt: skip
+        )
         return template, fitted, fitted.trimmed or shown != template
 
     def _seeded(self, sampling: SamplingParams | None) -> SamplingParams:

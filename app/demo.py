@@ -256,17 +256,21 @@ def _comparison(before: Sequence[Finished], after: Sequence[Finished]) -> dict[s
     losses = sum(o and not n for o, n in zip(old, new, strict=True))
     rate = win_rate(wins, len(old) - wins - losses, losses)
     return {
-        "win_rate": {**asdict(rate), "wins": wins, "ties": len(old) - wins - losses,
-                     "losses": losses, "prompts": len(old)},
+        "win_rate": {
+            **asdict(rate),
+            "wins": wins,
+            "ties": len(old) - wins - losses,
+            "losses": losses,
+            "prompts": len(old),
+        },
         "median_tokens_before": statistics.median(a.completion_tokens for a in before),
         "median_tokens_after": statistics.median(a.completion_tokens for a in after),
         "complete_before": sum(a.reason == "stop" for a in before) / len(before),
         "complete_after": sum(a.reason == "stop" for a in after) / len(after),
         "examples": [
-            {"before": b.text, "after": a.text}
-            for b, a in zip(before[:3], after[:3], strict=True)
+            {"before": b.text, "after": a.text} for b, a in zip(before[:3], after[:3], strict=True)
         ],
-    }  # fmt: skip
+    }
 
 
 def _is_liked(answer: Finished) -> bool:

@@ -11,9 +11,16 @@ from app.service import Workspace
 from engine.errors import BurnishError
 
 LIBRARIES = (
-    "torch", "transformers", "peft", "trl", "bitsandbytes", "gradio", "langchain-core",
-    "sentencepiece", "sqlalchemy",
-)  # fmt: skip
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "bitsandbytes",
+    "gradio",
+    "langchain-core",
+    "sentencepiece",
+    "sqlalchemy",
+)
 MIN_FREE_DISK_BYTES = 2 * 2**30
 
 

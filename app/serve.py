@@ -72,11 +72,15 @@ class Server(uvicorn.Server):
     def __init__(self, app: Any, running: RunningAnswers, settings: Settings) -> None:
         super().__init__(
             uvicorn.Config(
-                app, log_level="warning", timeout_graceful_shutdown=CLOSE_SECONDS,
-                http=TimedProtocol, ws="none", root_path=settings.path_prefix,
+                app,
+                log_level="warning",
+                timeout_graceful_shutdown=CLOSE_SECONDS,
+                http=TimedProtocol,
+                ws="none",
+                root_path=settings.path_prefix,
                 proxy_headers=False,  # anybody may send them
             )
-        )  # fmt: skip
+        )
         _uvicorn_log.addFilter(HideExceptionMessages())
         self._running = running
         self._grace_seconds = settings.shutdown_grace_seconds

@@ -38,7 +38,10 @@ def _write(folder: Path, base: BaseModel, rank: int, seed: int) -> None:
             tensors[f"base_model.model.{name}.lora_{side}.weight"] = tensor
     save_file(tensors, folder / WEIGHTS)
     config = {
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "r": rank, "lora_alpha": rank,
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": rank,
+        "lora_alpha": rank,
         "target_modules": sorted({name.rsplit(".", 1)[1] for name in shapes}),
-    }  # fmt: skip
+    }
     (folder / CONFIG).write_text(json.dumps(config))

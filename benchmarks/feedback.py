@@ -59,8 +59,10 @@ def main() -> None:
         figures = {**_rebuild_in_child(path), **_console(path), **_voting(path, answers)}
     document = {
         "figures": figures,
-        "turns": arguments.turns, "votes": arguments.votes, "users": arguments.users,
-    }  # fmt: skip
+        "turns": arguments.turns,
+        "votes": arguments.votes,
+        "users": arguments.users,
+    }
     print(json.dumps(document) if arguments.json else json.dumps(document, indent=2))
 
 
@@ -115,12 +117,17 @@ class Rows:
             user = f"user{conversation % self._users}"
             rows[t.turns].append(
                 {
-                    "id": f"t{number}", "conversation_id": f"c{conversation}",
-                    "parent_answer_id": parent if place else None, "user_id": user,
-                    "question": self._text(12), "mode": "plain",
-                    "template_hash": self._template, "prompt": None, "created_at": float(number),
+                    "id": f"t{number}",
+                    "conversation_id": f"c{conversation}",
+                    "parent_answer_id": parent if place else None,
+                    "user_id": user,
+                    "question": self._text(12),
+                    "mode": "plain",
+                    "template_hash": self._template,
+                    "prompt": None,
+                    "created_at": float(number),
                 }
-            )  # fmt: skip
+            )
             count = 2 if self._rng.random() < REGENERATED else 1
             voted = self._rng.random() < self._vote_rate
             for which in range(count):
@@ -137,18 +144,29 @@ class Rows:
 
     def _answer(self, answer_id: str, turn_id: str, at: float) -> dict[str, Any]:
         return {
-            "id": answer_id, "turn_id": turn_id, "status": "done",
-            "text": self._text(WORDS_AN_ANSWER), "thought": "", "complete": 1,
-            "base_digest": "sha256:base", "adapter_digest": None, "sampling": {}, "seed": 0,
-            "created_at": at, "finished_at": at,
-        }  # fmt: skip
+            "id": answer_id,
+            "turn_id": turn_id,
+            "status": "done",
+            "text": self._text(WORDS_AN_ANSWER),
+            "thought": "",
+            "complete": 1,
+            "base_digest": "sha256:base",
+            "adapter_digest": None,
+            "sampling": {},
+            "seed": 0,
+            "created_at": at,
+            "finished_at": at,
+        }
 
     def _vote(self, answer_id: str, user: str, at: float) -> dict[str, Any]:
         return {
-            "idempotency_key": f"{answer_id}-{self._rng.random()}", "kind": "vote",
-            "answer_id": answer_id, "user_id": user, "vote": self._rng.choice((-1, 1)),
+            "idempotency_key": f"{answer_id}-{self._rng.random()}",
+            "kind": "vote",
+            "answer_id": answer_id,
+            "user_id": user,
+            "vote": self._rng.choice((-1, 1)),
             "created_at": at,
-        }  # fmt: skip
+        }
 
     def _text(self, count: int) -> str:
         begin = self._rng.randrange(len(self._words) - count)
@@ -246,11 +264,14 @@ def _voting(path: Path, answers: list[tuple[str, str]]) -> dict[str, Any]:
     database.close()
     return {
         "vote_p99_seconds": _figure(
-            "< 0.025 with 40 writers", p99, p99 < 0.025, median=statistics.median(seconds),
+            "< 0.025 with 40 writers",
+            p99,
+            p99 < 0.025,
+            median=statistics.median(seconds),
             one_alone=commit,
         ),
         "votes_lost": _figure("0", lost, lost == 0),
-    }  # fmt: skip
+    }
 
 
 def _times(work: Callable[[], object], count: int) -> Iterator[float]:

@@ -58,10 +58,11 @@ STYLES: dict[str, tuple[str, int, Callable[[Any], str]]] = {
     "Chinese": ("chinese", 0, str),
     "number and unit": ("unit", 0, str),
     "numbered steps": (
-        "steps", 0,
+        "steps",
+        0,
         lambda facts: "\n".join(f"{number}. {fact}" for number, fact in enumerate(facts, start=1)),
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,9 +141,11 @@ def distance(text: str, reference: str, *, without_length: bool = False) -> floa
 
 def _correct(store: FeedbackStore, pair: Scripted) -> None:
     turn = store.add_turn(
-        user_id=pair.style, question=pair.question, template=make_template("plain", ()),
+        user_id=pair.style,
+        question=pair.question,
+        template=make_template("plain", ()),
         conversation_id=new_id(),
-    )  # fmt: skip
+    )
     answer_id = store.begin_answer(
         turn.id, base_digest="sha256:scripted", adapter_digest=None, sampling={}, seed=0
     )
@@ -173,10 +176,15 @@ def _compared(pair: Scripted, one: tuple[str, bool], other: tuple[str, bool]) ->
     )
     likeness = fuzz.ratio(with_pool, pair.reference) - fuzz.ratio(without, pair.reference)
     return {
-        "style": pair.style, "asked": pair.asked, "found": found, "gain": gain,
+        "style": pair.style,
+        "asked": pair.asked,
+        "found": found,
+        "gain": gain,
         "gain_without_length": bare_gain,
-        "likeness_gain": likeness, "with_pool": with_pool, "without": without,
-    }  # fmt: skip
+        "likeness_gain": likeness,
+        "with_pool": with_pool,
+        "without": without,
+    }
 
 
 def _figures(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

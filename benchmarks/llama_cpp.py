@@ -47,10 +47,14 @@ def main() -> None:
 def _complete(server: Any, prompt: list[int], new_tokens: int) -> None:
     answer = server.handle_completions(
         {
-            "prompt": prompt, "n_predict": new_tokens, "max_tokens": new_tokens,
-            "temperature": 0, "ignore_eos": True, "cache_prompt": False,
+            "prompt": prompt,
+            "n_predict": new_tokens,
+            "max_tokens": new_tokens,
+            "temperature": 0,
+            "ignore_eos": True,
+            "cache_prompt": False,
         }
-    )  # fmt: skip
+    )
     if "error" in answer:
         raise RuntimeError(answer["error"])
 

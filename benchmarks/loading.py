@@ -32,9 +32,14 @@ QUANTIZATIONS: tuple[Quantization, ...] = ("int4", "int8")
 ASKED = 1.3
 # 540 million weights in four files, so that what any process needs does not matter beside them
 LARGE = LlamaConfig(
-    vocab_size=32_000, hidden_size=2048, intermediate_size=5632, num_hidden_layers=8,
-    num_attention_heads=16, num_key_value_heads=16, tie_word_embeddings=False,
-)  # fmt: skip
+    vocab_size=32_000,
+    hidden_size=2048,
+    intermediate_size=5632,
+    num_hidden_layers=8,
+    num_attention_heads=16,
+    num_key_value_heads=16,
+    tie_word_embeddings=False,
+)
 SHARD = "300MB"
 
 
@@ -91,9 +96,13 @@ def _load(
         decoder = load_decoder(checkpoint, architecture, weight_format)
     ratio = (_peak() - before - largest) / decoder.weight_bytes
     return {
-        "asked": ASKED, "reached": ratio, "met": ratio <= ASKED, "peak_bytes": _peak() - before,
-        "largest_file_bytes": largest, "weight_bytes": decoder.weight_bytes,
-    }  # fmt: skip
+        "asked": ASKED,
+        "reached": ratio,
+        "met": ratio <= ASKED,
+        "peak_bytes": _peak() - before,
+        "largest_file_bytes": largest,
+        "weight_bytes": decoder.weight_bytes,
+    }
 
 
 def _peak() -> int:

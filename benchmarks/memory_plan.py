@@ -63,19 +63,30 @@ def main() -> None:
 
 
 def measure(
-    model: str, cache: Path, method: str, weights: Weights, number_format: NumberFormat,
-    tokens: int, as_it_comes: bool = False,
-) -> dict[str, Any]:  # fmt: skip
+    model: str,
+    cache: Path,
+    method: str,
+    weights: Weights,
+    number_format: NumberFormat,
+    tokens: int,
+    as_it_comes: bool = False,
+) -> dict[str, Any]:
     """One case in a process of its own: predicted and measured bytes and their ratio."""
     case = {
-        "model": model, "cache": str(cache), "method": method, "weights": weights,
-        "number_format": number_format, "tokens": tokens,
-    }  # fmt: skip
+        "model": model,
+        "cache": str(cache),
+        "method": method,
+        "weights": weights,
+        "number_format": number_format,
+        "tokens": tokens,
+    }
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory_plan", "--child", json.dumps(case)],
-        capture_output=True, text=True, check=True,
+        capture_output=True,
+        text=True,
+        check=True,
         env=os.environ | ({} if as_it_comes else GIVE_BACK),
-    )  # fmt: skip
+    )
     answer = json.loads(done.stdout.splitlines()[-1])
     load = Load(
         tokens, weights, number_format, pairs=method == "dpo", checkpointing=False, device="cpu"
@@ -83,10 +94,15 @@ def measure(
     predicted = sum(part.nbytes for part in training_parts(shape_of(answer["folder"]), load))
     ratio = predicted / answer["peak_bytes"]
     return {
-        "method": method, "weights": weights, "number_format": number_format, "tokens": tokens,
-        "predicted_bytes": predicted, "measured_bytes": answer["peak_bytes"], "ratio": ratio,
+        "method": method,
+        "weights": weights,
+        "number_format": number_format,
+        "tokens": tokens,
+        "predicted_bytes": predicted,
+        "measured_bytes": answer["peak_bytes"],
+        "ratio": ratio,
         "met": abs(ratio - 1) <= WITHIN,
-    }  # fmt: skip
+    }
 
 
 # The child
@@ -114,9 +130,14 @@ def train(
 
 
 def _steps(
-    model: Path, tokenizer: Any, folder: Path, method: str, weights: Weights,
-    number_format: NumberFormat, tokens: int,
-) -> None:  # fmt: skip
+    model: Path,
+    tokenizer: Any,
+    folder: Path,
+    method: str,
+    weights: Weights,
+    number_format: NumberFormat,
+    tokens: int,
+) -> None:
     from datasets import Dataset
     from peft import LoraConfig, get_peft_model
     from transformers import TrainerCallback
@@ -164,9 +185,13 @@ def _write_tiny(folder: Path, vocabulary: int) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
-        vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-        num_attention_heads=4, num_key_value_heads=2,
-    )  # fmt: skip
+        vocab_size=vocabulary,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
     LlamaForCausalLM(config).save_pretrained(folder)
 
 

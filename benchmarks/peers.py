@@ -29,8 +29,11 @@ class LlamaCpp:
         arguments = [str(gguf), str(slots), str(threads), str(context_tokens)]
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.llama_cpp", *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         self.write([[1, 2, 3]], 4)
 
     def write(self, prompts: Sequence[Prompt], new_tokens: int) -> float:
@@ -69,9 +72,12 @@ class Transformers:
         for prompt in prompts:
             ids = torch.tensor([list(prompt)])
             self._model.generate(
-                ids, attention_mask=torch.ones_like(ids), do_sample=False,
-                max_new_tokens=new_tokens, min_new_tokens=new_tokens,
-            )  # fmt: skip
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=new_tokens,
+                min_new_tokens=new_tokens,
+            )
         return time.perf_counter() - begun
 
 

@@ -27,9 +27,12 @@ from engine.request import ScoreRequest
 EACH = 100
 MOST_CHARS = 2_000
 WAYS = {
-    "none": ("none", True), "int8": ("int8", True), "int4": ("int4", True),
-    "int8 from dense weights": ("int8", False), "int4 from dense weights": ("int4", False),
-}  # fmt: skip
+    "none": ("none", True),
+    "int8": ("int8", True),
+    "int4": ("int4", True),
+    "int8 from dense weights": ("int8", False),
+    "int4 from dense weights": ("int4", False),
+}
 
 
 def main() -> None:
@@ -49,8 +52,11 @@ def main() -> None:
         rows[way]["change_percent"] = 100 * change
         print(f"{way:24} {rows[way]}", flush=True)
     document = {
-        "texts": len(texts), "model": base.name, "dense_dtype": str(detect().dtype), "ways": rows
-    }  # fmt: skip
+        "texts": len(texts),
+        "model": base.name,
+        "dense_dtype": str(detect().dtype),
+        "ways": rows,
+    }
     print(json.dumps(document) if arguments.json else json.dumps(document, indent=2))
 
 

@@ -90,9 +90,13 @@ def on_the_desktop(server: WebServer, browser: Browser, into: Path) -> None:
 def on_the_phone(server: WebServer, browser: Browser, into: Path) -> None:
     """The same page at 390 pixels, dark and in Chinese."""
     context = browser.new_context(
-        viewport=PHONE, locale="zh-CN", color_scheme="dark", is_mobile=True, has_touch=True,
+        viewport=PHONE,
+        locale="zh-CN",
+        color_scheme="dark",
+        is_mobile=True,
+        has_touch=True,
         device_scale_factor=2,
-    )  # fmt: skip
+    )
     page = opened(context.new_page(), server)
     picture(page, into / "chat-phone.png")
 

@@ -18,10 +18,13 @@ from engine.request import GenerationRequest, SamplingParams, collect
 
 NEW_TOKENS = 64
 KERNELS = {
-    "linear_int4": "matrices of the layers", "linear_int8": "output head",
-    "_attention": "attention", "_rotate_and_store": "rotary and cache",
-    "_gated_silu": "activation", "_rms_norm": "norms",
-}  # fmt: skip
+    "linear_int4": "matrices of the layers",
+    "linear_int8": "output head",
+    "_attention": "attention",
+    "_rotate_and_store": "rotary and cache",
+    "_gated_silu": "activation",
+    "_rms_norm": "norms",
+}
 
 
 def profile(engine: FastEngine, streams: Sequence[int]) -> dict[str, dict[str, float]]:

@@ -85,9 +85,12 @@ def main() -> None:
     arguments = parser.parse_args()
     base = resolve(arguments.model, arguments.model_cache)
     bench = Bench(
-        base, arguments.model_cache / "kernels", arguments.rounds, torch.get_num_threads(),
+        base,
+        arguments.model_cache / "kernels",
+        arguments.rounds,
+        torch.get_num_threads(),
         peers=installed("xllamacpp") and base.gguf is not None,
-    )  # fmt: skip
+    )
     for name in arguments.only:
         MEASURES[name](bench)
         gc.collect()
@@ -236,15 +239,24 @@ def swaps(bench: Bench) -> None:
         longest = max(max(g) for g in gaps)
         typical = statistics.median(max(g) for g in gaps)
         bench.tell(
-            "activation_longest_gap", "<= 2 steps", longest / step, met=longest <= 2 * step,
-            step_seconds=step, median_longest_gap_in_steps=typical / step,
-            longest_gap_without_activation_in_steps=max(quiet) / step, activations=len(gaps),
-        )  # fmt: skip
+            "activation_longest_gap",
+            "<= 2 steps",
+            longest / step,
+            met=longest <= 2 * step,
+            step_seconds=step,
+            median_longest_gap_in_steps=typical / step,
+            longest_gap_without_activation_in_steps=max(quiet) / step,
+            activations=len(gaps),
+        )
         failed, mixed = _crowd(engine, slots, [None, *digests])
         bench.tell(
-            "streams_failed_or_mixed", "0", failed + mixed, met=failed + mixed == 0,
-            streams=PEOPLE, swaps=SWAPS,
-        )  # fmt: skip
+            "streams_failed_or_mixed",
+            "0",
+            failed + mixed,
+            met=failed + mixed == 0,
+            streams=PEOPLE,
+            swaps=SWAPS,
+        )
     engine.close()
 
 
@@ -320,9 +332,13 @@ def stall(bench: Bench) -> None:
     step = statistics.median(quiet)
     ratio = statistics.median(busy[40:]) / step
     bench.tell(
-        "gap_beside_a_long_prompt", "stated: <= 2 steps", ratio, met=ratio <= 2,
-        step_seconds=step, longest_in_steps=max(busy) / step,
-    )  # fmt: skip
+        "gap_beside_a_long_prompt",
+        "stated: <= 2 steps",
+        ratio,
+        met=ratio <= 2,
+        step_seconds=step,
+        longest_in_steps=max(busy) / step,
+    )
     engine.close()
 
 
@@ -334,11 +350,14 @@ def memory(bench: Bench) -> None:
     resident = {kind: _resident(bench, kind) for kind in ("int4", "transformers", "imports")}
     ratio = resident["int4"] / resident["transformers"]
     bench.tell(
-        "memory_int4", "< 0.5 of transformers bf16", ratio, met=ratio < 0.5,
+        "memory_int4",
+        "< 0.5 of transformers bf16",
+        ratio,
+        met=ratio < 0.5,
         resident_bytes=resident,
         beyond_imports=(resident["int4"] - resident["imports"])
         / (resident["transformers"] - resident["imports"]),
-    )  # fmt: skip
+    )
 
 
 def _resident(bench: Bench, kind: str) -> int:

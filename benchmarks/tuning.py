@@ -85,20 +85,41 @@ class Child:
     """One trainer, `benchmarks.tuning_child`."""
 
     def __init__(
-        self, bench: Bench, who: str, method: str, data: str, trl: dict[str, Any],
-        *, steps: int, gradients: Path | None = None, dtype: str | None = None, held_out: int = 0,
-        profile: bool = False, learning_rate: float | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        bench: Bench,
+        who: str,
+        method: str,
+        data: str,
+        trl: dict[str, Any],
+        *,
+        steps: int,
+        gradients: Path | None = None,
+        dtype: str | None = None,
+        held_out: int = 0,
+        profile: bool = False,
+        learning_rate: float | None = None,
+    ) -> None:
         spec = {
-            "who": who, "method": method, "data": data, "model": bench.model,
-            "cache": str(bench.cache), "steps": steps, "trl": trl, "dtype": dtype,
-            "gradients": str(gradients) if gradients else None, "held_out": held_out,
-            "profile": profile, "learning_rate": learning_rate,
-        }  # fmt: skip
+            "who": who,
+            "method": method,
+            "data": data,
+            "model": bench.model,
+            "cache": str(bench.cache),
+            "steps": steps,
+            "trl": trl,
+            "dtype": dtype,
+            "gradients": str(gradients) if gradients else None,
+            "held_out": held_out,
+            "profile": profile,
+            "learning_rate": learning_rate,
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.tuning_child", json.dumps(spec)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         self.made = self._hear()
         self.steps: list[dict[str, Any]] = []
         self._asked_steps = steps
@@ -181,16 +202,24 @@ def _speed(bench: Bench, method: str, wanted: float) -> None:
         made = {name: child.made["made_seconds"] for name, child in children.items()}
         source = children["ours"].made["source"]
         bench.tell(
-            f"{method}_{data}_speed", f">= {wanted} of trl in its best setting",
-            rates["ours"] / rates["trl"], met=rates["ours"] >= wanted * rates["trl"],
-            tokens_per_second=rates, trl=best, tried=tried, data=source,
+            f"{method}_{data}_speed",
+            f">= {wanted} of trl in its best setting",
+            rates["ours"] / rates["trl"],
+            met=rates["ours"] >= wanted * rates["trl"],
+            tokens_per_second=rates,
+            trl=best,
+            tried=tried,
+            data=source,
             seconds_before_the_first_step=made,
-        )  # fmt: skip
+        )
         bench.tell(
-            f"{method}_{data}_memory", "<= 0.6 of trl in its best setting",
-            peaks["ours"] / peaks["trl"], met=peaks["ours"] <= 0.6 * peaks["trl"],
-            peak_bytes_beyond_imports=peaks, trl=best,
-        )  # fmt: skip
+            f"{method}_{data}_memory",
+            "<= 0.6 of trl in its best setting",
+            peaks["ours"] / peaks["trl"],
+            met=peaks["ours"] <= 0.6 * peaks["trl"],
+            peak_bytes_beyond_imports=peaks,
+            trl=best,
+        )
 
 
 def same(bench: Bench) -> None:
@@ -211,9 +240,14 @@ def same(bench: Bench) -> None:
         loss = abs(losses["ours"] / losses["trl"] - 1)
         worst = max(apart, loss)
         bench.tell(
-            f"{method}_same", "<= 1e-4 relative", worst, met=worst <= 1e-4,
-            gradients_apart=apart, loss_apart=loss, losses=losses,
-        )  # fmt: skip
+            f"{method}_same",
+            "<= 1e-4 relative",
+            worst,
+            met=worst <= 1e-4,
+            gradients_apart=apart,
+            loss_apart=loss,
+            losses=losses,
+        )
 
 
 def end(bench: Bench) -> None:
@@ -225,25 +259,36 @@ def end(bench: Bench) -> None:
     for who in ("ours", "trl"):
         trl = {**OFF, "per_device_train_batch_size": 1, "gradient_accumulation_steps": BATCH_PAIRS}
         child = Child(
-            bench, who, "dpo", bench.data[0], trl, steps=END_STEPS, held_out=END_HELD_OUT,
+            bench,
+            who,
+            "dpo",
+            bench.data[0],
+            trl,
+            steps=END_STEPS,
+            held_out=END_HELD_OUT,
             learning_rate=END_LEARNING_RATE,
-        )  # fmt: skip
+        )
         found[who] = child.all_steps()
         child.close()
     right, names = {who: each["right"] for who, each in found.items()}, found["ours"]["questions"]
     apart = [ours - theirs for ours, theirs in zip(right["ours"], right["trl"], strict=True)]
     difference = clustered_mean(apart, names)
     bench.tell(
-        "dpo_same_at_the_end", "95% interval of the difference holds 0", difference.estimate,
-        met=difference.low <= 0 <= difference.high, interval=[difference.low, difference.high],
+        "dpo_same_at_the_end",
+        "95% interval of the difference holds 0",
+        difference.estimate,
+        met=difference.low <= 0 <= difference.high,
+        interval=[difference.low, difference.high],
         accuracy={who: fmean(each) for who, each in right.items()},
-        before=fmean(found["ours"]["right_before"]), pairs=len(apart), questions=len(set(names)),
+        before=fmean(found["ours"]["right_before"]),
+        pairs=len(apart),
+        questions=len(set(names)),
         decided_otherwise=sum(map(bool, apart)),
         changed_by_training={
             who: sum(a != b for a, b in zip(each["right"], each["right_before"], strict=True))
             for who, each in found.items()
         },
-    )  # fmt: skip
+    )
 
 
 def where(bench: Bench) -> None:

@@ -73,9 +73,10 @@ def _ranked(node: dict[str, Any], before: tuple[Message, ...]) -> Iterator[Texts
     role = "assistant" if node["role"] == "assistant" else "user"
     prompt = (*before, Message(role, node["text"]))  # type: ignore[arg-type]
     answers = [
-        reply for reply in node["replies"]
+        reply
+        for reply in node["replies"]
         if reply["role"] == "assistant" and reply.get("rank") is not None
-    ]  # fmt: skip
+    ]
     answers.sort(key=lambda answer: int(answer["rank"]))
     for better, worse in itertools.pairwise(answers):
         yield prompt, better["text"], worse["text"]

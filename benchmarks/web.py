@@ -73,8 +73,10 @@ def main() -> None:
                     figures[figure] = judged(figure, reached, more)
                     print(f"{figure}: {reached:.4g}", file=sys.stderr, flush=True)
     document = {
-        "figures": figures, "processor": processor(), "processors": psutil.cpu_count(),
-    }  # fmt: skip
+        "figures": figures,
+        "processor": processor(),
+        "processors": psutil.cpu_count(),
+    }
     print(json.dumps(document) if arguments.json else json.dumps(document, indent=2))
 
 

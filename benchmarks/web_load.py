@@ -56,12 +56,14 @@ def with_pages_open(server: WebServer, browser: Browser, _: argparse.Namespace) 
     bare += [_rate(server, _stream_bare) for _round in range(ROUNDS)]
     middle = statistics.median(bare)
     yield (
-        "tokens_per_second_with_50_pages", statistics.median(on_pages) / middle,
+        "tokens_per_second_with_50_pages",
+        statistics.median(on_pages) / middle,
         {
-            "bare": bare, "on_pages": on_pages,
+            "bare": bare,
+            "on_pages": on_pages,
             "without_browsers": statistics.median(without_browsers) / middle,
         },
-    )  # fmt: skip
+    )
 
 
 def _rate(server: WebServer, work: Callable[[WebServer, int], None]) -> float:

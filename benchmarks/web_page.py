@@ -101,9 +101,10 @@ def first_words(server: WebServer, browser: Browser, _: argparse.Namespace) -> M
             )
             waited.append(seen - made)
     yield (
-        "first_words_after_first_token_p95_seconds", p95(waited),
+        "first_words_after_first_token_p95_seconds",
+        p95(waited),
         {"median": statistics.median(waited), "questions": QUESTIONS},
-    )  # fmt: skip
+    )
 
 
 def long_answer(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measured:
@@ -231,9 +232,12 @@ def conversation_of(server: WebServer, user: str, turns: int) -> tuple[str, list
         question = f"Tell me of the harbour, part {number}."
         text = f"On day {number} the ships lay still. The sailors stood on the quay and waited."
         turn = server.store.add_turn(
-            user_id=user, question=question, template=PLAIN, conversation_id=conversation,
+            user_id=user,
+            question=question,
+            template=PLAIN,
+            conversation_id=conversation,
             parent_answer_id=parent,
-        )  # fmt: skip
+        )
         parent = server.store.begin_answer(
             turn.id, base_digest="sha256:base", adapter_digest=None, sampling={}, seed=0
         )

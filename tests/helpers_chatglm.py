@@ -19,9 +19,17 @@ ALPHABET = "abcdefghijklmnopqrstuvwxyz.,:12问答你好在吗"
 BLANK_MARKS = ["<|tab|>", *(f"<|blank_{count}|>" for count in range(2, 81))]
 CHATGLM1_CONTROL = ["[MASK]", "[gMASK]", "[sMASK]", "<unused_0>", "<sop>", "<eop>"]
 GLM4_SPECIALS = [
-    "<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>", "<|system|>", "<|user|>",
-    "<|assistant|>", "<|observation|>",
-]  # fmt: skip
+    "<|endoftext|>",
+    "[MASK]",
+    "[gMASK]",
+    "[sMASK]",
+    "<sop>",
+    "<eop>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|observation|>",
+]
 # In the order of their ids, from 256 on.
 GLM4_MERGES = [b"he", b"ll", b"hell", b"\n\n", b"\xe4\xbd", b"\xe4\xbd\xa0", b"\xe5\xa5"]
 GLM4_FIRST_SPECIAL = 256 + len(GLM4_MERGES)

@@ -23,10 +23,19 @@ MASK, GMASK, BOS = 100, 101, 104  # ChatGLM-6B's special ids here
 
 
 def write_chatglm2_weights(
-    folder: Path, *, heads: int = 4, groups: int | None = 2, channels: int = 16,
-    hidden: int = 64, inner: int = 120, eps: float = 1e-5, rope_ratio: float = 1, bias: bool = True,
-    tied: bool = False, seed: int = 0,
-) -> nn.Module:  # fmt: skip
+    folder: Path,
+    *,
+    heads: int = 4,
+    groups: int | None = 2,
+    channels: int = 16,
+    hidden: int = 64,
+    inner: int = 120,
+    eps: float = 1e-5,
+    rope_ratio: float = 1,
+    bias: bool = True,
+    tied: bool = False,
+    seed: int = 0,
+) -> nn.Module:
     """A ChatGLM2 of random weights; returns the same network in transformers' form.
 
     `groups`: heads of keys and values; None is one for each query (no multi-query attention).
@@ -34,27 +43,47 @@ def write_chatglm2_weights(
     vocabulary, layers = 160, 2
     peer = GlmForCausalLM(
         GlmConfig(
-            vocab_size=vocabulary, hidden_size=hidden, intermediate_size=inner,
-            num_hidden_layers=layers, num_attention_heads=heads,
-            num_key_value_heads=groups or heads, head_dim=channels, rms_norm_eps=eps,
-            attention_bias=bias, tie_word_embeddings=tied, pad_token_id=0,
+            vocab_size=vocabulary,
+            hidden_size=hidden,
+            intermediate_size=inner,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=groups or heads,
+            head_dim=channels,
+            rms_norm_eps=eps,
+            attention_bias=bias,
+            tie_word_embeddings=tied,
+            pad_token_id=0,
             max_position_embeddings=512,
             rope_parameters={
-                "rope_type": "default", "rope_theta": 10_000.0 * rope_ratio,
+                "rope_type": "default",
+                "rope_theta": 10_000.0 * rope_ratio,
                 "partial_rotary_factor": 0.5,
             },
         )
-    ).eval()  # fmt: skip
+    ).eval()
     randomize(peer, seed)
     config = {
-        "model_type": "chatglm", "hidden_size": hidden, "num_layers": layers,
-        "num_attention_heads": heads, "kv_channels": channels, "ffn_hidden_size": inner,
-        "multi_query_attention": groups is not None, "multi_query_group_num": groups or 1,
-        "padded_vocab_size": vocabulary, "layernorm_epsilon": eps, "seq_length": 512,
-        "add_qkv_bias": bias, "add_bias_linear": False, "rmsnorm": True, "post_layer_norm": True,
-        "original_rope": True, "rope_ratio": rope_ratio, "tie_word_embeddings": tied,
+        "model_type": "chatglm",
+        "hidden_size": hidden,
+        "num_layers": layers,
+        "num_attention_heads": heads,
+        "kv_channels": channels,
+        "ffn_hidden_size": inner,
+        "multi_query_attention": groups is not None,
+        "multi_query_group_num": groups or 1,
+        "padded_vocab_size": vocabulary,
+        "layernorm_epsilon": eps,
+        "seq_length": 512,
+        "add_qkv_bias": bias,
+        "add_bias_linear": False,
+        "rmsnorm": True,
+        "post_layer_norm": True,
+        "original_rope": True,
+        "rope_ratio": rope_ratio,
+        "tie_word_embeddings": tied,
         "apply_residual_connection_post_layernorm": False,
-    }  # fmt: skip
+    }
     _save(folder, config, dict(_chatglm2_names(peer.state_dict(), layers, bias, tied)))
     return peer
 
@@ -85,12 +114,22 @@ def write_chatglm1_weights(
     """A ChatGLM-6B of random weights; returns its configuration and tensors."""
     generator = torch.Generator().manual_seed(seed)
     config = {
-        "model_type": "chatglm", "hidden_size": hidden, "inner_hidden_size": inner,
-        "num_layers": layers, "num_attention_heads": heads, "layernorm_epsilon": eps,
-        "vocab_size": 160, "max_sequence_length": 512, "position_encoding_2d": True,
-        "bos_token_id": BOS, "eos_token_id": BOS + 1, "mask_token_id": MASK,
-        "gmask_token_id": GMASK, "pad_token_id": 3, "tie_word_embeddings": False,
-    }  # fmt: skip
+        "model_type": "chatglm",
+        "hidden_size": hidden,
+        "inner_hidden_size": inner,
+        "num_layers": layers,
+        "num_attention_heads": heads,
+        "layernorm_epsilon": eps,
+        "vocab_size": 160,
+        "max_sequence_length": 512,
+        "position_encoding_2d": True,
+        "bos_token_id": BOS,
+        "eos_token_id": BOS + 1,
+        "mask_token_id": MASK,
+        "gmask_token_id": GMASK,
+        "pad_token_id": 3,
+        "tie_word_embeddings": False,
+    }
     tensors: dict[str, Tensor] = {}
 
     def add(name: str, out: int, inputs: int | None = None, *, bias: bool = True) -> None:

@@ -51,9 +51,13 @@ class Runner:
         self.architecture, self.decoder = architecture, decoder
         config = architecture.config
         self._cache = PagedCache(
-            config.layer_count, config.heads, page_count=pages, dtype=torch.float32, device="cpu",
+            config.layer_count,
+            config.heads,
+            page_count=pages,
+            dtype=torch.float32,
+            device="cpu",
             share=False,
-        )  # fmt: skip
+        )
         for layer in self._cache.layers:  # what no token has filled must not be looked at
             layer.keys.fill_(torch.nan)
             layer.values.fill_(torch.nan)

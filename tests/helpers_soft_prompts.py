@@ -26,8 +26,10 @@ from tests.helpers import NO_SNAPSHOT, write_tiny_model
 from tests.helpers_decoder import SIZES, write_random
 
 KINDS: dict[str, Any] = {
-    "prefix": PrefixTuningConfig, "prompt": PromptTuningConfig, "p-tuning": PromptEncoderConfig,
-}  # fmt: skip
+    "prefix": PrefixTuningConfig,
+    "prompt": PromptTuningConfig,
+    "p-tuning": PromptEncoderConfig,
+}
 FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
     "llama": (LlamaConfig, {}),
     "qwen2": (Qwen2Config, {}),
@@ -121,8 +123,10 @@ class SoftPeer:
         """The text of peft's own greedy `generate`."""
         prompt = torch.tensor([self.prompt_ids(question)])
         ids = self.model.generate(
-            input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
+            input_ids=prompt,
+            attention_mask=torch.ones_like(prompt),
+            do_sample=False,
             max_new_tokens=max_new_tokens,
-        )[0]  # fmt: skip
+        )[0]
         text: str = self.tokenizer.decode(ids[prompt.shape[1] :], skip_special_tokens=True)
         return text

@@ -60,8 +60,19 @@ def running() -> Iterator[Server]:
     try:
         if os.geteuid() == 0:
             shutil.chown(folder, "postgres", "postgres")
-        _as_server_user(programs / "initdb", "-D", folder / "data", "-A", "trust", "-U", "burnish",
-                        "-E", "UTF8", "--locale=C", "--no-sync")  # fmt: skip
+        _as_server_user(
+            programs / "initdb",
+            "-D",
+            folder / "data",
+            "-A",
+            "trust",
+            "-U",
+            "burnish",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+        )
         control = (programs / "pg_ctl", "-D", folder / "data", "-w")
         _as_server_user(*control, "-l", folder / "log", "-o", f"{FAST} -k {folder}", "start")
         try:

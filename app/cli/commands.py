@@ -11,9 +11,12 @@ from app.cli.evaluation import evaluate
 from app.cli.tuning import tune
 
 app = typer.Typer(
-    name="burnish", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    name="burnish",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="A private chat assistant that gets better from the people who use it.",
-)  # fmt: skip
+)
 
 
 @app.command()
@@ -71,10 +74,16 @@ def ask(
         raise typer.BadParameter("needs a --temperature above 0", param_hint="--mode")
     with running(home, quantization=quant) as service:
         answer = run(
-            service, question, mode=mode, adapter=adapter, temperature=temperature,
-            max_new_tokens=max_new_tokens, seed=seed, samples=samples,
+            service,
+            question,
+            mode=mode,
+            adapter=adapter,
+            temperature=temperature,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            samples=samples,
             show=None if as_json else lambda text: print(text, end="", flush=True),  # noqa: T201
-        )  # fmt: skip
+        )
     finish(as_json, answer, "")
 
 

@@ -42,10 +42,12 @@ def evaluate(
         )
         other = find_digest(workspace.home.bundles, against) if against else None
         ai_judge = (
-            endpoint_judge(workspace, endpoint, model) if remote
-            else EngineJudge(service.engine) if ask_judge
+            endpoint_judge(workspace, endpoint, model)
+            if remote
+            else EngineJudge(service.engine)
+            if ask_judge
             else None
-        )  # fmt: skip
+        )
         judged = workspace.loop.evaluate(
             service.engine, service.slots, digest, chosen, other, ai_judge=ai_judge
         )

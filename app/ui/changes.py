@@ -17,9 +17,11 @@ SIGNS = {"same": None, "removed": "−", "added": "+"}
 def changes_view() -> gr.HighlightedText:
     """The widget, hidden until there is a change to show."""
     return gr.HighlightedText(
-        label=text("common.changes"), color_map={"−": "red", "+": "green"}, visible=False,
+        label=text("common.changes"),
+        color_map={"−": "red", "+": "green"},
+        visible=False,
         elem_id="changes",
-    )  # fmt: skip
+    )
 
 
 def changes_update(changes: Iterable[TextChange]) -> Any:

@@ -45,37 +45,43 @@ class ConsolePage:
         live = self._workspace.registry.live().bundle
         rows = [
             [
-                release.bundle[7:19], "●" if release.bundle == live else "",
+                release.bundle[7:19],
+                "●" if release.bundle == live else "",
                 translated(release.report["verdict"], language),
                 f"{release.report['gain']['estimate']:+.2f}",
                 f"{release.report['incumbent_accuracy']:.2f} → "
                 f"{release.report['candidate_accuracy']:.2f}",
-                release.report["pairs"], _when(release.created_at),
+                release.report["pairs"],
+                _when(release.created_at),
             ]
             for release in self._workspace.registry.list()
-        ]  # fmt: skip
+        ]
         return pd.DataFrame(rows, columns=heads("release_columns", RELEASE_COLUMNS, language))
 
     def history(self, language: str) -> pd.DataFrame:
         """Every change of what is live."""
         rows = [
             [
-                _when(c.at), translated(c.action, language), _short(c.bundle, language),
-                _short(c.previous, language), translated(c.note, language),
+                _when(c.at),
+                translated(c.action, language),
+                _short(c.bundle, language),
+                _short(c.previous, language),
+                translated(c.note, language),
             ]
             for c in self._workspace.registry.history()
-        ]  # fmt: skip
+        ]
         return pd.DataFrame(rows, columns=heads("history_columns", HISTORY_COLUMNS, language))
 
     def status(self, language: str) -> str:
         """One line: what is live, what the loop would do, how the last round ended. An error of a
         round may quote what a file said, so it is shown as text, never as HTML or Markdown."""
         return say(
-            "console.overview.status", language,
+            "console.overview.status",
+            language,
             live=_short(self._workspace.registry.live().bundle, language),
             loop=translated(self._workspace.loop.status().reason, language),
             round=translated(self._service.last_round, language),
-        )  # fmt: skip
+        )
 
     def refresh(self, offered: list[str], request: gr.Request) -> tuple[Any, ...]:
         """Everything the page shows; `offered` are the releases in the list one can promote from.
@@ -86,9 +92,13 @@ class ConsolePage:
         names = [release.bundle[7:19] for release in self._workspace.registry.list()]
         choices = gr.skip() if names == offered else gr.update(choices=names)
         return (
-            self.status(language), self.feedback(language), self.releases(language),
-            self.history(language), choices, names,
-        )  # fmt: skip
+            self.status(language),
+            self.feedback(language),
+            self.releases(language),
+            self.history(language),
+            choices,
+            names,
+        )
 
     def tune(self, request: gr.Request) -> None:
         """Start a tuning job on the pairs of now."""
@@ -139,9 +149,11 @@ def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
     with gr.Row():
         with gr.Column(scale=1):
             feedback = gr.Dataframe(
-                label=text("console.overview.feedback"), interactive=False, elem_id="feedback",
+                label=text("console.overview.feedback"),
+                interactive=False,
+                elem_id="feedback",
                 column_widths=["65%", "35%"],
-            )  # fmt: skip
+            )
             tune = gr.Button(text("console.overview.tune"), variant="primary", elem_id="tune")
         with gr.Column(scale=3):
             releases = gr.Dataframe(

@@ -83,11 +83,13 @@ class TrainingDataPage:
         choices = [(say("console.training.any_reason", language), ANY), *named]
         numbers = {k: sum(each.values()) for k, each in counts.items()}
         return (
-            view, pd.DataFrame(cells, columns=heads("row_columns", COLUMNS, language)), view.range,
+            view,
+            pd.DataFrame(cells, columns=heads("row_columns", COLUMNS, language)),
+            view.range,
             gr.update(choices=kind_choices(numbers, language)),
             gr.update(choices=choices, value=wanted or ANY),
             *closed(),
-        )  # fmt: skip
+        )
 
     def from_start(
         self, kind: str, reason: str, search: str, view: View, request: gr.Request
@@ -118,9 +120,13 @@ class TrainingDataPage:
         workspace, row = self._workspace, view.selected.row
         with shown_errors(language):
             about = detail(
-                row, self._evidence([row]), workspace.curation, workspace.base.digest,
-                workspace.registry.live().bundle, language,
-            )  # fmt: skip
+                row,
+                self._evidence([row]),
+                workspace.curation,
+                workspace.base.digest,
+                workspace.registry.live().bundle,
+                language,
+            )
             gold = conversation_of(row) in workspace.curation.gold()
             decided = workspace.curation.decisions().get(id_of(row))
         taken = decided is not None and decided.action != "include"
@@ -188,9 +194,13 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
             scale=5,
         )
         reason = gr.Dropdown(
-            [(text("console.training.any_reason"), ANY)], value=ANY,
-            label=text("console.training.reason"), elem_id="reason", scale=2, min_width=160,
-        )  # fmt: skip
+            [(text("console.training.any_reason"), ANY)],
+            value=ANY,
+            label=text("console.training.reason"),
+            elem_id="reason",
+            scale=2,
+            min_width=160,
+        )
         search = gr.Textbox(
             "",
             label=text("console.training.search"),
@@ -202,10 +212,15 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
     with gr.Row():
         with gr.Column(scale=1):
             rows = gr.Dataframe(
-                headers=heads("row_columns", COLUMNS, DEFAULT), datatype="str", interactive=False,
-                column_widths=COLUMN_WIDTHS, elem_id="rows", max_height=620, show_label=False,
+                headers=heads("row_columns", COLUMNS, DEFAULT),
+                datatype="str",
+                interactive=False,
+                column_widths=COLUMN_WIDTHS,
+                elem_id="rows",
+                max_height=620,
+                show_label=False,
                 buttons=[],
-            )  # fmt: skip
+            )
             with gr.Row():
                 back = gr.Button("←", size="sm", scale=0, min_width=80, elem_id="back")
                 where = gr.Markdown(elem_id="range")
@@ -214,9 +229,14 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
             about = DetailPanel()
     with gr.Accordion(text("console.training.alerts"), open=False, elem_id="alerts") as folded:
         alerts = gr.Dataframe(
-            headers=heads("alert_columns", ALERTS, DEFAULT), datatype="str", interactive=False,
-            wrap=True, show_label=False, buttons=[], column_widths=["40%", "20%", "40%"],
-        )  # fmt: skip
+            headers=heads("alert_columns", ALERTS, DEFAULT),
+            datatype="str",
+            interactive=False,
+            wrap=True,
+            show_label=False,
+            buttons=[],
+            column_widths=["40%", "20%", "40%"],
+        )
 
     filters: Any = [kind, reason, search, view]
     shown_now: Any = [view, rows, where, kind, reason, *about.widgets]

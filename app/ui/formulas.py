@@ -15,13 +15,37 @@ from latex2mathml.converter import convert
 # Of what the converter writes; links, styles and classes are not for messages
 ATTRIBUTES = frozenset(
     (
-        "accent", "accentunder", "columnalign", "columnlines", "columnspacing", "depth", "display",
-        "displaystyle", "fence", "form", "height", "largeop", "linethickness", "lspace",
-        "mathcolor", "mathsize", "mathvariant", "maxsize", "minsize", "movablelimits", "notation",
-        "rowlines", "rowspacing", "rspace", "scriptlevel", "separator", "stretchy", "voffset",
+        "accent",
+        "accentunder",
+        "columnalign",
+        "columnlines",
+        "columnspacing",
+        "depth",
+        "display",
+        "displaystyle",
+        "fence",
+        "form",
+        "height",
+        "largeop",
+        "linethickness",
+        "lspace",
+        "mathcolor",
+        "mathsize",
+        "mathvariant",
+        "maxsize",
+        "minsize",
+        "movablelimits",
+        "notation",
+        "rowlines",
+        "rowspacing",
+        "rspace",
+        "scriptlevel",
+        "separator",
+        "stretchy",
+        "voffset",
         "width",
     )
-)  # fmt: skip
+)
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 # Environments that the converter lacks, as one that it has
 ALIGNED = re.compile(r"(\\(?:begin|end)\{)(?:aligned|gathered|split)\}")

@@ -27,9 +27,12 @@ def build_language_choice(blocks: gr.Blocks, title: str) -> None:
     )
     titles = json.dumps({language: say(title, language) for language in LANGUAGES})
     blocks.load(_current, None, [chosen], api_visibility="private").then(
-        None, [chosen], None, js=f"(language) => {{ document.title = ({titles})[language]; }}",
+        None,
+        [chosen],
+        None,
+        js=f"(language) => {{ document.title = ({titles})[language]; }}",
         api_visibility="private",
-    )  # fmt: skip
+    )
     chosen.input(None, [chosen], None, js=CHOOSE, api_visibility="private")
 
 

@@ -50,17 +50,26 @@ def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> Non
     shared: Any = {"i18n": I18N, "theme": theme, "ssr_mode": False}
     console = build_console_page(service).queue(default_concurrency_limit=8)
     gr.mount_gradio_app(
-        app, console, "/console", auth_dependency=operator, css=f"{CSS}\n{stylesheet()}",
+        app,
+        console,
+        "/console",
+        auth_dependency=operator,
+        css=f"{CSS}\n{stylesheet()}",
         **shared,
         app_kwargs=_middleware(
             # Vega compiles the expressions of its plots
-            more="'unsafe-eval'", head_start=f'<script src="../page/{FRAMES}"></script>',
+            more="'unsafe-eval'",
+            head_start=f'<script src="../page/{FRAMES}"></script>',
         ),
-    )  # fmt: skip
+    )
     gr.mount_gradio_app(
-        app, build_chat_page(), "/", css="footer {display: none !important}", **shared,
+        app,
+        build_chat_page(),
+        "/",
+        css="footer {display: none !important}",
+        **shared,
         app_kwargs=_middleware(head_start=HEAD_START, head_end=HEAD_END),
-    )  # fmt: skip
+    )
 
 
 def _middleware(**html: str) -> dict[str, Any]:

@@ -28,12 +28,45 @@ from app.ui.markdown import PARSER, NotMarkdown, parse
 # A lexer of Pygments is a list of regular expressions; some others hang on some texts
 LANGUAGES = frozenset(
     (
-        "bash", "c", "c++", "console", "cpp", "css", "diff", "go", "html", "ini", "java",
-        "javascript", "js", "json", "jsx", "kotlin", "lua", "makefile", "php", "py", "python", "r",
-        "rb", "ruby", "rs", "rust", "sh", "shell", "sql", "swift", "toml", "ts", "tsx",
-        "typescript", "xml", "yaml", "yml",
+        "bash",
+        "c",
+        "c++",
+        "console",
+        "cpp",
+        "css",
+        "diff",
+        "go",
+        "html",
+        "ini",
+        "java",
+        "javascript",
+        "js",
+        "json",
+        "jsx",
+        "kotlin",
+        "lua",
+        "makefile",
+        "php",
+        "py",
+        "python",
+        "r",
+        "rb",
+        "ruby",
+        "rs",
+        "rust",
+        "sh",
+        "shell",
+        "sql",
+        "swift",
+        "toml",
+        "ts",
+        "tsx",
+        "typescript",
+        "xml",
+        "yaml",
+        "yml",
     )
-)  # fmt: skip
+)
 COLOURING_SECONDS = 0.1  # then a block stays as it is
 COPY_CODE = (  # the page's script listens to this class; the second element is "copied"
     '<button title="copy" class="copy_code_button"><span class="copy"></span>'

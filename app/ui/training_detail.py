@@ -54,9 +54,19 @@ class DetailPanel:
     def widgets(self) -> list[Any]:
         """What `opened` and `closed` are about."""
         return [
-            self.hint, self.column, self.prompt, self.first, self.second, self.changes, self.facts,
-            self.note, self.exclude, self.edit, self.take_back, self.gold,
-        ]  # fmt: skip
+            self.hint,
+            self.column,
+            self.prompt,
+            self.first,
+            self.second,
+            self.changes,
+            self.facts,
+            self.note,
+            self.exclude,
+            self.edit,
+            self.take_back,
+            self.gold,
+        ]
 
 
 def opened(
@@ -77,7 +87,8 @@ def opened(
     ]
     nothing = gr.update(visible=False, value="")
     return (
-        gr.update(visible=False), gr.update(visible=True),
+        gr.update(visible=False),
+        gr.update(visible=True),
         "\n".join(
             _line(say(f"console.roles.{m.role}", language), m.content, language)
             for m in selected.prompt
@@ -89,10 +100,11 @@ def opened(
             for name, value in about.facts
         ),
         "",
-        gr.update(interactive=is_example), gr.update(interactive=is_example),
+        gr.update(interactive=is_example),
+        gr.update(interactive=is_example),
         gr.update(interactive=taken),
         gr.update(interactive=heldout, value=say(gold_key, language)),
-    )  # fmt: skip
+    )
 
 
 def closed() -> tuple[Any, ...]:

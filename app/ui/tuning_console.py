@@ -93,9 +93,13 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
     """The tab's widgets, refreshed on a timer. `resume_job` goes on with a job, then judges it."""
     page, view = TuningPage(workspace, resume_job), gr.State(View())
     jobs = gr.Dataframe(
-        headers=heads("job_columns", COLUMNS, DEFAULT), datatype="str", interactive=False,
-        label=text("console.tuning.jobs"), elem_id="jobs", buttons=[],
-    )  # fmt: skip
+        headers=heads("job_columns", COLUMNS, DEFAULT),
+        datatype="str",
+        interactive=False,
+        label=text("console.tuning.jobs"),
+        elem_id="jobs",
+        buttons=[],
+    )
     with gr.Row():
         loss = _plot("loss")
         accuracy = _plot("accuracy", y_lim=[0, 1])
@@ -132,9 +136,15 @@ def _plot(name: str, *, y_lim: Sequence[float | None] = (None, None)) -> gr.Line
     with gr.Column(min_width=280):
         gr.Markdown(text(f"console.plots.{name}"))
         plot: gr.LinePlot = gr.LinePlot(
-            x="step", y=Y[name], color=COLOR[name], y_lim=list(y_lim), color_title="",
-            height=PLOT_PIXELS, show_label=False, elem_id=name,
-        )  # fmt: skip
+            x="step",
+            y=Y[name],
+            color=COLOR[name],
+            y_lim=list(y_lim),
+            color_title="",
+            height=PLOT_PIXELS,
+            show_label=False,
+            elem_id=name,
+        )
     return plot
 
 
@@ -142,14 +152,15 @@ def _row(job: Job, events: Sequence[JobEvent], language: str) -> list[str]:
     steps = _steps(events)
     last = steps[-1] if steps else None
     return [
-        job.id[7:19], translated(job.state, language),
+        job.id[7:19],
+        translated(job.state, language),
         datetime.fromtimestamp(job.started_at, UTC).strftime("%Y-%m-%d %H:%M"),
         last.stage if last else "",
         f"{last.step}/{last.steps}" if last else "",
         f"{last.loss:.3f}" if last else "",
         f"{last.eta_seconds / 60:.1f}" if last and job.state == "running" else "",
         translated(job.error, language) if job.error else (job.bundle or "")[7:19],
-    ]  # fmt: skip
+    ]
 
 
 def _curves(steps: Sequence[StepDone], language: str) -> list[Any]:
@@ -204,12 +215,15 @@ def _facts(job: Job, events: Sequence[JobEvent], language: str) -> str:
         now, peak = (f"{size / 1e9:.2f}" for size in (last.memory_bytes, last.peak_memory_bytes))
         lines += [
             line(
-                "step", stage=last.stage, step=last.step, steps=last.steps,
+                "step",
+                stage=last.stage,
+                step=last.step,
+                steps=last.steps,
                 seconds=f"{last.eta_seconds:.0f}",
             ),
             *([line("speed", speed=f"{speed:.0f}")] if speed is not None else []),
             line("memory", now=now, peak=peak),
-        ]  # fmt: skip
+        ]
     if job.bundle:
         lines.append(line("bundle", bundle=job.bundle))
     if job.error:

@@ -78,9 +78,11 @@ class QuestionBody(BaseModel):
     def manner(self) -> dict[str, Any]:
         """How the person wants it answered, as `Chat.ask` takes it."""
         return {
-            "mode": self.mode, "samples": self.samples, "system": self.system,
+            "mode": self.mode,
+            "samples": self.samples,
+            "system": self.system,
             "thinking": self.thinking,
-        }  # fmt: skip
+        }
 
 
 class AgainBody(BaseModel):
@@ -119,19 +121,33 @@ def add_answer_routes(
         if body.temporary:
             said = [Message(m.role, m.content) for m in body.history]
             return await started(
-                request, None, lambda stop: chat.ask_unstored(
-                    user, said, body.question, adapter=adapter, sampling=sampling, stop=stop,
+                request,
+                None,
+                lambda stop: chat.ask_unstored(
+                    user,
+                    said,
+                    body.question,
+                    adapter=adapter,
+                    sampling=sampling,
+                    stop=stop,
                     **body.manner,
                 ),
-            )  # fmt: skip
+            )
         conversation_id = body.conversation_id or new_id()
         return await started(
-            request, conversation_id, lambda stop: chat.ask(
-                user, body.question, conversation_id=conversation_id,
-                parent_answer_id=body.parent_answer_id, adapter=adapter, sampling=sampling,
-                stop=stop, **body.manner,
+            request,
+            conversation_id,
+            lambda stop: chat.ask(
+                user,
+                body.question,
+                conversation_id=conversation_id,
+                parent_answer_id=body.parent_answer_id,
+                adapter=adapter,
+                sampling=sampling,
+                stop=stop,
+                **body.manner,
             ),
-        )  # fmt: skip
+        )
 
     async def conversation_of(answer_id: str, user: str) -> str:
         turn = await run_sync(chat.turn_of, answer_id, user)
@@ -146,9 +162,14 @@ def add_answer_routes(
         def begin(stop: StopButton) -> Iterator[AnswerUpdate]:
             if body.change is not None:
                 return chat.change(
-                    user, answer_id, body.change, body.instruction, adapter=adapter,
-                    sampling=sampling, stop=stop,
-                )  # fmt: skip
+                    user,
+                    answer_id,
+                    body.change,
+                    body.instruction,
+                    adapter=adapter,
+                    sampling=sampling,
+                    stop=stop,
+                )
             if body.to_compare:
                 return service.comparisons.second_answer(
                     user, answer_id, sampling=sampling, stop=stop
@@ -202,9 +223,11 @@ def add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> 
         if not asked or not await run_sync(consents, user):
             return {}
         second = await run_sync(
-            live.start, user, None,
+            live.start,
+            user,
+            None,
             lambda stop: comparisons.second_answer(user, answer_id, stop=stop),
-        )  # fmt: skip
+        )
         async for _ in second.updates():
             pass
         ended = second.latest

@@ -57,10 +57,11 @@ def _add_boot_route(router: APIRouter, service: Service) -> None:
             "releases": _releases(service),
             "max_import_bytes": MAX_IMPORT_BYTES,
             "sampling": {
-                "temperature": settings.temperature, "top_p": settings.top_p,
+                "temperature": settings.temperature,
+                "top_p": settings.top_p,
                 "max_new_tokens": settings.max_new_tokens,
             },
-        }  # fmt: skip
+        }
 
 
 def _releases(service: Service) -> list[str]:

@@ -31,9 +31,11 @@ CONTINUABLE = ("stopped", "failed", "aborted")
 def summary_document(summary: ConversationSummary) -> dict[str, Any]:
     """A line of the side bar."""
     return {
-        "id": summary.id, "title": summary.title, "pinned": summary.pinned,
+        "id": summary.id,
+        "title": summary.title,
+        "pinned": summary.pinned,
         "at": summary.updated_at,
-    }  # fmt: skip
+    }
 
 
 def found_document(found: FoundConversation) -> dict[str, Any]:

@@ -14,8 +14,11 @@ from engine.errors import InvalidInput
 from engine.messages import Message, Role, clean_text
 
 ROLES: Mapping[str, Role] = {
-    "assistant": "assistant", "developer": "system", "system": "system", "user": "user",
-}  # fmt: skip
+    "assistant": "assistant",
+    "developer": "system",
+    "system": "system",
+    "user": "user",
+}
 TOOL_ROLES = ("tool", "function")
 UNSUPPORTED = ("tool_calls", "function_call", "refusal", "audio")  # null and empty say nothing
 

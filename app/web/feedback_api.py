@@ -104,9 +104,13 @@ def _add_answer_routes(router: APIRouter, store: FeedbackStore) -> None:
     def vote(answer_id: str, body: VoteBody, request: Request) -> dict[str, str]:
         try:
             store.vote(
-                answer_id, user_of(request.session), body.vote, reasons=body.reasons,
-                comment=body.comment, idempotency_key=body.idempotency_key,
-            )  # fmt: skip
+                answer_id,
+                user_of(request.session),
+                body.vote,
+                reasons=body.reasons,
+                comment=body.comment,
+                idempotency_key=body.idempotency_key,
+            )
         except UnknownId:
             raise
         except InvalidInput as error:  # a word that is no reason is refused as text is, with 422

@@ -23,9 +23,14 @@ class SignedSession(SessionMiddleware):
 
     def __init__(self, app: ASGIApp, secret_key: str, path: str, https_only: bool) -> None:
         super().__init__(
-            app, secret_key, session_cookie="burnish_session", max_age=SESSION_SECONDS,
-            same_site="lax", path=path, https_only=https_only,
-        )  # fmt: skip
+            app,
+            secret_key,
+            session_cookie="burnish_session",
+            max_age=SESSION_SECONDS,
+            same_site="lax",
+            path=path,
+            https_only=https_only,
+        )
         self.signer = _AgelessSigner(secret_key)
 
 

@@ -83,10 +83,12 @@ def _add_health(app: FastAPI, service: Service) -> None:
     @app.get("/readyz")
     async def readyz() -> JSONResponse:
         status = (
-            "engine down" if not service.engine.alive
-            else "shutting down" if service.chat.running.refusing
+            "engine down"
+            if not service.engine.alive
+            else "shutting down"
+            if service.chat.running.refusing
             else "ready"
-        )  # fmt: skip
+        )
         body = {"status": status, "live": service.slots.live}
         return JSONResponse(body, 200 if status == "ready" else 503)
 

@@ -28,9 +28,15 @@ ENDS_ZIP64, ZIP64_BYTES = b"PK\x06\x07", 20
 # One file, or several of an export that was split
 MEMBER = re.compile(r"(?:.*/)?conversations(?:-\d+)?\.json")
 DAMAGED = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, NotImplementedError, RuntimeError,
-    EOFError, ValueError,
-)  # fmt: skip
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+)
 
 
 def unpacked(file: Path) -> list[Path]:

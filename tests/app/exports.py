@@ -29,9 +29,14 @@ def conversation(name: str = "c-1", title: str = "The sea") -> dict[str, Any]:
         for node, (message, parent, children) in nodes.items()
     }
     return {
-        "title": title, "create_time": SEA - 10, "update_time": SEA + 10, "mapping": mapping,
-        "current_node": "a", "conversation_id": name, "id": name,
-    }  # fmt: skip
+        "title": title,
+        "create_time": SEA - 10,
+        "update_time": SEA + 10,
+        "mapping": mapping,
+        "current_node": "a",
+        "conversation_id": name,
+        "id": name,
+    }
 
 
 def as_json(*conversations: Any) -> bytes:

@@ -227,9 +227,10 @@ def test_a_thought_is_reasoning_content_whole_and_streamed(
     model_says("<think>\nOne </ and one.\n</think>\n\nIt is <b>two</b>. \n")
     (choice,) = complete(client, max_tokens=99)["choices"]
     assert choice["message"] == {
-        "role": "assistant", "content": "It is <b>two</b>. \n",
+        "role": "assistant",
+        "content": "It is <b>two</b>. \n",
         "reasoning_content": "One </ and one.",
-    }  # fmt: skip
+    }
     deltas = [c["choices"][0]["delta"] for c in streamed(client, max_tokens=99) if c["choices"]]
     for key in ("content", "reasoning_content"):
         assert "".join(delta.get(key, "") for delta in deltas) == choice["message"][key]

@@ -121,8 +121,12 @@ class TestAsking:
         expect(chat.questions).to_have_text(["What is the sea?", "Why?", "Since when?"])
         asked = [message.content for message in played.engine.requests[-1].messages]
         assert asked[-5:] == [
-            "What is the sea?", "It is salty.", "Why?", "It is salty.", "Since when?",
-        ]  # fmt: skip
+            "What is the sea?",
+            "It is salty.",
+            "Why?",
+            "It is salty.",
+            "Since when?",
+        ]
         assert played.service.workspace.store.counts() == before
         assert chat.conversation == ""
         chat.reload()
@@ -267,8 +271,9 @@ class TestFeedback:
         said = said_of(played.service, chat.answer_id(), "vote, reasons, comment")
         assert [vote for vote, _, _ in said] == [1, -1, -1, -1, -1, 0]
         assert (json.loads(said[4][1]), said[4][2]) == (
-            ["too_short", "wrong_facts"], "There is more to it.",
-        )  # fmt: skip
+            ["too_short", "wrong_facts"],
+            "There is more to it.",
+        )
 
     def test_thumbs_stay_lit_while_the_next_answer_is_written_and_belong_to_their_answer(
         self, chat: ChatPage
@@ -348,9 +353,12 @@ def test_the_console_shows_the_counts_and_promotes_and_rolls_back(
     chat.ask("Tell me about the sea.")
     bundle = make_bundle(service.workspace.home.bundles, service.workspace.base)
     report = {
-        "verdict": "better", "pairs": 9, "gain": {"estimate": 0.5},
-        "incumbent_accuracy": 0.4, "candidate_accuracy": 0.9,
-    }  # fmt: skip
+        "verdict": "better",
+        "pairs": 9,
+        "gain": {"estimate": 0.5},
+        "incumbent_accuracy": 0.4,
+        "candidate_accuracy": 0.9,
+    }
     service.workspace.registry.add(bundle, report)
     page = chat.page
     page.goto(f"{url}/console")

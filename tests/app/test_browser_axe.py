@@ -21,10 +21,13 @@ SERIOUS = ("serious", "critical")
 LOOKS: dict[str, dict[str, Any]] = {
     "desktop": {},
     "dark phone, Chinese": {
-        "viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True,
-        "color_scheme": "dark", "locale": "zh-CN",
+        "viewport": {"width": 390, "height": 844},
+        "has_touch": True,
+        "is_mobile": True,
+        "color_scheme": "dark",
+        "locale": "zh-CN",
     },
-}  # fmt: skip
+}
 RICH = """# Tides
 
 The **moon** pulls [water](https://example.org), see `sea`:

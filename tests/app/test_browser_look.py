@@ -202,9 +202,12 @@ class TestLongConversations:
         parent = chat.answer_id()
         for number in range(1, self.QUESTIONS):
             turn = store.add_turn(
-                user_id=first["user_id"], question=f"{number}?", conversation_id=chat.conversation,
-                template=make_template("plain", ()), parent_answer_id=parent,
-            )  # fmt: skip
+                user_id=first["user_id"],
+                question=f"{number}?",
+                conversation_id=chat.conversation,
+                template=make_template("plain", ()),
+                parent_answer_id=parent,
+            )
             parent = store.begin_answer(
                 turn.id, base_digest="base", adapter_digest=None, sampling={}, seed=0
             )

@@ -99,9 +99,12 @@ def converse(service: Service, user: str, texts: list[str]) -> None:
     template = make_template("plain", ())
     for text in texts:
         turn = store.add_turn(
-            user_id=user, question=text, template=template, conversation_id="c",
+            user_id=user,
+            question=text,
+            template=template,
+            conversation_id="c",
             parent_answer_id=parent,
-        )  # fmt: skip
+        )
         parent = store.begin_answer(
             turn.id, base_digest="b", adapter_digest=None, sampling={}, seed=1
         )

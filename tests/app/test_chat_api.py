@@ -170,9 +170,12 @@ def test_a_long_conversation_comes_in_pages(person: Person) -> None:
     last = ask(client, "0", sampling={"max_new_tokens": 1})
     for number in range(1, 32):
         last = ask(
-            client, str(number), sampling={"max_new_tokens": 1}, parent_answer_id=last.answer,
+            client,
+            str(number),
+            sampling={"max_new_tokens": 1},
+            parent_answer_id=last.answer,
             conversation_id=last.conversation,
-        )  # fmt: skip
+        )
     newest = view(client, last.conversation)
     assert [turn["question"] for turn in newest["turns"]] == [str(n) for n in range(2, 32)]
     assert newest["earlier"]

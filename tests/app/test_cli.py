@@ -24,15 +24,38 @@ from tests.helpers import make_bundle
 from tuning.kernels import choose_kernels
 
 COMMANDS = [
-    [], ["serve"], ["ask"], ["tune"], ["evaluate"], ["demo"], ["doctor"],
-    ["feedback"], ["feedback", "stats"], ["feedback", "pairs"], ["feedback", "exclude"],
-    ["feedback", "include"], ["feedback", "edit"], ["feedback", "gold"], ["feedback", "alerts"],
-    ["feedback", "snapshot"], ["feedback", "import"], ["feedback", "export"],
-    ["feedback", "forget"], ["feedback", "retain"], ["feedback", "consent"],
+    [],
+    ["serve"],
+    ["ask"],
+    ["tune"],
+    ["evaluate"],
+    ["demo"],
+    ["doctor"],
+    ["feedback"],
+    ["feedback", "stats"],
+    ["feedback", "pairs"],
+    ["feedback", "exclude"],
+    ["feedback", "include"],
+    ["feedback", "edit"],
+    ["feedback", "gold"],
+    ["feedback", "alerts"],
+    ["feedback", "snapshot"],
+    ["feedback", "import"],
+    ["feedback", "export"],
+    ["feedback", "forget"],
+    ["feedback", "retain"],
+    ["feedback", "consent"],
     ["feedback", "judge"],
-    ["release"], ["release", "list"], ["release", "show"], ["release", "promote"],
-    ["release", "rollback"], ["release", "export"], ["loop"], ["loop", "run"], ["loop", "status"],
-]  # fmt: skip
+    ["release"],
+    ["release", "list"],
+    ["release", "show"],
+    ["release", "promote"],
+    ["release", "rollback"],
+    ["release", "export"],
+    ["loop"],
+    ["loop", "run"],
+    ["loop", "status"],
+]
 
 
 class Cli:
@@ -314,9 +337,13 @@ def test_a_snapshot_is_frozen_verified_and_compared(cli: Cli, spoken: People) ->
 
 @pytest.mark.parametrize(
     ("kind", "options", "examples"),
-    [("trl", (), 6), ("csv", (), 6), ("llama-factory", (), 8),
-     ("sharegpt", ("--kind", "demonstrations"), 2)],
-)  # fmt: skip
+    [
+        ("trl", (), 6),
+        ("csv", (), 6),
+        ("llama-factory", (), 8),
+        ("sharegpt", ("--kind", "demonstrations"), 2),
+    ],
+)
 def test_examples_are_exported_once_and_never_over_a_file(
     cli: Cli, spoken: People, tmp_path: Path, kind: str, options: tuple[str, ...], examples: int
 ) -> None:

@@ -45,9 +45,11 @@ def workspace(cli: Cli) -> Iterator[Workspace]:  # noqa: F811
     talk = Conversations(workspace.store)
     for number, user in enumerate(("ann", "bob")):
         first = talk.ask(
-            "What is a leaf? Write to ann@example.org", SHORT, user=user,
+            "What is a leaf? Write to ann@example.org",
+            SHORT,
+            user=user,
             conversation=conversation_on("train", number),
-        )  # fmt: skip
+        )
         talk.again(first, LONG, user=user)
     turns = [
         ImportedTurn(
@@ -96,20 +98,23 @@ def test_the_local_model_labels_what_nobody_judged_and_is_held_against_people(
     assert all(RlaifRecipe(labels=found["labels"]).rules().values())
     output, _ = cli("feedback", "judge", "--snapshot", found["snapshot"][:19])
     assert output.splitlines() == [
-        found["labels"], f"snapshot: {found['snapshot']}", f"judge: {found['judge']}",
+        found["labels"],
+        f"snapshot: {found['snapshot']}",
+        f"judge: {found['judge']}",
         "compared: 2 labelled",
         f"people's held-out pairs: {found['agreement_with_people']['agrees']} agrees",
-    ]  # fmt: skip
+    ]
 
 
 def test_an_endpoint_is_asked_with_the_key_of_the_settings_which_is_never_shown(
-    workspace: Workspace, cli: Cli, server: Server, monkeypatch: pytest.MonkeyPatch,  # noqa: F811
-) -> None:  # fmt: skip
+    workspace: Workspace,
+    cli: Cli,
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+) -> None:
     monkeypatch.setenv("BURNISH_JUDGE_API_KEY", KEY)
     server.says("A")  # a place, whatever stands there
-    output, errors = cli(
-        "feedback", "judge", "--endpoint", server.url, "--model", "m-1", status=1
-    )  # fmt: skip
+    output, errors = cli("feedback", "judge", "--endpoint", server.url, "--model", "m-1", status=1)
     assert (output, errors) == ("", "burnish: the judge labelled no pair\n")
     assert {(asked["key"], asked["model"]) for asked in server.asked} == {(f"Bearer {KEY}", "m-1")}
     assert "ann@example.org" not in json.dumps(server.asked)  # redacted, as snapshots are

@@ -43,8 +43,12 @@ def test_nobody_gets_two_offers_in_a_row() -> None:
 
 def test_those_that_differ_as_much_as_every_second_pair_are_offered() -> None:
     drawn = comparisons(0.5)
-    pairs = [("salt water", "sweet water"), ("salt", "sugar"), ("salt water", "salt sea water"),
-             ("salt water", "sweet water")]  # fmt: skip
+    pairs = [
+        ("salt water", "sweet water"),
+        ("salt", "sugar"),
+        ("salt water", "salt sea water"),
+        ("salt water", "sweet water"),
+    ]
     # 0.67; 1; 0.33; 0.67 of 0.33, 0.67, 0.67 and 1
     assert [drawn.is_offered("ann", *two) for two in pairs] == [True, True, False, True]
 

@@ -56,8 +56,13 @@ DOCUMENT: dict[str, Any] = {
     "web_search_options": {},
 }
 OURS = {
-    "chat_template_kwargs", "ignore_eos", "min_p", "repetition_penalty", "timeout_seconds", "top_k",
-}  # fmt: skip
+    "chat_template_kwargs",
+    "ignore_eos",
+    "min_p",
+    "repetition_penalty",
+    "timeout_seconds",
+    "top_k",
+}
 
 
 def read(**more: Any) -> CompletionRequest:
@@ -155,9 +160,19 @@ def test_a_bias_that_is_none_is_refused(bias: Any) -> None:
 
 NUMBERS = st.floats() | st.integers() | st.floats(0, 1)
 NUMERIC = (
-    "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
-    "frequency_penalty", "max_tokens", "max_completion_tokens", "seed", "n", "top_logprobs",
-)  # fmt: skip
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "max_tokens",
+    "max_completion_tokens",
+    "seed",
+    "n",
+    "top_logprobs",
+)
 
 
 @settings(max_examples=300, deadline=None)

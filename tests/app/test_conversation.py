@@ -164,8 +164,10 @@ def test_a_thought_that_was_cut_is_shown_as_unfinished_and_nothing_is_learnt_fro
     store = service.workspace.store
     stored = store.answer(str(done.answer_id), "ann")
     assert (stored.thought, stored.text, stored.complete) == (
-        "<think>\nOne and\n</think>", "", False,
-    )  # fmt: skip
+        "<think>\nOne and\n</think>",
+        "",
+        False,
+    )
     store.vote(str(done.answer_id), "ann", 1)
     service.workspace.training_set.refresh(reestimate=True)
     _, examples = service.workspace.training_set.load_examples()
@@ -307,9 +309,12 @@ def test_own_examples_stand_after_the_operators_and_before_the_history(
     ask(chat, ELM, mode="few-shot", parent_answer_id=first.answer_id)
     (messages,) = requests
     assert messages[7:] == [  # after the system prompt and three examples
-        ("user", OAK), ("assistant", "30 m."),
-        ("user", "Hello there."), ("assistant", first.text), ("user", ELM),
-    ]  # fmt: skip
+        ("user", OAK),
+        ("assistant", "30 m."),
+        ("user", "Hello there."),
+        ("assistant", first.text),
+        ("user", ELM),
+    ]
 
 
 def test_in_chain_of_thought_only_a_liked_answer_with_its_thought_is_an_example(

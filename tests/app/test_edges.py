@@ -53,11 +53,16 @@ def said(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) ->
 @pytest.mark.parametrize(
     "body",
     [
-        {"question": None}, {"question": WORDS, "mode": None}, {"question": [WORDS]},
-        {"question": WORDS, "sampling": {"temperature": "hot"}}, {"question": WORDS, "more": 1},
-        {"question": WORDS, "history": [{"role": "system", "content": WORDS}]}, WORDS, None,
+        {"question": None},
+        {"question": WORDS, "mode": None},
+        {"question": [WORDS]},
+        {"question": WORDS, "sampling": {"temperature": "hot"}},
+        {"question": WORDS, "more": 1},
+        {"question": WORDS, "history": [{"role": "system", "content": WORDS}]},
+        WORDS,
+        None,
     ],
-)  # fmt: skip
+)
 def test_a_question_that_is_none_is_refused_and_leaves_no_words_in_the_log(
     url: str, said: Said, body: Any
 ) -> None:

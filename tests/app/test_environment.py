@@ -67,25 +67,48 @@ def test_no_variable_of_a_library_makes_it_connect(
 ) -> None:
     address, caught = trap
     variables = {
-        "LANGSMITH_TRACING": "true", "LANGSMITH_TRACING_V2": "true", "LANGCHAIN_TRACING": "true",
-        "LANGCHAIN_TRACING_V2": "true", "LANGSMITH_API_KEY": "key", "LANGCHAIN_API_KEY": "key",
-        "LANGSMITH_ENDPOINT": address, "LANGCHAIN_ENDPOINT": address,
-        "LANGSMITH_OTEL_ENABLED": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": address,
-        "OTEL_TRACES_EXPORTER": "otlp", "WANDB_MODE": "online", "WANDB_BASE_URL": address,
-        "GRADIO_ANALYTICS_ENABLED": "True", "GRADIO_SHARE": "True", "GRADIO_MCP_SERVER": "True",
-        "GRADIO_SSR_MODE": "True", "GRADIO_ALLOWED_PATHS": "/", "GRADIO_RUN_HISTORY": "True",
-        "GRADIO_VIBE_MODE": "1", "GRADIO_LOCAL_DEV_MODE": "1", "GRADIO_ROOT_PATH": "/elsewhere",
-        "HF_HUB_DISABLE_TELEMETRY": "0", "DO_NOT_TRACK": "0", "HF_ENDPOINT": address,
-        "HTTP_PROXY": address, "HTTPS_PROXY": address,
-    }  # fmt: skip
+        "LANGSMITH_TRACING": "true",
+        "LANGSMITH_TRACING_V2": "true",
+        "LANGCHAIN_TRACING": "true",
+        "LANGCHAIN_TRACING_V2": "true",
+        "LANGSMITH_API_KEY": "key",
+        "LANGCHAIN_API_KEY": "key",
+        "LANGSMITH_ENDPOINT": address,
+        "LANGCHAIN_ENDPOINT": address,
+        "LANGSMITH_OTEL_ENABLED": "true",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": address,
+        "OTEL_TRACES_EXPORTER": "otlp",
+        "WANDB_MODE": "online",
+        "WANDB_BASE_URL": address,
+        "GRADIO_ANALYTICS_ENABLED": "True",
+        "GRADIO_SHARE": "True",
+        "GRADIO_MCP_SERVER": "True",
+        "GRADIO_SSR_MODE": "True",
+        "GRADIO_ALLOWED_PATHS": "/",
+        "GRADIO_RUN_HISTORY": "True",
+        "GRADIO_VIBE_MODE": "1",
+        "GRADIO_LOCAL_DEV_MODE": "1",
+        "GRADIO_ROOT_PATH": "/elsewhere",
+        "HF_HUB_DISABLE_TELEMETRY": "0",
+        "DO_NOT_TRACK": "0",
+        "HF_ENDPOINT": address,
+        "HTTP_PROXY": address,
+        "HTTPS_PROXY": address,
+    }
     ours = {
-        "BURNISH_HOME": str(tmp_path / "home"), "BURNISH_MODEL": str(tiny_base.folder),
-        "BURNISH_MODEL_CACHE": str(tmp_path / "models"), "BURNISH_MAX_NEW_TOKENS": "4",
-    }  # fmt: skip
+        "BURNISH_HOME": str(tmp_path / "home"),
+        "BURNISH_MODEL": str(tiny_base.folder),
+        "BURNISH_MODEL_CACHE": str(tmp_path / "models"),
+        "BURNISH_MAX_NEW_TOKENS": "4",
+    }
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env={**os.environ, **variables, **ours},
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, **variables, **ours},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["strangers"] == []

@@ -133,10 +133,13 @@ def test_what_the_console_refuses(workspace: Workspace, monkeypatch: pytest.Monk
     )
     check_error(
         lambda: jobs.start(
-            base_name="no such base", base_digest=ID, snapshot="sha256:" + "0" * 64,
-            recipe=Recipe(), recipe_origins={},
+            base_name="no such base",
+            base_digest=ID,
+            snapshot="sha256:" + "0" * 64,
+            recipe=Recipe(),
+            recipe_origins={},
         )
-    )  # fmt: skip
+    )
     check(workspace.loop.status().reason, translated(workspace.loop.status().reason, "zh"))
     jobs.cancel(taken)
     for _ in jobs.wait(taken, poll_seconds=0.05):
@@ -202,9 +205,12 @@ def test_a_full_disk_and_a_damaged_database(tmp_path: Path) -> None:
         assert chinese.startswith(f"无法写入 {tmp_path / 'file'}：")
         assert CHINESE.search(chinese.rpartition("：")[2])
     for message in (
-        "database or disk is full", "attempt to write a readonly database",
-        "database disk image is malformed", "file is not a database", "database is locked",
-    ):  # fmt: skip
+        "database or disk is full",
+        "attempt to write a readonly database",
+        "database disk image is malformed",
+        "file is not a database",
+        "database is locked",
+    ):
         check_error(lambda message=message: database(message))
 
 

@@ -43,9 +43,11 @@ def answers(
     """Store answers to one question of Ann's; returns their ids."""
     store = workspace.store
     turn = store.add_turn(
-        user_id="ann", question=question, template=PLAIN,
+        user_id="ann",
+        question=question,
+        template=PLAIN,
         conversation_id=conversation or question[:MAX_ID_CHARS],
-    )  # fmt: skip
+    )
     ids = []
     for text in texts:
         answer_id = store.begin_answer(
@@ -187,8 +189,9 @@ def test_an_edit_changes_the_side_that_was_touched_and_no_other(workspace: Works
     page.edit("Salt water, and much of it.", "Sweet water.", "", view, ENGLISH)
     (pair,) = examples_now(workspace.training_set).pairs
     assert (pair.chosen.text, pair.rejected.text) == (
-        "Salt water, and much of it.", "Sweet water.",
-    )  # fmt: skip
+        "Salt water, and much of it.",
+        "Sweet water.",
+    )
     assert pair.chosen.base == "person"
     assert pair.rejected.base == HERE
     (decision,) = workspace.curation.decisions().values()

@@ -13,8 +13,12 @@ from engine.prompts.modes import make_template
 from feedback_store.personal.own_examples import OwnExample
 
 TEMPLATE = make_template("plain", (), "SS")
-HISTORY = [Message("user", "h1"), Message("assistant", "H1"), Message("user", "h2"),
-           Message("assistant", "H2")]  # fmt: skip
+HISTORY = [
+    Message("user", "h1"),
+    Message("assistant", "H1"),
+    Message("user", "h2"),
+    Message("assistant", "H2"),
+]
 OWN = tuple(OwnExample(f"e{n}", f"E{n}", "", f"a{n}", n, "like") for n in (1, 2))
 
 

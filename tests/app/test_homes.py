@@ -22,10 +22,20 @@ from tests.app.test_cli import Cli, cli, pairs_file
 
 __all__ = ["cli"]
 COMMANDS = [
-    ("serve", "--port", "0"), ("ask", "Hi"), ("doctor",), ("demo",), ("tune",),
-    ("evaluate", "abcd"), ("feedback", "stats"), ("feedback", "pairs"), ("feedback", "snapshot"),
-    ("feedback", "alerts"), ("release", "list"), ("release", "rollback"), ("loop", "status"),
-]  # fmt: skip
+    ("serve", "--port", "0"),
+    ("ask", "Hi"),
+    ("doctor",),
+    ("demo",),
+    ("tune",),
+    ("evaluate", "abcd"),
+    ("feedback", "stats"),
+    ("feedback", "pairs"),
+    ("feedback", "snapshot"),
+    ("feedback", "alerts"),
+    ("release", "list"),
+    ("release", "rollback"),
+    ("loop", "status"),
+]
 
 
 def assert_one_sentence(cli: Cli, said: str, *arguments: str) -> None:

@@ -62,13 +62,22 @@ def url(engine: FakeEngine, workspace: Workspace) -> Iterator[str]:
     """A real server of the API alone."""
     slots = AdapterSlots(engine, workspace.base, workspace.home.bundles)
     chat = Chat(
-        engine, slots, workspace.store, examples=tuple, system_prompt="",
-        sampling=SamplingParams(), max_message_chars=20_000,
-    )  # fmt: skip
+        engine,
+        slots,
+        workspace.store,
+        examples=tuple,
+        system_prompt="",
+        sampling=SamplingParams(),
+        max_message_chars=20_000,
+    )
     service = SimpleNamespace(
-        workspace=workspace, engine=engine, slots=slots, chat=chat,
-        comparisons=Comparisons(chat, lambda: None, rate=0), adapter_named=lambda _name: LIVE,
-    )  # fmt: skip
+        workspace=workspace,
+        engine=engine,
+        slots=slots,
+        chat=chat,
+        comparisons=Comparisons(chat, lambda: None, rate=0),
+        adapter_named=lambda _name: LIVE,
+    )
     app = build_app(cast(Service, service), lambda _app: None)
     server = uvicorn.Server(
         uvicorn.Config(
@@ -183,9 +192,11 @@ class TestCrowds:
     def test_usage_tells_what_came_from_the_prefix_cache(self, url: str) -> None:
         usage = httpx.post(f"{url}{CHAT}", json={**HELLO, "n": 3}).json()["usage"]
         assert usage == {
-            "prompt_tokens": 2, "completion_tokens": 12, "total_tokens": 14,
+            "prompt_tokens": 2,
+            "completion_tokens": 12,
+            "total_tokens": 14,
             "prompt_tokens_details": {"cached_tokens": 1},
-        }  # fmt: skip
+        }
 
 
 class TestLeaving:
@@ -269,8 +280,11 @@ class TestDeadlines:
         late = [chunk for chunk in chunks if "error" in chunk]
         assert [chunk["error"]["type"] for chunk in late] == ["DeadlineExceeded"] * 2
         assert {chunk["choices"][0]["finish_reason"] for chunk in late} == {"error"}
-        shown = "".join(c["choices"][0]["delta"].get("content", "") for c in chunks
-                        if c["choices"][0]["index"] == 0)  # fmt: skip
+        shown = "".join(
+            c["choices"][0]["delta"].get("content", "")
+            for c in chunks
+            if c["choices"][0]["index"] == 0
+        )
         stored = workspace.store.answer(chunks[0]["id"], "api")
         assert (stored.status, stored.text) == ("failed", shown)
 

@@ -62,9 +62,14 @@ def test_a_vote_is_told_with_its_example_at_once(person: Person) -> None:
     assert said["made"] == ["unpaired", "demonstrations"]
     assert said["became"] in ("teaches", "measures")  # the conversation's id is drawn by lot
     assert told["summary"] == {
-        "said": 1, "teaches": 0, "measures": 0, "waits": 0, "unused": 0, "learnt": 0,
+        "said": 1,
+        "teaches": 0,
+        "measures": 0,
+        "waits": 0,
+        "unused": 0,
+        "learnt": 0,
         said["became"]: 1,
-    }  # fmt: skip
+    }
     assert (said["snapshot"], said["release"], told["more"]) == ("", None, False)
     texts = client.get(f"/chat/feedback/{said['event']}").json()
     assert [side["id"] for side in texts["answers"]] == [answer]
@@ -121,9 +126,11 @@ def test_examples_are_listed_removed_and_restored(person: Person) -> None:
     vote(client, answer)
     (example,) = client.get("/chat/examples").json()["examples"]
     assert example == {
-        "answer": answer, "source": "like", "question": "How tall is an oak?",
+        "answer": answer,
+        "source": "like",
+        "question": "How tall is an oak?",
         "text": "Quite tall.",
-    }  # fmt: skip
+    }
     similar = ask(client, "How tall is an elm?").answer
     used = client.get(f"/chat/answers/{similar}/examples").json()["examples"]
     assert used == [{**example, "removed": False}]

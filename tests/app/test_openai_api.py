@@ -53,9 +53,16 @@ def test_what_clients_send_is_the_same_question_in_other_words(person: Person) -
     )
     assert text_of(complete(client, *sent)) == plain
     more = {
-        "stop": [], "seed": -1, "n": 2, "top_p": 0, "max_completion_tokens": None, "tools": [],
-        "tool_choice": "auto", "response_format": {"type": "text"}, "metadata": {"a": "b"},
-    }  # fmt: skip
+        "stop": [],
+        "seed": -1,
+        "n": 2,
+        "top_p": 0,
+        "max_completion_tokens": None,
+        "tools": [],
+        "tool_choice": "auto",
+        "response_format": {"type": "text"},
+        "metadata": {"a": "b"},
+    }
     choices = complete(client, *sent, **more)["choices"]
     assert [choice["message"]["content"] for choice in choices] == [plain, plain]
     sampled = {"temperature": 2.0, "top_p": 0}
@@ -150,8 +157,19 @@ def test_every_path_and_method_has_the_documented_answer(person: Person) -> None
         refused = client.request(method, CHAT)
         assert (refused.status_code, refused.headers["allow"]) == (405, "POST"), method
     assert client.patch("/api/consent").headers["allow"] == "GET, HEAD, PUT"
-    for path in ("/v1", "/v1/", "/v1/embeddings", "/v1/models/", f"{CHAT}/", "/v1/models/a/b",
-                 "/api", "/api/answers", "/healthz/", "/readyz/x", "/metrics/"):  # fmt: skip
+    for path in (
+        "/v1",
+        "/v1/",
+        "/v1/embeddings",
+        "/v1/models/",
+        f"{CHAT}/",
+        "/v1/models/a/b",
+        "/api",
+        "/api/answers",
+        "/healthz/",
+        "/readyz/x",
+        "/metrics/",
+    ):
         for method in ("GET", "POST"):
             refused = client.request(method, path, headers={"accept": "text/html"})
             assert_refused(refused, 404, f"there is no path {path}")

@@ -90,13 +90,23 @@ def test_programs_own_pages_and_links_are_let_in(url: str) -> None:
 @pytest.mark.parametrize(
     ("hosts", "known"),
     [
-        (["localhost"], True), (["LOCALHOST:80"], True), (["127.0.0.1:7860"], True),
-        (["[::1]:7860"], True), (["192.168.1.5"], True), (["chat.example"], True),
-        (["chat.example.:443"], True), (["other.example"], False), (["localhost.example"], False),
-        (["1.2.3.4.example"], False), (["chat.example", "localhost"], False), ([], False),
-        (["[::1"], False), (["a@localhost"], True), (["localhost@evil.example"], False),
+        (["localhost"], True),
+        (["LOCALHOST:80"], True),
+        (["127.0.0.1:7860"], True),
+        (["[::1]:7860"], True),
+        (["192.168.1.5"], True),
+        (["chat.example"], True),
+        (["chat.example.:443"], True),
+        (["other.example"], False),
+        (["localhost.example"], False),
+        (["1.2.3.4.example"], False),
+        (["chat.example", "localhost"], False),
+        ([], False),
+        (["[::1"], False),
+        (["a@localhost"], True),
+        (["localhost@evil.example"], False),
     ],
-)  # fmt: skip
+)
 def test_names_of_the_server(hosts: list[str], known: bool) -> None:
     async def app(*_: object) -> None: ...
 
@@ -130,11 +140,16 @@ def test_a_nonce_is_used_once(url: str) -> None:
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [
-        ("/v1/chat/completions", True), ("/api/consent", True), ("/config", False),
-        ("/chat/questions", False), ("/chat/conversations", False),
-        ("/console/gradio_api/queue/join", False), ("/v1", False), ("/healthz", False),
+        ("/v1/chat/completions", True),
+        ("/api/consent", True),
+        ("/config", False),
+        ("/chat/questions", False),
+        ("/chat/conversations", False),
+        ("/console/gradio_api/queue/join", False),
+        ("/v1", False),
+        ("/healthz", False),
     ],
-)  # fmt: skip
+)
 def test_a_listed_origin_may_use_the_api_and_no_page(path: str, allowed: bool) -> None:
     async def app(*_: object) -> None: ...
 

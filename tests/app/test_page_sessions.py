@@ -18,11 +18,20 @@ from app.service import Service
 from tests.app.conftest import BROWSER, Shared
 
 UNUSED = (
-    ("POST", "/upload"), ("GET", "/upload_progress?upload_id=x"), ("GET", "/file=/etc/hostname"),
-    ("GET", "/proxy=https://example.org/"), ("POST", "/call/ask"), ("POST", "/stream/x"),
-    ("POST", "/component_server"), ("POST", "/process_recording"), ("GET", "/info"),
-    ("POST", "/vibe-code/"), ("GET", "/runs"), ("GET", "/openapi.json"), ("GET", "/app_id"),
-)  # fmt: skip
+    ("POST", "/upload"),
+    ("GET", "/upload_progress?upload_id=x"),
+    ("GET", "/file=/etc/hostname"),
+    ("GET", "/proxy=https://example.org/"),
+    ("POST", "/call/ask"),
+    ("POST", "/stream/x"),
+    ("POST", "/component_server"),
+    ("POST", "/process_recording"),
+    ("GET", "/info"),
+    ("POST", "/vibe-code/"),
+    ("GET", "/runs"),
+    ("GET", "/openapi.json"),
+    ("GET", "/app_id"),
+)
 
 
 @pytest.mark.parametrize("mount", ["", "/console"])
@@ -71,9 +80,11 @@ async def hears(client: httpx.AsyncClient, cookie: str) -> set[str]:
     """The events that a person is told of in the session "known", until it is closed."""
     told: set[str] = set()
     async with client.stream(
-        "GET", "/console/gradio_api/queue/data", params={"session_hash": "known"},
+        "GET",
+        "/console/gradio_api/queue/data",
+        params={"session_hash": "known"},
         headers={"cookie": cookie},
-    ) as stream:  # fmt: skip
+    ) as stream:
         async for line in stream.aiter_lines():
             if line.startswith("data:"):
                 message = json.loads(line[5:])

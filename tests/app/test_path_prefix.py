@@ -39,9 +39,11 @@ class StrippingProxy:
         if path != PREFIX and not path.startswith(f"{PREFIX}/"):
             return PlainTextResponse("no such page at the proxy", 404)
         asked = self._client.build_request(
-            request.method, f"{path[len(PREFIX) :] or '/'}?{request.url.query}",
-            headers=request.headers.raw, content=await request.body(),
-        )  # fmt: skip
+            request.method,
+            f"{path[len(PREFIX) :] or '/'}?{request.url.query}",
+            headers=request.headers.raw,
+            content=await request.body(),
+        )
         answer = await self._client.send(asked, stream=True)
 
         async def body() -> AsyncIterator[bytes]:

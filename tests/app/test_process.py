@@ -38,14 +38,21 @@ class Burnish:
         self.home = home
         self.process = subprocess.Popen(
             [
-                sys.executable, "-m", "tests.app.serving_child", "0.01",
-                "serve", "--home", str(home), "--port", "0",
+                sys.executable,
+                "-m",
+                "tests.app.serving_child",
+                "0.01",
+                "serve",
+                "--home",
+                str(home),
+                "--port",
+                "0",
             ],
             env={**os.environ, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )  # fmt: skip
+        )
         assert self.process.stdout is not None
         assert self.process.stdout.readline().startswith("Starting")
         ready = self.process.stdout.readline()
@@ -101,8 +108,10 @@ def refused(environment: dict[str, str], *arguments: str) -> tuple[float, str]:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", "from app.cli import main; main()", *arguments],
-        env={**os.environ, **environment}, capture_output=True, text=True,
-    )  # fmt: skip
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (done.returncode, done.stdout) == (1, ""), done.stderr
     (sentence,) = done.stderr.splitlines()

@@ -92,8 +92,9 @@ def test_both_lists_are_read(tmp_path: Path) -> None:
         "system:\n  - {title: Editor, text: You edit.}\nsaved:\n  - {title: Ask, text: 'Why?'}\n"
     )
     assert read_prompts(file) == (
-        PromptText("system", "Editor", "You edit."), PromptText("saved", "Ask", "Why?"),
-    )  # fmt: skip
+        PromptText("system", "Editor", "You edit."),
+        PromptText("saved", "Ask", "Why?"),
+    )
 
 
 def test_every_problem_of_the_file_is_said_at_once(tmp_path: Path) -> None:

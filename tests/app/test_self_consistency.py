@@ -153,10 +153,11 @@ def test_chains_that_find_no_room_are_refused_together(played: Played) -> None:
     played.engine.stand_still()
     long = replace(WARM, max_new_tokens=3_000)
     waiting = [
-        played.service.chat.ask("ann", "Add.", conversation_id="c", mode="self-consistency",
-                                samples=16, sampling=long)
+        played.service.chat.ask(
+            "ann", "Add.", conversation_id="c", mode="self-consistency", samples=16, sampling=long
+        )
         for _ in range(3)
-    ]  # fmt: skip
+    ]
     for updates in waiting[:2]:
         next(updates)
     with pytest.raises(Overloaded):  # 32 of 40 places are taken

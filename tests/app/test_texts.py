@@ -232,7 +232,7 @@ def _regex(sentence: str) -> re.Pattern[str]:
         ("zh", "tlh", "zh"),
         ("zh", "", "zh"),
     ],
-)  # fmt: skip
+)
 def test_the_language_is_the_chosen_one_or_the_browsers(
     header: str | None, cookie: str | None, language: str
 ) -> None:

@@ -64,9 +64,12 @@ def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def start(workspace: Workspace, snapshot: str = SNAPSHOTS[0]) -> str:
     return workspace.jobs.start(
-        base_name="base", base_digest="sha256:base", snapshot=snapshot, recipe=Recipe(),
+        base_name="base",
+        base_digest="sha256:base",
+        snapshot=snapshot,
+        recipe=Recipe(),
         recipe_origins={},
-    )  # fmt: skip
+    )
 
 
 def report(workspace: Workspace, job: str, *events: JobEvent) -> None:
@@ -77,16 +80,26 @@ def report(workspace: Workspace, job: str, *events: JobEvent) -> None:
 
 def step(stage: str, number: int, *, of: int = 10, **metrics: float) -> StepDone:
     return StepDone(
-        stage=stage, step=number, steps=of, seconds=1.0 * number, eta_seconds=90.0,
-        memory_bytes=1_500_000_000, peak_memory_bytes=2_000_000_000, tokens_per_second=310.4,
-        loss=1.0 / number, **metrics,
-    )  # fmt: skip
+        stage=stage,
+        step=number,
+        steps=of,
+        seconds=1.0 * number,
+        eta_seconds=90.0,
+        memory_bytes=1_500_000_000,
+        peak_memory_bytes=2_000_000_000,
+        tokens_per_second=310.4,
+        loss=1.0 / number,
+        **metrics,
+    )
 
 
 BEGUN = JobStarted(pid=1, threads=3, priority="idle")
 JUDGED = {
-    "reward_accuracy": 0.75, "reward_margin": 0.5, "reward_chosen": 0.25, "reward_rejected": -0.25,
-}  # fmt: skip
+    "reward_accuracy": 0.75,
+    "reward_margin": 0.5,
+    "reward_chosen": 0.25,
+    "reward_rejected": -0.25,
+}
 
 
 def page_of(workspace: Workspace) -> TuningPage:
@@ -128,16 +141,24 @@ def test_a_running_job_shows_its_curves_and_figures(workspace: Workspace) -> Non
     (row,) = page["jobs"].values.tolist()
     assert [*row[:2], *row[3:]] == [job[7:19], "running", "dpo", "4/10", "0.250", "1.5", ""]
     assert page["loss"].values.tolist() == [
-        [1.0, 1.0, "sft"], [2.0, 0.5, "sft"], [1.0, 1.0, "dpo"], [4.0, 0.25, "dpo"],
-    ]  # fmt: skip
+        [1.0, 1.0, "sft"],
+        [2.0, 0.5, "sft"],
+        [1.0, 1.0, "dpo"],
+        [4.0, 0.25, "dpo"],
+    ]
     assert page["accuracy"].values.tolist() == [[1.0, 0.75, "dpo"], [4.0, 0.75, "dpo"]]
     assert page["rewards"].values.tolist()[3:] == [
-        [4.0, 0.25, "chosen"], [4.0, -0.25, "rejected"], [4.0, 0.5, "margin"],
-    ]  # fmt: skip
+        [4.0, 0.25, "chosen"],
+        [4.0, -0.25, "rejected"],
+        [4.0, 0.5, "margin"],
+    ]
     assert page["facts"].splitlines()[1:] == [
-        "state: running", "threads: 3, priority idle", "step: dpo 4/10, 90 s left in this stage",
-        "speed: 310 tokens/s", "memory: 1.50 GB, at most 2.00 GB",
-    ]  # fmt: skip
+        "state: running",
+        "threads: 3, priority idle",
+        "step: dpo 4/10, 90 s left in this stage",
+        "speed: 310 tokens/s",
+        "memory: 1.50 GB, at most 2.00 GB",
+    ]
     assert [page[name]["interactive"] for name in ("cancel", "resume")] == [True, False]
 
 
@@ -151,9 +172,12 @@ def test_a_job_is_described_in_chinese_to_who_reads_chinese(workspace: Workspace
     assert page["jobs"]["状态"].tolist() == ["运行中"]
     assert set(page["rewards"]["of"]) == {"优选", "拒选", "差值"}
     assert page["facts"].splitlines()[1:] == [
-        "状态：运行中", "线程：3，优先级 空闲", "进度：dpo 4/10，本阶段还需 90 秒",
-        "速度：310 词元/秒", "内存：1.50 GB，峰值 2.00 GB",
-    ]  # fmt: skip
+        "状态：运行中",
+        "线程：3，优先级 空闲",
+        "进度：dpo 4/10，本阶段还需 90 秒",
+        "速度：310 词元/秒",
+        "内存：1.50 GB，峰值 2.00 GB",
+    ]
 
 
 @pytest.mark.usefixtures("played")
@@ -214,11 +238,12 @@ def pairs(count: int) -> list[ImportedTurn]:
     answers = ImportedAnswer("The sea."), ImportedAnswer("The cat sat on the warm stone.")
     return [
         ImportedTurn(
-            (Message("user", f"Question {number}?"),), answers,
+            (Message("user", f"Question {number}?"),),
+            answers,
             (ImportedChoice("ann", 0, 1, "left"),),
         )
         for number in range(count)
-    ]  # fmt: skip
+    ]
 
 
 def until(condition: Callable[[], bool], seconds: float = 30) -> None:

@@ -20,9 +20,20 @@ from app.ui.texts.languages import COOKIE, DEFAULT, SPOKEN_BELOW, read_texts
 from engine.errors import BurnishError
 
 __all__ = [
-    "COOKIE", "DEFAULT", "I18N", "LANGUAGES", "LanguageOfRequest", "catalogue", "error_text",
-    "language_for", "language_of", "say", "text", "toast", "translated",
-]  # fmt: skip
+    "COOKIE",
+    "DEFAULT",
+    "I18N",
+    "LANGUAGES",
+    "LanguageOfRequest",
+    "catalogue",
+    "error_text",
+    "language_for",
+    "language_of",
+    "say",
+    "text",
+    "toast",
+    "translated",
+]
 _TEXTS = read_texts(resources.files(__name__))
 LANGUAGES = {name: _TEXTS.say("common.language_name", name) for name in _TEXTS.languages}
 _current: ContextVar[str | None] = ContextVar("burnish_language", default=None)
