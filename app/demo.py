@@ -42,7 +42,7 @@ from engine.storage import digest_json
 MAX_NEW_TOKENS = 64
 REGENERATED = 16
 CORRECTED = 50
-SAMPLED = SamplingParams(temperature=0.7, top_p=0.95, max_new_tokens=MAX_NEW_TOKENS)
+SAMPLED = SamplingParams(max_new_tokens=MAX_NEW_TOKENS)
 GREEDY = SamplingParams(temperature=0, max_new_tokens=MAX_NEW_TOKENS)
 Say = Callable[[str], None]
 

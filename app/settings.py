@@ -24,9 +24,11 @@ from pydantic_settings import (
 
 from engine.errors import InvalidInput
 from engine.home import Home
+from engine.request import SamplingParams
 from engine.storage import write_atomically
 
 PREFIX = "BURNISH_"
+SAMPLING = SamplingParams()  # where the operator sets nothing
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LEAST_PASSWORD_CHARS = 12
 SECRET_BYTES = 32
@@ -90,9 +92,9 @@ class Settings(BaseSettings):
     compare_rate: float = Field(
         default=0.05, ge=0, le=0.5, description="share of answers after which a choice is offered"
     )
-    temperature: float = Field(default=0.7, ge=0, le=10)
-    top_p: float = Field(default=0.95, gt=0, le=1)
-    max_new_tokens: int = Field(default=512, ge=1)
+    temperature: float = Field(default=SAMPLING.temperature, ge=0, le=10)
+    top_p: float = Field(default=SAMPLING.top_p, gt=0, le=1)
+    max_new_tokens: int = Field(default=SAMPLING.max_new_tokens, ge=1)
     max_message_chars: int = Field(default=20_000, ge=1)
 
     host: str = "127.0.0.1"

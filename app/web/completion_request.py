@@ -8,7 +8,6 @@ Knows nothing of HTTP, nor of how the answer is made.
 from __future__ import annotations
 
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any
@@ -81,8 +80,8 @@ class CompletionRequest(_Lenient):
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     stream: bool = False
     stream_options: StreamOptions = StreamOptions()
-    temperature: float = 0.7
-    top_p: float = 0.95
+    temperature: float | None = None
+    top_p: float | None = None
     top_k: int = 0
     min_p: float = 0.0
     repetition_penalty: float = 1.0
@@ -111,23 +110,27 @@ class CompletionRequest(_Lenient):
                     raise InvalidInput(_unsupported(name, neutral))
         return data
 
-    def samplings(self, default_max_new_tokens: int) -> list[SamplingParams]:
-        """The engine's parameters of each choice; raises `InvalidInput` on values out of range."""
+    def samplings(self, usual: SamplingParams) -> list[SamplingParams]:
+        """The engine's parameters of each choice.
+
+        Temperature, top-p, limit and seed that the body leaves out are those of `usual`, the
+        operator's. Raises `InvalidInput` on values out of range.
+        """
         if self.top_logprobs and not self.logprobs:
             raise InvalidInput("top_logprobs needs logprobs to be true")
-        limits = (self.max_completion_tokens, self.max_tokens)
+        limits = (self.max_completion_tokens, self.max_tokens, usual.max_new_tokens)
         stops = [self.stop] if isinstance(self.stop, str) else self.stop
         first = SamplingParams(
-            temperature=self.temperature,
-            top_p=self.top_p,
+            temperature=usual.temperature if self.temperature is None else self.temperature,
+            top_p=usual.top_p if self.top_p is None else self.top_p,
             top_k=self.top_k,
             min_p=self.min_p,
             repetition_penalty=self.repetition_penalty,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             logit_bias=_logit_bias(self.logit_bias),
-            max_new_tokens=next((n for n in limits if n is not None), default_max_new_tokens),
-            seed=secrets.randbits(31) if self.seed is None else self.seed % SEEDS,
+            max_new_tokens=next(limit for limit in limits if limit is not None),
+            seed=usual.seed if self.seed is None else self.seed % SEEDS,
             stop=tuple(filter(None, stops)),  # an empty one stops nothing, as in llama.cpp
             ignore_eos=self.ignore_eos,
             logprobs=self.top_logprobs if self.logprobs else None,

@@ -88,7 +88,7 @@ def _submit(service: Service, user_id: str, body: CompletionRequest) -> list[Que
     return service.chat.complete(
         user_id,
         messages_of(body.messages),
-        body.samplings(service.workspace.settings.max_new_tokens),
+        body.samplings(service.chat.sampling()),
         adapter=service.adapter_named(body.model),
         user=body.user,
         timeout_seconds=body.timeout_seconds,

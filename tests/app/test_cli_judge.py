@@ -108,9 +108,9 @@ def test_the_local_model_labels_what_nobody_judged_and_is_held_against_people(
 
 def test_an_endpoint_is_asked_with_the_key_of_the_settings_which_is_never_shown(
     workspace: Workspace,
-    cli: Cli,
-    server: Server,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    cli: Cli,  # noqa: F811
+    server: Server,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("BURNISH_JUDGE_API_KEY", KEY)
     server.says("A")  # a place, whatever stands there

@@ -13,8 +13,10 @@ from app.web.chat_messages import messages_of
 from app.web.completion_request import LABELS, UNSUPPORTED, CompletionRequest
 from engine.errors import InvalidInput, InvalidText
 from engine.messages import Message, question_of, split_prefill
+from engine.request import SamplingParams
 
 ASKED = {"messages": [{"role": "user", "content": "Hi"}]}
+USUAL = SamplingParams(temperature=0.3, top_p=0.6, max_new_tokens=8, seed=11)
 
 # "Create chat completion" in OpenAI's API reference, each field with a value that asks for
 # something.
@@ -112,7 +114,7 @@ def test_values_that_ask_for_nothing_are_taken() -> None:
     ],
 )
 def test_stop_strings_come_in_every_form(stop: Any, taken: tuple[str, ...]) -> None:
-    assert read(stop=stop).samplings(8)[0].stop == taken
+    assert read(stop=stop).samplings(USUAL)[0].stop == taken
 
 
 @pytest.mark.parametrize(
@@ -126,15 +128,21 @@ def test_stop_strings_come_in_every_form(stop: Any, taken: tuple[str, ...]) -> N
     ],
 )
 def test_any_64_bit_integer_is_a_seed_for_every_choice(seed: int, taken: list[int]) -> None:
-    assert [s.seed for s in read(seed=seed, n=3).samplings(8)] == taken
+    assert [s.seed for s in read(seed=seed, n=3).samplings(USUAL)] == taken
 
 
 def test_penalties_and_biases_reach_the_engine() -> None:
     asked = {"presence_penalty": 1, "frequency_penalty": -0.5, "logit_bias": {"7": -100, "9": 2.5}}
-    (sampling,) = read(**asked, max_tokens=None, temperature=None, top_p=0).samplings(8)
+    (sampling,) = read(**asked, max_tokens=None, temperature=None, top_p=0).samplings(USUAL)
     assert (sampling.presence_penalty, sampling.frequency_penalty) == (1, -0.5)
     assert sampling.logit_bias == ((7, -100), (9, 2.5))
-    assert (sampling.max_new_tokens, sampling.temperature, sampling.top_p) == (8, 0.7, 0)
+    assert (sampling.max_new_tokens, sampling.temperature, sampling.top_p) == (8, 0.3, 0)
+
+
+def test_the_operators_sampling_holds_where_a_request_says_nothing() -> None:
+    first, second = read(n=2).samplings(USUAL)
+    assert first == USUAL
+    assert (second.temperature, second.top_p, second.seed) == (0.3, 0.6, 12)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +163,7 @@ def test_penalties_and_biases_reach_the_engine() -> None:
 )
 def test_a_bias_that_is_none_is_refused(bias: Any) -> None:
     with pytest.raises(InvalidInput, match="logit_bias"):
-        read(logit_bias=bias).samplings(8)
+        read(logit_bias=bias).samplings(USUAL)
 
 
 NUMBERS = st.floats() | st.integers() | st.floats(0, 1)
@@ -179,7 +187,7 @@ NUMERIC = (
 @given(st.dictionaries(st.sampled_from(NUMERIC), NUMBERS))
 def test_any_number_in_any_field_is_refused_or_understood(numbers: dict[str, Any]) -> None:
     try:
-        samplings = read(**numbers).samplings(8)
+        samplings = read(**numbers).samplings(USUAL)
     except (InvalidInput, ValidationError):
         return
     assert len(samplings) == numbers.get("n", 1)

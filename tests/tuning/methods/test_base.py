@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from datasets import Dataset
-from feedback_store.snapshots.snapshot import open_snapshot
 from peft import PeftModel
 from transformers import Trainer
 from trl import SFTConfig, SFTTrainer
@@ -16,6 +15,7 @@ from trl import SFTConfig, SFTTrainer
 from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.storage import folder_of, read_manifest
+from feedback_store.snapshots.snapshot import open_snapshot
 from tests.support.job_events import steps_of
 from tests.tuning.conftest import snapshot_of
 from tuning.jobs.events import JobEvent
