@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from app.running_answers import RunningAnswers, StopButton
+from app.running_answers import RunningAnswers
 from app.self_consistency import Chains, draw_chains
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, StorageFull
@@ -57,9 +57,12 @@ class AnswerUpdate:
     votes: tuple[tuple[str, int], ...] = ()
 
 
-class QueuedAnswer:
-    """An answer the engine has taken. Somebody must iterate it to its end, once; `cancel`, from any
-    thread, makes that end come within a step."""
+class RunningAnswer:
+    """An answer that the engine has accepted, as the page and the HTTP API follow it.
+
+    Somebody must iterate its updates to their end, once: the first comes before the first token,
+    when the answer's start is stored. `cancel`, from any thread, makes the end come within a step.
+    """
 
     def __init__(self, stream: Stream, updates: Iterator[AnswerUpdate]) -> None:
         self._stream = stream
@@ -146,43 +149,38 @@ class Answering:
         self._store = store
         self.running = RunningAnswers()
 
-    def run(self, work: Work, stop: StopButton | None) -> Iterator[AnswerUpdate]:
-        """Make one answer; the adapter is pinned from the first token to the last. The first update
-        comes before the first token, once the answer's start is stored.
+    def start(self, work: Work) -> RunningAnswer:
+        """Queue one answer; raises what the engine refuses with, and `ShuttingDown`."""
+        (answer,) = self.start_all([work])
+        return answer
 
-        Raises what the engine refuses with, and `ShuttingDown`, at the first step.
+    def start_all(self, works: Sequence[Work]) -> list[RunningAnswer]:
+        """Queue several answers by one adapter, all or none; each is made while it is iterated.
+
+        The adapter is pinned from an answer's first token to its last.
         """
-        with self.running.admit() as button, self._pin(work.adapter) as adapter:
-            stream = self._submit(work, adapter)
-            for each in (button, stop or StopButton()):
-                each.attach(stream)
-            with _ended(stream):
-                yield from self._follow(stream, work, self._begin(work, adapter), adapter)
-
-    def queue(self, works: Sequence[Work], adapter: str | None) -> list[QueuedAnswer]:
-        """Queue several answers, all or none; each is made while somebody iterates it."""
         with ExitStack() as unless_queued:
-            pinned = unless_queued.enter_context(self._pin(adapter))
+            pinned = unless_queued.enter_context(self._pin(works[0].adapter))
             pins = [unless_queued.enter_context(ExitStack()) for _ in works]
             for pin in pins:
                 pin.enter_context(self._slots.hold(pinned))
-            buttons = [pin.enter_context(self.running.admit()) for pin in pins]
-            streams = self._engine.submit_many([work.request(pinned) for work in works])
-            for button, stream in zip(buttons, streams, strict=True):
-                button.attach(stream)
+            tokens = [pin.enter_context(self.running.admit()) for pin in pins]
+            streams = self._submit(works, pinned)
+            for token, stream in zip(tokens, streams, strict=True):
+                token.attach(stream)
             kept = [pin.pop_all() for pin in pins]
         return [
-            QueuedAnswer(stream, self._follow_queued(stream, work, pinned, pin))
+            RunningAnswer(stream, self._updates(stream, work, pinned, pin))
             for stream, work, pin in zip(streams, works, kept, strict=True)
         ]
 
-    def _submit(self, work: Work, adapter: str | None) -> Stream:
-        request = work.request(adapter)
-        if work.chains > 1:
-            return draw_chains(self._engine, request, work.chains)
-        return self._engine.submit(request)
+    def _submit(self, works: Sequence[Work], adapter: str | None) -> list[Stream]:
+        requests = [work.request(adapter) for work in works]
+        if (chains := works[0].chains) > 1:  # of the page alone, which asks for one answer
+            return [draw_chains(self._engine, request, chains) for request in requests]
+        return list(self._engine.submit_many(requests))
 
-    def _follow_queued(
+    def _updates(
         self, stream: Stream, work: Work, adapter: str | None, pin: ExitStack
     ) -> Iterator[AnswerUpdate]:
         with pin, _ended(stream):

@@ -10,12 +10,11 @@ from __future__ import annotations
 import random
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import median
 
-from app.answering import LIVE, AnswerUpdate
+from app.answering import LIVE, RunningAnswer
 from app.conversation import Chat
-from app.running_answers import StopButton
 from engine.prompts.similarity import tokens
 from engine.request import SamplingParams
 
@@ -53,11 +52,10 @@ class Comparisons:
         answer_id: str,
         *,
         sampling: SamplingParams | None = None,
-        stop: StopButton | None = None,
-    ) -> Iterator[AnswerUpdate]:
+    ) -> RunningAnswer:
         """Another answer to the turn of `answer_id`, which stays the one that is shown.
 
-        Raises what `Chat.regenerate` does, at the first step.
+        Raises what `Chat.regenerate` does.
         """
         return self._chat.regenerate(
             user_id,
@@ -65,7 +63,6 @@ class Comparisons:
             to_compare=True,
             adapter=self._candidate() or LIVE,
             sampling=sampling,
-            stop=stop,
         )
 
     def is_due(self, user_id: str) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.answering import LIVE, Answering, AnswerUpdate, QueuedAnswer, Work
+from app.answer_options import AnswerOptions
+from app.answering import LIVE, Answering, RunningAnswer, Work
 from app.fitting import Fitted, fit, require_room
-from app.running_answers import StopButton
 from app.self_consistency import chain_count
 from engine.adapters.slots import AdapterSlots
 from engine.messages import Message, clean_text, question_of, require_text, split_prefill
@@ -36,6 +36,7 @@ from feedback_store.storage.store import FeedbackStore
 
 TRIMMED = "The beginning of this conversation no longer fits and was left out."
 SAMPLED = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed")
+DEFAULTS = AnswerOptions()
 AS_GIVEN = PromptTemplate("plain", "", "", ())  # the HTTP API's callers bring their own messages
 
 
@@ -68,34 +69,24 @@ class Chat:
         self,
         user_id: str,
         question: str,
+        options: AnswerOptions = DEFAULTS,
         *,
         conversation_id: str,
         parent_answer_id: str | None = None,
-        mode: str = "plain",
-        samples: int = CHAINS,
-        system: str = "",
-        thinking: bool | None = None,
-        adapter: str | None = LIVE,
-        sampling: SamplingParams | None = None,
-        stop: StopButton | None = None,
-    ) -> Iterator[AnswerUpdate]:
+    ) -> RunningAnswer:
         """Answer a question that follows `parent_answer_id` in a conversation.
 
         Where the person corrected or liked answers to similar questions, those are shown to the
         model as examples, in every mode; chain-of-thought takes only those with a thought, since
-        an example without one shows that none is needed. In mode self-consistency `samples` chains
-        of thought vote on the answer. `system` stands in the place of the operator's system prompt;
-        `thinking` is for models that can be told whether to think (`GenerationRequest`).
+        an example without one shows that none is needed.
 
-        Raises `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or `ShuttingDown` at the
-        first step, with nothing stored then.
+        Raises `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or `ShuttingDown`, with
+        nothing stored then.
         """
         require_text(question, limit_chars=self._max_message_chars)
-        sampling = self._seeded(sampling)
+        sampling = options.sampling or self.sampling()
         history = self._store.history(parent_answer_id, user_id)
-        template, fitted, is_special = self._prompt(
-            user_id, history, question, mode, system, sampling, thinking
-        )
+        template, fitted, is_special = self._prompt(user_id, history, question, options, sampling)
 
         def store_turn() -> str:
             return self._store.add_turn(
@@ -108,19 +99,8 @@ class Chat:
                 example_ids=[example.reference for example in fitted.own],
             ).id
 
-        work = Work(
-            fitted.messages,
-            sampling,
-            store_turn,
-            template.has_answer_line,
-            TRIMMED * fitted.trimmed,
-            user=user_id,
-            example_ids=_ids(fitted.own),
-            chains=chain_count(mode, samples, sampling),
-            thinking=thinking,
-            adapter=adapter,
-        )
-        yield from self._answering.run(work, stop)
+        work = _work(template, fitted, options, sampling, user_id, store_turn)
+        return self._answering.start(work)
 
     def regenerate(
         self,
@@ -130,8 +110,7 @@ class Chat:
         to_compare: bool = False,
         adapter: str | None = LIVE,
         sampling: SamplingParams | None = None,
-        stop: StopButton | None = None,
-    ) -> Iterator[AnswerUpdate]:
+    ) -> RunningAnswer:
         """Another answer to the same turn: a sibling, for the very same prompt.
 
         But for examples of the person's own that they removed or replaced since: those are gone.
@@ -146,7 +125,7 @@ class Chat:
                 self._store.note(answer_id, user_id, "regeneration")
             return turn.id
 
-        sampling = self._seeded(sampling)
+        sampling = sampling or self.sampling()
         made = self._store.answer(answer_id, user_id).sampling
         work = Work(
             messages,
@@ -160,7 +139,7 @@ class Chat:
             chains=chain_count(turn.mode, made.get("samples", CHAINS), sampling),
             thinking=made.get("thinking"),
         )
-        yield from self._answering.run(work, stop)
+        return self._answering.start(work)
 
     def change(
         self,
@@ -171,8 +150,7 @@ class Chat:
         *,
         adapter: str | None = LIVE,
         sampling: SamplingParams | None = None,
-        stop: StopButton | None = None,
-    ) -> Iterator[AnswerUpdate]:
+    ) -> RunningAnswer:
         """The same answer written under an instruction ("make it shorter"): a sibling.
 
         The instruction is shown to the model after the answer and is not stored, so that whoever
@@ -184,7 +162,7 @@ class Chat:
         answer = self._store.answer(answer_id, user_id)
         thinking = answer.sampling.get("thinking")
         messages = (*shown, Message("assistant", answer.text), Message("user", instruction))
-        sampling = self._seeded(sampling)
+        sampling = sampling or self.sampling()
         require_room(
             self._engine.count_prompt_tokens(messages, thinking),
             self._engine.context_tokens,
@@ -199,11 +177,9 @@ class Chat:
             thinking=thinking,
             remarks={"change": change, "changed_from": answer_id},
         )
-        yield from self._answering.run(work, stop)
+        return self._answering.start(work)
 
-    def continue_answer(
-        self, user_id: str, answer_id: str, *, stop: StopButton | None = None
-    ) -> Iterator[AnswerUpdate]:
+    def continue_answer(self, user_id: str, answer_id: str) -> RunningAnswer:
         """More of an answer that was stopped or cut off: the stored answer grows.
 
         Raises `Conflict` for one that has ended by itself or is being made.
@@ -213,7 +189,7 @@ class Chat:
         answer = self._store.reopen_answer(answer_id, user_id)
         work = Work(
             messages,
-            self._seeded(None),
+            self.sampling(),
             None,
             has_answer_line(turn.mode),
             user=user_id,
@@ -222,45 +198,23 @@ class Chat:
             example_ids=_ids(own),
             thinking=answer.sampling.get("thinking"),
         )
-        yield from self._answering.run(work, stop)
+        return self._answering.start(work)
 
     def ask_unstored(
         self,
         user_id: str,
         history: Sequence[Message],
         question: str,
-        *,
-        mode: str = "plain",
-        samples: int = CHAINS,
-        system: str = "",
-        thinking: bool | None = None,
-        adapter: str | None = LIVE,
-        sampling: SamplingParams | None = None,
-        stop: StopButton | None = None,
-    ) -> Iterator[AnswerUpdate]:
+        options: AnswerOptions = DEFAULTS,
+    ) -> RunningAnswer:
         """Answer a question of a temporary chat: nothing is stored, and updates have no id."""
         require_text(question, limit_chars=self._max_message_chars)
-        sampling = self._seeded(sampling)
-        template, fitted, _ = self._prompt(
-            user_id, history, question, mode, system, sampling, thinking
-        )
-        work = Work(
-            fitted.messages,
-            sampling,
-            None,
-            template.has_answer_line,
-            TRIMMED * fitted.trimmed,
-            user=user_id,
-            example_ids=_ids(fitted.own),
-            chains=chain_count(mode, samples, sampling),
-            thinking=thinking,
-            adapter=adapter,
-        )
-        yield from self._answering.run(work, stop)
+        sampling = options.sampling or self.sampling()
+        template, fitted, _ = self._prompt(user_id, history, question, options, sampling)
+        work = _work(template, fitted, options, sampling, user_id, None)
+        return self._answering.start(work)
 
-    def answer_now(
-        self, user_id: str, answer_id: str, *, stop: StopButton | None = None
-    ) -> Iterator[AnswerUpdate]:
+    def answer_now(self, user_id: str, answer_id: str) -> RunningAnswer:
         """The live release's answer to the prompt of a stored one, sampled as that was: nothing is
         stored. The person's own examples are left out, to see what the release itself has learnt.
 
@@ -271,7 +225,7 @@ class Chat:
         sampled = {name: answer.sampling[name] for name in SAMPLED if name in answer.sampling}
         sampling = self.sampling(**sampled)
         work = Work(messages, sampling, None, has_answer_line(turn.mode), user=user_id)
-        yield from self._answering.run(work, stop)
+        return self._answering.start(work)
 
     def complete(
         self,
@@ -283,7 +237,7 @@ class Chat:
         user: str = "",
         timeout_seconds: float | None = None,
         thinking: bool | None = None,
-    ) -> list[QueuedAnswer]:
+    ) -> list[RunningAnswer]:
         """Queue one answer for each of `samplings`, all or none, to messages given as they are.
 
         For the HTTP API: a conversation of its own, of one turn with sibling answers. The thoughts
@@ -322,7 +276,7 @@ class Chat:
             )
             for each in samplings
         ]
-        return self._answering.queue(works, adapter)
+        return self._answering.start_all(works)
 
     def sampling(self, **changed: Any) -> SamplingParams:
         """The operator's sampling parameters with some changed, and a seed of its own.
@@ -340,20 +294,18 @@ class Chat:
         user_id: str,
         history: Sequence[Message],
         question: str,
-        mode: str,
-        system: str,
+        options: AnswerOptions,
         sampling: SamplingParams,
-        thinking: bool | None,
     ) -> tuple[PromptTemplate, Fitted, bool]:
         """The template to store, what is shown of it, and whether that cannot be made from it."""
         examples = self._examples()
-        clean_text(system, what="system prompt", limit_chars=MAX_PROMPT_CHARS)
-        system = system or self._system_prompt
+        clean_text(options.system, what="system prompt", limit_chars=MAX_PROMPT_CHARS)
+        system = options.system or self._system_prompt
         # The stored template shows the first ones, whatever was asked: one for each mode
-        template = make_template(mode, examples[:SHOWN], system)
+        template = make_template(options.mode, examples[:SHOWN], system)
         shown = template
         if template.examples:
-            shown = make_template(mode, most_similar(examples, question), system)
+            shown = make_template(options.mode, most_similar(examples, question), system)
         own = self._own_examples.similar(user_id, question, with_thought=template.has_answer_line)
         fitted = fit(
             shown,
@@ -362,12 +314,32 @@ class Chat:
             own,
             context_tokens=self._engine.context_tokens,
             max_new_tokens=sampling.max_new_tokens,
-            count=lambda messages: self._engine.count_prompt_tokens(messages, thinking),
+            count=lambda messages: self._engine.count_prompt_tokens(messages, options.thinking),
         )
         return template, fitted, fitted.trimmed or shown != template
 
-    def _seeded(self, sampling: SamplingParams | None) -> SamplingParams:
-        return sampling or self.sampling()
+
+def _work(
+    template: PromptTemplate,
+    fitted: Fitted,
+    options: AnswerOptions,
+    sampling: SamplingParams,
+    user_id: str,
+    store_turn: Callable[[], str] | None,
+) -> Work:
+    """The answer to a new question."""
+    return Work(
+        fitted.messages,
+        sampling,
+        store_turn,
+        template.has_answer_line,
+        TRIMMED * fitted.trimmed,
+        user=user_id,
+        example_ids=_ids(fitted.own),
+        chains=chain_count(options.mode, options.samples, sampling),
+        thinking=options.thinking,
+        adapter=options.adapter,
+    )
 
 
 def _ids(own: Sequence[OwnExample]) -> tuple[str, ...]:

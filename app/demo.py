@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from app.answer_options import AnswerOptions
 from app.answering import AnswerUpdate
 from app.conversation import Chat
 from app.scripted_user import USER, first_sentence, is_liked
@@ -144,10 +145,8 @@ def _ask_all(chat: Chat, questions: Sequence[str]) -> list[AnswerUpdate]:
     def ask(number: int) -> AnswerUpdate:
         # Ids that depend on the question alone, so that each run splits the data the same way
         conversation_id = digest_json(questions[number])[7:39]
-        sampling = replace(SAMPLED, seed=number)
-        return _last(
-            chat.ask(USER, questions[number], conversation_id=conversation_id, sampling=sampling)
-        )
+        options = AnswerOptions(sampling=replace(SAMPLED, seed=number))
+        return _last(chat.ask(USER, questions[number], options, conversation_id=conversation_id))
 
     with ThreadPoolExecutor(len(questions)) as people:
         return list(people.map(ask, range(len(questions))))
@@ -312,6 +311,6 @@ def _ended(answer: AnswerUpdate) -> bool:
     return answer.finished is not None and answer.finished.reason == "stop"
 
 
-def _last(updates: Iterator[AnswerUpdate]) -> AnswerUpdate:
+def _last(updates: Iterable[AnswerUpdate]) -> AnswerUpdate:
     *_, last = updates
     return last

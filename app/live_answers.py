@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import suppress
 
-from app.answering import AnswerUpdate
+from app.answering import AnswerUpdate, RunningAnswer
 from app.error_log import log_unexpected
-from app.running_answers import StopButton
 from engine.errors import BurnishError, Overloaded
 from feedback_store.storage.answers import new_id
 
 PAUSE = 9.0  # after drawing, as a multiple of the time that it took
 LONGEST_PAUSE_SECONDS = 0.5
-Begin = Callable[[StopButton], Iterator[AnswerUpdate]]
+Begin = Callable[[], RunningAnswer]
 
 
 class LiveAnswer:
@@ -34,14 +33,15 @@ class LiveAnswer:
         self.id = ""
         self.begun_at = time.time()
         self.thought_ended_at: float | None = None
-        self._stop = StopButton()
+        self._running: RunningAnswer | None = None
         self._latest: AnswerUpdate | None = None
         self._followers: dict[asyncio.Event, asyncio.AbstractEventLoop] = {}
         self._lock = threading.Lock()  # guards the two above
 
     def stop(self) -> None:
         """End the answer within a step; what has been made is kept."""
-        self._stop.press()
+        assert self._running is not None
+        self._running.cancel()
 
     @property
     def latest(self) -> AnswerUpdate:
@@ -110,7 +110,7 @@ class LiveAnswers:
     def start(self, user_id: str, conversation_id: str | None, begin: Begin) -> LiveAnswer:
         """Begin an answer, and return once its start is stored.
 
-        Raises what `begin`'s iterator raises at its first step, and `Overloaded` where the person
+        Raises what `begin` raises, and `Overloaded` where the person
         waits for too many answers already.
         """
         self._admit(user_id)
@@ -152,7 +152,8 @@ class LiveAnswers:
     def _read(self, live: LiveAnswer, begin: Begin, begun: Future[None]) -> None:
         """A thread: read one answer to its end, and let its followers know."""
         try:
-            for update in begin(live._stop):
+            live._running = begin()
+            for update in live._running:
                 if not live.id:
                     live.id = update.answer_id or new_id()
                     with self._lock:

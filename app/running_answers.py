@@ -15,22 +15,22 @@ from engine.request import Stream
 RETRY_AFTER_SECONDS = 10.0  # a restart takes about so long
 
 
-class StopButton:
-    """Ends one answer early; what has been made is kept."""
+class CancellationToken:
+    """Cancels one answer, also before the engine has accepted it; what has been made is kept."""
 
     def __init__(self) -> None:
         self._stream: Stream | None = None
-        self._pressed = False
+        self._cancelled = False
 
     def attach(self, stream: Stream) -> None:
         """Called once the engine has accepted the request."""
         self._stream = stream
-        if self._pressed:
+        if self._cancelled:
             stream.cancel()
 
-    def press(self) -> None:
+    def cancel(self) -> None:
         """End the answer within a step."""
-        self._pressed = True
+        self._cancelled = True
         if self._stream is not None:
             self._stream.cancel()
 
@@ -40,28 +40,28 @@ class RunningAnswers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the two below
-        self._buttons: set[StopButton] = set()
+        self._tokens: set[CancellationToken] = set()
         self._refusing = False
 
     @contextmanager
-    def admit(self) -> Iterator[StopButton]:
+    def admit(self) -> Iterator[CancellationToken]:
         """Count one answer as running until the block ends; its stream is to be attached.
 
         Raises `ShuttingDown` after `refuse_more`.
         """
-        button = StopButton()
+        token = CancellationToken()
         with self._lock:
             if self._refusing:
                 raise ShuttingDown(
                     "the server is shutting down; ask again in a moment",
                     retry_after_seconds=RETRY_AFTER_SECONDS,
                 )
-            self._buttons.add(button)
+            self._tokens.add(token)
         try:
-            yield button
+            yield token
         finally:
             with self._lock:
-                self._buttons.remove(button)
+                self._tokens.remove(token)
 
     @property
     def refusing(self) -> bool:
@@ -71,7 +71,7 @@ class RunningAnswers:
     @property
     def count(self) -> int:
         """How many answers are running."""
-        return len(self._buttons)
+        return len(self._tokens)
 
     def refuse_more(self) -> None:
         """Let those that run go on, and begin no others."""
@@ -81,6 +81,6 @@ class RunningAnswers:
     def stop_all(self) -> None:
         """End every running answer within a step; what has been made is kept."""
         with self._lock:
-            buttons = tuple(self._buttons)
-        for button in buttons:
-            button.press()
+            tokens = tuple(self._tokens)
+        for token in tokens:
+            token.cancel()

@@ -29,6 +29,7 @@ from platformdirs import user_cache_path
 from rapidfuzz import fuzz
 from scipy import stats
 
+from app.answer_options import AnswerOptions
 from app.service import Service, Workspace
 from app.settings import load_settings
 from engine.prompts.modes import make_template
@@ -159,7 +160,8 @@ def _answers(
     """Each answer, and whether the pair's correction was in view."""
 
     def ask(pair: Scripted, person: str) -> tuple[str, bool]:
-        *_, last = service.chat.ask(person, pair.asked, conversation_id=new_id(), sampling=GREEDY)
+        options = AnswerOptions(sampling=GREEDY)
+        *_, last = service.chat.ask(person, pair.asked, options, conversation_id=new_id())
         used = service.workspace.own_examples.used(person, str(last.answer_id))
         return last.text, any(example.question == pair.question for example in used)
 

@@ -15,9 +15,9 @@ from urllib.parse import parse_qsl, urlencode
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.web.error_responses import refuse_http
 from app.web.identity import user_of
 from app.web.origins import route_path
-from app.web.refusals import refuse_http
 
 ALLOWED = re.compile(
     r"/?|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)/.*"

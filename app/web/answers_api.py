@@ -7,7 +7,7 @@ the answer ended.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Any, Literal
 
@@ -15,10 +15,10 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.answering import LIVE, AnswerUpdate
+from app.answer_options import AnswerOptions
+from app.answering import LIVE
 from app.conversation import Chat
 from app.live_answers import Begin, LiveAnswer, LiveAnswers
-from app.running_answers import StopButton
 from app.service import Service
 from app.ui.texts import language_for
 from app.web.chat_documents import GrowingAnswer, answer_document
@@ -74,15 +74,15 @@ class QuestionBody(BaseModel):
     temporary: bool = False
     history: list[Said] = Field(default=[], max_length=1_000)
 
+    def options(self, chat: Chat, adapter: str | None) -> AnswerOptions:
+        """How the person wants it answered; `adapter` is the release by its digest."""
+        sampling = self.sampling.over(chat)
+        return AnswerOptions(self.mode, self.samples, self.system, self.thinking, adapter, sampling)
+
     @property
-    def manner(self) -> dict[str, Any]:
-        """How the person wants it answered, as `Chat.ask` takes it."""
-        return {
-            "mode": self.mode,
-            "samples": self.samples,
-            "system": self.system,
-            "thinking": self.thinking,
-        }
+    def said(self) -> list[Message]:
+        """What was said before in a temporary chat."""
+        return [Message(each.role, each.content) for each in self.history]
 
 
 class AgainBody(BaseModel):
@@ -116,38 +116,22 @@ def add_answer_routes(
 
     @router.post("/questions", response_model=None)
     async def ask(body: QuestionBody, request: Request) -> Response:
-        user, sampling = user_of(request.session), body.sampling.over(chat)
+        user = user_of(request.session)
         adapter = await run_sync(service.adapter_named, body.release)
+        options = body.options(chat, adapter)
         if body.temporary:
-            said = [Message(m.role, m.content) for m in body.history]
-            return await started(
-                request,
-                None,
-                lambda stop: chat.ask_unstored(
-                    user,
-                    said,
-                    body.question,
-                    adapter=adapter,
-                    sampling=sampling,
-                    stop=stop,
-                    **body.manner,
-                ),
-            )
+            begin = partial(chat.ask_unstored, user, body.said, body.question, options)
+            return await started(request, None, begin)
         conversation_id = body.conversation_id or new_id()
-        return await started(
-            request,
-            conversation_id,
-            lambda stop: chat.ask(
-                user,
-                body.question,
-                conversation_id=conversation_id,
-                parent_answer_id=body.parent_answer_id,
-                adapter=adapter,
-                sampling=sampling,
-                stop=stop,
-                **body.manner,
-            ),
+        begin = partial(
+            chat.ask,
+            user,
+            body.question,
+            options,
+            conversation_id=conversation_id,
+            parent_answer_id=body.parent_answer_id,
         )
+        return await started(request, conversation_id, begin)
 
     async def conversation_of(answer_id: str, user: str) -> str:
         turn = await run_sync(chat.turn_of, answer_id, user)
@@ -159,23 +143,15 @@ def add_answer_routes(
         adapter = await run_sync(service.adapter_named, body.release)
         conversation_id = await conversation_of(answer_id, user)
 
-        def begin(stop: StopButton) -> Iterator[AnswerUpdate]:
-            if body.change is not None:
-                return chat.change(
-                    user,
-                    answer_id,
-                    body.change,
-                    body.instruction,
-                    adapter=adapter,
-                    sampling=sampling,
-                    stop=stop,
-                )
-            if body.to_compare:
-                return service.comparisons.second_answer(
-                    user, answer_id, sampling=sampling, stop=stop
-                )
-            return chat.regenerate(user, answer_id, adapter=adapter, sampling=sampling, stop=stop)
-
+        named: dict[str, Any] = {"adapter": adapter, "sampling": sampling}
+        begin: Begin
+        if body.change is not None:
+            begin = partial(chat.change, user, answer_id, body.change, body.instruction, **named)
+        elif body.to_compare:
+            second_answer = service.comparisons.second_answer
+            begin = partial(second_answer, user, answer_id, sampling=sampling)
+        else:
+            begin = partial(chat.regenerate, user, answer_id, **named)
         return await started(request, conversation_id, begin)
 
     @router.post("/answers/{answer_id}/continue", response_model=None)
@@ -183,15 +159,13 @@ def add_answer_routes(
         user = user_of(request.session)
         conversation_id = await conversation_of(answer_id, user)
         return await started(
-            request, conversation_id, lambda stop: chat.continue_answer(user, answer_id, stop=stop)
+            request, conversation_id, partial(chat.continue_answer, user, answer_id)
         )
 
     @router.post("/answers/{answer_id}/now", response_model=None)
     async def now(answer_id: str, request: Request) -> Response:
         user = user_of(request.session)
-        return await started(
-            request, None, lambda stop: chat.answer_now(user, answer_id, stop=stop)
-        )
+        return await started(request, None, partial(chat.answer_now, user, answer_id))
 
     @router.get("/answers/{answer_id}/stream", response_model=None)
     async def join(answer_id: str, request: Request) -> Response:
@@ -222,12 +196,8 @@ def add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> 
         asked = first.status == "done" and not live.busy and comparisons.is_due(user)
         if not asked or not await run_sync(consents, user):
             return {}
-        second = await run_sync(
-            live.start,
-            user,
-            None,
-            lambda stop: comparisons.second_answer(user, answer_id, stop=stop),
-        )
+        begin = partial(comparisons.second_answer, user, answer_id)
+        second = await run_sync(live.start, user, None, begin)
         async for _ in second.updates():
             pass
         ended = second.latest

@@ -14,8 +14,8 @@ from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.web.error_responses import refuse_http
 from app.web.origins import route_path
-from app.web.refusals import refuse_http
 from engine.garbage import gc_disabled
 
 MAX_BODY_BYTES = 4 * 2**20

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.answering import AnswerUpdate
 from app.web.completion_request import CompletionRequest
-from app.web.refusals import error_document
+from app.web.error_responses import error_document
 from app.web.relay import Piece
 from engine.errors import BurnishError
 from engine.request import TokenLogprob

@@ -24,7 +24,7 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from app.answering import BASE, LIVE, QueuedAnswer
+from app.answering import BASE, LIVE, RunningAnswer
 from app.service import Service
 from app.web.body import StrictJsonRoute
 from app.web.chat_messages import messages_of
@@ -82,7 +82,7 @@ def openai_router(service: Service) -> APIRouter:
     return router
 
 
-def _submit(service: Service, user_id: str, body: CompletionRequest) -> list[QueuedAnswer]:
+def _submit(service: Service, user_id: str, body: CompletionRequest) -> list[RunningAnswer]:
     """Queue the choices; what is refused is refused here, before a status is sent."""
     require_plausible_count(len(body.messages), service.engine.context_tokens)
     return service.chat.complete(

@@ -13,7 +13,7 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.web.refusals import refuse_http
+from app.web.error_responses import refuse_http
 
 SAFE_METHODS = ("GET", "HEAD")
 API_PATHS = ("/v1/", "/api/")

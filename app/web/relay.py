@@ -13,10 +13,12 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from app.answering import AnswerUpdate, QueuedAnswer
+from app.answering import AnswerUpdate, RunningAnswer
 from engine.errors import BurnishError, EngineFailure
 
 LIVENESS_SECONDS = 1.0
+
+Submit = Callable[[], Sequence[RunningAnswer]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +46,11 @@ class Relay:
         self._is_alive = is_alive
         self._loop = asyncio.get_running_loop()
         self._pieces: asyncio.Queue[Piece] = asyncio.Queue()
-        self._answers: Sequence[QueuedAnswer] = ()
+        self._answers: Sequence[RunningAnswer] = ()
         self._closed = False
         self._lock = threading.Lock()  # guards the two above
 
-    async def start(self, executor: Executor, submit: Callable[[], Sequence[QueuedAnswer]]) -> None:
+    async def start(self, executor: Executor, submit: Submit) -> None:
         """Call `submit` in a thread of `executor` and follow its answers; raises what it raises."""
         await self._loop.run_in_executor(executor, self._start, submit)
 
@@ -78,7 +80,7 @@ class Relay:
             if not self._is_alive() and self._pieces.empty():
                 raise EngineFailure("the engine has stopped answering")
 
-    def _start(self, submit: Callable[[], Sequence[QueuedAnswer]]) -> None:
+    def _start(self, submit: Submit) -> None:
         if self._closed:
             return  # the caller went away while it waited for a thread
         answers = submit()
@@ -92,7 +94,7 @@ class Relay:
                 target=self._follow, args=(index, answer), name="burnish-answer", daemon=True
             ).start()
 
-    def _follow(self, index: int, answer: QueuedAnswer) -> None:
+    def _follow(self, index: int, answer: RunningAnswer) -> None:
         """A thread: read one answer to its end, whoever still listens, so that it is stored."""
         sent_thought = sent_text = 0  # characters
         try:

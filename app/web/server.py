@@ -16,6 +16,7 @@ from app.web import import_api
 from app.web.api_paths import add_api_fallback
 from app.web.body import BodyLimit
 from app.web.chat_api import chat_router
+from app.web.error_responses import add_refusals
 from app.web.feedback_api import feedback_router
 from app.web.headers import ScriptNonces
 from app.web.identity import AnonymousIdentity, SignedSession
@@ -23,7 +24,6 @@ from app.web.my_feedback_api import my_feedback_router
 from app.web.openai_api import openai_router
 from app.web.origins import AllowedHosts, CrossOriginProtection
 from app.web.prompts_api import prompts_router
-from app.web.refusals import add_refusals
 
 
 def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastAPI:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from app.comparing import Comparisons, difference
@@ -64,9 +62,9 @@ def test_the_second_answer_is_the_candidates_where_one_waits(
     asked = []
 
     class Asked:
-        def regenerate(self, *who: str, **how: object) -> Iterator[None]:
+        def regenerate(self, *who: str, **how: object) -> list[None]:
             asked.append((who, how["to_compare"], how["adapter"]))
-            yield from ()
+            return []
 
     chat: Chat = Asked()  # type: ignore[assignment]
     list(Comparisons(chat, lambda: candidate, 0.1).second_answer("ann", "a1"))

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from app.answering import AnswerUpdate, Work
+from app.answer_options import AnswerOptions
+from app.answering import AnswerUpdate, RunningAnswer, Work
 from app.conversation import TRIMMED, Chat
-from app.running_answers import StopButton
 from app.service import Service, Workspace
 from engine.errors import InvalidText, Overloaded, PromptTooLong, StorageFull, UnknownId
 from engine.messages import Message
@@ -20,6 +20,8 @@ from tests.helpers import make_bundle
 
 GREEDY = SamplingParams(temperature=0, max_new_tokens=16, ignore_eos=True)
 
+PLACE = ("conversation_id", "parent_answer_id")
+
 
 @pytest.fixture
 def chat(service: Service) -> Chat:
@@ -27,14 +29,21 @@ def chat(service: Service) -> Chat:
 
 
 def ask(chat: Chat, question: str, **more: Any) -> AnswerUpdate:
-    *_, last = chat.ask("ann", question, **{"conversation_id": "c", "sampling": GREEDY, **more})
+    """The end of an answer; `more` are options of it, or where the question stands."""
+    *_, last = asked(chat, question, **more)
     return last
+
+
+def asked(chat: Chat, question: str, **more: Any) -> RunningAnswer:
+    place = {name: more.pop(name) for name in PLACE if name in more}
+    options = AnswerOptions(**{"sampling": GREEDY, **more})
+    return chat.ask("ann", question, options, **{"conversation_id": "c", **place})
 
 
 def test_an_answer_is_stored_before_its_last_words_are_shown(chat: Chat, service: Service) -> None:
     store = service.workspace.store
     shown = []
-    for update in chat.ask("ann", "Say hello.", conversation_id="c", sampling=GREEDY):
+    for update in asked(chat, "Say hello."):
         assert update.answer_id is not None
         shown.append((update.text, store.answer(update.answer_id, "ann")))
     final = shown[-1][0]
@@ -90,19 +99,17 @@ def test_a_refused_regeneration_notes_nothing(
     def full(_request: object) -> None:
         raise Overloaded("the queue is full", retry_after_seconds=1)
 
-    monkeypatch.setattr(service.engine, "submit", full)
+    monkeypatch.setattr(service.engine, "submit_many", full)
     with pytest.raises(Overloaded):
-        next(chat.regenerate("ann", str(first.answer_id)))
+        chat.regenerate("ann", str(first.answer_id))
     assert service.workspace.store.counts()["regenerations"] == 0
 
 
 def test_stop_keeps_what_was_made(chat: Chat, service: Service) -> None:
-    stop = StopButton()
-    long = replace(GREEDY, max_new_tokens=500)
-    updates = chat.ask("ann", "Say hello.", conversation_id="c", sampling=long, stop=stop)
-    for update in updates:
+    answer = asked(chat, "Say hello.", sampling=replace(GREEDY, max_new_tokens=500))
+    for update in answer:
         if len(update.text) > 5:
-            stop.press()
+            answer.cancel()
     assert update.status == "stopped"
     stored = service.workspace.store.answer(str(update.answer_id), "ann")
     assert (stored.status, stored.text, stored.complete) == ("stopped", update.text, False)
@@ -112,7 +119,7 @@ def test_a_reader_who_goes_away_leaves_a_stopped_answer_and_a_free_row(
     chat: Chat, service: Service
 ) -> None:
     long = replace(GREEDY, max_new_tokens=500)
-    updates = chat.ask("ann", "Say hello.", conversation_id="c", sampling=long)
+    updates = iter(asked(chat, "Say hello.", sampling=long))
     update = next(updates)
     updates.close()  # type: ignore[attr-defined]
     assert service.workspace.store.answer(str(update.answer_id), "ann").status == "stopped"
@@ -139,7 +146,7 @@ def test_a_think_block_is_kept_apart_in_every_mode_and_not_shown_to_the_model_ag
 ) -> None:
     model_says(THOUGHTFUL)
     more: Any = {"mode": mode, "sampling": SamplingParams(max_new_tokens=99)}
-    updates = [*chat.ask("ann", "Add one and one.", conversation_id="c", **more)]
+    updates = [*asked(chat, "Add one and one.", **more)]
     done = updates[-1]
     assert (done.thought, done.text) == ("One and one.", "It is <b>two</b>.")
     assert all(done.text.startswith(update.text) for update in updates)
@@ -180,7 +187,7 @@ def test_what_a_dead_process_leaves_of_a_thought_is_no_answer(
 ) -> None:
     monkeypatch.setattr("app.answering.PARTIAL_SAVE_SECONDS", 0.0)
     model_says(THOUGHTFUL)
-    updates = chat.ask("ann", "Add one and one.", conversation_id="c", sampling=GREEDY)
+    updates = asked(chat, "Add one and one.")
     update = next(update for update in updates if update.thought)
     service.workspace.store.abort_unfinished()
     left = service.workspace.store.answer(str(update.answer_id), "ann")
@@ -223,7 +230,7 @@ def test_an_old_beginning_is_left_out_and_said_and_the_system_prompt_kept(
 def test_a_foreign_parent_is_unknown(chat: Chat) -> None:
     done = ask(chat, "Say hello.")
     with pytest.raises(UnknownId):
-        next(chat.ask("bob", "Mine?", conversation_id="c", parent_answer_id=done.answer_id))
+        chat.ask("bob", "Mine?", conversation_id="c", parent_answer_id=done.answer_id)
 
 
 def test_when_nothing_can_be_saved_the_chat_goes_on_and_says_so(
@@ -242,7 +249,7 @@ def test_when_nothing_can_be_saved_the_chat_goes_on_and_says_so(
 def test_answers_left_streaming_by_a_dead_process_are_aborted_at_the_next_start(
     chat: Chat, service: Service
 ) -> None:
-    updates = chat.ask("ann", "Say hello.", conversation_id="c", sampling=GREEDY)
+    updates = iter(asked(chat, "Say hello."))
     answer_id = str(next(updates).answer_id)
     assert service.workspace.store.abort_unfinished() == 1
     assert service.workspace.store.answer(answer_id, "ann").status == "aborted"
@@ -264,13 +271,13 @@ OAK, ELM = "How tall is an oak tree?", "How tall is an elm tree?"
 def shown(service: Service, monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[str, str]]]:
     """A list that grows by the messages of each request to the engine."""
     requests: list[list[tuple[str, str]]] = []
-    submit = service.engine.submit
+    submit_many = service.engine.submit_many
 
-    def note(request: Any) -> Any:
-        requests.append([(m.role, m.content) for m in request.messages])
-        return submit(request)
+    def note(batch: Any) -> Any:
+        requests.extend([(m.role, m.content) for m in request.messages] for request in batch)
+        return submit_many(batch)
 
-    monkeypatch.setattr(service.engine, "submit", note)
+    monkeypatch.setattr(service.engine, "submit_many", note)
     return requests
 
 
@@ -287,7 +294,7 @@ def test_a_correction_is_in_view_of_the_next_similar_question_of_this_person_alo
     requests = shown(service, monkeypatch)
     similar = ask(chat, ELM)
     unrelated = ask(chat, "Who painted the Mona Lisa?")
-    *_, strangers = chat.ask("bob", ELM, conversation_id="b", sampling=GREEDY)
+    *_, strangers = chat.ask("bob", ELM, AnswerOptions(sampling=GREEDY), conversation_id="b")
     system = ("system", "You are a helpful assistant.")
     assert requests == [
         [system, ("user", OAK), ("assistant", "30 m."), ("user", ELM)],

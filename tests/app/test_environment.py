@@ -28,13 +28,15 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 from app.settings import load_settings
 settings = load_settings()
+from app.answer_options import AnswerOptions
 from app.serve import make_app
 from app.service import Service, Workspace
 service = Service(Workspace(settings))
 service.start()
 make_app(service)
 for mode in ("plain", "few-shot", "cot", "self-consistency"):
-    list(service.chat.ask("person", "A secret question?", conversation_id="c" + mode, mode=mode))
+    options = AnswerOptions(mode)
+    list(service.chat.ask("person", "A secret question?", options, conversation_id="c" + mode))
 service.close()
 import json, gradio.analytics
 print(json.dumps({"strangers": strangers, "left": sorted(

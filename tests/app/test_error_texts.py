@@ -16,6 +16,7 @@ import gradio as gr
 import pytest
 from sqlalchemy.exc import OperationalError
 
+from app.answer_options import AnswerOptions
 from app.answering import NOT_SAVED, AnswerUpdate
 from app.conversation import TRIMMED
 from app.live_answers import LiveAnswers
@@ -153,7 +154,9 @@ def test_what_the_engine_and_the_chat_refuse(service: Service) -> None:
     limit = service.workspace.settings.max_queue
 
     def ask(question: str, **more: Any) -> AnswerUpdate:
-        *_, last = chat.ask("ann", question, **{"conversation_id": "c", "sampling": SHORT, **more})
+        place = {"conversation_id": "c", "parent_answer_id": more.pop("parent_answer_id", None)}
+        options = AnswerOptions(**{"sampling": SHORT, **more})
+        *_, last = chat.ask("ann", question, options, **place)
         return last
 
     def failed(**how: Any) -> None:

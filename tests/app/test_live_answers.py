@@ -9,9 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.answering import AnswerUpdate
+from app.answering import AnswerUpdate, RunningAnswer
 from app.live_answers import Begin, LiveAnswer, LiveAnswers
-from app.running_answers import StopButton
 from engine.errors import BurnishError, InvalidText, Overloaded
 
 
@@ -33,11 +32,10 @@ class Typist:
         for _ in range(letters):
             self._may_write.release()
 
-    def begin(self, stop: StopButton) -> Iterator[AnswerUpdate]:
-        class Stream:
-            cancel = self._cancel
+    def begin(self) -> RunningAnswer:
+        return RunningAnswer(self, self._updates())  # type: ignore[arg-type]
 
-        stop.attach(Stream())  # type: ignore[arg-type]
+    def _updates(self) -> Iterator[AnswerUpdate]:
         yield AnswerUpdate("a1", "", "", "streaming")
         for end in range(1, len(self._text) + 1):
             self._may_write.acquire()
@@ -49,7 +47,7 @@ class Typist:
             yield AnswerUpdate("a1", "", self._text[:end], "streaming")
         yield AnswerUpdate("a1", "", self._text, "done")
 
-    def _cancel(self) -> None:
+    def cancel(self) -> None:
         self.stopped = True
         self._may_write.release()
 
@@ -190,9 +188,8 @@ def test_one_person_waits_for_so_many_answers_at_most() -> None:
 
 
 def test_a_refused_question_is_told_to_whoever_asked_and_counts_no_more() -> None:
-    def refuse(_stop: StopButton) -> Iterator[AnswerUpdate]:
+    def refuse() -> RunningAnswer:
         raise InvalidText("the message is empty")
-        yield
 
     answers = LiveAnswers(1)
     for _ in range(2):

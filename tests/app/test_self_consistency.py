@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from app.answering import AnswerUpdate
-from app.running_answers import StopButton
+from app.answer_options import AnswerOptions
+from app.answering import AnswerUpdate, RunningAnswer
 from app.self_consistency import Chains
 from app.service import Service
 from engine.errors import EngineFailure, InvalidInput, Overloaded
@@ -91,8 +91,12 @@ def test_a_long_answer_is_one_short_line_in_the_tally() -> None:
 
 
 def ask(service: Service, **more: Any) -> list[AnswerUpdate]:
-    asked = {"conversation_id": "c", "mode": "self-consistency", "sampling": WARM, **more}
-    return list(service.chat.ask("ann", "Add one and one.", **asked))
+    return list(asked(service, **more))
+
+
+def asked(service: Service, **more: Any) -> RunningAnswer:
+    options = AnswerOptions("self-consistency", **{"sampling": WARM, **more})
+    return service.chat.ask("ann", "Add one and one.", options, conversation_id="c")
 
 
 def test_one_answer_is_stored_with_what_the_chains_led_to(played: Played) -> None:
@@ -127,12 +131,10 @@ def test_another_answer_takes_as_many_chains(played: Played) -> None:
 
 
 def test_stop_ends_all_chains(played: Played) -> None:
-    stop = StopButton()
-    long = replace(WARM, max_new_tokens=3_000)
-    asked = {"conversation_id": "c", "mode": "self-consistency", "sampling": long, "stop": stop}
-    for update in played.service.chat.ask("ann", "Add one and one.", **asked):
+    answer = asked(played.service, sampling=replace(WARM, max_new_tokens=3_000))
+    for update in answer:
         if update.thought:
-            stop.press()
+            answer.cancel()
     assert update.status == "stopped"
     assert update.text.startswith("w0")
     assert played.engine.active_streams == 0
@@ -140,9 +142,7 @@ def test_stop_ends_all_chains(played: Played) -> None:
 
 def test_a_reader_who_goes_away_frees_all_chains(played: Played) -> None:
     long = replace(WARM, max_new_tokens=3_000)
-    updates = played.service.chat.ask(
-        "ann", "Add.", conversation_id="c", mode="self-consistency", sampling=long
-    )
+    updates = iter(asked(played.service, sampling=long))
     next(updates)
     assert played.engine.active_streams == 5
     updates.close()  # type: ignore[attr-defined]
@@ -152,20 +152,14 @@ def test_a_reader_who_goes_away_frees_all_chains(played: Played) -> None:
 def test_chains_that_find_no_room_are_refused_together(played: Played) -> None:
     played.engine.stand_still()
     long = replace(WARM, max_new_tokens=3_000)
-    waiting = [
-        played.service.chat.ask(
-            "ann", "Add.", conversation_id="c", mode="self-consistency", samples=16, sampling=long
-        )
-        for _ in range(3)
-    ]
-    for updates in waiting[:2]:
-        next(updates)
+    waiting = [asked(played.service, samples=16, sampling=long) for _ in range(2)]
     with pytest.raises(Overloaded):  # 32 of 40 places are taken
-        next(waiting[2])
+        asked(played.service, samples=16, sampling=long)
     assert played.engine.active_streams == 32
     played.engine.go_on()
-    for updates in waiting:
-        updates.close()  # type: ignore[attr-defined]
+    for answer in waiting:
+        answer.cancel()
+        assert [*answer][-1].status == "stopped"
 
 
 def test_chains_that_would_all_be_the_same_are_refused(played: Played) -> None:

@@ -1,0 +1,26 @@
+"""How a person wants a question answered: mode, system prompt, thinking, release, sampling."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from app.answering import LIVE
+from engine.prompts.modes import CHAINS
+from engine.request import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """The options of one question; the defaults are the operator's.
+
+    In mode self-consistency `samples` chains of thought vote on the answer. `system` stands in the
+    place of the operator's system prompt. `thinking` is for models that can be told whether to
+    think first (`GenerationRequest`). `adapter` is `LIVE`, a bundle, or None for the base model.
+    """
+
+    mode: str = "plain"
+    samples: int = CHAINS
+    system: str = ""
+    thinking: bool | None = None
+    adapter: str | None = LIVE
+    sampling: SamplingParams | None = None
