@@ -5,6 +5,7 @@ A module that is about SQLite alone has a fixture `url` of its own.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,10 +88,28 @@ def postgresql_url(postgresql: Server) -> str:
     return url
 
 
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with all tables and no row, to be copied: migrating takes 0.1 s."""
+    folder = tmp_path_factory.mktemp("migrated")
+    database = Database(sqlite_url(folder))
+    FeedbackStore(database)
+    database.close()
+    return folder / "burnish.db"
+
+
+@pytest.fixture
+def sqlite(migrated: Path, tmp_path: Path) -> str:
+    """The URL of a migrated SQLite database of the test's own."""
+    shutil.copy(migrated, tmp_path)
+    return sqlite_url(tmp_path)
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def url(request: pytest.FixtureRequest) -> str:
     if request.param == "sqlite":
-        return sqlite_url(tmp_path)
+        found: str = request.getfixturevalue("sqlite")
+        return found
     url: str = request.getfixturevalue("postgresql_url")
     _empty(url)
     return url

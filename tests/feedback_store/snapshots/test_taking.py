@@ -17,14 +17,14 @@ from feedback_store.snapshots.taking import take_snapshot
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
 from feedback_store.view.training_set import TrainingSet
-from tests.feedback_store.conftest import Conversations, sqlite_url
+from tests.feedback_store.conftest import Conversations
 
 TRAIN, HELDOUT = "c0", "c23"  # see `SIDES` in test_snapshot
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return sqlite_url(tmp_path)
+def url(sqlite: str) -> str:
+    return sqlite
 
 
 def test_a_snapshot_is_redacted_and_knows_its_gold_and_its_last_event(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from sqlalchemy import update
@@ -17,13 +16,13 @@ from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.storage.store import FeedbackStore
 from feedback_store.view.training_set import TrainingSet
-from tests.feedback_store.conftest import PLAIN, sqlite_url
+from tests.feedback_store.conftest import PLAIN
 from tests.feedback_store.helpers import examples_now
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return sqlite_url(tmp_path)
+def url(sqlite: str) -> str:
+    return sqlite
 
 
 def pair_of(user: str, number: int) -> ImportedTurn:

@@ -437,26 +437,16 @@ RULES = Rules(max_answer_chars=100, user_share=0.6, user_floor=2)
 MAX_IMPORTS = 2  # so few shared votes that each change is a tenth of them
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with tables and nothing in them."""
-    folder = tmp_path_factory.mktemp("empty")
-    database = Database(sqlite_url(folder))
-    FeedbackStore(database)
-    database.close()
-    return folder / "burnish.db"
-
-
 class Life(RuleBasedStateMachine):
     """People talk and judge, the operator decides; a training set looks on all the while."""
 
-    empty: Path
+    migrated: Path
     answers = Bundle("answers")  # (answer id, whose turn it is)
 
     def __init__(self) -> None:
         super().__init__()
         self._folder = TemporaryDirectory()
-        shutil.copy(self.empty, self._folder.name)
+        shutil.copy(self.migrated, self._folder.name)
         self._database = Database(sqlite_url(Path(self._folder.name)))
         self._store = FeedbackStore(self._database)
         self._talk = Conversations(self._store)
@@ -594,10 +584,10 @@ class Life(RuleBasedStateMachine):
 
 
 def test_whatever_happens_what_is_kept_up_to_date_equals_what_is_read_anew(
-    empty: Path, monkeypatch: pytest.MonkeyPatch
+    migrated: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("feedback_store.examples.trust.ROUNDS", 2)  # both sides do the same
-    Life.empty = empty
+    Life.migrated = migrated
     Life.TestCase.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
     Life.TestCase("runTest").debug()
 
