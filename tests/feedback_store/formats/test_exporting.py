@@ -22,10 +22,14 @@ from feedback_store.examples.types import (
     TrainingExample,
     Unpaired,
 )
-from feedback_store.formats import export_examples
+from feedback_store.formats import export_examples, import_file
 from feedback_store.formats.csv_files import guarded, unguarded
-from feedback_store.records import ImportedTurn
+from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
+from feedback_store.storage.store import FeedbackStore
+from feedback_store.view.training_set import TrainingSet
+from tests.feedback_store.conftest import PLAIN
 from tests.feedback_store.formats.helpers import chat, openai, sharegpt, turns_of
+from tests.feedback_store.helpers import examples_now
 
 ORIGIN = Origin("conversation-1", "sha256:t", (3, 5), ("ann", "bob"))
 PROMPT = chat("One?", "1", "Two?", system="Count.")
@@ -312,3 +316,19 @@ def test_a_full_disk_leaves_no_half_folder(tmp_path: Path, monkeypatch: pytest.M
 def test_nothing_to_export_is_an_empty_file(tmp_path: Path) -> None:
     assert export_examples([], tmp_path / "out.jsonl", format="trl") == 0
     assert (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+def test_a_cut_off_side_stays_cut_off_through_export_and_import(
+    store: FeedbackStore, training_set: TrainingSet, tmp_path: Path
+) -> None:
+    answers = ImportedAnswer("Because."), ImportedAnswer("Because it", complete=False)
+    choice = ImportedChoice("ann", 0, 1, "left")
+    turn = ImportedTurn((Message("user", "Why?"),), answers, (choice,))
+    store.add_imported([turn], PLAIN, "ann")
+    exported = tmp_path / "pairs.jsonl"
+    export_examples(examples_now(training_set).pairs, exported, format="trl")
+    exported.write_text(exported.read_text("utf-8").replace("Why?", "How?"), "utf-8")
+    import_file(store, exported)
+    pairs = examples_now(training_set).pairs
+    assert [pair.prompt[-1].content for pair in pairs] == ["Why?", "How?"]
+    assert [(p.chosen.complete, p.rejected.complete) for p in pairs] == [(True, False)] * 2

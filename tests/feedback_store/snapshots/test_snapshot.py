@@ -567,3 +567,13 @@ def test_another_format_is_refused_by_name(tmp_path: Path, name: str) -> None:
 def test_a_name_that_is_no_digest_opens_nothing(tmp_path: Path, name: str) -> None:
     with pytest.raises(UnknownId):
         open_snapshot(tmp_path, name)
+
+
+def test_a_nul_that_a_model_wrote_spoils_no_snapshot(
+    store: FeedbackStore, talk: Conversations, training_set: TrainingSet, tmp_path: Path
+) -> None:
+    store.correct(talk.ask(text="Be\x00cause.", conversation="c0"), "ann", "Because.")
+    examples = examples_now(training_set, reestimate=True)
+    digest = freeze(tmp_path / "snapshots", examples, last_event=1)
+    (pair,) = open_snapshot(tmp_path / "snapshots", digest).train.pairs
+    assert pair.rejected.text == "Be\ufffdcause."

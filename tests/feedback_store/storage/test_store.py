@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -508,22 +508,39 @@ def test_text_that_is_none_is_refused_and_nothing_is_stored(
     assert everything(database) == before
 
 
+Corrected = tuple[Database, FeedbackStore, str]  # and the answer's id
 INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.text(st.characters(exclude_categories=())), min_size=1, max_size=10))
-def test_any_correction_is_kept_faithfully_or_refused_for_a_reason(texts: list[str]) -> None:
-    with TemporaryDirectory() as folder:
-        database = Database(f"sqlite:///{Path(folder) / 'burnish.db'}")
-        store = FeedbackStore(database)
-        answer_id = Conversations(store).ask()
-        for text in texts:
-            categories = {unicodedata.category(c) for c in text}
-            if "\x00" in text or "Cs" in categories or categories <= INVISIBLE:
-                with pytest.raises(InvalidText):
-                    store.correct(answer_id, "ann", text)
-            else:
-                store.correct(answer_id, "ann", text)
-                assert only_evidence(database).corrections[0].text == text
-        database.close()
+@pytest.fixture(scope="module")
+def one_answer(migrated: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Corrected]:
+    """A store with one answer, which many corrections correct one after the other."""
+    folder = tmp_path_factory.mktemp("corrected")
+    shutil.copy(migrated, folder)
+    database = Database(f"sqlite:///{folder / 'burnish.db'}")
+    store = FeedbackStore(database)
+    yield database, store, Conversations(store).ask()
+    database.close()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(st.characters(exclude_categories=())))
+def test_any_correction_is_kept_faithfully_or_refused_for_a_reason(
+    one_answer: Corrected, text: str
+) -> None:
+    database, store, answer_id = one_answer
+    categories = {unicodedata.category(c) for c in text}
+    if "\x00" in text or "Cs" in categories or categories <= INVISIBLE:
+        with pytest.raises(InvalidText):
+            store.correct(answer_id, "ann", text)
+    else:
+        store.correct(answer_id, "ann", text)
+        assert only_evidence(database).corrections[0].text == text
+
+
+def test_two_people_may_use_the_same_idempotency_key(
+    store: FeedbackStore, talk: Conversations
+) -> None:
+    for user in ("ann", "bob"):
+        store.vote(talk.ask(user=user, conversation=user), user, 1, idempotency_key="1")
+    assert store.counts()["votes_up"] == 2

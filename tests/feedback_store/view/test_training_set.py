@@ -563,7 +563,7 @@ class Life(RuleBasedStateMachine):
         self._gone |= before - self._answer_ids()
 
     @invariant()
-    def what_was_kept_up_to_date_equals_what_is_read_anew(self) -> None:
+    def the_view_equals_the_definition(self) -> None:
         self._watching.refresh()
         kept, examples = self._watching.load_examples()
         rules = replace(RULES, refusing_users=self._curation.refusing())
@@ -583,12 +583,17 @@ class Life(RuleBasedStateMachine):
             return set(connection.execute(sa.select(tables.answers.c.id)).scalars())
 
 
-def test_whatever_happens_what_is_kept_up_to_date_equals_what_is_read_anew(
-    migrated: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("examples", "steps"), [(6, 12), pytest.param(60, 30, marks=pytest.mark.slow)]
+)
+def test_the_refreshed_view_equals_the_definition_after_any_history(
+    migrated: Path, monkeypatch: pytest.MonkeyPatch, examples: int, steps: int
 ) -> None:
     monkeypatch.setattr("feedback_store.examples.trust.ROUNDS", 2)  # both sides do the same
     Life.migrated = migrated
-    Life.TestCase.settings = settings(max_examples=15, stateful_step_count=12, deadline=None)
+    Life.TestCase.settings = settings(
+        max_examples=examples, stateful_step_count=steps, deadline=None
+    )
     Life.TestCase("runTest").debug()
 
 
