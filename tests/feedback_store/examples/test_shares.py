@@ -15,10 +15,10 @@ from engine.errors import InvalidInput
 from feedback_store.examples.shares import over_cap, share_cap
 
 # An item is the tuple of its users.
-MANY = st.lists(st.sets(st.sampled_from("abcdefgh"), max_size=3).map(tuple), max_size=200)
+MANY = st.lists(st.sets(st.sampled_from("abcdefgh"), max_size=3).map(tuple), max_size=60)
 SKEWED = st.lists(
     st.sampled_from([("a",)] * 20 + [("a", "b")] * 5 + [("b",), ("c",), ("c", "d"), ("e",), ()]),
-    max_size=300,
+    max_size=120,
 )
 
 
