@@ -34,7 +34,7 @@ from feedback_store.storage.statements import current_statements
 
 MAX_GIVEN_TITLE_CHARS = 200
 SHOWN_STATEMENTS = ("vote", "correction", "flag")
-SUMMARY = [t.conversations.c[name] for name in ("id", "title", "pinned", "updated_at")]
+SUMMARY = t.columns(t.conversations, "id title pinned updated_at")
 TurnRows = Mapping[str, RowMapping]
 TURN = [t.turns.c[name] for name in Turn.__dataclass_fields__]
 

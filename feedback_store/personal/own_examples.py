@@ -25,6 +25,7 @@ from engine.prompts.similarity import SHOWN, SimilarExamples, tokens
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.rules import USABLE
 from feedback_store.storage import tables as t
+from feedback_store.storage.answers import own_turn
 from feedback_store.storage.database import Database, insert_once
 from feedback_store.storage.statements import current_statements
 
@@ -133,13 +134,7 @@ class OwnExamples:
         Raises `UnknownId` for an answer that is not this person's.
         """
         with self._database.write() as connection:
-            own = (
-                select(t.answers.c.id)
-                .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
-                .where(t.answers.c.id == clean_text(answer_id), t.turns.c.user_id == user_id)
-            )
-            if connection.execute(own).one_or_none() is None:
-                raise UnknownId(f"no answer {answer_id[:80]!r}")
+            own_turn(connection, answer_id, user_id)
             row = {"user_id": user_id, "answer_id": answer_id, "created_at": time.time()}
             insert_once(connection, t.unused_examples, row)
 
@@ -227,14 +222,7 @@ def _current(connection: Connection, user_id: str, removed: Collection[str]) -> 
     """The newest events that may make examples, the newest first."""
     events = t.events.c
     query = (
-        select(
-            events.id,
-            events.answer_id,
-            events.comparison_id,
-            events.user_id,
-            events.kind,
-            events.vote,
-        )
+        select(*t.columns(t.events, "id answer_id comparison_id user_id kind vote"))
         .join(t.answers, t.answers.c.id == events.answer_id)
         .where(
             events.user_id == user_id,
@@ -264,14 +252,9 @@ def _read(connection: Connection, user_id: str, numbers: Sequence[int]) -> list[
     """
     query = (
         select(
-            t.events.c.id,
-            t.events.c.answer_id,
-            t.events.c.correction,
-            t.turns.c.question,
-            t.turns.c.parent_answer_id,
-            t.answers.c.status,
-            t.answers.c.text,
-            t.answers.c.thought,
+            *t.columns(t.events, "id answer_id correction"),
+            *t.columns(t.turns, "question parent_answer_id"),
+            *t.columns(t.answers, "status text thought"),
         )
         .join(t.answers, t.answers.c.id == t.events.c.answer_id)
         .join(t.turns, t.turns.c.id == t.answers.c.turn_id)

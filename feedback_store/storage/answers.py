@@ -107,7 +107,7 @@ class AnswerStore:
                     raise UnknownId(f"no answer {parent_answer_id[:80]!r} in this conversation")
                 note_continued(connection, parent_answer_id, user_id)
             insert_template(connection, template)
-            row = {name: getattr(turn, name) for name in Turn.__dataclass_fields__}
+            row = t.row_of(turn)
             row["prompt"] = None if prompt is None else [m.as_dict() for m in prompt]
             row["example_ids"] = list(example_ids) or None
             now = time.time()

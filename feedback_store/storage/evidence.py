@@ -30,19 +30,9 @@ from feedback_store.storage.statements import (
 
 CONVERSATIONS_AT_ONCE = 200
 IS_COMPLETE = (t.answers.c.complete == 1).label("complete")
-EVIDENCE_TURN_COLUMNS = [
-    t.turns.c[name]
-    for name in (
-        "id",
-        "conversation_id",
-        "parent_answer_id",
-        "user_id",
-        "question",
-        "mode",
-        "template_hash",
-        "prompt",
-    )
-]
+EVIDENCE_TURN_COLUMNS = t.columns(
+    t.turns, "id conversation_id parent_answer_id user_id question mode template_hash prompt"
+)
 
 
 def answer_columns(kind: type[WrittenAnswer]) -> list[ColumnElement[Any]]:
@@ -57,11 +47,6 @@ class EvidenceReader:
     def __init__(self, database: Database) -> None:
         self.database = database
 
-    def last_event(self) -> int:
-        """The newest event's number; 0 where there is none."""
-        with self.database.read() as connection:
-            return last_event(connection)
-
     def all(self) -> Iterator[PromptEvidence]:
         """Read all evidence, conversation by conversation."""
         with self.database.read() as connection:
@@ -72,11 +57,10 @@ class EvidenceReader:
         with self.database.read() as connection:
             yield from read_evidence(connection, sorted(conversation_ids))
 
-    def judged_since(self, event_id: int) -> tuple[set[str], int]:
-        """The conversations with events newer than one, and the number of the newest event."""
+    def judged_since(self, event_id: int) -> set[str]:
+        """The conversations with judgements newer than an event."""
         with self.database.read() as connection:
-            newest = last_event(connection)
-            return set(judged_conversations(connection, t.events.c.id > event_id)), newest
+            return set(judged_conversations(connection, t.events.c.id > event_id))
 
     def conversations_of(self, user_ids: Iterable[str]) -> set[str]:
         """The conversations in which users asked or judged."""

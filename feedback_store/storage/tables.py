@@ -4,6 +4,8 @@ ever added, until a person is forgotten; what is current is a view on them."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -35,6 +37,23 @@ feedback_metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
+
+
+def columns(table: Table, names: str) -> list[Column[Any]]:
+    """Some columns of a table, by their names with spaces between them."""
+    return [table.c[name] for name in names.split()]
+
+
+def row_of(value: Any) -> dict[str, Any]:
+    """The row of a dataclass whose fields are named as the columns."""
+    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+
+def _number() -> Column[int]:
+    """The id of rows that are numbered in the order in which they come."""
+    kind = BigInteger().with_variant(Integer, "sqlite")
+    return Column("id", kind, primary_key=True, autoincrement=True)
+
 
 templates = Table(
     "templates",
@@ -119,9 +138,7 @@ class TermVector(TSVECTOR):
 search_documents = Table(
     "search_documents",
     feedback_metadata,
-    Column(
-        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
-    ),
+    _number(),
     Column("conversation_id", ForeignKey("conversations.id"), nullable=False),
     Column("turn_id", String(32)),
     Column("answer_id", String(32)),
@@ -147,9 +164,7 @@ EVENT_KINDS = ("vote", "correction", "choice", "flag", "regeneration", "copy")
 events = Table(
     "events",
     feedback_metadata,
-    Column(
-        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
-    ),
+    _number(),
     Column("idempotency_key", String(64), nullable=False),
     Column("kind", String(16), nullable=False),
     Column("answer_id", ForeignKey("answers.id")),
@@ -181,9 +196,7 @@ events = Table(
 decisions = Table(
     "decisions",
     feedback_metadata,
-    Column(
-        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
-    ),
+    _number(),
     Column("example_id", String(71), nullable=False),
     Column("conversation_id", String(64), nullable=False),
     Column("user_ids", JSON, nullable=False),  # whose statements the example rests on
@@ -209,9 +222,7 @@ gold_conversations = Table(
 consents = Table(
     "consents",
     feedback_metadata,
-    Column(
-        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
-    ),
+    _number(),
     Column("user_id", String(64), nullable=False),
     Column("allowed", Integer, nullable=False),
     Column("created_at", Float, nullable=False),
@@ -246,9 +257,7 @@ prompts = Table(
 erasures = Table(
     "erasures",
     feedback_metadata,
-    Column(
-        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
-    ),
+    _number(),
     Column("receipt", JSON, nullable=False),
     # What must be known to go on after a crash; NULL once all is done
     Column("unfinished", JSON(none_as_null=True)),
@@ -262,9 +271,7 @@ erasures = Table(
 candidates = Table(
     "candidates",
     feedback_metadata,
-    Column(
-        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
-    ),
+    _number(),
     Column("conversation_id", String(64), nullable=False),
     Column("key", String(71), nullable=False),  # an example's id; a digest of any other statement
     Column("kind", String(16), nullable=False),  # "set_aside": no example, whatever others say

@@ -122,9 +122,7 @@ def _replace_verdicts(connection: Connection, rows: dict[str, _SharedVerdict]) -
     before = _read_verdicts(connection)
     connection.execute(delete(t.verdicts))
     if rows:
-        columns = _SharedVerdict.__dataclass_fields__
-        values = [{name: getattr(row, name) for name in columns} for row in rows.values()]
-        connection.execute(insert(t.verdicts), values)
+        connection.execute(insert(t.verdicts), [t.row_of(row) for row in rows.values()])
     return {
         row.conversation_id
         for answer_id in before.keys() | rows.keys()

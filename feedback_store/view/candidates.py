@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     Select,
@@ -83,9 +84,7 @@ def replace_candidates(
     """Store the candidates of conversations in the place of all that they had."""
     delete_candidates(connection, conversation_ids)
     if rows:
-        columns = Candidate.__dataclass_fields__
-        values = [{name: getattr(row, name) for name in columns} for row in rows]
-        connection.execute(insert(t.candidates), values)
+        connection.execute(insert(t.candidates), [t.row_of(row) for row in rows])
 
 
 def delete_candidates(connection: Connection, conversation_ids: Collection[str]) -> None:
@@ -132,19 +131,23 @@ def fetch_candidates(connection: Connection, query: Select[Any]) -> list[Candida
 
 def topics_of(connection: Connection, conversation_ids: Collection[str]) -> set[bytes]:
     """The topics of the candidates of conversations."""
-    found: set[bytes] = set()
-    for some in batches(conversation_ids):
-        query = select(t.candidates.c.topic).where(t.candidates.c.conversation_id.in_(some))
-        found.update(connection.execute(query.distinct()).scalars())
-    return found
+    columns = t.candidates.c
+    return _distinct(connection, columns.topic, columns.conversation_id, conversation_ids)
 
 
 def conversations_about(connection: Connection, topics: Collection[bytes]) -> set[str]:
     """The conversations with candidates about topics."""
-    found: set[str] = set()
-    for some in batches(topics):
-        query = select(t.candidates.c.conversation_id).where(t.candidates.c.topic.in_(some))
-        found.update(connection.execute(query.distinct()).scalars())
+    columns = t.candidates.c
+    return _distinct(connection, columns.conversation_id, columns.topic, topics)
+
+
+def _distinct(
+    connection: Connection, wanted: Column[Any], where: Column[Any], among: Collection[Any]
+) -> set[Any]:
+    """The values of one column in the rows that have certain values in another."""
+    found: set[Any] = set()
+    for some in batches(among):
+        found.update(connection.execute(select(wanted).where(where.in_(some)).distinct()).scalars())
     return found
 
 

@@ -30,22 +30,10 @@ from feedback_store.view.candidates import SET_ASIDE, Candidate, Item
 from feedback_store.view.derivation import derive
 
 StatementKind = Literal["vote", "correction", "choice", "flag"]
-STATEMENT_COLUMNS = [
-    t.events.c[name]
-    for name in (
-        "id",
-        "kind",
-        "answer_id",
-        "comparison_id",
-        "user_id",
-        "vote",
-        "reasons",
-        "comment",
-        "correction",
-        "choice",
-        "created_at",
-    )
-]
+STATEMENT_COLUMNS = t.columns(
+    t.events,
+    "id kind answer_id comparison_id user_id vote reasons comment correction choice created_at",
+)
 TURN_OF_EVENT = [t.turns.c.conversation_id, t.turns.c.question]
 
 

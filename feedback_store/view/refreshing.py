@@ -73,7 +73,7 @@ class Refresher:
             )
             if now == state:
                 return
-            news |= self._reader.judged_since(since.last_event)[0]
+            news |= self._reader.judged_since(since.last_event)
             news |= self._reader.conversations_of(refusing ^ set(state.refusing))
             with self._database.write() as connection:
                 if read_state(connection) != state:

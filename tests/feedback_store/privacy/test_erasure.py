@@ -29,7 +29,7 @@ from feedback_store.snapshots.snapshot import verify_snapshot
 from feedback_store.storage import tables as t
 from feedback_store.storage.answers import new_id
 from feedback_store.storage.database import Database
-from feedback_store.storage.evidence import EvidenceReader
+from feedback_store.storage.evidence import EvidenceReader, last_event
 from tests.feedback_store.conftest import PLAIN, Conversations
 from tests.feedback_store.helpers import examples_now
 from tests.feedback_store.people import People, all_rows, examples_of, without
@@ -187,11 +187,11 @@ def test_the_number_of_an_event_that_was_erased_is_never_given_again(
 ) -> None:
     people.speaks("bob")
     people.speaks("ann")
-    reader = EvidenceReader(database)
-    newest = reader.last_event()
+    with database.read() as connection:
+        newest = last_event(connection)
     forget_user(database, "user-ann-7f3a")
     people.speaks("eve")
-    judged, _ = reader.judged_since(newest)
+    judged = EvidenceReader(database).judged_since(newest)
     assert {name.split("-")[1] for name in judged} == {"eve"}
 
 

@@ -169,16 +169,15 @@ def test_given_conversations_are_read_and_no_other(
 def test_what_was_judged_since_an_event_is_found_by_conversation(
     store: FeedbackStore, talk: Conversations, reader: EvidenceReader
 ) -> None:
-    assert reader.judged_since(0) == (set(), 0)
+    assert reader.judged_since(0) == set()
     first = talk.ask(conversation="c1")
     store.vote(first, "ann", 1)
-    _, seen = reader.judged_since(0)
-    assert seen == reader.last_event() == 1
+    assert reader.judged_since(0) == {"c1"}
     left = talk.ask(conversation="c2")
     store.choose(store.compare(left, talk.again(left, "B"), "ann").id, "ann", "tie")
     store.note(talk.ask(conversation="c3"), "ann", "copy")  # no judgement, yet an event
-    assert reader.judged_since(seen) == ({"c2"}, 3)
-    assert reader.judged_since(3) == (set(), 3)
+    assert reader.judged_since(1) == {"c2"}
+    assert reader.judged_since(3) == set()
 
 
 def test_the_conversations_of_some_users_are_those_they_asked_or_judged_in(
