@@ -10,10 +10,13 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+from engine.prompts.detokenizer import Detokenizer
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz.,:12问答你好在吗"
 BLANK_MARKS = ["<|tab|>", *(f"<|blank_{count}|>" for count in range(2, 81))]
@@ -114,3 +117,9 @@ def _write_pieces(file: Path, **options: Any) -> int:
     )
     file.write_bytes(model.getvalue())
     return int(SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size())
+
+
+def shown(detokenizer: Detokenizer, ids: Sequence[int]) -> list[str]:
+    pieces = [*map(detokenizer.push, ids), detokenizer.finish()]
+    assert detokenizer.text == "".join(pieces)
+    return pieces

@@ -13,7 +13,7 @@ from app.service import Service, Workspace
 from app.settings import load_settings
 from engine.errors import ModelUnavailable
 from engine.models.catalogue import BaseModel
-from tests.engine.test_checkpoint import write_gguf
+from tests.engine.models.test_gguf import write_gguf
 
 
 def without_template(model: Path) -> Path:

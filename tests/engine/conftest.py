@@ -1,10 +1,12 @@
-"""A running engine over the tiny model, and two adapters for it."""
+"""Running engines over the tiny model, and two adapters for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import pytest
 import torch
@@ -15,22 +17,11 @@ from engine.kernels.native import SOURCE, THREADS, NativeKernels
 from engine.kernels.portable import PortableKernels
 from engine.models.catalogue import BaseModel
 from engine.models.kernel_selection import KernelChoice
+from engine.quantization import Quantization
 from engine.reference import ReferenceEngine
-from engine.storage import folder_of
 from tests.helpers import make_bundle
-
-AnyEngine = ReferenceEngine | FastEngine
-
-
-class Adapters(NamedTuple):
-    """Two good bundles for the tiny model."""
-
-    root: Path
-    a: str
-    b: str
-
-    def folder(self, digest: str) -> Path:
-        return folder_of(self.root, digest)
+from tests.support.engines import Adapters, AnyEngine
+from tests.support.waiting import wait_until
 
 
 class StartEngine(Protocol):
@@ -39,28 +30,75 @@ class StartEngine(Protocol):
     def __call__(self, base: BaseModel, **settings: Any) -> AnyEngine: ...
 
 
-@pytest.fixture(params=["reference", "local"])
-def start(request: pytest.FixtureRequest, kernel_cache: Path) -> Iterator[StartEngine]:
-    """Either engine: what a caller relies on holds for both."""
-    started: list[AnyEngine] = []
+class MakeEngine(Protocol):
+    """Starts an engine of a kind over a dense model in float32."""
 
-    def start(base: BaseModel, **settings: Any) -> AnyEngine:
-        if request.param == "local":
+    def __call__(self, kind: str, base: BaseModel, **settings: Any) -> AnyEngine: ...
+
+
+@pytest.fixture(scope="package", autouse=True)
+def one_thread() -> Iterator[None]:
+    """One thread of torch: for tiny matrices, more of them cost more than they save."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(params=["reference", "fast"])
+def kind(request: pytest.FixtureRequest) -> str:
+    """Either engine, since callers rely on the same of both."""
+    name: str = request.param
+    return name
+
+
+@pytest.fixture(scope="session")
+def make_engine(kernel_cache: Path) -> MakeEngine:
+    def make(kind: str, base: BaseModel, **settings: Any) -> AnyEngine:
+        if kind == "fast":
             settings = {"kernel_cache": kernel_cache, **settings}
-            started.append(FastEngine(base, dtype=torch.float32, **settings))
-        else:
-            started.append(ReferenceEngine(base, dtype=torch.float32, **settings))
-        return started[-1]
+            return FastEngine(base, dtype=torch.float32, **settings)
+        return ReferenceEngine(base, dtype=torch.float32, **settings)
 
-    yield start
-    for engine in started:
-        engine.close()
+    return make
 
 
 @pytest.fixture
-def engine(start: StartEngine, tiny_base: BaseModel) -> AnyEngine:
-    """A fresh engine; loading the tiny model takes a few hundredths of a second."""
-    return start(tiny_base)
+def start(kind: str, make_engine: MakeEngine) -> Iterator[StartEngine]:
+    with contextlib.ExitStack() as engines:
+
+        def start(base: BaseModel, **settings: Any) -> AnyEngine:
+            engine = make_engine(kind, base, **settings)
+            engines.callback(engine.close)
+            return engine
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def running_engines(
+    make_engine: MakeEngine, tiny_base: BaseModel
+) -> Iterator[Callable[[str], AnyEngine]]:
+    """One engine of each kind for the whole session, started when it is first asked for."""
+    with contextlib.ExitStack() as engines:
+
+        @functools.cache
+        def running(kind: str) -> AnyEngine:
+            engine = make_engine(kind, tiny_base)
+            engines.callback(engine.close)
+            return engine
+
+        yield running
+
+
+@pytest.fixture
+def engine(kind: str, running_engines: Callable[[str], AnyEngine]) -> Iterator[AnyEngine]:
+    """The running engine of a kind; a test leaves no stream and no adapter in it."""
+    engine = running_engines(kind)
+    yield engine
+    wait_until(lambda: engine.active_streams == 0)
+    for digest in engine.adapters:
+        engine.unload_adapter(digest)
 
 
 @pytest.fixture(scope="session")
@@ -94,10 +132,34 @@ def choice(request: pytest.FixtureRequest) -> KernelChoice:
     return KernelChoice(request.getfixturevalue("native"), "asked for")
 
 
+class StartFast(Protocol):
+    """Starts the fast engine; it is closed when the test ends."""
+
+    def __call__(self, quantization: Quantization = "none", **settings: Any) -> FastEngine: ...
+
+
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """For tiny matrices, which threads of torch cost more than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+def start_fast(tiny_base: BaseModel, kernel_cache: Path) -> Iterator[StartFast]:
+    with contextlib.ExitStack() as engines:
+
+        def start(quantization: Quantization = "none", **settings: Any) -> FastEngine:
+            settings = {"base": tiny_base, "dtype": torch.float32, **settings}
+            engine = FastEngine(
+                settings.pop("base"),
+                kernel_cache=kernel_cache,
+                quantization=quantization,
+                **settings,
+            )
+            engines.callback(engine.close)
+            return engine
+
+        yield start
+
+
+HOLDINGS: tuple[Quantization, ...] = ("none", "int8", "int4")
+
+
+@pytest.fixture(params=HOLDINGS)
+def quantization(request: pytest.FixtureRequest) -> Quantization:
+    held: Quantization = request.param
+    return held

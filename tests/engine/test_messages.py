@@ -67,3 +67,10 @@ def test_an_unknown_role_is_refused_with_the_known_ones() -> None:
         InvalidText, match="unknown role 'tool'; known roles: system, user, assistant"
     ):
         messages_from_dicts([{"role": "tool", "content": "x"}])
+
+
+@pytest.mark.parametrize("text", ["\u3164", "\u2800", "\u115f"])
+def test_invisible_letters_are_blank(text: str) -> None:
+    from engine.messages import is_blank
+
+    assert is_blank(text)

@@ -9,7 +9,9 @@ import io
 import itertools
 import os
 import shutil
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -338,3 +340,62 @@ class TestNames:
         (root / "notes" / "manifest.json").write_text("{}")
         assert list_digests(root) == [digest]
         assert list_digests(root / "absent") == []
+
+
+def test_two_who_publish_the_same_at_once_both_get_its_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    barrier, real_rename = threading.Barrier(2), Path.rename
+
+    def rename(path, target):  # both have seen that the target does not exist
+        barrier.wait(5)
+        return real_rename(path, target)
+
+    def fill(folder):
+        (folder / "a").write_bytes(b"x")
+        return {"format": "t"}
+
+    monkeypatch.setattr(Path, "rename", rename)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(publish, tmp_path, fill) for _ in range(2)]
+    assert len({f.result() for f in futures}) == 1
+
+
+def test_verify_opens_no_file_outside_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(folder):
+        (folder / "a").write_bytes(b"x")
+        return {}
+
+    digest = publish(tmp_path / "root", fill)
+    outside = tmp_path / "secret"
+    outside.write_bytes(b"secret")
+    (folder_of(tmp_path / "root", digest) / "b").symlink_to(outside)
+    opened, real_open = [], Path.open
+    monkeypatch.setattr(
+        Path, "open", lambda p, *a, **k: (opened.append(p.resolve()), real_open(p, *a, **k))[1]
+    )
+    assert verify(tmp_path / "root", digest)
+    assert outside.resolve() not in opened
+
+
+def test_a_linked_folder_is_a_problem(tmp_path: Path) -> None:
+    digest = publish(tmp_path / "elsewhere", lambda folder: {})
+    (tmp_path / "root").mkdir()
+    folder_of(tmp_path / "root", digest).symlink_to(folder_of(tmp_path / "elsewhere", digest))
+    assert verify(tmp_path / "root", digest)
+
+
+def test_an_extra_manifest_in_a_subfolder_is_named(tmp_path: Path) -> None:
+    digest = publish(tmp_path, lambda folder: {})
+    (folder_of(tmp_path, digest) / "sub").mkdir()
+    (folder_of(tmp_path, digest) / "sub" / "manifest.json").write_bytes(b"anything")
+    assert verify(tmp_path, digest)
+
+
+def test_a_reformatted_manifest_is_a_problem(tmp_path: Path) -> None:
+    digest = publish(tmp_path, lambda folder: {})
+    file = folder_of(tmp_path, digest) / "manifest.json"
+    file.write_bytes(b" " + file.read_bytes() + b"\n")
+    assert verify(tmp_path, digest)

@@ -135,3 +135,10 @@ def test_templates_that_show_different_things_have_different_hashes() -> None:
 def test_an_unknown_mode_is_refused_with_the_known_ones() -> None:
     with pytest.raises(InvalidInput, match="'zero-shot'; known modes: plain, few-shot, cot, few"):
         make_template("zero-shot", ())
+
+
+def test_a_system_message_in_the_history_stays_one() -> None:
+    from engine.prompts.modes import make_template
+
+    shown = make_template("plain", ()).build((Message("system", "New rules."),), "Hi")
+    assert Message("user", "New rules.") not in shown

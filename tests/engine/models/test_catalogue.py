@@ -124,3 +124,38 @@ def test_the_linear_layers_are_all_but_the_output_head(tiny_base: BaseModel) -> 
         for name, shape in shapes.items()
     }
     assert linear_shapes(tiny_base.folder) == expected
+
+
+@pytest.mark.parametrize("name", ["../absent", "owner/..", "-a/b", "./absent", "a/b--c"])
+def test_a_relative_path_that_is_absent_is_an_unknown_model(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ModelUnavailable):
+        resolve(name, tmp_path)
+
+
+def test_the_empty_name_is_an_unknown_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelUnavailable, match="give 'embedded'"):
+        resolve("", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "3", "\xff"])
+def test_a_config_that_is_no_object_is_a_reason(tmp_path: Path, text: str) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "model.safetensors").write_bytes(b"")
+    (tmp_path / "m" / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelUnavailable):
+        resolve(str(tmp_path / "m"), tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    "name", ["vocab.json", "merges.txt", "generation_config.json", "added_tokens.json"]
+)
+def test_files_that_decide_the_tokens_count_in_the_digest(
+    tmp_path: Path, tiny_base: BaseModel, name: str
+) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(tiny_base.folder, tmp_path / "copy"))
+    (copy / name).write_text("{}")
+    one = resolve(str(copy), tmp_path / "cache").digest
+    (copy / name).write_text('{"eos_token_id": 7}')
+    assert resolve(str(copy), tmp_path / "cache").digest != one

@@ -23,8 +23,6 @@ from tests.helpers import make_bundle, write_tiny_model
 from tests.helpers_decoder import Runner
 from tuning.quantized import load_base
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 IDS = [5, 300, 17, 42, 200, 8]
 HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 

@@ -30,10 +30,8 @@ from tests.helpers_chatglm_weights import (
 )
 from tests.helpers_decoder import Runner, random_ids
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 ORACLES = Path(
-    os.environ.get("BURNISH_ORACLES") or Path(__file__).parents[2].parent / "shared" / "oracles"
+    os.environ.get("BURNISH_ORACLES") or Path(__file__).parents[3].parent / "shared" / "oracles"
 )
 FIRST = "chatglm1"
 OTHERS = ["chatglm2", "chatglm3", "glm4_9b_chat_layout"]

@@ -21,8 +21,6 @@ from engine.request import ScoreRequest
 from tests.engine.conftest import StartEngine
 from tests.helpers import CHATML, answer
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 OTHER = CHATML.replace("m.role", "m.role ~ '!'")
 # As published with Gemma and with Mistral 7B Instruct 0.1, shortened
 GEMMA = (

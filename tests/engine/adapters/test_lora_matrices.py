@@ -30,8 +30,6 @@ from tests.helpers_chatglm_weights import (
 )
 from tests.helpers_decoder import SIZES, Runner, random_ids, write_random
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 LLAMA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 GLM = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_up_proj", "down_proj"]
 IDS, OTHER = random_ids(45, seed=1), random_ids(20, seed=2)

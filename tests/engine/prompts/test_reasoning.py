@@ -331,3 +331,9 @@ def test_the_winner_is_one_of_the_answers_and_no_other_has_more_votes(answers: l
     assert vote.total == len(answers)
     given_ones = [answer for answer in answers if answer.strip()]
     assert vote.votes >= max(map(given_ones.count, given_ones), default=0)
+
+
+def test_an_answer_that_begins_with_emphasis_or_a_list_keeps_it() -> None:
+    for text in ("**42** is it", "* a\n* b"):
+        said = join_reasoning("Hm.", text)
+        assert split_reasoning(said, answer_line=True) == Reasoned("Hm.", text)

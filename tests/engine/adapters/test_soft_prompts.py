@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
 import pytest
@@ -19,10 +20,10 @@ from safetensors.torch import save_file
 
 from engine.adapters.bundle import open_bundle, publish_bundle
 from engine.adapters.slots import AdapterSlots
-from engine.adapters.soft_prompt import MAX_VIRTUAL_TOKENS, read_soft_prompt
+from engine.adapters.soft_prompt import MAX_VIRTUAL_TOKENS, open_adapter
 from engine.errors import EngineFailure, InvalidBundle, Overloaded, PromptTooLong, UnknownId
 from engine.fast import FastEngine
-from engine.kernels.interface import PAGE_TOKENS, Heads
+from engine.kernels.interface import PAGE_TOKENS
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.models.families import architecture_of
@@ -35,8 +36,6 @@ from engine.storage import folder_of
 from tests.helpers import NO_SNAPSHOT, answer, ask, make_bundle
 from tests.helpers_chatglm_weights import write_chatglm1_weights
 from tests.helpers_soft_prompts import KINDS, SoftPeer, make_soft_bundle, write_base
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 QUESTION, COMPLETION = "Tell me about the river.", "The cat sat on the stone."
 STORY = "The cat sat on the warm stone and looked at the water. " * 4  # more than two pages
@@ -473,12 +472,6 @@ class TestRefusals:
         digest = publish_bundle(tmp_path / "bundles", write, given)
         with pytest.raises(InvalidBundle, match="positions in two channels"):
             open_bundle(tmp_path / "bundles", digest, base)
-        architecture = architecture_of(folder)
+        host: Any = SimpleNamespace(base=folder)
         with pytest.raises(InvalidBundle, match="positions in two channels"):
-            read_soft_prompt(
-                folder_of(tmp_path / "bundles", digest),
-                folder,
-                Heads(1, 1, 1, 1),
-                architecture.layout,
-                device="cpu",
-            )
+            open_adapter(digest, folder_of(tmp_path / "bundles", digest), host)

@@ -22,7 +22,7 @@ from transformers import (
     PhiConfig,
 )
 
-from engine.errors import ModelUnavailable
+from engine.errors import BurnishError, ModelUnavailable
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.load import load_renderer
@@ -32,8 +32,7 @@ from engine.start import engine_kind, start_engine
 from engine.storage import folder_of
 from tests.helpers import answer, ask, make_bundle, write_tiny_model
 from tests.helpers_decoder import write_random
-
-pytestmark = pytest.mark.usefixtures("one_thread")
+from tests.support.engines import Adapters, AnyEngine
 
 SMALL: dict[str, Any] = {
     "vocab_size": 340,
@@ -161,3 +160,30 @@ def test_it_is_started_unless_the_fast_engine_is_asked_for(
     engine.close()
     with pytest.raises(ModelUnavailable, match="no decoder for model type"):
         start_engine(base, kind="local", model_cache=model_cache, **started)
+
+
+@pytest.mark.parametrize("kind", ["reference"])
+def test_a_load_that_fails_is_an_error_of_the_tree(
+    engine: AnyEngine, adapters: Adapters, tiny_base: BaseModel
+) -> None:
+    digest = make_bundle(adapters.root, tiny_base, config={"init_lora_weights": "nonsense"})
+    with pytest.raises(BurnishError):
+        engine.load_adapter(digest, adapters.folder(digest))
+
+
+def test_broken_weights_are_a_reason(tmp_path: Path, tiny_base: BaseModel) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(tiny_base.folder, tmp_path / "copy"))
+    (copy / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(ModelUnavailable):
+        ReferenceEngine(resolve(str(copy), tmp_path / "cache"), dtype=torch.float32)
+
+
+def test_a_missing_tokenizer_is_a_reason(tmp_path: Path, tiny_base: BaseModel) -> None:
+    import shutil
+
+    copy = Path(shutil.copytree(tiny_base.folder, tmp_path / "copy"))
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(ModelUnavailable):
+        ReferenceEngine(resolve(str(copy), tmp_path / "cache"), dtype=torch.float32)

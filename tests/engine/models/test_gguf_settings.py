@@ -36,8 +36,6 @@ from tests.helpers_gguf import (
     write_gguf_model,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 THETA = 10_000.0
 PAIRS = 8  # of a head's 16 channels
 WAVELENGTHS = [2 * math.pi * THETA ** (i / PAIRS) for i in range(PAIRS)]

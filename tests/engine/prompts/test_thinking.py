@@ -15,8 +15,6 @@ from engine.request import GenerationRequest, SamplingParams, collect
 from tests.engine.conftest import StartEngine
 from tests.helpers import CHATML
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 # As Qwen3's ends: told not to think, it finds its thought written and empty
 SWITCH = CHATML.replace(
     "{% if add_generation_prompt %}<|im_start|>assistant\n",

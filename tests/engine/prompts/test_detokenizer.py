@@ -115,3 +115,13 @@ def test_a_stop_string_inside_one_real_token_run_cuts_there(
     pieces, stopped = shown_pieces(smollm_tokenizer.decode, ids, (stop,))
     assert stopped
     assert "".join(pieces) == text[: text.index(stop)]
+
+
+def test_an_answer_cut_within_a_character_shows_no_replacement_character() -> None:
+    from engine.prompts.detokenizer import Detokenizer
+
+    detokenizer = Detokenizer(lambda ids: bytes(ids).decode("utf-8", "replace"))
+    for byte in "a👍".encode()[:-1]:
+        detokenizer.push(byte)
+    detokenizer.finish()
+    assert detokenizer.text == "a"

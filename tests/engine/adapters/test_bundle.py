@@ -21,7 +21,7 @@ from engine.adapters.bundle import open_bundle
 from engine.adapters.lora import MAX_RANK
 from engine.errors import InvalidBundle, UnknownId
 from engine.models.catalogue import BaseModel, linear_shapes
-from engine.storage import PIECE_BYTES, folder_of
+from engine.storage import PIECE_BYTES, digest_bytes, folder_of
 from tests.helpers import NO_SNAPSHOT, Tensors, make_bundle
 
 WEIGHTS = "adapter_model.safetensors"
@@ -326,3 +326,23 @@ def test_what_is_no_id_opens_nothing(root: Path, tiny_base: BaseModel, name: str
 def test_a_bundle_that_is_not_there_is_refused(root: Path, tiny_base: BaseModel) -> None:
     with pytest.raises(InvalidBundle, match="no readable manifest"):
         open_bundle(root, "sha256:" + "0" * 64, tiny_base)
+
+
+def forged(root: Path, manifest_bytes: bytes) -> str:
+    digest = digest_bytes(manifest_bytes)
+    folder_of(root, digest).mkdir(parents=True)
+    (folder_of(root, digest) / "manifest.json").write_bytes(manifest_bytes)
+    return digest
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [b'{"files":[]}', b'{"files":null}', b'{"a":NaN}', b'{"a":"\\ud800"}', b"[" * 100_000],
+    ids=["list", "null", "nan", "surrogate", "deep"],
+)
+def test_a_forged_manifest_is_refused_not_a_crash(
+    tiny_base: BaseModel, tmp_path: Path, manifest: bytes
+) -> None:
+    digest = forged(tmp_path, manifest)
+    with pytest.raises(InvalidBundle):
+        open_bundle(tmp_path, digest, tiny_base)

@@ -21,8 +21,6 @@ from engine.quantization.groups import QuantizedMatrix, quantize_int4, quantize_
 from engine.quantization.packed_cpu import NativeLinear, TorchInt4Linear, TorchInt8Linear
 from tests.helpers_decoder import SIZES, Runner, random_ids, write_random
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 Quantize = Callable[[Tensor], QuantizedMatrix]
 QUANTIZE = pytest.mark.parametrize("quantize", [quantize_int4, quantize_int8])
 SHAPES = [(24, 96), (8, 32), (20, 136), (3, 40), (576, 1536)]  # (out, in)

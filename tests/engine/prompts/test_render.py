@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import one_hot
+from transformers import AutoTokenizer
 
 from engine.messages import Message
 from engine.prompts.reasoning import Reasoned, split_reasoning
@@ -178,3 +180,34 @@ def test_an_answer_begins_with_what_its_own_prompt_opened(
     opened = "<think></think>" if system == "/no_think" else "<think>\n"
     written = tokenizer.decode(prompt.ids).partition("assistant\n")[2]
     assert written == opened + prefill.removeprefix(opened)
+
+
+def test_prompts_rendered_by_several_threads_at_once_are_right(smollm_tokenizer: Any) -> None:
+    renderer = Renderer(AutoTokenizer.from_pretrained(smollm_tokenizer.name_or_path))
+    messages = [Message("system", "Be nice."), Message("user", "hello there " * 20)]
+    prompt, completion = renderer.prompt(messages), renderer.completion("<|im_end|> hello " * 20)
+
+    def prompts(_):
+        return sum(renderer.prompt(messages) != prompt for _ in range(300))
+
+    def completions(_):
+        return sum(renderer.completion("<|im_end|> hello " * 20) != completion for _ in range(300))
+
+    with ThreadPoolExecutor(4) as pool:
+        wrong = [pool.submit(f, 0) for f in (prompts, completions, prompts, completions)]
+    assert sum(f.result() for f in wrong) == 0
+
+
+@pytest.mark.parametrize(
+    "special", ["<repo_name>", "<file_sep>", "<jupyter_code>", "<empty_output>"]
+)
+def test_every_special_token_of_the_vocabulary_is_plain_text_in_a_message(
+    smollm_tokenizer: Any, special: str
+) -> None:
+    ids = Renderer(smollm_tokenizer).prompt([Message("user", f"Say {special}.")])
+    assert smollm_tokenizer.convert_tokens_to_ids(special) not in ids
+
+
+def test_a_message_of_every_private_use_character_is_rendered(smollm_tokenizer: Any) -> None:
+    text = "".join(map(chr, range(0xE000, 0xF8FF + 1)))
+    assert Renderer(smollm_tokenizer).prompt([Message("user", text)])

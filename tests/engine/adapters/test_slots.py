@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import threading
 import time
@@ -18,8 +19,8 @@ from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, InvalidBundle, UnknownId
 from engine.models.catalogue import BaseModel
 from engine.request import Finished, TextDelta
-from tests.engine.conftest import Adapters, AnyEngine
 from tests.helpers import answer, ask, make_bundle
+from tests.support.engines import Adapters, AnyEngine
 
 QUESTIONS = ("Tell me about the river.", "sea", "What is the answer?", "Why?")
 
@@ -267,3 +268,17 @@ def test_an_adapter_the_engine_cannot_run_does_not_become_live(
     monkeypatch.undo()
     slots.activate(adapters.a)
     assert slots.live == adapters.a
+
+
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_an_adapter_never_changes_the_base_model(
+    engine: AnyEngine, tiny_base: BaseModel, adapters: Adapters, init: str
+) -> None:
+    before = answer(engine, "Why?")
+    slots = AdapterSlots(engine, tiny_base, adapters.root)
+    digest = make_bundle(adapters.root, tiny_base, config={"init_lora_weights": init})
+    with contextlib.suppress(InvalidBundle):
+        slots.activate(digest)
+    assert answer(engine, "Why?") == before
+    slots.activate(None)
+    assert answer(engine, "Why?") == before

@@ -28,8 +28,6 @@ from engine.models.kernel_selection import KernelChoice
 from engine.models.loading import WeightFormat, load_decoder
 from tests.helpers_decoder import SIZES, Runner, random_ids, write_random
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 TOLERANCE = 1e-4
 NARROW = SIZES | {"head_dim": 24}  # 4 heads of 24 channels, of 64 hidden ones
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from engine.serving.scoring_task import ScoringTask
 from engine.serving.stream import QueuedStream
 from engine.serving.watchdog import HANG_SECONDS, LOOK_SECONDS, Watchdog
 from tests.helpers import answer, ask
+from tests.support.waiting import wait_until
 
 SHORT = 0.2  # seconds that are a hang in these tests
 LONG: dict[str, Any] = {"max_new_tokens": 1500, "ignore_eos": True}
@@ -44,13 +45,6 @@ def engine(impatient: None, tiny_base: BaseModel, kernel_cache: Path) -> Iterato
     answer(engine, "Hello!")
     yield engine
     engine.close()
-
-
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.005)
 
 
 @contextlib.contextmanager
@@ -105,7 +99,7 @@ class TestWatchdog:
     ) -> None:
         with dog.watching():
             assert not dog.expired
-            until(lambda: given_up)
+            wait_until(lambda: given_up)
             assert dog.expired
         assert not dog.expired
 
@@ -136,7 +130,7 @@ class TestWatchdog:
             assert not dog.expired
         assert given_up == []
         with dog.watching():
-            until(lambda: dog.expired)
+            wait_until(lambda: dog.expired)
 
 
 class TestHangs:
@@ -166,7 +160,7 @@ class TestHangs:
             streams = engine.submit_many([ask(q, **LONG) for q in ("Why?", "Hi", "sea")])
             events = [list(stream) for stream in streams]
             resume.set()
-        until(lambda: engine.alive and engine.active_streams == 0)
+        wait_until(lambda: engine.alive and engine.active_streams == 0)
         assert engine.runner.cache.used_pages == 0
         assert answer(engine, "Why?") == expected
         assert engine.score([SCORE]) == [score]
@@ -180,7 +174,7 @@ class TestHangs:
         with hanging(engine) as resume, pytest.raises(EngineFailure):
             engine.score([SCORE])
         resume.set()
-        until(lambda: engine.alive and engine.active_streams == 0)
+        wait_until(lambda: engine.alive and engine.active_streams == 0)
         assert answer(engine, "Why?").text
 
     def test_an_engine_that_hangs_can_be_closed(self, engine: FastEngine) -> None:
@@ -205,7 +199,7 @@ class TestDeaths:
         monkeypatch.setattr(engine.runner, "run", die)
         ends = [list(stream)[-1] for stream in streams]
         assert all(isinstance(end, Failed) for end in ends)
-        until(lambda: not engine.alive, seconds=5)
+        wait_until(lambda: not engine.alive, seconds=5)
         for refused in (lambda: engine.submit(ask("Why?")), lambda: engine.score([SCORE])):
             with pytest.raises(EngineFailure, match="not running"):
                 refused()
