@@ -111,17 +111,17 @@ def _model(workspace: Workspace, problems: list[str]) -> dict[str, Any] | None:
 def _presets(memory_bytes: int) -> dict[str, dict[str, Any]]:
     """Well-known checkpoints with the bytes of their weights, and whether half the memory holds
     them as int4."""
-    from engine.models.presets import presets, weight_bytes
+    from engine.models.presets import preset_weight_bytes, presets
 
     return {
         name: {
             "hub_id": preset.hub_id,
             "weight_bytes": {
-                "none": weight_bytes(preset, "none"),
-                "int8": weight_bytes(preset, "int8"),
-                "int4": weight_bytes(preset, "int4"),
+                "none": preset_weight_bytes(preset, "none"),
+                "int8": preset_weight_bytes(preset, "int8"),
+                "int4": preset_weight_bytes(preset, "int4"),
             },
-            "fits": 2 * weight_bytes(preset, "int4") < memory_bytes,
+            "fits": 2 * preset_weight_bytes(preset, "int4") < memory_bytes,
         }
         for name, preset in presets().items()
     }

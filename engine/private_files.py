@@ -14,13 +14,13 @@ from pathlib import Path
 
 from engine.errors import InvalidInput
 
-OTHERS = stat.S_IRWXG | stat.S_IRWXO
+OTHERS_RIGHTS = stat.S_IRWXG | stat.S_IRWXO
 SETTINGS_FILE = "settings.toml"  # may be there before the first start
 
 
 def make_new_files_private() -> None:
     """Set the umask: this process and its children create files with the modes 0700 and 0600."""
-    os.umask(OTHERS)
+    os.umask(OTHERS_RIGHTS)
 
 
 def create_private(path: Path) -> None:
@@ -50,7 +50,7 @@ def open_private_folder(folder: Path, *, marks: Collection[str]) -> str | None:
     mode = folder.stat().st_mode
     if mode & stat.S_ISVTX:
         raise InvalidInput(f"{folder} is shared by everybody on this machine; give another one")
-    if not mode & OTHERS:
+    if not mode & OTHERS_RIGHTS:
         return None
     others = {path.name for path in folder.iterdir()} - {SETTINGS_FILE}
     is_ours = not others.isdisjoint(marks)
@@ -77,8 +77,8 @@ def _make_private(path: Path) -> bool:
         mode = path.lstat().st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             return False
-        if mode & OTHERS:
-            path.chmod(stat.S_IMODE(mode) & ~OTHERS)
+        if mode & OTHERS_RIGHTS:
+            path.chmod(stat.S_IMODE(mode) & ~OTHERS_RIGHTS)
     except OSError:
         return False
     return True

@@ -21,7 +21,7 @@ from engine.models.catalogue import BaseModel
 from engine.storage import digest_file, folder_of, publish, read_manifest, verify
 from engine.time_slices import YieldToEngine, do_not_yield
 
-FORMAT = "burnish-bundle/1"
+BUNDLE_FORMAT = "burnish-bundle/1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def publish_bundle(root: Path, write: Callable[[Path], None], manifest: Mapping[
 
     def fill(folder: Path) -> dict[str, Any]:
         write(folder)
-        return {"format": FORMAT, **manifest}
+        return {"format": BUNDLE_FORMAT, **manifest}
 
     return publish(root, fill)
 
@@ -65,8 +65,8 @@ def _content_problems(
     folder: Path, base: BaseModel, yield_to_engine: YieldToEngine
 ) -> Iterator[str]:
     manifest = read_manifest(folder)
-    if manifest.get("format") != FORMAT:
-        yield f"format is {manifest.get('format')!r}, not {FORMAT!r}"
+    if manifest.get("format") != BUNDLE_FORMAT:
+        yield f"format is {manifest.get('format')!r}, not {BUNDLE_FORMAT!r}"
     if manifest.get("base_digest") != base.digest:
         yield f"base_digest: trained for another base model ({manifest.get('base_digest')})"
     extra = set(manifest.get("files", {})) - {CONFIG, WEIGHTS, "recipe.json", "README.md"}

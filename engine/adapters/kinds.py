@@ -1,6 +1,6 @@
 """The registry of adapter kinds: LoRA, and soft prompts.
 
-A new kind is a module with what `AdapterKind` lists, and an entry in `KINDS`.
+A new kind is a module with what `AdapterKind` lists, and an entry in `ADAPTER_KINDS`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from engine.adapters.files import peft_type
 from engine.adapters.interface import AdapterKind
 from engine.errors import InvalidBundle
 
-KINDS: tuple[AdapterKind, ...] = (lora, soft_prompt)
+ADAPTER_KINDS: tuple[AdapterKind, ...] = (lora, soft_prompt)
 
 
 def kind_of(name: object) -> AdapterKind | None:
     """The kind that covers a value of `peft_type`; None where none does."""
-    return next((kind for kind in KINDS if name in kind.PEFT_TYPES), None)
+    return next((kind for kind in ADAPTER_KINDS if name in kind.PEFT_TYPES), None)
 
 
 def kind_in(folder: Path) -> AdapterKind:

@@ -19,7 +19,7 @@ from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.request import Engine, GenerationRequest, SamplingParams, ScoreRequest, collect
 
-PROBE = (Message("user", "Say hello."),)
+PROBE_MESSAGES = (Message("user", "Say hello."),)
 
 
 class AdapterSlots:
@@ -87,8 +87,8 @@ class AdapterSlots:
     def _probe(self, digest: str) -> None:
         """Generate a few tokens and score an answer, to show that the adapter computes numbers."""
         sampling = SamplingParams(temperature=0, max_new_tokens=4)
-        collect(self._engine.submit(GenerationRequest(PROBE, sampling, digest)))
-        score = self._engine.score([ScoreRequest(PROBE, "Hello!", digest)])[0]
+        collect(self._engine.submit(GenerationRequest(PROBE_MESSAGES, sampling, digest)))
+        score = self._engine.score([ScoreRequest(PROBE_MESSAGES, "Hello!", digest)])[0]
         if not score.total > float("-inf"):
             raise InvalidBundle(["the probe answer has no finite probability"])
 

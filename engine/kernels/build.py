@@ -15,8 +15,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC")
-NEEDED = ("avx2", "fma", "f16c")
+COMPILER_FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC")
+NEEDED_INSTRUCTIONS = ("avx2", "fma", "f16c")
 COMPILERS = ("c++", "g++", "clang++")
 BUILD_SECONDS = 120
 
@@ -34,11 +34,11 @@ def build(cache: Path, source: Path, threads: str) -> Path:
     process has loaded a library of threads already. Raises `NotBuilt`.
     """
     processor = _processor()
-    missing = [flag for flag in NEEDED if flag not in processor.split()]
+    missing = [flag for flag in NEEDED_INSTRUCTIONS if flag not in processor.split()]
     if missing:
         raise NotBuilt(f"this processor lacks {', '.join(missing)}")
     read = b"".join(file.read_bytes() for file in (source, *sorted(source.parent.glob("*.h"))))
-    key = hashlib.sha256(read + f"{FLAGS}{threads}{processor}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(read + f"{COMPILER_FLAGS}{threads}{processor}".encode()).hexdigest()[:16]
     for library in sorted(cache.glob(f"kernels-{key}-*.so")):
         if library.name == _library_name(key, library):
             return library
@@ -68,7 +68,7 @@ def _compile(source: Path, threads: str, cache: Path, key: str) -> Path:
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as folder:
         compiled, made = Path(folder) / "compiled.o", Path(folder) / "kernels.so"
-        _run(compiler, *FLAGS, threads, "-c", str(source), "-o", str(compiled))
+        _run(compiler, *COMPILER_FLAGS, threads, "-c", str(source), "-o", str(compiled))
         _run(compiler, "-shared", str(compiled), "-o", str(made))
         return made.replace(cache / _library_name(key, made))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 # The first of these that is set counts; transformers maps most other names to the first
-NAMES = (
+CONTEXT_FIELDS = (
     "max_position_embeddings",
     "n_positions",
     "n_ctx",
@@ -19,7 +19,7 @@ UNLIMITED_TOKENS = 2048
 
 def context_tokens(config: Any) -> int:
     """The longest prompt plus answer, from a transformers configuration."""
-    values = (getattr(config, name, None) for name in NAMES)
+    values = (getattr(config, name, None) for name in CONTEXT_FIELDS)
     return next(
         (value for value in values if isinstance(value, int) and value > 0), UNLIMITED_TOKENS
     )

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from engine.models.gguf_metadata import GgufSettings
 
 # Raise the number when the contents of conversions change, so that older ones are replaced
-FORMAT = "burnish-model/3"
+CONVERSION_FORMAT = "burnish-model/3"
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def _converted_before(index: Path, cache: Path) -> str | None:
     if not DIGEST.fullmatch(digest) or not folder.is_dir():
         return None
     try:
-        return digest if read_manifest(folder).get("format") == FORMAT else None
+        return digest if read_manifest(folder).get("format") == CONVERSION_FORMAT else None
     except UnknownId:
         return digest  # damaged, as the caller will find
 
@@ -108,7 +108,7 @@ def _convert(gguf: Path, source_digest: str, folder: Path) -> dict[str, Any]:
         model.generation_config.eos_token_id = list(settings.end_ids)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
-    return {"format": FORMAT, "source": gguf.name, "source_digest": source_digest}
+    return {"format": CONVERSION_FORMAT, "source": gguf.name, "source_digest": source_digest}
 
 
 def _our_model(gguf: Path, settings: GgufSettings) -> Any:

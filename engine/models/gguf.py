@@ -45,7 +45,7 @@ IN_LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-NAME = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<part>\w+)\.(?P<kind>weight|bias)")
+TENSOR_NAME = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<part>\w+)\.(?P<kind>weight|bias)")
 
 # One block of 32 weights. Byte i of 4-bit codes holds weight i (low) and weight i + 16 (high).
 LAYOUTS = {
@@ -217,7 +217,7 @@ def _head_counts(reader: GGUFReader, architecture: str, file: Path) -> dict[str,
 
 
 def _hugging_face_name(name: str, file: Path) -> str:
-    match = NAME.fullmatch(name)
+    match = TENSOR_NAME.fullmatch(name)
     layer, part = (match["layer"], match["part"]) if match else (None, "")
     prefix = "" if layer is None else f"model.layers.{layer}."
     translated = (OUTSIDE_LAYERS if layer is None else IN_LAYER).get(part)

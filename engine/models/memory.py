@@ -19,7 +19,7 @@ LOADING = 1.3  # while loading, the largest matrix is in memory twice
 CONVERTED_BYTES = 2  # of one weight, in bfloat16
 
 
-def weight_bytes(
+def matrix_bytes(
     checkpoint: Checkpoint, architecture: Architecture, quantization: Quantization
 ) -> int:
     """Bytes of all matrices in memory."""
@@ -43,7 +43,7 @@ def require_memory(
     checkpoint: Checkpoint, architecture: Architecture, quantization: Quantization
 ) -> None:
     """Raise `ModelUnavailable` if the weights do not fit into the memory that is free now."""
-    needed = int(LOADING * weight_bytes(checkpoint, architecture, quantization))
+    needed = int(LOADING * matrix_bytes(checkpoint, architecture, quantization))
     remedy = "" if quantization == "int4" else " or hold its weights as int4"
     _require(needed, f"as {quantization}", remedy)
 

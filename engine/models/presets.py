@@ -80,7 +80,7 @@ class Preset:
         return self.layers * (2 * norm + head_norms + bias) + norm
 
 
-def weight_bytes(preset: Preset, quantization: Quantization) -> int:
+def preset_weight_bytes(preset: Preset, quantization: Quantization) -> int:
     """Bytes of the weights with a quantization; `none` is bf16.
 
     The embedding and the head have 8 bits where the rest has 4; norms and biases stay bf16.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-REPLACEMENT = "\ufffd"
+REPLACEMENT_CHARACTER = "\ufffd"
 
 
 class Detokenizer:
@@ -45,7 +45,7 @@ class Detokenizer:
         """End the text; returns the rest of it, without half of a last character."""
         if not self.stopped:
             window = self._decode(self._ids[self._window_start :])
-            self._text += window[self._settled_chars() :].rstrip(REPLACEMENT)
+            self._text += window[self._settled_chars() :].rstrip(REPLACEMENT_CHARACTER)
             self._window_start, self._settled_ids = len(self._ids), 0
         return self._show(len(self._text))
 
@@ -57,7 +57,7 @@ class Detokenizer:
     def _settle(self) -> None:
         """Append decoded text; the last token stays in the window, as context for spaces."""
         window = self._decode(self._ids[self._window_start :])
-        if window.endswith(REPLACEMENT):
+        if window.endswith(REPLACEMENT_CHARACTER):
             return
         self._text += window[self._settled_chars() :]
         self._window_start, self._settled_ids = len(self._ids) - 1, 1

@@ -18,7 +18,7 @@ from engine.prompts.render import Renderer
 from engine.prompts.template_check import examine_template
 
 PROCESSOR_TEMPLATE = "chat_template.json"  # where models with a processor keep theirs
-PROBE = "Hello", "Hi there"
+PROBE_EXCHANGE = "Hello", "Hi there"
 
 
 def load_renderer(folder: Path) -> ChatRenderer:
@@ -108,7 +108,7 @@ def _end_ids(folder: Path) -> frozenset[int]:
 
 def _turn_end(tokenizer: Any) -> int | None:
     """The special token that the template writes after an answer; None if it writes none."""
-    question, answer = PROBE
+    question, answer = PROBE_EXCHANGE
     conversation = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
     try:
         text = tokenizer.apply_chat_template(conversation, tokenize=False)
@@ -129,7 +129,7 @@ def _embedded_tokens(folder: Path) -> int | None:
 
 def _try(renderer: Renderer, folder: Path) -> None:
     """Refuse a checkpoint of which every prompt or every answer would fail."""
-    question, answer = PROBE
+    question, answer = PROBE_EXCHANGE
     try:
         renderer.pair([Message("user", question)], answer)
     except InvalidInput as error:

@@ -30,7 +30,7 @@ MIN_SCORE = 0.25
 K1, B = 1.5, 0.75  # Lucene's; bm25s' defaults
 # Documents of other words beside the examples: without them a word that each of a few examples has
 # would have almost no weight, and the first correction would never be found
-OTHERS = 100
+OTHER_DOCUMENTS = 100
 PADDING = " "  # no token holds a space
 # Hiragana, ideographs and Hangul, whose words no spaces separate. Runs of Katakana are words
 _UNSPACED = (
@@ -113,10 +113,10 @@ class SimilarExamples(BaseExampleSelector):
         documents = [list(dict.fromkeys(tokens(example["question"]))) for example in self.examples]
         lengths = [len(document) for document in documents]
         length = max(1, round(sum(lengths) / max(1, len(lengths))))
-        padding = [[PADDING] * length] * OTHERS
+        padding = [[PADDING] * length] * OTHER_DOCUMENTS
         self._frequencies = Counter(token for document in documents for token in document)
-        self._count = len(documents) + OTHERS
-        self._mean_length = (sum(lengths) + OTHERS * length) / self._count
+        self._count = len(documents) + OTHER_DOCUMENTS
+        self._mean_length = (sum(lengths) + OTHER_DOCUMENTS * length) / self._count
         self._index = bm25s.BM25(k1=K1, b=B, method="lucene")
         self._index.index([*documents, *padding], show_progress=False)
 

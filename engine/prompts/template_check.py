@@ -17,7 +17,7 @@ from functools import lru_cache
 from engine.errors import ModelUnavailable
 
 SECONDS = 1  # of computing; waiting for a busy machine does not count
-PATIENCE_SECONDS = 20  # waiting included
+WAIT_SECONDS = 20  # waiting included
 MEMORY_BYTES = 512 << 20
 MOST_CHARS = 100_000  # of a rendered conversation that has some 50 characters itself
 MOST_TEMPLATE_CHARS = 1_000_000
@@ -109,11 +109,11 @@ def _abilities_or_problem(template: str) -> TemplateAbilities | str:
             input=template,
             capture_output=True,
             text=True,
-            timeout=PATIENCE_SECONDS,
+            timeout=WAIT_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return f"it does not end within {PATIENCE_SECONDS} seconds"
+        return f"it does not end within {WAIT_SECONDS} seconds"
     if done.returncode == 0:
         return TemplateAbilities(**json.loads(done.stdout))
     if done.returncode < 0:

@@ -19,7 +19,7 @@ from engine.prompts.interface import ChatRenderer
 from engine.request import GenerationRequest, Score, ScoreRequest
 from engine.serving.generation_task import GenerationTask
 from engine.serving.loop import EngineLoop
-from engine.serving.prompt import fit_prompt, require_room
+from engine.serving.prompt import fit_prompt, require_context_room
 from engine.serving.runner import ModelRunner
 from engine.serving.scoring_task import ScoringTask
 from engine.serving.sequence import Adapter, Sequence
@@ -111,7 +111,7 @@ class ServingEngine(Generic[Runner]):
                 request.messages, request.completion, complete=request.complete
             )
             adapter = self._adapter(request.adapter)
-            require_room(len(rendered.input_ids) - 1, self._context_beside(adapter))
+            require_context_room(len(rendered.input_ids) - 1, self._context_beside(adapter))
             tasks.append(ScoringTask(rendered))
             if rendered.completion_ids:
                 sequences.append(self._sequence(tasks[-1], adapter))

@@ -24,7 +24,7 @@ from engine.serving.runner import ModelRunner
 from engine.serving.sampler import forbid
 from engine.serving.scheduler import Scheduler
 from engine.serving.sequence import Adapter, ScheduledChunk, Sequence
-from engine.serving.watchdog import LOOK_SECONDS, Watchdog
+from engine.serving.watchdog import POLL_SECONDS, Watchdog
 from engine.time_slices import TimeSlices, YieldToEngine
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ class EngineLoop:
             self._closing = True
             self._wake.notify()
         while self._thread.is_alive() and not self._watchdog.expired:
-            self._thread.join(LOOK_SECONDS)
+            self._thread.join(POLL_SECONDS)
         self._fail_all(EngineFailure("the engine stopped"))
         self._watchdog.close()
 

@@ -41,11 +41,11 @@ def fit_prompt(
     if request.prefill:
         prefill_ids = renderer.completion(request.prefill, complete=False, opening=opening)
     ids = renderer.prompt(request.messages, thinking=request.thinking) + prefill_ids
-    require_room(len(ids), context_tokens)
+    require_context_room(len(ids), context_tokens)
     return TokenizedPrompt(ids, prefill_ids, opening, context_tokens - len(ids))
 
 
-def require_room(tokens: int, context_tokens: int) -> None:
+def require_context_room(tokens: int, context_tokens: int) -> None:
     """Raise `PromptTooLong` unless the context has room for one token more."""
     if tokens >= context_tokens:
         raise PromptTooLong(f"the prompt has {tokens} tokens; the context holds {context_tokens}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 HANG_SECONDS = 4.0  # far above any step, since a chunk is about half a second of work at most
-LOOK_SECONDS = 0.5
+POLL_SECONDS = 0.5
 SLACK = 4  # a step may take this many times as long as planned
 
 
@@ -61,6 +61,6 @@ class Watchdog:
         self._thread.join()
 
     def _look(self) -> None:
-        while not self._closed.wait(LOOK_SECONDS):
+        while not self._closed.wait(POLL_SECONDS):
             if self.expired:
                 self._give_up()

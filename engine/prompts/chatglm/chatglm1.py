@@ -14,8 +14,8 @@ from engine.prompts.chatglm.pieces import SentencePieces
 from engine.prompts.chatglm.renderer import ChatGLMRenderer, rounds
 
 LONGEST_BLANK = 80
-BLANKS = {f"<|blank_{count}|>": " " * count for count in range(2, LONGEST_BLANK + 1)}
-WHITESPACE = {"<n>": "\n", "<|tab|>": "\t"} | BLANKS
+BLANK_MARKS = {f"<|blank_{count}|>": " " * count for count in range(2, LONGEST_BLANK + 1)}
+WHITESPACE = {"<n>": "\n", "<|tab|>": "\t"} | BLANK_MARKS
 BLANK_RUN = re.compile(f" {{2,{LONGEST_BLANK}}}")
 # The named tokens that the published wrapper recognizes in text; [gMASK] is not among them
 NAMED = ("<sop>", "<eop>", "<unk>", "<pad>", "[MASK]")

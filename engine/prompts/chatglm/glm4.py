@@ -23,7 +23,7 @@ SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-NEEDED = (
+NEEDED_SPECIALS = (
     "[gMASK]",
     "<sop>",
     "<|endoftext|>",
@@ -42,7 +42,7 @@ class GLM4Tokenizer:
     """
 
     def __init__(self, ranks: Mapping[bytes, int], special_ids: Mapping[str, int]) -> None:
-        missing = [name for name in NEEDED if name not in special_ids]
+        missing = [name for name in NEEDED_SPECIALS if name not in special_ids]
         if missing:
             raise ModelUnavailable(
                 f"tokenizer_config.json lists no {', '.join(missing)} in added_tokens_decoder"

@@ -19,7 +19,7 @@ from engine.prompts.chatglm.glm4 import GLM4Renderer, GLM4Tokenizer, read_ranks
 from engine.prompts.chatglm.pieces import SentencePieces
 from engine.prompts.chatglm.renderer import ChatGLMRenderer
 
-Family = Literal["chatglm1", "chatglm2", "chatglm3", "glm4"]
+ChatGLMFamily = Literal["chatglm1", "chatglm2", "chatglm3", "glm4"]
 FIRST_VOCABULARY, VOCABULARY = "ice_text.model", "tokenizer.model"
 RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d+\r?\n")
 GENERATION = re.compile(r"chatglm([23])", re.IGNORECASE)
@@ -38,7 +38,7 @@ def is_chatglm(folder: Path) -> bool:
 
 
 def load_chatglm_renderer(folder: Path) -> ChatGLMRenderer:
-    """The renderer of a checkpoint in published layout, of the family that `family_of` finds.
+    """The renderer of a checkpoint in published layout, by its `chatglm_family_of`.
 
     Raises `ModelUnavailable` with the reason: another model, a missing or unreadable file, tokens
     that the vocabulary lacks, a vocabulary that does not fit the weights.
@@ -47,12 +47,14 @@ def load_chatglm_renderer(folder: Path) -> ChatGLMRenderer:
     if config.get("model_type") != "chatglm":
         raise ModelUnavailable(f"{folder} is no ChatGLM: model_type {config.get('model_type')!r}")
     settings = _json(folder, "tokenizer_config.json")
-    renderer = LOADERS[family_of(folder, config, settings)](folder, settings)
+    renderer = LOADERS[chatglm_family_of(folder, config, settings)](folder, settings)
     _check_fit(folder, config, renderer)
     return renderer
 
 
-def family_of(folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any]) -> Family:
+def chatglm_family_of(
+    folder: Path, config: Mapping[str, Any], settings: Mapping[str, Any]
+) -> ChatGLMFamily:
     """The family of a folder.
 
     1. Without `padded_vocab_size` in config.json, or with `ice_text.model` and no

@@ -13,7 +13,7 @@ from engine.fast import FastEngine
 from engine.models.catalogue import BaseModel
 from engine.models.checkpoint import FolderCheckpoint
 from engine.models.families import architecture_of
-from engine.models.memory import require_memory, weight_bytes
+from engine.models.memory import matrix_bytes, require_memory
 from engine.quantization import Quantization
 
 
@@ -23,7 +23,7 @@ def test_the_bytes_foretold_are_those_held(
 ) -> None:
     engine = FastEngine(smollm, kernel_cache=kernel_cache, quantization=quantization)
     folder = smollm.folder
-    foretold = weight_bytes(FolderCheckpoint(folder), architecture_of(folder), quantization)
+    foretold = matrix_bytes(FolderCheckpoint(folder), architecture_of(folder), quantization)
     engine.close()
     assert foretold == pytest.approx(engine.weight_bytes, rel=0.01)
 

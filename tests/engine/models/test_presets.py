@@ -13,8 +13,8 @@ from engine.models.presets import (
     Preset,
     kv_bytes_per_token,
     preset,
+    preset_weight_bytes,
     presets,
-    weight_bytes,
 )
 
 # As published: the parameters of each checkpoint, a tied head counted once.
@@ -84,9 +84,9 @@ class TestCounting:
 
     def test_bytes_by_hand(self) -> None:
         # 61440 weights in matrices, 12800 in tables, 320 in vectors
-        assert weight_bytes(small(), "none") == 2 * (61_440 + 12_800 + 320)
-        assert weight_bytes(small(), "int8") == 61_440 * 34 // 32 + 12_800 * 34 // 32 + 640
-        assert weight_bytes(small(), "int4") == 61_440 * 20 // 32 + 12_800 * 34 // 32 + 640
+        assert preset_weight_bytes(small(), "none") == 2 * (61_440 + 12_800 + 320)
+        assert preset_weight_bytes(small(), "int8") == 61_440 * 34 // 32 + 12_800 * 34 // 32 + 640
+        assert preset_weight_bytes(small(), "int4") == 61_440 * 20 // 32 + 12_800 * 34 // 32 + 640
 
     def test_keys_and_values_of_a_token_by_hand(self) -> None:
         # a key and a value of 2 x 16 in each of 2 layers, two bytes each
@@ -104,9 +104,9 @@ class TestKnownPresets:
         assert known.heads % known.kv_heads == 0
         assert known.hidden_size % 32 == 0 and known.mlp_size % 32 == 0  # whole groups
         assert (
-            weight_bytes(known, "int4")
-            < weight_bytes(known, "int8")
-            < weight_bytes(known, "none")
+            preset_weight_bytes(known, "int4")
+            < preset_weight_bytes(known, "int8")
+            < preset_weight_bytes(known, "none")
             == 2 * known.parameters
         )
 
@@ -131,7 +131,7 @@ class TestAgainstTheEmbeddedModel:
         held = sum(int(tensor.n_bytes) for tensor in GGUFReader(embedded_gguf()).tensors)
         known = preset("smollm2-135m-instruct")
         assert known is not None
-        assert weight_bytes(known, "int4") == pytest.approx(held, rel=0.02)
+        assert preset_weight_bytes(known, "int4") == pytest.approx(held, rel=0.02)
 
     def test_its_matrices_are_those_of_the_real_model(self, smollm: BaseModel) -> None:
         shapes = linear_shapes(smollm.folder).values()

@@ -18,7 +18,7 @@ from engine.models.catalogue import BaseModel, resolve
 from engine.models.checkpoint import FolderCheckpoint
 from engine.models.families import architecture_of
 from engine.models.kernel_selection import KernelChoice
-from engine.models.memory import weight_bytes
+from engine.models.memory import matrix_bytes
 from tests.helpers import make_bundle, write_tiny_model
 from tests.helpers_decoder import Runner
 from tuning.quantized import load_base
@@ -79,5 +79,5 @@ def test_the_memory_foretold_is_of_the_matrices_that_are_loaded(tied: Tied) -> N
     assert vocabulary is not None
     weights = sum(tensor.numel() for name, tensor in tensors.items() if "_proj." in name)
     weights += vocabulary.numel() * (2 if tied.own_head else 1)
-    foretold = weight_bytes(FolderCheckpoint(folder), architecture_of(folder), "none")
+    foretold = matrix_bytes(FolderCheckpoint(folder), architecture_of(folder), "none")
     assert foretold == weights * detect().dtype.itemsize

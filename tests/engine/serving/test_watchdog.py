@@ -22,7 +22,7 @@ from engine.request import Failed, Finished, ScoreRequest, TextDelta
 from engine.serving import watchdog
 from engine.serving.scoring_task import ScoringTask
 from engine.serving.stream import QueuedStream
-from engine.serving.watchdog import HANG_SECONDS, LOOK_SECONDS, Watchdog
+from engine.serving.watchdog import HANG_SECONDS, POLL_SECONDS, Watchdog
 from tests.helpers import answer, ask
 from tests.support.waiting import wait_until
 
@@ -33,7 +33,7 @@ SCORE = ScoreRequest((Message("user", "Hi"),), "The sea.")
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watchdog, "LOOK_SECONDS", SHORT / 10)
+    monkeypatch.setattr(watchdog, "POLL_SECONDS", SHORT / 10)
     monkeypatch.setattr(DecoderRunner, "hang_seconds", SHORT)
     monkeypatch.setattr(Watchdog.__init__, "__defaults__", (SHORT,))
 
@@ -82,7 +82,7 @@ class TestWatchdog:
         dog.close()
 
     def test_a_hang_is_found_and_said_within_five_seconds(self) -> None:
-        assert HANG_SECONDS + 2 * LOOK_SECONDS <= 5
+        assert HANG_SECONDS + 2 * POLL_SECONDS <= 5
 
     def test_a_quick_step_and_no_step_are_no_hang(
         self, dog: Watchdog, given_up: list[float]
