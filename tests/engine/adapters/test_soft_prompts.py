@@ -34,8 +34,8 @@ from engine.serving.commands import Commands
 from engine.serving.kv_cache import page_bytes
 from engine.storage import folder_of
 from tests.helpers import NO_SNAPSHOT, answer, ask, make_bundle
-from tests.helpers_chatglm_weights import write_chatglm1_weights
-from tests.helpers_soft_prompts import KINDS, SoftPeer, make_soft_bundle, write_base
+from tests.support.chatglm_weights import write_chatglm1_weights
+from tests.support.soft_prompts import KINDS, SoftPeer, make_soft_bundle, write_base
 
 QUESTION, COMPLETION = "Tell me about the river.", "The cat sat on the stone."
 STORY = "The cat sat on the warm stone and looked at the water. " * 4  # more than two pages

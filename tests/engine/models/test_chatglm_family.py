@@ -20,7 +20,7 @@ from torch import Tensor
 from engine.errors import ModelUnavailable
 from engine.models.families import architecture_of
 from engine.models.kernel_selection import KernelChoice
-from tests.helpers_chatglm_weights import (
+from tests.support.chatglm_weights import (
     BOS,
     GMASK,
     MASK,
@@ -28,7 +28,7 @@ from tests.helpers_chatglm_weights import (
     write_chatglm1_weights,
     write_chatglm2_weights,
 )
-from tests.helpers_decoder import Runner, random_ids
+from tests.support.decoders import Runner, random_ids
 
 ORACLES = Path(
     os.environ.get("BURNISH_ORACLES") or Path(__file__).parents[3].parent / "shared" / "oracles"

@@ -19,8 +19,8 @@ from engine.kernels.build import build
 from engine.kernels.native import SOURCE, THREADS
 from engine.models import conversion
 from engine.models.catalogue import BaseModel, resolve
-from tests.helpers_decoder import randomize
-from tests.helpers_gguf import SIZES, in_bfloat16, write_gguf_model
+from tests.support.decoders import randomize
+from tests.support.gguf_files import SIZES, in_bfloat16, write_gguf_model
 
 FILES = (
     "config.json",

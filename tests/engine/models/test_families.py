@@ -26,7 +26,7 @@ from engine.models.checkpoint import open_checkpoint
 from engine.models.families import architecture_of, family_of
 from engine.models.kernel_selection import KernelChoice
 from engine.models.loading import WeightFormat, load_decoder
-from tests.helpers_decoder import SIZES, Runner, random_ids, write_random
+from tests.support.decoders import SIZES, Runner, random_ids, write_random
 
 TOLERANCE = 1e-4
 NARROW = SIZES | {"head_dim": 24}  # 4 heads of 24 channels, of 64 hidden ones

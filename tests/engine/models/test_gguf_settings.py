@@ -26,8 +26,8 @@ from engine.models.gguf_metadata import known_keys
 from engine.models.gguf_rope import RopeTensors, rope_parameters
 from engine.models.kernel_selection import KernelChoice
 from engine.prompts.load import load_renderer
-from tests.helpers_decoder import Runner, randomize
-from tests.helpers_gguf import (
+from tests.support.decoders import Runner, randomize
+from tests.support.gguf_files import (
     ENDOFTEXT,
     IM_END,
     SIZES,

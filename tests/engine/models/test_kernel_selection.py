@@ -17,7 +17,7 @@ from engine.kernels.portable import PortableKernels
 from engine.models.families import architecture_of
 from engine.models.kernel_selection import KernelChoice, select_kernels
 from engine.quantization.packed_cpu import NativeLinear
-from tests.helpers_decoder import SIZES
+from tests.support.decoders import SIZES
 
 compiling = importlib.import_module("engine.kernels.build")  # the package's `build` is a function
 

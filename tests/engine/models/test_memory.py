@@ -18,14 +18,19 @@ from engine.quantization import Quantization
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8", "int4"])
+@pytest.mark.parametrize("model", ["tiny_base", pytest.param("smollm", marks=pytest.mark.slow)])
 def test_the_bytes_foretold_are_those_held(
-    smollm: BaseModel, kernel_cache: Path, quantization: Quantization
+    request: pytest.FixtureRequest, kernel_cache: Path, model: str, quantization: Quantization
 ) -> None:
-    engine = FastEngine(smollm, kernel_cache=kernel_cache, quantization=quantization)
-    folder = smollm.folder
+    base: BaseModel = request.getfixturevalue(model)
+    engine = FastEngine(base, kernel_cache=kernel_cache, quantization=quantization)
+    folder = base.folder
     foretold = matrix_bytes(FolderCheckpoint(folder), architecture_of(folder), quantization)
     engine.close()
-    assert foretold == pytest.approx(engine.weight_bytes, rel=0.01)
+    # The vocabulary is padded to whole lanes of 8, which shows in the tiny model
+    assert foretold == pytest.approx(
+        engine.weight_bytes, rel=0.02 if model == "tiny_base" else 0.01
+    )
 
 
 def test_a_model_that_cannot_fit_is_refused_with_the_figures(

@@ -20,7 +20,7 @@ from engine.models.families import architecture_of
 from engine.models.kernel_selection import KernelChoice
 from engine.models.memory import matrix_bytes
 from tests.helpers import make_bundle, write_tiny_model
-from tests.helpers_decoder import Runner
+from tests.support.decoders import Runner
 from tuning.quantized import load_base
 
 IDS = [5, 300, 17, 42, 200, 8]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from engine.messages import Message
 from engine.prompts.chatglm import load_chatglm_renderer
 from engine.prompts.detokenizer import Detokenizer
-from tests.helpers_chatglm import (
+from tests.support.chatglm_folders import (
     ALPHABET,
     GLM4_FIRST_SPECIAL,
     shown,

@@ -10,7 +10,7 @@ import pytest
 
 from engine.errors import ModelUnavailable
 from engine.prompts.chatglm import is_chatglm, load_chatglm_renderer
-from tests.helpers_chatglm import (
+from tests.support.chatglm_folders import (
     change_json,
     write_chatglm1,
     write_chatglm2,

@@ -12,7 +12,7 @@ import pytest
 
 from engine.messages import Message
 from engine.prompts.chatglm import is_chatglm, load_chatglm_renderer
-from tests.helpers_chatglm import (
+from tests.support.chatglm_folders import (
     change_json,
     shown,
 )

@@ -175,7 +175,8 @@ def test_an_answer_begins_with_what_its_own_prompt_opened(
     prompt = fit_prompt(request, renderer, 1000)
     answer = GenerationTask(request, prompt, renderer)
     for token_id in [*tokenizer.encode(made), tokenizer.eos_token_id]:
-        answer.take(one_hot(torch.tensor(token_id), len(tokenizer)).float())
+        logits = one_hot(torch.tensor([token_id]), len(tokenizer)).float()
+        answer.take(logits, [token_id])
     assert split_reasoning(collect(answer.stream).text) == said
     opened = "<think></think>" if system == "/no_think" else "<think>\n"
     written = tokenizer.decode(prompt.ids).partition("assistant\n")[2]
@@ -187,10 +188,10 @@ def test_prompts_rendered_by_several_threads_at_once_are_right(smollm_tokenizer:
     messages = [Message("system", "Be nice."), Message("user", "hello there " * 20)]
     prompt, completion = renderer.prompt(messages), renderer.completion("<|im_end|> hello " * 20)
 
-    def prompts(_):
+    def prompts(_: int) -> int:
         return sum(renderer.prompt(messages) != prompt for _ in range(300))
 
-    def completions(_):
+    def completions(_: int) -> int:
         return sum(renderer.completion("<|im_end|> hello " * 20) != completion for _ in range(300))
 
     with ThreadPoolExecutor(4) as pool:

@@ -19,7 +19,7 @@ from engine.quantization import Quantization
 from engine.quantization.bitsandbytes import BitsLinear
 from engine.quantization.groups import QuantizedMatrix, quantize_int4, quantize_int8
 from engine.quantization.packed_cpu import NativeLinear, TorchInt4Linear, TorchInt8Linear
-from tests.helpers_decoder import SIZES, Runner, random_ids, write_random
+from tests.support.decoders import SIZES, Runner, random_ids, write_random
 
 Quantize = Callable[[Tensor], QuantizedMatrix]
 QUANTIZE = pytest.mark.parametrize("quantize", [quantize_int4, quantize_int8])

@@ -100,7 +100,7 @@ class TestFailures:
         expected = answer(engine, "sea")
         real, calls = engine.runner.run, itertools.count()
 
-        def fails_once(chunks: Sequence[Any]) -> Any:
+        def fails_once(chunks: list[Any]) -> Any:
             if next(calls) == 4:
                 raise RuntimeError("out of luck")
             return real(chunks)
@@ -119,7 +119,7 @@ class TestFailures:
         engine = start_fast()
         real = engine.runner.run
 
-        def fails_after_computing(chunks: Sequence[Any]) -> Any:
+        def fails_after_computing(chunks: list[Any]) -> Any:
             real(chunks)
             raise RuntimeError("out of luck")
 
@@ -150,7 +150,7 @@ class TestFailures:
         expected = [answer(engine, q, max_new_tokens=40) for q in QUESTIONS[:3]]
         real = engine.runner.run
 
-        def nan_where_drawn(chunks: Sequence[Any]) -> Any:
+        def nan_where_drawn(chunks: list[Any]) -> Any:
             logits = real(chunks)
             row = 0
             for chunk in chunks:

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import GlmConfig, GlmForCausalLM
 
-from tests.helpers_decoder import randomize
+from tests.support.decoders import randomize
 
 MASK, GMASK, BOS = 100, 101, 104  # ChatGLM-6B's special ids here
 

@@ -23,7 +23,7 @@ from engine.adapters.bundle import publish_bundle
 from engine.models.catalogue import BaseModel, resolve
 from engine.storage import folder_of
 from tests.helpers import NO_SNAPSHOT, write_tiny_model
-from tests.helpers_decoder import SIZES, write_random
+from tests.support.decoders import SIZES, write_random
 
 KINDS: dict[str, Any] = {
     "prefix": PrefixTuningConfig,
