@@ -1,1 +1,1 @@
-"""Which adapter is live: registry, gate, release, the periodic loop."""
+"""Releases: the registry of live adapters, the gate, promotion and the periodic loop."""

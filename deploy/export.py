@@ -1,8 +1,7 @@
-"""A bundle as something other software serves: the base model with the adapter merged in.
+"""Export a bundle for other software: the base model with the adapter merged in.
 
-It is also how a DoRA adapter is put to use. The engine adds adapters row by row of a batch; DoRA
-rescales whole rows of a weight, so it cannot be added that way. Merged into the base weights it is
-a base model like any other.
+A DoRA adapter can only be used this way. The engine adds adapters row by row of a batch, but DoRA
+rescales whole rows of a weight; merged into the base weights it is a base model like any other.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def export_merged(base: BaseModel, bundles: Path, digest: str, target: Path) -> None:
-    """Write `target`, a folder of merged bf16 safetensors with the tokenizer; all of it or nothing.
+    """Write merged bf16 safetensors and the tokenizer into the folder `target`, all or nothing.
 
     Raises `InvalidInput` where the target exists, `InvalidBundle` where the bundle is not whole,
     not of this base, or holds no numbers.
@@ -39,7 +38,7 @@ def export_merged(base: BaseModel, bundles: Path, digest: str, target: Path) -> 
 
 
 def _verified(base: BaseModel, bundles: Path, digest: str) -> Path:
-    """The bundle's folder. One for export only is not what `open_bundle` takes."""
+    """Return the verified folder of a bundle; `open_bundle` refuses those for export only."""
     folder = folder_of(bundles, digest)
     problems = verify(bundles, digest)
     if problems:

@@ -1,12 +1,12 @@
-"""Forgetting a person or a conversation all the way: rows, snapshot entries, adapters that learnt
+"""Erase a person or a conversation everywhere: rows, snapshot entries and the adapters that learnt
 from them.
 
 An adapter cannot unlearn, so each one that was trained on what is forgotten is found by its
 lineage (bundle -> snapshot -> example), marked as tainted, taken out of service and deleted. What
 is left to do, a retrain and the operator's backups, is in the receipt.
 
-Each step first saves what it is about to do, and doing it twice does no harm: whatever a crash
-broke off, `finish` ends, and `forget` calls it first.
+Each step first saves what it is about to do, and may be repeated: `finish` completes an erasure
+that a crash interrupted, and every other method does so first.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from feedback_store.storage.database import Database
 from tuning.ai_labels import labels_of
 from tuning.jobs.runner import JobRunner
 
-# A snapshot and, where one was used, a set of AI labels
-HeldThem = Callable[[str, str | None], bool]
+# Whether a snapshot, or the set of AI labels used with it, held erased data
+HeldErased = Callable[[str, str | None], bool]
 REASON = "trained on the words or judgements of a person who was forgotten"
 DELETED_REASON = "trained on a conversation that was deleted"
 BACKUPS = (
@@ -51,7 +51,7 @@ BACKUPS = (
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What was forgotten and what remains to be done. Names nobody."""
+    """The result of an erasure, and what the operator has left to do. It names nobody."""
 
     number: int
     rows: Mapping[str, int]
@@ -64,7 +64,7 @@ class Receipt:
 
 
 class Forgetting:
-    """Forgetting over one home."""
+    """Erasures in one home."""
 
     def __init__(
         self, *, home: Home, database: Database, registry: Registry, jobs: JobRunner
@@ -80,7 +80,7 @@ class Forgetting:
         Raises `Conflict` while somebody else is being forgotten. After a crash, forgetting the
         person again ends what was begun.
         """
-        with self._alone():
+        with self._locked():
             resumed = {e.person: self._carry_out(e) for e in unfinished_erasures(self._database)}
             try:
                 erasure = forget_user(self._database, user_id)
@@ -102,7 +102,7 @@ class Forgetting:
         With `deleted_before`, those that were deleted before then and not restored. Raises
         `UnknownId` where there is none of them, `Conflict` as `forget` does.
         """
-        with self._alone():
+        with self._locked():
             resumed = {e.deleted: self._carry_out(e) for e in unfinished_erasures(self._database)}
             try:
                 erasure = forget_conversations(
@@ -120,17 +120,17 @@ class Forgetting:
         What was learnt from them stays: retention is about keeping, not about a person's wish.
         """
         self.finish()
-        with self._alone():
+        with self._locked():
             erasure = forget_before(self._database, at)
             return self._carry_out(erasure) if erasure else None
 
     def finish(self) -> list[Receipt]:
-        """End what a crash broke off."""
-        with self._alone():
+        """Complete the erasures that a crash interrupted."""
+        with self._locked():
             return [self._carry_out(erasure) for erasure in unfinished_erasures(self._database)]
 
     def _carry_out(self, erasure: Erasure) -> Receipt:
-        """From the rows, which are gone, to snapshots, jobs, bundles and the live pointer."""
+        """Carry out the rest of an erasure: snapshots, labels, jobs, bundles and releases."""
         erasure = rewrite_snapshots(self._home.snapshots, erasure)
         save_erasure(self._database, erasure)
         _remove(folder_of(self._home.snapshots, digest) for digest in erasure.receipt["snapshots"])
@@ -145,10 +145,10 @@ class Forgetting:
         return self._receipt(erasure)
 
     def _unlearn(self, erasure: Erasure) -> Erasure:
-        """Take out of service, and delete, what learnt from what is forgotten."""
-        held_them = self._lineage(erasure)
-        self._end_jobs(held_them)
-        found = {b for b in list_digests(self._home.bundles) if held_them(*self._trained_on(b))}
+        """Take out of service, and delete, the artefacts that were trained on erased data."""
+        held_erased = self._lineage(erasure)
+        self._end_jobs(held_erased)
+        found = {b for b in list_digests(self._home.bundles) if held_erased(*self._trained_on(b))}
         bundles = sorted(found.union(erasure.receipt["bundles"]))
         erasure = replace(erasure, receipt={**erasure.receipt, "bundles": bundles})
         save_erasure(self._database, erasure)
@@ -158,15 +158,15 @@ class Forgetting:
         _remove(
             folder_of(rewards, digest)
             for digest in list_digests(rewards)
-            if held_them(str(read_manifest(folder_of(rewards, digest))["snapshot"]), None)
+            if held_erased(str(read_manifest(folder_of(rewards, digest))["snapshot"]), None)
         )
         _remove([self._home.references])  # digests of their rows; computed anew when needed
         return erasure
 
-    def _lineage(self, erasure: Erasure) -> HeldThem:
-        """Whether a snapshot, or a set of AI labels beside it, held what is forgotten.
+    def _lineage(self, erasure: Erasure) -> HeldErased:
+        """Return the test whether a snapshot, or the AI labels used with it, held erased data.
 
-        Also where nobody can tell any more: a set that is gone was rewritten for somebody.
+        A set of labels that is gone counts as such: it was rewritten for some erasure.
         """
         replaced: dict[str, str | None] = {}
         people: dict[str, list[str]] = {}
@@ -176,7 +176,7 @@ class Forgetting:
         known = set(list_digests(self._home.snapshots))
         labels_left = set(list_digests(self._home.ai_labels))
 
-        def held_them(snapshot: str, labels: str | None) -> bool:
+        def held_erased(snapshot: str, labels: str | None) -> bool:
             if labels is not None and labels not in labels_left:
                 return True
             now: str | None = snapshot
@@ -186,21 +186,21 @@ class Forgetting:
                 now = replaced.get(now)
             return now is None
 
-        return held_them
+        return held_erased
 
     def _trained_on(self, bundle: str) -> tuple[str, str | None]:
-        """A bundle's snapshot and AI labels; nothing known for one that does not say."""
+        """The snapshot and the AI labels that a bundle was trained on; empty if it does not say."""
         with suppress(UnknownId):
             manifest = read_manifest(folder_of(self._home.bundles, bundle))
             return str(manifest.get("snapshot")), labels_of(manifest.get("recipe", {}))
         return "", None
 
-    def _end_jobs(self, held_them: HeldThem) -> None:
+    def _end_jobs(self, held_erased: HeldErased) -> None:
         """Stop and delete jobs: their checkpoints are adapters too, and they may yet publish."""
         jobs = [
             j
             for j in self._jobs.list()
-            if held_them(j.snapshot, labels_of(self._jobs.recipe(j.id)))
+            if held_erased(j.snapshot, labels_of(self._jobs.recipe(j.id)))
         ]
         for job in jobs:
             with suppress(Conflict, ProcessLookupError):  # it has ended meanwhile
@@ -224,8 +224,8 @@ class Forgetting:
         )
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One erasure at a time over a home; a process that dies lets the next one in."""
+    def _locked(self) -> Iterator[None]:
+        """Lock the home for one erasure; the lock of a process that dies is released."""
         with self._home.forgetting_lock.open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -235,7 +235,7 @@ class Forgetting:
 
 
 def _remove(folders: Iterable[Path]) -> None:
-    """Delete folders that may be gone already; half of one is never seen under its name."""
+    """Delete folders, if they exist; each disappears by a rename before its files are deleted."""
     for folder in folders:
         doomed = folder.with_name(f".tmp-{folder.name}")
         if doomed.exists():

@@ -1,9 +1,9 @@
-"""The gate: is the candidate better than the incumbent? Pure: evidence in, verdict out.
+"""The gate: is the candidate better than the incumbent? Pure: evaluation in, verdict out.
 
 The statistic is the difference in preference accuracy on pairs that neither was trained on, held
 out and gold together: the share in which the chosen answer has the higher mean log-probability per
 token, ties counted as half, with a bootstrap over conversations. The "longer answer wins" baseline
-stands beside it, since it beats many a model. A candidate that a guard refuses is not better.
+is reported as well, since it beats many models. A candidate that a guard refuses is not better.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MIN_CONVERSATIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """The verdict and all it rests on. Gold pairs are among `pairs` and also told apart."""
+    """The verdict and its figures. Gold pairs are among `pairs` and also counted apart."""
 
     verdict: GateVerdict
     reason: str
@@ -48,9 +48,11 @@ class GateReport:
         return asdict(self)
 
 
-def judge_candidate(evidence: Evaluation, min_conversations: int = MIN_CONVERSATIONS) -> GateReport:
-    """Compare candidate and incumbent on the same evidence."""
-    pairs = evidence.pairs
+def judge_candidate(
+    evaluation: Evaluation, min_conversations: int = MIN_CONVERSATIONS
+) -> GateReport:
+    """Compare candidate and incumbent in one evaluation."""
+    pairs = evaluation.pairs
     gold = [pair for pair in pairs if pair.gold]
     clusters = [pair.conversation_id for pair in pairs]
     conversations = len(set(clusters))
@@ -58,7 +60,7 @@ def judge_candidate(evidence: Evaluation, min_conversations: int = MIN_CONVERSAT
         pair.preferences["candidate"].right - pair.preferences["incumbent"].right for pair in pairs
     ]
     gain = clustered_mean(gains, clusters) if pairs else Interval(0.0, -1.0, 1.0)
-    guards = check(evidence)
+    guards = check(evaluation)
     verdict, reason = _verdict(gain, conversations, min_conversations, guards)
     return GateReport(
         verdict=verdict,
@@ -73,15 +75,15 @@ def judge_candidate(evidence: Evaluation, min_conversations: int = MIN_CONVERSAT
         candidate_gold_accuracy=_accuracy(gold, "candidate") if gold else None,
         incumbent_gold_accuracy=_accuracy(gold, "incumbent") if gold else None,
         guards=guards,
-        ai_win_rate=win_rate(*astuple(evidence.opinions)) if evidence.opinions else None,
+        ai_win_rate=win_rate(*astuple(evaluation.opinions)) if evaluation.opinions else None,
     )
 
 
 def _verdict(
     gain: Interval, conversations: int, minimum: int, guards: Sequence[GuardFinding]
 ) -> tuple[GateVerdict, str]:
-    """A guard speaks first: what it found does not depend on how many pairs there are."""
-    if faults := [_told(guard) for guard in guards if guard.refused]:
+    """Guards come first: their findings do not depend on the number of pairs."""
+    if faults := [_fault(guard) for guard in guards if guard.refused]:
         return "not better", "refused: the candidate " + "; ".join(faults)
     if conversations < minimum:
         return "not enough data", (
@@ -93,7 +95,7 @@ def _verdict(
     return "not better", f"{interval} does not lie above 0"
 
 
-def _told(guard: GuardFinding) -> str:
+def _fault(guard: GuardFinding) -> str:
     return (
         f"{guard.fault} ({guard.name} {guard.harm.estimate:+.2f}, at least {guard.harm.low:+.2f})"
     )

@@ -1,6 +1,6 @@
-"""Guard rails: ways in which a candidate must not be worse, however well it ranks the pairs.
+"""Guards: ways in which a candidate must not be worse, however well it ranks the pairs.
 
-Pure: evidence in, findings out. Preference accuracy can rise while answers become long, empty,
+Pure: evaluation in, findings out. Preference accuracy can rise while answers become long, empty,
 repetitive or refusing, since it never looks at what the model writes. Each guard is a paired
 comparison with the incumbent on the same items, and refuses when the whole confidence interval of
 the harm lies above what is tolerated.
@@ -29,7 +29,7 @@ Harms = Sequence[tuple[str, float]]  # (what it was found on, by how much the ca
 
 @dataclass(frozen=True, slots=True)
 class GuardFinding:
-    """One finding: the harm with its interval, and whether it refuses the candidate."""
+    """The finding of a guard: the harm with its interval, and whether it refuses the candidate."""
 
     name: str
     fault: str
@@ -41,7 +41,7 @@ class GuardFinding:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What a guard looks at. `fault` completes the sentence "the candidate ..."."""
+    """What is measured, and how much harm is tolerated. `fault` completes "the candidate ..."."""
 
     name: str
     fault: str
@@ -49,14 +49,16 @@ class Guard:
     harms: Callable[[Evaluation], Harms]
 
 
-def check(evidence: Evaluation) -> tuple[GuardFinding, ...]:
-    """Every guard that has enough items to judge by."""
+def check(evaluation: Evaluation) -> tuple[GuardFinding, ...]:
+    """Findings of the guards that have enough items to judge by."""
     return tuple(
-        guard for rule in GUARDS if (guard := _guard(rule, rule.harms(evidence))) is not None
+        finding
+        for guard in GUARDS
+        if (finding := _finding(guard, guard.harms(evaluation))) is not None
     )
 
 
-def _guard(rule: Guard, harms: Harms) -> GuardFinding | None:
+def _finding(guard: Guard, harms: Harms) -> GuardFinding | None:
     items = {item for item, _ in harms}
     if len(items) < MIN_ITEMS:
         return None
@@ -66,16 +68,21 @@ def _guard(rule: Guard, harms: Harms) -> GuardFinding | None:
         confidence=1 - 2 * FALSE_ALARMS / len(GUARDS),  # two tails, of which one refuses
     )
     return GuardFinding(
-        rule.name, rule.fault, harm, rule.tolerance, len(items), harm.low > rule.tolerance
+        guard.name,
+        guard.fault,
+        harm,
+        guard.tolerance,
+        len(items),
+        harm.low > guard.tolerance,
     )
 
 
 def _on_answers(bad: Callable[[AnswerMeasures], float | None]) -> Callable[[Evaluation], Harms]:
-    """By how much the candidate's answer is worse than the incumbent's, prompt by prompt."""
+    """Return the harm by prompt: how much worse the candidate's answer is than the incumbent's."""
 
-    def harms(evidence: Evaluation) -> Harms:
+    def harms(evaluation: Evaluation) -> Harms:
         found = []
-        for answer in evidence.answers:
+        for answer in evaluation.answers:
             new, old = bad(answer.measures["candidate"]), bad(answer.measures["incumbent"])
             if new is not None and old is not None:
                 found.append((answer.prompt_id, new - old))
@@ -92,14 +99,14 @@ def _unformed(answer: AnswerMeasures) -> float | None:
     return None if answer.format_kept is None else float(not answer.format_kept)
 
 
-def _drift(evidence: Evaluation) -> Harms:
-    return [(drift.prompt_id, drift.kl["candidate"]) for drift in evidence.drift]
+def _drift(evaluation: Evaluation) -> Harms:
+    return [(drift.prompt_id, drift.kl["candidate"]) for drift in evaluation.drift]
 
 
-def _gold(evidence: Evaluation) -> Harms:
+def _gold(evaluation: Evaluation) -> Harms:
     return [
         (p.conversation_id, p.preferences["incumbent"].right - p.preferences["candidate"].right)
-        for p in evidence.pairs
+        for p in evaluation.pairs
         if p.gold
     ]
 

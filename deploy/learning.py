@@ -1,4 +1,4 @@
-"""Which releases learnt from a statement: the lineage read forwards.
+"""Find the releases that learnt from a statement: the lineage, read forwards.
 
 Statement -> example -> snapshot -> bundle -> when it was live. A release has learnt from a
 statement where its snapshot has an example of it on the training side, of a kind that its recipe
@@ -61,7 +61,7 @@ class Learning:
         self._lock = threading.Lock()
 
     def of(self, event_ids: Collection[int]) -> dict[int, Lineage]:
-        """Where each of some statements went."""
+        """The lineage of each of some statements, by the ids of their events."""
         snapshots = self._frozen.snapshots()
         releases = self._releases({each.digest: each for each in snapshots})
         return {event_id: _lineage(event_id, snapshots, releases) for event_id in event_ids}

@@ -46,7 +46,7 @@ class LoopStatus:
 
     @property
     def reason(self) -> str:
-        """One sentence."""
+        """Why it would run or not, in one sentence."""
         if self.job_running:
             return "a tuning job is running"
         return (
@@ -77,7 +77,7 @@ class LoopResult:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A verdict, and the folder with all it rests on."""
+    """A verdict and the folder of the evaluation behind it."""
 
     gate: GateReport
     folder: Path
@@ -149,7 +149,7 @@ class Loop:
         return snapshot, bundle, self.evaluate(engine, slots, bundle, snapshot).gate
 
     def status(self) -> LoopStatus:
-        """What `run` would do."""
+        """Whether `run` would train now, and why."""
         pairs = self._training_set.refresh().count("pairs")
         trained = max((self._pairs_of(d) for d in self._trained_snapshots()), default=0)
         running = any(job.state == "running" for job in self._jobs.list())
@@ -175,7 +175,7 @@ class Loop:
             raise InvalidInput("a bundle cannot be judged against itself")
         data = open_snapshot(self._home.snapshots, snapshot)
         with slots.hold(bundle), slots.hold(incumbent):
-            evidence = evaluate(
+            evaluation = evaluate(
                 engine,
                 data.heldout.pairs,
                 data.gold.pairs,
@@ -184,24 +184,24 @@ class Loop:
                 judge=ai_judge,
                 scorer=self._reward_model_of(bundle),
             )
-        gate = judge_candidate(evidence)
+        gate = judge_candidate(evaluation)
         about = {
             "candidate": bundle,
             "incumbent": incumbent,
             "base": self._base.digest,
             "snapshot": snapshot,
         }
-        evaluation = write_report(self._home.evaluations, evidence, about, gate.as_dict())
+        digest = write_report(self._home.evaluations, evaluation, about, gate.as_dict())
         self._registry.add(
             bundle,
             {
                 **gate.as_dict(),
                 "incumbent": incumbent,
                 "snapshot": snapshot,
-                "evaluation": evaluation,
+                "evaluation": digest,
             },
         )
-        return Judged(gate, folder_of(self._home.evaluations, evaluation))
+        return Judged(gate, folder_of(self._home.evaluations, digest))
 
     def _reward_model_of(self, bundle: str) -> Scorer | None:
         """The reward model that was trained in the bundle's run; it may have been forgotten."""
@@ -214,7 +214,7 @@ class Loop:
         return RewardModel.open(rewards, reward, self._base)
 
     def _trained_snapshots(self) -> set[str]:
-        """Snapshots some bundle was trained on, as far as they are still there."""
+        """The snapshots that some bundle was trained on, of those that exist."""
         bundles = self._home.bundles
         trained = {
             str(read_manifest(folder_of(bundles, digest))["snapshot"])

@@ -1,4 +1,4 @@
-"""The registry: which bundles are releases, which one is live, and who serves what.
+"""The registry: which bundles are releases, which one is live, and what each server serves.
 
 "Live" is one row with a generation number that every change raises; a change names the generation
 it saw, so of two changes at once one wins and the other gets `Conflict`. Servers follow the row and
@@ -88,7 +88,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class LiveRelease:
-    """The pointer: a bundle, or None for the base model."""
+    """The live release: a bundle, or None for the base model."""
 
     bundle: str | None
     generation: int
@@ -108,7 +108,7 @@ class ReleaseChange:
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """What a running server says of itself."""
+    """A running server, as it last reported itself."""
 
     id: str
     generation: int
@@ -147,12 +147,12 @@ class Registry:
             return Release(**_release_row(connection, bundle))
 
     def live(self) -> LiveRelease:
-        """The pointer now."""
+        """The live release now."""
         with self._database.read() as connection:
             return _live(connection)
 
     def promote(self, bundle: str, expected: LiveRelease, note: str = "") -> LiveRelease:
-        """Point at a release; raises `Conflict` when the pointer is no longer what was seen."""
+        """Make a release live; raises `Conflict` when the live one is no longer `expected`."""
         with self._database.write() as connection:
             _release_row(connection, bundle)
             if bundle in _taints(connection):
@@ -160,7 +160,7 @@ class Registry:
             return _move(connection, "promote", bundle, expected, note)
 
     def rollback_target(self, seen: LiveRelease) -> str | None:
-        """What was live before the release seen was promoted; None is the base model.
+        """The bundle that was live before `seen` was promoted; None is the base model.
 
         Raises `Conflict` when the base model is live already.
         """
@@ -168,12 +168,12 @@ class Registry:
             return _before(connection, seen)
 
     def rollback(self, expected: LiveRelease, note: str = "") -> LiveRelease:
-        """Point at `rollback_target`; raises `Conflict` when the pointer has moved."""
+        """Make `rollback_target` live; raises `Conflict` when the live one is not `expected`."""
         with self._database.write() as connection:
             return _move(connection, "rollback", _before(connection, expected), expected, note)
 
     def taint(self, bundles: Iterable[str], reason: str) -> LiveRelease:
-        """Never serve these bundles again; if one of them is live, what was live before is."""
+        """Mark bundles as never to be served; a live one gives way to the release before it."""
         with self._database.write() as connection:
             for bundle in bundles:
                 insert_once(
@@ -198,7 +198,7 @@ class Registry:
     # Servers
 
     def report_server(self, server_id: str, generation: int, bundle: str | None) -> None:
-        """A server says what it serves; its sign of life."""
+        """Record what a server serves, as its heartbeat."""
         values = {"generation": generation, "bundle": bundle, "seen_at": time.time()}
         with self._database.write() as connection:
             done = connection.execute(
@@ -208,12 +208,12 @@ class Registry:
                 connection.execute(insert(servers).values(id=server_id, **values))
 
     def remove_server(self, server_id: str) -> None:
-        """A server says good-bye."""
+        """Remove a server that shuts down."""
         with self._database.write() as connection:
             connection.execute(delete(servers).where(servers.c.id == server_id))
 
     def servers(self) -> Sequence[RunningServer]:
-        """The servers heard of lately."""
+        """The servers with a recent heartbeat."""
         now = time.time()
         with self._database.read() as connection:
             query = select(servers).where(  # a future time is stale too: the clock was set back
@@ -228,25 +228,25 @@ def _live(connection: Connection) -> LiveRelease:
 
 
 def _before(connection: Connection, seen: LiveRelease) -> str | None:
-    """What was live before: promotions pile up, a rollback takes the topmost off.
+    """The bundle that was live before, by replaying the history as a stack.
 
-    A release that was retired takes all tainted ones under it off, too.
+    A promotion pushes, a rollback pops, and a retirement also pops the tainted ones under it.
     """
-    pile: list[str | None] = [None]
+    stack: list[str | None] = [None]
     query = select(history.c.action, history.c.bundle).order_by(history.c.generation)
     for action, bundle in connection.execute(query):
         if action == "promote":
-            pile.append(bundle)
+            stack.append(bundle)
         else:
-            pile.pop()
-            while pile[-1] != bundle:
-                pile.pop()
-    if pile[-1] != seen.bundle:
+            stack.pop()
+            while stack[-1] != bundle:
+                stack.pop()
+    if stack[-1] != seen.bundle:
         raise Conflict("the live release was changed meanwhile; look again")
     if seen.bundle is None:
         raise Conflict("nothing to roll back: the base model is live")
     tainted = _taints(connection)
-    return next(bundle for bundle in reversed(pile[:-1]) if bundle not in tainted)
+    return next(bundle for bundle in reversed(stack[:-1]) if bundle not in tainted)
 
 
 def _taints(connection: Connection) -> dict[str, str]:

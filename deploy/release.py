@@ -1,4 +1,4 @@
-"""Making a release live, and a running server follow it.
+"""Make a release live, and keep each running server on it.
 
 Promoting checks the bundle and moves the registry's pointer. Each server has a `Follower`, which
 sees the pointer move, activates the bundle in its own engine (validate, load, probe, flip, drain)
@@ -28,11 +28,11 @@ from engine.models.catalogue import BaseModel
 from engine.storage import folder_of
 
 POLL_SECONDS = 0.5
-SIGN_OF_LIFE_SECONDS = SERVER_LOST_SECONDS / 3
+HEARTBEAT_SECONDS = SERVER_LOST_SECONDS / 3
 
 
 class Releases:
-    """The operator's verbs."""
+    """Promotion and rollback by the operator."""
 
     def __init__(self, registry: Registry, bundles: Path, base: BaseModel) -> None:
         self._registry = registry
@@ -67,7 +67,7 @@ class Releases:
         return None
 
     def rollback(self) -> LiveRelease:
-        """Go back to what was live before; raises `Conflict` when that is gone."""
+        """Make the release before the live one live; raises `Conflict` when it is gone."""
         seen = self._registry.live()
         target = self._registry.rollback_target(seen)
         if target is not None:
@@ -105,8 +105,8 @@ class Follower:
         self.server_id = uuid.uuid4().hex
         self._registry = registry
         self._slots = slots
-        self._said: tuple[int, str | None] | None = None
-        self._said_at = 0.0
+        self._reported: tuple[int, str | None] | None = None
+        self._reported_at = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="burnish-follower", daemon=True)
 
@@ -142,8 +142,8 @@ class Follower:
         self._report(wanted.generation)
 
     def _report(self, generation: int) -> None:
-        """Say what is served, when it has changed or as a sign of life."""
-        now, said = time.monotonic(), (generation, self._slots.live)
-        if said != self._said or now - self._said_at > SIGN_OF_LIFE_SECONDS:
-            self._registry.report_server(self.server_id, *said)
-            self._said, self._said_at = said, now
+        """Report what is served, when it has changed or as a heartbeat."""
+        now, served = time.monotonic(), (generation, self._slots.live)
+        if served != self._reported or now - self._reported_at > HEARTBEAT_SECONDS:
+            self._registry.report_server(self.server_id, *served)
+            self._reported, self._reported_at = served, now

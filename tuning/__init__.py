@@ -1,1 +1,1 @@
-"""Pairs in, adapter bundle out; and the evidence by which a bundle is judged."""
+"""Tuning: a snapshot in, an adapter bundle out; and the evaluation that a bundle is judged by."""

@@ -1,4 +1,4 @@
-"""Best of n: several answers to one prompt, and the one that a reward model likes best.
+"""Best of n: draw several answers to a prompt and take the one with the highest reward.
 
 The simplest use of a reward model: it trains nothing (Nakano et al. 2021; Gao et al. 2023). Runs on
 any engine. Knows no trainer.
@@ -16,16 +16,16 @@ from engine.request import Engine, Finished, GenerationRequest, SamplingParams, 
 
 
 class Scorer(Protocol):
-    """What scores an answer, such as `tuning.methods.reward.RewardModel`."""
+    """A scorer of answers, such as `tuning.methods.reward_model.RewardModel`."""
 
     def score(self, prompt: Sequence[Message], answer: str, *, complete: bool = True) -> float:
-        """The higher the better."""
+        """Score an answer; higher is better."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BestOf:
-    """All answers with their scores; `best` is the place of the best, the first of equals."""
+    """All answers with their scores; `best` is the index of the best, the first of equals."""
 
     answers: tuple[Finished, ...]
     scores: tuple[float, ...]
@@ -33,7 +33,7 @@ class BestOf:
 
     @property
     def answer(self) -> Finished:
-        """The best one."""
+        """The best answer."""
         return self.answers[self.best]
 
 

@@ -1,6 +1,6 @@
-"""Snapshot rows to token ids, through the one renderer. Knows no trainer.
+"""Render a snapshot's examples to token ids. Knows no trainer.
 
-What is too long is left out whole, never cut, and its conversation is named.
+Examples that are too long are left out, never truncated, and their conversations are named.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tuning.rows import Ids, TokenizedAnswers, TokenizedPairs, TrainingData
 def read_training_data(
     renderer: Renderer, snapshot: Snapshot, recipe: Recipe, ai_pairs: Sequence[AiPair] = ()
 ) -> TrainingData:
-    """The training side of a snapshot, as far as the recipe's stages read it, and AI labels.
+    """Read what the recipe's stages need of a snapshot's training side, and the AI labels.
 
     Raises what `tuning.replay.read_replay` raises.
     """
@@ -122,7 +122,7 @@ def _fitting(
     limit: int,
     thoughts_in_loss: bool,
 ) -> tuple[list[tuple[TrainingExample | AiPair, list[Ids]]], tuple[str, ...]]:
-    """Each example with the ids of its prompt and of each side; the conversations of the rest."""
+    """The examples within the limit, with ids of prompt and sides; the others' conversations."""
     kept, too_long = [], []
     for example in examples:
         ids = _rendered(renderer, example.prompt, example.sides, thoughts_in_loss)
@@ -158,7 +158,7 @@ def _rendered(
 
 
 def _tokens(ids: list[Ids]) -> int:
-    """Of the prompt with its longest completion."""
+    """Number of tokens of the prompt with its longest completion."""
     prompt, *completions = ids
     return len(prompt) + max(map(len, completions))
 

@@ -1,4 +1,4 @@
-"""More than one device: the command that starts a job, and the configurations of `accelerate`.
+"""Training on several devices: configurations of `accelerate`, and the command of a job.
 
 A configuration is one that is shipped in `tuning/accelerate`, named without its folder, or a file
 of the operator's. FSDP and DeepSpeed are untested for want of GPUs. Knows no job's state.
@@ -54,7 +54,7 @@ def processes_of(config: Path) -> int:
 
 
 def worker_arguments(job: Path, config: Path | None = None, processes: int = 1) -> list[str]:
-    """What Python is called with to run the job in a folder: one process, or a launcher of several.
+    """Python's arguments to run the job in a folder: one process, or a launcher of several.
 
     Raises `InvalidInput` as `config_file` does.
     """
@@ -64,7 +64,7 @@ def worker_arguments(job: Path, config: Path | None = None, processes: int = 1) 
 
 
 def accelerate_arguments(job: Path, config: Path, processes: int) -> list[str]:
-    """What `accelerate launch` is called with to run the job in a folder."""
+    """Arguments of `accelerate launch` to run the job in a folder."""
     options = {
         "config_file": config,
         "num_processes": processes,

@@ -55,11 +55,11 @@ Reply with one letter, A or B."""
 
 
 class Judge(Protocol):
-    """Whoever can say which of two answers is better."""
+    """A judge that says which of two answers is better."""
 
     @property
     def name(self) -> str:
-        """Which judge it is; labels are kept under it."""
+        """The judge's identity, which its labels are kept with."""
         ...
 
     def choose(self, prompt: Sequence[Message], a: str, b: str) -> Letter | None:
@@ -149,7 +149,7 @@ class EndpointJudge:
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """What a judge made of siblings: pairs, and how many comparisons ended in which way."""
+    """Pairs labelled by a judge, and the number of comparisons by outcome."""
 
     pairs: tuple[AiPair, ...]
     outcomes: Mapping[str, int]
@@ -169,9 +169,9 @@ def compare(judge: Judge, prompt: Sequence[Message], first: str, second: str) ->
 
 
 def label(judge: Judge, siblings: Iterable[Siblings]) -> Labelled:
-    """Label each couple of siblings; what the judge is of two minds about is counted and left.
+    """Label each couple of siblings; undecided comparisons are counted and give no label.
 
-    An error of the judge's ends it: half a set of labels is none.
+    Raises the judge's errors: half a set of labels is of no use.
     """
     pairs: list[AiPair] = []
     outcomes: Counter[str] = Counter()
@@ -187,9 +187,9 @@ def label(judge: Judge, siblings: Iterable[Siblings]) -> Labelled:
 
 
 def agreement(judge: Judge, pairs: Iterable[Pair]) -> dict[str, int]:
-    """How a judge decides pairs that people decided: what its labels are worth.
+    """Compare a judge with people on pairs that they decided, to tell what its labels are worth.
 
-    Counts of "agrees", "contradicts", "orders disagree", "no answer" and "too long".
+    Returns counts of "agrees", "contradicts", "orders disagree", "no answer" and "too long".
     """
     outcomes = Counter(
         compare(judge, pair.prompt, pair.chosen.text, pair.rejected.text) for pair in pairs

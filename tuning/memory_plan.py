@@ -1,4 +1,4 @@
-"""How much memory a training run will take, from the model's shape alone, and where that fits.
+"""Plan the memory of a training run from the model's shape alone, and where it fits.
 
 `python -m tuning.memory_plan --model NAME_OR_FOLDER --card-gb 12 --tokens 1024` prints a plan, and
 `--table` the table of docs/memory.md. Knows shapes and arithmetic. Knows no trainer, reads no
@@ -37,7 +37,7 @@ TILE = 256 * 4096  # of the output head's logits, `tuning.batch.head`
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is trained, and how: all that the memory depends on beside the model.
+    """A training load: everything beside the model that the memory depends on.
 
     `tokens`: of the largest pack, which is the budget of packs or the longest row. `pairs`: two
     answers a row, which share a prompt; otherwise one. `checkpointing`: a layer's activations are
@@ -64,7 +64,7 @@ class MemoryUse:
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """What a run takes, part by part, what the serving engine takes, and what follows from it."""
+    """The memory of a run by use, that of the serving engine, and the decision that follows."""
 
     parts: tuple[MemoryUse, ...]
     serving_bytes: int
@@ -74,7 +74,7 @@ class MemoryPlan:
 
     @property
     def training_bytes(self) -> int:
-        """All parts together."""
+        """The sum of all parts."""
         return sum(part.nbytes for part in self.parts)
 
 
@@ -121,7 +121,8 @@ def frozen_weight_bytes(model: Preset, weights: Weights, number_format: NumberFo
 
 
 def adapter_parameters(model: Preset, rank: int) -> int:
-    """Of LoRA on every linear layer but the head: rank (in + out) each (Hu et al. 2021, sec. 4.1).
+    """Parameters of LoRA on every linear layer but the head: rank (in + out) each (Hu et al. 2021,
+    sec. 4.1).
 
     Layers that a checkpoint keeps fused (ChatGLM's) are counted apart, which is an upper bound.
     """
@@ -136,10 +137,10 @@ def adapter_parameters(model: Preset, rank: int) -> int:
 
 
 def activation_bytes(model: Preset, load: Load) -> int:
-    """What the forward pass keeps for the backward pass.
+    """Bytes that the forward pass keeps for the backward pass.
 
-    With checkpointing each layer's input alone. Rotary tables and the final norm's input are there
-    either way.
+    With checkpointing, that is only the input of each layer. Rotary tables and the final norm's
+    input are kept either way.
     """
     size = BYTES[load.number_format]
     outside = load.tokens * (model.hidden_size + 2 * model.head_dim)
@@ -150,7 +151,7 @@ def activation_bytes(model: Preset, load: Load) -> int:
 
 
 def layer_bytes(model: Preset, load: Load) -> int:
-    """What autograd keeps of one layer as `tuning.batch` computes it.
+    """Bytes that autograd keeps of one layer as `tuning.batch` computes it.
 
     Inputs and results of both norms (4 h); q, k, v as attention takes them and its result; the two
     inner activations of a gated feed-forward block; seven low-rank products. In fp32: the sums of
@@ -168,7 +169,7 @@ def layer_bytes(model: Preset, load: Load) -> int:
 
 
 def working_bytes(model: Preset, load: Load) -> int:
-    """What the layer at work takes for a moment, at its largest in the backward pass.
+    """Bytes that the layer being computed takes at its peak, in the backward pass.
 
     Four inner activations of the feed-forward block and three of the hidden size at once; with
     checkpointing all that the layer keeps, since it is made again; for weights of few bits the
@@ -183,13 +184,13 @@ def working_bytes(model: Preset, load: Load) -> int:
 
 
 def head_bytes(model: Preset, load: Load) -> int:
-    """Scoring every token: hidden states, fp32 sums, their gradient, and three tiles of logits."""
+    """Bytes to score all tokens: hidden states, sums, their gradient, three tiles of logits."""
     size = BYTES[load.number_format]
     return load.tokens * model.hidden_size * (4 + 2 * size) + TILE * (8 + size)
 
 
 def serving_bytes(model: Preset, kv_tokens: int = SERVING_TOKENS) -> int:
-    """The serving engine on CUDA: nf4 weights, and bf16 keys and values of so many tokens."""
+    """Bytes of the serving engine on CUDA: nf4 weights, and bf16 keys and values of `kv_tokens`."""
     return frozen_weight_bytes(model, "nf4", "bf16") + kv_tokens * kv_bytes_per_token(model)
 
 

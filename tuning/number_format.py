@@ -1,4 +1,4 @@
-"""Whether a job computes in bf16 or fp32: the faster one here, by measurement at its start.
+"""Choose bf16 or fp32 for a job: the faster one on this machine, measured at its start.
 
 A job keeps what it began with in its folder, so that one that is resumed goes on in the same
 format. An adapter is fp32 either way. Knows processors and clocks; knows no trainer.
@@ -85,7 +85,7 @@ def _chosen_anew(asked: AskedFormat, hidden_size: int, mlp_size: int) -> ChosenF
 
 
 def faster_format(seconds: dict[str, float]) -> ChosenFormat:
-    """bf16 where it was measured to be clearly faster; otherwise fp32, which rounds less."""
+    """Choose bf16 where it was clearly faster, otherwise fp32, which rounds less."""
     clearly = seconds["bf16"] < WORTH_ROUNDING * seconds["fp32"]
     number_format: NumberFormat = "bf16" if clearly else "fp32"
     told = ", ".join(f"{name} {1000 * value:.2f} ms" for name, value in seconds.items())

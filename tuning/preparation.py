@@ -1,4 +1,4 @@
-"""What is settled before a run's first step: the number format and, on CUDA, that memory suffices.
+"""Prepare a run: choose the number format and, on CUDA, check that the memory suffices.
 
 Knows the machine and the recipe; knows no data and no trainer. The check on CUDA is untested on a
 GPU.
@@ -22,7 +22,7 @@ from tuning.recipe import Recipe
 
 
 def prepare(job: Path, base: Path, recipe: Recipe, report: Report) -> ChosenFormat:
-    """Choose the number format of the job in a folder, and see whether its memory is there.
+    """Choose the number format of the job in a folder, and check its memory.
 
     Raises `ModelUnavailable` with the reason where training does not fit beside what is on the
     CUDA device already.
@@ -46,7 +46,7 @@ def prepare(job: Path, base: Path, recipe: Recipe, report: Report) -> ChosenForm
 def plan_of(
     base: Path, recipe: Recipe, chosen: ChosenFormat, *, free_bytes: int, card_bytes: int
 ) -> MemoryPlan:
-    """The plan on a device of which so much is free; the rest is taken to be the serving engine's.
+    """Plan for a device with `free_bytes` free; the rest is taken to be the serving engine's.
 
     The largest pack is the budget, or one pair whose answers are both as long as allowed.
     """

@@ -1,4 +1,4 @@
-"""Plain values, as YAML gives them, into frozen dataclasses. Every problem is collected.
+"""Build frozen dataclasses from plain values, as YAML gives them; every problem is collected.
 
 Knows types; knows nothing of what the values mean.
 """

@@ -1,9 +1,9 @@
 """Reference log-probabilities, kept on disk so that each row is paid for once.
 
 DPO compares the model with the one it started from (Rafailov et al. 2023, eq. 7), which does not
-change: what it thinks of a row depends on the base, the start adapter, the template and the row's
-token ids, but for rounding. One file holds the rows of the latest run with the first three; a row
-that has left the data leaves the file. Numbers and digests only. Knows no trainer.
+change: up to rounding, its log-probabilities of a row depend on the base, the start adapter, the
+template and the row's token ids. One file holds the rows of the latest run with the first three; a
+row that has left the data leaves the file. Numbers and digests only. Knows no trainer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class ReferenceKey:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceLookup:
-    """What a look into the cache gave: a value a row, and how many were there already."""
+    """The result of a lookup: one value per row, and the number of rows that were cached."""
 
     log_probs: tuple[PairLogProbs, ...]
     cached: int

@@ -1,4 +1,4 @@
-"""Good answers out of a file of instruction data, as a second source beside the snapshot.
+"""Read good answers from a file of instruction data, a second source beside the snapshot.
 
 The file is read by the importer, so every format that `burnish feedback import` knows will do.
 Nothing goes into the store. Knows no tokens.
@@ -23,17 +23,18 @@ from tuning.recipe import ReplayRecipe
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """For this prompt, the file says, `answer` is good."""
+    """A prompt and an answer that the file calls good."""
 
     prompt: tuple[Message, ...]
     answer: Side
 
 
 def read_replay(replay: ReplayRecipe, beside: int, seed: int) -> list[Instruction]:
-    """So many of the file's answers that they are `replay.share` of all, with `beside` others.
+    """Draw answers from the file so that they are `replay.share` of all, with `beside` others.
 
-    Drawn with the seed; all of them where the file has fewer. Raises `InvalidInput` for a file
-    that cannot be read, `Conflict` for one that is not what it was when the recipe was read.
+    The draw depends on the seed; all answers are taken where the file has fewer. Raises
+    `InvalidInput` for a file that cannot be read, `Conflict` for one that has changed since the
+    recipe was read.
     """
     if replay.file is None:
         return []
@@ -61,7 +62,7 @@ def _good_answers(file: Path) -> list[Instruction]:
 
 
 class _Turns:
-    """What the importer takes for a store."""
+    """An import target that keeps the turns in memory."""
 
     def __init__(self) -> None:
         self.all: list[ImportedTurn] = []

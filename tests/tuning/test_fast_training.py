@@ -265,7 +265,7 @@ def test_what_cannot_be_packed_says_why(tiny_base: BaseModel) -> None:
     model = tuned_model(tiny_base.folder)
     assert packing_blocker(model) is None
     model.config.sliding_window = 8
-    assert packing_blocker(model) == "not every layer attends to everything"
+    assert packing_blocker(model) == "not every layer has full attention"
 
 
 def test_an_adapter_that_is_not_plain_lora_is_trained_as_peft_would(

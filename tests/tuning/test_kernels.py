@@ -292,7 +292,7 @@ def test_a_model_computes_what_it_does_by_peft(
 
 def test_a_model_whose_layers_keep_what_attention_needs_is_left_to_trl() -> None:
     model = AutoModelForCausalLM.from_config(NemotronConfig(**SHAPE)).requires_grad_(False)
-    assert packing_blocker(model) == "its layers do not tell attention who sees whom"
+    assert packing_blocker(model) == "its layers do not pass segments on to attention"
     model(input_ids=torch.tensor([[5, 6, 7]]))  # and it works as before
 
 

@@ -1,4 +1,4 @@
-"""Attention within segments: no token sees another row, and nothing is computed to be masked away.
+"""Attention within segments: no token sees another row, and no masked score is computed.
 
 Registered with transformers as an attention implementation, so any architecture that looks its
 attention up there can use it. A call without segments is transformers' own `sdpa`. Knows segments;
@@ -24,7 +24,7 @@ ATTENTION_NAME = "burnish_segments"
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """Who sees whom in a pack, and what computes it: bounds that cover all tokens in order."""
+    """The segments of a pack, whose bounds cover all tokens in order, and the kernels to use."""
 
     bounds: tuple[Bounds, ...]
     kernels: TuningKernels

@@ -1,4 +1,4 @@
-"""Rows of a dataset to packs: trl's own batch for each, and the layout that it is computed in.
+"""Collate dataset rows into packs: trl's own batch of each, and the layout it is computed in.
 
 The one place that knows the columns: prompt_ids, chosen_ids, rejected_ids (and ref_*_logps) for
 pairs; input_ids and labels (-100 where nothing is scored) for fine-tuning.
@@ -39,8 +39,9 @@ def prompt_of_example(row: DatasetRow) -> TrainingPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Packer:
-    """A data collator: one batch becomes the packs it is computed in, none over the budget
-    unless one row alone is."""
+    """A data collator that divides a batch into packs.
+
+    None is over the budget, unless a single row is."""
 
     collate: Collate  # trl's, for the tensors its losses and logs read
     to_prompt: Callable[[DatasetRow], TrainingPrompt]
@@ -61,7 +62,9 @@ class Packer:
 
 
 def default_budget_tokens() -> int:
-    """Tokens of a pack. A small one stays in a processor's cache and keeps the peak memory low,
-    and its matrices are already large enough; a CUDA device wants large ones (stated, not
-    measured)."""
+    """The tokens of a pack.
+
+    A small pack stays in a processor's cache and keeps the peak memory low, with matrices that are
+    large enough; a CUDA device wants larger ones (assumed, not measured).
+    """
     return 2048 if torch.cuda.is_available() else 512

@@ -1,4 +1,4 @@
-"""The packed forward pass, behind the door at which trl's trainers ask for log-probabilities.
+"""The packed forward pass, behind the interface by which trl asks for log-probabilities.
 
 trl asks a model for `model(..., labels=..., fused_lm_head=True)` and computes its losses on the
 grid of log-probabilities that comes back, (rows, tokens - 1), 0 where nothing is scored. A batch
@@ -26,7 +26,7 @@ from tuning.distributed import weights_are_split
 from tuning.kernels import PORTABLE
 from tuning.kernels.portable import TuningKernels
 
-# Ways in which some architectures bend their logits; none of them is done here
+# How some architectures transform their logits; none of it is implemented here
 LOGIT_TRANSFORMS = (
     "final_logit_softcapping",
     "logit_scale",
@@ -46,10 +46,10 @@ def packing_blocker(model: PeftModel | PreTrainedModel) -> str | None:
     head = base.get_output_embeddings()
     layers = set(getattr(config, "layer_types", None) or ["full_attention"])
     reasons = {
-        "its attention cannot be exchanged": not base._supports_attention_backend,
-        "not every layer attends to everything": layers != {"full_attention"}
+        "its attention implementation cannot be replaced": not base._supports_attention_backend,
+        "not every layer has full attention": layers != {"full_attention"}
         or getattr(config, "sliding_window", None) is not None,
-        "its logits are more than a product": head.bias is not None
+        "its logits are transformed behind the head": head.bias is not None
         or any(getattr(config, name, None) is not None for name in LOGIT_TRANSFORMS),
         "its head is trained": head.weight.requires_grad,
         "its experts have a loss of their own": hasattr(config, "output_router_logits"),
@@ -59,12 +59,12 @@ def packing_blocker(model: PeftModel | PreTrainedModel) -> str | None:
     }
     found = next((reason for reason, holds in reasons.items() if holds), None)
     if found is None and not _passes_segments_on(base):
-        return "its layers do not tell attention who sees whom"
+        return "its layers do not pass segments on to attention"
     return found
 
 
 def layout_tensors(layout: PackLayout) -> dict[str, Any]:
-    """A layout as what a batch is made of: integer tensors, and plain numbers for the bounds."""
+    """A layout as entries of a batch: integer tensors, and plain numbers for the bounds."""
     return {
         "input_ids": torch.tensor([layout.input_ids]),
         "position_ids": torch.tensor([layout.position_ids]),
@@ -77,7 +77,7 @@ def layout_tensors(layout: PackLayout) -> dict[str, Any]:
 
 
 def accept_layouts(model: PeftModel | PreTrainedModel, kernels: TuningKernels) -> None:
-    """Let the model answer batches that carry a `layout`; others go where they went before.
+    """Patch the model to compute batches that carry a `layout` as packs, others as before.
 
     Call it after trl has put its own head in place.
     """
@@ -128,7 +128,7 @@ class _Forward:
 
 @torch.no_grad()
 def _passes_segments_on(base: Any) -> bool:
-    """By trying it on two tokens: attention that was told nothing cannot use the empty mask."""
+    """Whether attention receives its segments, tried on two tokens: without, the mask fails."""
     before = base.config._attn_implementation
     base.set_attn_implementation(ATTENTION_NAME)
     tokens = torch.arange(2, device=base.device)[None]

@@ -1,8 +1,9 @@
-"""The parts of a decoder layer, each as one operation with a backward pass of its own.
+"""Fused parts of a decoder layer, each one autograd function with a backward pass of its own.
 
-A gated feed-forward block, self-attention and a norm keep little for the backward pass, and what
-is not a matrix product in them is left to `tuning.kernels`. Known by their names and by trying
-them; what computes anything else, or holds no plain LoRA (DoRA, dropout), is left as it is.
+A gated feed-forward block, self-attention and a norm keep little for the backward pass;
+`tuning.kernels` computes all but their matrix products. A module is recognised by its names and
+by comparing its results with ours; any other module, and one that holds no plain LoRA (DoRA,
+dropout), stays as it is.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from tuning.kernels.portable import TuningKernels
 
 GATED = ("gate_proj", "up_proj", "down_proj")
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-TRIED_TOKENS = 5
-TRIED_APART = {torch.float32: 1e-5, torch.bfloat16: 0.02}  # rounded some ten times each
+TRIAL_TOKENS = 5
+TRIAL_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}  # rounded some ten times each
 
 
 def patch_modules(model: PeftModel, kernels: TuningKernels) -> None:
-    """Let the parts of a model that are of a known kind compute this way."""
+    """Replace the forward methods of the modules that are of a known kind."""
     dtype = model.get_base_model().dtype
     for module in model.modules():
         if _is_gated(module, dtype):
@@ -41,7 +42,7 @@ def patch_modules(model: PeftModel, kernels: TuningKernels) -> None:
 
 
 class _Gated(torch.autograd.Function):
-    """down(silu(gate(x)) * up(x)); the product is made again in the backward pass."""
+    """down(silu(gate(x)) * up(x)); the product is computed again in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters_and_rest: Any) -> Tensor:
@@ -171,7 +172,7 @@ def _is_self_attention(module: Any, dtype: torch.dtype) -> bool:
     if next(module.parameters()).device.type != "cpu":
         return False  # on CUDA torch's attention is as good backwards
     numbers = torch.Generator().manual_seed(0)
-    angles = torch.rand(1, TRIED_TOKENS, module.head_dim // 2, generator=numbers).repeat(1, 1, 2)
+    angles = torch.rand(1, TRIAL_TOKENS, module.head_dim // 2, generator=numbers).repeat(1, 1, 2)
     return _matches_original(
         _self_attention_forward,
         module,
@@ -179,7 +180,7 @@ def _is_self_attention(module: Any, dtype: torch.dtype) -> bool:
         dtype,
         position_embeddings=(angles.cos().to(dtype), angles.sin().to(dtype)),
         attention_mask=None,
-        segments=Segments(((0, 0, 0, TRIED_TOKENS),), PORTABLE),
+        segments=Segments(((0, 0, 0, TRIAL_TOKENS),), PORTABLE),
     )
 
 
@@ -197,20 +198,21 @@ def _is_rms_norm(module: nn.Module) -> bool:
 def _matches_original(
     ours: Any, module: Any, width: int, dtype: torch.dtype, *, apart: float = 0.0, **given: Any
 ) -> bool:
-    """Whether a module's own forward pass is ours, by trying it on small and on large numbers, as
-    it is when it is trained."""
+    """Whether our forward pass gives a module's own results, in training mode.
+
+    Both are tried on small and on large numbers."""
     device, was_training = next(module.parameters()).device, module.training
     module.train()
     try:
         for size in (1.0, 30.0):
             x = size * torch.randn(
-                1, TRIED_TOKENS, width, generator=torch.Generator().manual_seed(0)
+                1, TRIAL_TOKENS, width, generator=torch.Generator().manual_seed(0)
             )
             x = x.to(device, dtype)
             expected, found = module(x, **given), ours(module, module.forward, x, **given)
             if isinstance(expected, tuple):
                 (expected, *_), (found, *_) = expected, found
-            if not (found - expected).norm() <= (apart or TRIED_APART[dtype]) * expected.norm():
+            if not (found - expected).norm() <= (apart or TRIAL_TOLERANCE[dtype]) * expected.norm():
                 return False
     except (TypeError, ValueError, RuntimeError, AttributeError, LookupError):
         return False  # it wants something else

@@ -3,7 +3,7 @@
 The output head is the largest matrix of a small model: its product is made tile by tile, with a
 running softmax (Milakov & Gimelshein 2018, alg. 3), and the gradient for the hidden states is
 gathered on the way, since for log p(target) it is W[target] - sum_v p_v W_v (times a number per
-token that comes later). So nothing is computed again in the backward pass. The head is frozen.
+token that comes later). So the backward pass computes nothing again. The head is frozen.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ TILE_TOKENS, TILE_VOCABULARY = 256, 4096  # 4 MB of floats: stays in a processor
 
 
 class Scores(NamedTuple):
-    """Of each token, (tokens,): natural log-probability; entropy and mean of the logits of its
-    distribution, and whether it was the likeliest token. Only the first has a gradient."""
+    """Scores of each token, each (tokens,); only `log_probs` has a gradient.
+
+    The natural log-probability, the entropy and the mean logit of the distribution, and whether
+    the token was the likeliest one."""
 
     log_probs: Tensor
     entropy: Tensor

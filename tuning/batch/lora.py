@@ -34,7 +34,7 @@ class Projection:
 
     @classmethod
     def of(cls, module: Any, x: Tensor) -> Self | None:
-        """The one plain adapter that is active in a layer, or None."""
+        """The projection of a layer with exactly one active, plain adapter; otherwise None."""
         if not is_lora_linear(module) or module.disable_adapters or module.merged:
             return None
         names = [name for name in module.active_adapters if name in module.lora_A]
@@ -64,7 +64,7 @@ class Projections:
 
     @classmethod
     def of(cls, modules: Sequence[Any], x: Tensor) -> Self | None:
-        """Those of several layers, or None where one of them is not plain."""
+        """The projections of several layers, or None where one of them is not plain."""
         found = [Projection.of(module, x) for module in modules]
         each = tuple(projection for projection in found if projection is not None)
         return cls(each) if len(each) == len(found) else None

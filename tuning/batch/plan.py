@@ -1,4 +1,4 @@
-"""Which rows share a forward pass, and where each token of a pack comes from and goes to.
+"""Packing: which rows share a forward pass, and where each token of a pack is computed.
 
 A row is a prompt with one or more completions. The prompt is laid out once, its completions after
 it, each continuing the prompt's positions. Pure: knows token ids, no model and no trainer.
@@ -27,7 +27,7 @@ class TrainingPrompt:
 
     @property
     def tokens(self) -> int:
-        """How many tokens it takes when the prompt is laid out once."""
+        """The number of tokens when the prompt is laid out once."""
         return len(self.ids) + sum(len(completion.ids) for completion in self.completions)
 
 
@@ -47,12 +47,12 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class PackLayout:
-    """A pack of trees as one sequence of tokens.
+    """A pack of prompts as one sequence of tokens.
 
     For each scored token: `sources` is the place whose hidden state predicts it, `targets` its id,
-    and (`rows`, `columns`) where its log-probability goes in the trainer's grid. Row b * n + t is
-    branch b of tree t (n trees), so that a pair's chosen rows come first, as in trl; column c
-    predicts token c + 1 of prompt and completion.
+    and (`rows`, `columns`) where its log-probability goes in the trainer's grid. Row c * n + p is
+    completion c of prompt p (n prompts), so that a pair's chosen rows come first, as in trl; a
+    column i predicts token i + 1 of prompt and completion.
     """
 
     input_ids: tuple[int, ...]
@@ -84,7 +84,7 @@ def pack(sizes: Sequence[int], budget_tokens: int) -> list[list[int]]:
 
 
 def lay_out(prompts: Sequence[TrainingPrompt]) -> PackLayout:
-    """One pack. A token without a predecessor is not scored, as in any causal model."""
+    """Lay out one pack. A token without a predecessor is not scored, as in any causal model."""
     ids: list[int] = []
     positions: list[int] = []
     segments: list[Segment] = []

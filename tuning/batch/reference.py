@@ -1,4 +1,4 @@
-"""What the model as it is now thinks of pairs: the reference of a preference loss."""
+"""Log-probabilities of pairs under the current model: the reference of a preference loss."""
 
 from __future__ import annotations
 

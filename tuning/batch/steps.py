@@ -1,7 +1,7 @@
 """A training step over packs: the gradient and the logs of the whole batch, a pack at a time.
 
 Only one pack's activations are held at once. Processes that train together may have different
-numbers of packs, so they speak once a step: after its last pack, of gradients and of metrics. Knows
+numbers of packs, so they communicate once a step: gradients and metrics, after its last pack. Knows
 how trl's trainers keep their metrics; knows no loss.
 """
 
@@ -24,7 +24,7 @@ class PackedSteps:
     """For a trl trainer whose collator is a `Packer`; stands before it among the bases."""
 
     def counts(self, pack: Pack) -> dict[str, int]:
-        """How much of each counted thing is in a pack: rows, scored tokens and so on."""
+        """The numbers of rows, scored tokens and so on in a pack, by name."""
         raise NotImplementedError
 
     def counted_by(self, metric: str) -> str:
@@ -32,7 +32,7 @@ class PackedSteps:
         raise NotImplementedError
 
     def scaled_loss(self, share: BatchShare) -> AbstractContextManager[None]:
-        """While a pack's loss is computed, let each mean in it count as its part of the batch."""
+        """Scale each mean in a pack's loss to its share of the batch, inside the context."""
         raise NotImplementedError
 
     def training_step(
@@ -47,10 +47,10 @@ class PackedSteps:
         losses = []
         for pack, count, share in zip(packs, counts, _batch_shares(counts), strict=True):
             trainer._metrics["train"] = defaultdict(list)
-            waiting = pack is not packs[-1]  # other processes hear of the gradients once
+            waiting = pack is not packs[-1]  # gradients are exchanged once a step
             with (
                 self.scaled_loss(share),
-                _alone(trainer.accelerator),
+                _local_metrics(trainer.accelerator),
                 trainer.accelerator.no_sync(model) if waiting else nullcontext(),
             ):
                 losses.append(super().training_step(model, pack, num_items_in_batch))  # type: ignore[misc]
@@ -59,7 +59,7 @@ class PackedSteps:
                 sums[name] += value * count[self.counted_by(name)]
         totals = {kind: float(sum(count[kind] for count in counts)) for kind in counts[0]}
         here = {"num_tokens": trainer._total_train_tokens - tokens}
-        sums, totals, here = _everywhere(trainer.accelerator, sums, totals, here)
+        sums, totals, here = _sum_over_processes(trainer.accelerator, sums, totals, here)
         for name, value in sums.items():
             logged[name].append(value / (totals[self.counted_by(name)] or 1.0))
         trainer._total_train_tokens = tokens + int(here["num_tokens"])
@@ -69,8 +69,8 @@ class PackedSteps:
 
 
 @contextmanager
-def _alone(accelerator: Accelerator) -> Iterator[None]:
-    """What trl gathers for its metrics stays this process's own: another may be at another pack."""
+def _local_metrics(accelerator: Accelerator) -> Iterator[None]:
+    """Keep trl's metrics local to this process, since others may be at another pack."""
     accelerator.gather = accelerator.gather_for_metrics = lambda values: values
     try:
         yield
@@ -78,7 +78,9 @@ def _alone(accelerator: Accelerator) -> Iterator[None]:
         del accelerator.gather, accelerator.gather_for_metrics  # the methods show again
 
 
-def _everywhere(accelerator: Accelerator, *parts: Mapping[str, float]) -> list[dict[str, float]]:
+def _sum_over_processes(
+    accelerator: Accelerator, *parts: Mapping[str, float]
+) -> list[dict[str, float]]:
     """Numbers summed over all processes, which all have the same names in the same order."""
     own = [value for part in parts for value in part.values()]
     summed = accelerator.reduce(torch.tensor(own, dtype=torch.float64, device=accelerator.device))

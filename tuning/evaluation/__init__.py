@@ -1,1 +1,1 @@
-"""Evaluation: what is measured of a candidate, for the gate and for the operator to read."""
+"""Evaluation: measures of a candidate, for the gate and for the operator."""

@@ -1,4 +1,4 @@
-"""Greedy answers to fixed prompts, and what is measured of them.
+"""Greedy answers to fixed prompts, and measures of them.
 
 The texts stay in memory: a tuned model may repeat what people said to it, so only the measures are
 ever written. Knows no verdicts.
@@ -47,13 +47,13 @@ class EvaluationPrompt:
 
     @property
     def max_new_tokens(self) -> int:
-        """Where its answers are cut."""
+        """The token at which its answers are cut."""
         return MAX_THOUGHT_TOKENS if has_answer_line(self.mode) else EVALUATION_NEW_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A prompt with everybody's answer."""
+    """A prompt with every model's answer."""
 
     prompt: EvaluationPrompt
     answers: Mapping[ModelRole, Finished]
@@ -74,7 +74,7 @@ class AnswerMeasures:
 
 @dataclass(frozen=True, slots=True)
 class PromptMeasures:
-    """What was measured on one prompt."""
+    """Measures of every model's answer to one prompt."""
 
     prompt_id: str
     asks: AnswerFormat | None
@@ -99,7 +99,7 @@ def load_prompts() -> list[EvaluationPrompt]:
 def answer_prompts(
     engine: Engine, adapters: Adapters, prompts: Sequence[EvaluationPrompt]
 ) -> list[Answered]:
-    """Everybody's greedy answers; those of one adapter are decoded together."""
+    """Every model's greedy answers; those of one adapter are decoded together."""
     messages = [evaluation_messages(prompt) for prompt in prompts]
 
     def answers(adapter: str | None) -> list[Finished]:
@@ -122,13 +122,13 @@ def answer_prompts(
 
 
 def evaluation_messages(prompt: EvaluationPrompt) -> tuple[Message, ...]:
-    """What the model is shown: the default system prompt and worked examples, not a home's own."""
+    """The messages of a prompt, with the default system prompt and examples, not a home's own."""
     with resources.as_file(resources.files("engine.prompts") / "examples.yaml") as path:
         return make_template(prompt.mode, read_examples(path)).build([], prompt.text)
 
 
 def measure_answers(answered: Answered) -> PromptMeasures:
-    """What can be said of everybody's answer to one prompt."""
+    """Measure every model's answer to one prompt."""
     prompt = answered.prompt
     measures = {role: _measure(prompt, answer) for role, answer in answered.answers.items()}
     return PromptMeasures(prompt.id, prompt.asks, measures)

@@ -1,4 +1,4 @@
-"""Everything the gate's verdict rests on, gathered on one engine. Knows no verdicts.
+"""Evaluate a candidate on one engine: everything the gate's verdict rests on.
 
 An evaluation holds no text and no user: conversations are numbered, answers are measured and
 dropped. So there is nothing in it to forget when a person is forgotten.
@@ -30,7 +30,7 @@ from tuning.judge import Judge
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured of candidate, incumbent and base."""
+    """Measures of candidate, incumbent and base."""
 
     pairs: tuple[PairScores, ...]
     answers: tuple[PromptMeasures, ...] = ()

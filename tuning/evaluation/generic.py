@@ -53,8 +53,8 @@ def measure_drift(
     """The divergence of every model from the base, on the same texts.
 
     The base writes them: one answer to each plain prompt, drawn at temperature 1 without filters,
-    seeds fixed. What an adapter has unlearnt to say shows there, which it would not in texts that
-    the adapter wrote. The text is tokenized anew for scoring, which seldom changes a token.
+    seeds fixed. They show what an adapter has made unlikely, which texts of the adapter would not.
+    The text is tokenized anew for scoring, which seldom changes a token.
     """
     plain = [prompt for prompt in prompts if prompt.mode == "plain"]
     streams = engine.submit_many(

@@ -1,4 +1,4 @@
-"""How well each model tells chosen from rejected on pairs it was not trained on.
+"""Preference accuracy: how well each model tells chosen from rejected on unseen pairs.
 
 Runs on any engine, so that the running server's own model is used. Knows no verdicts.
 """

@@ -1,4 +1,4 @@
-"""An evaluation on disk: `evaluation.json` and a page to look at it, in an immutable folder.
+"""Publish an evaluation: `evaluation.json` and a page that shows it, in an immutable folder.
 
 Knows the gate's verdict as a document to pass on.
 """

@@ -1,8 +1,8 @@
-"""What a reward model thinks of the answers: the greedy one, and the best of several.
+"""Rewards of the answers: of the greedy one, and of the best of several.
 
 The second says what an adapter could do if its answers were chosen from (Nakano et al. 2021, sec.
-3.4). A reward is a model's opinion and can be played (Gao et al. 2023), so no verdict rests on it.
-Texts stay in memory. Knows no verdicts.
+3.4). A reward is a model's opinion and can be over-optimised (Gao et al. 2023), so no verdict rests
+on it. Texts stay in memory. Knows no verdicts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Rewarded:
 def score_rewards(
     engine: Engine, scorer: Scorer, adapters: Adapters, answered: Sequence[Answered]
 ) -> Iterator[Rewarded]:
-    """Score everybody's answer to each prompt, and draw `DRAWN` more; adapters must be loaded."""
+    """Score every model's answer to each prompt, and draw `DRAWN` more; adapters must be loaded."""
     for each in answered:
         prompt, shown = each.prompt, evaluation_messages(each.prompt)
         sampling = SamplingParams(temperature=1.0, max_new_tokens=prompt.max_new_tokens)

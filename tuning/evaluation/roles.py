@@ -1,4 +1,4 @@
-"""Who is measured: the candidate, the incumbent it would replace, and the base model under both.
+"""The models measured: the candidate, the incumbent it would replace, and their base model.
 
 Knows adapters by their digests (None: the base model itself); knows no measure.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Literal, TypeVar, get_args
 
-T = TypeVar("T")
+Measure = TypeVar("Measure")
 ModelRole = Literal["candidate", "incumbent", "base"]
 MODEL_ROLES: tuple[ModelRole, ...] = get_args(ModelRole)
 Adapters = Mapping[ModelRole, str | None]
@@ -19,9 +19,11 @@ def adapters_of(candidate: str | None, incumbent: str | None) -> Adapters:
     return {"candidate": candidate, "incumbent": incumbent, "base": None}
 
 
-def for_each_role(adapters: Adapters, measure: Callable[[str | None], T]) -> dict[ModelRole, T]:
+def for_each_role(
+    adapters: Adapters, measure: Callable[[str | None], Measure]
+) -> dict[ModelRole, Measure]:
     """Measure every role; an adapter in two roles is measured once."""
-    measured: dict[str | None, T] = {}
+    measured: dict[str | None, Measure] = {}
     for adapter in adapters.values():
         if adapter not in measured:
             measured[adapter] = measure(adapter)

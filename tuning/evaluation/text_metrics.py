@@ -1,7 +1,7 @@
-"""What can be said of an answer by looking at its text: pure functions, English and Chinese.
+"""Measures of an answer's text: pure functions, for English and Chinese.
 
-All of them are heuristics. They are meant for comparing two models on the same prompts, where what
-they get wrong they get wrong on both sides.
+All of them are heuristics for comparing two models on the same prompts, where their errors are the
+same on both sides.
 """
 
 from __future__ import annotations

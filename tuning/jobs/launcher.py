@@ -2,7 +2,7 @@
 
 It runs `accelerate launch` and lives as long as its processes do. So it holds the job's lease,
 which they cannot inherit: torchrun closes what they would, and gives each a session of its own. Its
-pid is the job's: SIGTERM makes torchrun end them all. Where it dies unasked, they end themselves
+pid is the job's: SIGTERM makes torchrun end them all. If it is killed, they end themselves
 (`tuning.jobs.rank_worker`). Trains nothing.
 """
 
@@ -47,7 +47,7 @@ def main(folder: Path, config: Path, processes: int) -> int:
 
 
 def _reason(error: Exception) -> str:
-    """What the operator reads."""
+    """The error as the operator reads it."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     if not isinstance(error, ChildFailedError):

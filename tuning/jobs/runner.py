@@ -37,7 +37,7 @@ PID_PATIENCE_SECONDS = 5.0  # a worker writes its pid as its first act
 
 
 def default_threads() -> int:
-    """All processors this process may use: a job's priority, not its size, makes way for a chat."""
+    """The processors that this process may use; a job yields to the chat by its priority alone."""
     known = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
 
@@ -58,7 +58,7 @@ class JobSpec:
 
     @property
     def id(self) -> str:
-        """Digest of what decides the result; each further process makes the batches larger."""
+        """Digest of the inputs that decide the result; more processes make larger batches."""
         decisive = [self.base_digest, self.snapshot, self.recipe]
         return digest_json(decisive if self.processes == 1 else [*decisive, self.processes])
 
@@ -281,10 +281,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 class _Lease:
-    """A flock; closing the descriptor gives it back unless a child still has it.
+    """An advisory file lock (flock), which a child process may inherit with the descriptor.
 
-    Looking whether the lease is free shares it for a moment, so whoever means to have it alone is
-    patient.
+    Testing whether the lease is free takes it shared for a moment; so taking it exclusively waits
+    for `patience_seconds`.
     """
 
     def __init__(self, path: Path, patience_seconds: float, kind: int) -> None:

@@ -41,7 +41,7 @@ def main(folder: Path) -> int:
 
 
 def work(folder: Path) -> int:
-    """The job, in this process or in the first of several; returns the exit status."""
+    """Run the job in this process, the only one or the first; returns the exit status."""
     priority = yield_to_chat()
     spec = read_spec(folder)
     reserve = folder / "reserve"
@@ -58,9 +58,9 @@ def work(folder: Path) -> int:
 
 
 def yield_to_chat() -> str:
-    """Take what nobody else wants of the processor and the disk; returns the priority's name.
+    """Lower this process to idle priority, processor and disk; returns the priority's name.
 
-    Before torch starts its threads, since they inherit it. SCHED_IDLE stands under every niceness.
+    Called before torch starts its threads, which inherit it. SCHED_IDLE is below every niceness.
     A job is a session of its own, and where Linux shares processors by session ("autogroup"),
     niceness counts only within one; so the session is given the lowest share as well. Source:
     sched(7), "SCHED_IDLE" and "The autogroup feature". What a container forbids is left out.
@@ -135,7 +135,7 @@ def _run(spec: JobSpec, folder: Path, priority: str) -> str:
 
 
 def _reason(error: Exception, folder: Path) -> str:
-    """What the operator reads.
+    """The error as the operator reads it.
 
     safetensors and torch tell of a full disk by errors of their own, torch without a word of it; a
     disk on which nothing is left says it for them.
@@ -150,14 +150,14 @@ def _reason(error: Exception, folder: Path) -> str:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and those behind it."""
+    """An error and its causes."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
 def _remove_half_saved(folder: Path) -> None:
-    """Room for others on a full disk; the trainer writes `trainer_state.json` last."""
+    """Delete unfinished checkpoints, in which the trainer writes `trainer_state.json` last."""
     checkpoints = folder.glob("*/checkpoint-*")
     half = [path for path in checkpoints if not (path / "trainer_state.json").is_file()]
     for path in [*half, *folder.glob("*/adapter.tmp")]:

@@ -1,4 +1,4 @@
-"""What a tuning step does beside plain matrix products, in torch and in compiled form.
+"""Kernels for the operations of a tuning step beside matrix products, in torch and compiled.
 
 `portable.py` says what each operation computes; `native.py` computes the same on an x86 processor
 in one pass over memory each. `choose_kernels` picks one; what runs on it need not know which.
@@ -55,16 +55,17 @@ def choose_kernels(cache: Path | None) -> KernelChoice:
 
 
 def _agree(native: NativeTuningKernels) -> bool:
-    """Whether the compiled kernels are right on this processor, in either format: their code path
-    may be one that no test ever ran on."""
+    """Whether the compiled kernels agree with torch on this processor, in either format.
+
+    Their code path may be one that no test ran on."""
     for dtype, apart in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):
-        found = zip(_try(native, dtype), _try(PORTABLE, dtype), strict=True)
+        found = zip(_outputs(native, dtype), _outputs(PORTABLE, dtype), strict=True)
         if not all((a.float() - b.float()).norm() <= apart * b.float().norm() for a, b in found):
             return False
     return True
 
 
-def _try(kernels: TuningKernels, dtype: torch.dtype) -> list[Tensor]:
+def _outputs(kernels: TuningKernels, dtype: torch.dtype) -> list[Tensor]:
     """Results of each operation, on sizes that take whole tiles and leave a part of one over."""
     numbers = torch.Generator().manual_seed(0)
     q, k, v, dy = (

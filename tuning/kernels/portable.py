@@ -1,4 +1,4 @@
-"""What each kernel computes, in plain torch. The compiled kernels equal this but for rounding.
+"""The kernels in plain torch, which the compiled ones equal up to rounding.
 
 Forward and backward passes of what a tuning step does beside plain matrix products. Each is told
 what to differentiate by; none keeps anything. Tokens of several rows lie one after the other.
@@ -23,8 +23,9 @@ SMALLEST_EXPONENT = -80.0  # e^-80 adds nothing; below it come denormal numbers,
 
 @dataclass(frozen=True, slots=True)
 class SoftmaxSums:
-    """Of each token, (tokens,) float32, over the logits seen so far: the highest, the sum of
-    e^(logit - highest), the sum, and the target's own."""
+    """Running sums of each token over the logits so far, each (tokens,) float32.
+
+    The highest logit, the sum of e^(logit - highest), the sum, and the target's logit."""
 
     highest: Tensor
     total: Tensor
@@ -209,7 +210,7 @@ class PortableTuningKernels:
 def each_segment(
     query: Tensor, key: Tensor, value: Tensor, segments: Sequence[Bounds]
 ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor | None]]:
-    """Of each segment: its queries, the keys and values they may see, and a mask (None: causal).
+    """Yield each segment's queries, the keys and values they may see, and a mask (None: causal).
 
     Shapes (1, heads, tokens, dim).
     """
