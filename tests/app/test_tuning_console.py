@@ -28,7 +28,7 @@ from engine.prompts.modes import PromptTemplate
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
 from tests.app.test_browser import SCRIPT
 from tests.helpers import make_bundle
-from tests.tuning.test_jobs import WORKER
+from tests.support.jobs import WORKER
 from tuning.jobs import runner as jobs_module
 from tuning.jobs.events import BundlePublished, JobEvent, JobStarted, StepDone
 from tuning.jobs.progress import ProgressLog

@@ -16,8 +16,8 @@ from engine.errors import InvalidBundle, InvalidInput
 from engine.models.catalogue import BaseModel, resolve
 from engine.storage import folder_of
 from tests.helpers import ALPHA, RANK, make_bundle
-from tests.tuning.conftest import snapshot_of
-from tests.tuning.test_train import QUICK, trained
+from tests.support.pairs import snapshot_of
+from tests.support.runs import QUICK, trained
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.sft import SftRecipe
 from tuning.recipe import AdapterRecipe

@@ -13,7 +13,7 @@ import pytest
 from deploy.gate import GateReport, judge_candidate
 from feedback_store.examples.types import Pair
 from tests.played_engine import PlayedEngine, Voice, sensible
-from tests.tuning.conftest import row
+from tests.support.pairs import row
 from tuning.evaluation.evaluate import evaluate
 
 ADAPTER = "sha256:" + "a" * 64

@@ -26,8 +26,8 @@ from engine.models.catalogue import BaseModel
 from engine.request import GenerationRequest, SamplingParams, collect
 from feedback_store.examples.split import split_of
 from feedback_store.examples.types import Demonstration, Pair, Side, example_id
-from tests.tuning.conftest import row
-from tests.tuning.test_train import frozen, origin, trained
+from tests.support.pairs import row
+from tests.support.runs import frozen, origin, trained
 from tuning.evaluation.evaluate import evaluate
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.sft import SftRecipe

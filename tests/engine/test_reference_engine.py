@@ -138,8 +138,8 @@ def test_an_adapter_is_swapped_in_and_out(running: Running, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_it_is_tuned_and_the_bundle_is_served(running: Running, tmp_path: Path) -> None:
-    from tests.tuning.conftest import snapshot_of
-    from tests.tuning.test_train import QUICK, trained
+    from tests.support.pairs import snapshot_of
+    from tests.support.runs import QUICK, trained
 
     bundle, events = trained(tmp_path, running.base, snapshot_of(tmp_path, 4), QUICK)
     assert [event for event in events if event["event"] == "step"]

@@ -16,7 +16,7 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, TrainerCallback
 
-from tests.tuning.test_fast_training import BUDGET_TOKENS, for_sft, made_up_rows, tuned_model
+from tests.support.packed_training import BUDGET_TOKENS, for_sft, made_up_rows, tuned_model
 from tuning.methods import dpo_trainer, sft_trainer
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.sft import SftRecipe

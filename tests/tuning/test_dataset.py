@@ -13,7 +13,7 @@ from engine.prompts.reasoning import join_reasoning, split_reasoning
 from engine.prompts.render import Renderer
 from feedback_store.examples.types import Demonstration, Origin, Side, Unpaired
 from tests.helpers import THINKS_UNLESS_TOLD
-from tests.tuning.conftest import row
+from tests.support.pairs import row
 from tuning.dataset import tokenize, tokenize_answers
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.sft import SftRecipe

@@ -23,9 +23,9 @@ from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.storage import list_digests
 from tests.support.job_events import of_type, steps_of
+from tests.support.packed_training import tuned_model
+from tests.support.pairs import snapshot_of
 from tests.tuning import distributed_child
-from tests.tuning.conftest import snapshot_of
-from tests.tuning.test_fast_training import tuned_model
 from tuning.batch.forward import packing_blocker
 from tuning.distributed import (
     CONFIGS,

@@ -26,7 +26,7 @@ from engine.request import Score, ScoreRequest
 from feedback_store.ai_feedback.siblings import Siblings
 from feedback_store.examples.types import Side
 from tests.fake_engine import FakeEngine
-from tests.tuning.conftest import row
+from tests.support.pairs import row
 from tuning.judge import EndpointJudge, EngineJudge, Letter, agreement, compare, label
 
 PROMPT = (Message("user", "What is bread?"),)

@@ -23,7 +23,7 @@ from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.request import Score
 from feedback_store.examples.types import Demonstration, Origin, Side, Unpaired
-from tests.tuning.conftest import row
+from tests.support.pairs import row
 from tuning.evaluation.preferences import PairScores, Preference
 
 

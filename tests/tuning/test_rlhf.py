@@ -20,7 +20,7 @@ from feedback_store.ai_feedback.siblings import Siblings
 from feedback_store.examples.types import Examples, Side
 from feedback_store.snapshots.snapshot import freeze, open_snapshot
 from tests.support.job_events import of_type, steps_of
-from tests.tuning.conftest import row, snapshot_of
+from tests.support.pairs import row, snapshot_of
 from tuning.ai_labels import drawn_ai_pairs, label_siblings
 from tuning.jobs.events import DataRead, JobEvent, RewardModelMade
 from tuning.judge import Letter

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,48 +18,27 @@ from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from engine.storage import digest_file, folder_of, read_manifest
-from feedback_store.examples.types import (
-    Demonstration,
-    Examples,
-    Origin,
-    Side,
-    Unpaired,
-    example_id,
-)
-from feedback_store.snapshots.snapshot import freeze, open_snapshot
+from feedback_store.examples.types import Demonstration, Side, Unpaired, example_id
+from feedback_store.snapshots.snapshot import open_snapshot
 from tests.support.job_events import of_type, steps_of
-from tests.tuning.conftest import row, snapshot_of
+from tests.support.pairs import row, snapshot_of
+from tests.support.runs import NO_DPO, OFF, QUICK, SMALL, Events, frozen, origin, trained
 from tuning.dataset import read_training_data
-from tuning.jobs.events import DataRead, JobEvent, KernelsChosen, ReferencesRead, StageLeftOut
+from tuning.jobs.events import DataRead, KernelsChosen, ReferencesRead, StageLeftOut
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.kto import KtoRecipe
 from tuning.methods.orpo import OrpoRecipe
 from tuning.methods.sft import SftRecipe
-from tuning.recipe import AdapterRecipe, Recipe, ReplayRecipe
+from tuning.recipe import Recipe, ReplayRecipe
 from tuning.step_reporter import StepReporter
 from tuning.train import run
 from tuning.training_run import TrainingRun
 
-SMALL = AdapterRecipe(rank=2, alpha=4)
-OFF = SftRecipe(epochs=0)
-NO_DPO = DpoRecipe(epochs=0)
-QUICK = Recipe(
-    adapter=SMALL,
-    sft=SftRecipe(epochs=1),
-    dpo=DpoRecipe(epochs=1),
-    number_format="fp32",  # two runs are compared, and what is faster is measured anew by each
-    max_sequence_tokens=200,
-)
 KTO = replace(QUICK, sft=OFF, dpo=NO_DPO, kto=KtoRecipe(epochs=1))
-Events = list[JobEvent]
 
 
 def side(text: str) -> Side:
     return Side(text, "", True, f"answer-{text}", "sha256:base", None)
-
-
-def origin(conversation: str) -> Origin:
-    return Origin(conversation, "hash", (1,), ("ann",))
 
 
 def thumb(number: int, good: bool) -> Unpaired:
@@ -84,32 +62,6 @@ def demonstration(number: int) -> Demonstration:
         source="vote",
         origin=origin(f"conversation-{number}"),
     )
-
-
-def frozen(home: Path, *, flip_rate: float | None = None, **examples: Sequence[Any]) -> str:
-    lists: dict[str, Any] = {kind: list(rows) for kind, rows in examples.items()}
-    examples = Examples(**lists, flip_rate=flip_rate)
-    return freeze(Home(home).snapshots, examples, last_event=2)
-
-
-def trained(
-    home: Path,
-    base: BaseModel,
-    snapshot: str,
-    recipe: Recipe,
-    origins: dict[str, str] | None = None,
-) -> tuple[str, Events]:
-    """The bundle's digest and the events of one run."""
-    events: Events = []
-    job = TrainingRun(
-        base=base,
-        snapshot=open_snapshot(Home(home).snapshots, snapshot),
-        recipe=recipe,
-        recipe_origins=origins or {},
-        folder=home / f"job-{len(list(home.iterdir()))}",
-        home=Home(home),
-    )
-    return run(job, events.append), events
 
 
 def manifest_of(home: Path, bundle: str) -> dict[str, Any]:

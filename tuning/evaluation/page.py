@@ -12,7 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from tuning.evaluation.roles import MODEL_ROLES
+from tuning.evaluation.roles import MODEL_ROLES, ModelRole
 
 COLOURS = {"candidate": "#c2571a", "incumbent": "#3b6ea5", "base": "#9a9a9a"}
 SHARES = {
@@ -131,40 +131,31 @@ def _plot_answers(document: Document) -> go.Figure:
 
 
 def _plot_lengths(document: Document) -> go.Figure:
-    figure = go.Figure()
     answers = document["evidence"]["answers"]
-    for role in MODEL_ROLES:
-        figure.add_bar(
-            x=[answer["prompt_id"] for answer in answers],
-            y=[answer["measures"][role]["tokens"] for answer in answers],
-            name=role,
-            marker_color=COLOURS[role],
-        )
-    return figure
+    prompts = [answer["prompt_id"] for answer in answers]
+    return _grouped(prompts, lambda role: [each["measures"][role]["tokens"] for each in answers])
 
 
 def _plot_drift(document: Document) -> go.Figure:
-    figure = go.Figure()
     drift = document["evidence"]["drift"]
-    for role in ("candidate", "incumbent"):
-        figure.add_bar(
-            x=[each["prompt_id"] for each in drift],
-            y=[each["kl"][role] for each in drift],
-            name=role,
-            marker_color=COLOURS[role],
-        )
-    return figure
+    prompts = [each["prompt_id"] for each in drift]
+    models: tuple[ModelRole, ...] = ("candidate", "incumbent")
+    return _grouped(prompts, lambda role: [each["kl"][role] for each in drift], models)
 
 
 def _bars(models: Document, names: Mapping[str, str]) -> go.Figure:
+    return _grouped(list(names.values()), lambda role: [models[role][name] for name in names])
+
+
+def _grouped(
+    x: list[str],
+    heights: Callable[[ModelRole], list[Any]],
+    roles: tuple[ModelRole, ...] = MODEL_ROLES,
+) -> go.Figure:
+    """A bar for each place of x and each model."""
     figure = go.Figure()
-    for role in MODEL_ROLES:
-        figure.add_bar(
-            x=list(names.values()),
-            y=[models[role][name] for name in names],
-            name=role,
-            marker_color=COLOURS[role],
-        )
+    for role in roles:
+        figure.add_bar(x=x, y=heights(role), name=role, marker_color=COLOURS[role])
     return figure
 
 

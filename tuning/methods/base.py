@@ -1,13 +1,14 @@
 """What a training method consists of.
 
-A method is a section of the recipe. trl takes seconds to import, so a method's `trainer` imports
-what it needs when it is called; `<name>_trainer.py` adapts trl's trainer. Imports no torch.
+A method is a section of the recipe. trl takes seconds to import, so the trainer is in a module of
+its own, `<name>_trainer`, which is imported when a run needs it. Imports no torch.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 from tuning.rows import ExampleKind, TrainingData
@@ -63,9 +64,15 @@ class Method(ABC):
     def rows(self, data: TrainingData) -> Sequence[Mapping[str, Any]]:
         """The rows of the dataset that `trainer` takes."""
 
-    @abstractmethod
     def trainer(self, model: PeftModel, rows: Dataset, stage: Stage) -> Trainer:
-        """Make a trainer of the model's `default` adapter."""
+        """Make a trainer of the model's `default` adapter.
+
+        By default it is `make_<name>_trainer` of the module `<name>_trainer` beside the method's.
+        """
+        module = f"{type(self).__module__}_trainer"
+        make = getattr(import_module(module), f"make_{module.rpartition('.')[2]}")
+        trainer: Trainer = make(model, rows, self, stage)
+        return trainer
 
     def train(self, model: PeftModel, rows: Dataset, stage: Stage) -> None:
         """Train the model's `default` adapter in place, from the stage's last checkpoint on."""

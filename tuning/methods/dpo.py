@@ -7,18 +7,11 @@ sources: `dpo_trainer.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from engine.errors import InvalidInput
 from tuning.methods.base import Method
 from tuning.rows import ExampleKind, Ids, TrainingData
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from peft import PeftModel
-
-    from tuning.methods.dpo_trainer import RenderedDPOTrainer
-    from tuning.methods.stage import Stage
 
 DpoLoss = Literal["sigmoid", "ipo", "robust", "length-normalised"]
 Reference = Literal["start", "base"]
@@ -91,9 +84,3 @@ class DpoRecipe(Method):
     def rows(self, data: TrainingData) -> list[dict[str, Ids]]:
         """Columns prompt_ids, chosen_ids, rejected_ids: what trl's preference collator reads."""
         return data.preferences
-
-    def trainer(self, model: PeftModel, rows: Dataset, stage: Stage) -> RenderedDPOTrainer:
-        """See `Method`."""
-        from tuning.methods.dpo_trainer import make_dpo_trainer
-
-        return make_dpo_trainer(model, rows, self, stage)

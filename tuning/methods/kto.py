@@ -7,19 +7,12 @@ reference: `kto_trainer.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from engine.errors import InvalidInput
 from tuning.methods.base import Method
 from tuning.methods.dpo import FromStore
 from tuning.rows import ExampleKind, TrainingData
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from peft import PeftModel
-
-    from tuning.methods.kto_trainer import RenderedKTOTrainer
-    from tuning.methods.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +71,3 @@ class KtoRecipe(Method):
     def rows(self, data: TrainingData) -> list[dict[str, Any]]:
         """Columns prompt_ids, completion_ids, label."""
         return list(data.unpaired.rows)
-
-    def trainer(self, model: PeftModel, rows: Dataset, stage: Stage) -> RenderedKTOTrainer:
-        """See `Method`."""
-        from tuning.methods.kto_trainer import make_kto_trainer
-
-        return make_kto_trainer(model, rows, self, stage)

@@ -6,17 +6,10 @@ Supports: LoRA on a dense or quantized base; a prefix on a dense one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from tuning.methods.base import AdapterKind, Method
 from tuning.rows import ExampleKind, Ids, TrainingData
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from peft import PeftModel
-
-    from tuning.methods.orpo_trainer import RenderedORPOTrainer
-    from tuning.methods.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +43,3 @@ class OrpoRecipe(Method):
     def rows(self, data: TrainingData) -> list[dict[str, Ids]]:
         """Columns prompt_ids, chosen_ids, rejected_ids."""
         return data.preferences
-
-    def trainer(self, model: PeftModel, rows: Dataset, stage: Stage) -> RenderedORPOTrainer:
-        """See `Method`."""
-        from tuning.methods.orpo_trainer import make_orpo_trainer
-
-        return make_orpo_trainer(model, rows, self, stage)

@@ -6,17 +6,10 @@ Supports: LoRA on a dense base, starting from any adapter. The algorithm: `rloo_
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from tuning.methods.base import AdapterKind, Method
 from tuning.rows import ExampleKind, Ids, TrainingData
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from peft import PeftModel
-
-    from tuning.methods.rloo_trainer import RenderedRLOOTrainer
-    from tuning.methods.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +50,3 @@ class RlooRecipe(Method):
         """Column prompt: each prompt of the pairs once, if it leaves room for an answer."""
         prompts = data.distinct_prompts(data.max_sequence_tokens - self.max_new_tokens)
         return [{"prompt": list(ids)} for ids in prompts]
-
-    def trainer(self, model: PeftModel, rows: Dataset, stage: Stage) -> RenderedRLOOTrainer:
-        """See `Method`. The reward is that of the stage's reward model."""
-        from tuning.methods.rloo_trainer import make_rloo_trainer
-
-        return make_rloo_trainer(model, rows["prompt"][:], self, stage, stage.open_reward())

@@ -21,7 +21,7 @@ from trl import RLOOConfig, RLOOTrainer
 
 from engine.errors import InvalidInput
 from tuning.methods.rloo import RlooRecipe
-from tuning.methods.stage import Reward, Stage
+from tuning.methods.stage import Stage
 
 Prompts = Sequence[Sequence[int]]
 
@@ -36,17 +36,22 @@ class RenderedRLOOTrainer(RLOOTrainer):  # type: ignore[misc]  # trl is untyped 
 
 
 def make_rloo_trainer(
-    model: PeftModel, prompts: Prompts, recipe: RlooRecipe, stage: Stage, reward: Reward
+    model: PeftModel, rows: Dataset, recipe: RlooRecipe, stage: Stage
 ) -> RenderedRLOOTrainer:
-    """The trainer. Its reward function hands each answer to `reward`, as ids with its prompt."""
+    """Make the trainer, whose reward is that of the stage's reward model.
+
+    `rows` has one column, prompt: token ids.
+    """
+    prompts: Prompts = rows["prompt"][:] if len(rows) else []
     if not prompts:
         raise InvalidInput("the snapshot has no prompts on its training side to answer")
+    reward = stage.open_reward()
 
     def rewards(prompts: list[list[int]], completion_ids: list[list[int]], **_: Any) -> list[float]:
         return [reward([*p, *c]) for p, c in zip(prompts, completion_ids, strict=True)]
 
     batch = min(recipe.batch_prompts, len(prompts))
-    rows = _in_order(prompts, recipe.epochs, batch, stage.seed)
+    ordered = _in_order(prompts, recipe.epochs, batch, stage.seed)
     return RenderedRLOOTrainer(
         model=model,
         reward_funcs=rewards,
@@ -60,7 +65,7 @@ def make_rloo_trainer(
             temperature=recipe.temperature,
             shuffle_dataset=False,
         ),
-        train_dataset=Dataset.from_list([{"prompt": list(ids)} for ids in rows]),
+        train_dataset=Dataset.from_list([{"prompt": list(ids)} for ids in ordered]),
         processing_class=stage.tokenizer,
         callbacks=[stage.callback],
     )

@@ -6,17 +6,10 @@ Supports: LoRA on a dense or quantized base; virtual tokens on a dense one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from tuning.methods.base import Method
 from tuning.rows import ExampleKind, Ids, SftAnswers, TrainingData
-
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from peft import PeftModel
-    from trl import SFTTrainer
-
-    from tuning.methods.stage import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +45,3 @@ class SftRecipe(Method):
             }
             for row in [*data.answers, *data.replay]
         ]
-
-    def trainer(self, model: PeftModel, rows: Dataset, stage: Stage) -> SFTTrainer:
-        """See `Method`."""
-        from tuning.methods.sft_trainer import make_sft_trainer
-
-        return make_sft_trainer(model, rows, self, stage)

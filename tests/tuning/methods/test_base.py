@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,7 +18,7 @@ from engine.models.catalogue import BaseModel
 from engine.storage import folder_of, read_manifest
 from feedback_store.snapshots.snapshot import open_snapshot
 from tests.support.job_events import steps_of
-from tests.tuning.conftest import snapshot_of
+from tests.support.pairs import snapshot_of
 from tuning.jobs.events import JobEvent
 from tuning.methods.base import Method
 from tuning.methods.dpo import DpoRecipe
@@ -82,9 +83,9 @@ def test_a_method_that_a_recipe_has_a_field_for_is_a_stage_of_the_run(
 def test_each_method_has_a_module_of_its_own_with_its_section_rules_and_rows() -> None:
     for name, method in METHODS.items():
         assert method.__module__ == f"tuning.methods.{name}"
-        own = vars(method)
-        assert {"rules", "rows", "trainer", "example_kinds"} <= own.keys()
-        assert isinstance(method().rules(), dict)
+        assert {"rules", "rows", "example_kinds"} <= vars(method).keys()
+        trainers = import_module(f"tuning.methods.{name}_trainer")
+        assert callable(getattr(trainers, f"make_{name}_trainer"))
 
 
 def test_the_recipe_reads_the_section_of_each_method() -> None:

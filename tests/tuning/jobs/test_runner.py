@@ -11,7 +11,6 @@ import os
 import random
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +28,9 @@ from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.start import kernel_cache
 from tests.support.job_events import of_type, steps_of
-from tests.tuning.conftest import snapshot_of
+from tests.support.jobs import DPO_STEPS, TINY, WORKER
+from tests.support.pairs import snapshot_of
+from tests.support.waiting import wait_until
 from tuning.jobs import runner as jobs_module
 from tuning.jobs.events import (
     BundlePublished,
@@ -42,24 +43,9 @@ from tuning.jobs.events import (
 from tuning.jobs.progress import read_progress
 from tuning.jobs.runner import Job, JobRunner, JobSpec, default_threads
 from tuning.kernels import choose_kernels
-from tuning.methods.dpo import DpoRecipe
-from tuning.methods.sft import SftRecipe
-from tuning.recipe import AdapterRecipe, Recipe
+from tuning.recipe import Recipe
 
-# With the 13 training pairs of `snapshot_of(16)`: 4 steps of SFT, 24 of DPO; checkpoints at 10, 20
-TINY = Recipe(
-    adapter=AdapterRecipe(rank=4, alpha=8),
-    sft=SftRecipe(epochs=1, batch_pairs=4, learning_rate=0.01),
-    dpo=DpoRecipe(epochs=6, batch_pairs=4, learning_rate=0.01),
-    max_sequence_tokens=128,
-)
-DPO_STEPS = 24
 SNAPSHOTS = [f"sha256:{number:064}" for number in range(3)]
-WORKER = """#!/bin/sh
-# In place of `python -m tuning.jobs.worker JOB_FOLDER`: says its pid, then works for a minute
-echo $$ > "$3/pid"
-exec sleep 60
-"""
 
 
 def start(
@@ -72,15 +58,6 @@ def start(
         recipe=recipe,
         recipe_origins={"seed": "default"},
     )
-
-
-def wait_until(condition: Callable[[], Any], seconds: float = 120) -> Any:
-    """The condition's value once it is true."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)
-    return value
 
 
 def when_free(starts: Callable[[], str]) -> str:
@@ -357,7 +334,7 @@ class Ran:
 def environment_of_workers() -> Iterator[None]:
     """They find the project, and take one thread each: two would only wait for each other."""
     with pytest.MonkeyPatch.context() as patched:
-        root = str(Path(__file__).parents[2])
+        root = str(Path(__file__).parents[3])
         patched.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
         patched.setenv("OMP_NUM_THREADS", "1")
         yield

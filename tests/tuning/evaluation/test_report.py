@@ -12,7 +12,7 @@ import pytest
 
 from engine.storage import folder_of, verify
 from tests.played_engine import PlayedEngine, Voice, sensible
-from tests.tuning.conftest import row
+from tests.support.pairs import row
 from tuning.evaluation.answers import AnswerMeasures, PromptMeasures
 from tuning.evaluation.evaluate import Evaluation, evaluate
 from tuning.evaluation.generic import Drift, Passage

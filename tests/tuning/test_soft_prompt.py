@@ -28,8 +28,8 @@ from engine.request import ScoreRequest
 from engine.storage import folder_of
 from feedback_store.snapshots.snapshot import open_snapshot
 from tests.support.datasets import dataset_of
-from tests.tuning.conftest import snapshot_of
-from tests.tuning.test_losses import ROWS, Recorder, plain_model
+from tests.support.losses import ROWS, Recorder, plain_model
+from tests.support.pairs import snapshot_of
 from tuning.batch.forward import packing_blocker
 from tuning.dataset import tokenize
 from tuning.methods.base import SoftPromptKind

@@ -14,8 +14,8 @@ from torch.nn.functional import logsigmoid
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from tests.support.datasets import dataset_of
-from tests.tuning.conftest import row
-from tests.tuning.test_losses import ROWS, Recorder, plain_model, token_logprobs
+from tests.support.losses import ROWS, Recorder, plain_model, token_logprobs
+from tests.support.pairs import row
 from tuning.dataset import tokenize
 from tuning.methods.orpo import OrpoRecipe
 from tuning.methods.stage import Stage

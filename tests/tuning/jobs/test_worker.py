@@ -25,8 +25,8 @@ from safetensors import SafetensorError
 from engine.home import Home
 from engine.models.catalogue import BaseModel
 from tests.support.job_events import steps_of
-from tests.tuning.conftest import snapshot_of
-from tests.tuning.test_jobs import DPO_STEPS, TINY
+from tests.support.jobs import DPO_STEPS, TINY
+from tests.support.pairs import snapshot_of
 from tuning.jobs import worker
 from tuning.jobs.events import JobStarted
 from tuning.jobs.progress import read_progress
@@ -34,7 +34,7 @@ from tuning.jobs.runner import JobSpec
 from tuning.jobs.worker import DISK_FULL
 from tuning.methods.dpo_trainer import PackedDPOTrainer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def job_folder(home: Path, base: BaseModel, snapshot: str = "sha256:" + "0" * 64) -> Path:

@@ -18,7 +18,7 @@ from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from engine.storage import folder_of
 from tests.helpers import make_bundle
-from tests.tuning.test_losses import ROWS, chosen_nll, plain_model, sums, train, whole_batch
+from tests.support.losses import ROWS, chosen_nll, plain_model, sums, train, whole_batch
 from tuning.dataset import tokenize
 from tuning.methods import dpo_trainer
 from tuning.rows import TokenizedPairs

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM
@@ -18,12 +19,11 @@ from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from tests.helpers import make_bundle
-from tests.tuning.conftest import row
-from tests.tuning.test_losses import Recorder, adapter_weights, token_logprobs
+from tests.support.losses import Recorder, adapter_weights, token_logprobs
+from tests.support.pairs import row
 from tuning.dataset import distinct_prompts
 from tuning.methods.base import broken_rules
 from tuning.methods.rloo import RlooRecipe
-from tuning.methods.rloo_trainer import make_rloo_trainer
 from tuning.methods.stage import Stage
 
 RECIPE = RlooRecipe(
@@ -68,8 +68,16 @@ def stage(folder: Path, tokenizer: Any) -> tuple[Stage, Recorder]:
 def train(
     model: PeftModel, prompts: list[list[int]], recipe: RlooRecipe, where: Stage, rewards: Any
 ) -> None:
-    trainer = make_rloo_trainer(model, prompts, recipe, where, rewards)
-    trainer.train(resume_from_checkpoint=where.checkpoint)
+    trainer_of(model, prompts, recipe, where, rewards).train(
+        resume_from_checkpoint=where.checkpoint
+    )
+
+
+def trainer_of(
+    model: PeftModel, prompts: list[list[int]], recipe: RlooRecipe, where: Stage, rewards: Any
+) -> Any:
+    rows = Dataset.from_list([{"prompt": ids} for ids in prompts])
+    return recipe.trainer(model, rows, replace(where, open_reward=lambda: rewards))
 
 
 def leave_one_out(rewards: list[float], group: int) -> list[float]:
@@ -106,7 +114,7 @@ def test_at_first_an_advantage_is_the_reward_without_the_mean_of_the_others(
 ) -> None:
     """Policy and reference are the same then, so the divergence takes nothing away."""
     rewards = Rewards()
-    trainer = make_rloo_trainer(
+    trainer = trainer_of(
         model, prompts, replace(RECIPE, epochs=1), stage(tmp_path, tokenizer)[0], rewards
     )
     trainer.train()
@@ -132,7 +140,7 @@ def test_later_the_divergence_from_the_adapter_that_came_in_is_taken_from_the_re
     recipe = replace(RECIPE, beta=2.0)
     where, recorder = stage(tmp_path / "stage", tokenizer)
     policy = load()
-    trainer = make_rloo_trainer(policy, prompts, recipe, where, rewards)
+    trainer = trainer_of(policy, prompts, recipe, where, rewards)
     trainer.train()
     advantages = list(trainer._logs["advantages"])  # of the second step
     second = rewards.seen[6:]

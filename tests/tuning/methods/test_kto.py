@@ -15,8 +15,8 @@ from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from feedback_store.examples.types import Origin, Side, Unpaired
-from tests.tuning.test_fast_training import Watch, assert_same, tuned_model, watched
-from tests.tuning.test_losses import Recorder, plain_model, token_logprobs
+from tests.support.losses import Recorder, plain_model, token_logprobs
+from tests.support.packed_training import Watch, assert_same, tuned_model, watched
 from tuning.dataset import tokenize_answers
 from tuning.methods import kto_trainer
 from tuning.methods.kto import KtoRecipe

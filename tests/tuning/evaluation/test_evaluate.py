@@ -16,7 +16,7 @@ from engine.prompts.render import Renderer
 from engine.reference import ReferenceEngine
 from tests.helpers import make_bundle
 from tests.played_engine import LengthScorer, PlayedEngine, PlayedJudge, Voice, sensible
-from tests.tuning.conftest import row
+from tests.support.pairs import row
 from tuning.evaluation.evaluate import Evaluation, evaluate
 from tuning.evaluation.preferences import Preference, score_pairs
 from tuning.evaluation.roles import MODEL_ROLES, adapters_of, for_each_role

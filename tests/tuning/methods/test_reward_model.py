@@ -21,8 +21,8 @@ from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from engine.storage import folder_of
 from tests.helpers import make_bundle
-from tests.tuning.conftest import row
-from tests.tuning.test_losses import Recorder
+from tests.support.losses import Recorder
+from tests.support.pairs import row
 from tuning.dataset import tokenize
 from tuning.methods import reward_model
 from tuning.methods.reward import RewardRecipe
