@@ -35,7 +35,7 @@ from feedback_store.storage.answers import new_id
 from feedback_store.storage.store import FeedbackStore
 
 TRIMMED = "The beginning of this conversation no longer fits and was left out."
-SAMPLED = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed")
+SAMPLING_NAMES = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed")
 DEFAULTS = AnswerOptions()
 AS_GIVEN = PromptTemplate("plain", "", "", ())  # the HTTP API's callers bring their own messages
 
@@ -222,8 +222,8 @@ class Chat:
         """
         turn, messages = self._store.shown_prompt(answer_id, user_id)
         answer = self._store.answer(answer_id, user_id)
-        sampled = {name: answer.sampling[name] for name in SAMPLED if name in answer.sampling}
-        sampling = self.sampling(**sampled)
+        made = answer.sampling
+        sampling = self.sampling(**{name: made[name] for name in SAMPLING_NAMES if name in made})
         work = Work(messages, sampling, None, has_answer_line(turn.mode), user=user_id)
         return self._answering.start(work)
 

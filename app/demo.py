@@ -51,7 +51,7 @@ Say = Callable[[str], None]
 def run(settings: Settings, say: Say) -> dict[str, Any]:
     """Run the loop in a fresh home and return the figures."""
     home = Home(settings.home).demos / time.strftime("%Y%m%d-%H%M%S")
-    clock = Clock(say)
+    clock = StageClock(say)
     with clock.stage("start"):
         service = Service(Workspace(settings.model_copy(update={"home": home})))
         service.start()
@@ -120,7 +120,7 @@ class Counts:
     corrections: int
 
 
-class Clock:
+class StageClock:
     """Seconds per stage."""
 
     def __init__(self, say: Say) -> None:

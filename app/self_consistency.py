@@ -16,6 +16,7 @@ from engine.errors import InvalidInput
 from engine.prompts.modes import SELF_CONSISTENCY
 from engine.prompts.reasoning import final_answer, majority
 from engine.request import (
+    SEEDS,
     Engine,
     Failed,
     Finished,
@@ -26,7 +27,6 @@ from engine.request import (
     TextDelta,
 )
 
-SEEDS = 2**63
 MAX_LABEL_CHARS = 80  # of an answer in the tally
 
 

@@ -27,7 +27,7 @@ from engine.home import Home
 from engine.request import SamplingParams
 from engine.storage import write_atomically
 
-PREFIX = "BURNISH_"
+VARIABLE_PREFIX = "BURNISH_"
 SAMPLING = SamplingParams()  # where the operator sets nothing
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LEAST_PASSWORD_CHARS = 12
@@ -69,7 +69,7 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 class Settings(BaseSettings):
     """Everything an operator can set."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=VARIABLE_PREFIX, extra="forbid", frozen=True)
 
     home: Path = Field(default_factory=lambda: user_data_path("burnish"))
     model_cache: Path = Field(default_factory=lambda: user_cache_path("burnish") / "models")
@@ -178,7 +178,7 @@ class Settings(BaseSettings):
         environment = {name.lower() for name in os.environ}
         return {
             name: "environment"
-            if f"{PREFIX}{name}".lower() in environment
+            if f"{VARIABLE_PREFIX}{name}".lower() in environment
             else ("set" if name in self.model_fields_set else "default")
             for name in type(self).model_fields
         }
@@ -194,8 +194,8 @@ def load_settings(**overrides: Any) -> Settings:
         raise InvalidInput(f"settings refused: {_sentences(error)}") from None
     if not settings.is_local and settings.operator_password is None:
         raise InvalidInput(
-            f"the server would listen on {settings.host}: set {PREFIX}OPERATOR_PASSWORD first,"
-            " or anyone who reaches it could retrain and release"
+            f"the server would listen on {settings.host}: set {VARIABLE_PREFIX}OPERATOR_PASSWORD"
+            " first, or anyone who reaches it could retrain and release"
         )
     # Gradio's default is the system's temporary folder, under a predictable name
     os.environ["GRADIO_TEMP_DIR"] = str(Home(settings.home.absolute()).uploads)

@@ -13,6 +13,7 @@ from engine.errors import BurnishError, InvalidInput
 from engine.messages import Message
 from engine.time_slices import YieldToEngine
 
+SEEDS = 2**63  # a seed is one of the integers from 0 up to this
 FinishReason = Literal["stop", "length", "cancelled"]
 MAX_LOGPROBS = 20
 MAX_LOGIT_BIAS = 1024  # entries; they are stored with each answer
@@ -61,7 +62,7 @@ class SamplingParams:
                     f"repetition_penalty must lie in [{LEAST_REPETITION_PENALTY}, 10]",
                 ),
                 (self.max_new_tokens < 1, "max_new_tokens must be at least 1"),
-                (not 0 <= self.seed < 2**63, "seed must lie in [0, 2**63)"),
+                (not 0 <= self.seed < SEEDS, "seed must lie in [0, 2**63)"),
                 (any(not s for s in self.stop), "stop strings must not be empty"),
                 (not 0 <= self.min_p <= 1, "min_p must lie in [0, 1]"),
                 (

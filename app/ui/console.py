@@ -18,7 +18,7 @@ from app.ui.texts import language_for, say, text, translated
 from app.ui.tuning_console import build_tuning_tab
 from engine.storage import find_digest
 
-REFRESH_SECONDS = 2.0
+OVERVIEW_SECONDS = 2.0
 RELEASE_COLUMNS = ["release", "live", "verdict", "gain", "accuracy", "pairs", "made"]
 HISTORY_COLUMNS = ["when", "action", "now_live", "before", "note"]
 
@@ -173,7 +173,7 @@ def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
     hidden: Any = {"api_visibility": "private"}
     quiet: Any = {"show_progress": "hidden", **hidden}
     blocks.load(page.refresh, [offered], shown, **hidden)
-    gr.Timer(REFRESH_SECONDS).tick(page.refresh, [offered], shown, **quiet)
+    gr.Timer(OVERVIEW_SECONDS).tick(page.refresh, [offered], shown, **quiet)
     tune.click(page.tune, None, None, **hidden)
     promote.click(page.promote, [chosen, force], None, **hidden)
     rollback.click(page.rollback, None, None, **hidden)

@@ -14,7 +14,7 @@ from app.service import Workspace
 from app.ui.columns import heads
 from app.ui.errors import shown_errors
 from app.ui.texts import DEFAULT, language_for, say, text, translated
-from app.ui.training_detail import DetailPanel, closed, opened
+from app.ui.training_detail import DetailPanel, closed_detail, opened_detail
 from app.ui.training_rows import (
     ROWS_A_PAGE,
     Shown,
@@ -28,14 +28,14 @@ from feedback_store.records import PromptEvidence
 from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.view.candidates import SET_ASIDE, Item
 
-COLUMNS = ["number", "reason", "question", "answer", "other_answer"]
+ROW_COLUMNS = ["number", "reason", "question", "answer", "other_answer"]
 COLUMN_WIDTHS: list[str | int] = ["8%", "23%", "23%", "23%", "23%"]
 ALERTS = ["what", "users", "text"]
 ANY = ""  # every reason
 
 
 @dataclass
-class View:
+class RowView:
     """What one browser tab shows. The rows of its page stay on the server."""
 
     first: int = 0
@@ -58,7 +58,7 @@ class TrainingDataPage:
         self._reader = EvidenceReader(workspace.database)
 
     def show(
-        self, kind: str, reason: str, search: str, view: View, request: gr.Request
+        self, kind: str, reason: str, search: str, view: RowView, request: gr.Request
     ) -> tuple[Any, ...]:
         """The page of rows that the filters leave; the reader's page stays where it can."""
         language = language_for(request)
@@ -84,35 +84,35 @@ class TrainingDataPage:
         numbers = {k: sum(each.values()) for k, each in counts.items()}
         return (
             view,
-            pd.DataFrame(cells, columns=heads("row_columns", COLUMNS, language)),
+            pd.DataFrame(cells, columns=heads("row_columns", ROW_COLUMNS, language)),
             view.range,
             gr.update(choices=kind_choices(numbers, language)),
             gr.update(choices=choices, value=wanted or ANY),
-            *closed(),
+            *closed_detail(),
         )
 
     def from_start(
-        self, kind: str, reason: str, search: str, view: View, request: gr.Request
+        self, kind: str, reason: str, search: str, view: RowView, request: gr.Request
     ) -> tuple[Any, ...]:
         """The first page, for new filters."""
         view.first = 0
         return self.show(kind, reason, search, view, request)
 
     def forward(
-        self, kind: str, reason: str, search: str, view: View, request: gr.Request
+        self, kind: str, reason: str, search: str, view: RowView, request: gr.Request
     ) -> tuple[Any, ...]:
         """The next page."""
         view.first += ROWS_A_PAGE
         return self.show(kind, reason, search, view, request)
 
     def back(
-        self, kind: str, reason: str, search: str, view: View, request: gr.Request
+        self, kind: str, reason: str, search: str, view: RowView, request: gr.Request
     ) -> tuple[Any, ...]:
         """The page before."""
         view.first = max(0, view.first - ROWS_A_PAGE)
         return self.show(kind, reason, search, view, request)
 
-    def choose(self, view: View, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
+    def choose(self, view: RowView, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
         """All about one row."""
         language = language_for(request)
         number = int(event.row_value[0])  # the table may be sorted in the browser
@@ -130,15 +130,17 @@ class TrainingDataPage:
             gold = conversation_of(row) in workspace.curation.gold()
             decided = workspace.curation.decisions().get(id_of(row))
         taken = decided is not None and decided.action != "include"
-        return view, *opened(view.selected, about, gold=gold, taken=taken, language=language)
+        return view, *opened_detail(view.selected, about, gold=gold, taken=taken, language=language)
 
-    def exclude(self, note: str, view: View, request: gr.Request) -> None:
+    def exclude(self, note: str, view: RowView, request: gr.Request) -> None:
         """Never train on the chosen example."""
         with shown_errors(language_for(request)):
             self._workspace.curation.exclude(_example(view, request), note)
         gr.Info(say("console.training.excluded", language_for(request)), duration=2)
 
-    def edit(self, chosen: str, rejected: str, note: str, view: View, request: gr.Request) -> None:
+    def edit(
+        self, chosen: str, rejected: str, note: str, view: RowView, request: gr.Request
+    ) -> None:
         """Train on other words; what was not touched stays as it is."""
         example = _example(view, request)
         before = [side.text for side in example.sides]
@@ -150,13 +152,13 @@ class TrainingDataPage:
             )
         gr.Info(say("console.training.edited", language_for(request)), duration=2)
 
-    def take_back(self, note: str, view: View, request: gr.Request) -> None:
+    def take_back(self, note: str, view: RowView, request: gr.Request) -> None:
         """Undo an exclusion or an edit."""
         with shown_errors(language_for(request)):
             self._workspace.curation.take_back(id_of(_row(view, request)), note)
         gr.Info(say("console.training.taken_back", language_for(request)), duration=2)
 
-    def toggle_gold(self, view: View, request: gr.Request) -> None:
+    def toggle_gold(self, view: RowView, request: gr.Request) -> None:
         """Make the row's conversation part of the yardstick, or put it back."""
         curation, conversation = self._workspace.curation, conversation_of(_row(view, request))
         with shown_errors(language_for(request)):
@@ -184,7 +186,7 @@ class TrainingDataPage:
 def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
     """The tab's widgets, inside `tab`, filled when it is opened."""
     page = TrainingDataPage(workspace)
-    view = gr.State(View())
+    view = gr.State(RowView())
     with gr.Row(equal_height=True):
         kind = gr.Radio(
             kind_choices({}, DEFAULT),
@@ -212,7 +214,7 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
     with gr.Row():
         with gr.Column(scale=1):
             rows = gr.Dataframe(
-                headers=heads("row_columns", COLUMNS, DEFAULT),
+                headers=heads("row_columns", ROW_COLUMNS, DEFAULT),
                 datatype="str",
                 interactive=False,
                 column_widths=COLUMN_WIDTHS,
@@ -266,7 +268,7 @@ def kind_choices(counts: dict[str, int], language: str) -> list[tuple[str, str]]
     return [(f"{n} ({counts[kind]})" if counts else n, kind) for kind, n in names.items()]
 
 
-def _row(view: View, request: gr.Request) -> Item:
+def _row(view: RowView, request: gr.Request) -> Item:
     if view.selected is None:
         raise gr.Error(
             say("console.training.choose_row_first", language_for(request)), print_exception=False
@@ -274,7 +276,7 @@ def _row(view: View, request: gr.Request) -> Item:
     return view.selected.row
 
 
-def _example(view: View, request: gr.Request) -> TrainingExample:
+def _example(view: RowView, request: gr.Request) -> TrainingExample:
     row = _row(view, request)
     if isinstance(row, SetAside):
         raise gr.Error(

@@ -49,7 +49,7 @@ ATTRIBUTES = frozenset(
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
 # Environments that the converter lacks, as one that it has
 ALIGNED = re.compile(r"(\\(?:begin|end)\{)(?:aligned|gathered|split)\}")
-MAX_CHARS = 2_000  # of one formula; the converter is not made for more
+MAX_FORMULA_CHARS = 2_000  # of one formula; the converter is not made for more
 
 
 @lru_cache(maxsize=512)
@@ -60,7 +60,7 @@ def formula_html(formula: str, *, block: bool) -> str:
     """
     inside = formula[1:-1] if formula[:2].count("$") == 1 else formula[2:-2]
     try:
-        if len(inside) > MAX_CHARS:
+        if len(inside) > MAX_FORMULA_CHARS:
             raise ValueError
         tex = ALIGNED.sub(r"\1align*}", inside)
         xml = convert(tex, display="block" if block else "inline")

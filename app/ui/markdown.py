@@ -22,7 +22,8 @@ from markdown_it.token import Token
 
 MATH_DELIMITERS = (("\\(", "\\)"), ("\\[", "\\]"), ("$$", "$$"))
 DISPLAYED = ("\\[", "$$")  # on a line of their own
-MAX_CHARS, MAX_BRACKETS = 50_000, 2_000  # the parser's time grows with the square of brackets
+MAX_MARKDOWN_CHARS = 50_000
+MAX_BRACKETS = 2_000  # the parser's time grows with their square
 MAX_NESTING = 40  # of quotes and lists; what lies deeper is not parsed
 MAX_FORMULA_LINES = 30
 ESCAPABLE = frozenset("`*_[]~|#<>$")
@@ -45,7 +46,7 @@ class NotMarkdown(Exception):
 
 def parse(text: str) -> list[Token]:
     """The tokens of a text. Raises `NotMarkdown` where parsing would take seconds or lose text."""
-    if len(text) > MAX_CHARS or text.count("[") > MAX_BRACKETS:
+    if len(text) > MAX_MARKDOWN_CHARS or text.count("[") > MAX_BRACKETS:
         raise NotMarkdown
     tokens = PARSER.parse(text)
     if any(token.level >= MAX_NESTING - 1 for token in tokens):  # the parser drops what is deeper

@@ -26,7 +26,7 @@ from app.ui.formulas import formula_html
 from app.ui.markdown import PARSER, NotMarkdown, parse
 
 # A lexer of Pygments is a list of regular expressions; some others hang on some texts
-LANGUAGES = frozenset(
+HIGHLIGHTED = frozenset(
     (
         "bash",
         "c",
@@ -85,7 +85,7 @@ def answer_html(text: str) -> str:
 
 def blocks_html(tokens: Sequence[Token]) -> str:
     """Whole blocks of Markdown, not yet in the box that keeps them together."""
-    return str(Renderer().render(tokens, PARSER.options, {}))
+    return str(SafeHtmlRenderer().render(tokens, PARSER.options, {}))
 
 
 def wrapped(html: str) -> str:
@@ -108,7 +108,7 @@ def stylesheet() -> str:
     return f"{own}\n{light}\n{dark}"
 
 
-class Renderer(RendererHTML):
+class SafeHtmlRenderer(RendererHTML):
     """Tokens as HTML."""
 
     def text(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
@@ -168,7 +168,7 @@ class Renderer(RendererHTML):
 def _coloured(code: str, language: str) -> str:
     """Code in colours, where its language is known and its lexer is quick and drops nothing."""
     plain = escape(code, quote=False)
-    if language not in LANGUAGES:
+    if language not in HIGHLIGHTED:
         return plain
     deadline, pieces, left = time.thread_time() + COLOURING_SECONDS, [], len(code)
     for kind, words in get_lexer_by_name(language, stripnl=False, ensurenl=False).get_tokens(code):

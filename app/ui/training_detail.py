@@ -52,7 +52,7 @@ class DetailPanel:
 
     @property
     def widgets(self) -> list[Any]:
-        """What `opened` and `closed` are about."""
+        """What `opened_detail` and `closed_detail` are about."""
         return [
             self.hint,
             self.column,
@@ -69,7 +69,7 @@ class DetailPanel:
         ]
 
 
-def opened(
+def opened_detail(
     selected: Shown, about: Detail, *, gold: bool, taken: bool, language: str
 ) -> tuple[Any, ...]:
     """Updates of the detail's widgets for one row. `taken`: a decision about it can be undone."""
@@ -107,7 +107,7 @@ def opened(
     )
 
 
-def closed() -> tuple[Any, ...]:
+def closed_detail() -> tuple[Any, ...]:
     """Updates of the detail's widgets where no row is chosen."""
     return gr.update(visible=True), gr.update(visible=False), *[gr.skip()] * 10
 

@@ -22,8 +22,8 @@ from tuning.jobs.events import JobEvent, JobStarted, StepDone
 from tuning.jobs.progress import read_progress
 from tuning.jobs.runner import Job
 
-REFRESH_SECONDS = 2.0
-COLUMNS = ["job", "state", "started", "stage", "step", "loss", "minutes_left", "result"]
+CURVES_SECONDS = 2.0
+JOB_COLUMNS = ["job", "state", "started", "stage", "step", "loss", "minutes_left", "result"]
 JOBS_SHOWN = 20
 POINTS = 300  # of one curve; more cannot be told apart on a screen
 PLOT_PIXELS = 320
@@ -36,7 +36,7 @@ Resume = Callable[[str], object]  # takes a job's id
 
 
 @dataclass
-class View:
+class JobsView:
     """What one browser tab shows."""
 
     job: str | None = None  # the chosen one; None is the newest
@@ -50,13 +50,13 @@ class TuningPage:
         self._workspace = workspace
         self._resume = resume
 
-    def refresh(self, view: View, request: gr.Request) -> tuple[Any, ...]:
+    def refresh(self, view: JobsView, request: gr.Request) -> tuple[Any, ...]:
         """The table, the curves, the figures and the buttons of now."""
         language = language_for(request)
         jobs = self._workspace.jobs.list()[:JOBS_SHOWN]
         progress = {job.id: self._progress(job) for job in jobs}
         rows = [_row(job, progress[job.id], language) for job in jobs]
-        table = pd.DataFrame(rows, columns=heads("job_columns", COLUMNS, language))
+        table = pd.DataFrame(rows, columns=heads("job_columns", JOB_COLUMNS, language))
         job = next((job for job in jobs if job.id == view.job), jobs[0] if jobs else None)
         if job is None:
             return view, table, *_curves([], language), "", *_buttons(None)
@@ -67,19 +67,19 @@ class TuningPage:
         curves = _curves(steps, language) if fresh else [gr.skip()] * 3
         return view, table, *curves, _facts(job, events, language), *_buttons(job)
 
-    def choose(self, view: View, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
+    def choose(self, view: JobsView, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
         """Show another job."""
         with shown_errors(language_for(request)):
             view.job = find_digest(self._workspace.home.jobs, str(event.row_value[0]))
         return self.refresh(view, request)
 
-    def cancel(self, view: View, request: gr.Request) -> None:
+    def cancel(self, view: JobsView, request: gr.Request) -> None:
         """Stop the job that is shown."""
         with shown_errors(language_for(request)):
             self._workspace.jobs.cancel(_shown(view))
         gr.Info(say("console.tuning.cancelled", language_for(request)), duration=3)
 
-    def resume(self, view: View, request: gr.Request) -> None:
+    def resume(self, view: JobsView, request: gr.Request) -> None:
         """Go on with the job that is shown, from its last checkpoint; its bundle is then judged."""
         with shown_errors(language_for(request)):
             self._resume(_shown(view))
@@ -91,9 +91,9 @@ class TuningPage:
 
 def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume) -> None:
     """The tab's widgets, refreshed on a timer. `resume_job` goes on with a job, then judges it."""
-    page, view = TuningPage(workspace, resume_job), gr.State(View())
+    page, view = TuningPage(workspace, resume_job), gr.State(JobsView())
     jobs = gr.Dataframe(
-        headers=heads("job_columns", COLUMNS, DEFAULT),
+        headers=heads("job_columns", JOB_COLUMNS, DEFAULT),
         datatype="str",
         interactive=False,
         label=text("console.tuning.jobs"),
@@ -122,7 +122,7 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
     hidden: Any = {"api_visibility": "private"}
     quiet: Any = {"show_progress": "hidden", **hidden}
     blocks.load(page.refresh, [view], shown, **hidden)
-    gr.Timer(REFRESH_SECONDS).tick(page.refresh, [view], shown, **quiet)
+    gr.Timer(CURVES_SECONDS).tick(page.refresh, [view], shown, **quiet)
     jobs.select(page.choose, [view], shown, **quiet)
     for done in (
         cancel.click(page.cancel, [view], None, **hidden),
@@ -245,7 +245,7 @@ def _steps(events: Sequence[JobEvent]) -> list[StepDone]:
     return list(by_place.values())
 
 
-def _shown(view: View) -> str:
+def _shown(view: JobsView) -> str:
     """The job whose figures are on the screen; its button is off where there is none."""
     assert view.drawn is not None, "a button was pressed before a job was shown"
     return view.drawn[0]

@@ -12,7 +12,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 PREFIXES = ("v1", "api", "chat", "healthz", "readyz", "metrics", "openapi.json")
-METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+HTTP_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def add_api_fallback(app: FastAPI) -> None:
@@ -32,7 +32,7 @@ class _Fallback:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
-        allowed = [method for method in METHODS if self._is_taken(scope, method)]
+        allowed = [method for method in HTTP_METHODS if self._is_taken(scope, method)]
         if scope["method"] == "HEAD" and "GET" in allowed:
             await self._app.router({**scope, "method": "GET"}, receive, send)
             return

@@ -13,14 +13,15 @@ from typing import Any
 from engine.errors import InvalidInput
 from engine.messages import Message, Role, clean_text
 
-ROLES: Mapping[str, Role] = {
+ROLES_OF_DOCUMENT: Mapping[str, Role] = {
     "assistant": "assistant",
     "developer": "system",
     "system": "system",
     "user": "user",
 }
 TOOL_ROLES = ("tool", "function")
-UNSUPPORTED = ("tool_calls", "function_call", "refusal", "audio")  # null and empty say nothing
+# Null and empty say nothing
+UNSUPPORTED_PARTS = ("tool_calls", "function_call", "refusal", "audio")
 
 
 def messages_of(items: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
@@ -32,13 +33,13 @@ def _message(item: Mapping[str, Any], place: str) -> Message:
     role = item.get("role")
     if role in TOOL_ROLES:
         raise InvalidInput(f"{place}: the role {role!r} is not supported; leave tool calls out")
-    if not isinstance(role, str) or role not in ROLES:
-        known = ", ".join(ROLES)
+    if not isinstance(role, str) or role not in ROLES_OF_DOCUMENT:
+        known = ", ".join(ROLES_OF_DOCUMENT)
         raise InvalidInput(f"{place}: unknown role {str(role)[:40]!r}; known roles: {known}")
-    for name in UNSUPPORTED:
+    for name in UNSUPPORTED_PARTS:
         if item.get(name):
             raise InvalidInput(f"{place}: {name!r} is not supported; leave it out")
-    return Message(ROLES[role], clean_text(_content(item.get("content"), place)))
+    return Message(ROLES_OF_DOCUMENT[role], clean_text(_content(item.get("content"), place)))
 
 
 def _content(content: object, place: str) -> str:

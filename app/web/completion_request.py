@@ -1,7 +1,7 @@
 """What a chat completion may ask for: the request's schema, field by field.
 
 Every field of OpenAI's document is served, refused by name, or a label that changes no token;
-`UNSUPPORTED` and `LABELS` say which. Fields that the document does not have are ignored.
+`UNSUPPORTED_FIELDS` and `LABELS` say which. Fields that the document does not have are ignored.
 Knows nothing of HTTP, nor of how the answer is made.
 """
 
@@ -16,16 +16,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.answering import LIVE
 from engine.errors import InvalidInput
-from engine.request import MAX_LOGIT_BIAS, MAX_LOGPROBS, SamplingParams
+from engine.request import MAX_LOGIT_BIAS, MAX_LOGPROBS, SEEDS, SamplingParams
 
 MAX_CHOICES = 16
 MAX_STOPS = 16
-SEEDS = 2**63  # the engine takes 0 up to this; any other 64-bit integer is taken modulo it
 TOKEN_ID_DIGITS = 10
 StopString = Annotated[str, Field(max_length=1000)]
 
 # Unsupported fields, each with the values accepted because they ask for nothing, as null does.
-UNSUPPORTED: Mapping[str, tuple[object, ...]] = {
+UNSUPPORTED_FIELDS: Mapping[str, tuple[object, ...]] = {
     "audio": (),
     "function_call": ("none", "auto"),  # of no functions
     "functions": ([],),
@@ -104,7 +103,7 @@ class CompletionRequest(_Lenient):
     def _refuse_unsupported(cls, data: object) -> object:
         """Raise `InvalidInput` for an unsupported field, so that it is not silently ignored."""
         if isinstance(data, dict):
-            for name, neutral in UNSUPPORTED.items():
+            for name, neutral in UNSUPPORTED_FIELDS.items():
                 value = data.get(name)
                 if value is not None and value not in neutral:
                     raise InvalidInput(_unsupported(name, neutral))

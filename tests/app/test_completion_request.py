@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.web.chat_messages import messages_of
-from app.web.completion_request import LABELS, UNSUPPORTED, CompletionRequest
+from app.web.completion_request import LABELS, UNSUPPORTED_FIELDS, CompletionRequest
 from engine.errors import InvalidInput, InvalidText
 from engine.messages import Message, question_of, split_prefill
 from engine.request import SamplingParams
@@ -73,14 +73,14 @@ def read(**more: Any) -> CompletionRequest:
 
 def test_every_field_of_the_document_is_served_refused_or_a_label() -> None:
     served = set(CompletionRequest.model_fields) - OURS
-    assert served | set(UNSUPPORTED) | set(LABELS) == set(DOCUMENT)
-    assert not served & set(UNSUPPORTED)
+    assert served | set(UNSUPPORTED_FIELDS) | set(LABELS) == set(DOCUMENT)
+    assert not served & set(UNSUPPORTED_FIELDS)
 
 
 @pytest.mark.parametrize("name", DOCUMENT)
 def test_a_field_counts_or_is_refused_by_its_name(name: str) -> None:
     asked = {name: DOCUMENT[name]}
-    if name in UNSUPPORTED:
+    if name in UNSUPPORTED_FIELDS:
         with pytest.raises(InvalidInput, match=f"^{name} is not supported"):
             read(**asked)
     elif name not in LABELS:
@@ -96,7 +96,7 @@ def test_null_asks_for_nothing(name: str) -> None:
 
 
 def test_values_that_ask_for_nothing_are_taken() -> None:
-    for name, neutral in UNSUPPORTED.items():
+    for name, neutral in UNSUPPORTED_FIELDS.items():
         for value in neutral:
             assert read(**{name: value}) == read(), name
     assert read(of_another_server={"deep": [1]}, mirostat=2) == read()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.ui.formulas import ATTRIBUTES as OF_FORMULAS
-from app.ui.rendering import LANGUAGES, answer_html, plain_html, stylesheet
+from app.ui.rendering import HIGHLIGHTED, answer_html, plain_html, stylesheet
 
 TAGS = {
     "a",
@@ -185,7 +185,7 @@ def test_what_is_no_tex_is_shown_as_it_was_written() -> None:
     assert seen(r"\(\frac{\)") == r"\(\frac{\)"
 
 
-@pytest.mark.parametrize("language", sorted(LANGUAGES))
+@pytest.mark.parametrize("language", sorted(HIGHLIGHTED))
 def test_code_is_shown_to_the_letter(language: str) -> None:
     code = "\n\n  if (a<b && c>d) {\t\"x\" 'y' `z` & &amp; </code>\n\n#!/bin/sh $x \\n 你好\n\n\n"
     html = answer_html(f"````{language} title\n{code}````")
