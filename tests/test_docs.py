@@ -58,3 +58,30 @@ def test_the_readmes_lead_to_the_same_places_and_to_each_other() -> None:
     english, chinese = (Counter(LINKS.findall(said)) for said in readmes())
     assert english - chinese == Counter(["README.zh.md"])
     assert chinese - english == Counter(["README.md"])
+
+
+# The map of the house
+
+MAPPED = re.compile(r"`(?P<name>[A-Za-z_.]+)` \(`(?P<file>[\w/]+\.(py|js))`\)")
+
+
+def test_every_function_on_the_map_is_where_it_says() -> None:
+    document = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    found = list(MAPPED.finditer(document))
+    assert len(found) > 20
+    lost = []
+    for each in found:
+        file = ROOT / each["file"]
+        source = file.read_text("utf-8") if file.is_file() else ""
+        names = each["name"].split(".")
+        start = r"^ *(?:(?:export |async |def |class |function )*)"
+        defined = [rf"{start}{name}\b[\[(:{{ ]" for name in names]
+        if not all(re.search(pattern, source, re.M) for pattern in defined):
+            lost.append(each[0])
+    assert lost == []
+
+
+def test_every_file_on_the_map_exists() -> None:
+    document = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = re.findall(r"`((?:app|deploy|engine|feedback_store|tuning)/[\w/.]*)`", document)
+    assert [path for path in named if not (ROOT / path).exists()] == []
