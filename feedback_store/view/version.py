@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -22,16 +21,15 @@ def rules_version(rules: Rules) -> str:
     """
     names = [field.name for field in fields(rules) if field.name != "refusing_users"]
     values = {name: getattr(rules, name) for name in names}
-    return digest_json([values, source_digest(tuple(rule_sources()))])
+    return digest_json([values, source_digest(rule_sources())])
 
 
-def rule_sources() -> Iterable[Path]:
+@cache
+def rule_sources() -> tuple[Path, ...]:
     """The files that say how evidence becomes rows."""
-    yield from sorted(Path(str(examples.__file__)).parent.glob("*.py"))
-    yield from (
-        Path(str(module.__file__))
-        for module in (records, evidence, prompts, statements, derivation)
-    )
+    modules = (records, evidence, prompts, statements, derivation)
+    room = Path(str(examples.__file__)).parent
+    return (*sorted(room.glob("*.py")), *(Path(str(module.__file__)) for module in modules))
 
 
 @cache
