@@ -51,11 +51,11 @@ class TestTokens:
         self, engine: AnyEngine, tiny_base: BaseModel
     ) -> None:
         questions, peer = (QUESTIONS[0], QUESTIONS[4]), TransformersPeer(tiny_base)
-        streams = engine.submit_many([ask(q, max_new_tokens=200) for q in questions])
+        streams = engine.submit_many([ask(q, max_new_tokens=120) for q in questions])
         together = [collect(stream) for stream in streams]
-        expected = [peer.answer(q, max_new_tokens=200) for q in questions]
+        expected = [peer.answer(q, max_new_tokens=120) for q in questions]
         assert [(a.text, a.completion_tokens) for a in together] == expected
-        assert max(a.completion_tokens for a in together) > 150
+        assert max(a.completion_tokens for a in together) > 100
 
     def test_answers_that_join_while_others_run_are_the_same_too(self, engine: AnyEngine) -> None:
         alone = [answer(engine, q, max_new_tokens=60) for q in QUESTIONS]
@@ -80,6 +80,7 @@ class TestTokens:
         assert [collect(s) for s in engine.submit_many(requests)] == alone
         assert alone[0].text != alone[1].text, "the seed changes nothing"
 
+    @pytest.mark.slow
     def test_the_embedded_models_greedy_answers_are_those_of_transformers_generate(
         self, start: StartEngine, smollm: BaseModel
     ) -> None:
@@ -193,7 +194,7 @@ class TestLogprobs:
 
 class TestDeadlines:
     def test_a_late_answer_fails_and_its_text_is_kept(self, engine: AnyEngine) -> None:
-        request = ask("Why?", **LONG)
+        request = ask("Why?", max_new_tokens=300, ignore_eos=True)
         begun = time.monotonic()
         collect(engine.submit(request))
         too_soon = (time.monotonic() - begun) / 4  # however fast the machine
