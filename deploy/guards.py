@@ -41,7 +41,7 @@ class GuardFinding:
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What is measured, and how much harm is tolerated. `fault` completes "the candidate ..."."""
+    """A measure of harm and how much is tolerated; `fault` completes "the candidate ..."."""
 
     name: str
     fault: str

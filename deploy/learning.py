@@ -43,7 +43,7 @@ class Lineage:
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
-    """What a bundle was trained on: a snapshot, and the places in it."""
+    """The snapshot that a bundle was trained on, and the places in it."""
 
     snapshot: str
     places: frozenset[str]

@@ -32,7 +32,7 @@ from tuning.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class LoopStatus:
-    """What the loop would do now, and why."""
+    """Whether the loop would train now, and why."""
 
     pairs: int
     new_pairs: int
@@ -61,7 +61,7 @@ class LoopStatus:
 
 @dataclass(frozen=True, slots=True)
 class LoopResult:
-    """What a round did."""
+    """The result of a round."""
 
     ran: bool
     reason: str

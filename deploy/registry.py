@@ -34,24 +34,24 @@ from sqlalchemy import (
 from engine.errors import Conflict, UnknownId
 from feedback_store.storage.database import Database, insert_once
 
-metadata = MetaData()
+release_tables = MetaData()
 releases = Table(
     "releases",
-    metadata,
+    release_tables,
     Column("bundle", String(71), primary_key=True),
     Column("report", JSON, nullable=False),
     Column("created_at", Float, nullable=False),
 )
 live = Table(
     "live",
-    metadata,
+    release_tables,
     Column("id", Integer, primary_key=True),
     Column("bundle", String(71)),  # NULL: the base model
     Column("generation", Integer, nullable=False),
 )
 history = Table(
     "release_history",
-    metadata,
+    release_tables,
     Column("generation", BigInteger, primary_key=True),
     Column("action", String(16), nullable=False),
     Column("bundle", String(71)),
@@ -61,7 +61,7 @@ history = Table(
 )
 servers = Table(
     "servers",
-    metadata,
+    release_tables,
     Column("id", String(32), primary_key=True),
     Column("generation", Integer, nullable=False),
     Column("bundle", String(71)),
@@ -69,7 +69,7 @@ servers = Table(
 )
 taints = Table(
     "taints",
-    metadata,
+    release_tables,
     Column("bundle", String(71), primary_key=True),
     Column("reason", Text, nullable=False),
     Column("at", Float, nullable=False),

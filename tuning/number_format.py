@@ -18,7 +18,6 @@ from torch import Tensor
 from engine.storage import write_atomically
 from tuning.weight_formats import AskedFormat, NumberFormat
 
-Clock = Callable[[], float]
 DTYPES: dict[NumberFormat, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 FORMAT_FILE = "number_format.json"
 TOKENS = 64
@@ -58,7 +57,7 @@ def choose_number_format(
 
 
 def time_formats(
-    hidden_size: int, mlp_size: int, clock: Clock = time.perf_counter
+    hidden_size: int, mlp_size: int, clock: Callable[[], float] = time.perf_counter
 ) -> dict[str, float]:
     """Seconds of one product with a frozen matrix and of the gradient of its input, by format.
 
@@ -92,7 +91,7 @@ def faster_format(seconds: dict[str, float]) -> ChosenFormat:
     return ChosenFormat(number_format, f"measured: {told}", seconds)
 
 
-def _time_product(x: Tensor, weight: Tensor, clock: Clock) -> float:
+def _time_product(x: Tensor, weight: Tensor, clock: Callable[[], float]) -> float:
     begun = clock()
     y = x @ weight.t()
     y @ weight

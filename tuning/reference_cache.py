@@ -23,7 +23,7 @@ PAIR_COLUMNS = ("prompt_ids", "chosen_ids", "rejected_ids")
 
 @dataclass(frozen=True, slots=True)
 class ReferenceKey:
-    """What the reference is, beside the rows."""
+    """All that reference log-probabilities depend on, beside the rows."""
 
     base: str  # digest of the base model
     adapter: str | None  # digest of the start adapter; None: the base model itself

@@ -55,7 +55,7 @@ from tuning.training_run import TrainingRun
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What all stages of a run share."""
+    """The parts that all stages of a run share."""
 
     tokenizer: PreTrainedTokenizerBase
     number_format: ChosenFormat

@@ -1,4 +1,4 @@
-"""What a training run reads and where it works. Knows no trainer."""
+"""The specification of a training run. Knows no trainer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tuning.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class TrainingRun:
-    """What one run reads and where it works."""
+    """A training run: what it reads and where it works."""
 
     base: BaseModel
     snapshot: Snapshot

@@ -28,7 +28,7 @@ class PackedSteps:
         raise NotImplementedError
 
     def counted_by(self, metric: str) -> str:
-        """What a logged metric is a mean over: a key of `counts`."""
+        """The key of `counts` that a logged metric is a mean over."""
         raise NotImplementedError
 
     def scaled_loss(self, share: BatchShare) -> AbstractContextManager[None]:

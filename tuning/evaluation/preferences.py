@@ -53,7 +53,7 @@ class PairScores:
 
     @property
     def longer_right(self) -> float:
-        """What "the longer answer wins" would score on this pair."""
+        """The score of "the longer answer wins" on this pair."""
         return win(self.chosen_chars, self.rejected_chars)
 
 

@@ -25,7 +25,7 @@ from tuning.jobs.events import JobEvent, JobStarted
 from tuning.jobs.runner import JobSpec
 
 if TYPE_CHECKING:
-    from tuning.training_run import TrainingRun
+    from tuning.training_run import TrainingRun  # torch is read once the process has yielded
 
 LOWEST_PRIORITY = 19
 RESERVE_BYTES = 1 << 16  # held back, so that a job on a full disk can still say why it failed
@@ -80,7 +80,7 @@ def yield_to_chat() -> str:
 
 
 def read_spec(folder: Path) -> JobSpec:
-    """What the job in a folder was given."""
+    """Read the specification of the job in a folder."""
     document = json.loads((folder / "manifest.json").read_text())
     document.pop("started_at")
     return JobSpec(**document)

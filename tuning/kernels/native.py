@@ -1,7 +1,7 @@
-"""The compiled kernels behind the same operations as `portable.py`; shapes are described there.
+"""The compiled kernels, with the operations and the shapes of `portable.py`.
 
-A width that is no multiple of a register's lanes goes torch's way: that of some heads, and of what
-is left of some vocabularies.
+A width that is not a multiple of a register's lanes is computed by torch: that of some heads, and
+of the last tile of some vocabularies.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a training method consists of.
+"""The interface of a training method.
 
 A method is a section of the recipe. trl takes seconds to import, so the trainer is in a module of
 its own, `<name>_trainer`, which is imported when a run needs it. Imports no torch.

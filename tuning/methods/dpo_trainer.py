@@ -150,7 +150,7 @@ def make_dpo_trainer(
 
 
 def _loss_arguments(recipe: DpoRecipe) -> dict[str, Any]:
-    """What trl calls the loss and its numbers; the recipe's flip rate is settled by now."""
+    """trl's arguments of the loss; the recipe's flip rate is a number by now."""
     losses = {LOSSES[recipe.loss]: 1.0} | ({"sft": recipe.sft_weight} if recipe.sft_weight else {})
     return {
         "beta": recipe.beta,
