@@ -40,7 +40,7 @@ NOT_SAVED = "This answer could not be saved; it cannot be voted on."
 class AnswerUpdate:
     """The answer as it stands. `status` is "streaming" until the last update, which has `finished`
     or `error`. `logprobs`, where asked for, are of the tokens since the update before.
-    `example_ids` are the answers of the person's own that were shown to the model as examples.
+    `example_ids` are the judged answers that were shown to the model as examples.
     `chains` says how many chains of thought have ended, of how many; `votes` what they led to."""
 
     answer_id: str | None

@@ -28,7 +28,8 @@ from engine.prompts.modes import (
 from engine.prompts.reasoning import join_reasoning, without_thoughts
 from engine.prompts.similarity import SHOWN, most_similar
 from engine.request import Engine, SamplingParams
-from feedback_store.personal.own_examples import NoOwnExamples, OwnExample, OwnExamples
+from feedback_store.personal.example_pool import FeedbackExample
+from feedback_store.personal.feedback_examples import FeedbackExamples
 from feedback_store.personal.own_prompts import MAX_PROMPT_CHARS
 from feedback_store.records import Turn
 from feedback_store.storage.answers import new_id
@@ -53,7 +54,7 @@ class Chat:
         system_prompt: str,
         sampling: SamplingParams,
         max_message_chars: int,
-        own_examples: OwnExamples | NoOwnExamples | None = None,
+        feedback_examples: FeedbackExamples,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -62,7 +63,7 @@ class Chat:
         self._system_prompt = system_prompt
         self._sampling = sampling
         self._max_message_chars = max_message_chars
-        self._own_examples = own_examples or NoOwnExamples()
+        self._feedback_examples = feedback_examples
         self.running = self._answering.running
 
     def ask(
@@ -76,9 +77,10 @@ class Chat:
     ) -> RunningAnswer:
         """Answer a question that follows `parent_answer_id` in a conversation.
 
-        Where the person corrected or liked answers to similar questions, those are shown to the
-        model as examples, in every mode; chain-of-thought takes only those with a thought, since
-        an example without one shows that none is needed.
+        Where the person corrected or liked answers to similar questions, or the operator shares
+        such answers of others, those are shown to the model as examples, in every mode;
+        chain-of-thought takes only those with a thought, since an example without one shows that
+        none is needed.
 
         Raises `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or `ShuttingDown`, with
         nothing stored then.
@@ -95,8 +97,8 @@ class Chat:
                 template=template,
                 conversation_id=conversation_id,
                 parent_answer_id=parent_answer_id,
-                prompt=fitted.without_own if is_special else None,
-                example_ids=[example.reference for example in fitted.own],
+                prompt=fitted.without_feedback if is_special else None,
+                example_ids=[example.reference for example in fitted.examples],
             ).id
 
         work = _work(template, fitted, options, sampling, user_id, store_turn)
@@ -113,12 +115,12 @@ class Chat:
     ) -> RunningAnswer:
         """Another answer to the same turn: a sibling, for the very same prompt.
 
-        But for examples of the person's own that they removed or replaced since: those are gone.
+        But for examples from feedback that were removed, replaced or withdrawn since.
         That a person asked for it is noted on the first one, unless the two are to be compared,
         which says nothing of either yet; the first one then stays the one that is shown.
         """
-        own = self._own_examples.still_used(user_id, answer_id)
-        turn, messages = self._store.shown_prompt(answer_id, user_id, own)
+        shown = self._feedback_examples.still_used(user_id, answer_id)
+        turn, messages = self._store.shown_prompt(answer_id, user_id, shown)
 
         def begin() -> str:
             if not to_compare:
@@ -135,7 +137,7 @@ class Chat:
             adapter=adapter,
             user=user_id,
             is_shown=not to_compare,
-            example_ids=_ids(own),
+            example_ids=_ids(shown),
             chains=chain_count(turn.mode, made.get("samples", CHAINS), sampling),
             thinking=made.get("thinking"),
         )
@@ -184,8 +186,8 @@ class Chat:
 
         Raises `Conflict` for one that has ended by itself or is being made.
         """
-        own = self._own_examples.still_used(user_id, answer_id)
-        turn, messages = self._store.shown_prompt(answer_id, user_id, own)
+        shown = self._feedback_examples.still_used(user_id, answer_id)
+        turn, messages = self._store.shown_prompt(answer_id, user_id, shown)
         answer = self._store.reopen_answer(answer_id, user_id)
         work = Work(
             messages,
@@ -195,7 +197,7 @@ class Chat:
             user=user_id,
             prefill=join_reasoning(answer.thought, answer.text),
             grows=answer_id,
-            example_ids=_ids(own),
+            example_ids=_ids(shown),
             thinking=answer.sampling.get("thinking"),
         )
         return self._answering.start(work)
@@ -216,7 +218,7 @@ class Chat:
 
     def answer_now(self, user_id: str, answer_id: str) -> RunningAnswer:
         """The live release's answer to the prompt of a stored one, sampled as that was: nothing is
-        stored. The person's own examples are left out, to see what the release itself has learnt.
+        stored. Examples from feedback are left out, to see what the release itself has learnt.
 
         Raises `UnknownId` for an answer that is not this user's.
         """
@@ -306,12 +308,14 @@ class Chat:
         shown = template
         if template.examples:
             shown = make_template(options.mode, most_similar(examples, question), system)
-        own = self._own_examples.similar(user_id, question, with_thought=template.has_answer_line)
+        similar = self._feedback_examples.similar(
+            user_id, question, with_thought=template.has_answer_line
+        )
         fitted = fit(
             shown,
             history,
             question,
-            own,
+            similar,
             context_tokens=self._engine.context_tokens,
             max_new_tokens=sampling.max_new_tokens,
             count=lambda messages: self._engine.count_prompt_tokens(messages, options.thinking),
@@ -335,15 +339,15 @@ def _work(
         template.has_answer_line,
         TRIMMED * fitted.trimmed,
         user=user_id,
-        example_ids=_ids(fitted.own),
+        example_ids=_ids(fitted.examples),
         chains=chain_count(options.mode, options.samples, sampling),
         thinking=options.thinking,
         adapter=options.adapter,
     )
 
 
-def _ids(own: Sequence[OwnExample]) -> tuple[str, ...]:
-    return tuple(example.id for example in own)
+def _ids(shown: Sequence[FeedbackExample]) -> tuple[str, ...]:
+    return tuple(example.id for example in shown)
 
 
 class _Once:

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from engine.errors import PromptTooLong
 from engine.messages import Message
 from engine.prompts.modes import PromptTemplate
-from feedback_store.personal.own_examples import OwnExample
+from feedback_store.personal.example_pool import FeedbackExample
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A prompt that fits, without the person's own examples and with those that are shown."""
+    """A prompt that fits, without examples from feedback and with those that are shown."""
 
-    without_own: tuple[Message, ...]
+    without_feedback: tuple[Message, ...]
     messages: tuple[Message, ...]
-    own: tuple[OwnExample, ...]
+    examples: tuple[FeedbackExample, ...]
     trimmed: bool  # whether the history lost its beginning
 
 
@@ -25,7 +25,7 @@ def fit(
     template: PromptTemplate,
     history: Sequence[Message],
     question: str,
-    own: tuple[OwnExample, ...],
+    examples: tuple[FeedbackExample, ...],
     *,
     context_tokens: int,
     max_new_tokens: int,
@@ -33,9 +33,9 @@ def fit(
 ) -> Fitted:
     """The prompt that leaves room for the answer; `count` says how many tokens messages have.
 
-    A person's own examples, the least similar first, are left out before any of the history: they
-    show a manner, while the question may refer to anything that was said. Then the oldest exchanges
-    go. System prompt and the operator's examples are always kept. Raises `PromptTooLong` when the
+    The examples from feedback, from the first on, are left out before any of the history: they show
+    a manner, while the question may refer to anything that was said. Then the oldest exchanges go.
+    System prompt and the examples of the template are always kept. Raises `PromptTooLong` when the
     question does not fit even alone.
     """
     exchanges = len(history) // 2
@@ -45,10 +45,10 @@ def fit(
 
     room = context_tokens - max_new_tokens
     whole = with_newest(exchanges)
-    for first in range(len(own)):
-        messages = template.with_examples(whole, own[first:])
+    for first in range(len(examples)):
+        messages = template.with_examples(whole, examples[first:])
         if count(messages) <= room:
-            return Fitted(whole, messages, own[first:], False)
+            return Fitted(whole, messages, examples[first:], False)
     require_room(count(with_newest(0)), context_tokens, max_new_tokens)
     kept = _largest(lambda kept: count(with_newest(kept)) <= room, exchanges)
     return Fitted(with_newest(kept), with_newest(kept), (), kept < exchanges)

@@ -36,8 +36,10 @@ from feedback_store.conversations.conversation_list import Conversations
 from feedback_store.curation.alerts import find_alerts
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.rules import Rules
+from feedback_store.personal.feedback_examples import FeedbackExamples
 from feedback_store.personal.own_examples import OwnExamples
 from feedback_store.personal.own_prompts import OwnPrompts, PromptText
+from feedback_store.personal.shared_examples import SharedExamples
 from feedback_store.privacy.redaction import Redactor
 from feedback_store.snapshots.taking import take_snapshot
 from feedback_store.storage.database import Database, database_url
@@ -69,6 +71,12 @@ class Workspace:
         self.store = FeedbackStore(self.database)
         self.curation = Curation(self.database, consent_by_default=settings.consent == "opt-out")
         self.own_examples = OwnExamples(self.database, self.curation)
+        self.shared_examples = SharedExamples(self.database, self.curation)
+        self.feedback_examples = FeedbackExamples(
+            self.database,
+            self.own_examples if settings.own_examples else None,
+            self.shared_examples,
+        )
         self.own_prompts = OwnPrompts(self.database)
         rules = Rules(
             max_answer_chars=settings.max_answer_chars,
@@ -191,7 +199,7 @@ class Service:
                 max_new_tokens=settings.max_new_tokens,
             ),
             max_message_chars=settings.max_message_chars,
-            own_examples=workspace.own_examples if settings.own_examples else None,
+            feedback_examples=workspace.feedback_examples,
         )
         self.comparisons = Comparisons(
             self.chat, lambda: workspace.releases.waiting(), settings.compare_rate

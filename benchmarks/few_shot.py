@@ -162,7 +162,7 @@ def _answers(
     def ask(pair: Scripted, person: str) -> tuple[str, bool]:
         options = AnswerOptions(sampling=GREEDY)
         *_, last = service.chat.ask(person, pair.asked, options, conversation_id=new_id())
-        used = service.workspace.own_examples.used(person, str(last.answer_id))
+        used = service.workspace.feedback_examples.used(person, str(last.answer_id))
         return last.text, any(example.question == pair.question for example in used)
 
     with ThreadPoolExecutor(AT_ONCE) as threads:

@@ -26,7 +26,6 @@ from app.web.my_feedback_documents import (
     texts_document,
 )
 from engine.errors import InvalidInput, UnknownId
-from feedback_store.personal.own_examples import OwnExamples
 from feedback_store.personal.personal_data import personal_data
 
 PAGE_STATEMENTS = 20
@@ -83,25 +82,26 @@ def _add_outcome_routes(router: APIRouter, service: Service) -> None:
 
 
 def _add_example_routes(router: APIRouter, workspace: Workspace) -> None:
-    own: OwnExamples = workspace.own_examples
+    chosen = workspace.feedback_examples
 
     @router.get("/examples")
     @in_few_threads
     def examples(request: Request, first: int = 0) -> dict[str, Any]:
-        every = own.of(_person_of(request)) if workspace.settings.own_examples else ()
+        user, is_on = _person_of(request), workspace.settings.own_examples
+        every = workspace.own_examples.of(user) if is_on else ()
         page = every[max(first, 0) :][:PAGE_EXAMPLES]
         return {"examples": example_documents(page), "count": len(every)}
 
     @router.delete("/examples/{answer_id}")
     @in_few_threads
     def remove(answer_id: str, request: Request) -> dict[str, str]:
-        own.remove(_person_of(request), answer_id)
+        chosen.remove(_person_of(request), answer_id)
         return {"status": "removed"}
 
     @router.post("/examples/{answer_id}/restore")
     @in_few_threads
     def restore(answer_id: str, request: Request) -> dict[str, str]:
-        own.restore(_person_of(request), answer_id)
+        chosen.restore(_person_of(request), answer_id)
         return {"status": "restored"}
 
     @router.get("/answers/{answer_id}/examples")
@@ -109,11 +109,11 @@ def _add_example_routes(router: APIRouter, workspace: Workspace) -> None:
     def used(answer_id: str, request: Request) -> dict[str, Any]:
         """Those in view when an answer was made, and which of them they have removed since."""
         user = _person_of(request)
-        removed = own.removed(user)
+        removed = chosen.removed(user)
         return {
             "examples": [
                 {**each, "removed": each["answer"] in removed}
-                for each in example_documents(own.used(user, answer_id))
+                for each in example_documents(chosen.used(user, answer_id))
             ]
         }
 

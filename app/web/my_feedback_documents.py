@@ -15,7 +15,7 @@ from app.web.chat_documents import short_release
 from deploy.learning import LearntBy, Lineage
 from feedback_store.examples.explanation import changes
 from feedback_store.examples.rules import NO_CONSENT
-from feedback_store.personal.own_examples import OwnExample
+from feedback_store.personal.example_pool import FeedbackExample
 from feedback_store.records import StoredAnswer
 from feedback_store.view.outcomes import StatementOutcome, UserStatement
 
@@ -76,7 +76,7 @@ def texts_document(said: UserStatement, answers: Sequence[StoredAnswer]) -> dict
     }
 
 
-def example_documents(examples: Iterable[OwnExample]) -> list[dict[str, Any]]:
+def example_documents(examples: Iterable[FeedbackExample]) -> list[dict[str, Any]]:
     """Answers that are shown as examples for similar questions."""
     return [
         {

@@ -7,9 +7,9 @@ examples are made.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, select
 
 from engine.errors import Conflict, InvalidInput, UnknownId
 from engine.messages import clean_text, require_text
@@ -158,12 +158,16 @@ class Curation:
             said = connection.execute(query).scalar_one_or_none()
         return self._consent_by_default if said is None else bool(said)
 
+    def consenting(self, user_ids: Collection[str]) -> frozenset[str]:
+        """Those of the given users whose words may be trained on."""
+        with self._database.read() as connection:
+            answers = _read_consents(connection, t.consents.c.user_id.in_(user_ids))
+        return frozenset(user for user in user_ids if answers.get(user, self._consent_by_default))
+
     def refusing(self) -> frozenset[str]:
         """The users whose words may not be trained on."""
-        latest = select(func.max(t.consents.c.id)).group_by(t.consents.c.user_id)
-        said = select(t.consents.c.user_id, t.consents.c.allowed).where(t.consents.c.id.in_(latest))
         with self._database.read() as connection:
-            answers = {row.user_id: bool(row.allowed) for row in connection.execute(said)}
+            answers = _read_consents(connection)
             if self._consent_by_default:
                 return frozenset(user for user, allowed in answers.items() if not allowed)
             everybody = select(t.turns.c.user_id).union(select(t.events.c.user_id))
@@ -190,6 +194,13 @@ def decided_since(connection: Connection, number: int) -> tuple[set[str], int]:
     newest = connection.execute(select(func.coalesce(func.max(t.decisions.c.id), 0))).scalar_one()
     query = select(t.decisions.c.conversation_id).where(t.decisions.c.id > number)
     return set(connection.execute(query).scalars()), int(newest)
+
+
+def _read_consents(connection: Connection, *which: ColumnElement[bool]) -> dict[str, bool]:
+    """What each person said last of their consent, of those who said something."""
+    latest = select(func.max(t.consents.c.id)).where(*which).group_by(t.consents.c.user_id)
+    said = select(t.consents.c.user_id, t.consents.c.allowed).where(t.consents.c.id.in_(latest))
+    return {row.user_id: bool(row.allowed) for row in connection.execute(said)}
 
 
 def _insert_decision(

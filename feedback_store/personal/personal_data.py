@@ -1,8 +1,9 @@
 """The export of everything that is stored of one person, as a document that they can keep.
 
 Their conversations with every answer, what they and others said of them, what the operator decided
-about it, their consent, the examples that they took out, and the prompts that they keep. What is
-derived from these (the index of the search, the training set) is not repeated. Knows tables.
+about it, their consent, the examples that they took out or that are shared with everybody, and the
+prompts that they keep. What is derived from these (the index of the search, the training set) is
+not repeated. Knows tables.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ def personal_data(database: Database, user_id: str) -> dict[str, Any]:
     """A person's data, JSON-ready; times are seconds since 1970."""
     with database.read() as connection:
         own = select(t.turns.c.conversation_id).where(t.turns.c.user_id == user_id)
+        answers = (
+            select(t.answers.c.id)
+            .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
+            .where(t.turns.c.user_id == user_id)
+        )
         return {
             "format": PERSON_FORMAT,
             "made_at": time.time(),
@@ -32,6 +38,9 @@ def personal_data(database: Database, user_id: str) -> dict[str, Any]:
             "consents": _rows(connection, t.consents, t.consents.c.user_id == user_id),
             "examples_removed": _rows(
                 connection, t.unused_examples, t.unused_examples.c.user_id == user_id
+            ),
+            "examples_shared": _rows(
+                connection, t.shared_examples, t.shared_examples.c.answer_id.in_(answers)
             ),
             "prompts": _rows(connection, t.prompts, t.prompts.c.user_id == user_id),
             "conversations": _conversations(connection, user_id),
@@ -90,7 +99,7 @@ def _statements(connection: Connection, user_id: str) -> TableRows:
 
 def _rows(connection: Connection, table: Table, which: ColumnElement[bool]) -> TableRows:
     """The rows of a table, the oldest first, without the columns that say nothing."""
-    oldest = [table.c[name] for name in ("created_at", "id") if name in table.c]
+    oldest = [table.c[name] for name in ("created_at", "approved_at", "id") if name in table.c]
     query = select(table).where(which).order_by(*oldest)
     return [
         {name: value for name, value in row.items() if value is not None}

@@ -94,6 +94,8 @@ def forget_user(database: Database, user_id: str) -> Erasure:
         _delete(connection, rows, t.comparisons, t.comparisons.c.user_id == user_id)
         _delete(connection, rows, t.consents, t.consents.c.user_id == user_id)
         _delete(connection, rows, t.prompts, t.prompts.c.user_id == user_id)
+        # What they removed of others' answers; of their own it is gone already
+        _delete(connection, rows, t.unused_examples, t.unused_examples.c.user_id == user_id)
         if not any(rows.values()):
             raise UnknownId(f"nothing is known of a user {user_id[:80]!r}")
         _delete_orphans(connection, rows)
@@ -299,7 +301,8 @@ def _delete_turns(connection: Connection, rows: dict[str, int], which: ColumnEle
         or_(t.events.c.answer_id.in_(answers), t.events.c.comparison_id.in_(comparisons)),
     )
     _delete(connection, rows, t.comparisons, t.comparisons.c.turn_id.in_(turns))
-    _delete(connection, rows, t.unused_examples, t.unused_examples.c.answer_id.in_(answers))
+    for about_answers in (t.unused_examples, t.shared_examples):
+        _delete(connection, rows, about_answers, about_answers.c.answer_id.in_(answers))
     _delete(connection, rows, t.answers, t.answers.c.turn_id.in_(turns))
     _delete(connection, rows, t.turns, which)
 

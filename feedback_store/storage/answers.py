@@ -83,7 +83,7 @@ class AnswerStore:
         """Store what a person asked.
 
         `prompt` is given only where the messages shown are not the template over the chain of
-        parent answers; the person's own examples are no part of it, `example_ids` refers to them.
+        parent answers; examples from feedback are no part of it, `example_ids` refers to them.
         Whoever goes on with a changed answer prefers it: see `kept_changes`.
         `listed`: in the person's list of conversations, and found in a search. Raises `UnknownId`
         for a parent that is not this user's, in this conversation, and for a conversation that is
@@ -258,11 +258,11 @@ class AnswerStore:
             return read_history(answer_id, partial(self._exchange, connection, user_id))
 
     def shown_prompt(
-        self, answer_id: str, user_id: str, own: Sequence[Example] = ()
+        self, answer_id: str, user_id: str, examples: Sequence[Example] = ()
     ) -> tuple[Turn, tuple[Message, ...]]:
         """The turn of an answer of this user's, and the messages the model was shown for it.
 
-        `own` are the examples of theirs to show again: see `OwnExamples.still_used`.
+        `examples` are those from feedback to show again: see `FeedbackExamples.still_used`.
         """
         with self._database.read() as connection:
             turn = Turn(**own_turn(connection, answer_id, user_id))
@@ -272,7 +272,7 @@ class AnswerStore:
             read = partial(self._exchange, connection, user_id)
             parent = turn.parent_answer_id
             prompt = rebuild_prompt(stored, template, turn.question, parent, read)
-        return turn, template.with_examples(prompt, own)
+        return turn, template.with_examples(prompt, examples)
 
     def texts(self, answer_ids: Iterable[str]) -> dict[str, str]:
         """The texts of answers of any user, by id: for the operator."""

@@ -75,7 +75,7 @@ turns = Table(
     # The prompt as shown, where it is not the template over the chain of parents: an import, or a
     # history that was trimmed to fit the context
     Column("prompt", JSON(none_as_null=True)),
-    # References of the person's own examples that were shown beside the prompt; NULL: none
+    # References of the examples from feedback that were shown beside the prompt; NULL: none
     Column("example_ids", JSON(none_as_null=True)),
     Column("created_at", Float, nullable=False),
     Index(None, "conversation_id"),
@@ -237,6 +237,14 @@ unused_examples = Table(
     Column("answer_id", ForeignKey("answers.id"), primary_key=True),
     Column("created_at", Float, nullable=False),
     Index(None, "answer_id"),
+)
+
+# Answers that the operator shares with everybody as examples, in the words that they had then
+shared_examples = Table(
+    "shared_examples",
+    feedback_metadata,
+    Column("answer_id", ForeignKey("answers.id"), primary_key=True),
+    Column("approved_at", Float, nullable=False),
 )
 
 # Prompts that a person keeps: see `own_prompts`

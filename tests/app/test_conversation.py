@@ -302,9 +302,9 @@ def test_a_correction_is_in_view_of_the_next_similar_question_of_this_person_alo
         [system, ("user", ELM)],
     ]
     assert [u.example_ids for u in (similar, unrelated, strangers)] == [(corrected,), (), ()]
-    own = service.workspace.own_examples
-    assert [e.id for e in own.used("ann", str(similar.answer_id))] == [corrected]
-    assert own.used("ann", str(unrelated.answer_id)) == ()
+    examples = service.workspace.feedback_examples
+    assert [e.id for e in examples.used("ann", str(similar.answer_id))] == [corrected]
+    assert examples.used("ann", str(unrelated.answer_id)) == ()
 
 
 def test_own_examples_stand_after_the_operators_and_before_the_history(
@@ -348,7 +348,7 @@ def test_an_example_that_was_removed_is_gone_at_once_also_from_another_answer(
     requests = shown(service, monkeypatch)
     *_, again = chat.regenerate("ann", str(similar.answer_id), sampling=GREEDY)
     assert (again.text, again.example_ids) == (similar.text, (corrected,))
-    service.workspace.own_examples.remove("ann", corrected)
+    service.workspace.feedback_examples.remove("ann", corrected)
     *_, without = chat.regenerate("ann", str(similar.answer_id), sampling=GREEDY)
     ask(chat, ELM)
     assert [("30 m." in str(messages)) for messages in requests] == [True, False, False]

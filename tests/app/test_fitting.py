@@ -10,7 +10,7 @@ from app.fitting import fit
 from engine.errors import PromptTooLong
 from engine.messages import Message
 from engine.prompts.modes import make_template
-from feedback_store.personal.own_examples import OwnExample
+from feedback_store.personal.example_pool import FeedbackExample
 
 TEMPLATE = make_template("plain", (), "SS")
 HISTORY = [
@@ -19,7 +19,7 @@ HISTORY = [
     Message("user", "h2"),
     Message("assistant", "H2"),
 ]
-OWN = tuple(OwnExample(f"e{n}", f"E{n}", "", f"a{n}", n, "like") for n in (1, 2))
+EXAMPLES = tuple(FeedbackExample(f"e{n}", f"E{n}", "", f"a{n}", n, "like") for n in (1, 2))
 
 
 def letters(messages: Sequence[Message]) -> int:
@@ -40,20 +40,20 @@ def letters(messages: Sequence[Message]) -> int:
         (9, "SS qq", True),
     ],
 )
-def test_own_examples_go_before_the_history_the_least_similar_first(
+def test_examples_go_before_the_history_the_least_similar_first(
     context: int, expected: str, trimmed: bool
 ) -> None:
     fitted = fit(
-        TEMPLATE, HISTORY, "qq", OWN, context_tokens=context, max_new_tokens=5, count=letters
+        TEMPLATE, HISTORY, "qq", EXAMPLES, context_tokens=context, max_new_tokens=5, count=letters
     )
     assert " ".join(m.content for m in fitted.messages) == expected
-    assert " ".join(e.answer for e in fitted.own) == " ".join(
+    assert " ".join(e.answer for e in fitted.examples) == " ".join(
         word for word in expected.split() if word.startswith("E")
     )
-    assert [m for m in fitted.messages if m.content[0] not in "eE"] == [*fitted.without_own]
+    assert [m for m in fitted.messages if m.content[0] not in "eE"] == [*fitted.without_feedback]
     assert fitted.trimmed is trimmed
 
 
 def test_a_question_that_does_not_fit_alone_is_refused() -> None:
     with pytest.raises(PromptTooLong, match=r"would have 9 tokens, and .* holds 8"):
-        fit(TEMPLATE, HISTORY, "qq", OWN, context_tokens=8, max_new_tokens=5, count=letters)
+        fit(TEMPLATE, HISTORY, "qq", EXAMPLES, context_tokens=8, max_new_tokens=5, count=letters)

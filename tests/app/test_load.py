@@ -69,6 +69,7 @@ def url(engine: FakeEngine, workspace: Workspace) -> Iterator[str]:
         system_prompt="",
         sampling=SamplingParams(),
         max_message_chars=20_000,
+        feedback_examples=workspace.feedback_examples,
     )
     service = SimpleNamespace(
         workspace=workspace,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,8 @@ from sqlalchemy import select
 
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.types import TrainingExample
-from feedback_store.personal.own_examples import OwnExamples
+from feedback_store.personal.feedback_examples import FeedbackExamples
+from feedback_store.personal.shared_examples import SharedExamples
 from feedback_store.snapshots.snapshot import Snapshot, freeze, open_snapshot, split_of
 from feedback_store.storage import tables
 from feedback_store.storage.database import Database
@@ -52,6 +54,8 @@ class People:
         self.store = FeedbackStore(database)
         self.curation = Curation(database)
         self.training_set = TrainingSet(EvidenceReader(database), self.curation)
+        self.shared = SharedExamples(database, self.curation)
+        self.examples = FeedbackExamples(database, None, self.shared)
         self._talk = Conversations(self.store)
 
     def speaks(self, name: str) -> Person:
@@ -72,11 +76,12 @@ class People:
         self.store.vote(good, person.id, 1, reasons=["safe"], comment=f"{person.canary} comment")
         self.store.vote(bad, person.id, -1, comment=f"{person.canary} comment")
         self.store.note(good, person.id, "copy", idempotency_key=f"{person.canary} key")
+        self.shared.approve(good)
 
     def _corrects(self, person: Person, conversation: str) -> None:
         first, flagged = self._two_answers(person, conversation)
         self.store.correct(first, person.id, f"{person.canary} correction")
-        OwnExamples(self.database, self.curation).remove(person.id, first)
+        self.examples.remove(person.id, first)
         self.store.note(flagged, person.id, "flag")
         self._ask(person, conversation, parent=first)
 
@@ -146,8 +151,10 @@ def all_rows(database: Database, *, derived: bool = False) -> Rows:
 
 def without(rows: Rows, person: Person) -> Rows:
     """Rows that hold no mark of a person."""
+    theirs = [row for row in rows["answers"] if any(mark in row for mark in person.marks)]
+    marks = {*person.marks, *(re.findall(r"'id': '(\w+)'", row)[0] for row in theirs)}
     return {
-        name: [row for row in each if not any(mark in row for mark in person.marks)]
+        name: [row for row in each if not any(mark in row for mark in marks)]
         for name, each in rows.items()
     }
 

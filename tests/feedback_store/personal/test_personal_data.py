@@ -40,7 +40,7 @@ def test_it_says_how_it_is_to_be_read(database: Database) -> None:
     assert document["format"] == "burnish-person/1"
     assert document["person"] == ann.id
     assert [row["allowed"] for row in document["consents"]] == [1]
-    assert len(document["examples_removed"]) == 1
+    assert len(document["examples_removed"]) == len(document["examples_shared"]) == 1
     kinds = {row["kind"] for row in document["statements"]}
     assert kinds == {"vote", "copy", "correction", "flag", "choice"}
     turns = [turn for row in document["conversations"] for turn in row["turns"]]

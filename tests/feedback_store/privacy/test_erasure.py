@@ -61,7 +61,7 @@ def test_all_rows_of_a_person_go_and_no_other(people: People, database: Database
         )
         # 3 turns of two answers and a further one; a comparison; 2 votes, a copy, a correction, a
         # flag, a choice; a consent; 2 decisions, 2 taken back; a gold mark;
-        # an example that is not to be used
+        # an example that is not to be used, and one that is shared
         expected = {
             "turns": 4,
             "answers": 7,
@@ -74,10 +74,22 @@ def test_all_rows_of_a_person_go_and_no_other(people: People, database: Database
             "search_documents": 11,
             "templates": int(person is persons[-1]),
             "unused_examples": 1,
+            "shared_examples": 1,
             "prompts": 0,
         }
         assert erasure.receipt["rows"] == expected
         assert erasure.receipt["conversations"] == 3
+
+
+def test_what_a_person_removed_of_anothers_shared_examples_goes_too(
+    people: People, database: Database
+) -> None:
+    people.speaks("ann")
+    (shared,) = people.shared.answer_ids()
+    people.examples.remove("canary-bob", shared)
+    assert forget_user(database, "canary-bob").receipt["rows"]["unused_examples"] == 1
+    assert "canary-bob" not in str(all_rows(database))
+    assert people.shared.answer_ids() == {shared}
 
 
 def test_a_template_that_nobody_else_was_asked_with_goes_too(
@@ -205,9 +217,10 @@ def test_all_rows_of_a_conversation_go_and_no_other(people: People, database: Da
     erasure = forget_conversation(database, first)
     expected = {name: [row for row in each if first not in row] for name, each in before.items()}
     after = all_rows(database)
-    # Of answers and events the rows name no conversation: two of seven, three of six
+    # These rows name no conversation: of seven answers and six events two and three go
     assert (len(after.pop("answers")), len(after.pop("events"))) == (5, 3)
-    del expected["answers"], expected["events"]
+    assert after.pop("shared_examples") == []
+    del expected["answers"], expected["events"], expected["shared_examples"]
     assert after == expected
     assert erasure.receipt["rows"] == {
         "decisions": 3,
@@ -220,6 +233,7 @@ def test_all_rows_of_a_conversation_go_and_no_other(people: People, database: Da
         "conversations": 1,
         "templates": 0,
         "unused_examples": 0,
+        "shared_examples": 1,
     }
     assert erasure.person is None and erasure.conversation_ids == {first}
     assert {p.origin.conversation_id for p in people.pairs()} <= set(others)
