@@ -90,7 +90,14 @@ def _add_example_routes(router: APIRouter, workspace: Workspace) -> None:
         user, is_on = _person_of(request), workspace.settings.own_examples
         every = workspace.own_examples.of(user) if is_on else ()
         page = every[max(first, 0) :][:PAGE_EXAMPLES]
-        return {"examples": example_documents(page), "count": len(every)}
+        shared = {each.id for each in workspace.shared_examples.examples()}
+        return {
+            "examples": [
+                {**each, "for_everybody": each["answer"] in shared}
+                for each in example_documents(page)
+            ],
+            "count": len(every),
+        }
 
     @router.delete("/examples/{answer_id}")
     @in_few_threads
@@ -107,7 +114,10 @@ def _add_example_routes(router: APIRouter, workspace: Workspace) -> None:
     @router.get("/answers/{answer_id}/examples")
     @in_few_threads
     def used(answer_id: str, request: Request) -> dict[str, Any]:
-        """Those in view when an answer was made, and which of them they have removed since."""
+        """Those in view when an answer was made, and which of them they have removed since.
+
+        Of an example that is shared, nothing leads to its author or their conversation.
+        """
         user = _person_of(request)
         removed = chosen.removed(user)
         return {

@@ -81,7 +81,7 @@ def example_documents(examples: Iterable[FeedbackExample]) -> list[dict[str, Any
     return [
         {
             "answer": each.id,
-            "source": each.source,
+            "source": "shared" if each.is_shared else each.source,
             "question": _excerpt(each.question),
             "text": _excerpt(each.answer),
         }

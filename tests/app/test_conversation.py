@@ -402,10 +402,54 @@ def test_of_a_longer_file_the_similar_examples_are_shown_and_the_prompt_is_kept(
     assert turn.template_hash == store.turn_of(str(about_elms.answer_id), "ann").template_hash
 
 
-def test_own_examples_can_be_switched_off(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_own_examples_can_be_switched_off_and_shared_ones_are_still_shown(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = Service(Workspace(settings.model_copy(update={"own_examples": False})))
-    correct(service.chat, service, OAK, "30 m.")
+    corrected = correct(service.chat, service, OAK, "30 m.")
     requests = shown(service, monkeypatch)
     ask(service.chat, ELM)
     assert "30 m." not in str(requests)
+    service.workspace.shared_examples.approve(corrected)
+    *_, shared = service.chat.ask("bob", ELM, conversation_id="b", sampling=GREEDY)
+    assert (shared.example_ids, "30 m." in str(requests[-1])) == ((corrected,), True)
     service.close()
+
+
+def test_a_shared_example_is_in_view_of_everybody_and_training_sees_the_prompt_without_it(
+    chat: Chat, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corrected = correct(chat, service, OAK, "30 m.")
+    workspace = service.workspace
+    workspace.shared_examples.approve(corrected)
+    requests = shown(service, monkeypatch)
+    *_, first = chat.ask("bob", ELM, conversation_id="b", sampling=GREEDY)
+    assert first.example_ids == (corrected,)
+    assert requests[0][1:] == [("user", OAK), ("assistant", "30 m."), ("user", ELM)]
+    _, messages = workspace.store.shown_prompt(str(first.answer_id), "bob")
+    assert "30 m." not in str(messages)
+    *_, again = chat.regenerate("bob", str(first.answer_id), sampling=GREEDY)
+    assert (again.text, requests[1]) == (first.text, requests[0])
+
+
+@pytest.mark.parametrize("gone", ["withdrawn", "refused", "forgotten", "removed by who asked"])
+def test_a_shared_example_that_is_gone_is_shown_with_no_answer_any_more(
+    chat: Chat, service: Service, monkeypatch: pytest.MonkeyPatch, gone: str
+) -> None:
+    corrected = correct(chat, service, OAK, "30 m.")
+    workspace = service.workspace
+    workspace.shared_examples.approve(corrected)
+    *_, first = chat.ask("bob", ELM, conversation_id="b", sampling=GREEDY)
+    if gone == "withdrawn":
+        workspace.shared_examples.withdraw(corrected)
+    elif gone == "refused":
+        workspace.curation.set_consent("ann", False)
+    elif gone == "forgotten":
+        workspace.forgetting.forget("ann")
+    else:
+        workspace.feedback_examples.remove("bob", corrected)
+    requests = shown(service, monkeypatch)
+    *_, again = chat.regenerate("bob", str(first.answer_id), sampling=GREEDY)
+    *_, other = chat.ask("bob", ELM, conversation_id="b2", sampling=GREEDY)
+    assert again.example_ids == other.example_ids == ()
+    assert "30 m." not in str(requests)

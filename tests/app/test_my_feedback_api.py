@@ -130,10 +130,11 @@ def test_examples_are_listed_removed_and_restored(person: Person) -> None:
         "source": "like",
         "question": "How tall is an oak?",
         "text": "Quite tall.",
+        "for_everybody": False,
     }
     similar = ask(client, "How tall is an elm?").answer
-    used = client.get(f"/chat/answers/{similar}/examples").json()["examples"]
-    assert used == [{**example, "removed": False}]
+    (used,) = client.get(f"/chat/answers/{similar}/examples").json()["examples"]
+    assert {**used, "for_everybody": False} == {**example, "removed": False}
     assert client.delete(f"/chat/examples/{answer}").status_code == 200
     assert client.get("/chat/examples").json() == {"examples": [], "count": 0}
     (used_then,) = client.get(f"/chat/answers/{similar}/examples").json()["examples"]
@@ -142,6 +143,31 @@ def test_examples_are_listed_removed_and_restored(person: Person) -> None:
     assert client.get("/chat/examples").json()["count"] == 1
     assert bob.get(f"/chat/answers/{similar}/examples").status_code == 404
     assert bob.delete(f"/chat/examples/{answer}").status_code == 404
+
+
+def test_a_shared_example_is_told_without_its_author(person: Person, played: Played) -> None:
+    ann, bob = person(), person()
+    asked = ask(ann, "How tall is an oak?")
+    vote(ann, asked.answer)
+    shared = played.service.workspace.shared_examples
+    shared.approve(asked.answer)
+    similar = ask(bob, "How tall is an elm?").answer
+    path = f"/chat/answers/{similar}/examples"
+    (used,) = bob.get(path).json()["examples"]
+    assert used == {
+        "answer": asked.answer,
+        "source": "shared",
+        "question": "How tall is an oak?",
+        "text": "Quite tall.",
+        "removed": False,
+    }
+    assert [e["for_everybody"] for e in ann.get("/chat/examples").json()["examples"]] == [True]
+    assert bob.get("/chat/examples").json()["count"] == 0
+    assert bob.post(f"/api/answers/{asked.answer}/vote", json={"vote": 1}).status_code == 404
+    assert bob.delete(f"/chat/examples/{asked.answer}").status_code == 200
+    assert [e["removed"] for e in bob.get(path).json()["examples"]] == [True]
+    shared.withdraw(asked.answer)
+    assert bob.get(path).json()["examples"] == []
 
 
 def test_nothing_of_another_person_is_told(person: Person) -> None:

@@ -1,4 +1,5 @@
-// Answers of the person's own that are shown to the model as examples for similar questions.
+// Judged answers that are shown to the model as examples for similar questions: the person's own,
+// and, in an answer's details, those that the operator shares with everybody.
 import { get, post, remove } from "./api.js";
 import { h, iconButton } from "./dom.js";
 import { toast } from "./notices.js";
@@ -6,7 +7,7 @@ import { t } from "./texts.js";
 
 const UNDO_SECONDS = 8;
 
-// All of them, newest first; more come when they are asked for
+// All of their own, newest first; more come when they are asked for
 export async function ownExamples(fail) {
   const list = h("ul", { class: "examples" });
   const more = h("button", { type: "button", class: "link" }, t("show_more"));
@@ -37,7 +38,7 @@ export function examplesInView(answerId, fail) {
 }
 
 // One, with a button that removes it and a way back
-function example({ answer, source, question, text, removed = false }, fail) {
+function example({ answer, source, question, text, for_everybody: forEverybody = false, removed = false }, fail) {
   const act = async (removes) => {
     try {
       await (removes ? remove(`chat/examples/${answer}`) : post(`chat/examples/${answer}/restore`));
@@ -56,6 +57,7 @@ function example({ answer, source, question, text, removed = false }, fail) {
       {},
       h("p", { class: "asked-for", dir: "auto" }, question),
       h("p", { class: "small", dir: "auto" }, t("my_with_words", { what: t(`my_example_${source}`), words: text })),
+      forEverybody && h("p", { class: "small" }, t("my_example_for_everybody")),
     ),
     place,
   );
