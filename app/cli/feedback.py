@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.common import HomeOption, Json, finish, opened
+from app.cli.examples import examples_app
 from app.cli.judging import judge
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from feedback_store.examples.types import SetAside, TrainingExample
 
 feedback_app = typer.Typer(no_args_is_help=True, help="What people said, and what it can teach.")
+feedback_app.add_typer(examples_app, name="examples")
 
 ExampleId = Annotated[str, typer.Argument(help="An example's id, or its beginning.")]
 Note = Annotated[str, typer.Option(help="Why; kept with the decision.")]
@@ -336,6 +338,8 @@ def _lines(row: dict[str, Any]) -> str:
             for name in ("chosen", "rejected", "completion")
             if name in row
         ]
+        better = row.get("chosen") or row["completion"]
+        body.append(f"  answer:    {better['answer']}")
         if "label" in row:
             body.append(f"  judged:    {'good' if row['label'] else 'bad'}")
     events = ", ".join(map(str, row["events"]))

@@ -46,6 +46,10 @@ COMMANDS = [
     ["feedback", "retain"],
     ["feedback", "consent"],
     ["feedback", "judge"],
+    ["feedback", "examples"],
+    ["feedback", "examples", "list"],
+    ["feedback", "examples", "approve"],
+    ["feedback", "examples", "withdraw"],
     ["release"],
     ["release", "list"],
     ["release", "show"],
@@ -429,3 +433,31 @@ def test_what_is_said_may_be_kept_out_of_training(cli: Cli, spoken: People) -> N
     assert cli("feedback", "consent", ANN.id, "--yes")[0] == "allowed\n"
     assert len(cli.json("feedback", "pairs")["pairs"]) == 6
     cli("feedback", "consent", ANN.id, status=2)  # one or the other must be said
+
+
+def test_an_answer_is_shared_as_an_example_and_withdrawn(cli: Cli, spoken: People) -> None:
+    for answer in spoken.shared.answer_ids():  # the people of the test have theirs
+        assert cli("feedback", "examples", "withdraw", answer)[0] == f"withdrawn: {answer}\n"
+    assert cli.json("feedback", "examples", "list") == {"examples": []}
+    assert cli("feedback", "examples", "list")[0] == "none is approved\n"
+    explained = cli.json("feedback", "pairs")["pairs"]
+    answer = next(p["chosen"]["answer"] for p in explained if p["source"] == "votes")
+    assert f"  answer:    {answer}\n" in cli("feedback", "pairs")[0]
+    approved = cli.json("feedback", "examples", "approve", answer)
+    assert (approved["approved"], approved["source"]) == (answer, "like")
+    (row,) = cli.json("feedback", "examples", "list")["examples"]
+    assert (row["answer"], row["shown"], row["why_not"]) == (answer, True, "")
+    assert {name: row[name] for name in ("source", "question", "text")} == {
+        name: approved[name] for name in ("source", "question", "text")
+    }
+    said = cli("feedback", "examples", "list")[0]
+    assert said == f"{answer} of {row['user']}: like\n  {row['question']}\n  {row['text']}\n"
+    cli("feedback", "consent", row["user"], "--no")
+    (row,) = cli.json("feedback", "examples", "list")["examples"]
+    assert (row["shown"], "does not consent" in row["why_not"]) == (False, True)
+    _, refused = cli("feedback", "examples", "approve", answer, status=1)
+    assert refused.startswith("burnish: the answer is no example: the person who asked does not")
+    assert cli.json("feedback", "examples", "withdraw", answer) == {"withdrawn": answer}
+    for command in ("approve", "withdraw"):
+        _, refused = cli("feedback", "examples", command, "0" * 32, status=1)
+        assert refused.count("\n") == 1
