@@ -1,5 +1,6 @@
 """The console's tab on training data: what is trained on, what is set aside and why; exclude, edit,
-take back, mark gold. What people wrote is shown as text, never as HTML or Markdown."""
+take back, mark gold, share as an example. What people wrote is shown as text, never as HTML or
+Markdown."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from app.ui.training_detail import DetailPanel, closed_detail, opened_detail
 from app.ui.training_rows import (
     ROWS_A_PAGE,
     Shown,
+    answer_of,
     conversation_of,
     detail,
     id_of,
@@ -31,6 +33,7 @@ from feedback_store.view.candidates import SET_ASIDE, Item
 ROW_COLUMNS = ["number", "reason", "question", "answer", "other_answer"]
 COLUMN_WIDTHS: list[str | int] = ["8%", "23%", "23%", "23%", "23%"]
 ALERTS = ["what", "users", "text"]
+SHARED = ["question", "answer", "state"]
 ANY = ""  # every reason
 
 
@@ -129,8 +132,11 @@ class TrainingDataPage:
             )
             gold = conversation_of(row) in workspace.curation.gold()
             decided = workspace.curation.decisions().get(id_of(row))
+            shared = answer_of(row) in workspace.shared_examples.answer_ids()
         taken = decided is not None and decided.action != "include"
-        return view, *opened_detail(view.selected, about, gold=gold, taken=taken, language=language)
+        return view, *opened_detail(
+            view.selected, about, gold=gold, taken=taken, shared=shared, language=language
+        )
 
     def exclude(self, note: str, view: RowView, request: gr.Request) -> None:
         """Never train on the chosen example."""
@@ -167,6 +173,30 @@ class TrainingDataPage:
             else:
                 curation.mark_gold(conversation)
         gr.Info(say("common.saved", language_for(request)), duration=2)
+
+    def toggle_shared(self, view: View, request: gr.Request) -> None:
+        """Show the row's answer to everybody as an example, or show it no longer."""
+        shared, answer_id = self._workspace.shared_examples, answer_of(_row(view, request))
+        with shown_errors(language_for(request)):
+            if answer_id in shared.answer_ids():
+                shared.withdraw(answer_id)
+            else:
+                shared.approve(answer_id)
+        gr.Info(say("common.saved", language_for(request)), duration=2)
+
+    def shared(self, request: gr.Request) -> tuple[Any, pd.DataFrame]:
+        """How many answers are approved as examples, and which; what is not shown says why."""
+        language = language_for(request)
+        approvals = self._workspace.shared_examples.approvals()
+        rows = [
+            [example.question, example.answer, say("console.training.is_shown", language)]
+            if (example := each.example)
+            else ["", each.answer_id, translated(each.refusal, language)]
+            for each in approvals
+        ]
+        label = f"{say('console.training.shared', language)} ({len(rows)})"
+        columns = heads("shared_columns", SHARED, language)
+        return gr.update(label=label), pd.DataFrame(rows, columns=columns)
 
     def alerts(self, request: gr.Request) -> tuple[Any, pd.DataFrame]:
         """How many votes an operator should look at, and which."""
@@ -229,6 +259,16 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
                 forward = gr.Button("→", size="sm", scale=0, min_width=80, elem_id="forward")
         with gr.Column(scale=1, min_width=480):
             about = DetailPanel()
+    with gr.Accordion(text("console.training.shared"), open=False, elem_id="shared") as approved:
+        shared = gr.Dataframe(
+            headers=heads("shared_columns", SHARED, DEFAULT),
+            datatype="str",
+            interactive=False,
+            wrap=True,
+            show_label=False,
+            buttons=[],
+            column_widths=["35%", "35%", "30%"],
+        )
     with gr.Accordion(text("console.training.alerts"), open=False, elem_id="alerts") as folded:
         alerts = gr.Dataframe(
             headers=heads("alert_columns", ALERTS, DEFAULT),
@@ -245,6 +285,7 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
     hidden: Any = {"api_visibility": "private"}
     tab.select(page.show, filters, shown_now, **hidden)
     tab.select(page.alerts, None, [folded, alerts], **hidden)
+    tab.select(page.shared, None, [approved, shared], **hidden)
     gr.on([kind.input, reason.input, search.submit], page.from_start, filters, shown_now, **hidden)
     back.click(page.back, filters, shown_now, **hidden)
     forward.click(page.forward, filters, shown_now, **hidden)
@@ -257,6 +298,9 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
         about.gold.click(page.toggle_gold, [view], None, **hidden),
     ):
         decided.success(page.show, filters, shown_now, **hidden)
+    toggled = about.share.click(page.toggle_shared, [view], None, **hidden)
+    toggled.success(page.shared, None, [approved, shared], **hidden)
+    toggled.success(page.show, filters, shown_now, **hidden)
 
 
 def kind_choices(counts: dict[str, int], language: str) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ import gradio as gr
 
 from app.ui.changes import changes_update, changes_view
 from app.ui.texts import say, text
-from app.ui.training_rows import Detail, Shown, conversation_of
+from app.ui.training_rows import Detail, Shown, answer_of, conversation_of
 from feedback_store.examples.split import split_of
 from feedback_store.examples.types import SetAside
 
@@ -45,8 +45,9 @@ class DetailPanel:
             with gr.Row():
                 self.exclude = _button("console.training.exclude", "stop")
                 self.edit = _button("console.training.edit", "primary")
-                self.take_back, self.gold = (
+                self.take_back, self.share, self.gold = (
                     _button("console.training.take_back"),
+                    _button("console.training.share"),
                     _button("console.training.mark_gold"),
                 )
 
@@ -65,14 +66,19 @@ class DetailPanel:
             self.exclude,
             self.edit,
             self.take_back,
+            self.share,
             self.gold,
         ]
 
 
 def opened_detail(
-    selected: Shown, about: Detail, *, gold: bool, taken: bool, language: str
+    selected: Shown, about: Detail, *, gold: bool, taken: bool, shared: bool, language: str
 ) -> tuple[Any, ...]:
-    """Updates of the detail's widgets for one row. `taken`: a decision about it can be undone."""
+    """Updates of the detail's widgets for one row.
+
+    `taken`: a decision about it can be undone; `shared`: its answer is approved as an example.
+    """
+    share_key = "console.training.unshare" if shared else "console.training.share"
     gold_key = "console.training.unmark_gold" if gold else "console.training.mark_gold"
     is_example = not isinstance(selected.row, SetAside)
     heldout = split_of(conversation_of(selected.row)) != "train"
@@ -103,13 +109,14 @@ def opened_detail(
         gr.update(interactive=is_example),
         gr.update(interactive=is_example),
         gr.update(interactive=taken),
+        gr.update(interactive=bool(answer_of(selected.row)), value=say(share_key, language)),
         gr.update(interactive=heldout, value=say(gold_key, language)),
     )
 
 
 def closed_detail() -> tuple[Any, ...]:
     """Updates of the detail's widgets where no row is chosen."""
-    return gr.update(visible=True), gr.update(visible=False), *[gr.skip()] * 10
+    return gr.update(visible=True), gr.update(visible=False), *[gr.skip()] * 11
 
 
 def _line(name: str, value: str, language: str) -> str:

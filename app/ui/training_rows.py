@@ -131,6 +131,12 @@ def conversation_of(row: Item) -> str:
     return row.conversation_id if isinstance(row, SetAside) else row.origin.conversation_id
 
 
+def answer_of(row: Item) -> str:
+    """The answer that a row is about, of two the better one; "" where it names none."""
+    named = row.answer_ids if isinstance(row, SetAside) else [s.answer_id for s in row.sides]
+    return next(iter(named), "")
+
+
 def _short(digest: str) -> str:
     """As much of a digest as tells it from others; the commands take its beginning."""
     return digest[:19]

@@ -33,6 +33,7 @@ from engine.prompts.modes import PromptTemplate
 from engine.request import GenerationRequest, SamplingParams
 from engine.storage import find_digest, folder_of, translated_disk_errors
 from feedback_store.curation.bursts import find_bursts
+from feedback_store.personal.example_pool import MAX_CHARS
 from feedback_store.storage.database import _translated
 from tests.feedback_store.curation.test_bursts import NEW, brigade, calm, vote
 from tests.helpers import make_bundle
@@ -107,6 +108,37 @@ def test_what_the_store_refuses(workspace: Workspace) -> None:
         lambda: workspace.training_set.find("ab12"),
     ):
         check_error(refused)
+
+
+def test_what_is_no_example_for_everybody(workspace: Workspace) -> None:
+    store, shared = workspace.store, workspace.shared_examples
+    silent, long, changed = (an_answer(workspace, question) for question in ("A?", "B?", "C?"))
+    store.correct(long, "ann", "x" * MAX_CHARS)
+    empty = an_answer(workspace, "D?")
+    store.finish_answer(empty, status="done", text=" ")
+    store.vote(empty, "ann", 1)
+    turn = store.add_turn(
+        user_id="ann",
+        question="And now?",
+        template=PromptTemplate("plain", "", "", ()),
+        conversation_id="c",
+        parent_answer_id=silent,
+    )
+    follow_up = store.begin_answer(
+        turn.id, base_digest=ID, adapter_digest=None, sampling={}, seed=0
+    )
+    store.finish_answer(follow_up, status="done", text="Water.", complete=True)
+    store.vote(follow_up, "ann", 1)
+    for answer_id in (silent, long, empty, follow_up, "0" * 32):
+        check_error(lambda answer_id=answer_id: shared.approve(answer_id))
+    check_error(lambda: shared.withdraw(silent))
+    store.vote(changed, "ann", 1)
+    shared.approve(changed)
+    store.correct(changed, "ann", "Salt water.")
+    (approval,) = shared.approvals()
+    check(approval.refusal, translated(approval.refusal, "zh"))
+    workspace.curation.set_consent("ann", False)
+    check_error(lambda: shared.approve(changed))
 
 
 def test_what_the_console_refuses(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -234,6 +234,45 @@ def test_only_a_held_out_conversation_can_be_gold(workspace: Workspace) -> None:
     assert workspace.curation.gold() == frozenset()
 
 
+def shared_rows(page: TrainingDataPage, request: gr.Request = ENGLISH) -> list[list[str]]:
+    """The table of approved answers."""
+    return list(page.shared(request)[1].values.tolist())
+
+
+def test_an_answer_is_shown_to_everybody_and_no_longer(workspace: Workspace) -> None:
+    correct(workspace, "What is the sea?", "Sweet water.", "Salt water.")
+    page = TrainingDataPage(workspace)
+    assert page.shared(ENGLISH)[0]["label"] == "Shown to everybody (0)"
+    view, updates = chosen(page)
+    assert updates[-2] == gr.update(interactive=True, value="Show to everybody as an example")
+    page.toggle_shared(view, ENGLISH)
+    assert page.shared(ENGLISH)[0]["label"] == "Shown to everybody (1)"
+    assert shared_rows(page) == [["What is the sea?", "Salt water.", "shown"]]
+    assert [e.answer for e in workspace.shared_examples.examples()] == ["Salt water."]
+    view, updates = chosen(page)
+    assert updates[-2]["value"] == "No longer show to everybody"
+    workspace.curation.set_consent("ann", False)
+    ((_, answer_id, why_not),) = shared_rows(page)
+    assert ({answer_id}, "does not consent" in why_not) == (
+        workspace.shared_examples.answer_ids(),
+        True,
+    )
+    page.toggle_shared(view, ENGLISH)
+    assert shared_rows(page) == []
+
+
+def test_what_can_be_no_example_is_refused_in_the_operators_language(workspace: Workspace) -> None:
+    (lone,) = answers(workspace, "What is bread?", "Flour and more flour.")
+    workspace.store.vote(lone, "ann", -1)
+    page = TrainingDataPage(workspace)
+    view, _ = chosen(page, kind="unpaired")
+    with pytest.raises(gr.Error, match="neither liked nor corrected"):
+        page.toggle_shared(view, ENGLISH)
+    with pytest.raises(gr.Error, match="既未点赞也未修正"):
+        page.toggle_shared(view, CHINESE)
+    assert shared_rows(page) == []
+
+
 def test_everything_is_said_in_chinese_to_who_reads_chinese(workspace: Workspace) -> None:
     correct(workspace, "What is the sea?", "Sweet water.", "Salt water.")
     page, view = TrainingDataPage(workspace), RowView()
@@ -247,6 +286,10 @@ def test_everything_is_said_in_chinese_to_who_reads_chinese(workspace: Workspace
     assert updates[2].startswith("系统：")
     assert updates[3]["label"] == "较好的回答"
     assert "较好回答的作者：人" in updates[6]
+    assert (updates[-2]["value"], list(page.shared(CHINESE)[1])) == (
+        "作为示例向所有人展示",
+        ["问题", "回答", "状态"],
+    )
     with pytest.raises(gr.Error, match=r"尚未对 .* 做过决定"):
         page.take_back("", view, CHINESE)
 
@@ -308,6 +351,22 @@ def test_the_operator_excludes_a_pair_with_a_note_and_takes_it_back(
     console.get_by_label("Pairs (1)").check(timeout=20_000)
     expect(cell(console, "Sea?")).to_be_visible()
     assert len(examples_now(training_set).pairs) == 1
+
+
+def test_the_operator_shows_an_answer_to_everybody_and_no_longer(
+    console: Page, service: Service
+) -> None:
+    cell(console, "Sea?").click()
+    console.get_by_role("button", name="Show to everybody as an example").click()
+    expect(console.get_by_text("Shown to everybody (1)")).to_be_visible(timeout=20_000)
+    (example,) = service.workspace.shared_examples.examples()
+    assert example.answer == f"Salt. {SCRIPT}"
+    console.get_by_text("Shown to everybody (1)").click()
+    expect(console.locator("#shared")).to_contain_text("Salt.")
+    cell(console, "Sea?").click()
+    console.get_by_role("button", name="No longer show to everybody").click()
+    expect(console.get_by_text("Shown to everybody (0)")).to_be_visible(timeout=20_000)
+    assert service.workspace.shared_examples.examples() == ()
 
 
 def test_an_edit_in_the_browser_is_what_is_trained_on(console: Page, service: Service) -> None:
