@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from feedback_store.personal.shared_examples import Approval
 
 examples_app = typer.Typer(
-    no_args_is_help=True, help="Answers that everybody's similar questions are shown as examples."
+    no_args_is_help=True, help="Answers shown to everybody as examples for similar questions."
 )
 
 AnswerId = Annotated[str, typer.Argument(help="An answer's id, as `feedback pairs` prints it.")]
