@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.common import Home, Json, finish, opened
+from app.cli.common import HomeOption, Json, finish, opened
 
 if TYPE_CHECKING:
     from feedback_store.personal.example_pool import FeedbackExample
@@ -20,7 +20,7 @@ AnswerId = Annotated[str, typer.Argument(help="An answer's id, as `feedback pair
 
 
 @examples_app.command("list")
-def list_(home: Home = None, as_json: Json = False) -> None:
+def list_(home: HomeOption = None, as_json: Json = False) -> None:
     """The approved answers, the newest approval first, and whether each is shown now."""
     with opened(home) as workspace:
         approvals = workspace.shared_examples.approvals()
@@ -29,7 +29,7 @@ def list_(home: Home = None, as_json: Json = False) -> None:
 
 
 @examples_app.command("approve")
-def approve(answer: AnswerId, home: Home = None, as_json: Json = False) -> None:
+def approve(answer: AnswerId, home: HomeOption = None, as_json: Json = False) -> None:
     """Show a corrected or liked answer to everybody, in the words that it has now."""
     with opened(home) as workspace:
         document = {"approved": answer, **_words(workspace.shared_examples.approve(answer))}
@@ -37,7 +37,7 @@ def approve(answer: AnswerId, home: Home = None, as_json: Json = False) -> None:
 
 
 @examples_app.command("withdraw")
-def withdraw(answer: AnswerId, home: Home = None, as_json: Json = False) -> None:
+def withdraw(answer: AnswerId, home: HomeOption = None, as_json: Json = False) -> None:
     """Show an approved answer to nobody but its author."""
     with opened(home) as workspace:
         workspace.shared_examples.withdraw(answer)

@@ -174,7 +174,7 @@ class TrainingDataPage:
                 curation.mark_gold(conversation)
         gr.Info(say("common.saved", language_for(request)), duration=2)
 
-    def toggle_shared(self, view: View, request: gr.Request) -> None:
+    def toggle_shared(self, view: RowView, request: gr.Request) -> None:
         """Show the row's answer to everybody as an example, or show it no longer."""
         shared, answer_id = self._workspace.shared_examples, answer_of(_row(view, request))
         with shown_errors(language_for(request)):

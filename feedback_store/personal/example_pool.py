@@ -22,9 +22,8 @@ from feedback_store.storage import tables as t
 from feedback_store.storage.statements import current_statements
 
 MAX_EXAMPLES = 500  # of a pool, the newest
-MAX_EXAMPLE_CHARS = (
-    2_000  # of question and answer; three longer ones would fill a small model's context
-)
+# Of question and answer; three longer ones would fill a small model's context
+MAX_EXAMPLE_CHARS = 2_000
 LEAST_WORDS_OF_A_FOLLOW_UP = 2  # "And now?" and "Shorter!" mean nothing without what came before
 STATEMENTS = ("vote", "correction", "flag")
 BROKEN_OFF = "the answer is no example: it is empty or was broken off"

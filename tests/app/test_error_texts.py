@@ -33,7 +33,7 @@ from engine.prompts.modes import PromptTemplate
 from engine.request import GenerationRequest, SamplingParams
 from engine.storage import find_digest, folder_of, translated_disk_errors
 from feedback_store.curation.bursts import find_bursts
-from feedback_store.personal.example_pool import MAX_CHARS
+from feedback_store.personal.example_pool import MAX_EXAMPLE_CHARS
 from feedback_store.storage.database import _translated
 from tests.feedback_store.curation.test_bursts import NEW, brigade, calm, vote
 from tests.helpers import make_bundle
@@ -113,7 +113,7 @@ def test_what_the_store_refuses(workspace: Workspace) -> None:
 def test_what_is_no_example_for_everybody(workspace: Workspace) -> None:
     store, shared = workspace.store, workspace.shared_examples
     silent, long, changed = (an_answer(workspace, question) for question in ("A?", "B?", "C?"))
-    store.correct(long, "ann", "x" * MAX_CHARS)
+    store.correct(long, "ann", "x" * MAX_EXAMPLE_CHARS)
     empty = an_answer(workspace, "D?")
     store.finish_answer(empty, status="done", text=" ")
     store.vote(empty, "ann", 1)

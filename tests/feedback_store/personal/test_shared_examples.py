@@ -87,10 +87,7 @@ def test_what_can_be_no_example_is_not_approved(
         (flagged, "wants it used no more"),
         (streaming, "neither liked nor corrected"),
         (broken, "broken off"),
-        (
-            long,
-            f"{MAX_EXAMPLE_CHARS + 1} characters with its question; the limit is {MAX_EXAMPLE_CHARS}",
-        ),
+        (long, "2001 characters with its question; the limit is 2000"),
         (follow_up, "means nothing without"),
         (refusing, "does not consent"),
     ):
