@@ -12,14 +12,7 @@ from engine.messages import require_text
 from engine.prompts.modes import CHAINS, SELF_CONSISTENCY, make_template
 from engine.prompts.reasoning import final_answer, majority, split_reasoning
 from engine.prompts.similarity import most_similar
-from engine.request import (
-    Failed,
-    Finished,
-    GenerationRequest,
-    SamplingParams,
-    TextDelta,
-    collect,
-)
+from engine.request import Failed, Finished, GenerationRequest, SamplingParams, TextDelta, collect
 from engine.storage import find_digest
 
 

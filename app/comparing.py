@@ -47,11 +47,7 @@ class Comparisons:
         self._lock = threading.Lock()  # guards the two above
 
     def second_answer(
-        self,
-        user_id: str,
-        answer_id: str,
-        *,
-        sampling: SamplingParams | None = None,
+        self, user_id: str, answer_id: str, *, sampling: SamplingParams | None = None
     ) -> RunningAnswer:
         """Another answer to the turn of `answer_id`, which stays the one that is shown.
 

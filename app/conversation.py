@@ -19,12 +19,7 @@ from app.self_consistency import chain_count
 from engine.adapters.slots import AdapterSlots
 from engine.messages import Message, clean_text, question_of, require_text, split_prefill
 from engine.prompts.examples import Example
-from engine.prompts.modes import (
-    CHAINS,
-    PromptTemplate,
-    has_answer_line,
-    make_template,
-)
+from engine.prompts.modes import CHAINS, PromptTemplate, has_answer_line, make_template
 from engine.prompts.reasoning import join_reasoning, without_thoughts
 from engine.prompts.similarity import SHOWN, most_similar
 from engine.request import Engine, SamplingParams

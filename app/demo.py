@@ -31,13 +31,7 @@ from deploy.release import POLL_SECONDS
 from engine.home import Home
 from engine.prompts.modes import make_template
 from engine.prompts.reasoning import split_reasoning
-from engine.request import (
-    Finished,
-    GenerationRequest,
-    SamplingParams,
-    TextDelta,
-    collect,
-)
+from engine.request import Finished, GenerationRequest, SamplingParams, TextDelta, collect
 from engine.storage import digest_json
 
 MAX_NEW_TOKENS = 64

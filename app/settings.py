@@ -101,10 +101,7 @@ class Settings(BaseSettings):
     port: int = Field(default=7860, ge=0, le=65535)
     operator_password: Password | None = None
     shutdown_grace_seconds: float = Field(
-        default=20,
-        ge=0,
-        le=3600,
-        description="seconds that running answers have to finish",
+        default=20, ge=0, le=3600, description="seconds that running answers have to finish"
     )
     allowed_hosts: CommaSeparated = Field(
         default=(), description="accepted Host names, beside IP addresses and localhost"

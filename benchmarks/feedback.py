@@ -233,9 +233,7 @@ def _console(path: Path) -> dict[str, Any]:
     p95 = {name: _p95(_times(query, 20)) for name, query in queries.items()}
     slowest = max(p95.values())
     database.close()
-    return {
-        "console_p95_seconds": _figure("< 0.1", slowest, slowest < 0.1, each=p95),
-    }
+    return {"console_p95_seconds": _figure("< 0.1", slowest, slowest < 0.1, each=p95)}
 
 
 def _voting(path: Path, answers: list[tuple[str, str]]) -> dict[str, Any]:

@@ -72,11 +72,7 @@ def main() -> None:
                 for figure, reached, more in part(server, browser, arguments):
                     figures[figure] = judged(figure, reached, more)
                     print(f"{figure}: {reached:.4g}", file=sys.stderr, flush=True)
-    document = {
-        "figures": figures,
-        "processor": processor(),
-        "processors": psutil.cpu_count(),
-    }
+    document = {"figures": figures, "processor": processor(), "processors": psutil.cpu_count()}
     print(json.dumps(document) if arguments.json else json.dumps(document, indent=2))
 
 

@@ -68,12 +68,7 @@ def _finding(guard: Guard, harms: Harms) -> GuardFinding | None:
         confidence=1 - 2 * FALSE_ALARMS / len(GUARDS),  # two tails, of which one refuses
     )
     return GuardFinding(
-        guard.name,
-        guard.fault,
-        harm,
-        guard.tolerance,
-        len(items),
-        harm.low > guard.tolerance,
+        guard.name, guard.fault, harm, guard.tolerance, len(items), harm.low > guard.tolerance
     )
 
 

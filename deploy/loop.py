@@ -194,12 +194,7 @@ class Loop:
         digest = write_report(self._home.evaluations, evaluation, about, gate.as_dict())
         self._registry.add(
             bundle,
-            {
-                **gate.as_dict(),
-                "incumbent": incumbent,
-                "snapshot": snapshot,
-                "evaluation": digest,
-            },
+            {**gate.as_dict(), "incumbent": incumbent, "snapshot": snapshot, "evaluation": digest},
         )
         return Judged(gate, folder_of(self._home.evaluations, digest))
 

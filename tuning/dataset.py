@@ -134,10 +134,7 @@ def _fitting(
 
 
 def _rendered(
-    renderer: Renderer,
-    messages: tuple[Message, ...],
-    sides: Sequence[Side],
-    thoughts_in_loss: bool,
+    renderer: Renderer, messages: tuple[Message, ...], sides: Sequence[Side], thoughts_in_loss: bool
 ) -> list[Ids]:
     """Ids of the prompt, then of each completion. Sides share their thought if it is not learnt."""
     prompt = renderer.prompt(messages)

@@ -11,12 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from peft import (
-    PeftModelForCausalLM,
-    PrefixTuningConfig,
-    PromptEncoderConfig,
-    PromptTuningConfig,
-)
+from peft import PeftModelForCausalLM, PrefixTuningConfig, PromptEncoderConfig, PromptTuningConfig
 from peft.config import PromptLearningConfig
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel

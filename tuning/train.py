@@ -41,13 +41,7 @@ from tuning.policy import load_policy, save_adapter
 from tuning.preparation import prepare
 from tuning.publication import publish_adapter
 from tuning.recipe import Recipe, fill_from_store
-from tuning.reference_cache import (
-    Compute,
-    PairLogProbs,
-    PairRow,
-    ReferenceKey,
-    look_up_references,
-)
+from tuning.reference_cache import Compute, PairLogProbs, PairRow, ReferenceKey, look_up_references
 from tuning.rows import TrainingData
 from tuning.step_reporter import StepReporter
 from tuning.training_run import TrainingRun

@@ -94,10 +94,7 @@ app.command()(evaluate)
 
 
 @app.command()
-def demo(
-    home: HomeOption = None,
-    as_json: Json = False,
-) -> None:
+def demo(home: HomeOption = None, as_json: Json = False) -> None:
     """The whole loop on the embedded model with a scripted user, with before/after figures."""
     from app.settings import load_settings
 

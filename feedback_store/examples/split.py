@@ -11,9 +11,7 @@ SPLITS: tuple[SplitName, ...] = get_args(SplitName)
 
 
 def split_of(
-    conversation_id: str,
-    heldout_share: float = HELDOUT_SHARE,
-    gold: frozenset[str] = frozenset(),
+    conversation_id: str, heldout_share: float = HELDOUT_SHARE, gold: frozenset[str] = frozenset()
 ) -> SplitName:
     """Train or held-out by a hash of the id; a held-out conversation that is marked is gold."""
     head = hashlib.sha256(b"burnish-split/1:" + conversation_id.encode()).digest()[:8]

@@ -94,11 +94,7 @@ class Pair:
 
     def as_dict(self) -> dict[str, Any]:
         """A snapshot's row: TRL's conversational preference format, with the origin beside it."""
-        return {
-            **_head(self),
-            **_side("chosen", self.chosen),
-            **_side("rejected", self.rejected),
-        }
+        return {**_head(self), **_side("chosen", self.chosen), **_side("rejected", self.rejected)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ RATINGS: Mapping[object, Literal[-1, 0, 1]] = {
 }
 BLOCK = re.compile(
     r'(?m)^[ \t]*<details type="(?P<type>reasoning|tool_calls|code_interpreter)"[^>]*>'
-    r"\s*(?:<summary>[^<]*</summary>)?(?P<text>(?s:.*?))(?:</details>|\Z)\s*",
+    r"\s*(?:<summary>[^<]*</summary>)?(?P<text>(?s:.*?))(?:</details>|\Z)\s*"
 )
 
 

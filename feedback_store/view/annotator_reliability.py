@@ -84,8 +84,7 @@ def reestimate_trust(reader: EvidenceReader, *, now: bool) -> bool:
             mark_stale(connection, changed)
             version = state.version + 1
             write_state(
-                connection,
-                replace(state, version=version, unweighed=0, flip_rate=trust.flip_rate),
+                connection, replace(state, version=version, unweighed=0, flip_rate=trust.flip_rate)
             )
         return bool(changed)
 

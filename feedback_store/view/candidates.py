@@ -187,10 +187,7 @@ def examples_over_cap(connection: Connection, kind: str) -> list[tuple[int, Cand
     """The examples of a kind that are set aside for their users' shares."""
     columns = t.candidates.c
     return _numbered(
-        connection,
-        columns.kind == kind,
-        columns.status == SET_ASIDE,
-        columns.reason == OVER_CAP,
+        connection, columns.kind == kind, columns.status == SET_ASIDE, columns.reason == OVER_CAP
     )
 
 

@@ -79,8 +79,7 @@ def test_a_conversation_is_listed_with_a_title_and_is_its_persons_alone(person: 
         refused = bob.post(f"/chat/answers/{stream.answer}/{path}", json={})
         assert refused.status_code == 404
     refused = bob.post(
-        "/chat/questions",
-        json={"question": "Mine?", "conversation_id": stream.conversation},
+        "/chat/questions", json={"question": "Mine?", "conversation_id": stream.conversation}
     )
     assert refused.status_code == 404
 

@@ -207,12 +207,7 @@ def test_parts_of_text_are_joined_and_a_developer_is_the_system() -> None:
         {"role": "user", "content": parts, "name": "Ann"},
         {"role": "assistant", "content": None, "tool_calls": [], "refusal": None},
         {"role": "user", "content": []},
-    ) == [
-        ("system", "Be kind."),
-        ("user", "Read this.\nx = 1"),
-        ("assistant", ""),
-        ("user", ""),
-    ]
+    ) == [("system", "Be kind."), ("user", "Read this.\nx = 1"), ("assistant", ""), ("user", "")]
 
 
 @pytest.mark.parametrize(

@@ -190,10 +190,7 @@ def test_an_edit_changes_the_side_that_was_touched_and_no_other(workspace: Works
     view, _ = chosen(page)
     page.edit("Salt water, and much of it.", "Sweet water.", "", view, ENGLISH)
     (pair,) = examples_now(workspace.training_set).pairs
-    assert (pair.chosen.text, pair.rejected.text) == (
-        "Salt water, and much of it.",
-        "Sweet water.",
-    )
+    assert (pair.chosen.text, pair.rejected.text) == ("Salt water, and much of it.", "Sweet water.")
     assert pair.chosen.base == "person"
     assert pair.rejected.base == HERE
     (decision,) = workspace.curation.decisions().values()

@@ -153,9 +153,7 @@ def test_the_import_has_a_limit_of_its_own_and_the_other_routes_keep_theirs(
     assert send(ann, five_megabytes).json() == NEW
 
 
-def test_one_person_imports_one_file_at_a_time(
-    person: Callable[..., httpx.Client],
-) -> None:
+def test_one_person_imports_one_file_at_a_time(person: Callable[..., httpx.Client]) -> None:
     ann, bob = person(), person()
     status: list[int] = []
 

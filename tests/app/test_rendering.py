@@ -277,10 +277,7 @@ MARKS = (
     "\t",
     "    ",
 )
-PIECES = st.one_of(
-    st.sampled_from(MARKS),
-    st.from_regex(r"[a-zA-Z0-9é你]{1,6}", fullmatch=True),
-)
+PIECES = st.one_of(st.sampled_from(MARKS), st.from_regex(r"[a-zA-Z0-9é你]{1,6}", fullmatch=True))
 
 
 @pytest.mark.parametrize(("language", "code"), [("java", "\n" * 20_000), ("tsx", "a." * 10_000)])

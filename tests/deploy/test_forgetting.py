@@ -26,14 +26,7 @@ from feedback_store.storage import tables
 from feedback_store.storage.database import Database
 from tests.feedback_store.ai_feedback.test_ai_pairs import pair as ai_pair
 from tests.feedback_store.conftest import postgresql, sqlite_url  # noqa: F401 - a fixture
-from tests.feedback_store.people import (
-    People,
-    Person,
-    all_rows,
-    examples_of,
-    files_with,
-    without,
-)
+from tests.feedback_store.people import People, Person, all_rows, examples_of, files_with, without
 from tests.helpers import make_bundle
 from tests.postgresql import Server
 from tuning.ai_labels import labels_of

@@ -47,10 +47,7 @@ def test_a_promotion_moves_the_pointer_and_is_remembered(registry: Registry) -> 
     promote(registry, A, B)
     assert registry.live() == LiveRelease(B, 2)
     told = [(c.generation, c.action, c.bundle, c.previous, c.note) for c in registry.history()]
-    assert told == [
-        (2, "promote", B, A, "promote b"),
-        (1, "promote", A, None, "promote a"),
-    ]
+    assert told == [(2, "promote", B, A, "promote b"), (1, "promote", A, None, "promote a")]
 
 
 def test_a_newer_report_replaces_the_older_one(registry: Registry) -> None:

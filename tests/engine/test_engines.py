@@ -7,19 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from engine.errors import (
-    DeadlineExceeded,
-    InvalidInput,
-    PromptTooLong,
-)
+from engine.errors import DeadlineExceeded, InvalidInput, PromptTooLong
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
-from engine.request import (
-    Failed,
-    Finished,
-    TextDelta,
-    collect,
-)
+from engine.request import Failed, Finished, TextDelta, collect
 from tests.engine.conftest import StartEngine
 from tests.helpers import answer, ask
 from tests.support.engines import (

@@ -9,13 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.messages import Message
-from feedback_store.examples.types import (
-    Examples,
-    Origin,
-    Pair,
-    Side,
-    example_id,
-)
+from feedback_store.examples.types import Examples, Origin, Pair, Side, example_id
 from feedback_store.records import (
     AnswerStatus,
     ChoiceValue,

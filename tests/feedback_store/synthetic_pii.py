@@ -110,9 +110,7 @@ def card(random: Random) -> str:
     body = prefix + digits(random, length - 1 - len(prefix))
     number = body + luhn_digit(body)
     sizes = (4, 4, 4, 4) if length >= 16 else (4, 6)
-    return random.choice(
-        [number, grouped(number, sizes, " "), grouped(number, sizes, "-")],
-    )
+    return random.choice([number, grouped(number, sizes, " "), grouped(number, sizes, "-")])
 
 
 def iban(random: Random) -> str:

@@ -14,13 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from engine.fast import FastEngine
 from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine
-from engine.request import (
-    Failed,
-    Finished,
-    Stream,
-    StreamEvent,
-    TextDelta,
-)
+from engine.request import Failed, Finished, Stream, StreamEvent, TextDelta
 from engine.storage import folder_of
 from tests.support.waiting import wait_until
 

@@ -35,12 +35,7 @@ def row(
 def snapshot_of(home: Path, pairs: int) -> str:
     """Freeze short pairs, each of a conversation of its own; returns the digest."""
     rows = [
-        row(
-            f"Say word {i}.",
-            f"Word {i}.",
-            f"No, never {i * 7}.",
-            conversation=f"conversation-{i}",
-        )
+        row(f"Say word {i}.", f"Word {i}.", f"No, never {i * 7}.", conversation=f"conversation-{i}")
         for i in range(pairs)
     ]
     return freeze(Home(home).snapshots, Examples(pairs=rows), last_event=2)

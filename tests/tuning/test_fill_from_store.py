@@ -37,8 +37,7 @@ def test_a_flip_rate_in_the_recipe_is_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("good", "bad", "weights"),
-    [(10, 40, (4.0, 1.0)), (30, 20, (1.0, 1.5)), (5, 5, (1.0, 1.0))],
+    ("good", "bad", "weights"), [(10, 40, (4.0, 1.0)), (30, 20, (1.0, 1.5)), (5, 5, (1.0, 1.0))]
 )
 def test_good_and_bad_answers_weigh_alike_in_sum(
     good: int, bad: int, weights: tuple[float, float]

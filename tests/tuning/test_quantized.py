@@ -20,13 +20,7 @@ from tuning.batch.forward import accept_layouts, layout_tensors
 from tuning.batch.plan import Completion, TrainingPrompt, lay_out
 from tuning.kernels import PORTABLE
 from tuning.policy import load_policy, save_adapter
-from tuning.quantized import (
-    ROUND,
-    QuantizedLinear,
-    held_weight_bytes,
-    load_base,
-    quantize_layers,
-)
+from tuning.quantized import ROUND, QuantizedLinear, held_weight_bytes, load_base, quantize_layers
 from tuning.recipe import AdapterRecipe, recipe_from_dict
 from tuning.weight_formats import Weights
 

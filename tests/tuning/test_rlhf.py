@@ -79,12 +79,7 @@ def tune(
     events: Events = []
     digest = run(
         TrainingRun(
-            base,
-            open_snapshot(Home(home).snapshots, snapshot),
-            recipe,
-            {},
-            home / job,
-            Home(home),
+            base, open_snapshot(Home(home).snapshots, snapshot), recipe, {}, home / job, Home(home)
         ),
         events.append,
     )

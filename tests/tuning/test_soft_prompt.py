@@ -205,11 +205,7 @@ def test_orpo_learns_a_prefix(
     indirect=["kind"],
 )
 def test_a_run_that_was_killed_goes_on_from_its_checkpoint_to_the_same_numbers(
-    fresh: Fresh,
-    pairs: TokenizedPairs,
-    train: Callable[..., Recorder],
-    method: str,
-    tmp_path: Path,
+    fresh: Fresh, pairs: TokenizedPairs, train: Callable[..., Recorder], method: str, tmp_path: Path
 ) -> None:
     recipe = replace(RECIPE, sft=replace(RECIPE.sft, epochs=13), dpo=replace(RECIPE.dpo, epochs=13))
     rows = dataset_of(RECIPE.methods[method], pairs)

@@ -15,14 +15,7 @@ import yaml
 
 from engine.messages import Message
 from engine.prompts.modes import make_template
-from engine.request import (
-    Engine,
-    GenerationRequest,
-    SamplingParams,
-    Score,
-    ScoreRequest,
-    collect,
-)
+from engine.request import Engine, GenerationRequest, SamplingParams, Score, ScoreRequest, collect
 from tuning.evaluation.answers import EvaluationPrompt, evaluation_messages
 from tuning.evaluation.roles import Adapters, ModelRole, for_each_role
 

@@ -119,10 +119,7 @@ def _run(spec: JobSpec, folder: Path, priority: str) -> str:
     log = ProgressLog(folder / "progress.jsonl")
     log(
         JobStarted(
-            pid=os.getpid(),
-            processes=spec.processes,
-            threads=spec.threads_each,
-            priority=priority,
+            pid=os.getpid(), processes=spec.processes, threads=spec.threads_each, priority=priority
         )
     )
     with TensorBoardLog(folder / "tensorboard") as board:

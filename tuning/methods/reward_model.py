@@ -85,9 +85,7 @@ def make_reward_trainer(
         model=model,
         args=RewardConfig(
             **stage.arguments(
-                epochs=recipe.epochs,
-                learning_rate=recipe.learning_rate,
-                batch=recipe.batch_pairs,
+                epochs=recipe.epochs, learning_rate=recipe.learning_rate, batch=recipe.batch_pairs
             ),
             max_length=None,  # too long pairs were left out, by name, when they were rendered
         ),

@@ -69,9 +69,7 @@ def test_a_configuration_that_is_no_object_is_refused(
 
 def test_weights_in_float8_are_refused(tiny_base: BaseModel, tmp_path: Path) -> None:
     digest = make_bundle(
-        tmp_path,
-        tiny_base,
-        doctor=lambda t: {k: v.to(torch.float8_e4m3fn) for k, v in t.items()},
+        tmp_path, tiny_base, doctor=lambda t: {k: v.to(torch.float8_e4m3fn) for k, v in t.items()}
     )
     with pytest.raises(InvalidBundle):
         open_bundle(tmp_path, digest, tiny_base)

@@ -22,12 +22,7 @@ from engine.kernels.native import NativeKernels
 from engine.kernels.portable import PortableKernels
 from engine.models.kernel_selection import KernelChoice
 from engine.quantization import Quantization
-from tests.support.chatglm_weights import (
-    BOS,
-    GMASK,
-    write_chatglm1_weights,
-    write_chatglm2_weights,
-)
+from tests.support.chatglm_weights import BOS, GMASK, write_chatglm1_weights, write_chatglm2_weights
 from tests.support.decoders import SIZES, Runner, random_ids, write_random
 
 LLAMA = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

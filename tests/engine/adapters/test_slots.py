@@ -247,10 +247,7 @@ def test_an_id_that_is_none_or_names_nothing_is_refused_and_changes_nothing(
 
 
 def test_an_adapter_the_engine_cannot_run_does_not_become_live(
-    engine: AnyEngine,
-    slots: AdapterSlots,
-    adapters: Adapters,
-    monkeypatch: pytest.MonkeyPatch,
+    engine: AnyEngine, slots: AdapterSlots, adapters: Adapters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = answer(engine, "Why?")
     real_forward = engine.runner.run

@@ -230,9 +230,7 @@ def test_a_sequence_sees_the_same_alone_and_in_a_batch_to_the_last_bit(
             assert torch.equal(both(native, qkv[mine], heads, single, alone)[1], seen[mine])
 
 
-def test_a_prompt_sees_the_same_whole_and_in_chunks_to_the_last_bit(
-    native: NativeKernels,
-) -> None:
+def test_a_prompt_sees_the_same_whole_and_in_chunks_to_the_last_bit(native: NativeKernels) -> None:
     heads = SHAPES["grouped by 3"]
     texts = Sequences(heads, 1, torch.float16)
     qkv, step = texts.step([70])

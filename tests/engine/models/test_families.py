@@ -11,14 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import (
-    Glm4Config,
-    GlmConfig,
-    LlamaConfig,
-    MistralConfig,
-    Qwen2Config,
-    Qwen3Config,
-)
+from transformers import Glm4Config, GlmConfig, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
 
 from engine.errors import ModelUnavailable
 from engine.kernels.portable import PortableKernels
@@ -45,11 +38,7 @@ LLAMA3 = rope(
 )
 YARN = rope("yarn", factor=4.0, original_max_position_embeddings=64)
 OTHER_ROPE = {
-    "rope_parameters": {
-        "rope_type": "default",
-        "rope_theta": 500.0,
-        "partial_rotary_factor": 0.25,
-    }
+    "rope_parameters": {"rope_type": "default", "rope_theta": 500.0, "partial_rotary_factor": 0.25}
 }
 CONFIGS = {
     "llama": LlamaConfig(**SIZES),

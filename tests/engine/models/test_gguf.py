@@ -19,11 +19,7 @@ from engine.models.checkpoint import FolderCheckpoint, open_checkpoint
 from engine.models.gguf import GgufCheckpoint
 from engine.quantization.groups import QuantizedMatrix
 
-Q4_0, Q4_1, Q8_0 = (
-    GGMLQuantizationType.Q4_0,
-    GGMLQuantizationType.Q4_1,
-    GGMLQuantizationType.Q8_0,
-)
+Q4_0, Q4_1, Q8_0 = (GGMLQuantizationType.Q4_0, GGMLQuantizationType.Q4_1, GGMLQuantizationType.Q8_0)
 
 
 Stored = tuple[NDArray[np.generic], GGMLQuantizationType]

@@ -130,11 +130,7 @@ ROPES: dict[str, tuple[dict[str, Any], dict[str, list[float]], dict[str, Any]]] 
         },
         {},
         YARN
-        | {
-            "attention_factor": 0.5 * (1 + 0.1 * math.log(4)),
-            "beta_fast": 16.0,
-            "beta_slow": 2.0,
-        },
+        | {"attention_factor": 0.5 * (1 + 0.1 * math.log(4)), "beta_fast": 16.0, "beta_slow": 2.0},
     ),
     "an attention factor alone": (
         {"llama.rope.scaling.attn_factor": 0.5},

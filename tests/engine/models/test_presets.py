@@ -10,13 +10,7 @@ import sys
 import pytest
 
 from engine.models.catalogue import EMBEDDED_WHEEL, BaseModel, embedded_gguf, linear_shapes
-from engine.models.presets import (
-    Preset,
-    kv_bytes_per_token,
-    preset,
-    preset_weight_bytes,
-    presets,
-)
+from engine.models.presets import Preset, kv_bytes_per_token, preset, preset_weight_bytes, presets
 
 # As published: the parameters of each checkpoint, a tied head counted once.
 PUBLISHED = {

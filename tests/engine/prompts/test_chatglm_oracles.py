@@ -12,10 +12,7 @@ import pytest
 
 from engine.messages import Message
 from engine.prompts.chatglm import is_chatglm, load_chatglm_renderer
-from tests.support.chatglm_folders import (
-    change_json,
-    shown,
-)
+from tests.support.chatglm_folders import change_json, shown
 
 BESIDE = Path(__file__).parents[4] / "shared" / "oracles"
 

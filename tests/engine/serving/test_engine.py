@@ -21,13 +21,7 @@ from engine.errors import (
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine
-from engine.request import (
-    Failed,
-    Finished,
-    GenerationRequest,
-    ScoreRequest,
-    collect,
-)
+from engine.request import Failed, Finished, GenerationRequest, ScoreRequest, collect
 from tests.engine.conftest import StartEngine
 from tests.helpers import answer, ask
 from tests.support.engines import (

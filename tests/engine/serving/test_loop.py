@@ -23,14 +23,7 @@ from engine.quantization import Quantization
 from engine.request import Failed, Finished, ScoreRequest
 from tests.engine.conftest import StartFast
 from tests.helpers import answer, ask
-from tests.support.engines import (
-    DRAWN,
-    LONG,
-    STORY,
-    Adapters,
-    load_both,
-    nothing_is_held,
-)
+from tests.support.engines import DRAWN, LONG, STORY, Adapters, load_both, nothing_is_held
 from tests.support.waiting import wait_until
 
 QUESTIONS = (
@@ -257,10 +250,9 @@ class TestAdaptersAndThreads:
         engine = start_fast()
         slots = AdapterSlots(engine, tiny_base, adapters.root)
         expected = answer(engine, "Why?")
-        module, name = {
-            "check": (lora, "tensor_problems"),
-            "load": (lora_matrices, "_parts"),
-        }[where]
+        module, name = {"check": (lora, "tensor_problems"), "load": (lora_matrices, "_parts")}[
+            where
+        ]
         monkeypatch.setattr(module, name, lambda *_, **__: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             slots.activate(adapters.a)

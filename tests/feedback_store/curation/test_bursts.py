@@ -86,13 +86,7 @@ def test_several_users_who_vote_a_text_down_within_minutes_are_reported() -> Non
 
 @pytest.mark.parametrize(
     ("users", "alerts"),
-    [
-        (OLD[:4], 0),
-        (NEW[:2], 0),
-        (NEW[:3], 1),
-        ([*NEW[:2], OLD[0]], 1),
-        ([NEW[0], *OLD[:3]], 0),
-    ],
+    [(OLD[:4], 0), (NEW[:2], 0), (NEW[:3], 1), ([*NEW[:2], OLD[0]], 1), ([NEW[0], *OLD[:3]], 0)],
 )
 def test_fewer_users_are_enough_where_most_are_new(users: list[str], alerts: int) -> None:
     assert len(find_bursts(calm() + brigade(users), {})) == alerts

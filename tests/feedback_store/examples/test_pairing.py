@@ -71,10 +71,7 @@ def test_a_prompt_without_a_question_is_set_aside_whatever_was_said(last: Role) 
 
 def test_a_correction_is_preferred_to_what_it_corrects_and_worth_imitating() -> None:
     result = build_prompt_examples(
-        said(
-            reply("a", "A lef.", adapter="sha256:old"),
-            corrections=[(7, "a", "ann", "A leaf.\n")],
-        )
+        said(reply("a", "A lef.", adapter="sha256:old"), corrections=[(7, "a", "ann", "A leaf.\n")])
     )
     better = Side("A leaf.", "", True, "a", "person", None)
     worse = Side("A lef.", "", True, "a", "sha256:base", "sha256:old")
@@ -555,9 +552,7 @@ def test_who_does_not_consent_is_not_heard() -> None:
 
 def test_nothing_is_learnt_from_a_question_of_somebody_who_does_not_consent() -> None:
     evidence = said(
-        reply("a", "A."),
-        votes=[(1, "a", "bob", 1)],
-        corrections=[(2, "a", "cyd", "Better.")],
+        reply("a", "A."), votes=[(1, "a", "bob", 1)], corrections=[(2, "a", "cyd", "Better.")]
     )
     result = build_prompt_examples(evidence, Rules(refusing_users=frozenset({"ann"})))
     assert list(result.every) == []

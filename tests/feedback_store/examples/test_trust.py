@@ -160,8 +160,7 @@ def test_hostile_users_move_the_verdicts_less_than_they_move_a_majority(
 
 
 @pytest.mark.parametrize(
-    ("seed", "flip", "tolerance"),
-    [(1, 0.0, 0.0), (1, 0.1, 0.03), (2, 0.3, 0.05)],
+    ("seed", "flip", "tolerance"), [(1, 0.0, 0.0), (1, 0.1, 0.03), (2, 0.3, 0.05)]
 )
 def test_the_flip_rate_of_a_crowd_is_found(seed: int, flip: float, tolerance: float) -> None:
     found = trust_in(seed, flip).flip_rate

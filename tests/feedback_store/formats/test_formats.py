@@ -215,10 +215,7 @@ THOUGHT = "<think>\nHm.\n</think>"
     "answer",
     [
         {"role": "assistant", "content": "<think>Hm.</think>\n\nBecause."},
-        {
-            "role": "assistant",
-            "content": "Hm.\n</think>\n\nBecause.",
-        },  # R1's prompt began it
+        {"role": "assistant", "content": "Hm.\n</think>\n\nBecause."},  # R1's prompt began it
         {"role": "assistant", "content": "Because.", "reasoning_content": "Hm."},
         {"role": "assistant", "content": "Because.", "reasoning": "Hm."},
         {"role": "assistant", "content": "Because.", "thinking": "\nHm.\n"},

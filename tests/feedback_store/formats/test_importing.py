@@ -65,9 +65,7 @@ def test_a_report_says_what_came_in(tmp_path: Path) -> None:
     assert preferred(listener.turns[0]) == ("Because.", "No.", "ann")
 
 
-def test_blank_lines_windows_line_ends_and_a_byte_order_mark_are_no_records(
-    tmp_path: Path,
-) -> None:
+def test_blank_lines_windows_line_ends_and_a_byte_order_mark_are_no_records(tmp_path: Path) -> None:
     texts = ["", json.dumps(preference("One?")), " \t", json.dumps(preference("Two?")), ""]
     (tmp_path / "in.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(texts).encode())
     questions = [turn.prompt[-1].content for turn in turns_of(tmp_path / "in.jsonl")]
@@ -333,9 +331,7 @@ def test_a_record_that_fits_two_formats_must_be_told_which_it_is(tmp_path: Path)
     assert turns_of(file, format="sharegpt")[0].answers[0].text == "No."
 
 
-def test_a_conversation_beside_a_preference_is_the_preferred_one_once_more(
-    tmp_path: Path,
-) -> None:
+def test_a_conversation_beside_a_preference_is_the_preferred_one_once_more(tmp_path: Path) -> None:
     """As in UltraFeedback."""
     row = preference() | {"messages": openai(*chat("Why?", "Because."))}
     (turn,) = turns_of(lines(tmp_path / "in", row))

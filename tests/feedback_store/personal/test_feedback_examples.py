@@ -192,11 +192,7 @@ def test_who_removes_a_shared_example_is_not_shown_it_again_and_others_are(
 def answered_with(oak: str, store: FeedbackStore, talk: Conversations, reference: str) -> str:
     """An answer of Bob's that was made with an example in view."""
     turn = store.add_turn(
-        user_id="bob",
-        question=ELM,
-        template=PLAIN,
-        conversation_id="bob",
-        example_ids=[reference],
+        user_id="bob", question=ELM, template=PLAIN, conversation_id="bob", example_ids=[reference]
     )
     return talk.finish(talk.begin(turn.id), "40 m.")
 

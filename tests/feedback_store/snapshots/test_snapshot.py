@@ -131,11 +131,7 @@ def test_the_same_evidence_makes_the_same_snapshot(
 
 def test_what_training_needs_to_know_is_recorded(tmp_path: Path) -> None:
     plain = open_snapshot(tmp_path, frozen(tmp_path, ["c0"])).manifest
-    assert (plain["thoughts_in_loss"], plain["flip_rate"], plain["redacted"]) == (
-        True,
-        None,
-        False,
-    )
+    assert (plain["thoughts_in_loss"], plain["flip_rate"], plain["redacted"]) == (True, None, False)
     digest = frozen(
         tmp_path, ["c0"], thoughts_in_loss=False, flip_rate=0.125, redact=lambda text: text
     )
@@ -478,9 +474,7 @@ def give_another_id(files: Files, manifest: dict[str, Any]) -> None:
 def swap_the_answers_ids(files: Files, manifest: dict[str, Any]) -> None:
     pair = voted_pair("c0")
     files["train/pairs.jsonl"] = line_of(
-        pair,
-        chosen_answer_id=pair.rejected.answer_id,
-        rejected_answer_id=pair.chosen.answer_id,
+        pair, chosen_answer_id=pair.rejected.answer_id, rejected_answer_id=pair.chosen.answer_id
     )
 
 

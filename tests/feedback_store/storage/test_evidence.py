@@ -9,12 +9,7 @@ import pytest
 from engine.messages import Message
 from engine.prompts.examples import Example
 from engine.prompts.modes import make_template
-from feedback_store.records import (
-    ImportedAnswer,
-    ImportedTurn,
-    ImportedVote,
-    PromptEvidence,
-)
+from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote, PromptEvidence
 from feedback_store.storage import evidence as evidence_module
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import EvidenceReader
@@ -70,10 +65,7 @@ def test_everything_that_was_said_is_there_with_its_event_in_the_order_it_came(
     evidence = only(reader)
     assert [
         (v.event_id, v.answer_id, v.user_id, v.vote, v.reasons, v.comment) for v in evidence.votes
-    ] == [
-        (1, other, "ann", -1, ("bad_style", "too_long"), "Long."),
-        (5, one, "ann", 1, (), ""),
-    ]
+    ] == [(1, other, "ann", -1, ("bad_style", "too_long"), "Long."), (5, one, "ann", 1, (), "")]
     assert [
         (c.event_id, c.left_answer_id, c.right_answer_id, c.user_id, c.choice)
         for c in evidence.choices

@@ -190,10 +190,7 @@ def test_the_turns_of_a_listed_import_follow_each_other(
 ) -> None:
     turns = [CHAT[at] for at in order]
     assert store.add_conversations([*turns, asked("Other", name="other")], CONVERSATION, "ann")
-    assert shown(database, "ann") == [
-        [("Other", "A")],
-        [("Q1", "A1"), ("Q2", "A2"), ("Q4", "A4")],
-    ]
+    assert shown(database, "ann") == [[("Other", "A")], [("Q1", "A1"), ("Q2", "A2"), ("Q4", "A4")]]
     conversations = Conversations(database)
     other, chat = conversations.page("ann")
     assert (other.title, chat.title) == ("Other", "Q1")

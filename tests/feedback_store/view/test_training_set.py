@@ -15,13 +15,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    Bundle,
-    RuleBasedStateMachine,
-    invariant,
-    precondition,
-    rule,
-)
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, precondition, rule
 
 from engine.errors import UnknownId
 from engine.messages import Message
@@ -253,10 +247,7 @@ def test_other_numbers_of_the_rules_derive_everything_anew(
 
 
 def test_other_code_of_the_rules_derives_everything_anew(
-    store: FeedbackStore,
-    talk: Conversations,
-    watched: TrainingSet,
-    monkeypatch: pytest.MonkeyPatch,
+    store: FeedbackStore, talk: Conversations, watched: TrainingSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A release in which nothing is a duplicate: its code has another digest."""
     for user in ("ann", "bob"):

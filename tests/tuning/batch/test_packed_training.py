@@ -75,11 +75,7 @@ def small_packs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def assert_dpo_is_trls(
-    folder: Path,
-    rows: Rows,
-    stage: Stage,
-    monkeypatch: pytest.MonkeyPatch,
-    recipe: Recipe = RECIPE,
+    folder: Path, rows: Rows, stage: Stage, monkeypatch: pytest.MonkeyPatch, recipe: Recipe = RECIPE
 ) -> None:
     ours = make_dpo_trainer(tuned_model(folder), Dataset.from_list(rows), recipe.dpo, stage)
     assert isinstance(ours, PackedDPOTrainer)

@@ -200,9 +200,7 @@ def test_processes_share_the_threads_of_their_job(threads: int, processes: int, 
     assert spec.threads_each == each
 
 
-def test_a_job_takes_the_processors_that_it_may_use(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_job_takes_the_processors_that_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 2, 5})
     assert default_threads() == 3
 

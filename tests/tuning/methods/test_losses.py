@@ -14,14 +14,7 @@ from torch.nn.functional import logsigmoid
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from tests.helpers import make_bundle
-from tests.support.losses import (
-    ROWS,
-    chosen_nll,
-    plain_model,
-    sums,
-    train,
-    whole_batch,
-)
+from tests.support.losses import ROWS, chosen_nll, plain_model, sums, train, whole_batch
 from tuning.dataset import tokenize
 from tuning.rows import TokenizedPairs
 
