@@ -16,7 +16,7 @@ from engine.request import Failed, Finished, GenerationRequest, SamplingParams, 
 from engine.storage import find_digest
 
 
-def ask(
+def answer_question(
     service: Service,
     question: str,
     *,

@@ -1,4 +1,4 @@
-"""What a person asks for, as work for the engine: ask, ask again, continue, change, complete.
+"""Questions of a chat as work for the engine: ask, ask again, continue, change.
 
 Knows conversations, prompts and their limits; how an answer is made and stored is
 `app.answering`'s.
@@ -7,7 +7,6 @@ Knows conversations, prompts and their limits; how an answer is made and stored 
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,24 +15,21 @@ from app.answer_options import AnswerOptions
 from app.answering import LIVE, Answering, RunningAnswer, Work
 from app.fitting import Fitted, fit, require_room
 from app.self_consistency import chain_count
-from engine.adapters.slots import AdapterSlots
-from engine.messages import Message, clean_text, question_of, require_text, split_prefill
+from engine.messages import Message, clean_text, require_text
 from engine.prompts.examples import Example
 from engine.prompts.modes import CHAINS, PromptTemplate, has_answer_line, make_template
-from engine.prompts.reasoning import join_reasoning, without_thoughts
+from engine.prompts.reasoning import join_reasoning
 from engine.prompts.similarity import SHOWN, most_similar
 from engine.request import Engine, SamplingParams
 from feedback_store.personal.example_pool import FeedbackExample
 from feedback_store.personal.feedback_examples import FeedbackExamples
 from feedback_store.personal.own_prompts import MAX_PROMPT_CHARS
 from feedback_store.records import Turn
-from feedback_store.storage.answers import new_id
 from feedback_store.storage.store import FeedbackStore
 
 TRIMMED = "The beginning of this conversation no longer fits and was left out."
 SAMPLING_NAMES = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed")
 DEFAULTS = AnswerOptions()
-AS_GIVEN = PromptTemplate("plain", "", "", ())  # the HTTP API's callers bring their own messages
 
 
 class Chat:
@@ -42,7 +38,7 @@ class Chat:
     def __init__(
         self,
         engine: Engine,
-        slots: AdapterSlots,
+        answering: Answering,
         store: FeedbackStore,
         *,
         examples: Callable[[], tuple[Example, ...]],
@@ -53,13 +49,13 @@ class Chat:
     ) -> None:
         self._engine = engine
         self._store = store
-        self._answering = Answering(engine, slots, store)
+        self._answering = answering
         self._examples = examples
         self._system_prompt = system_prompt
         self._sampling = sampling
         self._max_message_chars = max_message_chars
         self._feedback_examples = feedback_examples
-        self.running = self._answering.running
+        self.running = answering.running
 
     def ask(
         self,
@@ -224,57 +220,6 @@ class Chat:
         work = Work(messages, sampling, None, has_answer_line(turn.mode), user=user_id)
         return self._answering.start(work)
 
-    def complete(
-        self,
-        user_id: str,
-        messages: tuple[Message, ...],
-        samplings: Sequence[SamplingParams],
-        *,
-        adapter: str | None = LIVE,
-        user: str = "",
-        timeout_seconds: float | None = None,
-        thinking: bool | None = None,
-    ) -> list[RunningAnswer]:
-        """Queue one answer for each of `samplings`, all or none, to messages given as they are.
-
-        For the HTTP API: a conversation of its own, of one turn with sibling answers. The thoughts
-        of earlier answers are left out. Where the last message is the assistant's it is continued:
-        updates have what follows it, the store gets the whole. `user` is whom the caller asks for.
-        Raises `InvalidInput`, `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or
-        `ShuttingDown` with nothing stored then. Each answer's first update comes before its first
-        token.
-        """
-        messages, prefill = split_prefill(messages)
-        question = require_text(question_of(messages), limit_chars=self._max_message_chars)
-        messages = (*without_thoughts(messages[:-1]), messages[-1])
-
-        def store_turn() -> str:
-            return self._store.add_turn(
-                user_id=user_id,
-                question=question,
-                template=AS_GIVEN,
-                conversation_id=new_id(),
-                prompt=messages,
-                listed=False,
-            ).id
-
-        turn = _Once(store_turn)
-        asker = f"{user_id}/{user}" if user else user_id
-        works = [
-            Work(
-                messages,
-                each,
-                turn,
-                adapter=adapter,
-                user=asker,
-                prefill=prefill,
-                timeout_seconds=timeout_seconds,
-                thinking=thinking,
-            )
-            for each in samplings
-        ]
-        return self._answering.start_all(works)
-
     def sampling(self, **changed: Any) -> SamplingParams:
         """The operator's sampling parameters with some changed, and a seed of its own.
 
@@ -343,18 +288,3 @@ def _work(
 
 def _ids(shown: Sequence[FeedbackExample]) -> tuple[str, ...]:
     return tuple(example.id for example in shown)
-
-
-class _Once:
-    """A function called once, whichever thread comes first; the others get its result."""
-
-    def __init__(self, function: Callable[[], str]) -> None:
-        self._function = function
-        self._lock = threading.Lock()
-        self._result: str | None = None
-
-    def __call__(self) -> str:
-        with self._lock:
-            if self._result is None:
-                self._result = self._function()
-            return self._result

@@ -27,7 +27,7 @@ from app.service import Service, Workspace
 from app.settings import Settings
 from app.tune import print_step
 from deploy.gate import win_rate
-from deploy.release import POLL_SECONDS
+from deploy.release import FOLLOW_SECONDS
 from engine.home import Home
 from engine.prompts.modes import make_template
 from engine.prompts.reasoning import split_reasoning
@@ -42,7 +42,7 @@ GREEDY = SamplingParams(temperature=0, max_new_tokens=MAX_NEW_TOKENS)
 Say = Callable[[str], None]
 
 
-def run(settings: Settings, say: Say) -> dict[str, Any]:
+def run_demo(settings: Settings, say: Say) -> dict[str, Any]:
     """Run the loop in a fresh home and return the figures."""
     home = Home(settings.home).demos / time.strftime("%Y%m%d-%H%M%S")
     clock = StageClock(say)
@@ -236,7 +236,9 @@ def _swap(service: Service, bundle: str, *, force: bool) -> dict[str, Any]:
 def _rollback(service: Service) -> None:
     live = service.workspace.releases.rollback()
     service.workspace.releases.wait_until_served(live)
-    time.sleep(POLL_SECONDS)  # the last pin on the adapter is gone by now, and with it the adapter
+    time.sleep(
+        FOLLOW_SECONDS
+    )  # the last pin on the adapter is gone by now, and with it the adapter
 
 
 # Figures

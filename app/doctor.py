@@ -24,7 +24,7 @@ LIBRARIES = (
 MIN_FREE_DISK_BYTES = 2 * 2**30
 
 
-def examine(workspace: Workspace) -> dict[str, Any]:
+def inspect_machine(workspace: Workspace) -> dict[str, Any]:
     """All findings; `problems` holds a sentence for each thing that must be mended."""
     import pysqlite3.dbapi2
 

@@ -47,7 +47,7 @@ def make_app(service: Service) -> Any:
     return SecurityHeaders(app)  # outside Starlette's own answer to an unexpected error
 
 
-def serve(
+def run_server(
     settings: Settings, sockets: Sequence[socket.socket], announce: Callable[[str], None]
 ) -> None:
     """Run until told to stop; `announce` gets the address once an answer can be given."""

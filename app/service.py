@@ -14,9 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from app.answering import BASE, LIVE
+from app.answering import BASE, LIVE, Answering
 from app.claims import open_home
 from app.comparing import Comparisons
+from app.completions import Completions
 from app.conversation import Chat
 from app.settings import Settings
 from app.shared_prompts import default_prompts_text, read_prompts
@@ -187,9 +188,13 @@ class Service:
         )
         self.slots = AdapterSlots(self.engine, workspace.base, workspace.home.bundles)
         self.follower = Follower(workspace.registry, self.slots)
+        answering = Answering(self.engine, self.slots, workspace.store)
+        self.completions = Completions(
+            answering, workspace.store, max_message_chars=settings.max_message_chars
+        )
         self.chat = Chat(
             self.engine,
-            self.slots,
+            answering,
             workspace.store,
             examples=workspace.examples,
             system_prompt=settings.system_prompt,

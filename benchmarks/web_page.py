@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page
 from benchmarks.web_server import WebServer, stream_v1
 from engine.messages import Message
 from engine.prompts.modes import make_template
-from feedback_store.formats.importing import IMPORTED
+from feedback_store.formats.importing import IMPORTED_TEMPLATE
 from feedback_store.records import ImportedAnswer, ImportedTurn
 from feedback_store.storage.answers import new_id
 
@@ -169,7 +169,7 @@ def search(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measur
         page = opened(context.new_page(), server)
         ask(page, "Hello.")
         draw = random.Random(0)
-        server.store.add_conversations(_many(draw), IMPORTED, server.newest_user())
+        server.store.add_conversations(_many(draw), IMPORTED_TEMPLATE, server.newest_user())
         seconds, found = [], 0
         for _number in range(SEARCHES):
             page.fill("#search", " ".join(_word(draw) for _ in range(draw.choice([1, 1, 2]))))

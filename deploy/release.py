@@ -27,7 +27,7 @@ from engine.errors import (
 from engine.models.catalogue import BaseModel
 from engine.storage import folder_of
 
-POLL_SECONDS = 0.5
+FOLLOW_SECONDS = 0.5
 HEARTBEAT_SECONDS = SERVER_LOST_SECONDS / 3
 
 
@@ -95,7 +95,7 @@ class Releases:
                 return len(running)
             if time.monotonic() > deadline:
                 raise EngineFailure(f"{len(behind)} servers have not followed in time")
-            time.sleep(POLL_SECONDS / 5)
+            time.sleep(FOLLOW_SECONDS / 5)
 
 
 class Follower:
@@ -124,7 +124,7 @@ class Follower:
             self._registry.remove_server(self.server_id)
 
     def _run(self) -> None:
-        while not self._stop.wait(POLL_SECONDS):
+        while not self._stop.wait(FOLLOW_SECONDS):
             try:
                 self._follow()
             except Exception:  # noqa: BLE001, S112 - a busy database now must not end the following

@@ -35,7 +35,7 @@ from engine.serving.row_batch import RowBatch, new_cache
 from engine.serving.runner import EngineThread
 from engine.serving.sequence import ScheduledChunk, Sequence
 
-BASE = "__base__"  # peft's name for "no adapter" in a mixed batch
+NO_ADAPTER = "__base__"  # peft's name for "no adapter" in a mixed batch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -179,8 +179,8 @@ class TransformersRunner:
             offered["position_ids"] = positions.to(self._device)
         arguments = {name: value for name, value in offered.items() if name in self._accepted}
         arguments["inputs_embeds" if ids.is_floating_point() else "input_ids"] = ids
-        digests = [row.adapter_digest or BASE for row in rows] or [BASE]
-        names = [digest if digest in self._layers else BASE for digest in digests]
+        digests = [row.adapter_digest or NO_ADAPTER for row in rows] or [NO_ADAPTER]
+        names = [digest if digest in self._layers else NO_ADAPTER for digest in digests]
         with adapters_of_rows(self._model, names) if self._layers else nullcontext():
             logits: Tensor = self._model(**arguments).logits
         return logits[:, -logits_to_keep:].cpu()

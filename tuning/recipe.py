@@ -20,7 +20,7 @@ from engine.adapters.lora import MAX_RANK
 from engine.adapters.soft_prompt import MAX_VIRTUAL_TOKENS
 from engine.errors import InvalidInput
 from engine.storage import digest_file
-from tuning.methods.base import AdapterKind, Method, broken_rules
+from tuning.methods.base import Method, TrainedKind, broken_rules
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.kto import KtoRecipe
 from tuning.methods.orpo import OrpoRecipe
@@ -45,7 +45,7 @@ class AdapterRecipe:
     dropout: float = 0.0
     rank_stabilised: bool = False
     weight_decomposed: bool = False
-    kind: AdapterKind = "lora"
+    kind: TrainedKind = "lora"
     virtual_tokens: int = 20
 
     def rules(self) -> Mapping[str, bool]:
@@ -251,7 +251,7 @@ def _problems_of(recipe: Recipe) -> Iterator[str]:
     yield from (rule for rule, holds in rules.items() if not holds)
 
 
-def _method_problems(name: str, method: Method, kind: AdapterKind) -> list[str]:
+def _method_problems(name: str, method: Method, kind: TrainedKind) -> list[str]:
     """The rules of every method that do not hold for this one."""
     kinds = " or ".join(method.adapter_kinds)
     return broken_rules(

@@ -32,7 +32,7 @@ from tuning.jobs.events import (
     RewardModelMade,
     StageLeftOut,
 )
-from tuning.kernels import KernelChoice, choose_kernels
+from tuning.kernels import TuningKernelChoice, choose_kernels
 from tuning.methods.base import Method
 from tuning.methods.reward_model import RewardModel, make_reward_model
 from tuning.methods.stage import References, Reward, Stage
@@ -53,7 +53,7 @@ class Setup:
 
     tokenizer: PreTrainedTokenizerBase
     number_format: ChosenFormat
-    kernels: KernelChoice
+    kernels: TuningKernelChoice
     report: Report
     reward_model: str | None = None
 

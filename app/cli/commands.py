@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common import HomeOption, Json, Model, finish, opened, running, say
-from app.cli.evaluation import evaluate
+from app.cli.common import HomeOption, Json, Model, finish, opened, running, tell
+from app.cli.evaluation import evaluate_bundle
 from app.cli.tuning import tune
 
 app = typer.Typer(
@@ -34,10 +34,10 @@ def serve(
     # Before libraries that read the environment are imported
     settings = load_settings(home=home, model=model, host=host, port=port)
     with claimed(settings) as sockets:
-        say(as_json, f"Starting; the state is in {settings.home}")
-        from app.serve import serve as run  # takes seconds
+        tell(as_json, f"Starting; the state is in {settings.home}")
+        from app.serve import run_server  # takes seconds
 
-        run(
+        run_server(
             settings, sockets, lambda url: finish(as_json, {"url": url}, f"Burnish is ready: {url}")
         )
 
@@ -63,7 +63,7 @@ def ask(
     as_json: Json = False,
 ) -> None:
     """One answer on the terminal. Nothing is stored."""
-    from app.ask import ask as run
+    from app.ask import answer_question
     from app.settings import load_settings
 
     if temperature is None:
@@ -73,7 +73,7 @@ def ask(
     if mode == "self-consistency" and temperature == 0:
         raise typer.BadParameter("needs a --temperature above 0", param_hint="--mode")
     with running(home, quantization=quant) as service:
-        answer = run(
+        answer = answer_question(
             service,
             question,
             mode=mode,
@@ -90,7 +90,7 @@ def ask(
 app.command()(tune)
 
 
-app.command()(evaluate)
+app.command("evaluate")(evaluate_bundle)
 
 
 @app.command()
@@ -99,9 +99,9 @@ def demo(home: HomeOption = None, as_json: Json = False) -> None:
     from app.settings import load_settings
 
     settings = load_settings(home=home)  # before libraries read the environment
-    from app.demo import run
+    from app.demo import run_demo
 
-    figures = run(settings, say=lambda text: say(as_json, text))
+    figures = run_demo(settings, say=lambda text: tell(as_json, text))
     finish(as_json, figures, "")
 
 
@@ -109,10 +109,10 @@ def demo(home: HomeOption = None, as_json: Json = False) -> None:
 def doctor(home: HomeOption = None, model: Model = None, as_json: Json = False) -> None:
     """What this machine can do, what was chosen and why, what is missing; whether a model can be
     served."""
-    from app.doctor import describe, examine
+    from app.doctor import describe, inspect_machine
 
     with opened(home, model=model) as workspace:
-        findings = examine(workspace)
+        findings = inspect_machine(workspace)
     finish(as_json, findings, describe(findings))
     if findings["problems"]:
         raise typer.Exit(1)

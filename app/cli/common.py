@@ -53,7 +53,7 @@ def running(home: Path | None, **overrides: Any) -> Iterator[Service]:
             service.engine.close()
 
 
-def say(as_json: bool, text: str) -> None:
+def tell(as_json: bool, text: str) -> None:
     """A line for a person: on standard error where standard output is for a program."""
     print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
 

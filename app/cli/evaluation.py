@@ -10,7 +10,7 @@ from app.cli.common import HomeOption, Json, finish, running
 from app.cli.judging import Endpoint, EndpointModel, endpoint_judge, is_endpoint
 
 
-def evaluate(
+def evaluate_bundle(
     bundle: Annotated[str, typer.Argument(help="A bundle's id, or its beginning.")],
     home: HomeOption = None,
     against: Annotated[str | None, typer.Option(help="A release's id. [default: live]")] = None,

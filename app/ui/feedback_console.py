@@ -19,7 +19,7 @@ from app.ui.training_detail import DetailPanel, closed_detail, opened_detail
 from app.ui.training_rows import (
     ROWS_A_PAGE,
     Shown,
-    answer_of,
+    answer_id_of,
     conversation_of,
     detail,
     id_of,
@@ -132,7 +132,7 @@ class TrainingDataPage:
             )
             gold = conversation_of(row) in workspace.curation.gold()
             decided = workspace.curation.decisions().get(id_of(row))
-            shared = answer_of(row) in workspace.shared_examples.answer_ids()
+            shared = answer_id_of(row) in workspace.shared_examples.answer_ids()
         taken = decided is not None and decided.action != "include"
         return view, *opened_detail(
             view.selected, about, gold=gold, taken=taken, shared=shared, language=language
@@ -176,7 +176,7 @@ class TrainingDataPage:
 
     def toggle_shared(self, view: RowView, request: gr.Request) -> None:
         """Show the row's answer to everybody as an example, or show it no longer."""
-        shared, answer_id = self._workspace.shared_examples, answer_of(_row(view, request))
+        shared, answer_id = self._workspace.shared_examples, answer_id_of(_row(view, request))
         with shown_errors(language_for(request)):
             if answer_id in shared.answer_ids():
                 shared.withdraw(answer_id)

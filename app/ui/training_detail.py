@@ -8,7 +8,7 @@ import gradio as gr
 
 from app.ui.changes import changes_update, changes_view
 from app.ui.texts import say, text
-from app.ui.training_rows import Detail, Shown, answer_of, conversation_of
+from app.ui.training_rows import Detail, Shown, answer_id_of, conversation_of
 from feedback_store.examples.split import split_of
 from feedback_store.examples.types import SetAside
 
@@ -109,7 +109,7 @@ def opened_detail(
         gr.update(interactive=is_example),
         gr.update(interactive=is_example),
         gr.update(interactive=taken),
-        gr.update(interactive=bool(answer_of(selected.row)), value=say(share_key, language)),
+        gr.update(interactive=bool(answer_id_of(selected.row)), value=say(share_key, language)),
         gr.update(interactive=heldout, value=say(gold_key, language)),
     )
 

@@ -131,7 +131,7 @@ def conversation_of(row: Item) -> str:
     return row.conversation_id if isinstance(row, SetAside) else row.origin.conversation_id
 
 
-def answer_of(row: Item) -> str:
+def answer_id_of(row: Item) -> str:
     """The answer that a row is about, of two the better one; "" where it names none."""
     named = row.answer_ids if isinstance(row, SetAside) else [s.answer_id for s in row.sides]
     return next(iter(named), "")

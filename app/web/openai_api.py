@@ -85,7 +85,7 @@ def openai_router(service: Service) -> APIRouter:
 def _submit(service: Service, user_id: str, body: CompletionRequest) -> list[RunningAnswer]:
     """Queue the choices; what is refused is refused here, before a status is sent."""
     require_plausible_count(len(body.messages), service.engine.context_tokens)
-    return service.chat.complete(
+    return service.completions.complete(
         user_id,
         messages_of(body.messages),
         body.samplings(service.chat.sampling()),

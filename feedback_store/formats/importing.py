@@ -30,7 +30,7 @@ from feedback_store.formats.reading import Record, layout_of, read_records
 from feedback_store.formats.turns import Options, Ranks
 from feedback_store.records import ImportedTurn
 
-IMPORTED = PromptTemplate("plain", "", "", ())  # imported prompts come as they are
+IMPORTED_TEMPLATE = PromptTemplate("plain", "", "", ())  # imported prompts come as they are
 CONVERSATION = PromptTemplate("plain", None, "", ())  # a prompt is what was said before
 IMPORT_USER = "import"
 MAX_PROBLEMS_SHOWN = 20
@@ -107,7 +107,9 @@ def import_file(
     layout = str(layout_of(file))
     name, set_aside = _check(file, format, options, IMPORT_FORMATS)
     tally: Counter[str] = Counter()
-    store.add_imported(_counted(_turns(file, name, options), tally), IMPORTED, options.user)
+    store.add_imported(
+        _counted(_turns(file, name, options), tally), IMPORTED_TEMPLATE, options.user
+    )
     return ImportReport(
         format=name,
         layout=layout,

@@ -32,7 +32,7 @@ NOT_JUDGED = (
     "the answer is no example: the person who asked has neither liked nor corrected it, or wants it"
     " used no more"
 )
-NO_CONSENT = "the answer is no example: the person who asked does not consent to its use"
+AUTHOR_REFUSES = "the answer is no example: the person who asked does not consent to its use"
 CHANGED = "the answer has other words than when it was approved; read it and approve it again"
 _NONE = ExamplePool((), ())
 _Version = list[tuple[int, float]]  # the statements that hold, and when each was approved
@@ -142,7 +142,7 @@ class SharedExamples:
         def made(answer_id: str, user_id: str) -> FeedbackExample | str:
             event = events.get(answer_id)
             if user_id not in consenting:
-                return NO_CONSENT
+                return AUTHOR_REFUSES
             if event is None:
                 return NOT_JUDGED
             return found[event["id"]] if _has_words_of(event, approved) else CHANGED

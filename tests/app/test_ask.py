@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.ask import ask
+from app.ask import answer_question
 from app.service import Service
 
 
@@ -21,9 +21,10 @@ def test_a_thought_is_told_from_its_answer_in_every_mode(
         ("plain", "Hm.\nAnswer: two", "Hm.\nAnswer: two"),
     ):
         model_says(said)
-        found = ask(service, "Add one and one.", mode=mode, **asked)  # type: ignore[arg-type]
+        found = answer_question(service, "Add one and one.", mode=mode, **asked)  # type: ignore[arg-type]
         thought = "" if answer == said else "One and one."
         assert (found["thought"], found["text"]) == (thought, answer)
     model_says(f"{block}So it is:\nAnswer: two")
-    voted = ask(service, "Add one and one.", mode="self-consistency", samples=2, **asked)  # type: ignore[arg-type]
+    asked |= {"mode": "self-consistency", "samples": 2}
+    voted = answer_question(service, "Add one and one.", **asked)  # type: ignore[arg-type]
     assert (voted["text"], voted["votes"]) == ("two", 2)

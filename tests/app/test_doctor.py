@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.doctor import examine
+from app.doctor import inspect_machine
 from app.service import Service, Workspace
 from app.settings import load_settings
 from engine.errors import ModelUnavailable
@@ -54,7 +54,7 @@ def test_what_a_start_refuses_the_doctor_names(
     cache = tmp_path / "models"
     settings = load_settings(home=tmp_path / "home", model_cache=cache, model=str(model))
     workspace = Workspace(settings)
-    [problem] = examine(workspace)["problems"]
+    [problem] = inspect_machine(workspace)["problems"]
     with pytest.raises(ModelUnavailable) as refused:
         Service(workspace)
     workspace.close()

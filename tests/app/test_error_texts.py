@@ -182,7 +182,7 @@ def test_what_the_console_refuses(workspace: Workspace, monkeypatch: pytest.Monk
 
 
 def test_what_the_engine_and_the_chat_refuse(service: Service) -> None:
-    chat = service.chat
+    chat, completions = service.chat, service.completions
     limit = service.workspace.settings.max_queue
 
     def ask(question: str, **more: Any) -> AnswerUpdate:
@@ -192,7 +192,9 @@ def test_what_the_engine_and_the_chat_refuse(service: Service) -> None:
         return last
 
     def failed(**how: Any) -> None:
-        (queued,) = chat.complete("ann", QUESTION, [SamplingParams(max_new_tokens=1000)], **how)
+        (queued,) = completions.complete(
+            "ann", QUESTION, [SamplingParams(max_new_tokens=1000)], **how
+        )
         *_, last = queued
         assert last.error is not None
         raise last.error
@@ -207,9 +209,9 @@ def test_what_the_engine_and_the_chat_refuse(service: Service) -> None:
         lambda: ask("Hello?", mode="strange"),
         lambda: ask("Hello?", mode="self-consistency"),
         lambda: ask("Hello?", parent_answer_id="0" * 32),
-        lambda: chat.complete("ann", (Message("user", long),), [SHORT]),
-        lambda: chat.complete("ann", QUESTION, [SHORT] * (limit + 1)),
-        lambda: chat.complete("ann", QUESTION, [SHORT], adapter=ID),
+        lambda: completions.complete("ann", (Message("user", long),), [SHORT]),
+        lambda: completions.complete("ann", QUESTION, [SHORT] * (limit + 1)),
+        lambda: completions.complete("ann", QUESTION, [SHORT], adapter=ID),
         lambda: failed(timeout_seconds=1e-6),
     ):
         check_error(refused)

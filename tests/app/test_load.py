@@ -25,8 +25,9 @@ import uvicorn
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.answering import LIVE
+from app.answering import LIVE, Answering
 from app.comparing import Comparisons
+from app.completions import Completions
 from app.conversation import Chat
 from app.service import Service, Workspace
 from app.settings import Settings
@@ -61,9 +62,10 @@ def workspace(settings: Settings) -> Iterator[Workspace]:
 def url(engine: FakeEngine, workspace: Workspace) -> Iterator[str]:
     """A real server of the API alone."""
     slots = AdapterSlots(engine, workspace.base, workspace.home.bundles)
+    answering = Answering(engine, slots, workspace.store)
     chat = Chat(
         engine,
-        slots,
+        answering,
         workspace.store,
         examples=tuple,
         system_prompt="",
@@ -76,6 +78,7 @@ def url(engine: FakeEngine, workspace: Workspace) -> Iterator[str]:
         engine=engine,
         slots=slots,
         chat=chat,
+        completions=Completions(answering, workspace.store, max_message_chars=20_000),
         comparisons=Comparisons(chat, lambda: None, rate=0),
         adapter_named=lambda _name: LIVE,
     )

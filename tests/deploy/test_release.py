@@ -258,7 +258,7 @@ def test_whoever_waits_for_a_refused_release_is_told_why(
     better: Callable[[int], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(release, "POLL_SECONDS", 60)  # the server looks once, when it starts
+    monkeypatch.setattr(release, "FOLLOW_SECONDS", 60)  # the server looks once, when it starts
     bundle = better(1)
     wanted = releases.promote(bundle)
     damage(bundles, bundle)

@@ -22,7 +22,7 @@ PORTABLE: TuningKernels = PortableTuningKernels()
 
 
 @dataclass(frozen=True, slots=True)
-class KernelChoice:
+class TuningKernelChoice:
     """The kernels chosen, and why."""
 
     kernels: TuningKernels
@@ -34,24 +34,24 @@ class KernelChoice:
         return "compiled" if isinstance(self.kernels, NativeTuningKernels) else "torch"
 
 
-def choose_kernels(cache: Path | None) -> KernelChoice:
+def choose_kernels(cache: Path | None) -> TuningKernelChoice:
     """The compiled kernels where they can be built and agree with torch, else torch itself.
 
     `cache`: where they are kept; None: nowhere, so that torch computes.
     """
     if cache is None:
-        return KernelChoice(PORTABLE, "torch's own kernels, as asked for")
+        return TuningKernelChoice(PORTABLE, "torch's own kernels, as asked for")
     if torch.cuda.is_available():
-        return KernelChoice(PORTABLE, "torch's own kernels on cuda")
+        return TuningKernelChoice(PORTABLE, "torch's own kernels on cuda")
     try:
         native = NativeTuningKernels(build(cache, KERNEL_SOURCE, OPENMP_FLAG))
     except (NotBuilt, OSError) as error:  # no compiler, or a cache that cannot be written or run
-        return KernelChoice(PORTABLE, f"torch's own kernels, slower: {error}")
+        return TuningKernelChoice(PORTABLE, f"torch's own kernels, slower: {error}")
     if not _agree(native):
-        return KernelChoice(
+        return TuningKernelChoice(
             PORTABLE, "torch's own kernels: the compiled ones disagree with them here"
         )
-    return KernelChoice(native, "compiled for this processor")
+    return TuningKernelChoice(native, "compiled for this processor")
 
 
 def _agree(native: NativeTuningKernels) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tuning.methods.stage import Stage
 
 SoftPromptKind = Literal["prefix", "prompt", "p-tuning"]
-AdapterKind = Literal["lora", SoftPromptKind]
+TrainedKind = Literal["lora", SoftPromptKind]
 
 
 class Method(ABC):
@@ -35,7 +35,7 @@ class Method(ABC):
     epochs: float
     learning_rate: float
     needs: ClassVar[str]  # what a snapshot without `rows` lacks, for a message
-    adapter_kinds: ClassVar[tuple[AdapterKind, ...]] = get_args(AdapterKind)  # those it can train
+    adapter_kinds: ClassVar[tuple[TrainedKind, ...]] = get_args(TrainedKind)  # those it can train
 
     def rules(self) -> Mapping[str, bool]:
         """Each rule on the section's own values, as a message without its name, and if it holds."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tuning.methods.base import AdapterKind, Method
+from tuning.methods.base import Method, TrainedKind
 from tuning.rows import ExampleKind, Ids, TrainingData
 
 
@@ -21,7 +21,7 @@ class OrpoRecipe(Method):
 
     needs: ClassVar[str] = "preference pairs"
     # trl's ORPO has no labels for the virtual tokens of the other kinds
-    adapter_kinds: ClassVar[tuple[AdapterKind, ...]] = ("lora", "prefix")
+    adapter_kinds: ClassVar[tuple[TrainedKind, ...]] = ("lora", "prefix")
 
     epochs: float = 0
     learning_rate: float = 2e-4

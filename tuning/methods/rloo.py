@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tuning.methods.base import AdapterKind, Method
+from tuning.methods.base import Method, TrainedKind
 from tuning.rows import ExampleKind, Ids, TrainingData
 
 
@@ -21,7 +21,7 @@ class RlooRecipe(Method):
     """
 
     needs: ClassVar[str] = "prompts of preference pairs"
-    adapter_kinds: ClassVar[tuple[AdapterKind, ...]] = ("lora",)
+    adapter_kinds: ClassVar[tuple[TrainedKind, ...]] = ("lora",)
 
     epochs: float = 0
     learning_rate: float = 1e-5

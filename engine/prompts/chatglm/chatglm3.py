@@ -15,14 +15,14 @@ from engine.prompts.chatglm.chatglm2 import SPECIALS, ChatGLM2Tokenizer
 from engine.prompts.chatglm.pieces import SentencePieces
 from engine.prompts.chatglm.renderer import ChatGLMRenderer
 
-ROLES = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
+ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 
 
 class ChatGLM3Tokenizer(ChatGLM2Tokenizer):
     """ChatGLM2's tokenizer with four role tokens after its special ones."""
 
     def __init__(self, pieces: SentencePieces) -> None:
-        super().__init__(pieces, SPECIALS + ROLES)
+        super().__init__(pieces, SPECIALS + ROLE_TOKENS)
         self._names = {token_id: name for name, token_id in self.special_ids.items()}
 
     def message(self, role: str, content: str, metadata: str = "") -> list[int]:
@@ -34,8 +34,8 @@ class ChatGLM3Tokenizer(ChatGLM2Tokenizer):
         """Ids as the published wrapper makes them with `encode_special_tokens`: role tokens in the
         text become special ids. Never for text from people."""
         ids: list[int] = []
-        for part in re.split("(" + "|".join(map(re.escape, ROLES)) + ")", text):
-            ids += [self.special_ids[part]] if part in ROLES else self.encode_text(part)
+        for part in re.split("(" + "|".join(map(re.escape, ROLE_TOKENS)) + ")", text):
+            ids += [self.special_ids[part]] if part in ROLE_TOKENS else self.encode_text(part)
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

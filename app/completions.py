@@ -1,0 +1,96 @@
+"""Completions of the HTTP API: answers to messages that a caller brings, shown as they are.
+
+Knows messages and the store; knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+from app.answering import LIVE, Answering, RunningAnswer, Work
+from engine.messages import Message, question_of, require_text, split_prefill
+from engine.prompts.modes import PromptTemplate
+from engine.prompts.reasoning import without_thoughts
+from engine.request import SamplingParams
+from feedback_store.storage.answers import new_id
+from feedback_store.storage.store import FeedbackStore
+
+AS_GIVEN = PromptTemplate("plain", "", "", ())  # the callers bring their own messages
+
+
+class Completions:
+    """Each request is a conversation of its own, of one turn with sibling answers."""
+
+    def __init__(
+        self, answering: Answering, store: FeedbackStore, *, max_message_chars: int
+    ) -> None:
+        self._answering = answering
+        self._store = store
+        self._max_message_chars = max_message_chars
+
+    def complete(
+        self,
+        user_id: str,
+        messages: tuple[Message, ...],
+        samplings: Sequence[SamplingParams],
+        *,
+        adapter: str | None = LIVE,
+        user: str = "",
+        timeout_seconds: float | None = None,
+        thinking: bool | None = None,
+    ) -> list[RunningAnswer]:
+        """Queue one answer for each of `samplings`, all or none, to messages given as they are.
+
+        The thoughts of earlier answers are left out. Where the last message is the assistant's it
+        is continued: updates have what follows it, the store gets the whole. `user` is whom the
+        caller asks for. Each answer's first update comes before its first token.
+
+        Raises `InvalidInput`, `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or
+        `ShuttingDown`, with nothing stored then.
+        """
+        messages, prefill = split_prefill(messages)
+        question = require_text(question_of(messages), limit_chars=self._max_message_chars)
+        messages = (*without_thoughts(messages[:-1]), messages[-1])
+
+        def store_turn() -> str:
+            return self._store.add_turn(
+                user_id=user_id,
+                question=question,
+                template=AS_GIVEN,
+                conversation_id=new_id(),
+                prompt=messages,
+                listed=False,
+            ).id
+
+        turn = _Once(store_turn)
+        asker = f"{user_id}/{user}" if user else user_id
+        works = [
+            Work(
+                messages,
+                each,
+                turn,
+                adapter=adapter,
+                user=asker,
+                prefill=prefill,
+                timeout_seconds=timeout_seconds,
+                thinking=thinking,
+            )
+            for each in samplings
+        ]
+        return self._answering.start_all(works)
+
+
+class _Once:
+    """A function called once, whichever thread comes first; the others get its result."""
+
+    def __init__(self, function: Callable[[], str]) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._result: str | None = None
+
+    def __call__(self) -> str:
+        with self._lock:
+            if self._result is None:
+                self._result = self._function()
+            return self._result
