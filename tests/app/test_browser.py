@@ -59,7 +59,8 @@ class TestAsking:
         chat.button.click()
         expect(chat.turns).to_have_count(0)
         expect(chat.notice).to_be_hidden()
-        assert chat.fetched == []
+        # Gradio may still be fetching its own scripts
+        assert [url for url in chat.fetched if "/assets/" not in url] == []
 
     def test_ones_own_words_appear_before_the_server_has_them(self, chat: ChatPage) -> None:
         chat.page.route("**/chat/questions", lambda _route: None)  # it never arrives
