@@ -411,7 +411,7 @@ def test_own_examples_can_be_switched_off_and_shared_ones_are_still_shown(
     ask(service.chat, ELM)
     assert "30 m." not in str(requests)
     service.workspace.shared_examples.approve(corrected)
-    *_, shared = service.chat.ask("bob", ELM, conversation_id="b", sampling=GREEDY)
+    *_, shared = service.chat.ask("bob", ELM, AnswerOptions(sampling=GREEDY), conversation_id="b")
     assert (shared.example_ids, "30 m." in str(requests[-1])) == ((corrected,), True)
     service.close()
 
@@ -423,7 +423,7 @@ def test_a_shared_example_is_in_view_of_everybody_and_training_sees_the_prompt_w
     workspace = service.workspace
     workspace.shared_examples.approve(corrected)
     requests = shown(service, monkeypatch)
-    *_, first = chat.ask("bob", ELM, conversation_id="b", sampling=GREEDY)
+    *_, first = chat.ask("bob", ELM, AnswerOptions(sampling=GREEDY), conversation_id="b")
     assert first.example_ids == (corrected,)
     assert requests[0][1:] == [("user", OAK), ("assistant", "30 m."), ("user", ELM)]
     _, messages = workspace.store.shown_prompt(str(first.answer_id), "bob")
@@ -439,7 +439,7 @@ def test_a_shared_example_that_is_gone_is_shown_with_no_answer_any_more(
     corrected = correct(chat, service, OAK, "30 m.")
     workspace = service.workspace
     workspace.shared_examples.approve(corrected)
-    *_, first = chat.ask("bob", ELM, conversation_id="b", sampling=GREEDY)
+    *_, first = chat.ask("bob", ELM, AnswerOptions(sampling=GREEDY), conversation_id="b")
     if gone == "withdrawn":
         workspace.shared_examples.withdraw(corrected)
     elif gone == "refused":
@@ -450,6 +450,6 @@ def test_a_shared_example_that_is_gone_is_shown_with_no_answer_any_more(
         workspace.feedback_examples.remove("bob", corrected)
     requests = shown(service, monkeypatch)
     *_, again = chat.regenerate("bob", str(first.answer_id), sampling=GREEDY)
-    *_, other = chat.ask("bob", ELM, conversation_id="b2", sampling=GREEDY)
+    *_, other = chat.ask("bob", ELM, AnswerOptions(sampling=GREEDY), conversation_id="b2")
     assert again.example_ids == other.example_ids == ()
     assert "30 m." not in str(requests)
