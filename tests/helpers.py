@@ -81,7 +81,7 @@ def make_bundle(
     config: Mapping[str, Any] | None = None,
     manifest: Mapping[str, Any] | None = None,
     doctor: Callable[[Tensors], Tensors] = lambda tensors: tensors,
-    write_more: Callable[[Path], None] = lambda folder: None,
+    write_more: Callable[[Path], object] = lambda folder: None,
 ) -> str:
     """Publish a random rank-4 LoRA bundle for `base`; returns its digest.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ class TestTokens:
         engine.close()
 
     def test_a_seed_gives_the_same_text_alone_and_in_a_batch(self, engine: AnyEngine) -> None:
-        options = {"temperature": 1.0, "top_p": 0.9, "top_k": 50}
+        options: dict[str, Any] = {"temperature": 1.0, "top_p": 0.9, "top_k": 50}
         requests = [ask(q, seed=seed, **options) for q in QUESTIONS[:3] for seed in (1, 2)]
         alone = [collect(engine.submit(request)) for request in requests]
         assert [collect(s) for s in engine.submit_many(requests)] == alone

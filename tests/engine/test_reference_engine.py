@@ -33,6 +33,7 @@ from engine.storage import folder_of
 from tests.helpers import answer, ask, make_bundle, write_tiny_model
 from tests.support.decoders import write_random
 from tests.support.engines import Adapters, AnyEngine
+from tuning.jobs.events import StepDone
 
 SMALL: dict[str, Any] = {
     "vocab_size": 340,
@@ -142,7 +143,7 @@ def test_it_is_tuned_and_the_bundle_is_served(running: Running, tmp_path: Path) 
     from tests.support.runs import QUICK, trained
 
     bundle, events = trained(tmp_path, running.base, snapshot_of(tmp_path, 4), QUICK)
-    assert [event for event in events if event["event"] == "step"]
+    assert [event for event in events if isinstance(event, StepDone)]
     running.engine.load_adapter(bundle, folder_of(tmp_path / "bundles", bundle))
     done = answer(running.engine, "Why?", adapter=bundle, max_new_tokens=3, ignore_eos=True)
     assert done.completion_tokens == 3

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from hypothesis import given
@@ -347,11 +347,11 @@ def test_two_who_publish_the_same_at_once_both_get_its_id(
 ) -> None:
     barrier, real_rename = threading.Barrier(2), Path.rename
 
-    def rename(path, target):  # both have seen that the target does not exist
+    def rename(path: Path, target: Path) -> Path:  # both have seen that the target does not exist
         barrier.wait(5)
         return real_rename(path, target)
 
-    def fill(folder):
+    def fill(folder: Path) -> dict[str, Any]:
         (folder / "a").write_bytes(b"x")
         return {"format": "t"}
 
@@ -364,7 +364,7 @@ def test_two_who_publish_the_same_at_once_both_get_its_id(
 def test_verify_opens_no_file_outside_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fill(folder):
+    def fill(folder: Path) -> dict[str, Any]:
         (folder / "a").write_bytes(b"x")
         return {}
 
@@ -372,10 +372,15 @@ def test_verify_opens_no_file_outside_the_folder(
     outside = tmp_path / "secret"
     outside.write_bytes(b"secret")
     (folder_of(tmp_path / "root", digest) / "b").symlink_to(outside)
-    opened, real_open = [], Path.open
-    monkeypatch.setattr(
-        Path, "open", lambda p, *a, **k: (opened.append(p.resolve()), real_open(p, *a, **k))[1]
-    )
+    opened: list[Path] = []
+    real_open = Path.open
+
+    def open_noted(path: Path, *arguments: Any, **options: Any) -> IO[Any]:
+        opened.append(path.resolve())
+        file: IO[Any] = real_open(path, *arguments, **options)
+        return file
+
+    monkeypatch.setattr(Path, "open", open_noted)
     assert verify(tmp_path / "root", digest)
     assert outside.resolve() not in opened
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from transformers import GlmConfig, GlmForCausalLM
+from torch import Tensor
+from transformers import GlmConfig, GlmForCausalLM, PreTrainedModel
 
 from tests.support.decoders import randomize
 
@@ -35,7 +35,7 @@ def write_chatglm2_weights(
     bias: bool = True,
     tied: bool = False,
     seed: int = 0,
-) -> nn.Module:
+) -> PreTrainedModel:
     """A ChatGLM2 of random weights; returns the same network in transformers' form.
 
     `groups`: heads of keys and values; None is one for each query (no multi-query attention).
@@ -171,6 +171,7 @@ def chatglm1_logits(
     places = [[i, 0] if i < prompt else [mask, i - prompt + 1] for i in range(tokens)]
     seen = torch.tensor([[j <= i or j < prompt for j in range(tokens)] for i in range(tokens)])
     alpha = (2 * config["num_layers"]) ** 0.5
+    eps: float = config["layernorm_epsilon"]
 
     def linear(name: str, x: Tensor) -> Tensor:
         return F.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
@@ -178,12 +179,12 @@ def chatglm1_logits(
     def norm(name: str, x: Tensor) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
         variance = centred.square().mean(-1, keepdim=True)
-        unit = centred / (variance + config["layernorm_epsilon"]).sqrt()
+        unit = centred / (variance + eps).sqrt()
         return unit * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
     def attention(name: str, x: Tensor) -> Tensor:
         heads = linear(f"{name}.query_key_value", x).view(tokens, count, 3 * dim)
-        query, key, value = heads.transpose(0, 1).split(dim, dim=-1)  # (count, tokens, dim)
+        query, key, value = heads.transpose(0, 1).chunk(3, dim=-1)  # (count, tokens, dim)
         scores = _turned(query, places) @ _turned(key, places).transpose(1, 2) / dim**0.5
         shares = scores.masked_fill(~seen, -torch.inf).softmax(-1)
         return linear(f"{name}.dense", (shares @ value).transpose(0, 1).reshape(tokens, width))
@@ -206,7 +207,7 @@ def _turned(heads: Tensor, places: Sequence[Sequence[int]]) -> Tensor:
     # the published weights go with frequencies rounded to half precision
     frequencies = (10_000 ** (-torch.arange(0, half, 2) / half)).half().double()
     turned = []
-    for channel, part in enumerate(heads.split(half, dim=-1)):
+    for channel, part in enumerate(heads.chunk(2, dim=-1)):
         angles = torch.tensor([place[channel] for place in places])[:, None] * frequencies
         pairs = torch.complex(*part.chunk(2, dim=-1))
         product = pairs * torch.polar(torch.ones_like(angles), angles)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from engine.adapters.lora_matrices import LoraMatrices, StepAdapters
 from engine.kernels.interface import PAGE_TOKENS, AttentionMetadata
@@ -119,14 +119,14 @@ class Runner:
         )
         for text, tokens in chunks:
             text.cached += len(tokens)
-        return list(logits.split([len(tokens) for _, tokens in chunks]))
+        return list(torch.split(logits, [len(tokens) for _, tokens in chunks]))
 
     def logits(self, ids: Sequence[int], adapter: LoraMatrices | None = None) -> Tensor:
         """Logits of a whole text, computed at once."""
         return self.step((self.begin(ids, adapter), ids))[0]
 
 
-def write_random(folder: Path, config: Any, seed: int = 0) -> nn.Module:
+def write_random(folder: Path, config: Any, seed: int = 0) -> PreTrainedModel:
     """transformers' model of a configuration with all parameters random, saved in `folder`."""
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
     randomize(model, seed)

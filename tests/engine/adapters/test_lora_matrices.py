@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Glm4Config, GlmConfig, LlamaConfig, Qwen3Config
@@ -36,7 +36,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, nn.Module]:
     return folder, write_random(folder, LlamaConfig(**SIZES))
 
 
-def train(model: nn.Module, folder: Path, seed: int = 0, **settings: Any) -> nn.Module:
+def train(model: nn.Module, folder: Path, seed: int = 0, **settings: Any) -> PeftModel:
     """A peft adapter of random matrices for a copy of `model`, saved in `folder`."""
     rank = settings.get("r", 4)
     config = LoraConfig(task_type="CAUSAL_LM", **{"r": rank, "lora_alpha": 2 * rank} | settings)
@@ -53,7 +53,8 @@ def train(model: nn.Module, folder: Path, seed: int = 0, **settings: Any) -> nn.
 
 @torch.inference_mode()
 def logits(model: nn.Module, ids: Sequence[int]) -> Tensor:
-    return model(torch.tensor([list(ids)])).logits[0]
+    found: Tensor = model(torch.tensor([list(ids)])).logits[0]
+    return found
 
 
 def load(folder: Path, runner: Runner, *, native: bool = False) -> LoraMatrices:
@@ -247,7 +248,7 @@ def test_compiled_rows_of_two_adapters_and_none_are_as_each_alone_to_the_last_bi
 
 
 def off_by(found: Tensor, expected: Tensor) -> float:
-    return ((found - expected).norm() / expected.norm()).item()
+    return float((found - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("rank", [1, 4, 64, 256])

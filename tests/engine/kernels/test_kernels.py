@@ -13,6 +13,7 @@ from torch import Tensor
 from engine.kernels.interface import PAGE_TOKENS, AttentionMetadata, Heads, Kernels, LayerCache
 from engine.kernels.native import NativeKernels
 from engine.kernels.portable import PortableKernels
+from engine.models.kernel_selection import KernelChoice
 
 PORTABLE = PortableKernels()
 PAGES = 10  # of each sequence
@@ -26,7 +27,7 @@ SHAPES = {
     "window": Heads(4, 2, 24, rotated=24, window=20),
     "window of one page": Heads(4, 2, 16, rotated=16, window=PAGE_TOKENS),
 }
-BATCHES = {  # tokens of each sequence in each of the steps
+BATCHES: dict[str, list[tuple[int, ...]]] = {  # tokens of each sequence in each of the steps
     "whole prompts": [(70, 5), (1, 1)],
     "chunks": [(33, 1), (31, 40), (1, 33)],
     "answers": [(3, 32), (1, 1), (1, 1)],
@@ -167,7 +168,7 @@ def test_tokens_of_a_prefix_see_each_other_both_ways(
         torch.testing.assert_close(seen, expected, rtol=0, atol=atol)
 
 
-def test_attention_is_the_softmax_written_out(choice) -> None:
+def test_attention_is_the_softmax_written_out(choice: KernelChoice) -> None:
     """One head of one sequence without rotation, by the formula."""
     heads = Heads(1, 1, 8, rotated=8)
     texts = Sequences(heads, 1, torch.float32)
@@ -179,7 +180,7 @@ def test_attention_is_the_softmax_written_out(choice) -> None:
     torch.testing.assert_close(seen, (scores.softmax(1) @ value).float(), rtol=1e-5, atol=1e-5)
 
 
-def test_rotation_turns_a_pair_by_its_angle(choice) -> None:
+def test_rotation_turns_a_pair_by_its_angle(choice: KernelChoice) -> None:
     heads = Heads(1, 1, 8, rotated=4)
     texts = Sequences(heads, 1, torch.float32)
     texts.frequencies = torch.tensor([torch.pi / 2, torch.pi])

@@ -25,7 +25,7 @@ TOLERANCE = 1e-4
 NARROW = SIZES | {"head_dim": 24}  # 4 heads of 24 channels, of 64 hidden ones
 
 
-def rope(rope_type: str, **parameters: float) -> dict[str, Any]:
+def rope(rope_type: str, **parameters: float | list[float]) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": rope_type, "rope_theta": 10_000.0, **parameters}}
 
 

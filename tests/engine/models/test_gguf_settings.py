@@ -158,7 +158,8 @@ def model_of(config: Any, seed: int = 0) -> nn.Module:
 
 def logits_of(model: nn.Module) -> Tensor:
     with torch.inference_mode():
-        return model(IDS).logits[0]
+        logits: Tensor = model(IDS).logits[0]
+    return logits
 
 
 def loaded(folder: Path) -> nn.Module:

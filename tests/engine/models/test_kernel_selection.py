@@ -7,9 +7,11 @@ import importlib
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import LlamaConfig
 
 from engine.kernels.native import NativeKernels
@@ -80,7 +82,7 @@ def test_what_the_compiler_says_is_passed_on(
 def test_a_compiler_that_hangs_is_given_up(
     native: NativeKernels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hang(command, *, timeout, **options):
+    def hang(command: list[str], *, timeout: float, **options: Any) -> None:
         raise subprocess.TimeoutExpired(command, timeout)
 
     monkeypatch.setattr(subprocess, "run", hang)
@@ -97,7 +99,7 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(
 def test_a_library_that_cannot_be_loaded_is_no_reason_to_stop(
     native: NativeKernels, kernel_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(path):
+    def refuse(path: str) -> None:
         raise OSError("failed to map segment from shared object")
 
     monkeypatch.setattr(ctypes, "PyDLL", refuse)
@@ -108,7 +110,7 @@ def test_a_library_that_cannot_be_loaded_is_no_reason_to_stop(
 def test_compiled_kernels_that_compute_something_else_are_not_used(
     native: NativeKernels, kernel_cache: Path, monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
-    def compute(self, x, add_to=None):
+    def compute(self: NativeLinear, x: Tensor, add_to: Tensor | None = None) -> Tensor:
         return torch.full((len(x), self.out_features), wrong)
 
     monkeypatch.setattr(NativeLinear, "__call__", compute)

@@ -54,7 +54,8 @@ def tied(request: pytest.FixtureRequest, tmp_path: Path) -> Tied:
 
 def by_transformers(model: torch.nn.Module) -> Tensor:
     with torch.inference_mode():
-        return model(torch.tensor([IDS])).logits[0]
+        logits: Tensor = model(torch.tensor([IDS])).logits[0]
+    return logits
 
 
 def test_serving_tuning_and_export_agree(tied: Tied, tmp_path: Path) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
-from engine.quantization.groups import GROUP, quantize_int4, quantize_int8
+from engine.quantization.groups import GROUP, QuantizedMatrix, quantize_int4, quantize_int8
+
+Quantize = Callable[[Tensor], QuantizedMatrix]
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +50,7 @@ def test_even_values_are_their_own_int8_codes() -> None:
 
 @pytest.mark.parametrize("quantize", [quantize_int4, quantize_int8])
 @pytest.mark.parametrize("value", [0.0, 1.0, -0.375])
-def test_a_constant_group_is_kept(quantize, value: float) -> None:
+def test_a_constant_group_is_kept(quantize: Quantize, value: float) -> None:
     weight = torch.full((3, 2 * GROUP), value)
     restored = quantize(weight).dequantize()
     torch.testing.assert_close(restored, weight, rtol=1e-3, atol=0)
@@ -54,7 +58,7 @@ def test_a_constant_group_is_kept(quantize, value: float) -> None:
 
 
 @pytest.mark.parametrize("quantize", [quantize_int4, quantize_int8])
-def test_a_group_of_zeros_between_others_stays_zero(quantize) -> None:
+def test_a_group_of_zeros_between_others_stays_zero(quantize: Quantize) -> None:
     weight = torch.randn(2, 3 * GROUP)
     weight[:, GROUP : 2 * GROUP] = 0
     restored = quantize(weight).dequantize()
@@ -63,7 +67,7 @@ def test_a_group_of_zeros_between_others_stays_zero(quantize) -> None:
 
 
 @pytest.mark.parametrize("quantize", [quantize_int4, quantize_int8])
-def test_groups_do_not_share_a_scale(quantize) -> None:
+def test_groups_do_not_share_a_scale(quantize: Quantize) -> None:
     weight = torch.cat([1000 * torch.randn(4, GROUP), 0.001 * torch.randn(4, GROUP)], dim=1)
     error = by_group(quantize(weight).dequantize() - weight).norm(dim=2)
     assert (error < 0.12 * by_group(weight).norm(dim=2)).all()
@@ -71,7 +75,9 @@ def test_groups_do_not_share_a_scale(quantize) -> None:
 
 @pytest.mark.parametrize("quantize", [quantize_int4, quantize_int8])
 @pytest.mark.parametrize("inputs", [1, 31, 40, 136])
-def test_inputs_that_do_not_fill_a_group_are_filled_with_zeros(quantize, inputs: int) -> None:
+def test_inputs_that_do_not_fill_a_group_are_filled_with_zeros(
+    quantize: Quantize, inputs: int
+) -> None:
     weight = torch.randn(5, inputs)
     blocks = quantize(weight)
     padded = -(-inputs // GROUP) * GROUP
@@ -105,7 +111,7 @@ def test_normal_weights_lose_about_eight_percent_in_int4_and_half_a_percent_in_i
     weight = torch.randn(128, 512)
 
     def loss(restored: Tensor) -> float:
-        return ((restored - weight).norm() / weight.norm()).item()
+        return float((restored - weight).norm() / weight.norm())
 
     assert loss(quantize_int4(weight).dequantize()) == pytest.approx(0.08, abs=0.01)
     assert loss(quantize_int8(weight).dequantize()) == pytest.approx(0.005, abs=0.001)
@@ -114,7 +120,7 @@ def test_normal_weights_lose_about_eight_percent_in_int4_and_half_a_percent_in_i
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("quantize", [quantize_int4, quantize_int8])
 def test_weights_stored_in_half_precision_are_rounded_from_their_exact_values(
-    quantize, dtype: torch.dtype
+    quantize: Quantize, dtype: torch.dtype
 ) -> None:
     weight = torch.randn(8, 64).to(dtype)
     expected, found = quantize(weight.float()), quantize(weight)

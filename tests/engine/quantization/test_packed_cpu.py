@@ -38,7 +38,7 @@ def seed() -> None:
 
 
 def off_by(found: Tensor, expected: Tensor) -> float:
-    return ((found - expected).norm() / expected.norm()).item()
+    return float((found - expected).norm() / expected.norm())
 
 
 @QUANTIZE

@@ -326,10 +326,11 @@ def test_a_waiting_answer_that_is_cancelled_ends_while_the_rows_are_busy(
     next(iter(running))
     waiting = engine.submit(ask("Hi"))
     waiting.cancel()
-    ended = threading.Event()
-    threading.Thread(target=lambda: (list(waiting), ended.set()), daemon=True).start()
+    reader = threading.Thread(target=list, args=(waiting,), daemon=True)
+    reader.start()
     try:
-        assert ended.wait(1.0), "it waits for the running answer to end"
+        reader.join(1.0)
+        assert not reader.is_alive(), "it waits for the running answer to end"
         assert engine.active_streams == 1
     finally:
         running.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -193,8 +194,9 @@ FRACTIONS = (
 
 @pytest.mark.parametrize("name", FRACTIONS)
 def test_a_parameter_that_is_no_number_is_refused(name: str) -> None:
+    parameters: dict[str, Any] = {name: float("nan")}
     with pytest.raises(InvalidInput, match=name):
-        SamplingParams(**{name: float("nan")})
+        SamplingParams(**parameters)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("inf"), float("nan")])
