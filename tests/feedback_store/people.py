@@ -10,10 +10,11 @@ from pathlib import Path
 from sqlalchemy import select
 
 from feedback_store.curation.decisions import Curation
-from feedback_store.examples.types import TrainingExample
+from feedback_store.examples.split import split_of
+from feedback_store.examples.types import Pair, TrainingExample
 from feedback_store.personal.feedback_examples import FeedbackExamples
 from feedback_store.personal.shared_examples import SharedExamples
-from feedback_store.snapshots.snapshot import Snapshot, freeze, open_snapshot, split_of
+from feedback_store.snapshots.snapshot import Snapshot, freeze, open_snapshot
 from feedback_store.storage import tables
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import EvidenceReader
@@ -121,9 +122,9 @@ class People:
             parent=parent,
         )
 
-    def pairs(self) -> list[TrainingExample]:
+    def pairs(self) -> list[Pair]:
         """The pairs of now."""
-        return [*examples_now(self.training_set).pairs]
+        return examples_now(self.training_set).pairs
 
     def freeze(self, root: Path) -> str:
         """A snapshot of now."""

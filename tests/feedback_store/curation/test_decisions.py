@@ -117,7 +117,7 @@ def test_where_people_may_opt_out_only_those_who_did_refuse(
     talk.ask(user="ann")
     assert (curation.consents("ann"), curation.refusing()) == (True, frozenset())
     curation.set_consent("ann", False)
-    assert (curation.consents("ann"), curation.refusing()) == (False, {"ann"})
+    assert (curation.consents("ann"), curation.refusing()) == (False, frozenset({"ann"}))
     curation.set_consent("ann", True)
     assert (curation.consents("ann"), curation.refusing()) == (True, frozenset())
 
@@ -128,6 +128,6 @@ def test_where_people_must_opt_in_everybody_else_refuses(
     curation = Curation(database, consent_by_default=False)
     talk.ask(user="ann")
     talk.ask(user="bob", conversation="c2")
-    assert (curation.consents("ann"), curation.refusing()) == (False, {"ann", "bob"})
+    assert (curation.consents("ann"), curation.refusing()) == (False, frozenset({"ann", "bob"}))
     curation.set_consent("ann", True)
-    assert (curation.consents("ann"), curation.refusing()) == (True, {"bob"})
+    assert (curation.consents("ann"), curation.refusing()) == (True, frozenset({"bob"}))

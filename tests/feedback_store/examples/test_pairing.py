@@ -24,11 +24,19 @@ from feedback_store.examples.types import (
     Demonstration,
     Origin,
     Pair,
+    SetAside,
     Side,
     Unpaired,
     derived_id,
 )
-from feedback_store.records import AnswerStatus, ChoiceValue, PromptEvidence
+from feedback_store.records import (
+    AnswerStatus,
+    ChoiceValue,
+    CurrentChoice,
+    CurrentCorrection,
+    CurrentVote,
+    PromptEvidence,
+)
 from feedback_store.storage.store import FeedbackStore
 from feedback_store.view.training_set import TrainingSet
 from tests.feedback_store.conftest import Conversations
@@ -696,14 +704,20 @@ def evidences(draw: st.DrawFn) -> PromptEvidence:
         *answers,
         votes=sorted((next(number), a, u, vote) for (a, u), vote in votes.items()),
         corrections=sorted((next(number), a, u, text) for (a, u), text in corrections.items()),
-        choices=sorted((next(number), *pair, u, choice) for pair, u, choice in choices),
+        choices=sorted(
+            (next(number), left, right, u, choice) for (left, right), u, choice in choices
+        ),
         flagged=draw(st.sets(something, max_size=1)),
     )
 
 
 def event_users(evidence: PromptEvidence) -> dict[int, str]:
     """Each current statement and whose it is."""
-    statements = (*evidence.votes, *evidence.corrections, *evidence.choices)
+    statements: list[CurrentVote | CurrentCorrection | CurrentChoice] = [
+        *evidence.votes,
+        *evidence.corrections,
+        *evidence.choices,
+    ]
     return {statement.event_id: statement.user_id for statement in statements}
 
 
@@ -720,7 +734,9 @@ def test_nothing_that_anybody_says_is_lost(evidence: PromptEvidence, refusing: s
     users = event_users(evidence)
     assert used | aside == users.keys()
     assert not {users[event] for event in used} & refusing
-    for each in (*(example.origin for example in result.every), *result.set_aside):
+    origins = [example.origin for example in result.every]
+    accounts: list[Origin | SetAside] = [*origins, *result.set_aside]
+    for each in accounts:
         assert set(each.user_ids) == {users[event] for event in each.event_ids}
 
 

@@ -55,9 +55,15 @@ def select(
     return choose_examples(list(prompts), decisions or {}, rules)
 
 
-def decided(action: DecisionAction, example_id: str, **words: str) -> dict[str, ExampleDecision]:
+def decided(
+    action: DecisionAction,
+    example_id: str,
+    *,
+    chosen: str | None = None,
+    rejected: str | None = None,
+) -> dict[str, ExampleDecision]:
     """One decision."""
-    return {example_id: ExampleDecision(example_id, action, **words)}
+    return {example_id: ExampleDecision(example_id, action, chosen, rejected)}
 
 
 def firsts(examples: Examples) -> list[int]:

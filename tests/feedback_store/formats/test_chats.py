@@ -264,7 +264,7 @@ def test_a_conversation_that_is_none_is_refused(tmp_path: Path) -> None:
 # Open WebUI
 
 
-WEBUI = {
+WEBUI: dict[str, dict[str, Any]] = {
     "q1": {"parentId": None, "role": "user", "content": "One?", "timestamp": int(NOW) - 8},
     "a1": {"parentId": "q1", "role": "assistant", "content": "1", "model": "llama3", "done": True},
     "a2": {"parentId": "q1", "role": "assistant", "content": "uno", "done": False},

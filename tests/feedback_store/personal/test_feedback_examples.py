@@ -53,7 +53,7 @@ def test_what_is_removed_is_gone_at_once_and_comes_back_when_restored(
     examples.remove("ann", oak)
     examples.remove("ann", oak)
     store.correct(oak, "ann", "31 m.")
-    assert (answers(own), examples.removed("ann")) == (["40 m."], {oak})
+    assert (answers(own), examples.removed("ann")) == (["40 m."], frozenset({oak}))
     examples.restore("ann", oak)
     assert (answers(own), examples.removed("ann")) == (["31 m.", "40 m."], frozenset())
 

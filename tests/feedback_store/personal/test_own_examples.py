@@ -38,7 +38,7 @@ def test_the_latest_correction_counts_and_beats_any_thumb(
     for correction in ("Thirty.", "30 m."):
         store.correct(oak, "ann", correction)
     for vote in (1, -1):
-        store.vote(oak, "ann", vote)  # type: ignore[arg-type]
+        store.vote(oak, "ann", vote)
         assert texts(own.of("ann")) == [("correction", OAK, "30 m.")]
 
 
@@ -104,7 +104,7 @@ def test_without_consent_there_are_none_until_it_is_given(
     store.correct(talk.ask(OAK), "ann", "30 m.")
     assert answers(own) == ["30 m."]
     curation.set_consent("ann", False)
-    assert answers(own) == [*own.ranked("ann", OAK)] == []
+    assert (answers(own), [*own.ranked("ann", OAK)]) == ([], [])
     curation.set_consent("ann", True)
     assert answers(own) == ["30 m."]
     assert OwnExamples(database, Curation(database, consent_by_default=False)).of("bob") == ()

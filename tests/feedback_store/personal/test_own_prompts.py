@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -36,11 +37,12 @@ def test_prompts_are_kept_by_title_changed_and_removed(prompts: OwnPrompts) -> N
 def test_a_prompt_is_its_persons_alone(prompts: OwnPrompts) -> None:
     pirate = prompts.add("ann", PIRATE)
     assert prompts.of("bob") == []
-    for refused in (
+    attempts: tuple[Callable[[], None], ...] = (
         lambda: prompts.change(pirate, "bob", SUMMARY),
         lambda: prompts.remove(pirate, "bob"),
         lambda: prompts.remove("0" * 32, "ann"),
-    ):
+    )
+    for refused in attempts:
         with pytest.raises(UnknownId, match="no prompt"):
             refused()
     assert kept(prompts, "ann") == [("system", "Pirate", "You talk like a pirate.")]

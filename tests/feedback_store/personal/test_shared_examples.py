@@ -60,7 +60,7 @@ def test_what_is_approved_is_shared_until_it_is_withdrawn(
         (liked, "ann", shared.examples()[1]),
     ]
     shared.withdraw(liked)
-    assert (texts(shared), shared.answer_ids()) == (["40 m."], {corrected})
+    assert (texts(shared), shared.answer_ids()) == (["40 m."], frozenset({corrected}))
     with pytest.raises(UnknownId, match="no approved answer"):
         shared.withdraw(liked)
 
@@ -194,6 +194,6 @@ def test_what_is_erased_is_shared_no_more_and_its_approval_is_gone(
     shared.approve(liked)
     shared.approve(corrected)
     forget_conversation(database, "c2")
-    assert (texts(shared), shared.answer_ids()) == (["30 m."], {liked})
+    assert (texts(shared), shared.answer_ids()) == (["30 m."], frozenset({liked}))
     forget_user(database, "ann")
     assert (texts(shared), shared.approvals()) == ([], [])

@@ -399,7 +399,7 @@ def remade(
     """
     digest = frozen(root, ["c0", "c23"])
     folder = folder_of(root, digest)
-    manifest = json.loads((folder / "manifest.json").read_bytes())
+    manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_bytes())
     files = {name: (folder / name).read_bytes() for name in manifest.pop("files")}
     change(files, manifest)
 

@@ -90,7 +90,7 @@ def test_a_vote_that_was_taken_back_leaves_its_prompt_without_votes(
 def test_each_users_last_word_counts_for_that_user_alone(
     store: FeedbackStore, reader: EvidenceReader
 ) -> None:
-    votes = tuple(ImportedVote(user, vote) for user, vote in (("ann", 1), ("bob", -1)))
+    votes = (ImportedVote("ann", 1), ImportedVote("bob", -1))
     store.add_imported(
         [ImportedTurn((Message("user", "Q"),), (ImportedAnswer("A", votes=votes),))], PLAIN, "ann"
     )

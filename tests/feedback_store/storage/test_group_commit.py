@@ -164,7 +164,11 @@ def test_a_leader_whose_thread_is_ended_leaves_nobody_waiting_or_deceived(
 
 def test_writes_are_made_in_the_order_in_which_they_came(gate: Gate, database: Database) -> None:
     made: list[int] = []
-    gate.run([lambda _c, n=n: made.append(n) for n in range(WRITERS)], lambda _c: None)
+
+    def note(number: int) -> Callable[[Connection], None]:
+        return lambda _connection: made.append(number)
+
+    gate.run([note(number) for number in range(WRITERS)], lambda _connection: None)
     assert made == list(range(WRITERS))
 
 

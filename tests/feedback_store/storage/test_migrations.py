@@ -145,7 +145,7 @@ EVENT_ROWS = [  # with a gap, as a rolled back transaction leaves
     (9, "k4", "vote", "a2", "ann", 1, None, 7.0),
     (12, "k5", "vote", "a2", "ann", 0, None, 8.0),
 ]
-ROWS_0001 = {
+ROWS_0001: dict[str, list[tuple[Any, ...]]] = {
     "templates": TEMPLATE_ROWS,
     "turns": TURN_ROWS,
     "answers": ANSWER_ROWS,

@@ -207,8 +207,8 @@ def test_the_latest_of_each_kind_about_an_answer_and_nothing_that_was_taken_back
 ) -> None:
     first, second = talk.ask(conversation="c1"), talk.ask("And a root?", conversation="c2")
     for vote in (1, -1):
-        store.vote(first, "ann", vote)  # type: ignore[arg-type]
-        store.vote(second, "ann", vote)  # type: ignore[arg-type]
+        store.vote(first, "ann", vote)
+        store.vote(second, "ann", vote)
     store.vote(second, "ann", 0)
     store.note(first, "ann", "copy")
     store.note(first, "ann", "regeneration")
