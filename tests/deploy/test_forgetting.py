@@ -348,7 +348,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, home: HomeInUse, place: int) -> li
         (home.registry, "taint"),
         (home.database, "vacuum"),
         (Path, "rename"),
-        (forgetting_module.shutil, "rmtree"),
+        (shutil, "rmtree"),
     ):
         monkeypatch.setattr(owner, name, crashing(name, getattr(owner, name)))
     return steps

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,10 +80,10 @@ def noise(seed: int) -> Evaluation:
     return Evaluation(tuple(pairs))
 
 
-def with_answers(evidence: Evaluation, **candidate: object) -> Evaluation:
+def with_answers(evidence: Evaluation, **candidate: Any) -> Evaluation:
     """Every prompt answered well by the incumbent, and by the candidate but for what is given."""
     measures: dict[ModelRole, AnswerMeasures] = dict.fromkeys(MODEL_ROLES, GOOD)
-    bad: dict[ModelRole, AnswerMeasures] = {**measures, "candidate": replace(GOOD, **candidate)}  # type: ignore[arg-type]
+    bad: dict[ModelRole, AnswerMeasures] = {**measures, "candidate": replace(GOOD, **candidate)}
     return replace(evidence, answers=tuple(PromptMeasures(name, None, bad) for name in PROMPTS))
 
 

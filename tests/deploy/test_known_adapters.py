@@ -34,7 +34,7 @@ def likes_half_of_them(completion: str) -> float:
 def verdict_on(candidate: Voice) -> GateReport:
     base = Voice(sensible, likes_half_of_them)
     engine = PlayedEngine({None: base, ADAPTER: candidate})
-    evidence = evaluate(engine, PAIRS, candidate=ADAPTER, incumbent=None)  # type: ignore[arg-type]
+    evidence = evaluate(engine.as_engine, PAIRS, candidate=ADAPTER, incumbent=None)
     return judge_candidate(evidence)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -20,7 +20,7 @@ from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.prompts.modes import make_template
 from engine.reference import ReferenceEngine
-from engine.request import GenerationRequest, Score, ScoreRequest
+from engine.request import Engine, GenerationRequest, Score, ScoreRequest
 from engine.storage import folder_of, publish
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.split import split_of
@@ -136,8 +136,8 @@ def loop(
         training_set=training_set,
         take_snapshot=snap,
         registry=registry,
-        jobs=jobs,
-        min_new_pairs=3,  # type: ignore[arg-type]
+        jobs=cast(JobRunner, jobs),
+        min_new_pairs=3,
     )
 
 
@@ -162,7 +162,9 @@ def correct(
 
 
 def run(loop: Loop, judge: Judge | None, slots: AdapterSlots | None, **options: Any) -> LoopResult:
-    return loop.run(judge, slots, Recipe(), {}, lambda event: None, **options)  # type: ignore[arg-type]
+    """One round; without engine and slots where nothing is to be judged."""
+    engine, slots = cast(Engine, judge), cast(AdapterSlots, slots)
+    return loop.run(engine, slots, Recipe(), {}, lambda event: None, **options)
 
 
 # What it would do
@@ -306,7 +308,7 @@ def test_a_bundle_is_never_judged_against_itself(
     correct(store, *TRAIN[:5], *HELDOUT[:10])
     result = run(loop, Judge(True, False), slots)
     with pytest.raises(InvalidInput, match="against itself"):
-        loop.evaluate(Judge(True, False), slots, str(result.bundle), str(result.snapshot))  # type: ignore[arg-type]
+        loop.evaluate(Judge(True, False).as_engine, slots, str(result.bundle), str(result.snapshot))
 
 
 def test_the_evidence_of_a_verdict_can_be_read_and_names_nobody(
@@ -362,10 +364,10 @@ def test_an_ai_judge_may_be_asked_about_the_answers(
     result = run(loop, Judge(True, False), slots)
     other = make_bundle(bundles, tiny_base, seed=7, manifest={"snapshot": result.snapshot})
     judged = loop.evaluate(
-        Judge(True, False),
+        Judge(True, False).as_engine,
         slots,
         other,
-        str(result.snapshot),  # type: ignore[arg-type]
+        str(result.snapshot),
         ai_judge=PlayedJudge(lambda a, b: None),
     )
     assert judged.gate.ai_win_rate is not None
@@ -391,12 +393,7 @@ def test_the_reward_model_of_a_bundles_run_scores_its_answers(
         "reward_model": reward if kept else "sha256:" + "0" * 64,
     }
     bundle = make_bundle(bundles, tiny_base, seed=7, manifest=manifest)
-    judged = loop.evaluate(
-        Judge(True, False),
-        slots,
-        bundle,
-        str(result.snapshot),  # type: ignore[arg-type]
-    )
+    judged = loop.evaluate(Judge(True, False).as_engine, slots, bundle, str(result.snapshot))
     figures = json.loads((judged.folder / "evaluation.json").read_text("utf-8"))["summary"]
     best = figures["models"]["candidate"]["reward_best_of_4"]
     assert (best is not None and best > 0) if kept else best is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -119,11 +120,13 @@ def test_a_rollback_and_a_promotion_at_once_do_not_both_win(url: str) -> None:
         seen, together = one.live(), threading.Barrier(2)
 
         def race(
-            move: object, seen: LiveRelease = seen, together: threading.Barrier = together
+            move: Callable[[LiveRelease], object],
+            seen: LiveRelease = seen,
+            together: threading.Barrier = together,
         ) -> bool:
             together.wait()
             try:
-                move(seen)  # type: ignore[operator]
+                move(seen)
             except Conflict:
                 return False
             return True
@@ -257,17 +260,17 @@ def test_a_taint_and_promotions_at_once_never_leave_a_tainted_release_live(url: 
         seen, together = one.live(), threading.Barrier(2)
 
         def promote_it(
-            name: str = name, seen: LiveRelease = seen, together: object = together
+            name: str = name, seen: LiveRelease = seen, together: threading.Barrier = together
         ) -> bool:
-            together.wait()  # type: ignore[attr-defined]
+            together.wait()
             try:
                 other.promote(name, seen)
             except Conflict:
                 return False
             return True
 
-        def taint_it(name: str = name, together: object = together) -> LiveRelease:
-            together.wait()  # type: ignore[attr-defined]
+        def taint_it(name: str = name, together: threading.Barrier = together) -> LiveRelease:
+            together.wait()
             return one.taint([name], "forgotten")
 
         with ThreadPoolExecutor(2) as pool:

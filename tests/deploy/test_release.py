@@ -177,10 +177,11 @@ def test_a_server_follows_promotion_and_rollback_within_two_seconds(
     slots = AdapterSlots(engine, tiny_base, bundles)
     bundle = better(1)
     with following(registry, slots) as follower:
-        for move, expected in (
+        moves: tuple[tuple[Callable[[], LiveRelease], str | None], ...] = (
             (lambda: releases.promote(bundle), bundle),
             (releases.rollback, None),
-        ):
+        )
+        for move, expected in moves:
             moved = move()
             begun = time.monotonic()
             assert releases.wait_until_served(moved, timeout_seconds=10) == 1

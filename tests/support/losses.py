@@ -28,7 +28,7 @@ ROWS = [
 
 
 @dataclass
-class Recorder(TrainerCallback):
+class Recorder(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
     """Each step's loss, and the adapter's weights after it."""
 
     losses: list[float] = field(default_factory=list)
@@ -76,7 +76,7 @@ def train(
 @torch.no_grad()
 def token_logprobs(model: Any, prompt_ids: list[int], completion_ids: list[int]) -> Tensor:
     """Log-probability of each completion token, (completion,), from one unpadded forward pass."""
-    logits = model(input_ids=torch.tensor([prompt_ids + completion_ids])).logits[0]
+    logits: Tensor = model(input_ids=torch.tensor([prompt_ids + completion_ids])).logits[0]
     predicted = logits[len(prompt_ids) - 1 : -1].log_softmax(-1)
     return predicted[torch.arange(len(completion_ids)), torch.tensor(completion_ids)]
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from engine.home import Home
 from engine.models.catalogue import BaseModel
-from feedback_store.examples.types import Examples, Origin
+from feedback_store.examples.types import Demonstration, Examples, Origin, Pair, Unpaired
 from feedback_store.snapshots.snapshot import freeze, open_snapshot
 from tuning.jobs.events import JobEvent
 from tuning.methods.dpo import DpoRecipe
@@ -42,9 +41,22 @@ def origin(conversation: str) -> Origin:
     return Origin(conversation, "hash", (1,), ("ann",))
 
 
-def frozen(home: Path, *, flip_rate: float | None = None, **examples: Sequence[Any]) -> str:
-    lists: dict[str, Any] = {kind: list(rows) for kind, rows in examples.items()}
-    return freeze(Home(home).snapshots, Examples(**lists), last_event=2, flip_rate=flip_rate)
+def frozen(
+    home: Path,
+    *,
+    pairs: Sequence[Pair] = (),
+    unpaired: Sequence[Unpaired] = (),
+    demonstrations: Sequence[Demonstration] = (),
+    flip_rate: float | None = None,
+) -> str:
+    """Freeze examples in a home; returns the snapshot's digest."""
+    examples = Examples(
+        pairs=list(pairs),
+        unpaired=list(unpaired),
+        demonstrations=list(demonstrations),
+        flip_rate=flip_rate,
+    )
+    return freeze(Home(home).snapshots, examples, last_event=2)
 
 
 def trained(

@@ -166,7 +166,7 @@ def test_a_pair_is_left_out_by_name_when_its_longer_side_does_not_fit(
     renderer: Renderer, longer_side: str
 ) -> None:
     texts = {"chosen": "Short.", "rejected": "Short."} | {longer_side: "A long story. " * 5}
-    long = row("long", **texts)
+    long = row("long", texts["chosen"], texts["rejected"])
     tokens = max(len(renderer.pair(long.prompt, side.full_text).input_ids) for side in long.sides)
     short = row("short", "Yes.", "No.")
     fits = tokenize(renderer, [long, short], tokens)

@@ -110,8 +110,12 @@ def test_what_is_not_labelled_is_counted_with_its_reason() -> None:
 def test_a_judge_compares_answers_without_their_thoughts() -> None:
     thoughtful = Side("4", "2 and 2", True, "a1", "sha256:base", None)
     shown: list[str] = []
-    judge = Scripted(lambda a, b: shown.append(a) or "A")  # type: ignore[func-returns-value]
-    label(judge, [Siblings(PROMPT, (thoughtful, side("a2", "5")), "c1", "t", "ann")])
+
+    def first(a: str, _b: str) -> Letter:
+        shown.append(a)
+        return "A"
+
+    label(Scripted(first), [Siblings(PROMPT, (thoughtful, side("a2", "5")), "c1", "t", "ann")])
     assert shown == ["4", "5"]
 
 

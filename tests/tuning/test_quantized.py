@@ -95,13 +95,13 @@ def test_the_codes_mean_nearly_the_weights_they_were_made_from(tiny_base: BaseMo
     plain = AutoModelForCausalLM.from_pretrained(tiny_base.folder, dtype=torch.float32)
     name = "model.layers.0.mlp.down_proj"
     weight = plain.get_submodule(name).weight.view(32, 2, 32)
-    spans = {
+    spans: dict[Weights, Tensor] = {
         "int8": 2 * weight.abs().amax(-1, keepdim=True) / 254,
         # the best of ranges narrowed to 0.8 is taken: what it cuts off may be a tenth on each side
         "int4": (weight.amax(-1, keepdim=True) - weight.amin(-1, keepdim=True)) / 15 * 2,
     }
     for weights, step in spans.items():
-        held = load_base(tiny_base.folder, weights, torch.float32, "cpu")  # type: ignore[arg-type]
+        held = load_base(tiny_base.folder, weights, torch.float32, "cpu")
         layer = held.get_submodule(name)
         assert isinstance(layer, QuantizedLinear)
         apart = (layer.dense(torch.float32).view(32, 2, 32) - weight).abs()
@@ -126,10 +126,10 @@ def test_the_layers_take_the_bits_they_are_said_to(
 
 def test_inputs_that_do_not_fill_a_group_and_biases_are_held_too() -> None:
     torch.manual_seed(0)
-    plain = nn.Sequential(nn.Linear(40, 3))
-    expected = plain[0].weight.detach().clone(), plain[0].bias.detach().clone()
+    linear = nn.Linear(40, 3)
+    expected = linear.weight.detach().clone(), linear.bias.detach().clone()
     for round_to, step in (("int8", 0.005), ("int4", 0.05)):
-        held = copy.deepcopy(plain)
+        held = nn.Sequential(copy.deepcopy(linear))
         quantize_layers(held, ["0"], ROUND[round_to])
         layer = held[0]
         assert isinstance(layer, QuantizedLinear)

@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from engine.errors import EngineFailure
+from tests.support.job_events import of_type
 from tuning import step_reporter
-from tuning.jobs.events import StepDone
+from tuning.jobs.events import JobEvent, StepDone
 from tuning.step_reporter import StepReporter, peak_memory_bytes
 
 
@@ -22,7 +23,7 @@ def state(step: int) -> Any:
 
 @pytest.mark.parametrize("loss", [float("nan"), float("inf")])
 def test_a_loss_that_is_not_a_number_ends_the_run(loss: float) -> None:
-    events: list[StepDone] = []
+    events: list[JobEvent] = []
     reporter: Any = StepReporter("dpo", events.append)
     with pytest.raises(EngineFailure, match=f"the loss is {loss} at step 3"):
         reporter.on_log(None, state(3), None, logs={"loss": loss})
@@ -33,7 +34,7 @@ def test_the_time_left_is_judged_by_the_steps_of_this_run(monkeypatch: pytest.Mo
     """Resumed at step 10, two steps in 4 seconds: the last 8 steps will take 16."""
     now = 100.0
     monkeypatch.setattr(step_reporter, "time", SimpleNamespace(monotonic=lambda: now))
-    events: list[StepDone] = []
+    events: list[JobEvent] = []
     reporter: Any = StepReporter("dpo", events.append)
     reporter.on_train_begin(None, state(10), None)
     now += 4.0
@@ -41,6 +42,7 @@ def test_the_time_left_is_judged_by_the_steps_of_this_run(monkeypatch: pytest.Mo
     reporter.on_log(None, state(12), None, logs={**logs, "other": 1.0})
     reporter.on_log(None, state(12), None, logs={"train_loss": 0.5})  # the trainer's summary
     (event,) = events
+    assert isinstance(event, StepDone)
     assert min(event.memory_bytes, event.peak_memory_bytes) > 0
     assert replace(event, memory_bytes=0, peak_memory_bytes=0) == StepDone(
         stage="dpo",
@@ -59,13 +61,15 @@ def test_the_speed_is_that_of_the_last_step(monkeypatch: pytest.MonkeyPatch) -> 
     """300 tokens in 2 seconds, then 500 more in 10."""
     now = 100.0
     monkeypatch.setattr(step_reporter, "time", SimpleNamespace(monotonic=lambda: now))
-    events: list[StepDone] = []
+    events: list[JobEvent] = []
     reporter: Any = StepReporter("dpo", events.append)
     reporter.on_train_begin(None, state(0), None)
-    for step, (seconds, tokens) in enumerate([(2.0, 300.0), (10.0, 800.0)], start=1):
+    for number, (seconds, tokens) in enumerate([(2.0, 300.0), (10.0, 800.0)], start=1):
         now += seconds
-        reporter.on_log(None, state(step), None, logs={"loss": 0.5, "num_tokens": tokens})
-    assert [event.tokens_per_second for event in events] == [150.0, 50.0]
+        reporter.on_log(None, state(number), None, logs={"loss": 0.5, "num_tokens": tokens})
+    steps = of_type(events, StepDone)
+    assert steps == events
+    assert [step.tokens_per_second for step in steps] == [150.0, 50.0]
 
 
 def test_the_peak_of_memory_stays_after_the_memory_was_given_back() -> None:

@@ -118,7 +118,7 @@ def test_orpo_learns_from_pairs(tmp_path: Path, tiny_base: BaseModel) -> None:
 def test_pairs_alone_or_demonstrations_alone_are_enough(
     kind: str, tmp_path: Path, tiny_base: BaseModel
 ) -> None:
-    examples: dict[str, list[Any]] = {
+    examples: dict[str, Any] = {
         "pairs": [row(f"Say {n}.", f"{n}", "No.", conversation=f"c-{n}") for n in range(6)],
         "demonstrations": [demonstration(n) for n in range(6)],
     }

@@ -27,12 +27,15 @@ def visible() -> Tensor:
     return seen
 
 
-def inputs(dtype: torch.dtype, size: int = 64) -> list[Tensor]:
+def inputs(dtype: torch.dtype, size: int = 64) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value."""
     generator = torch.Generator().manual_seed(0)
-    return [
-        torch.randn(1, heads, TOKENS, size, generator=generator).to(dtype).requires_grad_()
-        for heads in (HEADS, KEY_HEADS, KEY_HEADS)
-    ]
+
+    def draw(heads: int) -> Tensor:
+        numbers = torch.randn(1, heads, TOKENS, size, generator=generator)
+        return numbers.to(dtype).requires_grad_()
+
+    return draw(HEADS), draw(KEY_HEADS), draw(KEY_HEADS)
 
 
 @pytest.mark.parametrize("scale", [None, 0.1])
@@ -56,12 +59,12 @@ def test_results_and_gradients_are_torchs(
     assert nothing is None
     assert found.shape == (1, TOKENS, HEADS, size)
     upstream = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
-    found.backward(upstream.to(dtype))
-    expected.backward(upstream)
-    pairs = [(found, expected), *((a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))]
-    for one, other in pairs:
-        assert one is not None and other is not None and one.dtype == dtype
-        assert float((one.float() - other).norm() / other.norm()) < apart
+    torch.autograd.backward(found, upstream.to(dtype))
+    torch.autograd.backward(expected, upstream)
+    gradients = [(a.grad, b.grad) for a, b in zip(ours, theirs, strict=True)]
+    for mine, peer in [(found, expected), *gradients]:
+        assert mine is not None and peer is not None and mine.dtype == dtype
+        assert float((mine.float() - peer).norm() / peer.norm()) < apart
 
 
 def test_dropout_goes_torchs_way_and_drops() -> None:

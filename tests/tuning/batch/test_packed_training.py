@@ -30,6 +30,7 @@ from tests.support.packed_training import (
 from tuning.batch.collate import Packer, prompt_of_pair
 from tuning.batch.forward import accept_layouts, packing_blocker
 from tuning.batch.reference import pair_log_probs
+from tuning.jobs.events import JobEvent
 from tuning.kernels import PORTABLE
 from tuning.kernels.native import NativeTuningKernels
 from tuning.methods import dpo_trainer, sft_trainer
@@ -217,7 +218,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
 ) -> None:
     broken = tuned_model(tiny_base.folder)
     next(p for n, p in broken.named_parameters() if "lora_B" in n).data.fill_(float("nan"))
-    events: list[dict[str, Any]] = []
+    events: list[JobEvent] = []
     stage = replace(stage, callback=StepReporter(method, events.append))
     rows = made_up_rows(4)
     with pytest.raises(EngineFailure, match="the loss is nan at step 1"):

@@ -52,7 +52,7 @@ def test_a_prompt_that_asks_for_a_thought_is_shown_in_chain_of_thought_mode() ->
 
 def test_everybody_answers_every_prompt_as_itself() -> None:
     engine = PlayedEngine({None: Voice(sensible), "new": Voice(lambda prompt: "New.")})
-    found = answer_prompts(engine, adapters_of("new", None), load_prompts())  # type: ignore[arg-type]
+    found = answer_prompts(engine.as_engine, adapters_of("new", None), load_prompts())
     assert [each.prompt for each in found] == load_prompts()
     assert {each.answers["candidate"].text for each in found} == {"New."}
     assert (

@@ -121,7 +121,7 @@ def test_a_preference_is_right_where_the_chosen_side_is_likelier(
 def played(judge: Any = None) -> tuple[PlayedEngine, Evaluation]:
     engine = PlayedEngine({None: Voice(sensible), "new": Voice(lambda _: "Just a word.")})
     gold = [row("Marked?", "Yes.", "No.")]
-    evidence = evaluate(engine, ROWS, gold, candidate="new", incumbent=None, judge=judge)  # type: ignore[arg-type]
+    evidence = evaluate(engine.as_engine, ROWS, gold, candidate="new", incumbent=None, judge=judge)
     return engine, evidence
 
 
@@ -185,11 +185,7 @@ def test_a_reward_model_scores_greedy_answers_and_the_best_of_several() -> None:
     base, adapter = Voice(lambda prompt: "Four."), Voice(lambda prompt: "Seven..")
     engine = PlayedEngine({None: base, "adapter": adapter})
     found = evaluate(
-        engine,
-        [],
-        candidate="adapter",
-        incumbent=None,
-        scorer=LengthScorer(),  # type: ignore[arg-type]
+        engine.as_engine, [], candidate="adapter", incumbent=None, scorer=LengthScorer()
     )
     assert len(found.rewards) == len(found.answers) == 24
     for rewarded in found.rewards:
@@ -206,6 +202,6 @@ def test_a_reward_model_scores_greedy_answers_and_the_best_of_several() -> None:
 
 def test_without_a_reward_model_there_are_no_rewards() -> None:
     engine = PlayedEngine({None: Voice(sensible)})
-    found = evaluate(engine, [], candidate=None, incumbent=None)  # type: ignore[arg-type]
+    found = evaluate(engine.as_engine, [], candidate=None, incumbent=None)
     assert found.rewards == ()
     assert summarise(found)["models"]["base"]["reward_greedy"] is None

@@ -25,8 +25,16 @@ def test_each_number_of_each_step_is_a_curve_in_tensorboards_files(tmp_path: Any
     }
 
 
-def step(number: int, **numbers: float) -> StepDone:
-    return StepDone(stage="dpo", step=number, steps=2, seconds=1.0, eta_seconds=0.0, **numbers)
+def step(number: int, *, loss: float, reward_margin: float) -> StepDone:
+    return StepDone(
+        stage="dpo",
+        step=number,
+        steps=2,
+        seconds=1.0,
+        eta_seconds=0.0,
+        loss=loss,
+        reward_margin=reward_margin,
+    )
 
 
 def curves(file: Any) -> dict[str, list[tuple[int, float]]]:

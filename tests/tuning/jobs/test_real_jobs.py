@@ -11,6 +11,7 @@ import random
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -211,7 +212,7 @@ def test_a_job_killed_at_three_random_steps_ends_where_it_would_have_ended(
 
     for steps in sorted(random.Random(seed).sample(range(4 + DPO_STEPS - 2), 3)):
         pid = pid_of(runner, job)
-        wait_until(lambda steps=steps: reached(steps))
+        wait_until(partial(reached, steps))
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: runner.get(job).state == "interrupted")
         assert runner.resume(job) == job

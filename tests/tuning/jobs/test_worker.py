@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -181,7 +182,7 @@ def test_a_full_disk_is_called_so_whoever_met_it_and_what_was_half_saved_is_gone
         worker,
         "shutil",
         SimpleNamespace(
-            rmtree=worker.shutil.rmtree, disk_usage=lambda _: SimpleNamespace(free=free_bytes)
+            rmtree=shutil.rmtree, disk_usage=lambda _: SimpleNamespace(free=free_bytes)
         ),
     )
     assert worker.main(folder) == 1

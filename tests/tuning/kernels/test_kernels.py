@@ -242,7 +242,7 @@ def log_probs_and_gradients(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     rows = torch.zeros(4, 100, dtype=torch.long)
     found = model(layout=layout_tensors(layout), labels=rows, fused_lm_head=True).log_probs
-    found.square().sum().backward()
+    torch.autograd.backward(found.square().sum())
     return found.detach(), {
         name: p.grad for name, p in model.named_parameters() if p.grad is not None
     }
@@ -267,7 +267,7 @@ def log_probs_of_peft(model: PeftModel, layout: PackLayout) -> Tensor:
 def of_peft(model: PeftModel, layout: PackLayout) -> tuple[Tensor, dict[str, Tensor]]:
     """The same, and the gradients."""
     found = log_probs_of_peft(model, layout)
-    found.square().sum().backward()
+    torch.autograd.backward(found.square().sum())
     return found.detach(), {
         name: p.grad for name, p in model.named_parameters() if p.grad is not None
     }
