@@ -21,6 +21,7 @@ from app.serve import Server, make_app
 from app.service import Service, Workspace
 from app.settings import Settings, load_settings
 from engine.models.catalogue import BaseModel
+from engine.serving.engine import ServingEngine
 from tests.app.chat_page import ChatPage
 from tests.fake_engine import FakeEngine
 
@@ -185,12 +186,18 @@ def person(url: str) -> Iterator[Callable[[], httpx.Client]]:
         client.close()
 
 
+def serving_engine(service: Service) -> ServingEngine[Any]:
+    """The service's engine with its renderer and its loop, which are no part of an `Engine`."""
+    assert isinstance(service.engine, ServingEngine)
+    return service.engine
+
+
 @pytest.fixture
 def model_says(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Make the model write a given text, token by token, instead of what it would."""
 
     def say(text: str) -> None:
-        ids = service.engine.renderer.completion(text)
+        ids = serving_engine(service).renderer.completion(text)
 
         class Script:
             is_greedy = False

@@ -43,7 +43,7 @@ def choices(chat: ChatPage, played: Played) -> list[tuple[str, str, str]]:
         " LEFT JOIN events ON events.comparison_id = c.id WHERE conversation_id = ?"
     )
     found = rows(played.service, query, chat.conversation)
-    return [tuple(row.values()) for row in found]  # type: ignore[misc]
+    return [(row["text"], row["other"], row["choice"]) for row in found]
 
 
 @pytest.mark.parametrize("first_is_left", [True, False])

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import FilePayload, expect
 
 from tests.app.chat_page import PATIENCE_MS, ChatPage
 from tests.app.conftest import NEEDS_CHROMIUM, Played
@@ -37,7 +37,7 @@ def import_file(chat: ChatPage, data: bytes, name: str = "chatgpt.zip") -> None:
     with chat.page.expect_file_chooser() as choosing:
         chat.page.click("#import")
     mime = "application/octet-stream"
-    choosing.value.set_files([{"name": name, "mimeType": mime, "buffer": data}])
+    choosing.value.set_files(FilePayload(name=name, mimeType=mime, buffer=data))
 
 
 def test_an_imported_conversation_is_listed_on_its_day_read_and_gone_on_with(

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app, main
+from app.cli import main
+from app.cli.commands import app
 from deploy.registry import Registry
 from engine.models.catalogue import BaseModel
 from feedback_store.storage.database import Database

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import app
+from app.cli.commands import app
 from app.cli.judging import _label
 from app.service import Workspace
 from app.settings import load_settings

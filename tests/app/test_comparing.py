@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from app.comparing import Comparisons, difference
@@ -10,7 +12,7 @@ from app.conversation import Chat
 
 def comparisons(rate: float, *drawn: float) -> Comparisons:
     numbers = iter(drawn)
-    chat: Chat = None  # type: ignore[assignment]  # nothing is asked
+    chat = cast(Chat, None)  # nothing is asked
     return Comparisons(chat, lambda: None, rate, lambda: next(numbers))
 
 
@@ -66,6 +68,6 @@ def test_the_second_answer_is_the_candidates_where_one_waits(
             asked.append((who, how["to_compare"], how["adapter"]))
             return []
 
-    chat: Chat = Asked()  # type: ignore[assignment]
+    chat = cast(Chat, Asked())
     list(Comparisons(chat, lambda: candidate, 0.1).second_answer("ann", "a1"))
     assert asked == [(("ann", "a1"), True, adapter)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any
 
@@ -121,7 +121,8 @@ def test_a_reader_who_goes_away_leaves_a_stopped_answer_and_a_free_row(
     long = replace(GREEDY, max_new_tokens=500)
     updates = iter(asked(chat, "Say hello.", sampling=long))
     update = next(updates)
-    updates.close()  # type: ignore[attr-defined]
+    assert isinstance(updates, Generator)
+    updates.close()
     assert service.workspace.store.answer(str(update.answer_id), "ann").status == "stopped"
     assert ask(chat, "Say hello.").status == "done"
     assert service.engine.active_streams <= 1  # a finished row leaves with the next step

@@ -8,6 +8,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,7 +18,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from app.answer_options import AnswerOptions
-from app.answering import NOT_SAVED, AnswerUpdate
+from app.answering import NOT_SAVED, AnswerUpdate, RunningAnswer
 from app.conversation import TRIMMED
 from app.live_answers import LiveAnswers
 from app.service import Service, Workspace, _told
@@ -130,7 +131,7 @@ def test_what_is_no_example_for_everybody(workspace: Workspace) -> None:
     store.finish_answer(follow_up, status="done", text="Water.", complete=True)
     store.vote(follow_up, "ann", 1)
     for answer_id in (silent, long, empty, follow_up, "0" * 32):
-        check_error(lambda answer_id=answer_id: shared.approve(answer_id))
+        check_error(partial(shared.approve, answer_id))
     check_error(lambda: shared.withdraw(silent))
     store.vote(changed, "ann", 1)
     shared.approve(changed)
@@ -222,8 +223,11 @@ def test_what_the_engine_and_the_chat_refuse(service: Service) -> None:
 
 
 def test_one_person_waits_for_a_few_answers_alone() -> None:
+    def begin() -> RunningAnswer:
+        raise AssertionError("it is begun though the person waits for too many")
+
     answers = LiveAnswers(0)
-    check_error(lambda: answers.start("ann", "c", lambda _stop: iter(())))
+    check_error(lambda: answers.start("ann", "c", begin))
 
 
 def test_a_full_disk_and_a_damaged_database(tmp_path: Path) -> None:
@@ -248,7 +252,7 @@ def test_a_full_disk_and_a_damaged_database(tmp_path: Path) -> None:
         "file is not a database",
         "database is locked",
     ):
-        check_error(lambda message=message: database(message))
+        check_error(partial(database, message))
 
 
 @pytest.mark.parametrize("note", [TRIMMED, NOT_SAVED])

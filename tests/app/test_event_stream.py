@@ -33,7 +33,11 @@ def response_to(accepted: str) -> StreamingResponse:
 
 def pieces(response: StreamingResponse) -> list[bytes]:
     async def read() -> list[bytes]:
-        return [bytes(piece) async for piece in response.body_iterator]  # type: ignore[arg-type]
+        sent = []
+        async for piece in response.body_iterator:
+            assert not isinstance(piece, str)
+            sent.append(bytes(piece))
+        return sent
 
     return asyncio.run(read())
 

@@ -250,7 +250,7 @@ def test_an_answer_is_shown_to_everybody_and_no_longer(workspace: Workspace) -> 
     assert updates[-2]["value"] == "No longer show to everybody"
     workspace.curation.set_consent("ann", False)
     ((_, answer_id, why_not),) = shared_rows(page)
-    assert ({answer_id}, "does not consent" in why_not) == (
+    assert (frozenset({answer_id}), "does not consent" in why_not) == (
         workspace.shared_examples.answer_ids(),
         True,
     )

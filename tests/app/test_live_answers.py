@@ -6,12 +6,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
 from app.answering import AnswerUpdate, RunningAnswer
 from app.live_answers import Begin, LiveAnswer, LiveAnswers
 from engine.errors import BurnishError, InvalidText, Overloaded
+from engine.request import Stream
 
 
 class Typist:
@@ -33,7 +35,7 @@ class Typist:
             self._may_write.release()
 
     def begin(self) -> RunningAnswer:
-        return RunningAnswer(self, self._updates())  # type: ignore[arg-type]
+        return RunningAnswer(cast(Stream, self), self._updates())
 
     def _updates(self) -> Iterator[AnswerUpdate]:
         yield AnswerUpdate("a1", "", "", "streaming")

@@ -14,6 +14,7 @@ import psutil
 
 from app.service import Service
 from feedback_store.formats import export_examples, import_file
+from tests.app.conftest import serving_engine
 from tests.feedback_store.formats.helpers import Listener
 from tests.helpers import make_bundle
 
@@ -77,7 +78,9 @@ def test_a_begun_answer_is_continued_and_stored_whole(person: Person, service: S
     answer = complete(client, HELLO, begun)
     shorter = complete(client, HELLO)
     prefilled = answer["usage"]["prompt_tokens"] - shorter["usage"]["prompt_tokens"]
-    assert prefilled == len(service.engine.renderer.completion("The river ", complete=False))
+    assert prefilled == len(
+        serving_engine(service).renderer.completion("The river ", complete=False)
+    )
     stored = client.get(f"/api/answers/{answer['id']}").json()
     assert stored["text"] == "The river " + text_of(answer)
     store, user = service.workspace.store, stored_user(service)
@@ -118,7 +121,7 @@ def test_what_the_api_stores_is_exported_and_comes_back(
         route = f"/api/answers/{answer['id']}/vote"
         assert client.post(route, json={"vote": 1}).status_code == 200
     service.workspace.training_set.refresh(reestimate=True)
-    examples = service.workspace.training_set.load_examples()[1].of_kind("unpaired")
+    examples = service.workspace.training_set.load_examples()[1].unpaired
     assert len(examples) == len(SHAPES)
     for how in ("trl", "csv"):
         export_examples(examples, tmp_path / how, format=how)

@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from app.service import Service
-from tests.app.conftest import BROWSER, Shared
+from tests.app.conftest import BROWSER, Shared, serving_engine
 
 UNUSED = (
     ("POST", "/upload"),
@@ -120,7 +120,7 @@ def test_unfinished_questions_keep_no_vote_waiting(
 ) -> None:
     """They wait in the engine's queue, not in the threads of other requests; the next one is
     refused."""
-    service.engine.loop.max_queue = people
+    serving_engine(service).loop.max_queue = people
     answer = httpx.post(
         f"{url}/v1/chat/completions",
         json={"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2},
@@ -139,8 +139,10 @@ def test_unfinished_questions_keep_no_vote_waiting(
             assert voted.status_code == 200
             seconds.append(time.perf_counter() - begun)
         begun = time.perf_counter()
-        refusal = {"json": {"allowed": False}, "headers": {"cookie": cookies[0]}}
-        assert (await client.put("/api/consent", **refusal)).status_code == 200
+        refused = await client.put(
+            "/api/consent", json={"allowed": False}, headers={"cookie": cookies[0]}
+        )
+        assert refused.status_code == 200
         seconds.append(time.perf_counter() - begun)
         assert statistics.median(seconds) < 0.5
         assert max(seconds) < 5  # on a busy machine; a page that waits for an answer waits for ever
@@ -182,7 +184,8 @@ def run(scene: Callable[[httpx.AsyncClient], Coroutine[Any, Any, None]], url: st
 def _hold_steps(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Let the engine take questions and answer none until the returned function is called."""
     held = True
-    schedule = service.engine.loop.scheduler.schedule
+    scheduler = serving_engine(service).loop.scheduler
+    schedule = scheduler.schedule
 
     def nothing_while_held() -> Any:
         if held:
@@ -194,5 +197,5 @@ def _hold_steps(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[
         nonlocal held
         held = False
 
-    monkeypatch.setattr(service.engine.loop.scheduler, "schedule", nothing_while_held)
+    monkeypatch.setattr(scheduler, "schedule", nothing_while_held)
     return release

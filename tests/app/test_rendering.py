@@ -56,7 +56,10 @@ class Seen(HTMLParser):
 
     def __init__(self, html: str) -> None:
         super().__init__()
-        self.text, self.tags, self.attributes, self.open = "", set(), [], []
+        self.text = ""
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.open: list[str] = []
         self.classes: list[tuple[str, str]] = []  # of an element, with the text in it
         self.feed(html)
         self.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -145,7 +145,8 @@ def test_a_reader_who_goes_away_frees_all_chains(played: Played) -> None:
     updates = iter(asked(played.service, sampling=long))
     next(updates)
     assert played.engine.active_streams == 5
-    updates.close()  # type: ignore[attr-defined]
+    assert isinstance(updates, Generator)
+    updates.close()
     assert played.engine.active_streams == 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
@@ -34,7 +34,7 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
     await response(scope, receive, send)
 
 
-async def _slowly() -> Iterator[str]:  # type: ignore[misc]
+async def _slowly() -> AsyncIterator[str]:
     import asyncio
 
     for _ in range(5):
