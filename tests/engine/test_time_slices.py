@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from functools import partial
 from types import SimpleNamespace
 
@@ -126,11 +127,14 @@ class TestFaults:
     @pytest.mark.parametrize("kind", [TimeSlices.slice, TimeSlices.slices])
     @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
     def test_work_that_fails_passes_its_turn_on(
-        self, turns: TimeSlices, kind: Callable[[TimeSlices], object], error: type[BaseException]
+        self,
+        turns: TimeSlices,
+        kind: Callable[[TimeSlices], AbstractContextManager[object]],
+        error: type[BaseException],
     ) -> None:
         stepped = threading.Event()
         with ThreadPoolExecutor(1) as pool:
-            with pytest.raises(error), kind(turns):  # type: ignore[attr-defined]
+            with pytest.raises(error), kind(turns):
                 pool.submit(in_a_turn, turns, stepped.set)
                 until_they_wait(turns, 2)
                 raise error

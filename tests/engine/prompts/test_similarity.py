@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from langchain_core.prompts import ChatPromptTemplate, FewShotChatMessagePromptTemplate
@@ -61,8 +62,8 @@ UNRELATED = [
 ]
 
 
-def selector(*questions: str, **more: float) -> SimilarExamples:
-    return SimilarExamples(({"question": q, "answer": q.upper()} for q in questions), **more)  # type: ignore[arg-type]
+def selector(*questions: str, **more: Any) -> SimilarExamples:
+    return SimilarExamples(({"question": q, "answer": q.upper()} for q in questions), **more)
 
 
 def found(questions: list[str], question: str) -> list[str]:

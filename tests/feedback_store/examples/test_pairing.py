@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -782,12 +783,12 @@ def test_each_example_has_an_id_of_its_own_that_can_be_derived_from_it(
 @FEW
 @given(evidences(), st.randoms(use_true_random=False))
 def test_the_order_of_answers_and_votes_does_not_matter(
-    evidence: PromptEvidence, r: object
+    evidence: PromptEvidence, r: Random
 ) -> None:
     shuffled = replace(
         evidence,
-        answers=tuple(r.sample(evidence.answers, len(evidence.answers))),  # type: ignore[attr-defined]
-        votes=tuple(r.sample(evidence.votes, len(evidence.votes))),  # type: ignore[attr-defined]
+        answers=tuple(r.sample(evidence.answers, len(evidence.answers))),
+        votes=tuple(r.sample(evidence.votes, len(evidence.votes))),
     )
 
     def outcome(given: PromptEvidence) -> Counter[object]:

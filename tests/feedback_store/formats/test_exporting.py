@@ -6,14 +6,14 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InvalidInput, StorageFull
-from engine.messages import ROLES, Message, is_blank
+from engine.messages import ROLES, Message, Role, is_blank
 from feedback_store.examples.types import (
     Demonstration,
     Origin,
@@ -99,10 +99,10 @@ def test_llama_factory_finds_its_files_columns_and_roles(tmp_path: Path) -> None
 def _as_llama_factory(folder: Path, entry: Any) -> list[Any]:
     assert entry["formatting"] == "sharegpt"
     columns, tags = entry["columns"], entry["tags"]
-    roles = {tags[f"{role}_tag"]: role for role in ("system", "user", "assistant")}
+    roles: dict[str, Role] = {tags[f"{role}_tag"]: role for role in get_args(Role)}
 
     def message(said: Any) -> Message:
-        return Message(roles[said[tags["role_tag"]]], said[tags["content_tag"]])  # type: ignore[arg-type]
+        return Message(roles[said[tags["role_tag"]]], said[tags["content_tag"]])
 
     records = []
     for row in json.loads((folder / entry["file_name"]).read_text("utf-8")):

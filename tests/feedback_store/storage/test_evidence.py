@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 
@@ -133,8 +134,9 @@ def test_the_same_question_asked_again_from_the_start_is_the_same_prompt(
     """Two tabs of one conversation: their answers are siblings; elsewhere they are not."""
     one, other = talk.ask("Q", "A"), talk.ask("Q", "B")
     elsewhere = talk.ask("Q", "C", conversation="c2")
-    for answer_id, vote in ((one, 1), (other, -1), (elsewhere, 1)):
-        store.vote(answer_id, "ann", vote)  # type: ignore[arg-type]
+    votes: list[tuple[str, Literal[-1, 1]]] = [(one, 1), (other, -1), (elsewhere, 1)]
+    for answer_id, vote in votes:
+        store.vote(answer_id, "ann", vote)
     assert sorted([a.text for a in e.answers] for e in reader.all()) == [["A", "B"], ["C"]]
 
 
@@ -198,8 +200,8 @@ def test_the_conversations_of_a_town_can_be_asked_for(
 def test_shared_votes_are_current_thumbs_on_answers_that_several_judged(
     store: FeedbackStore, reader: EvidenceReader
 ) -> None:
-    def judged(text: str, *votes: tuple[str, int]) -> ImportedTurn:
-        said = tuple(ImportedVote(user, vote) for user, vote in votes)  # type: ignore[arg-type]
+    def judged(text: str, *votes: tuple[str, Literal[-1, 1]]) -> ImportedTurn:
+        said = tuple(ImportedVote(user, vote) for user, vote in votes)
         return ImportedTurn((Message("user", text),), (ImportedAnswer("A", votes=said),))
 
     turns = [judged("Q1", ("ann", 1), ("bob", -1)), judged("Q2", ("ann", 1))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 from sqlalchemy import select
@@ -93,7 +94,7 @@ def test_whoever_goes_back_to_the_old_answer_has_chosen_neither(
 
 @pytest.mark.parametrize("vote", [0, -1])
 def test_a_thumb_that_is_taken_back_takes_the_pair_with_it(
-    vote: int,
+    vote: Literal[-1, 0],
     store: FeedbackStore,
     talk: Conversations,
     shorten: Shorten,
@@ -101,7 +102,7 @@ def test_a_thumb_that_is_taken_back_takes_the_pair_with_it(
 ) -> None:
     changed = shorten(talk.ask("What is the sea?", LONG))
     store.vote(changed, "ann", 1)
-    store.vote(changed, "ann", vote)  # type: ignore[arg-type]
+    store.vote(changed, "ann", vote)
     assert pairs(training_set) == []
 
 

@@ -19,13 +19,17 @@ from tuning.evaluation.answers import (
     load_prompts,
     measure_answers,
 )
-from tuning.evaluation.roles import adapters_of
+from tuning.evaluation.roles import ModelRole, adapters_of
 from tuning.evaluation.text_metrics import AnswerFormat, language
 
 
 def answered(prompt: EvaluationPrompt, candidate: str, incumbent: str = "Well.") -> Answered:
-    texts = {"candidate": candidate, "incumbent": incumbent, "base": incumbent}
-    return Answered(prompt, {role: finished(text) for role, text in texts.items()})  # type: ignore[misc]
+    texts: dict[ModelRole, str] = {
+        "candidate": candidate,
+        "incumbent": incumbent,
+        "base": incumbent,
+    }
+    return Answered(prompt, {role: finished(text) for role, text in texts.items()})
 
 
 def finished(text: str, reason: FinishReason = "stop") -> Finished:
