@@ -22,11 +22,12 @@ from engine.fast import FastEngine
 from engine.hardware import detect
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, resolve
+from engine.quantization import Quantization
 from engine.request import ScoreRequest
 
 EACH = 100
 MOST_CHARS = 2_000
-WAYS = {
+WAYS: dict[str, tuple[Quantization, bool]] = {
     "none": ("none", True),
     "int8": ("int8", True),
     "int4": ("int4", True),
@@ -67,7 +68,7 @@ def _measure(
     engine = FastEngine(
         base if carried_over else replace(base, gguf=None),
         kernel_cache=kernel_cache,
-        quantization=quantization,  # type: ignore[arg-type]
+        quantization=quantization,
     )
     scores = engine.score(texts)
     logprobs = torch.tensor([p for score in scores for p in score.token_logprobs])

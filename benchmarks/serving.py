@@ -111,7 +111,7 @@ def decode(bench: Bench) -> None:
         }
         with _llama(bench, streams) as llama:
             if llama is not None:
-                ids = [engines["int4"]._renderer.prompt(m) for m in messages]
+                ids = [engines["int4"].renderer.prompt(m) for m in messages]
                 ours["llama.cpp"] = partial(llama.write, ids, NEW_TOKENS)
             seconds = in_turns(ours, bench.rounds)
         rates = {kind: streams * NEW_TOKENS / s for kind, s in seconds.items()}

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.messages import Message
+from engine.messages import Message, Role
 from engine.prompts.render import Renderer
 
 MAX_TOKENS = 1024
 Texts = tuple[tuple[Message, ...], str, str]  # prompt, chosen, rejected
-SHAREGPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+SHAREGPT_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system": "system"}
 
 
 def pairs(name: str, renderer: Renderer) -> tuple[str, list[dict[str, list[int]]]]:
@@ -56,7 +56,7 @@ def long(path: Path) -> Iterator[Texts]:
     for record in json.loads(path.read_text("utf-8")):
         turns = record["conversations"]
         if len(turns) > 1:
-            prompt = tuple(Message(SHAREGPT_ROLES[t["from"]], t["value"]) for t in turns)  # type: ignore[arg-type]
+            prompt = tuple(Message(SHAREGPT_ROLES[t["from"]], t["value"]) for t in turns)
             yield prompt, record["chosen"]["value"], record["rejected"]["value"]
 
 
@@ -70,8 +70,8 @@ MADE_UP_WORDS = {"gsm8k": (70, 95, 95), "oasst": (110, 150, 115), "long": (165, 
 
 
 def _ranked(node: dict[str, Any], before: tuple[Message, ...]) -> Iterator[Texts]:
-    role = "assistant" if node["role"] == "assistant" else "user"
-    prompt = (*before, Message(role, node["text"]))  # type: ignore[arg-type]
+    role: Role = "assistant" if node["role"] == "assistant" else "user"
+    prompt = (*before, Message(role, node["text"]))
     answers = [
         reply
         for reply in node["replies"]

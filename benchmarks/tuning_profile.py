@@ -32,11 +32,11 @@ class StepProfile:
 
     def begin(self) -> None:
         """Watch from here on."""
-        self._profile.__enter__()
+        self._profile.start()
 
     def end(self) -> dict[str, float]:
         """The share of each sort of work in what the processors did, largest first."""
-        self._profile.__exit__(None, None, None)
+        self._profile.stop()
         seconds: dict[str, float] = defaultdict(float)
         for event in self._profile.key_averages(group_by_input_shape=True):
             seconds[self._sort_of(event)] += event.self_cpu_time_total

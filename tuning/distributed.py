@@ -79,7 +79,7 @@ def weights_are_split() -> bool:
 
     Then every process must run the same number of forward passes, and none holds a whole weight.
     """
-    from accelerate.utils import parse_flag_from_env  # type: ignore[import-untyped]
+    from accelerate.utils import parse_flag_from_env
 
     return any(
         parse_flag_from_env(flag) for flag in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")

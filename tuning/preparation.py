@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from accelerate import PartialState  # type: ignore[import-untyped]
+from accelerate import PartialState
 
 from engine.errors import ModelUnavailable
 from engine.models.catalogue import linear_shapes

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState  # type: ignore[import-untyped]
+from accelerate import PartialState
 
 from engine.adapters.bundle import open_bundle, publish_bundle
 from engine.adapters.files import CONFIG, WEIGHTS

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState  # type: ignore[import-untyped]
+from accelerate import PartialState
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, set_seed
 

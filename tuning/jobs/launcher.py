@@ -26,7 +26,7 @@ def main(folder: Path, config: Path, processes: int) -> int:
     """
     write_atomically(folder / "pid", str(os.getpid()).encode())
     yield_to_chat()
-    from accelerate.commands.launch import launch_command, launch_command_parser  # type: ignore[import-untyped]
+    from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing import SignalException
 
     try:

@@ -37,7 +37,7 @@ class TensorBoardLog:
     """
 
     def __init__(self, folder: Path) -> None:
-        from tensorboardX import SummaryWriter  # type: ignore[import-untyped]
+        from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(str(folder))
 

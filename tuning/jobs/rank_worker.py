@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from accelerate import PartialState  # type: ignore[import-untyped]
+from accelerate import PartialState
 
 from tuning.jobs import worker
 from tuning.train import run
