@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AutoTokenizer
 
 from engine.models.catalogue import EMBEDDED, EMBEDDED_WHEEL, BaseModel, resolve
-from tests.helpers import write_tiny_model
 
 
 def pytest_collection_finish() -> None:
@@ -58,12 +56,16 @@ def smollm(model_cache: Path) -> BaseModel:
 @pytest.fixture(scope="session")
 def smollm_tokenizer(smollm: BaseModel) -> Any:
     """The embedded model's tokenizer, as transformers reads it."""
+    from transformers import AutoTokenizer  # takes seconds, which most folders do not need
+
     return AutoTokenizer.from_pretrained(smollm.folder)
 
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
     """A tiny random LLaMA: the same weights, vocabulary and digest in every session."""
+    from tests.support.tiny_model import write_tiny_model
+
     root = tmp_path_factory.mktemp("tiny")
     write_tiny_model(root / "model")
     return resolve(str(root / "model"), root / "cache")

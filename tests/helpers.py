@@ -1,4 +1,4 @@
-"""What several test folders need: a tiny base model, bundles for it, requests and answers."""
+"""Bundles for a tiny base model, requests and answers, for several test folders."""
 
 from __future__ import annotations
 
@@ -9,24 +9,13 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from engine.adapters.bundle import publish_bundle
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, linear_shapes
 from engine.request import Engine, Finished, GenerationRequest, SamplingParams, collect
 
-SENTENCES = (
-    "You are a helpful assistant.",
-    "Tell me about the river and the sea.",
-    "The cat sat on the warm stone and looked at the water.",
-    "What is the answer to this question?",
-    "Bread needs flour, water, salt and time.",
-    "Say hello to the old sailor, please.",
-)
-SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -40,36 +29,6 @@ THINKS_UNLESS_TOLD = CHATML.replace(
 RANK, ALPHA = 4, 8
 NO_SNAPSHOT = "sha256:" + "0" * 64
 Tensors = dict[str, Tensor]
-
-
-def write_tiny_model(folder: Path, seed: int = 0, context_tokens: int = 2048) -> None:
-    """A two-layer LLaMA of random weights that babbles in printable ASCII, and its tokenizer."""
-    tokenizer = _tiny_tokenizer()
-    tokenizer.save_pretrained(folder)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=context_tokens,
-        initializer_range=0.35,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-    silent = [i for i in range(len(tokenizer)) if not _printable(tokenizer.decode([i]))]
-    with torch.no_grad():
-        model.lm_head.weight[silent] = 0  # their logits are 0, and the best of the others is not
-        model.lm_head.weight[tokenizer.eos_token_id] *= (
-            1.3  # so that some answers end by themselves
-        )
-    model.save_pretrained(folder)
 
 
 def make_bundle(
@@ -137,27 +96,3 @@ def ask(
 def answer(engine: Engine, text: str, **options: Any) -> Finished:
     """The finished answer to `ask(text, **options)`."""
     return collect(engine.submit(ask(text, **options)))
-
-
-def _tiny_tokenizer() -> PreTrainedTokenizerFast:
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=340,
-        special_tokens=list(SPECIALS),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(SENTENCES, trainer)
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=CHATML,
-    )
-
-
-def _printable(text: str) -> bool:
-    return text.isascii() and text.isprintable()

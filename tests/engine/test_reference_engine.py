@@ -30,9 +30,10 @@ from engine.reference import ReferenceEngine
 from engine.request import ScoreRequest, collect
 from engine.start import engine_kind, start_engine
 from engine.storage import folder_of
-from tests.helpers import answer, ask, make_bundle, write_tiny_model
+from tests.helpers import answer, ask, make_bundle
 from tests.support.decoders import write_random
 from tests.support.engines import Adapters, AnyEngine
+from tests.support.tiny_model import write_tiny_model
 from tuning.jobs.events import StepDone
 
 SMALL: dict[str, Any] = {

@@ -22,8 +22,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GlmConfig, LlamaCo
 from engine.adapters.bundle import publish_bundle
 from engine.models.catalogue import BaseModel, resolve
 from engine.storage import folder_of
-from tests.helpers import NO_SNAPSHOT, write_tiny_model
+from tests.helpers import NO_SNAPSHOT
 from tests.support.decoders import SIZES, write_random
+from tests.support.tiny_model import write_tiny_model
 
 KINDS: dict[str, Any] = {
     "prefix": PrefixTuningConfig,

@@ -19,8 +19,9 @@ from engine.models.checkpoint import FolderCheckpoint
 from engine.models.families import architecture_of
 from engine.models.kernel_selection import KernelChoice
 from engine.models.memory import matrix_bytes
-from tests.helpers import make_bundle, write_tiny_model
+from tests.helpers import make_bundle
 from tests.support.decoders import Runner
+from tests.support.tiny_model import write_tiny_model
 from tuning.quantized import load_base
 
 IDS = [5, 300, 17, 42, 200, 8]
