@@ -88,8 +88,7 @@ def step(stage: str, number: int, *, of: int = 10, **metrics: float) -> StepDone
         memory_bytes=1_500_000_000,
         peak_memory_bytes=2_000_000_000,
         tokens_per_second=310.4,
-        loss=1.0 / number,
-        **metrics,
+        **{"loss": 1.0 / number, **metrics},
     )
 
 
