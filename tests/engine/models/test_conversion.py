@@ -149,7 +149,7 @@ def test_damaged_kernels_are_compiled_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     module = importlib.import_module("engine.kernels.build")  # not the function of that name
-    monkeypatch.setattr(module, "NEEDED", ())
+    monkeypatch.setattr(module, "NEEDED_INSTRUCTIONS", ())
     monkeypatch.setattr(module, "_run", lambda *a: Path(a[-1]).write_bytes(b"library"))
     library = build(tmp_path, SOURCE, THREADS)
     assert build(tmp_path, SOURCE, THREADS) == library
