@@ -2,7 +2,7 @@
 
 The order that matters: an answer is stored before its last words are shown, so that whatever a
 person votes on is there. A full disk does not end the chat; the answer then says it was not saved.
-Knows nothing of what is asked; `app.conversation` makes the work.
+Knows nothing of what is asked; `app.conversation` makes the requests.
 """
 
 from __future__ import annotations
@@ -77,13 +77,13 @@ class RunningAnswer:
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """One answer to make: what is shown, how it is drawn, and how it is stored.
+class AnswerRequest:
+    """A request for one answer: its messages, how it is sampled, and how it is stored.
 
-    `store_turn` stores what was asked and returns its turn's id; None: nothing is stored. Where
-    `is_shown`, the answer takes the place of the one that its conversation showed. With
-    `grows`, the id of a stored answer that begins with `prefill`, that answer is continued. With
-    several `chains` of thought their answers are voted on (`app.self_consistency`).
+    `store_turn` stores the question and returns the turn's id; with None nothing is stored. Where
+    `is_shown`, the answer replaces the one that its conversation showed. `continued_id` is the id
+    of a stored answer that begins with `prefill` and is to be continued. With several `chains` of
+    thought, their answers are put to a vote (`app.self_consistency`).
     """
 
     messages: tuple[Message, ...]
@@ -95,14 +95,14 @@ class Work:
     user: str = ""
     timeout_seconds: float | None = None
     prefill: str = ""
-    grows: str | None = None
+    continued_id: str | None = None
     is_shown: bool = True
     example_ids: tuple[str, ...] = ()
     chains: int = 1
     thinking: bool | None = None
-    remarks: Mapping[str, Any] = field(default_factory=dict)  # stored beside the sampling
+    extra_sampling: Mapping[str, Any] = field(default_factory=dict)  # stored beside the sampling
 
-    def request(self, adapter: str | None) -> GenerationRequest:
+    def for_engine(self, adapter: str | None) -> GenerationRequest:
         """What the engine is asked for."""
         return GenerationRequest(
             self.messages,
@@ -115,18 +115,18 @@ class Work:
         )
 
     @property
-    def how(self) -> dict[str, Any]:
+    def stored_sampling(self) -> dict[str, Any]:
         """How the answer is drawn, as it is stored with it."""
         samples = {"samples": self.chains} if self.chains > 1 else {}
         thinking = {} if self.thinking is None else {"thinking": self.thinking}
-        return {**self.sampling.as_dict(), **samples, **thinking, **self.remarks}
+        return {**self.sampling.as_dict(), **samples, **thinking, **self.extra_sampling}
 
     @property
-    def is_kept(self) -> bool:
+    def is_stored(self) -> bool:
         """Whether the answer is stored."""
-        return self.grows is not None or self.store_turn is not None
+        return self.continued_id is not None or self.store_turn is not None
 
-    def whole(self, text: str) -> Reasoned:
+    def split_whole(self, text: str) -> Reasoned:
         """A finished answer including its prefill."""
         return split_reasoning(self.prefill + text, answer_line=self.answer_line)
 
@@ -136,7 +136,7 @@ class Work:
             self.prefill + text,
             finished=finished,
             answer_line=self.answer_line,
-            given=0 if self.grows else len(self.prefill),
+            given=0 if self.continued_id else len(self.prefill),
         )
 
 
@@ -149,64 +149,64 @@ class Answering:
         self._store = store
         self.running = RunningAnswers()
 
-    def start(self, work: Work) -> RunningAnswer:
+    def start(self, request: AnswerRequest) -> RunningAnswer:
         """Queue one answer; raises what the engine refuses with, and `ShuttingDown`."""
-        (answer,) = self.start_all([work])
+        (answer,) = self.start_all([request])
         return answer
 
-    def start_all(self, works: Sequence[Work]) -> list[RunningAnswer]:
+    def start_all(self, requests: Sequence[AnswerRequest]) -> list[RunningAnswer]:
         """Queue several answers by one adapter, all or none; each is made while it is iterated.
 
         The adapter is pinned from an answer's first token to its last.
         """
         with ExitStack() as unless_queued:
-            pinned = unless_queued.enter_context(self._pin(works[0].adapter))
-            pins = [unless_queued.enter_context(ExitStack()) for _ in works]
+            pinned = unless_queued.enter_context(self._pin(requests[0].adapter))
+            pins = [unless_queued.enter_context(ExitStack()) for _ in requests]
             for pin in pins:
                 pin.enter_context(self._slots.hold(pinned))
             tokens = [pin.enter_context(self.running.admit()) for pin in pins]
-            streams = self._submit(works, pinned)
+            streams = self._submit(requests, pinned)
             for token, stream in zip(tokens, streams, strict=True):
                 token.attach(stream)
-            kept = [pin.pop_all() for pin in pins]
+            transferred = [pin.pop_all() for pin in pins]
         return [
-            RunningAnswer(stream, self._updates(stream, work, pinned, pin))
-            for stream, work, pin in zip(streams, works, kept, strict=True)
+            RunningAnswer(stream, self._updates(stream, request, pinned, pin))
+            for stream, request, pin in zip(streams, requests, transferred, strict=True)
         ]
 
-    def _submit(self, works: Sequence[Work], adapter: str | None) -> list[Stream]:
-        requests = [work.request(adapter) for work in works]
-        if (chains := works[0].chains) > 1:  # of the page alone, which asks for one answer
-            return [draw_chains(self._engine, request, chains) for request in requests]
-        return list(self._engine.submit_many(requests))
+    def _submit(self, requests: Sequence[AnswerRequest], adapter: str | None) -> list[Stream]:
+        generations = [request.for_engine(adapter) for request in requests]
+        if (chains := requests[0].chains) > 1:  # of the page alone, which asks for one answer
+            return [draw_chains(self._engine, generation, chains) for generation in generations]
+        return list(self._engine.submit_many(generations))
 
     def _updates(
-        self, stream: Stream, work: Work, adapter: str | None, pin: ExitStack
+        self, stream: Stream, request: AnswerRequest, adapter: str | None, pin: ExitStack
     ) -> Iterator[AnswerUpdate]:
-        with pin, _ended(stream):
-            yield from self._follow(stream, work, self._begin(work, adapter), adapter)
+        with pin, _ending(stream):
+            yield from self._follow(stream, request, self._begin(request, adapter), adapter)
 
     def _pin(self, adapter: str | None) -> AbstractContextManager[str | None]:
         return self._slots.pin_live() if adapter == LIVE else self._slots.hold(adapter)
 
-    def _begin(self, work: Work, adapter: str | None) -> str | None:
+    def _begin(self, request: AnswerRequest, adapter: str | None) -> str | None:
         """Store the turn and that its answer is being made; None when the disk is full."""
-        if work.grows is not None or work.store_turn is None:
-            return work.grows
+        if request.continued_id is not None or request.store_turn is None:
+            return request.continued_id
         try:
             return self._store.begin_answer(
-                work.store_turn(),
+                request.store_turn(),
                 base_digest=self._engine.base_digest,
                 adapter_digest=adapter,
-                sampling=work.how,
-                seed=work.sampling.seed,
-                shown=work.is_shown,
+                sampling=request.stored_sampling,
+                seed=request.sampling.seed,
+                shown=request.is_shown,
             )
         except StorageFull:
             return None
 
     def _follow(
-        self, stream: Stream, work: Work, answer_id: str | None, adapter: str | None
+        self, stream: Stream, request: AnswerRequest, answer_id: str | None, adapter: str | None
     ) -> Iterator[AnswerUpdate]:
         """The stored start, then updates that lag one event behind, so that the last one follows
         the commit."""
@@ -216,60 +216,64 @@ class Answering:
         logprobs_shown = 0
         chains = stream if isinstance(stream, Chains) else None
 
-        def growing() -> AnswerUpdate:
-            reasoned = work.split(text, finished=False)
+        def current() -> AnswerUpdate:
+            reasoned = request.split(text, finished=False)
             return AnswerUpdate(
                 answer_id,
                 reasoned.thought,
                 "" if chains else reasoned.answer,
                 "streaming",
-                work.note,
+                request.note,
                 adapter=adapter,
                 logprobs=logprobs,
-                example_ids=work.example_ids,
-                chains=(chains.ended, work.chains) if chains else None,
+                example_ids=request.example_ids,
+                chains=(chains.ended, request.chains) if chains else None,
             )
 
         try:
-            yield growing()
+            yield current()
             for event in stream:
                 if isinstance(event, TextDelta):
                     first_token_at = first_token_at or time.time()
-                    yield growing()
+                    yield current()
                     text += event.text
                     logprobs_shown += len(logprobs)
                     logprobs = event.logprobs
                     if time.monotonic() - saved_at > PARTIAL_SAVE_SECONDS:
-                        self._save_partial(answer_id, work.whole(text))
+                        self._save_partial(answer_id, request.split_whole(text))
                         saved_at = time.monotonic()
                 else:
                     if isinstance(event, Finished):
                         logprobs = event.logprobs[logprobs_shown:]
                     update = replace(
                         self._finish(
-                            event, work, answer_id, first_token_at, chains.votes if chains else ()
+                            event,
+                            request,
+                            answer_id,
+                            first_token_at,
+                            chains.votes if chains else (),
                         ),
                         adapter=adapter,
                         logprobs=logprobs,
-                        chains=(chains.ended, work.chains) if chains else None,
+                        chains=(chains.ended, request.chains) if chains else None,
                     )
                     answer_id = None  # stored; nothing left to do below
                     yield update
         finally:
             if answer_id is not None:  # the reader went away
-                self._finish(Finished("cancelled", text, 0, 0), work, answer_id, first_token_at)
+                self._finish(Finished("cancelled", text, 0, 0), request, answer_id, first_token_at)
 
     def _finish(
         self,
         event: Finished | Failed,
-        work: Work,
+        request: AnswerRequest,
         answer_id: str | None,
         first_token_at: float | None,
         votes: tuple[tuple[str, int], ...] = (),
     ) -> AnswerUpdate:
         """Store the answer's end, then say it."""
-        reasoned = work.split(event.text, finished=True)
-        whole = work.whole(event.text)
+        reasoned = request.split(event.text, finished=True)
+        whole = request.split_whole(event.text)
         failed = isinstance(event, Failed)
         stopped = isinstance(event, Finished) and event.reason == "cancelled"
         update = AnswerUpdate(
@@ -277,13 +281,13 @@ class Answering:
             reasoned.thought,
             reasoned.answer,
             "failed" if failed else "stopped" if stopped else "done",
-            str(event.error) if isinstance(event, Failed) else work.note,
+            str(event.error) if isinstance(event, Failed) else request.note,
             finished=event if isinstance(event, Finished) else None,
             error=event.error if isinstance(event, Failed) else None,
-            example_ids=work.example_ids,
+            example_ids=request.example_ids,
             votes=votes,
         )
-        if not work.is_kept:
+        if not request.is_stored:
             return update
         try:
             if answer_id is None:
@@ -298,21 +302,21 @@ class Answering:
                 completion_tokens=event.completion_tokens if isinstance(event, Finished) else None,
                 error=str(event.error) if isinstance(event, Failed) else None,
                 first_token_at=first_token_at,
-                sampling={**work.how, "votes": votes} if votes else None,
+                sampling={**request.stored_sampling, "votes": votes} if votes else None,
             )
         except StorageFull:
             return replace(update, answer_id=None, note=NOT_SAVED)
         return update
 
-    def _save_partial(self, answer_id: str | None, said: Reasoned) -> None:
+    def _save_partial(self, answer_id: str | None, partial: Reasoned) -> None:
         if answer_id is None:
             return
         with suppress(StorageFull):  # said once, at the end
-            self._store.save_partial(answer_id, said.answer, said.stored_thought)
+            self._store.save_partial(answer_id, partial.answer, partial.stored_thought)
 
 
 @contextmanager
-def _ended(stream: Stream) -> Iterator[None]:
+def _ending(stream: Stream) -> Iterator[None]:
     """However the block is left, the stream has ended after it."""
     try:
         yield

@@ -33,7 +33,7 @@ def open_home(home: Home) -> None:
 
 
 @contextmanager
-def claimed(settings: Settings) -> Iterator[list[socket.socket]]:
+def claim_server(settings: Settings) -> Iterator[list[socket.socket]]:
     """Lock the home and yield the server's listening sockets, until the block ends.
 
     Raises `Conflict` where another process has one of them. A connection made before the

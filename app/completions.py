@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from app.answering import LIVE, Answering, RunningAnswer, Work
+from app.answering import LIVE, Answering, AnswerRequest, RunningAnswer
 from engine.messages import Message, question_of, require_text, split_prefill
 from engine.prompts.modes import PromptTemplate
 from engine.prompts.reasoning import without_thoughts
@@ -65,8 +65,8 @@ class Completions:
 
         turn = _Once(store_turn)
         asker = f"{user_id}/{user}" if user else user_id
-        works = [
-            Work(
+        requests = [
+            AnswerRequest(
                 messages,
                 each,
                 turn,
@@ -78,7 +78,7 @@ class Completions:
             )
             for each in samplings
         ]
-        return self._answering.start_all(works)
+        return self._answering.start_all(requests)
 
 
 class _Once:

@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from app.answer_options import AnswerOptions
-from app.answering import LIVE, Answering, RunningAnswer, Work
-from app.fitting import Fitted, fit, require_room
+from app.answering import LIVE, Answering, AnswerRequest, RunningAnswer
+from app.fitting import FittedPrompt, fit, require_room
 from app.self_consistency import chain_count
 from engine.messages import Message, clean_text, require_text
 from engine.prompts.examples import Example
@@ -92,8 +92,8 @@ class Chat:
                 example_ids=[example.reference for example in fitted.examples],
             ).id
 
-        work = _work(template, fitted, options, sampling, user_id, store_turn)
-        return self._answering.start(work)
+        request = _question_request(template, fitted, options, sampling, user_id, store_turn)
+        return self._answering.start(request)
 
     def regenerate(
         self,
@@ -120,7 +120,7 @@ class Chat:
 
         sampling = sampling or self.sampling()
         made = self._store.answer(answer_id, user_id).sampling
-        work = Work(
+        request = AnswerRequest(
             messages,
             sampling,
             begin,
@@ -132,7 +132,7 @@ class Chat:
             chains=chain_count(turn.mode, made.get("samples", CHAINS), sampling),
             thinking=made.get("thinking"),
         )
-        return self._answering.start(work)
+        return self._answering.start(request)
 
     def change(
         self,
@@ -161,16 +161,16 @@ class Chat:
             self._engine.context_tokens,
             sampling.max_new_tokens,
         )
-        work = Work(
+        request = AnswerRequest(
             messages,
             sampling,
             lambda: turn.id,
             adapter=adapter,
             user=user_id,
             thinking=thinking,
-            remarks={"change": change, "changed_from": answer_id},
+            extra_sampling={"change": change, "changed_from": answer_id},
         )
-        return self._answering.start(work)
+        return self._answering.start(request)
 
     def continue_answer(self, user_id: str, answer_id: str) -> RunningAnswer:
         """More of an answer that was stopped or cut off: the stored answer grows.
@@ -180,18 +180,18 @@ class Chat:
         shown = self._feedback_examples.still_used(user_id, answer_id)
         turn, messages = self._store.shown_prompt(answer_id, user_id, shown)
         answer = self._store.reopen_answer(answer_id, user_id)
-        work = Work(
+        request = AnswerRequest(
             messages,
             self.sampling(),
             None,
             has_answer_line(turn.mode),
             user=user_id,
             prefill=join_reasoning(answer.thought, answer.text),
-            grows=answer_id,
+            continued_id=answer_id,
             example_ids=_ids(shown),
             thinking=answer.sampling.get("thinking"),
         )
-        return self._answering.start(work)
+        return self._answering.start(request)
 
     def ask_unstored(
         self,
@@ -204,8 +204,8 @@ class Chat:
         require_text(question, limit_chars=self._max_message_chars)
         sampling = options.sampling or self.sampling()
         template, fitted, _ = self._prompt(user_id, history, question, options, sampling)
-        work = _work(template, fitted, options, sampling, user_id, None)
-        return self._answering.start(work)
+        request = _question_request(template, fitted, options, sampling, user_id, None)
+        return self._answering.start(request)
 
     def answer_now(self, user_id: str, answer_id: str) -> RunningAnswer:
         """The live release's answer to the prompt of a stored one, sampled as that was: nothing is
@@ -217,8 +217,8 @@ class Chat:
         answer = self._store.answer(answer_id, user_id)
         made = answer.sampling
         sampling = self.sampling(**{name: made[name] for name in SAMPLING_NAMES if name in made})
-        work = Work(messages, sampling, None, has_answer_line(turn.mode), user=user_id)
-        return self._answering.start(work)
+        request = AnswerRequest(messages, sampling, None, has_answer_line(turn.mode), user=user_id)
+        return self._answering.start(request)
 
     def sampling(self, **changed: Any) -> SamplingParams:
         """The operator's sampling parameters with some changed, and a seed of its own.
@@ -238,7 +238,7 @@ class Chat:
         question: str,
         options: AnswerOptions,
         sampling: SamplingParams,
-    ) -> tuple[PromptTemplate, Fitted, bool]:
+    ) -> tuple[PromptTemplate, FittedPrompt, bool]:
         """The template to store, what is shown of it, and whether that cannot be made from it."""
         examples = self._examples()
         clean_text(options.system, what="system prompt", limit_chars=MAX_PROMPT_CHARS)
@@ -263,16 +263,16 @@ class Chat:
         return template, fitted, fitted.trimmed or shown != template
 
 
-def _work(
+def _question_request(
     template: PromptTemplate,
-    fitted: Fitted,
+    fitted: FittedPrompt,
     options: AnswerOptions,
     sampling: SamplingParams,
     user_id: str,
     store_turn: Callable[[], str] | None,
-) -> Work:
+) -> AnswerRequest:
     """The answer to a new question."""
-    return Work(
+    return AnswerRequest(
         fitted.messages,
         sampling,
         store_turn,

@@ -12,7 +12,7 @@ from feedback_store.personal.example_pool import FeedbackExample
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedPrompt:
     """A prompt that fits, without examples from feedback and with those that are shown."""
 
     without_feedback: tuple[Message, ...]
@@ -30,7 +30,7 @@ def fit(
     context_tokens: int,
     max_new_tokens: int,
     count: Callable[[Sequence[Message]], int],
-) -> Fitted:
+) -> FittedPrompt:
     """The prompt that leaves room for the answer; `count` says how many tokens messages have.
 
     The examples from feedback, from the first on, are left out before any of the history: they show
@@ -48,10 +48,10 @@ def fit(
     for first in range(len(examples)):
         messages = template.with_examples(whole, examples[first:])
         if count(messages) <= room:
-            return Fitted(whole, messages, examples[first:], False)
+            return FittedPrompt(whole, messages, examples[first:], False)
     require_room(count(with_newest(0)), context_tokens, max_new_tokens)
     kept = _largest(lambda kept: count(with_newest(kept)) <= room, exchanges)
-    return Fitted(with_newest(kept), with_newest(kept), (), kept < exchanges)
+    return FittedPrompt(with_newest(kept), with_newest(kept), (), kept < exchanges)
 
 
 def require_room(prompt_tokens: int, context_tokens: int, max_new_tokens: int) -> None:

@@ -19,9 +19,9 @@ from app.error_log import log_unexpected
 from engine.errors import BurnishError, Overloaded
 from feedback_store.storage.answers import new_id
 
-PAUSE = 9.0  # after drawing, as a multiple of the time that it took
-LONGEST_PAUSE_SECONDS = 0.5
-Begin = Callable[[], RunningAnswer]
+PAUSE_FACTOR = 9.0  # after drawing, as a multiple of the time that it took
+MAX_PAUSE_SECONDS = 0.5
+AnswerFactory = Callable[[], RunningAnswer]
 
 
 class LiveAnswer:
@@ -73,7 +73,7 @@ class LiveAnswer:
                 drawing = time.perf_counter() - drawing
                 if shown.text or shown.thought:
                     await self._pause(
-                        changed, min(max(pause, PAUSE * drawing), LONGEST_PAUSE_SECONDS)
+                        changed, min(max(pause, PAUSE_FACTOR * drawing), MAX_PAUSE_SECONDS)
                     )
         finally:
             with self._lock:
@@ -107,8 +107,8 @@ class LiveAnswers:
         self._live: dict[str, LiveAnswer] = {}
         self._waiting: dict[str, int] = {}  # answers of each person, those not yet begun included
 
-    def start(self, user_id: str, conversation_id: str | None, begin: Begin) -> LiveAnswer:
-        """Begin an answer, and return once its start is stored.
+    def start(self, user_id: str, conversation_id: str | None, begin: AnswerFactory) -> LiveAnswer:
+        """AnswerFactory an answer, and return once its start is stored.
 
         Raises what `begin` raises, and `Overloaded` where the person
         waits for too many answers already.
@@ -149,7 +149,7 @@ class LiveAnswers:
                 )
             self._waiting[user_id] = waiting + 1
 
-    def _read(self, live: LiveAnswer, begin: Begin, begun: Future[None]) -> None:
+    def _read(self, live: LiveAnswer, begin: AnswerFactory, begun: Future[None]) -> None:
         """A thread: read one answer to its end, and let its followers know."""
         try:
             live._running = begin()

@@ -36,7 +36,7 @@ from engine.request import GenerationRequest, SamplingParams, collect
 
 _uvicorn_log = logging.getLogger("uvicorn.error")
 STOP_SECONDS = 1.0  # a stopped answer is stored within a step, unless the engine hangs
-LAST_WORDS_SECONDS = 0.5  # to send the end of each answer; then connections are cut
+FLUSH_SECONDS = 0.5  # to send the end of each answer; then connections are cut
 CLOSE_SECONDS = 2  # for the handlers of connections that were cut
 
 
@@ -111,7 +111,7 @@ class Server(uvicorn.Server):
 
     async def _cut_off(self) -> None:
         """Abort the connections that are still open, such as the event streams of open pages."""
-        await asyncio.sleep(LAST_WORDS_SECONDS)
+        await asyncio.sleep(FLUSH_SECONDS)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
 

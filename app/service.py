@@ -263,7 +263,7 @@ class Service:
             _, bundle, gate = self.workspace.loop.train_and_judge(
                 self.engine, self.slots, recipe, recipe_origins, lambda _event: None
             )
-            return _told(bundle, gate)
+            return verdict_line(bundle, gate)
 
         self._in_background(tune)
 
@@ -284,7 +284,7 @@ class Service:
         judged = self.workspace.loop.evaluate(
             self.engine, self.slots, bundle, jobs.get(job).snapshot
         )
-        return _told(bundle, judged.gate)
+        return verdict_line(bundle, judged.gate)
 
     def _in_background(
         self, work: Callable[[], str], begin: Callable[[], object] | None = None
@@ -329,7 +329,7 @@ class Service:
             self._round.release()
 
 
-def _told(bundle: str, gate: GateReport) -> str:
+def verdict_line(bundle: str, gate: GateReport) -> str:
     """A verdict in a line."""
     return f"{bundle[7:19]}: {gate.verdict} ({gate.reason})"
 

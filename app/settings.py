@@ -30,7 +30,7 @@ from engine.storage import write_atomically
 VARIABLE_PREFIX = "BURNISH_"
 SAMPLING = SamplingParams()  # where the operator sets nothing
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-LEAST_PASSWORD_CHARS = 12
+MIN_PASSWORD_CHARS = 12
 SECRET_BYTES = 32
 # Variables of libraries that may send prompts elsewhere or open ports: removed from the
 # environment, so that the libraries' defaults and the values below hold
@@ -47,7 +47,7 @@ QUIET = {
 }
 
 
-def _listed(value: object) -> object:
+def _join_list(value: object) -> object:
     """A list written as "a, b", as environment variables are."""
     if isinstance(value, str):
         return tuple(item.strip() for item in value.split(",") if item.strip())
@@ -61,9 +61,9 @@ def _require_ascii(password: SecretStr) -> SecretStr:
 
 
 Password = Annotated[
-    SecretStr, Field(min_length=LEAST_PASSWORD_CHARS), AfterValidator(_require_ascii)
+    SecretStr, Field(min_length=MIN_PASSWORD_CHARS), AfterValidator(_require_ascii)
 ]
-CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_join_list)]
 
 
 class Settings(BaseSettings):

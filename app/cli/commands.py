@@ -6,7 +6,15 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common import HomeOption, Json, Model, finish, opened, running, tell
+from app.cli.common import (
+    HomeOption,
+    Json,
+    Model,
+    open_service,
+    open_workspace,
+    print_note,
+    print_result,
+)
 from app.cli.evaluation import evaluate_bundle
 from app.cli.tuning import tune
 
@@ -28,17 +36,19 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Web chat, HTTP API and console. Prints its address when the first answer can be given."""
-    from app.claims import claimed
+    from app.claims import claim_server
     from app.settings import load_settings
 
     # Before libraries that read the environment are imported
     settings = load_settings(home=home, model=model, host=host, port=port)
-    with claimed(settings) as sockets:
-        tell(as_json, f"Starting; the state is in {settings.home}")
+    with claim_server(settings) as sockets:
+        print_note(as_json, f"Starting; the state is in {settings.home}")
         from app.serve import run_server  # takes seconds
 
         run_server(
-            settings, sockets, lambda url: finish(as_json, {"url": url}, f"Burnish is ready: {url}")
+            settings,
+            sockets,
+            lambda url: print_result(as_json, {"url": url}, f"Burnish is ready: {url}"),
         )
 
 
@@ -72,7 +82,7 @@ def ask(
         raise typer.BadParameter("needs --mode self-consistency", param_hint="--samples")
     if mode == "self-consistency" and temperature == 0:
         raise typer.BadParameter("needs a --temperature above 0", param_hint="--mode")
-    with running(home, quantization=quant) as service:
+    with open_service(home, quantization=quant) as service:
         answer = answer_question(
             service,
             question,
@@ -84,7 +94,7 @@ def ask(
             samples=samples,
             show=None if as_json else lambda text: print(text, end="", flush=True),  # noqa: T201
         )
-    finish(as_json, answer, "")
+    print_result(as_json, answer, "")
 
 
 app.command()(tune)
@@ -101,8 +111,8 @@ def demo(home: HomeOption = None, as_json: Json = False) -> None:
     settings = load_settings(home=home)  # before libraries read the environment
     from app.demo import run_demo
 
-    figures = run_demo(settings, say=lambda text: tell(as_json, text))
-    finish(as_json, figures, "")
+    figures = run_demo(settings, say=lambda text: print_note(as_json, text))
+    print_result(as_json, figures, "")
 
 
 @app.command()
@@ -111,8 +121,8 @@ def doctor(home: HomeOption = None, model: Model = None, as_json: Json = False) 
     served."""
     from app.doctor import describe, inspect_machine
 
-    with opened(home, model=model) as workspace:
+    with open_workspace(home, model=model) as workspace:
         findings = inspect_machine(workspace)
-    finish(as_json, findings, describe(findings))
+    print_result(as_json, findings, describe(findings))
     if findings["problems"]:
         raise typer.Exit(1)

@@ -26,7 +26,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as t
 
 
 @contextmanager
-def opened(home: Path | None, **overrides: Any) -> Iterator[Workspace]:
+def open_workspace(home: Path | None, **overrides: Any) -> Iterator[Workspace]:
     """A home folder, opened for one command."""
     from app.settings import load_settings
 
@@ -41,11 +41,11 @@ def opened(home: Path | None, **overrides: Any) -> Iterator[Workspace]:
 
 
 @contextmanager
-def running(home: Path | None, **overrides: Any) -> Iterator[Service]:
+def open_service(home: Path | None, **overrides: Any) -> Iterator[Service]:
     """A home folder with a model in memory, for one command."""
     from app.service import Service
 
-    with opened(home, **overrides) as workspace:
+    with open_workspace(home, **overrides) as workspace:
         service = Service(workspace)
         try:
             yield service
@@ -53,12 +53,12 @@ def running(home: Path | None, **overrides: Any) -> Iterator[Service]:
             service.engine.close()
 
 
-def tell(as_json: bool, text: str) -> None:
+def print_note(as_json: bool, text: str) -> None:
     """A line for a person: on standard error where standard output is for a program."""
     print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
 
 
-def finish(as_json: bool, document: Any, text: str) -> None:
+def print_result(as_json: bool, document: Any, text: str) -> None:
     """What a command found: a document for programs or a text for people."""
     if as_json:
         print(json.dumps(document, ensure_ascii=False), flush=True)  # noqa: T201

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common import HomeOption, Json, finish, running
+from app.cli.common import HomeOption, Json, open_service, print_result
 from app.cli.judging import Endpoint, EndpointModel, endpoint_judge, is_endpoint
 
 
@@ -32,7 +32,7 @@ def evaluate_bundle(
     from tuning.judge import EngineJudge
 
     remote = is_endpoint(endpoint, model)
-    with running(home) as service:
+    with open_service(home) as service:
         workspace = service.workspace
         digest = find_digest(workspace.home.bundles, bundle)
         chosen = (
@@ -59,4 +59,4 @@ def evaluate_bundle(
         f"evidence: {files[JSON_FILE]}\nto look at: {files[PAGE_FILE]}"
     )
     written = {name: str(path) for name, path in files.items()}
-    finish(as_json, {"bundle": digest, **report.as_dict(), "files": written}, text)
+    print_result(as_json, {"bundle": digest, **report.as_dict(), "files": written}, text)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.common import HomeOption, Json, finish, opened
+from app.cli.common import HomeOption, Json, open_workspace, print_result
 
 if TYPE_CHECKING:
     from feedback_store.personal.example_pool import FeedbackExample
@@ -22,26 +22,30 @@ AnswerId = Annotated[str, typer.Argument(help="An answer's id, as `feedback pair
 @examples_app.command("list")
 def list_(home: HomeOption = None, as_json: Json = False) -> None:
     """The approved answers, the newest approval first, and whether each is shown now."""
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         approvals = workspace.shared_examples.approvals()
     document = {"examples": [_approval(each) for each in approvals]}
-    finish(as_json, document, "\n\n".join(map(_lines, document["examples"])) or "none is approved")
+    print_result(
+        as_json, document, "\n\n".join(map(_lines, document["examples"])) or "none is approved"
+    )
 
 
 @examples_app.command("approve")
 def approve(answer: AnswerId, home: HomeOption = None, as_json: Json = False) -> None:
     """Show a corrected or liked answer to everybody, in the words that it has now."""
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         document = {"approved": answer, **_words(workspace.shared_examples.approve(answer))}
-    finish(as_json, document, f"approved: {answer}\n  {document['question']}\n  {document['text']}")
+    print_result(
+        as_json, document, f"approved: {answer}\n  {document['question']}\n  {document['text']}"
+    )
 
 
 @examples_app.command("withdraw")
 def withdraw(answer: AnswerId, home: HomeOption = None, as_json: Json = False) -> None:
     """Show an approved answer to nobody but its author."""
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         workspace.shared_examples.withdraw(answer)
-    finish(as_json, {"withdrawn": answer}, f"withdrawn: {answer}")
+    print_result(as_json, {"withdrawn": answer}, f"withdrawn: {answer}")
 
 
 def _approval(approval: Approval) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.common import HomeOption, Json, finish, opened
+from app.cli.common import HomeOption, Json, open_workspace, print_result
 from app.cli.examples import examples_app
 from app.cli.judging import judge
 
@@ -26,7 +26,7 @@ Note = Annotated[str, typer.Option(help="Why; kept with the decision.")]
 @feedback_app.command("stats")
 def stats(home: HomeOption = None, as_json: Json = False) -> None:
     """How many turns, answers, votes, corrections and pairs there are."""
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         selected = workspace.training_set.refresh(reestimate=True)
         counts: dict[str, Any] = {
             **workspace.store.counts(),
@@ -36,7 +36,7 @@ def stats(home: HomeOption = None, as_json: Json = False) -> None:
             "flip_rate": selected.flip_rate,
             "set_aside": selected.counts["set_aside"],
         }
-    finish(as_json, counts, "\n".join(f"{key:15} {value}" for key, value in counts.items()))
+    print_result(as_json, counts, "\n".join(f"{key:15} {value}" for key, value in counts.items()))
 
 
 @feedback_app.command("pairs")
@@ -50,7 +50,7 @@ def pairs(
     """The preference pairs of now, each with where it comes from."""
     from feedback_store.examples.explanation import explain as explained
 
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         workspace.training_set.refresh(reestimate=True)
         _, examples = workspace.training_set.load_examples()
         base, incumbent = workspace.base.digest, workspace.registry.live().bundle
@@ -62,7 +62,7 @@ def pairs(
             "demonstrations": [explained(e, base, incumbent) for e in examples.demonstrations],
             "set_aside": [_set_aside(item, texts) for item in examples.set_aside],
         }
-    finish(as_json, document, "\n\n".join(map(_lines, _flat(document))))
+    print_result(as_json, document, "\n\n".join(map(_lines, _flat(document))))
 
 
 @feedback_app.command("exclude")
@@ -70,10 +70,10 @@ def exclude(
     example: ExampleId, note: Note = "", home: HomeOption = None, as_json: Json = False
 ) -> None:
     """Never train on an example."""
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         found = _example(workspace, example)
         workspace.curation.exclude(found, note)
-    finish(as_json, {"excluded": found.id}, f"excluded: {found.id}")
+    print_result(as_json, {"excluded": found.id}, f"excluded: {found.id}")
 
 
 @feedback_app.command("include")
@@ -81,10 +81,10 @@ def include(
     example: ExampleId, note: Note = "", home: HomeOption = None, as_json: Json = False
 ) -> None:
     """Take back an exclusion or an edit."""
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         decided = _decided(workspace, example)
         workspace.curation.take_back(decided, note)
-    finish(as_json, {"included": decided}, f"included: {decided}")
+    print_result(as_json, {"included": decided}, f"included: {decided}")
 
 
 @feedback_app.command("edit")
@@ -97,10 +97,10 @@ def edit(
     as_json: Json = False,
 ) -> None:
     """Train on other words; the original stays in the store."""
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         found = _example(workspace, example)
         workspace.curation.edit(found, chosen=chosen, rejected=rejected, note=note)
-    finish(as_json, {"edited": found.id}, f"edited: {found.id}")
+    print_result(as_json, {"edited": found.id}, f"edited: {found.id}")
 
 
 @feedback_app.command("gold")
@@ -111,25 +111,25 @@ def gold(
     as_json: Json = False,
 ) -> None:
     """Make a held-out conversation part of the yardstick that is never trained on."""
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         if undo:
             workspace.curation.unmark_gold(conversation)
         else:
             workspace.curation.mark_gold(conversation)
         marked = sorted(workspace.curation.gold())
-    finish(as_json, {"gold": marked}, f"{len(marked)} gold conversations")
+    print_result(as_json, {"gold": marked}, f"{len(marked)} gold conversations")
 
 
 @feedback_app.command("alerts")
 def alerts(home: HomeOption = None, as_json: Json = False) -> None:
     """Votes that came too fast or too much alike to be honest, with the text they are about."""
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         found = workspace.alerts()
     text = "\n\n".join(
         f"{alert['explanation']}\n  users: {', '.join(alert['users'])}\n  {alert['text']}"
         for alert in found
     )
-    finish(as_json, {"alerts": found}, text or "nothing suspicious")
+    print_result(as_json, {"alerts": found}, text or "nothing suspicious")
 
 
 @feedback_app.command("snapshot")
@@ -150,21 +150,23 @@ def snapshot(
         return
     from engine.storage import folder_of, read_manifest
 
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         digest = workspace.take_snapshot()
         manifest = read_manifest(folder_of(workspace.home.snapshots, digest))
-    finish(as_json, {"snapshot": digest, "counts": manifest["counts"]}, digest)
+    print_result(as_json, {"snapshot": digest, "counts": manifest["counts"]}, digest)
 
 
 def _verify(home: Path | None, snapshot_id: str, as_json: bool) -> None:
     from engine.storage import find_digest
     from feedback_store.snapshots.snapshot import verify_snapshot
 
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         root = workspace.home.snapshots
         digest = find_digest(root, snapshot_id)
         problems = verify_snapshot(root, digest)
-    finish(as_json, {"snapshot": digest, "problems": problems}, "\n".join(problems) or "intact")
+    print_result(
+        as_json, {"snapshot": digest, "problems": problems}, "\n".join(problems) or "intact"
+    )
     if problems:
         raise typer.Exit(1)
 
@@ -176,7 +178,7 @@ def _diff(home: Path | None, old: str, new: str, as_json: bool) -> None:
     from feedback_store.snapshots.snapshot import diff as compare
     from feedback_store.snapshots.snapshot import open_snapshot
 
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         root = workspace.home.snapshots
         before, after = (open_snapshot(root, find_digest(root, each)) for each in (old, new))
     difference = asdict(compare(before, after))
@@ -186,7 +188,7 @@ def _diff(home: Path | None, old: str, new: str, as_json: bool) -> None:
         for place, ids in places.items()
         if ids
     ]
-    finish(as_json, difference, "\n".join(lines) or "no difference")
+    print_result(as_json, difference, "\n".join(lines) or "no difference")
 
 
 @feedback_app.command("import")
@@ -207,7 +209,7 @@ def import_(
 
     from feedback_store.formats import import_file
 
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         report = asdict(
             import_file(
                 workspace.store,
@@ -220,7 +222,7 @@ def import_(
     counted = ("turns", "answers", "votes", "corrections", "comparisons")
     taken = ", ".join(f"{report[what]} {what}" for what in counted)
     aside = "".join(f"\nset aside: {n} ({why})" for why, n in report["set_aside"].items())
-    finish(as_json, report, f"{report['format']} ({report['layout']}): {taken}{aside}")
+    print_result(as_json, report, f"{report['format']} ({report['layout']}): {taken}{aside}")
 
 
 feedback_app.command("judge")(judge)
@@ -241,12 +243,14 @@ def export(
     """Write the examples of now for other tools."""
     from feedback_store.formats import export_examples
 
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         workspace.training_set.refresh(reestimate=True)
         _, examples = workspace.training_set.load_examples()
         chosen = examples.every if format == "llama-factory" else examples.of_kind(kind)
         count = export_examples(chosen, target, format=format)
-    finish(as_json, {"examples": count, "target": str(target)}, f"{count} written to {target}")
+    print_result(
+        as_json, {"examples": count, "target": str(target)}, f"{count} written to {target}"
+    )
 
 
 @feedback_app.command("forget")
@@ -258,11 +262,11 @@ def forget(
     """Forget a person: rows, examples, snapshot entries, and the adapters that learnt from them."""
     from dataclasses import asdict
 
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         receipt = workspace.forgetting.forget(user)
         if receipt.bundles:
             workspace.releases.wait_until_served(workspace.registry.live())
-    finish(as_json, {"user": user, **asdict(receipt)}, _receipt(user, asdict(receipt)))
+    print_result(as_json, {"user": user, **asdict(receipt)}, _receipt(user, asdict(receipt)))
 
 
 @feedback_app.command("retain")
@@ -274,12 +278,12 @@ def retain(
     """Delete conversations that ended so many days ago, in the store and in snapshots."""
     from dataclasses import asdict
 
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         receipt = workspace.forgetting.forget_before(time.time() - days * 24 * 3600)
     if receipt is None:
-        finish(as_json, {"rows": {}}, "nothing is that old")
+        print_result(as_json, {"rows": {}}, "nothing is that old")
     else:
-        finish(as_json, asdict(receipt), _receipt(None, asdict(receipt)))
+        print_result(as_json, asdict(receipt), _receipt(None, asdict(receipt)))
 
 
 @feedback_app.command("consent")
@@ -290,9 +294,11 @@ def consent(
     as_json: Json = False,
 ) -> None:
     """Whether a person's words may be trained on."""
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         workspace.curation.set_consent(user, allowed)
-    finish(as_json, {"user": user, "allowed": allowed}, "allowed" if allowed else "not allowed")
+    print_result(
+        as_json, {"user": user, "allowed": allowed}, "allowed" if allowed else "not allowed"
+    )
 
 
 def _example(workspace: Workspace, beginning: str) -> TrainingExample:

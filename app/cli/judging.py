@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.common import HomeOption, Json, finish, opened, running
+from app.cli.common import HomeOption, Json, open_service, open_workspace, print_result
 
 if TYPE_CHECKING:
     from app.service import Workspace
@@ -36,13 +36,13 @@ def judge(
 ) -> None:
     """Compare regenerated answers that nobody judged; prints the id of the labels."""
     if is_endpoint(endpoint, model):
-        with opened(home) as workspace:
+        with open_workspace(home) as workspace:
             chosen = endpoint_judge(workspace, endpoint, model)
             found = _label(workspace, chosen, snapshot)
     else:
         from tuning.judge import EngineJudge
 
-        with running(home) as service:
+        with open_service(home) as service:
             found = _label(service.workspace, EngineJudge(service.engine), snapshot)
     lines = [
         found["labels"],
@@ -51,7 +51,7 @@ def judge(
         f"compared: {_counts(found['outcomes'])}",
         f"people's held-out pairs: {_counts(found['agreement_with_people'])}",
     ]
-    finish(as_json, found, "\n".join(lines))
+    print_result(as_json, found, "\n".join(lines))
 
 
 def is_endpoint(endpoint: str | None, model: str | None) -> bool:

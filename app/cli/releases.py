@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common import HomeOption, Json, finish, opened, running
+from app.cli.common import HomeOption, Json, open_service, open_workspace, print_result
 
 release_app = typer.Typer(no_args_is_help=True, help="Which adapter is live.")
 loop_app = typer.Typer(no_args_is_help=True, help="The periodic loop.")
@@ -17,7 +17,7 @@ loop_app = typer.Typer(no_args_is_help=True, help="The periodic loop.")
 @release_app.command("list")
 def release_list(home: HomeOption = None, as_json: Json = False) -> None:
     """All releases, the newest first; the live one is marked."""
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         live = workspace.registry.live().bundle
         releases = workspace.registry.list()
     rows = [
@@ -27,7 +27,7 @@ def release_list(home: HomeOption = None, as_json: Json = False) -> None:
     lines = [f"{'*' if live is None else ' '} base"] + [
         f"{'*' if row['live'] else ' '} {row['release']}  {row['verdict']}" for row in rows
     ]
-    finish(as_json, {"live": live or "base", "releases": rows}, "\n".join(lines))
+    print_result(as_json, {"live": live or "base", "releases": rows}, "\n".join(lines))
 
 
 @release_app.command("show")
@@ -39,13 +39,13 @@ def release_show(
     """The gate's report and the training manifest of a release."""
     from engine.storage import find_digest, folder_of, read_manifest
 
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         digest = find_digest(workspace.home.bundles, release)
         found = workspace.registry.get(digest)
         manifest = read_manifest(folder_of(workspace.home.bundles, digest))
     report = {key: value for key, value in found.report.items() if key != "scores"}
     document = {"release": digest, "report": report, "manifest": manifest}
-    finish(as_json, document, json.dumps(document, indent=2))
+    print_result(as_json, document, json.dumps(document, indent=2))
 
 
 @release_app.command("promote")
@@ -58,21 +58,23 @@ def release_promote(
     """Make a release live; running servers follow, and this waits for them."""
     from engine.storage import find_digest
 
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         digest = find_digest(workspace.home.bundles, release)
         live = workspace.releases.promote(digest, force=force)
         servers = workspace.releases.wait_until_served(live)
-    finish(as_json, {"live": digest, "servers": servers}, f"live: {digest} ({servers} servers)")
+    print_result(
+        as_json, {"live": digest, "servers": servers}, f"live: {digest} ({servers} servers)"
+    )
 
 
 @release_app.command("rollback")
 def release_rollback(home: HomeOption = None, as_json: Json = False) -> None:
     """Go back to what was live before; running servers follow, and this waits for them."""
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         live = workspace.releases.rollback()
         servers = workspace.releases.wait_until_served(live)
     name = live.bundle or "base"
-    finish(as_json, {"live": name, "servers": servers}, f"live: {name} ({servers} servers)")
+    print_result(as_json, {"live": name, "servers": servers}, f"live: {name} ({servers} servers)")
 
 
 @release_app.command("export")
@@ -86,10 +88,10 @@ def release_export(
     from deploy.export import export_merged
     from engine.storage import find_digest
 
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         digest = find_digest(workspace.home.bundles, release)
         export_merged(workspace.base, workspace.home.bundles, digest, folder)
-    finish(as_json, {"release": digest, "folder": str(folder)}, f"written to {folder}")
+    print_result(as_json, {"release": digest, "folder": str(folder)}, f"written to {folder}")
 
 
 @loop_app.command("run")
@@ -101,23 +103,25 @@ def loop_run(
     """One round: snapshot, tune, gate, and promote if better."""
     from app.tune import print_step
 
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         status = workspace.loop.status()
         if not status.would_run and not force:
-            finish(as_json, {"ran": False, "reason": status.reason}, f"not run: {status.reason}")
+            print_result(
+                as_json, {"ran": False, "reason": status.reason}, f"not run: {status.reason}"
+            )
             return
-    with running(home) as service:
+    with open_service(home) as service:
         recipe, origins = service.workspace.recipe()
         result = service.workspace.loop.run(
             service.engine, service.slots, recipe, origins, print_step, force=force
         )
-    finish(as_json, result.as_dict(), f"{result.bundle}: {result.reason}; {result.promoted=}")
+    print_result(as_json, result.as_dict(), f"{result.bundle}: {result.reason}; {result.promoted=}")
 
 
 @loop_app.command("status")
 def loop_status(home: HomeOption = None, as_json: Json = False) -> None:
     """What the loop would do now, and why."""
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         status = workspace.loop.status()
     verb = "would run" if status.would_run else "would not run"
-    finish(as_json, status.as_dict(), f"{verb}: {status.reason}")
+    print_result(as_json, status.as_dict(), f"{verb}: {status.reason}")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.common import HomeOption, Json, finish, opened
+from app.cli.common import HomeOption, Json, open_workspace, print_result
 
 if TYPE_CHECKING:
     from app.service import Workspace
@@ -31,7 +31,7 @@ def tune(
     """Train an adapter on a snapshot; ends with the bundle's id. A killed job is resumed."""
     if sum((listed, cancel is not None, resume is not None)) > 1:
         raise typer.BadParameter("only one at a time", param_hint="--list, --cancel, --resume")
-    with opened(home) as workspace:
+    with open_workspace(home) as workspace:
         if listed:
             _list(workspace, as_json)
         elif cancel is not None:
@@ -72,7 +72,7 @@ def _follow(workspace: Workspace, job: str, as_json: bool) -> None:
         raise typer.Exit(1) from None
     bundle = workspace.jobs.result(job)
     snapshot = workspace.jobs.get(job).snapshot
-    finish(as_json, {"bundle": bundle, "snapshot": snapshot, "job": job}, bundle)
+    print_result(as_json, {"bundle": bundle, "snapshot": snapshot, "job": job}, bundle)
 
 
 def _cancel(workspace: Workspace, job: str, as_json: bool) -> None:
@@ -81,7 +81,7 @@ def _cancel(workspace: Workspace, job: str, as_json: bool) -> None:
     for _ in workspace.jobs.wait(job):
         pass
     state = workspace.jobs.get(job).state
-    finish(as_json, {"job": job, "state": state}, state)
+    print_result(as_json, {"job": job, "state": state}, state)
 
 
 def _list(workspace: Workspace, as_json: bool) -> None:
@@ -90,7 +90,7 @@ def _list(workspace: Workspace, as_json: bool) -> None:
         f"{d['job'][7:19]}  {d['state']:<11}  {_progress(d):<14}  {d['error'] or d['bundle'] or ''}"
         for d in documents
     ]
-    finish(as_json, {"jobs": documents}, "\n".join(lines) or "no tuning jobs yet")
+    print_result(as_json, {"jobs": documents}, "\n".join(lines) or "no tuning jobs yet")
 
 
 def _document(workspace: Workspace, job: Job) -> dict[str, Any]:

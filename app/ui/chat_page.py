@@ -50,15 +50,15 @@ def page_css() -> str:
 def page_files() -> list[Route]:
     """Scripts and style sheet, which a browser keeps and asks about again."""
     return [
-        Route("/page/page.css", _kept(page_css(), "text/css")),
+        Route("/page/page.css", _cacheable(page_css(), "text/css")),
         *(
-            Route(f"/page/{name}", _kept(FILES.joinpath(name).read_text("utf-8"), JAVASCRIPT))
+            Route(f"/page/{name}", _cacheable(FILES.joinpath(name).read_text("utf-8"), JAVASCRIPT))
             for name in SCRIPTS
         ),
     ]
 
 
-def _kept(text: str, media_type: str) -> Callable[[Request], Response]:
+def _cacheable(text: str, media_type: str) -> Callable[[Request], Response]:
     """A handler that sends a text, unless the browser has it already (RFC 9110, section 13)."""
     tag = f'"{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
     headers = {"Cache-Control": "no-cache", "ETag": tag}

@@ -7,6 +7,6 @@ from collections.abc import Iterable
 from app.ui.texts import say
 
 
-def heads(table: str, columns: Iterable[str], language: str) -> list[str]:
+def column_headers(table: str, columns: Iterable[str], language: str) -> list[str]:
     """The heads of a table's columns, from the texts `console.<table>.<column>`."""
     return [say(f"console.{table}.{column}", language) for column in columns]

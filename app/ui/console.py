@@ -10,8 +10,8 @@ import pandas as pd
 
 from app.service import Service
 from app.ui.blocks import PageBlocks
-from app.ui.columns import heads
-from app.ui.errors import shown_errors
+from app.ui.columns import column_headers
+from app.ui.errors import report_errors
 from app.ui.feedback_console import build_training_tab
 from app.ui.language_choice import build_language_choice
 from app.ui.texts import language_for, say, text, translated
@@ -36,7 +36,7 @@ class ConsolePage:
         counts = self._workspace.store.counts() | {
             place: examples.count(place) for place in examples.counts
         }
-        what, count = heads("counts", ("what", "count"), language)
+        what, count = column_headers("counts", ("what", "count"), language)
         names = [say(f"console.counts.{name}", language) for name in counts]
         return pd.DataFrame({what: names, count: list(counts.values())})
 
@@ -56,7 +56,9 @@ class ConsolePage:
             ]
             for release in self._workspace.registry.list()
         ]
-        return pd.DataFrame(rows, columns=heads("release_columns", RELEASE_COLUMNS, language))
+        return pd.DataFrame(
+            rows, columns=column_headers("release_columns", RELEASE_COLUMNS, language)
+        )
 
     def history(self, language: str) -> pd.DataFrame:
         """Every change of what is live."""
@@ -70,7 +72,9 @@ class ConsolePage:
             ]
             for c in self._workspace.registry.history()
         ]
-        return pd.DataFrame(rows, columns=heads("history_columns", HISTORY_COLUMNS, language))
+        return pd.DataFrame(
+            rows, columns=column_headers("history_columns", HISTORY_COLUMNS, language)
+        )
 
     def status(self, language: str) -> str:
         """One line: what is live, what the loop would do, how the last round ended. An error of a
@@ -103,7 +107,7 @@ class ConsolePage:
     def tune(self, request: gr.Request) -> None:
         """Start a tuning job on the pairs of now."""
         language = language_for(request)
-        with shown_errors(language):
+        with report_errors(language):
             self._service.tune_in_background()
         gr.Info(say("console.overview.tuning_started", language), duration=2)
 
@@ -113,7 +117,7 @@ class ConsolePage:
         if not release:
             message = say("console.overview.choose_release", language)
             raise gr.Error(message, print_exception=False)
-        with shown_errors(language):
+        with report_errors(language):
             bundle = find_digest(self._workspace.home.bundles, release)
             live = self._workspace.releases.promote(bundle, force=force)
             self._workspace.releases.wait_until_served(live)
@@ -122,7 +126,7 @@ class ConsolePage:
     def rollback(self, request: gr.Request) -> None:
         """Go back to what was live before."""
         language = language_for(request)
-        with shown_errors(language):
+        with report_errors(language):
             live = self._workspace.releases.rollback()
             self._workspace.releases.wait_until_served(live)
         gr.Info(say("console.overview.rolled_back", language), duration=3)

@@ -13,7 +13,7 @@ from engine.errors import BurnishError
 
 
 @contextmanager
-def shown_errors(language: str = DEFAULT) -> Iterator[None]:
+def report_errors(language: str = DEFAULT) -> Iterator[None]:
     """Turn an error of the tree into a message in the page, in a language."""
     try:
         yield

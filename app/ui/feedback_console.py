@@ -12,18 +12,18 @@ import gradio as gr
 import pandas as pd
 
 from app.service import Workspace
-from app.ui.columns import heads
-from app.ui.errors import shown_errors
+from app.ui.columns import column_headers
+from app.ui.errors import report_errors
 from app.ui.texts import DEFAULT, language_for, say, text, translated
-from app.ui.training_detail import DetailPanel, closed_detail, opened_detail
+from app.ui.training_detail import DetailPanel, detail_updates, empty_detail_updates
 from app.ui.training_rows import (
     ROWS_A_PAGE,
-    Shown,
+    DisplayedRow,
     answer_id_of,
     conversation_of,
     detail,
+    display_rows,
     id_of,
-    shown,
 )
 from feedback_store.examples.types import EXAMPLE_KINDS, Pair, SetAside, TrainingExample
 from feedback_store.records import PromptEvidence
@@ -38,13 +38,13 @@ ANY = ""  # every reason
 
 
 @dataclass
-class RowView:
+class TableState:
     """What one browser tab shows. The rows of its page stay on the server."""
 
     first: int = 0
     total: int = 0
-    page: list[Shown] = field(default_factory=list)
-    selected: Shown | None = None
+    page: list[DisplayedRow] = field(default_factory=list)
+    selected: DisplayedRow | None = None
 
     @property
     def range(self) -> str:
@@ -61,12 +61,12 @@ class TrainingDataPage:
         self._reader = EvidenceReader(workspace.database)
 
     def show(
-        self, kind: str, reason: str, search: str, view: RowView, request: gr.Request
+        self, kind: str, reason: str, search: str, view: TableState, request: gr.Request
     ) -> tuple[Any, ...]:
         """The page of rows that the filters leave; the reader's page stays where it can."""
         language = language_for(request)
         training_set = self._workspace.training_set
-        with shown_errors(language):
+        with report_errors(language):
             counts = training_set.refresh().counts
             reasons = counts[kind]
             wanted = reason if reason in reasons else None
@@ -79,7 +79,7 @@ class TrainingDataPage:
                     kind, wanted, search, first=view.first, count=ROWS_A_PAGE
                 )
         view.selected = None
-        view.page = shown(some, self._evidence(some) if kind == SET_ASIDE else ())
+        view.page = display_rows(some, self._evidence(some) if kind == SET_ASIDE else ())
         cells = [row.cells(view.first + i, language) for i, row in enumerate(view.page, start=1)]
         by_number = sorted(reasons.items(), key=lambda each: -each[1])
         named = [(f"{translated(r, language)} ({n})", r) for r, n in by_number]
@@ -87,41 +87,43 @@ class TrainingDataPage:
         numbers = {k: sum(each.values()) for k, each in counts.items()}
         return (
             view,
-            pd.DataFrame(cells, columns=heads("row_columns", ROW_COLUMNS, language)),
+            pd.DataFrame(cells, columns=column_headers("row_columns", ROW_COLUMNS, language)),
             view.range,
             gr.update(choices=kind_choices(numbers, language)),
             gr.update(choices=choices, value=wanted or ANY),
-            *closed_detail(),
+            *empty_detail_updates(),
         )
 
     def from_start(
-        self, kind: str, reason: str, search: str, view: RowView, request: gr.Request
+        self, kind: str, reason: str, search: str, view: TableState, request: gr.Request
     ) -> tuple[Any, ...]:
         """The first page, for new filters."""
         view.first = 0
         return self.show(kind, reason, search, view, request)
 
     def forward(
-        self, kind: str, reason: str, search: str, view: RowView, request: gr.Request
+        self, kind: str, reason: str, search: str, view: TableState, request: gr.Request
     ) -> tuple[Any, ...]:
         """The next page."""
         view.first += ROWS_A_PAGE
         return self.show(kind, reason, search, view, request)
 
     def back(
-        self, kind: str, reason: str, search: str, view: RowView, request: gr.Request
+        self, kind: str, reason: str, search: str, view: TableState, request: gr.Request
     ) -> tuple[Any, ...]:
         """The page before."""
         view.first = max(0, view.first - ROWS_A_PAGE)
         return self.show(kind, reason, search, view, request)
 
-    def choose(self, view: RowView, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
+    def choose(
+        self, view: TableState, event: gr.SelectData, request: gr.Request
+    ) -> tuple[Any, ...]:
         """All about one row."""
         language = language_for(request)
         number = int(event.row_value[0])  # the table may be sorted in the browser
         view.selected = view.page[number - 1 - view.first]
         workspace, row = self._workspace, view.selected.row
-        with shown_errors(language):
+        with report_errors(language):
             about = detail(
                 row,
                 self._evidence([row]),
@@ -134,50 +136,50 @@ class TrainingDataPage:
             decided = workspace.curation.decisions().get(id_of(row))
             shared = answer_id_of(row) in workspace.shared_examples.answer_ids()
         taken = decided is not None and decided.action != "include"
-        return view, *opened_detail(
+        return view, *detail_updates(
             view.selected, about, gold=gold, taken=taken, shared=shared, language=language
         )
 
-    def exclude(self, note: str, view: RowView, request: gr.Request) -> None:
+    def exclude(self, note: str, view: TableState, request: gr.Request) -> None:
         """Never train on the chosen example."""
-        with shown_errors(language_for(request)):
+        with report_errors(language_for(request)):
             self._workspace.curation.exclude(_example(view, request), note)
         gr.Info(say("console.training.excluded", language_for(request)), duration=2)
 
     def edit(
-        self, chosen: str, rejected: str, note: str, view: RowView, request: gr.Request
+        self, chosen: str, rejected: str, note: str, view: TableState, request: gr.Request
     ) -> None:
         """Train on other words; what was not touched stays as it is."""
         example = _example(view, request)
         before = [side.text for side in example.sides]
         after = [chosen, rejected] if isinstance(example, Pair) else [chosen]
         new = [b if b != a else None for a, b in zip(before, after, strict=True)]
-        with shown_errors(language_for(request)):
+        with report_errors(language_for(request)):
             self._workspace.curation.edit(
                 example, chosen=new[0], rejected=new[1] if len(new) > 1 else None, note=note
             )
         gr.Info(say("console.training.edited", language_for(request)), duration=2)
 
-    def take_back(self, note: str, view: RowView, request: gr.Request) -> None:
+    def take_back(self, note: str, view: TableState, request: gr.Request) -> None:
         """Undo an exclusion or an edit."""
-        with shown_errors(language_for(request)):
+        with report_errors(language_for(request)):
             self._workspace.curation.take_back(id_of(_row(view, request)), note)
         gr.Info(say("console.training.taken_back", language_for(request)), duration=2)
 
-    def toggle_gold(self, view: RowView, request: gr.Request) -> None:
+    def toggle_gold(self, view: TableState, request: gr.Request) -> None:
         """Make the row's conversation part of the yardstick, or put it back."""
         curation, conversation = self._workspace.curation, conversation_of(_row(view, request))
-        with shown_errors(language_for(request)):
+        with report_errors(language_for(request)):
             if conversation in curation.gold():
                 curation.unmark_gold(conversation)
             else:
                 curation.mark_gold(conversation)
         gr.Info(say("common.saved", language_for(request)), duration=2)
 
-    def toggle_shared(self, view: RowView, request: gr.Request) -> None:
+    def toggle_shared(self, view: TableState, request: gr.Request) -> None:
         """Show the row's answer to everybody as an example, or show it no longer."""
         shared, answer_id = self._workspace.shared_examples, answer_id_of(_row(view, request))
-        with shown_errors(language_for(request)):
+        with report_errors(language_for(request)):
             if answer_id in shared.answer_ids():
                 shared.withdraw(answer_id)
             else:
@@ -195,7 +197,7 @@ class TrainingDataPage:
             for each in approvals
         ]
         label = f"{say('console.training.shared', language)} ({len(rows)})"
-        columns = heads("shared_columns", SHARED, language)
+        columns = column_headers("shared_columns", SHARED, language)
         return gr.update(label=label), pd.DataFrame(rows, columns=columns)
 
     def alerts(self, request: gr.Request) -> tuple[Any, pd.DataFrame]:
@@ -206,7 +208,7 @@ class TrainingDataPage:
             for a in self._workspace.alerts()
         ]
         label = f"{say('console.training.alerts', language)} ({len(rows)})"
-        columns = heads("alert_columns", ALERTS, language)
+        columns = column_headers("alert_columns", ALERTS, language)
         return gr.update(label=label), pd.DataFrame(rows, columns=columns)
 
     def _evidence(self, rows: Sequence[Item]) -> list[PromptEvidence]:
@@ -216,7 +218,7 @@ class TrainingDataPage:
 def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
     """The tab's widgets, inside `tab`, filled when it is opened."""
     page = TrainingDataPage(workspace)
-    view = gr.State(RowView())
+    view = gr.State(TableState())
     with gr.Row(equal_height=True):
         kind = gr.Radio(
             kind_choices({}, DEFAULT),
@@ -244,7 +246,7 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
     with gr.Row():
         with gr.Column(scale=1):
             rows = gr.Dataframe(
-                headers=heads("row_columns", ROW_COLUMNS, DEFAULT),
+                headers=column_headers("row_columns", ROW_COLUMNS, DEFAULT),
                 datatype="str",
                 interactive=False,
                 column_widths=COLUMN_WIDTHS,
@@ -261,7 +263,7 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
             about = DetailPanel()
     with gr.Accordion(text("console.training.shared"), open=False, elem_id="shared") as approved:
         shared = gr.Dataframe(
-            headers=heads("shared_columns", SHARED, DEFAULT),
+            headers=column_headers("shared_columns", SHARED, DEFAULT),
             datatype="str",
             interactive=False,
             wrap=True,
@@ -271,7 +273,7 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
         )
     with gr.Accordion(text("console.training.alerts"), open=False, elem_id="alerts") as folded:
         alerts = gr.Dataframe(
-            headers=heads("alert_columns", ALERTS, DEFAULT),
+            headers=column_headers("alert_columns", ALERTS, DEFAULT),
             datatype="str",
             interactive=False,
             wrap=True,
@@ -312,7 +314,7 @@ def kind_choices(counts: dict[str, int], language: str) -> list[tuple[str, str]]
     return [(f"{n} ({counts[kind]})" if counts else n, kind) for kind, n in names.items()]
 
 
-def _row(view: RowView, request: gr.Request) -> Item:
+def _row(view: TableState, request: gr.Request) -> Item:
     if view.selected is None:
         raise gr.Error(
             say("console.training.choose_row_first", language_for(request)), print_exception=False
@@ -320,7 +322,7 @@ def _row(view: RowView, request: gr.Request) -> Item:
     return view.selected.row
 
 
-def _example(view: RowView, request: gr.Request) -> TrainingExample:
+def _example(view: TableState, request: gr.Request) -> TrainingExample:
     row = _row(view, request)
     if isinstance(row, SetAside):
         raise gr.Error(

@@ -8,7 +8,7 @@ import gradio as gr
 
 from app.ui.changes import changes_update, changes_view
 from app.ui.texts import say, text
-from app.ui.training_rows import Detail, Shown, answer_id_of, conversation_of
+from app.ui.training_rows import Detail, DisplayedRow, answer_id_of, conversation_of
 from feedback_store.examples.split import split_of
 from feedback_store.examples.types import SetAside
 
@@ -53,7 +53,7 @@ class DetailPanel:
 
     @property
     def widgets(self) -> list[Any]:
-        """What `opened_detail` and `closed_detail` are about."""
+        """What `detail_updates` and `empty_detail_updates` are about."""
         return [
             self.hint,
             self.column,
@@ -71,8 +71,8 @@ class DetailPanel:
         ]
 
 
-def opened_detail(
-    selected: Shown, about: Detail, *, gold: bool, taken: bool, shared: bool, language: str
+def detail_updates(
+    selected: DisplayedRow, about: Detail, *, gold: bool, taken: bool, shared: bool, language: str
 ) -> tuple[Any, ...]:
     """Updates of the detail's widgets for one row.
 
@@ -114,7 +114,7 @@ def opened_detail(
     )
 
 
-def closed_detail() -> tuple[Any, ...]:
+def empty_detail_updates() -> tuple[Any, ...]:
     """Updates of the detail's widgets where no row is chosen."""
     return gr.update(visible=True), gr.update(visible=False), *[gr.skip()] * 11
 

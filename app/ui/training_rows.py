@@ -30,7 +30,7 @@ def reason_of(row: Item) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class DisplayedRow:
     """A row with its words. `sides` are one or two answers: what each is to be, and its text."""
 
     row: Item
@@ -51,21 +51,23 @@ class Shown:
         return [number, reason, *map(_preview, (self.question, first, second))]
 
 
-def shown(rows: Sequence[Item], evidence: Iterable[PromptEvidence]) -> list[Shown]:
+def display_rows(rows: Sequence[Item], evidence: Iterable[PromptEvidence]) -> list[DisplayedRow]:
     """Rows with their words. What is set aside has its words in the evidence alone."""
     found = {answer.id: (each, answer.text) for each in evidence for answer in each.answers}
-    return [_shown(row, found) for row in rows]
+    return [_display_row(row, found) for row in rows]
 
 
-def _shown(row: Item, found: Mapping[str, tuple[PromptEvidence, str]]) -> Shown:
+def _display_row(row: Item, found: Mapping[str, tuple[PromptEvidence, str]]) -> DisplayedRow:
     if isinstance(row, SetAside):
         known = [found[answer_id] for answer_id in row.answer_ids if answer_id in found]
         prompt = known[0][0].prompt if known else ()
-        return Shown(row, prompt, tuple(("answer", text) for _, text in known))
+        return DisplayedRow(row, prompt, tuple(("answer", text) for _, text in known))
     if isinstance(row, Pair):
-        return Shown(row, row.prompt, (("better", row.chosen.text), ("worse", row.rejected.text)))
+        return DisplayedRow(
+            row, row.prompt, (("better", row.chosen.text), ("worse", row.rejected.text))
+        )
     bad = isinstance(row, Unpaired) and not row.label
-    return Shown(row, row.prompt, (("bad" if bad else "good", row.completion.text),))
+    return DisplayedRow(row, row.prompt, (("bad" if bad else "good", row.completion.text),))
 
 
 def _preview(text: str) -> str:
@@ -90,17 +92,17 @@ def detail(
     language: str,
 ) -> Detail:
     """Why a row is here: statements, people, who wrote each side, what the operator decided."""
-    about = _explained(row, base_digest, incumbent)
+    about = _explanation(row, base_digest, incumbent)
     votes = [vote for each in evidence for vote in each.votes if vote.event_id in about["events"]]
     facts = {
         "reason": translated(reason_of(row), language),
         "policy": translated(about.get("policy", ""), language),
-        **_of_sides(about, language),
+        **_side_facts(about, language),
         "events": ", ".join(map(str, about["events"])),
         "users": ", ".join(about["users"]),
-        "said": "\n".join(filter(None, (_said(vote, language) for vote in votes))),
-        "conversation": f"{about['conversation']} ({_side_of_split(about, curation, language)})",
-        "decided": _decided(about["id"], curation, language),
+        "said": "\n".join(filter(None, (_vote_text(vote, language) for vote in votes))),
+        "conversation": f"{about['conversation']} ({_split_text(about, curation, language)})",
+        "decided": _decision_text(about["id"], curation, language),
         "id": _short(about["id"]),
     }
     return Detail(
@@ -109,7 +111,7 @@ def detail(
     )
 
 
-def _explained(row: Item, base_digest: str, incumbent: str | None) -> dict[str, Any]:
+def _explanation(row: Item, base_digest: str, incumbent: str | None) -> dict[str, Any]:
     """`explain`, also of what is set aside."""
     if not isinstance(row, SetAside):
         return explain(row, base_digest, incumbent)
@@ -142,7 +144,7 @@ def _short(digest: str) -> str:
     return digest[:19]
 
 
-def _of_sides(about: Mapping[str, Any], language: str) -> dict[str, str]:
+def _side_facts(about: Mapping[str, Any], language: str) -> dict[str, str]:
     """Who wrote each side, and the thought that led to it."""
     sides = {name: about[name] for name in ("chosen", "rejected", "completion") if name in about}
     writers = {name: _short(side["written_by"]) for name, side in sides.items()}
@@ -150,17 +152,17 @@ def _of_sides(about: Mapping[str, Any], language: str) -> dict[str, str]:
     return written | {f"{name}_thought": side["thought"] for name, side in sides.items()}
 
 
-def _said(vote: CurrentVote, language: str) -> str:
+def _vote_text(vote: CurrentVote, language: str) -> str:
     reasons = ", ".join(say(f"reasons.{reason}", language) for reason in vote.reasons)
     why = "; ".join(filter(None, (reasons, vote.comment)))
     return f"{translated('up' if vote.vote > 0 else 'down', language)}: {why}" if why else ""
 
 
-def _side_of_split(about: Mapping[str, Any], curation: Curation, language: str) -> str:
+def _split_text(about: Mapping[str, Any], curation: Curation, language: str) -> str:
     return translated(split_of(about["conversation"], gold=curation.gold()), language)
 
 
-def _decided(example_id: str, curation: Curation, language: str) -> str:
+def _decision_text(example_id: str, curation: Curation, language: str) -> str:
     decision = curation.decisions().get(example_id)
     if decision is None:
         return ""

@@ -14,8 +14,8 @@ import gradio as gr
 import pandas as pd
 
 from app.service import Workspace
-from app.ui.columns import heads
-from app.ui.errors import shown_errors
+from app.ui.columns import column_headers
+from app.ui.errors import report_errors
 from app.ui.texts import DEFAULT, language_for, say, text, translated
 from engine.storage import find_digest
 from tuning.jobs.events import JobEvent, JobStarted, StepDone
@@ -36,7 +36,7 @@ Resume = Callable[[str], object]  # takes a job's id
 
 
 @dataclass
-class JobsView:
+class JobsState:
     """What one browser tab shows."""
 
     job: str | None = None  # the chosen one; None is the newest
@@ -50,13 +50,13 @@ class TuningPage:
         self._workspace = workspace
         self._resume = resume
 
-    def refresh(self, view: JobsView, request: gr.Request) -> tuple[Any, ...]:
+    def refresh(self, view: JobsState, request: gr.Request) -> tuple[Any, ...]:
         """The table, the curves, the figures and the buttons of now."""
         language = language_for(request)
         jobs = self._workspace.jobs.list()[:JOBS_SHOWN]
         progress = {job.id: self._progress(job) for job in jobs}
         rows = [_row(job, progress[job.id], language) for job in jobs]
-        table = pd.DataFrame(rows, columns=heads("job_columns", JOB_COLUMNS, language))
+        table = pd.DataFrame(rows, columns=column_headers("job_columns", JOB_COLUMNS, language))
         job = next((job for job in jobs if job.id == view.job), jobs[0] if jobs else None)
         if job is None:
             return view, table, *_curves([], language), "", *_buttons(None)
@@ -67,22 +67,22 @@ class TuningPage:
         curves = _curves(steps, language) if fresh else [gr.skip()] * 3
         return view, table, *curves, _facts(job, events, language), *_buttons(job)
 
-    def choose(self, view: JobsView, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
+    def choose(self, view: JobsState, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
         """Show another job."""
-        with shown_errors(language_for(request)):
+        with report_errors(language_for(request)):
             view.job = find_digest(self._workspace.home.jobs, str(event.row_value[0]))
         return self.refresh(view, request)
 
-    def cancel(self, view: JobsView, request: gr.Request) -> None:
+    def cancel(self, view: JobsState, request: gr.Request) -> None:
         """Stop the job that is shown."""
-        with shown_errors(language_for(request)):
-            self._workspace.jobs.cancel(_shown(view))
+        with report_errors(language_for(request)):
+            self._workspace.jobs.cancel(_displayed_job(view))
         gr.Info(say("console.tuning.cancelled", language_for(request)), duration=3)
 
-    def resume(self, view: JobsView, request: gr.Request) -> None:
+    def resume(self, view: JobsState, request: gr.Request) -> None:
         """Go on with the job that is shown, from its last checkpoint; its bundle is then judged."""
-        with shown_errors(language_for(request)):
-            self._resume(_shown(view))
+        with report_errors(language_for(request)):
+            self._resume(_displayed_job(view))
         gr.Info(say("console.tuning.resumed", language_for(request)), duration=3)
 
     def _progress(self, job: Job) -> list[JobEvent]:
@@ -91,9 +91,9 @@ class TuningPage:
 
 def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume) -> None:
     """The tab's widgets, refreshed on a timer. `resume_job` goes on with a job, then judges it."""
-    page, view = TuningPage(workspace, resume_job), gr.State(JobsView())
+    page, view = TuningPage(workspace, resume_job), gr.State(JobsState())
     jobs = gr.Dataframe(
-        headers=heads("job_columns", JOB_COLUMNS, DEFAULT),
+        headers=column_headers("job_columns", JOB_COLUMNS, DEFAULT),
         datatype="str",
         interactive=False,
         label=text("console.tuning.jobs"),
@@ -245,7 +245,7 @@ def _steps(events: Sequence[JobEvent]) -> list[StepDone]:
     return list(by_place.values())
 
 
-def _shown(view: JobsView) -> str:
+def _displayed_job(view: JobsState) -> str:
     """The job whose figures are on the screen; its button is off where there is none."""
     assert view.drawn is not None, "a button was pressed before a job was shown"
     return view.drawn[0]

@@ -18,13 +18,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.answer_options import AnswerOptions
 from app.answering import LIVE
 from app.conversation import Chat
-from app.live_answers import Begin, LiveAnswer, LiveAnswers
+from app.live_answers import AnswerFactory, LiveAnswer, LiveAnswers
 from app.service import Service
 from app.ui.texts import language_for
-from app.web.chat_documents import GrowingAnswer, answer_document
-from app.web.chat_views import ChatViews
+from app.web.chat_documents import AnswerStreamRenderer, answer_document
+from app.web.conversation_serializer import ConversationSerializer
 from app.web.event_stream import event, event_stream
-from app.web.feedback_api import in_few_threads
+from app.web.feedback_api import in_bounded_threadpool
 from app.web.identity import user_of
 from engine.errors import UnknownId
 from engine.messages import Message
@@ -32,7 +32,7 @@ from engine.prompts.modes import CHAINS, LEAST_CHAINS, MOST_CHAINS
 from engine.request import SamplingParams
 from feedback_store.storage.answers import new_id
 
-DRAWING_SECONDS = 0.1  # between two patches: each costs a browser some 10 ms of a processor
+PATCH_INTERVAL_SECONDS = 0.1  # between two patches: each costs a browser some 10 ms of a processor
 
 
 class SamplingBody(BaseModel):
@@ -49,7 +49,7 @@ class SamplingBody(BaseModel):
         return chat.sampling(**self.model_dump(exclude_none=True))
 
 
-class Said(BaseModel):
+class TemporaryMessage(BaseModel):
     """One message of a temporary chat, which only the page keeps."""
 
     model_config = ConfigDict(extra="forbid")
@@ -72,7 +72,7 @@ class QuestionBody(BaseModel):
     release: str = Field(default=LIVE, max_length=71)
     sampling: SamplingBody = SamplingBody()
     temporary: bool = False
-    history: list[Said] = Field(default=[], max_length=1_000)
+    history: list[TemporaryMessage] = Field(default=[], max_length=1_000)
 
     def options(self, chat: Chat, adapter: str | None) -> AnswerOptions:
         """How the person wants it answered; `adapter` is the release by its digest."""
@@ -80,7 +80,7 @@ class QuestionBody(BaseModel):
         return AnswerOptions(self.mode, self.samples, self.system, self.thinking, adapter, sampling)
 
     @property
-    def said(self) -> list[Message]:
+    def history_messages(self) -> list[Message]:
         """What was said before in a temporary chat."""
         return [Message(each.role, each.content) for each in self.history]
 
@@ -97,21 +97,23 @@ class AgainBody(BaseModel):
 
 
 def add_answer_routes(
-    router: APIRouter, service: Service, live: LiveAnswers, views: ChatViews
+    router: APIRouter, service: Service, live: LiveAnswers, serializer: ConversationSerializer
 ) -> None:
     """The routes of questions, and those under `/answers` that make an answer or follow one."""
     chat = service.chat
 
-    async def started(request: Request, conversation_id: str | None, begin: Begin) -> Response:
+    async def stream_new(
+        request: Request, conversation_id: str | None, begin: AnswerFactory
+    ) -> Response:
         user = user_of(request.session)
         answer = await run_sync(partial(live.start, user, conversation_id, begin))
-        return await followed(answer, request)
+        return await stream_existing(answer, request)
 
-    async def followed(answer: LiveAnswer, request: Request) -> Response:
+    async def stream_existing(answer: LiveAnswer, request: Request) -> Response:
         language = language_for(request)
         # Read before the response begins, so that an error still has its status
-        opening = await run_sync(views.turn, answer, language)
-        events = _events(answer, opening or {}, views, language)
+        opening = await run_sync(serializer.turn, answer, language)
+        events = _events(answer, opening or {}, serializer, language)
         return event_stream(events, request)
 
     @router.post("/questions", response_model=None)
@@ -120,8 +122,8 @@ def add_answer_routes(
         adapter = await run_sync(service.adapter_named, body.release)
         options = body.options(chat, adapter)
         if body.temporary:
-            begin = partial(chat.ask_unstored, user, body.said, body.question, options)
-            return await started(request, None, begin)
+            begin = partial(chat.ask_unstored, user, body.history_messages, body.question, options)
+            return await stream_new(request, None, begin)
         conversation_id = body.conversation_id or new_id()
         begin = partial(
             chat.ask,
@@ -131,7 +133,7 @@ def add_answer_routes(
             conversation_id=conversation_id,
             parent_answer_id=body.parent_answer_id,
         )
-        return await started(request, conversation_id, begin)
+        return await stream_new(request, conversation_id, begin)
 
     async def conversation_of(answer_id: str, user: str) -> str:
         turn = await run_sync(chat.turn_of, answer_id, user)
@@ -144,7 +146,7 @@ def add_answer_routes(
         conversation_id = await conversation_of(answer_id, user)
 
         named: dict[str, Any] = {"adapter": adapter, "sampling": sampling}
-        begin: Begin
+        begin: AnswerFactory
         if body.change is not None:
             begin = partial(chat.change, user, answer_id, body.change, body.instruction, **named)
         elif body.to_compare:
@@ -152,24 +154,24 @@ def add_answer_routes(
             begin = partial(second_answer, user, answer_id, sampling=sampling)
         else:
             begin = partial(chat.regenerate, user, answer_id, **named)
-        return await started(request, conversation_id, begin)
+        return await stream_new(request, conversation_id, begin)
 
     @router.post("/answers/{answer_id}/continue", response_model=None)
     async def go_on(answer_id: str, request: Request) -> Response:
         user = user_of(request.session)
         conversation_id = await conversation_of(answer_id, user)
-        return await started(
+        return await stream_new(
             request, conversation_id, partial(chat.continue_answer, user, answer_id)
         )
 
     @router.post("/answers/{answer_id}/now", response_model=None)
     async def now(answer_id: str, request: Request) -> Response:
         user = user_of(request.session)
-        return await started(request, None, partial(chat.answer_now, user, answer_id))
+        return await stream_new(request, None, partial(chat.answer_now, user, answer_id))
 
     @router.get("/answers/{answer_id}/stream", response_model=None)
     async def join(answer_id: str, request: Request) -> Response:
-        return await followed(_running(live, answer_id, request), request)
+        return await stream_existing(_running(live, answer_id, request), request)
 
     @router.post("/answers/{answer_id}/stop")
     async def stop(answer_id: str, request: Request) -> dict[str, str]:
@@ -183,7 +185,7 @@ def add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> 
     consents = service.workspace.curation.consents
 
     @router.get("/answers/{answer_id}")
-    @in_few_threads
+    @in_bounded_threadpool
     def answer(answer_id: str, request: Request) -> dict[str, Any]:
         found = store.answer(answer_id, user_of(request.session))
         return answer_document(found, language_for(request))
@@ -217,15 +219,18 @@ def _running(live: LiveAnswers, answer_id: str, request: Request) -> LiveAnswer:
 
 
 async def _events(
-    answer: LiveAnswer, opening: Mapping[str, Any], views: ChatViews, language: str
+    answer: LiveAnswer,
+    opening: Mapping[str, Any],
+    serializer: ConversationSerializer,
+    language: str,
 ) -> AsyncIterator[str]:
     yield event({"live": answer.id, **opening}, "begin")
-    drawn = GrowingAnswer(answer)
-    async for update in answer.updates(pause=DRAWING_SECONDS):
+    drawn = AnswerStreamRenderer(answer)
+    async for update in answer.updates(pause=PATCH_INTERVAL_SECONDS):
         if update.chains:
             yield event(update.chains, "chains")
         for patch in drawn.patches(update):
             yield event(patch)
         if update.status != "streaming":
-            stored = await run_sync(views.turn, answer, language)
+            stored = await run_sync(serializer.turn, answer, language)
             yield event({**drawn.end(update, language), **(stored or {})}, "end")

@@ -14,7 +14,7 @@ from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.web.error_responses import refuse_http
+from app.web.error_responses import http_error_response
 from app.web.origins import route_path
 from engine.garbage import gc_disabled
 
@@ -45,7 +45,7 @@ class BodyLimit:
             return
         limit = self._paths.get(route_path(scope), self._max_bytes)
         if _declared_bytes(scope) > limit:
-            response = await refuse_http(None, _too_long(limit))
+            response = await http_error_response(None, _too_long(limit))
             await response(scope, receive, send)
             return
         received = 0

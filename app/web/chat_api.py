@@ -18,7 +18,7 @@ from app.ui.texts import LANGUAGES, catalogue, language_for
 from app.web.answers_api import add_answer_routes, add_offer_routes
 from app.web.body import StrictJsonRoute
 from app.web.chat_documents import short_release
-from app.web.chat_views import ChatViews
+from app.web.conversation_serializer import ConversationSerializer
 from app.web.conversations_api import add_conversation_routes
 from app.web.import_api import MAX_IMPORT_BYTES
 from engine.prompts.modes import CHAINS, LEAST_CHAINS, MODES, MOST_CHAINS
@@ -29,10 +29,10 @@ def chat_router(service: Service) -> APIRouter:
     """The routes over one running service."""
     router = APIRouter(prefix="/chat", route_class=StrictJsonRoute, include_in_schema=False)
     live = LiveAnswers(service.workspace.settings.max_unfinished)
-    views = ChatViews(service.workspace.conversations, live)
+    serializer = ConversationSerializer(service.workspace.conversations, live)
     _add_boot_route(router, service)
-    add_conversation_routes(router, service.workspace.conversations, views)
-    add_answer_routes(router, service, live, views)
+    add_conversation_routes(router, service.workspace.conversations, serializer)
+    add_answer_routes(router, service, live, serializer)
     add_offer_routes(router, service, live)
     return router
 

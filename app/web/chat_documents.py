@@ -11,7 +11,7 @@ from typing import Any
 from app.answering import AnswerUpdate
 from app.live_answers import LiveAnswer
 from app.ui.changes import changes_html
-from app.ui.growing import GrowingHtml
+from app.ui.incremental_html import IncrementalHtml
 from app.ui.rendering import answer_html, plain_html
 from app.ui.texts import translated
 from engine.prompts.reasoning import untagged
@@ -103,12 +103,12 @@ def _seconds(begun: float | None, ended: float | None) -> float | None:
     return None if begun is None or ended is None else round(max(0.0, ended - begun), 3)
 
 
-class GrowingAnswer:
+class AnswerStreamRenderer:
     """Draws the updates of a running answer for one page, as what is new in each."""
 
     def __init__(self, live: LiveAnswer) -> None:
         self._live = live
-        self._thought, self._answer = GrowingHtml(), GrowingHtml()
+        self._thought, self._answer = IncrementalHtml(), IncrementalHtml()
         self._shown = ("", "")
 
     def patches(self, update: AnswerUpdate) -> list[tuple[str, int, str]]:
@@ -121,7 +121,7 @@ class GrowingAnswer:
         )
         self._shown = update.thought, update.text
         return [
-            (name, *html.grow(text, last=last))
+            (name, *html.update(text, last=last))
             for name, html, text, shown in parts
             if text != shown or (last and text)
         ]

@@ -17,8 +17,8 @@ from app.web.relay import Piece
 from engine.errors import BurnishError
 from engine.request import TokenLogprob
 
-FINISH = {"stop": "stop", "length": "length", "cancelled": "stop"}
-LEAST_LOGPROB = -9999.0  # JSON has no infinity; OpenAI says this for "very unlikely"
+FINISH_REASONS = {"stop": "stop", "length": "length", "cancelled": "stop"}
+MIN_LOGPROB = -9999.0  # JSON has no infinity; OpenAI says this for "very unlikely"
 REPLACEMENT = "\ufffd"
 UNSAVED = "unsaved"
 
@@ -104,7 +104,7 @@ def _reasoning(thought: str) -> dict[str, str]:
 def _ending(update: AnswerUpdate) -> dict[str, Any]:
     if update.finished is None:
         return {"finish_reason": "error", "error": str(update.error)}
-    return {"finish_reason": FINISH[update.finished.reason]}
+    return {"finish_reason": FINISH_REASONS[update.finished.reason]}
 
 
 def _logprobs(
@@ -127,7 +127,7 @@ def _token(text: str, logprob: float) -> dict[str, Any]:
     whole = REPLACEMENT not in text
     return {
         "token": text,
-        "logprob": max(logprob, LEAST_LOGPROB),
+        "logprob": max(logprob, MIN_LOGPROB),
         "bytes": list(text.encode()) if whole else None,
     }
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.ui.texts import language_for
 from app.web.chat_documents import found_document, summary_document
-from app.web.chat_views import ChatViews
-from app.web.feedback_api import in_few_threads
+from app.web.conversation_serializer import ConversationSerializer
+from app.web.feedback_api import in_bounded_threadpool
 from app.web.identity import user_of
 from feedback_store.conversations.conversation_list import Conversations
 from feedback_store.formats.conversations import to_json, to_markdown
@@ -30,12 +30,12 @@ class ConversationBody(BaseModel):
 
 
 def add_conversation_routes(
-    router: APIRouter, conversations: Conversations, views: ChatViews
+    router: APIRouter, conversations: Conversations, serializer: ConversationSerializer
 ) -> None:
     """The routes under `/conversations`."""
 
     @router.get("/conversations")
-    @in_few_threads
+    @in_bounded_threadpool
     def listing(
         request: Request, before: float | None = None, before_id: str = "", words: str = ""
     ) -> dict[str, Any]:
@@ -52,16 +52,16 @@ def add_conversation_routes(
         }
 
     @router.get("/conversations/{conversation_id}")
-    @in_few_threads
+    @in_bounded_threadpool
     def view(
         conversation_id: str, request: Request, before: str | None = Query(None, max_length=64)
     ) -> dict[str, Any]:
-        return views.document(
+        return serializer.conversation(
             conversation_id, user_of(request.session), language_for(request), before
         )
 
     @router.post("/conversations/{conversation_id}")
-    @in_few_threads
+    @in_bounded_threadpool
     def change(conversation_id: str, body: ConversationBody, request: Request) -> dict[str, Any]:
         user = user_of(request.session)
         if body.title is not None:
@@ -72,22 +72,22 @@ def add_conversation_routes(
             conversations.show(conversation_id, user, body.answer)
         if body.turn is not None:
             conversations.show_turn(conversation_id, user, body.turn)
-        return views.document(conversation_id, user, language_for(request))
+        return serializer.conversation(conversation_id, user, language_for(request))
 
     @router.delete("/conversations/{conversation_id}")
-    @in_few_threads
+    @in_bounded_threadpool
     def delete(conversation_id: str, request: Request) -> dict[str, str]:
         conversations.delete(conversation_id, user_of(request.session))
         return {"status": "deleted"}
 
     @router.post("/conversations/{conversation_id}/restore")
-    @in_few_threads
+    @in_bounded_threadpool
     def restore(conversation_id: str, request: Request) -> dict[str, str]:
         conversations.restore(conversation_id, user_of(request.session))
         return {"status": "restored"}
 
     @router.get("/conversations/{conversation_id}/export", response_model=None)
-    @in_few_threads
+    @in_bounded_threadpool
     def export(conversation_id: str, request: Request, form: str = "markdown") -> Response:
         found = conversations.view(conversation_id, user_of(request.session))
         name = "conversation.json" if form == "json" else "conversation.md"

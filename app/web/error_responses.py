@@ -43,15 +43,15 @@ STATUS: tuple[tuple[type[BurnishError], int], ...] = (
     (EngineFailure, 503),
     (BurnishError, 500),
 )
-PROBLEMS_SAID = 3
+MAX_PROBLEMS_LISTED = 3
 
 
-def add_refusals(app: FastAPI) -> None:
+def add_error_handlers(app: FastAPI) -> None:
     """Let the application say every error this way."""
-    app.add_exception_handler(BurnishError, _refuse)
-    app.add_exception_handler(RequestValidationError, _refuse_malformed)
-    app.add_exception_handler(StarletteHTTPException, refuse_http)
-    app.add_exception_handler(Exception, _refuse_unexpected)
+    app.add_exception_handler(BurnishError, _burnish_error_response)
+    app.add_exception_handler(RequestValidationError, _validation_error_response)
+    app.add_exception_handler(StarletteHTTPException, http_error_response)
+    app.add_exception_handler(Exception, _unexpected_error_response)
 
 
 def error_document(error: Exception, message: str | None = None) -> dict[str, Any]:
@@ -59,19 +59,19 @@ def error_document(error: Exception, message: str | None = None) -> dict[str, An
     return {"error": {"message": message or str(error), "type": type(error).__name__}}
 
 
-async def refuse_http(_request: Request | None, error: Exception) -> JSONResponse:
+async def http_error_response(_request: Request | None, error: Exception) -> JSONResponse:
     """The answer to an error that has its status already."""
     assert isinstance(error, StarletteHTTPException)
     document = error_document(HTTPException(error.status_code), str(error.detail))
     return JSONResponse(document, error.status_code, error.headers)
 
 
-async def _refuse_unexpected(_request: Request, _error: Exception) -> JSONResponse:
+async def _unexpected_error_response(_request: Request, _error: Exception) -> JSONResponse:
     """500; the log says where, and nobody is told what the error's text quotes."""
     return JSONResponse(error_document(BurnishError("the server failed; its log says where")), 500)
 
 
-async def _refuse(request: Request, error: Exception) -> JSONResponse:
+async def _burnish_error_response(request: Request, error: Exception) -> JSONResponse:
     """The answer to an error of the tree, in the language of whoever asks."""
     assert isinstance(error, BurnishError)
     status = next(code for kind, code in STATUS if isinstance(error, kind))
@@ -82,13 +82,13 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(error_document(error, sentence), status, headers)
 
 
-async def _refuse_malformed(_request: Request, error: Exception) -> JSONResponse:
+async def _validation_error_response(_request: Request, error: Exception) -> JSONResponse:
     """400, naming the fields. What was sent is not repeated: it may have no JSON form at all."""
     assert isinstance(error, RequestValidationError)
     problems = error.errors()
-    sentence = "; ".join(_sentence(problem) for problem in problems[:PROBLEMS_SAID])
-    if len(problems) > PROBLEMS_SAID:
-        sentence += f"; and {len(problems) - PROBLEMS_SAID} more"
+    sentence = "; ".join(_sentence(problem) for problem in problems[:MAX_PROBLEMS_LISTED])
+    if len(problems) > MAX_PROBLEMS_LISTED:
+        sentence += f"; and {len(problems) - MAX_PROBLEMS_LISTED} more"
     return JSONResponse(error_document(InvalidInput(sentence)), 400)
 
 

@@ -30,7 +30,7 @@ MAX_THREADS = 12
 _threads = CapacityLimiter(MAX_THREADS)
 
 
-def in_few_threads(work: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+def in_bounded_threadpool(work: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
     """Do a route's work in one of a few threads; who comes meanwhile waits in line."""
 
     @wraps(work)
@@ -93,14 +93,14 @@ def feedback_router(service: Service) -> APIRouter:
 
 def _add_answer_routes(router: APIRouter, store: FeedbackStore) -> None:
     @router.get("/answers/{answer_id}")
-    @in_few_threads
+    @in_bounded_threadpool
     def answer(answer_id: str, request: Request) -> dict[str, object]:
         found = store.answer(answer_id, user_of(request.session))
         document = {name: getattr(found, name) for name in found.__dataclass_fields__}
         return {**document, "thought": untagged(found.thought)}
 
     @router.post("/answers/{answer_id}/vote")
-    @in_few_threads
+    @in_bounded_threadpool
     def vote(answer_id: str, body: VoteBody, request: Request) -> dict[str, str]:
         try:
             store.vote(
@@ -118,7 +118,7 @@ def _add_answer_routes(router: APIRouter, store: FeedbackStore) -> None:
         return SAVED
 
     @router.post("/answers/{answer_id}/correction")
-    @in_few_threads
+    @in_bounded_threadpool
     def correct(answer_id: str, body: CorrectionBody, request: Request) -> dict[str, str]:
         user = user_of(request.session)
         store.correct(answer_id, user, body.text, idempotency_key=body.idempotency_key)
@@ -129,13 +129,13 @@ def _add_answer_routes(router: APIRouter, store: FeedbackStore) -> None:
         store.note(answer_id, user_of(request.session), kind, idempotency_key=key)
 
     @router.post("/answers/{answer_id}/copy")
-    @in_few_threads
+    @in_bounded_threadpool
     def copy(answer_id: str, request: Request, body: Statement | None = None) -> dict[str, str]:
         note(answer_id, body, request, "copy")
         return SAVED
 
     @router.post("/answers/{answer_id}/flag")
-    @in_few_threads
+    @in_bounded_threadpool
     def flag(answer_id: str, request: Request, body: Statement | None = None) -> dict[str, str]:
         note(answer_id, body, request, "flag")
         return SAVED
@@ -143,12 +143,12 @@ def _add_answer_routes(router: APIRouter, store: FeedbackStore) -> None:
 
 def _add_comparison_routes(router: APIRouter, store: FeedbackStore) -> None:
     @router.post("/comparisons")
-    @in_few_threads
+    @in_bounded_threadpool
     def compare(body: ComparisonBody, request: Request) -> dict[str, str]:
         return {"id": store.compare(body.left, body.right, user_of(request.session)).id}
 
     @router.post("/comparisons/{comparison_id}/choice")
-    @in_few_threads
+    @in_bounded_threadpool
     def choose(comparison_id: str, body: ChoiceBody, request: Request) -> dict[str, str]:
         user = user_of(request.session)
         store.choose(comparison_id, user, body.choice, idempotency_key=body.idempotency_key)
@@ -159,12 +159,12 @@ def _add_consent_routes(router: APIRouter, service: Service) -> None:
     curation = service.workspace.curation
 
     @router.get("/consent")
-    @in_few_threads
+    @in_bounded_threadpool
     def consent(request: Request) -> dict[str, bool]:
         return {"allowed": curation.consents(user_of(request.session))}
 
     @router.put("/consent")
-    @in_few_threads
+    @in_bounded_threadpool
     def set_consent(body: ConsentBody, request: Request) -> dict[str, bool]:
         curation.set_consent(user_of(request.session), body.allowed)
         return {"allowed": body.allowed}

@@ -32,7 +32,7 @@ from feedback_store.formats import ConversationReport, import_conversations
 MAX_IMPORT_BYTES = 200 * 2**20
 PATH = "/chat/import"
 FILE_NAME = "conversations.json"  # as errors call it
-WRITTEN_AT_ONCE = 2**20
+WRITE_BUFFER_BYTES = 2**20
 
 
 def import_router(service: Service) -> APIRouter:
@@ -81,7 +81,7 @@ async def _receive(request: Request, file: Path) -> None:
     waiting = bytearray()
     async for piece in request.stream():
         waiting += piece
-        if len(waiting) >= WRITTEN_AT_ONCE:
+        if len(waiting) >= WRITE_BUFFER_BYTES:
             await run_sync(_append, file, bytes(waiting))
             waiting.clear()
     await run_sync(_append, file, bytes(waiting))

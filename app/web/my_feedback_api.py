@@ -17,7 +17,7 @@ from app.service import Service, Workspace
 from app.ui.texts import language_for
 from app.web.body import StrictJsonRoute
 from app.web.chat_documents import short_release
-from app.web.feedback_api import in_few_threads
+from app.web.feedback_api import in_bounded_threadpool
 from app.web.identity import new_user
 from app.web.my_feedback_documents import (
     example_documents,
@@ -54,7 +54,7 @@ def _add_outcome_routes(router: APIRouter, service: Service) -> None:
     workspace = service.workspace
 
     @router.get("/feedback")
-    @in_few_threads
+    @in_bounded_threadpool
     def statements(request: Request, before: int | None = None) -> dict[str, Any]:
         """A page of what they said, the newest first, from before a statement on."""
         user, language = _person_of(request), language_for(request)
@@ -73,7 +73,7 @@ def _add_outcome_routes(router: APIRouter, service: Service) -> None:
         }
 
     @router.get("/feedback/{event_id}")
-    @in_few_threads
+    @in_bounded_threadpool
     def texts(event_id: int, request: Request) -> dict[str, Any]:
         user = _person_of(request)
         said = workspace.outcomes.statement(user, event_id)
@@ -85,7 +85,7 @@ def _add_example_routes(router: APIRouter, workspace: Workspace) -> None:
     chosen = workspace.feedback_examples
 
     @router.get("/examples")
-    @in_few_threads
+    @in_bounded_threadpool
     def examples(request: Request, first: int = 0) -> dict[str, Any]:
         user, is_on = _person_of(request), workspace.settings.own_examples
         every = workspace.own_examples.of(user) if is_on else ()
@@ -100,19 +100,19 @@ def _add_example_routes(router: APIRouter, workspace: Workspace) -> None:
         }
 
     @router.delete("/examples/{answer_id}")
-    @in_few_threads
+    @in_bounded_threadpool
     def remove(answer_id: str, request: Request) -> dict[str, str]:
         chosen.remove(_person_of(request), answer_id)
         return {"status": "removed"}
 
     @router.post("/examples/{answer_id}/restore")
-    @in_few_threads
+    @in_bounded_threadpool
     def restore(answer_id: str, request: Request) -> dict[str, str]:
         chosen.restore(_person_of(request), answer_id)
         return {"status": "restored"}
 
     @router.get("/answers/{answer_id}/examples")
-    @in_few_threads
+    @in_bounded_threadpool
     def used(answer_id: str, request: Request) -> dict[str, Any]:
         """Those in view when an answer was made, and which of them they have removed since.
 
@@ -130,7 +130,7 @@ def _add_example_routes(router: APIRouter, workspace: Workspace) -> None:
 
 def _add_person_routes(router: APIRouter, workspace: Workspace) -> None:
     @router.get("/person/data")
-    @in_few_threads
+    @in_bounded_threadpool
     def data(request: Request) -> Response:
         """Everything that is stored of them, as a file."""
         document = personal_data(workspace.database, _person_of(request))
@@ -141,7 +141,7 @@ def _add_person_routes(router: APIRouter, workspace: Workspace) -> None:
         )
 
     @router.post("/person/forget")
-    @in_few_threads
+    @in_bounded_threadpool
     def forget(request: Request) -> dict[str, Any]:
         """Forget them for good; from now on the browser is somebody new."""
         user, forgotten = _person_of(request), {"conversations": 0, "releases": 0}

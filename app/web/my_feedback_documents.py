@@ -25,7 +25,7 @@ Lineages = Mapping[int, Lineage]
 
 def summary_of(outcomes: Sequence[StatementOutcome], lineages: Lineages) -> dict[str, int]:
     """How many things a person said, and what became of how many."""
-    became = [_became(each) for each in outcomes]
+    became = [_outcome_name(each) for each in outcomes]
     counts = {name: became.count(name) for name in ("teaches", "measures", "waits", "unused")}
     learnt = (lineages[each.statement.event_id].releases for each in outcomes)
     return {
@@ -50,8 +50,8 @@ def outcome_document(outcome: StatementOutcome, lineage: Lineage, language: str)
         "comment": said.comment,
         "correction": _excerpt(said.correction),
         "choice": said.choice,
-        "became": _became(outcome),
-        "made": [_made(each.kind, each.is_bad) for each in outcome.made],
+        "became": _outcome_name(outcome),
+        "made": [_example_kind(each.kind, each.is_bad) for each in outcome.made],
         "why_not": [translated(reason, language) for reason in outcome.reasons],
         "snapshot": short_release(lineage.snapshot),
         "release": _release(lineage.releases),
@@ -89,7 +89,7 @@ def example_documents(examples: Iterable[FeedbackExample]) -> list[dict[str, Any
     ]
 
 
-def _became(outcome: StatementOutcome) -> str:
+def _outcome_name(outcome: StatementOutcome) -> str:
     """Where a statement stands, in a word."""
     if outcome.made:
         return "teaches" if outcome.split == "train" else "measures"
@@ -98,7 +98,7 @@ def _became(outcome: StatementOutcome) -> str:
     return "waits" if NO_CONSENT in outcome.reasons else "unused"
 
 
-def _made(kind: str, is_bad: bool) -> str:
+def _example_kind(kind: str, is_bad: bool) -> str:
     return f"{kind}_bad" if is_bad else kind
 
 

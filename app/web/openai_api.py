@@ -109,7 +109,7 @@ def _model(name: str, created: float) -> dict[str, Any]:
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`; raises `ClientDisconnect` when the client goes away before."""
-    tasks = asyncio.create_task(work), asyncio.create_task(_gone(request))
+    tasks = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         if not tasks[0].done():
@@ -121,7 +121,7 @@ async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _gone(request: Request) -> None:
+async def _disconnected(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 

@@ -13,7 +13,7 @@ from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.web.error_responses import refuse_http
+from app.web.error_responses import http_error_response
 
 SAFE_METHODS = ("GET", "HEAD")
 API_PATHS = ("/v1/", "/api/")
@@ -37,7 +37,7 @@ class AllowedHosts:
             error = HTTPException(
                 400, "unknown host name in the Host header: add it to BURNISH_ALLOWED_HOSTS"
             )
-            await (await refuse_http(None, error))(scope, receive, send)
+            await (await http_error_response(None, error))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -71,7 +71,7 @@ class CrossOriginProtection:
                 403,
                 "cross-origin request refused: add the page's origin to BURNISH_ALLOWED_ORIGINS",
             )
-            await (await refuse_http(None, error))(scope, receive, send)
+            await (await http_error_response(None, error))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from app.service import Service
 from app.web.body import StrictJsonRoute
-from app.web.feedback_api import in_few_threads
+from app.web.feedback_api import in_bounded_threadpool
 from app.web.identity import user_of
 from feedback_store.personal.own_prompts import PromptKind, PromptText
 
@@ -41,23 +41,23 @@ def prompts_router(service: Service) -> APIRouter:
         }
 
     @router.get("")
-    @in_few_threads
+    @in_bounded_threadpool
     def listing(request: Request) -> dict[str, Any]:
         return prompts_of(user_of(request.session))
 
     @router.post("")
-    @in_few_threads
+    @in_bounded_threadpool
     def add(body: PromptBody, request: Request) -> dict[str, str]:
         return {"id": own.add(user_of(request.session), body.prompt())}
 
     @router.put("/{prompt_id}")
-    @in_few_threads
+    @in_bounded_threadpool
     def change(prompt_id: str, body: PromptBody, request: Request) -> dict[str, str]:
         own.change(prompt_id, user_of(request.session), body.prompt())
         return {"id": prompt_id}
 
     @router.delete("/{prompt_id}")
-    @in_few_threads
+    @in_bounded_threadpool
     def remove(prompt_id: str, request: Request) -> dict[str, str]:
         own.remove(prompt_id, user_of(request.session))
         return {"id": prompt_id}

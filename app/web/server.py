@@ -16,7 +16,7 @@ from app.web import import_api
 from app.web.api_paths import add_api_fallback
 from app.web.body import BodyLimit
 from app.web.chat_api import chat_router
-from app.web.error_responses import add_refusals
+from app.web.error_responses import add_error_handlers
 from app.web.feedback_api import feedback_router
 from app.web.headers import ScriptNonces
 from app.web.identity import AnonymousIdentity, SignedSession
@@ -30,7 +30,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     """Everything the server answers; `mount_pages` adds the browser's pages."""
     app = FastAPIOffline(title="Burnish", docs_url="/docs", redoc_url=None)
     _add_middleware(app, service)
-    add_refusals(app)
+    add_error_handlers(app)
     app.include_router(openai_router(service))
     app.include_router(feedback_router(service))
     app.include_router(prompts_router(service))

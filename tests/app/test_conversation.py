@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.answer_options import AnswerOptions
-from app.answering import AnswerUpdate, RunningAnswer, Work
+from app.answering import AnswerRequest, AnswerUpdate, RunningAnswer
 from app.conversation import TRIMMED, Chat
 from app.service import Service, Workspace
 from engine.errors import InvalidText, Overloaded, PromptTooLong, StorageFull, UnknownId
@@ -258,10 +258,10 @@ def test_answers_left_streaming_by_a_dead_process_are_aborted_at_the_next_start(
 
 @pytest.mark.parametrize("prefill", ["<", " ", "\n", "<th", "The "])
 def test_a_continued_answer_is_shown_from_where_it_goes_on_and_stored_whole(prefill: str) -> None:
-    work = Work((Message("user", "Hi."),), SamplingParams(), str, prefill=prefill)
-    assert work.split("note>hi", finished=False).answer == "note>hi"
-    assert work.split("note>hi", finished=True) == Reasoned("", "note>hi")
-    assert work.whole("note>hi") == Reasoned("", prefill + "note>hi")
+    request = AnswerRequest((Message("user", "Hi."),), SamplingParams(), str, prefill=prefill)
+    assert request.split("note>hi", finished=False).answer == "note>hi"
+    assert request.split("note>hi", finished=True) == Reasoned("", "note>hi")
+    assert request.split_whole("note>hi") == Reasoned("", prefill + "note>hi")
 
 
 # The person's own examples

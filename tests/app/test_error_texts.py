@@ -21,9 +21,9 @@ from app.answer_options import AnswerOptions
 from app.answering import NOT_SAVED, AnswerUpdate, RunningAnswer
 from app.conversation import TRIMMED
 from app.live_answers import LiveAnswers
-from app.service import Service, Workspace, _told
+from app.service import Service, Workspace, verdict_line
 from app.settings import Settings
-from app.ui.errors import shown_errors
+from app.ui.errors import report_errors
 from app.ui.texts import error_text, translated
 from deploy.gate import GateReport, _verdict
 from deploy.guards import GUARDS, GuardFinding
@@ -275,7 +275,7 @@ def test_what_the_loop_and_the_gate_say() -> None:
     ):
         verdict, reason = _verdict(gain, conversations, 8, guards)
         report = cast(GateReport, SimpleNamespace(verdict=verdict, reason=reason))
-        check(_told(ID, report), translated(_told(ID, report), "zh"))
+        check(verdict_line(ID, report), translated(verdict_line(ID, report), "zh"))
         check(verdict, translated(verdict, "zh"))
     for round_ in ("none yet", "running", "failed: the server's log says why"):
         check(round_, translated(round_, "zh"))
@@ -300,5 +300,5 @@ def test_an_error_that_nothing_knows_is_quoted() -> None:
     assert "weights.safetensors has a NaN" in error_text(error, "zh")
     strange = EngineFailure("RuntimeError: CUDA out of memory")
     assert error_text(strange, "zh") == UNKNOWN + "RuntimeError: CUDA out of memory"
-    with pytest.raises(gr.Error, match=r"出错了：.*&lt;b&gt;"), shown_errors("zh"):
+    with pytest.raises(gr.Error, match=r"出错了：.*&lt;b&gt;"), report_errors("zh"):
         raise BurnishError("<b>")

@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from app.service import Service, Workspace
 from app.settings import Settings
-from app.ui.feedback_console import RowView, TrainingDataPage
+from app.ui.feedback_console import TableState, TrainingDataPage
 from app.ui.training_rows import ROWS_A_PAGE
 from engine.messages import Message
 from engine.prompts.modes import make_template
@@ -73,7 +73,7 @@ def contest(workspace: Workspace, question: str, text: str) -> None:
 
 def listed(page: TrainingDataPage, kind: str = "pairs", reason: str = "", search: str = "") -> Any:
     """The table and where it stands."""
-    _, table, where, *_ = page.from_start(kind, reason, search, RowView(), ENGLISH)
+    _, table, where, *_ = page.from_start(kind, reason, search, TableState(), ENGLISH)
     return table, where
 
 
@@ -116,7 +116,7 @@ def test_a_reason_and_words_narrow_the_list_whatever_their_case(workspace: Works
 def test_a_page_has_fifty_rows_and_the_last_one_the_rest(workspace: Workspace) -> None:
     for number in range(ROWS_A_PAGE + 1):
         correct(workspace, f"Question {number}?", f"{number} is odd.", f"{number * 7919} it is.")
-    page, view = TrainingDataPage(workspace), RowView()
+    page, view = TrainingDataPage(workspace), TableState()
     filters = "pairs", "", ""
     _, table, where, *_ = page.show(*filters, view, ENGLISH)
     assert (len(table), where) == (50, "1–50 / 51")
@@ -133,9 +133,9 @@ def test_a_page_has_fifty_rows_and_the_last_one_the_rest(workspace: Workspace) -
 
 def chosen(
     page: TrainingDataPage, number: int = 1, kind: str = "pairs"
-) -> tuple[RowView, list[Any]]:
+) -> tuple[TableState, list[Any]]:
     """Choose a row; returns the tab's state and the panel's updates."""
-    view = RowView()
+    view = TableState()
     page.show(kind, "", "", view, ENGLISH)
     event = cast(gr.SelectData, SimpleNamespace(row_value=[str(number)]))
     _, *updates = page.choose(view, event, ENGLISH)
@@ -201,7 +201,7 @@ def test_what_cannot_be_decided_is_said_and_changes_nothing(workspace: Workspace
     contest(workspace, "What is tea?", "Leaves in hot water.")
     page = TrainingDataPage(workspace)
     with pytest.raises(gr.Error, match="Choose a row first"):
-        page.exclude("", RowView(), ENGLISH)
+        page.exclude("", TableState(), ENGLISH)
     view, _ = chosen(page, kind="set_aside")
     with pytest.raises(gr.Error, match="set aside already"):
         page.exclude("", view, ENGLISH)
@@ -272,7 +272,7 @@ def test_what_can_be_no_example_is_refused_in_the_operators_language(workspace: 
 
 def test_everything_is_said_in_chinese_to_who_reads_chinese(workspace: Workspace) -> None:
     correct(workspace, "What is the sea?", "Sweet water.", "Salt water.")
-    page, view = TrainingDataPage(workspace), RowView()
+    page, view = TrainingDataPage(workspace), TableState()
     _, table, _, kinds, reasons, *_ = page.from_start("pairs", "", "", view, CHINESE)
     assert list(table) == ["#", "原因", "问题", "回答", "另一个回答"]
     assert table["原因"].tolist() == ["修正"]

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 
 from app.answering import AnswerUpdate, RunningAnswer
-from app.live_answers import Begin, LiveAnswer, LiveAnswers
+from app.live_answers import AnswerFactory, LiveAnswer, LiveAnswers
 from engine.errors import BurnishError, InvalidText, Overloaded
 from engine.request import Stream
 
@@ -54,7 +54,7 @@ class Typist:
         self._may_write.release()
 
 
-def started(begin: Begin, answers: LiveAnswers | None = None) -> LiveAnswer:
+def started(begin: AnswerFactory, answers: LiveAnswers | None = None) -> LiveAnswer:
     return (answers or LiveAnswers(8)).start("ann", "c", begin)
 
 

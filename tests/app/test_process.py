@@ -19,7 +19,7 @@ import httpx
 import pysqlite3.dbapi2 as sqlite3
 import pytest
 
-from app.claims import claimed, listen
+from app.claims import claim_server, listen
 from app.serve import Server, make_app
 from app.service import Service
 from app.settings import load_settings
@@ -158,7 +158,7 @@ def test_a_second_server_is_refused_at_once_and_touches_nothing(
     assert not (tmp_path / "other" / "burnish.db").exists()
     server.process.kill()
     server.process.wait()
-    with claimed(load_settings(home=server.home, port=server.port)):
+    with claim_server(load_settings(home=server.home, port=server.port)):
         """Neither lock nor port outlives its process."""
 
 

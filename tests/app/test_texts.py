@@ -26,7 +26,7 @@ from app.ui.texts import (
     say,
     text,
 )
-from app.ui.texts.languages import SPOKEN_BELOW, TextsIncomplete, placeholders, read_texts
+from app.ui.texts.languages import LOWER_FLOOR_AREAS, TextsIncomplete, placeholders, read_texts
 from feedback_store.storage.statement_store import REASONS_OF
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +124,7 @@ def test_every_text_is_used() -> None:
     unused = {
         key
         for key in ENGLISH
-        if not key.startswith(SPOKEN_BELOW) and not any(_fits(each, key) for each in used)
+        if not key.startswith(LOWER_FLOOR_AREAS) and not any(_fits(each, key) for each in used)
     }
     assert unused == set()
 
@@ -135,7 +135,7 @@ def test_what_the_floors_below_say_reads_as_there() -> None:
     patterns = [(s, _regex(s)) for s in sentences if ANYTHING in s and len(s) > 8]
     lost = set()
     for key, said in ENGLISH.items():
-        if key.startswith(SPOKEN_BELOW) and not key.startswith(ELSEWHERE):
+        if key.startswith(LOWER_FLOOR_AREAS) and not key.startswith(ELSEWHERE):
             plain = _with_blanks(said)
             if plain not in sentences and not any(
                 2 * len(s) > len(plain) and pattern.fullmatch(plain) for s, pattern in patterns
@@ -257,7 +257,7 @@ def test_a_page_is_sent_labels_in_its_language_whatever_its_script_would_choose(
     assert (
         labels["en"]["console.overview.tune"] == labels["zh"]["console.overview.tune"] == "开始训练"
     )
-    assert not any(key.startswith(SPOKEN_BELOW) for key in labels["en"])
+    assert not any(key.startswith(LOWER_FLOOR_AREAS) for key in labels["en"])
 
 
 def test_a_text_takes_its_values_and_a_key_must_be_known() -> None:

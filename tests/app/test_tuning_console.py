@@ -20,7 +20,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from app.service import Service, Workspace
 from app.settings import Settings
-from app.ui.tuning_console import POINTS, JobsView, TuningPage
+from app.ui.tuning_console import POINTS, JobsState, TuningPage
 from engine.errors import BurnishError, Conflict
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
@@ -107,10 +107,10 @@ def page_of(workspace: Workspace) -> TuningPage:
 
 
 def shown(
-    workspace: Workspace, view: JobsView | None = None, request: gr.Request = ENGLISH
+    workspace: Workspace, view: JobsState | None = None, request: gr.Request = ENGLISH
 ) -> dict[str, Any]:
     names = ("view", "jobs", "loss", "accuracy", "rewards", "facts", "cancel", "resume")
-    found = page_of(workspace).refresh(view if view is not None else JobsView(), request)
+    found = page_of(workspace).refresh(view if view is not None else JobsState(), request)
     shown = dict(zip(names, found, strict=True))
     plots = {name: shown[name].get("value") for name in ("loss", "accuracy", "rewards")}
     return {**shown, **plots}
@@ -199,7 +199,7 @@ def test_a_long_job_keeps_its_shape_and_its_newest_step(workspace: Workspace) ->
 
 @pytest.mark.usefixtures("played")
 def test_curves_are_drawn_anew_only_when_there_is_a_new_step(workspace: Workspace) -> None:
-    job, view = start(workspace), JobsView()
+    job, view = start(workspace), JobsState()
     report(workspace, job, step("sft", 1))
     assert len(shown(workspace, view)["loss"]) == 1
     assert shown(workspace, view)["loss"] is None
@@ -209,7 +209,7 @@ def test_curves_are_drawn_anew_only_when_there_is_a_new_step(workspace: Workspac
 
 @pytest.mark.usefixtures("played")
 def test_the_buttons_cancel_the_job_that_is_shown_and_resume_it(workspace: Workspace) -> None:
-    page, view = page_of(workspace), JobsView()
+    page, view = page_of(workspace), JobsState()
     old = start(workspace)
     fail(workspace, old, "RuntimeError: it broke")
     new = start(workspace, SNAPSHOTS[1])

@@ -16,7 +16,7 @@ import gradio as gr
 from starlette.requests import Request, cookie_parser
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.ui.texts.languages import COOKIE, DEFAULT, SPOKEN_BELOW, read_texts
+from app.ui.texts.languages import COOKIE, DEFAULT, LOWER_FLOOR_AREAS, read_texts
 from engine.errors import BurnishError
 
 __all__ = [
@@ -61,7 +61,7 @@ class _Labels(gr.I18n):
 
 I18N = _Labels(
     **{
-        language: {k: said for k, said in texts.items() if not k.startswith(SPOKEN_BELOW)}
+        language: {k: said for k, said in texts.items() if not k.startswith(LOWER_FLOOR_AREAS)}
         for language, texts in _TEXTS.languages.items()
     }
 )

@@ -22,7 +22,7 @@ from engine.errors import BurnishError
 
 DEFAULT = "en"
 COOKIE = "burnish_language"
-SPOKEN_BELOW = ("errors.", "words.")  # areas of what the floors below say
+LOWER_FLOOR_AREAS = ("errors.", "words.")  # areas of what the floors below say
 SEPARATOR = "; "  # between the problems of one sentence
 
 Flat = Mapping[str, str]
@@ -86,7 +86,7 @@ class Texts:
         said = [
             (text, key)
             for key, text in self.languages[DEFAULT].items()
-            if key.startswith(SPOKEN_BELOW)
+            if key.startswith(LOWER_FLOOR_AREAS)
         ]
         said.sort(key=lambda each: -sum(len(fixed) for fixed, _ in _parts(each[0])))
         return [(_pattern(text), key) for text, key in said]

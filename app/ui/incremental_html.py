@@ -15,7 +15,7 @@ from app.ui.rendering import answer_html, blocks_html, plain_html, wrapped
 Patch = tuple[int, str]  # UTF-16 units of the HTML before that stay, and what follows them
 
 
-class GrowingHtml:
+class IncrementalHtml:
     """The HTML of one text, as it was sent last."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class GrowingHtml:
         self._ended_text = ""  # blocks that nothing to come can change
         self._ended_html = ""
 
-    def grow(self, text: str, *, last: bool = False) -> Patch:
+    def update(self, text: str, *, last: bool = False) -> Patch:
         """What is new of a text that begins as the one before; the last one is rendered whole."""
         html = answer_html(text) if last else self._render(text)
         same = _common_length(self._html, html)

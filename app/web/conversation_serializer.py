@@ -15,14 +15,14 @@ from feedback_store.conversations.conversation_list import (
 PAGE_TURNS = 30  # of a long conversation, at a time
 
 
-class ChatViews:
+class ConversationSerializer:
     """What is stored of conversations, with the answers that are being made in them."""
 
     def __init__(self, conversations: Conversations, live: LiveAnswers) -> None:
         self._conversations = conversations
         self._live = live
 
-    def document(
+    def conversation(
         self, conversation_id: str, user: str, language: str, before: str | None = None
     ) -> dict[str, Any]:
         """The newest turns, or those before the turn `before`, and what is running."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.ui.growing import GrowingHtml
+from app.ui.incremental_html import IncrementalHtml
 from app.ui.rendering import answer_html
 
 ALL_KINDS = (
@@ -30,10 +30,10 @@ class Reader:
 
 
 def grown(text: str, step: int) -> Reader:
-    growing, reader = GrowingHtml(), Reader()
+    growing, reader = IncrementalHtml(), Reader()
     for end in range(step, len(text), step):
-        reader.take(*growing.grow(text[:end]))
-    reader.take(*growing.grow(text, last=True))
+        reader.take(*growing.update(text[:end]))
+    reader.take(*growing.update(text, last=True))
     return reader
 
 
@@ -43,9 +43,9 @@ def test_the_patches_add_up_to_the_whole(step: int) -> None:
 
 
 def test_each_state_on_the_way_is_what_the_text_so_far_looks_like() -> None:
-    growing, reader = GrowingHtml(), Reader()
+    growing, reader = IncrementalHtml(), Reader()
     for end in range(1, len(ALL_KINDS)):
-        reader.take(*growing.grow(ALL_KINDS[:end]))
+        reader.take(*growing.update(ALL_KINDS[:end]))
         assert reader.html == answer_html(ALL_KINDS[:end])
 
 
@@ -60,7 +60,7 @@ def test_a_long_answer_is_sent_in_less_than_three_times_its_characters() -> None
 
 
 def test_one_that_becomes_shorter_is_drawn_anew() -> None:
-    growing, reader = GrowingHtml(), Reader()
+    growing, reader = IncrementalHtml(), Reader()
     for text in ("One.\n\nTwo.\n\nThree.", "One."):
-        reader.take(*growing.grow(text))
+        reader.take(*growing.update(text))
     assert reader.html == answer_html("One.")
