@@ -1,1 +1,1 @@
-"""What people touch: browser, HTTP API, command line."""
+"""The user interfaces: browser pages, HTTP API and command line."""

@@ -1,4 +1,4 @@
-"""How a person wants a question answered: mode, system prompt, thinking, release, sampling."""
+"""The options of a question: mode, system prompt, thinking, release, sampling."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from engine.request import SamplingParams
 class AnswerOptions:
     """The options of one question; the defaults are the operator's.
 
-    In mode self-consistency `samples` chains of thought vote on the answer. `system` stands in the
-    place of the operator's system prompt. `thinking` is for models that can be told whether to
-    think first (`GenerationRequest`). `adapter` is `LIVE`, a bundle, or None for the base model.
+    In mode self-consistency `samples` chains of thought vote on the answer. `system` replaces the
+    operator's system prompt. `thinking` switches thoughts on or off for models that have such a
+    switch (`GenerationRequest`). `adapter` is `LIVE`, a bundle, or None for the base model.
     """
 
     mode: str = "plain"

@@ -1,8 +1,8 @@
-"""One answer on its way: queued in the engine, followed as it grows, stored at its end.
+"""The life of one answer: queued in the engine, followed as it grows, stored at its end.
 
-The order that matters: an answer is stored before its last words are shown, so that whatever a
-person votes on is there. A full disk does not end the chat; the answer then says it was not saved.
-Knows nothing of what is asked; `app.conversation` makes the requests.
+An answer is stored before its last words are shown, so that every answer a person can vote on is
+in the store. A full disk does not end the chat; the answer then says that it was not saved. This
+module knows nothing of conversations; `app.conversation` makes the requests.
 """
 
 from __future__ import annotations
@@ -38,10 +38,13 @@ NOT_SAVED = "This answer could not be saved; it cannot be voted on."
 
 @dataclass(frozen=True, slots=True)
 class AnswerUpdate:
-    """The answer as it stands. `status` is "streaming" until the last update, which has `finished`
-    or `error`. `logprobs`, where asked for, are of the tokens since the update before.
-    `example_ids` are the judged answers that were shown to the model as examples.
-    `chains` says how many chains of thought have ended, of how many; `votes` what they led to."""
+    """The state of an answer at one moment.
+
+    `status` is "streaming" until the last update, which has `finished` or `error`. `logprobs`,
+    where requested, cover the tokens since the previous update. `example_ids` are the judged
+    answers that were shown to the model as examples. `chains` is (ended, total) of the chains of
+    thought; `votes` has each of their answers with its number of votes.
+    """
 
     answer_id: str | None
     thought: str
@@ -58,10 +61,11 @@ class AnswerUpdate:
 
 
 class RunningAnswer:
-    """An answer that the engine has accepted, as the page and the HTTP API follow it.
+    """An answer that the engine has accepted, for the page and the HTTP API to follow.
 
-    Somebody must iterate its updates to their end, once: the first comes before the first token,
-    when the answer's start is stored. `cancel`, from any thread, makes the end come within a step.
+    The caller must iterate over its updates once, to their end. The first update comes before the
+    first token, when the answer's start is stored. `cancel` may be called from any thread and ends
+    the answer within a step.
     """
 
     def __init__(self, stream: Stream, updates: Iterator[AnswerUpdate]) -> None:
@@ -72,7 +76,7 @@ class RunningAnswer:
         return self._updates
 
     def cancel(self) -> None:
-        """End the answer early; what has been made is kept."""
+        """End the answer early; the text so far is kept."""
         self._stream.cancel()
 
 
@@ -103,7 +107,7 @@ class AnswerRequest:
     extra_sampling: Mapping[str, Any] = field(default_factory=dict)  # stored beside the sampling
 
     def for_engine(self, adapter: str | None) -> GenerationRequest:
-        """What the engine is asked for."""
+        """Return the request to the engine, under one adapter."""
         return GenerationRequest(
             self.messages,
             self.sampling,
@@ -116,7 +120,7 @@ class AnswerRequest:
 
     @property
     def stored_sampling(self) -> dict[str, Any]:
-        """How the answer is drawn, as it is stored with it."""
+        """The sampling parameters that are stored with the answer."""
         samples = {"samples": self.chains} if self.chains > 1 else {}
         thinking = {} if self.thinking is None else {"thinking": self.thinking}
         return {**self.sampling.as_dict(), **samples, **thinking, **self.extra_sampling}
@@ -127,11 +131,11 @@ class AnswerRequest:
         return self.continued_id is not None or self.store_turn is not None
 
     def split_whole(self, text: str) -> Reasoned:
-        """A finished answer including its prefill."""
+        """Split a finished answer, its prefill included, into thought and answer."""
         return split_reasoning(self.prefill + text, answer_line=self.answer_line)
 
     def split(self, text: str, *, finished: bool) -> Reasoned:
-        """The answer as it is shown: after its prefill, unless that is the same answer's."""
+        """Split the text as it is shown: without the prefill, unless an answer is continued."""
         return split_reasoning(
             self.prefill + text,
             finished=finished,
@@ -141,7 +145,7 @@ class AnswerRequest:
 
 
 class Answering:
-    """Makes answers over one engine and one store."""
+    """Generates and stores answers with one engine and one store."""
 
     def __init__(self, engine: Engine, slots: AdapterSlots, store: FeedbackStore) -> None:
         self._engine = engine
@@ -150,14 +154,15 @@ class Answering:
         self.running = RunningAnswers()
 
     def start(self, request: AnswerRequest) -> RunningAnswer:
-        """Queue one answer; raises what the engine refuses with, and `ShuttingDown`."""
+        """Queue one answer; raises `ShuttingDown` and the errors of `Engine.submit_many`."""
         (answer,) = self.start_all([request])
         return answer
 
     def start_all(self, requests: Sequence[AnswerRequest]) -> list[RunningAnswer]:
-        """Queue several answers by one adapter, all or none; each is made while it is iterated.
+        """Queue several answers under one adapter, all or none.
 
-        The adapter is pinned from an answer's first token to its last.
+        Each answer must be iterated over. The adapter stays pinned until the last one has ended.
+        Raises `ShuttingDown` and the errors of `Engine.submit_many`.
         """
         with ExitStack() as unless_queued:
             pinned = unless_queued.enter_context(self._pin(requests[0].adapter))
@@ -176,7 +181,7 @@ class Answering:
 
     def _submit(self, requests: Sequence[AnswerRequest], adapter: str | None) -> list[Stream]:
         generations = [request.for_engine(adapter) for request in requests]
-        if (chains := requests[0].chains) > 1:  # of the page alone, which asks for one answer
+        if (chains := requests[0].chains) > 1:  # only the page asks for chains, for one answer
             return [draw_chains(self._engine, generation, chains) for generation in generations]
         return list(self._engine.submit_many(generations))
 
@@ -190,7 +195,7 @@ class Answering:
         return self._slots.pin_live() if adapter == LIVE else self._slots.hold(adapter)
 
     def _begin(self, request: AnswerRequest, adapter: str | None) -> str | None:
-        """Store the turn and that its answer is being made; None when the disk is full."""
+        """Store the turn and the start of its answer; returns None when the disk is full."""
         if request.continued_id is not None or request.store_turn is None:
             return request.continued_id
         try:
@@ -208,8 +213,8 @@ class Answering:
     def _follow(
         self, stream: Stream, request: AnswerRequest, answer_id: str | None, adapter: str | None
     ) -> Iterator[AnswerUpdate]:
-        """The stored start, then updates that lag one event behind, so that the last one follows
-        the commit."""
+        """Yield the stored start, then the updates, one event late: the last one thus follows the
+        commit of the answer's end."""
         text, saved_at = "", time.monotonic()
         first_token_at: float | None = None
         logprobs: tuple[TokenLogprob, ...] = ()
@@ -257,10 +262,10 @@ class Answering:
                         logprobs=logprobs,
                         chains=(chains.ended, request.chains) if chains else None,
                     )
-                    answer_id = None  # stored; nothing left to do below
+                    answer_id = None  # stored: nothing is left to do below
                     yield update
         finally:
-            if answer_id is not None:  # the reader went away
+            if answer_id is not None:  # the caller stopped iterating
                 self._finish(Finished("cancelled", text, 0, 0), request, answer_id, first_token_at)
 
     def _finish(
@@ -271,7 +276,7 @@ class Answering:
         first_token_at: float | None,
         votes: tuple[tuple[str, int], ...] = (),
     ) -> AnswerUpdate:
-        """Store the answer's end, then say it."""
+        """Store the answer's end and return its last update."""
         reasoned = request.split(event.text, finished=True)
         whole = request.split_whole(event.text)
         failed = isinstance(event, Failed)
@@ -311,13 +316,13 @@ class Answering:
     def _save_partial(self, answer_id: str | None, partial: Reasoned) -> None:
         if answer_id is None:
             return
-        with suppress(StorageFull):  # said once, at the end
+        with suppress(StorageFull):  # reported once, at the end
             self._store.save_partial(answer_id, partial.answer, partial.stored_thought)
 
 
 @contextmanager
 def _ending(stream: Stream) -> Iterator[None]:
-    """However the block is left, the stream has ended after it."""
+    """Cancel and drain the stream when the block is left."""
     try:
         yield
     finally:

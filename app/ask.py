@@ -1,4 +1,4 @@
-"""One answer without a server and without storing anything."""
+"""`burnish ask`: one answer without a server, which is not stored."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def answer_question(
     samples: int | None = None,
     show: Callable[[str], object] | None,
 ) -> dict[str, Any]:
-    """Answer a question; `show` gets the text as it comes.
+    """Answer a question and return the answer as a document; `show` receives the text as it grows.
 
-    In mode self-consistency, of so many `samples` with seeds that follow `seed` the answer that
-    most agree on is given, and shown only then.
+    In mode self-consistency `samples` chains of thought are drawn, with seeds from `seed` on, and
+    only the answer that most of them agree on is passed to `show`.
     """
     workspace = service.workspace
     settings = workspace.settings
@@ -68,7 +68,7 @@ def answer_question(
 def _vote(
     ends: Sequence[Finished], digest: str | None, show: Callable[[str], object] | None
 ) -> dict[str, Any]:
-    """Self-consistency: many thoughts, one answer."""
+    """Return the answer that most chains of thought lead to."""
     answers = [final_answer(end.text) for end in ends]
     vote = majority(answers)
     if show:

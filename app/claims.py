@@ -1,7 +1,7 @@
 """Exclusive use of a home folder (a file lock) and of a port (listening sockets) by a server.
 
-Both are claimed before anything that takes seconds is imported or loaded, so that a second server
-is refused at once and changes nothing. Other commands claim neither.
+The server claims both before it imports or loads anything slow, so that a second server is refused
+at once and changes nothing. Other commands claim neither.
 """
 
 from __future__ import annotations
@@ -20,25 +20,28 @@ from engine.errors import Conflict, InvalidInput
 from engine.home import Home
 from engine.private_files import open_private_folder
 
-BACKLOG = 2048  # connections that wait to be accepted, as uvicorn has it
+BACKLOG = 2048  # connections that wait to be accepted; uvicorn's default
 
 _log = logging.getLogger(__name__)
 
 
 def open_home(home: Home) -> None:
-    """Create the home, or make an older one private and say so."""
-    marks = (home.examples.name, home.database.name)  # every home has one of them
+    """Create the home, or make an older one private and log that."""
+    marks = (home.examples.name, home.database.name)  # every home has at least one of them
     if (notice := open_private_folder(home.root, marks=marks)) is not None:
         _log.warning("%s", notice)
 
 
 @contextmanager
 def claim_server(settings: Settings) -> Iterator[list[socket.socket]]:
-    """Lock the home and yield the server's listening sockets, until the block ends.
+    """Lock the home and yield the server's listening sockets until the block ends.
 
-    Raises `Conflict` where another process has one of them. A connection made before the
-    server accepts waits in the backlog. Several servers may share a home whose database is
-    PostgreSQL.
+    Connections made before the server accepts them wait in the backlog. Servers that use
+    PostgreSQL may share a home, which is then not locked.
+
+    Raises:
+        Conflict: another process holds the home or the port.
+        InvalidInput: the address does not belong to this machine.
     """
     home = Home(settings.home)
     open_home(home)
@@ -53,7 +56,7 @@ def claim_server(settings: Settings) -> Iterator[list[socket.socket]]:
 
 @contextmanager
 def _sole_server_of(home: Home) -> Iterator[None]:
-    """A lock on the home, which the operating system releases however the process ends."""
+    """Lock the home; the operating system releases the lock when the process ends."""
     descriptor = os.open(home.server_lock, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
@@ -72,9 +75,9 @@ def _sole_server_of(home: Home) -> Iterator[None]:
 
 
 def listen(host: str, port: int) -> list[socket.socket]:
-    """A socket for each address of the host, all on one port; port 0 takes a free one.
+    """Return a listening socket for each address of the host, all on one port; 0 is any free port.
 
-    Raises `Conflict` for a port in use, and `InvalidInput` for an address that is not ours.
+    Raises `Conflict` for a port in use, and `InvalidInput` for an address of another machine.
     """
     sockets: list[socket.socket] = []
     try:
@@ -85,7 +88,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
             try:
                 sockets.append(socket.create_server(at, family=family, backlog=BACKLOG))
             except OSError as error:
-                # A name may have an IPv6 address though IPv6 is switched off
+                # A name may have an IPv6 address although IPv6 is switched off
                 if error.errno != errno.EADDRNOTAVAIL or len(found) == 1:
                     raise
         if not sockets:

@@ -1,8 +1,8 @@
-"""Blind comparisons: a second answer to a question, which a person then chooses between.
+"""Blind comparisons: a person chooses between two answers to one question.
 
 A choice between the live release and a candidate that waits for promotion is the best evidence that
-a click can give; without a candidate both answers are the live release's. A comparison is made when
-a person asks for one, and offered now and then. Knows nothing of pages.
+a click can give; without a candidate both answers come from the live release. A comparison is made
+when a person asks for one, and is offered at random. This module knows nothing of pages.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from app.conversation import Chat
 from engine.prompts.similarity import tokens
 from engine.request import SamplingParams
 
-# Of the answers that the lot falls on, about half differ more than the others: those are offered
+# About half of the sampled answers, those whose pair differs most, lead to an offer
 DRAWN_PER_OFFER = 2
 REMEMBERED_DIFFERENCES = 50
 REMEMBERED_PEOPLE = 10_000
 
 
 class Comparisons:
-    """Makes second answers, and decides when to offer a choice.
+    """Generates second answers and decides when to offer a comparison.
 
-    `candidate` names the release that waits for promotion, or None. `rate` is the share of answers
-    after which a comparison is offered; `draw` returns numbers from [0, 1).
+    `candidate` returns the release that waits for promotion, or None. `rate` is the share of
+    answers after which a comparison is offered; `draw` returns random numbers from [0, 1).
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class Comparisons:
         self._candidate = candidate
         self._rate = rate
         self._draw = draw
-        self._offered: OrderedDict[str, None] = OrderedDict()  # people whose last draw was offered
+        self._offered: OrderedDict[str, None] = OrderedDict()  # people just offered one
         self._differences: deque[float] = deque(maxlen=REMEMBERED_DIFFERENCES)
         self._lock = threading.Lock()  # guards the two above
 
     def second_answer(
         self, user_id: str, answer_id: str, *, sampling: SamplingParams | None = None
     ) -> RunningAnswer:
-        """Another answer to the turn of `answer_id`, which stays the one that is shown.
+        """Start another answer to the turn of `answer_id`, which stays the one that is shown.
 
-        Raises what `Chat.regenerate` does.
+        Raises the errors of `Chat.regenerate`.
         """
         return self._chat.regenerate(
             user_id,
@@ -62,7 +62,7 @@ class Comparisons:
         )
 
     def is_due(self, user_id: str) -> bool:
-        """Whether the lot falls on this answer; never just after an offer to the same person."""
+        """Decide at random whether to offer a comparison; never twice in a row to one person."""
         with self._lock:
             if user_id in self._offered:
                 del self._offered[user_id]
@@ -70,7 +70,7 @@ class Comparisons:
         return self._draw() < DRAWN_PER_OFFER * self._rate
 
     def is_offered(self, user_id: str, first: str, second: str) -> bool:
-        """Whether two answers differ enough to ask a person: as much as every second pair does."""
+        """Whether two answers differ at least as much as the median of recent pairs."""
         different = difference(first, second)
         with self._lock:
             self._differences.append(different)
@@ -83,7 +83,7 @@ class Comparisons:
 
 
 def difference(first: str, second: str) -> float:
-    """The share of two texts' words that only one of them has (1 minus Jaccard's index)."""
+    """Return the Jaccard distance of two texts' sets of words, from 0 to 1."""
     one, other = set(tokens(first)), set(tokens(second))
     every = one | other
     return len(one ^ other) / len(every) if every else 0.0

@@ -1,4 +1,4 @@
-"""Completions of the HTTP API: answers to messages that a caller brings, shown as they are.
+"""Completions of the HTTP API: answers to messages that the caller sends, rendered unchanged.
 
 Knows messages and the store; knows nothing of HTTP.
 """
@@ -16,7 +16,7 @@ from engine.request import SamplingParams
 from feedback_store.storage.answers import new_id
 from feedback_store.storage.store import FeedbackStore
 
-AS_GIVEN = PromptTemplate("plain", "", "", ())  # the callers bring their own messages
+AS_GIVEN = PromptTemplate("plain", "", "", ())  # callers send their own messages
 
 
 class Completions:
@@ -40,14 +40,15 @@ class Completions:
         timeout_seconds: float | None = None,
         thinking: bool | None = None,
     ) -> list[RunningAnswer]:
-        """Queue one answer for each of `samplings`, all or none, to messages given as they are.
+        """Queue one answer to the messages for each of `samplings`, all or none.
 
-        The thoughts of earlier answers are left out. Where the last message is the assistant's it
-        is continued: updates have what follows it, the store gets the whole. `user` is whom the
-        caller asks for. Each answer's first update comes before its first token.
+        The thoughts of earlier answers are left out. If the last message is the assistant's, it is
+        continued: updates contain the text after it, and the store gets the whole answer. `user`
+        names the person on whose behalf the caller asks, for the queue's fairness. Each answer's
+        first update comes before its first token.
 
         Raises `InvalidInput`, `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or
-        `ShuttingDown`, with nothing stored then.
+        `ShuttingDown`; nothing is stored then.
         """
         messages, prefill = split_prefill(messages)
         question = require_text(question_of(messages), limit_chars=self._max_message_chars)
@@ -82,7 +83,7 @@ class Completions:
 
 
 class _Once:
-    """A function called once, whichever thread comes first; the others get its result."""
+    """Calls a function once, in the first thread that asks; all threads get its result."""
 
     def __init__(self, function: Callable[[], str]) -> None:
         self._function = function

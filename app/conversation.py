@@ -1,7 +1,6 @@
-"""Questions of a chat as work for the engine: ask, ask again, continue, change.
+"""The chat: ask a question, regenerate, change or continue an answer.
 
-Knows conversations, prompts and their limits; how an answer is made and stored is
-`app.answering`'s.
+Knows conversations, prompts and their limits; `app.answering` generates and stores the answers.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ DEFAULTS = AnswerOptions()
 
 
 class Chat:
-    """The conversations of all users over one engine and one store."""
+    """The conversations of all users, on one engine and one store."""
 
     def __init__(
         self,
@@ -68,13 +67,12 @@ class Chat:
     ) -> RunningAnswer:
         """Answer a question that follows `parent_answer_id` in a conversation.
 
-        Where the person corrected or liked answers to similar questions, or the operator shares
-        such answers of others, those are shown to the model as examples, in every mode;
-        chain-of-thought takes only those with a thought, since an example without one shows that
-        none is needed.
+        In every mode the model sees, as examples, answers to similar questions that the person
+        corrected or liked, or that the operator shares with everybody. Chain-of-thought takes only
+        examples with a thought, since one without would teach the model to skip it.
 
-        Raises `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or `ShuttingDown`, with
-        nothing stored then.
+        Raises `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or `ShuttingDown`; nothing
+        is stored then.
         """
         require_text(question, limit_chars=self._max_message_chars)
         sampling = options.sampling or self.sampling()
@@ -104,11 +102,12 @@ class Chat:
         adapter: str | None = LIVE,
         sampling: SamplingParams | None = None,
     ) -> RunningAnswer:
-        """Another answer to the same turn: a sibling, for the very same prompt.
+        """Start another answer to the same turn, a sibling, from the same prompt.
 
-        But for examples from feedback that were removed, replaced or withdrawn since.
-        That a person asked for it is noted on the first one, unless the two are to be compared,
-        which says nothing of either yet; the first one then stays the one that is shown.
+        Examples from feedback that were removed, replaced or withdrawn since are left out of the
+        prompt. The request is recorded as a regeneration of the first answer, unless the two are
+        to be compared: then it is no judgement yet, and the first answer stays the one shown.
+        Raises the errors of `ask`.
         """
         shown = self._feedback_examples.still_used(user_id, answer_id)
         turn, messages = self._store.shown_prompt(answer_id, user_id, shown)
@@ -144,11 +143,11 @@ class Chat:
         adapter: str | None = LIVE,
         sampling: SamplingParams | None = None,
     ) -> RunningAnswer:
-        """The same answer written under an instruction ("make it shorter"): a sibling.
+        """Rewrite an answer under an instruction ("make it shorter"); the result is a sibling.
 
-        The instruction is shown to the model after the answer and is not stored, so that whoever
-        prefers the sibling prefers it for the question as it was asked. `change` names the kind of
-        instruction, which is stored with the sibling.
+        The model sees the instruction after the answer. The instruction is not stored: a person
+        who prefers the sibling prefers it as an answer to the question as it was asked. `change`
+        names the kind of instruction and is stored with the sibling. Raises the errors of `ask`.
         """
         require_text(instruction, what="instruction", limit_chars=self._max_message_chars)
         turn, shown = self._store.shown_prompt(answer_id, user_id)
@@ -173,9 +172,10 @@ class Chat:
         return self._answering.start(request)
 
     def continue_answer(self, user_id: str, answer_id: str) -> RunningAnswer:
-        """More of an answer that was stopped or cut off: the stored answer grows.
+        """Continue an answer that was stopped or cut off; the stored answer grows.
 
-        Raises `Conflict` for one that has ended by itself or is being made.
+        Raises `Conflict` for an answer that ended by itself or is still being generated, and the
+        errors of `ask`.
         """
         shown = self._feedback_examples.still_used(user_id, answer_id)
         turn, messages = self._store.shown_prompt(answer_id, user_id, shown)
@@ -200,7 +200,7 @@ class Chat:
         question: str,
         options: AnswerOptions = DEFAULTS,
     ) -> RunningAnswer:
-        """Answer a question of a temporary chat: nothing is stored, and updates have no id."""
+        """Answer a question of a temporary chat; nothing is stored, and updates have no id."""
         require_text(question, limit_chars=self._max_message_chars)
         sampling = options.sampling or self.sampling()
         template, fitted, _ = self._prompt(user_id, history, question, options, sampling)
@@ -208,10 +208,12 @@ class Chat:
         return self._answering.start(request)
 
     def answer_now(self, user_id: str, answer_id: str) -> RunningAnswer:
-        """The live release's answer to the prompt of a stored one, sampled as that was: nothing is
-        stored. Examples from feedback are left out, to see what the release itself has learnt.
+        """Generate the live release's answer to the prompt of a stored answer, without storing it.
 
-        Raises `UnknownId` for an answer that is not this user's.
+        Sampling and seed are those of the stored answer. Examples from feedback are left out, so
+        that the answer shows what the release itself has learnt.
+
+        Raises `UnknownId` for an answer of another user.
         """
         turn, messages = self._store.shown_prompt(answer_id, user_id)
         answer = self._store.answer(answer_id, user_id)
@@ -221,14 +223,14 @@ class Chat:
         return self._answering.start(request)
 
     def sampling(self, **changed: Any) -> SamplingParams:
-        """The operator's sampling parameters with some changed, and a seed of its own.
+        """Return the operator's sampling parameters with some changed, and a fresh seed.
 
         Raises `InvalidInput` for values out of range.
         """
         return replace(self._sampling, **{"seed": secrets.randbits(31), **changed})
 
     def turn_of(self, answer_id: str, user_id: str) -> Turn:
-        """The turn of an answer of this user's; raises `UnknownId`."""
+        """Return the turn of this user's answer; raises `UnknownId`."""
         return self._store.turn_of(answer_id, user_id)
 
     def _prompt(
@@ -239,11 +241,12 @@ class Chat:
         options: AnswerOptions,
         sampling: SamplingParams,
     ) -> tuple[PromptTemplate, FittedPrompt, bool]:
-        """The template to store, what is shown of it, and whether that cannot be made from it."""
+        """Return the template to store, the prompt that is shown, and whether the prompt cannot be
+        rebuilt from the template."""
         examples = self._examples()
         clean_text(options.system, what="system prompt", limit_chars=MAX_PROMPT_CHARS)
         system = options.system or self._system_prompt
-        # The stored template shows the first ones, whatever was asked: one for each mode
+        # The stored template has the first examples, whatever was asked: one template per mode
         template = make_template(options.mode, examples[:SHOWN], system)
         shown = template
         if template.examples:
@@ -271,7 +274,7 @@ def _question_request(
     user_id: str,
     store_turn: Callable[[], str] | None,
 ) -> AnswerRequest:
-    """The answer to a new question."""
+    """Return the request for the answer to a new question."""
     return AnswerRequest(
         fitted.messages,
         sampling,

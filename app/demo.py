@@ -1,7 +1,7 @@
-"""The whole loop on the embedded model, with a scripted user instead of a person.
+"""`burnish demo`: the whole loop on the embedded model, with a scripted user for a person.
 
-The user wants answers of one or two sentences. Read `run` from top to bottom: it is the loop of
-the design. Every figure it returns is measured in that run.
+The user wants answers of one or two sentences. Read `run_demo` from top to bottom: it is the whole
+loop in order. Every figure that it returns is measured in that run.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def run_demo(settings: Settings, say: Say) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the scripted user did."""
+    """How often the scripted user did each thing."""
 
     prompts: int
     votes_up: int
@@ -115,7 +115,7 @@ class Counts:
 
 
 class StageClock:
-    """Seconds per stage."""
+    """Measures the seconds of each stage."""
 
     def __init__(self, say: Say) -> None:
         self._say = say
@@ -123,21 +123,21 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Time a block and say so."""
+        """Time a block and print its seconds."""
         begun = time.monotonic()
         yield
         self.seconds[name] = round(time.monotonic() - begun, 1)
         self._say(f"{name}: {self.seconds[name]:.1f} s")
 
 
-# The scripted user at work
+# The scripted user
 
 
 def _ask_all(chat: Chat, questions: Sequence[str]) -> list[AnswerUpdate]:
     """Ask each question in a conversation of its own, many at a time, as many people would."""
 
     def ask(number: int) -> AnswerUpdate:
-        # Ids that depend on the question alone, so that each run splits the data the same way
+        # The ids depend on the question alone, so that every run splits the data alike
         conversation_id = digest_json(questions[number])[7:39]
         options = AnswerOptions(sampling=replace(SAMPLED, seed=number))
         return _last(chat.ask(USER, questions[number], options, conversation_id=conversation_id))
@@ -147,7 +147,7 @@ def _ask_all(chat: Chat, questions: Sequence[str]) -> list[AnswerUpdate]:
 
 
 def _vote_all(service: Service, answers: Sequence[AnswerUpdate]) -> list[int]:
-    """A thumb for each answer."""
+    """Vote on each answer; returns the votes."""
     votes = []
     for answer in answers:
         vote = 1 if is_liked(answer.text, _ended(answer)) else -1
@@ -157,7 +157,7 @@ def _vote_all(service: Service, answers: Sequence[AnswerUpdate]) -> list[int]:
 
 
 def _regenerate(chat: Chat, shown: Sequence[AnswerUpdate]) -> list[AnswerUpdate]:
-    """Ask again where the first answer was disliked."""
+    """Regenerate answers that were disliked; returns the new ones."""
     disliked = [a for a in shown if not is_liked(a.text, _ended(a))][:REGENERATED]
 
     def again(number: int) -> AnswerUpdate:
@@ -169,7 +169,7 @@ def _regenerate(chat: Chat, shown: Sequence[AnswerUpdate]) -> list[AnswerUpdate]
 
 
 def _correct(service: Service, shown: Sequence[AnswerUpdate]) -> int:
-    """Cut long answers down to their first sentence; returns how many."""
+    """Correct long answers to their first sentence; returns how many."""
     corrected = 0
     for answer in shown:
         sentence = first_sentence(answer.text)
@@ -183,7 +183,7 @@ def _correct(service: Service, shown: Sequence[AnswerUpdate]) -> int:
 
 
 def _greedy_answers(service: Service, questions: Sequence[str]) -> list[Finished]:
-    """Greedy answers of whatever is live, all in one batch."""
+    """Generate greedy answers with the live release, in one batch."""
     settings = service.workspace.settings
     template = make_template("plain", (), settings.system_prompt)
     with service.slots.pin_live() as adapter:
@@ -195,7 +195,7 @@ def _greedy_answers(service: Service, questions: Sequence[str]) -> list[Finished
 
 
 def _swap(service: Service, bundle: str, *, force: bool) -> dict[str, Any]:
-    """Promote while a stream runs; report what the stream felt."""
+    """Promote a bundle while a stream runs; returns how the stream was affected."""
     template = make_template("plain", (), service.workspace.settings.system_prompt)
     messages = template.build([], "Tell me a long story about a lighthouse.")
     request = GenerationRequest(messages, replace(GREEDY, max_new_tokens=128, ignore_eos=True))
@@ -236,16 +236,14 @@ def _swap(service: Service, bundle: str, *, force: bool) -> dict[str, Any]:
 def _rollback(service: Service) -> None:
     live = service.workspace.releases.rollback()
     service.workspace.releases.wait_until_served(live)
-    time.sleep(
-        FOLLOW_SECONDS
-    )  # the last pin on the adapter is gone by now, and with it the adapter
+    time.sleep(FOLLOW_SECONDS)  # by now the last pin, and with it the adapter, is gone
 
 
 # Figures
 
 
 def _comparison(before: Sequence[Finished], after: Sequence[Finished]) -> dict[str, Any]:
-    """Whom the scripted user prefers on prompts it never gave feedback on."""
+    """Return which model the scripted user prefers, on prompts without its feedback."""
     old, new = ([_is_liked(answer) for answer in answers] for answers in (before, after))
     wins = sum(n and not o for o, n in zip(old, new, strict=True))
     losses = sum(o and not n for o, n in zip(old, new, strict=True))

@@ -1,4 +1,4 @@
-"""What this machine can do, what was chosen and why, what is missing."""
+"""`burnish doctor`: the machine's capabilities, the choices made from them, and any problems."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MIN_FREE_DISK_BYTES = 2 * 2**30
 
 
 def inspect_machine(workspace: Workspace) -> dict[str, Any]:
-    """All findings; `problems` holds a sentence for each thing that must be mended."""
+    """Return all findings; `problems` has a sentence for each thing that must be fixed."""
     import pysqlite3.dbapi2
 
     from engine.hardware import detect
@@ -62,7 +62,7 @@ def inspect_machine(workspace: Workspace) -> dict[str, Any]:
 
 
 def describe(findings: dict[str, Any]) -> str:
-    """The findings as text."""
+    """Return the findings as text."""
     hardware, model = findings["hardware"], findings["model"]
     lines = [
         f"python     {findings['python']}, sqlite {findings['sqlite']}",
@@ -109,8 +109,8 @@ def _model(workspace: Workspace, problems: list[str]) -> dict[str, Any] | None:
 
 
 def _presets(memory_bytes: int) -> dict[str, dict[str, Any]]:
-    """Well-known checkpoints with the bytes of their weights, and whether half the memory holds
-    them as int4."""
+    """Return well-known checkpoints with the size of their weights in bytes, and whether half the
+    memory holds them as int4."""
     from engine.models.presets import preset_weight_bytes, presets
 
     return {
@@ -128,7 +128,7 @@ def _presets(memory_bytes: int) -> dict[str, dict[str, Any]]:
 
 
 def _engine(workspace: Workspace, problems: list[str]) -> dict[str, Any]:
-    """The engine that `burnish serve` would start, and what its inner loops run on."""
+    """Return the engine that `burnish serve` would start, and its kernels."""
     from engine.hardware import detect
     from engine.models.kernel_selection import select_kernels
     from engine.start import engine_kind, kernel_cache, plan_start
@@ -147,7 +147,7 @@ def _engine(workspace: Workspace, problems: list[str]) -> dict[str, Any]:
 
 
 def _tuning_kernels(workspace: Workspace) -> str:
-    """What a tuning job's inner loops run on."""
+    """Return the kernels that a tuning job would use."""
     from engine.start import kernel_cache
     from tuning.kernels import choose_kernels
 
@@ -155,7 +155,7 @@ def _tuning_kernels(workspace: Workspace) -> str:
 
 
 def _settings(workspace: Workspace) -> dict[str, Any]:
-    """Each setting with its origin; secrets are masked by their type."""
+    """Return each setting with its origin; secrets are masked by their type."""
     origins = workspace.settings.origins()
     return {
         name: {"value": str(getattr(workspace.settings, name)), "origin": origin}

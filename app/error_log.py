@@ -1,7 +1,7 @@
 """Logs unexpected errors by type and traceback, without their messages.
 
-An exception's text may quote what people wrote: a statement's values, a field that was refused, a
-message that could not be read.
+An exception's text may quote what people wrote: the values of a SQL statement, a refused field, an
+unreadable message.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ _log = logging.getLogger(__name__)
 
 
 def log_unexpected(what: str, error: BaseException) -> None:
-    """Log that something failed, and where."""
+    """Log that `what` failed, and where."""
     _log.error("%s\n%s", what, traceback_without_messages(error))
 
 
 def traceback_without_messages(error: BaseException) -> str:
-    """A traceback without the exceptions' texts, the cause first."""
+    """Return a traceback without the exceptions' texts, the cause first."""
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     frames = "".join(traceback.format_tb(error.__traceback__))
     own = f"{frames}{type(error).__module__}.{type(error).__qualname__}"
@@ -27,10 +27,10 @@ def traceback_without_messages(error: BaseException) -> str:
 
 
 class HideExceptionMessages(logging.Filter):
-    """Takes the exceptions' texts out of a library's log records."""
+    """Removes the exceptions' texts from a library's log records."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Replace the traceback; keep every record."""
+        """Replace the record's traceback; always returns True."""
         if record.exc_info and record.exc_info[1] is not None:
             where = traceback_without_messages(record.exc_info[1])
             record.msg = f"{record.getMessage().strip()}\n{where}"
@@ -39,7 +39,7 @@ class HideExceptionMessages(logging.Filter):
 
 
 def install_thread_excepthook() -> None:
-    """Log uncaught errors of threads without their messages."""
+    """Make uncaught errors of threads be logged without their messages."""
 
     def report(ended: threading.ExceptHookArgs) -> None:
         if ended.exc_value is not None and ended.exc_type is not SystemExit:

@@ -1,4 +1,4 @@
-"""What of a prompt fits into the model's context, and what is left out first."""
+"""Fits a prompt into the model's context by leaving out examples, then history."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from feedback_store.personal.example_pool import FeedbackExample
 
 @dataclass(frozen=True, slots=True)
 class FittedPrompt:
-    """A prompt that fits, without examples from feedback and with those that are shown."""
+    """A prompt that fits, both without and with its examples from feedback."""
 
     without_feedback: tuple[Message, ...]
     messages: tuple[Message, ...]
     examples: tuple[FeedbackExample, ...]
-    trimmed: bool  # whether the history lost its beginning
+    trimmed: bool  # whether the beginning of the history was left out
 
 
 def fit(
@@ -31,12 +31,13 @@ def fit(
     max_new_tokens: int,
     count: Callable[[Sequence[Message]], int],
 ) -> FittedPrompt:
-    """The prompt that leaves room for the answer; `count` says how many tokens messages have.
+    """Return the prompt that leaves room for the answer; `count` counts the tokens of messages.
 
-    The examples from feedback, from the first on, are left out before any of the history: they show
-    a manner, while the question may refer to anything that was said. Then the oldest exchanges go.
-    System prompt and the examples of the template are always kept. Raises `PromptTooLong` when the
-    question does not fit even alone.
+    Examples from feedback are left out first, beginning with the first one: they show a style,
+    while the question may refer to anything in the history. Then the oldest exchanges are left
+    out. The system prompt and the template's own examples are always kept.
+
+    Raises `PromptTooLong` if the question does not fit even without history.
     """
     exchanges = len(history) // 2
 
@@ -55,7 +56,7 @@ def fit(
 
 
 def require_room(prompt_tokens: int, context_tokens: int, max_new_tokens: int) -> None:
-    """Raises `PromptTooLong` where a prompt leaves no room for an answer of that length."""
+    """Raise `PromptTooLong` if a prompt leaves no room for an answer of that length."""
     if prompt_tokens + max_new_tokens > context_tokens:
         raise PromptTooLong(
             "the message is too long: prompt and answer would have"
@@ -65,9 +66,9 @@ def require_room(prompt_tokens: int, context_tokens: int, max_new_tokens: int) -
 
 
 def _largest(fits: Callable[[int], bool], most: int) -> int:
-    """The largest number up to `most` that fits, where all below one that fits do, as 0 does.
+    """Return the largest number up to `most` that fits; `fits` must be monotonic and hold for 0.
 
-    By doubling, then by bisection: what does not fit is tried at about twice the size that does.
+    Searches by doubling, then by bisection, so that no number far above the result is tried.
     """
     low, high = 0, most + 1
     step = 1

@@ -1,8 +1,7 @@
-"""The answers that are being made, for any number of pages that follow them.
+"""Answers that are being generated, each followed by any number of pages.
 
-An answer is read in a thread of its own to its end, whoever still looks: closing a page stops
-nothing. A page that comes later, or comes back, gets what is there and then what follows. Knows
-nothing of HTTP and HTML.
+Each answer is read to its end in a thread of its own: closing a page stops nothing. A page that
+joins later gets the text so far and then the rest. This module knows nothing of HTTP and HTML.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from app.error_log import log_unexpected
 from engine.errors import BurnishError, Overloaded
 from feedback_store.storage.answers import new_id
 
-PAUSE_FACTOR = 9.0  # after drawing, as a multiple of the time that it took
+PAUSE_FACTOR = 9.0  # pause after drawing, as a multiple of the time that drawing took
 MAX_PAUSE_SECONDS = 0.5
 AnswerFactory = Callable[[], RunningAnswer]
 
 
 class LiveAnswer:
-    """One answer that is being made. `id` is the stored answer's, or a number of its own."""
+    """One answer that is being generated. `id` is the stored answer's, or a number if none is."""
 
     def __init__(self, user_id: str, conversation_id: str | None) -> None:
         self.user_id = user_id
@@ -39,22 +38,22 @@ class LiveAnswer:
         self._lock = threading.Lock()  # guards the two above
 
     def stop(self) -> None:
-        """End the answer within a step; what has been made is kept."""
+        """End the answer within a step; the text so far is kept."""
         assert self._running is not None
         self._running.cancel()
 
     @property
     def latest(self) -> AnswerUpdate:
-        """The answer as it stands."""
+        """The newest update."""
         assert self._latest is not None
         return self._latest
 
     async def updates(self, pause: float = 0.0) -> AsyncIterator[AnswerUpdate]:
-        """The answer as it stands, then as it grows, and its end.
+        """Yield the newest update, then later ones as they come, the last one at the end.
 
-        An update holds the whole text, so a slow reader is given the newest one; and a reader that
-        has drawn one gets the next after `pause` seconds at least, or more where drawing takes
-        long: it takes a part of the processor that the model needs.
+        Each update holds the whole text, so a slow reader skips to the newest one. After drawing
+        an update the reader waits at least `pause` seconds for the next one, and longer if drawing
+        was slow, since drawing takes processor time from the model.
         """
         changed = asyncio.Event()
         with self._lock:
@@ -80,7 +79,7 @@ class LiveAnswer:
                 del self._followers[changed]
 
     async def _pause(self, changed: asyncio.Event, seconds: float) -> None:
-        """Let time pass, but none after the answer's end."""
+        """Wait some seconds, or until the answer has ended."""
         until = time.monotonic() + seconds
         while self.latest.status == "streaming" and (left := until - time.monotonic()) > 0:
             with suppress(TimeoutError):
@@ -94,24 +93,24 @@ class LiveAnswer:
             self._latest = update
             followers = tuple(self._followers.items())
         for changed, loop in followers:
-            with suppress(RuntimeError):  # the loop is closed: the server has ended
+            with suppress(RuntimeError):  # the event loop is closed: the server has ended
                 loop.call_soon_threadsafe(changed.set)
 
 
 class LiveAnswers:
-    """All answers that pages are waiting for, at most `max_per_person` of one person."""
+    """All answers that are being generated, at most `max_per_person` for one person."""
 
     def __init__(self, max_per_person: int) -> None:
         self._max_per_person = max_per_person
         self._lock = threading.Lock()  # guards the two below
         self._live: dict[str, LiveAnswer] = {}
-        self._waiting: dict[str, int] = {}  # answers of each person, those not yet begun included
+        self._waiting: dict[str, int] = {}  # answers per person, including those not yet started
 
     def start(self, user_id: str, conversation_id: str | None, begin: AnswerFactory) -> LiveAnswer:
-        """AnswerFactory an answer, and return once its start is stored.
+        """Start an answer and return once its start is stored.
 
-        Raises what `begin` raises, and `Overloaded` where the person
-        waits for too many answers already.
+        Raises the errors of `begin`, and `Overloaded` where the person
+        waits for `max_per_person` answers.
         """
         self._admit(user_id)
         live = LiveAnswer(user_id, conversation_id)
@@ -124,17 +123,17 @@ class LiveAnswers:
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is being made."""
+        """Whether any answer is being generated."""
         with self._lock:
             return any(live.latest.status == "streaming" for live in self._live.values())
 
     def find(self, answer_id: str, user_id: str) -> LiveAnswer | None:
-        """The person's running answer of that id."""
+        """Return the person's running answer with that id, or None."""
         live = self._live.get(answer_id)
         return live if live is not None and live.user_id == user_id else None
 
     def of_conversation(self, conversation_id: str, user_id: str) -> list[LiveAnswer]:
-        """The person's running answers in a conversation."""
+        """Return the person's running answers in a conversation."""
         with self._lock:
             running = tuple(self._live.values())
         return [a for a in running if (a.conversation_id, a.user_id) == (conversation_id, user_id)]
@@ -150,7 +149,7 @@ class LiveAnswers:
             self._waiting[user_id] = waiting + 1
 
     def _read(self, live: LiveAnswer, begin: AnswerFactory, begun: Future[None]) -> None:
-        """A thread: read one answer to its end, and let its followers know."""
+        """Read one answer to its end, in a thread, and notify its followers."""
         try:
             live._running = begin()
             for update in live._running:
@@ -161,7 +160,7 @@ class LiveAnswers:
                 live._show(update)
                 if not begun.done():
                     begun.set_result(None)
-        except BaseException as error:  # noqa: BLE001 - the thread's edge: somebody waits
+        except BaseException as error:  # noqa: BLE001 - the thread's edge: `start` waits for it
             if not begun.done():
                 begun.set_exception(error)
                 return

@@ -1,6 +1,6 @@
-"""The running answers: a server that is told to stop refuses new ones and lets these finish.
+"""Running answers: a server that is told to stop refuses new ones and lets these finish.
 
-Knows nothing of the web; of an answer it knows only the stream that it may cancel.
+This module knows nothing of HTTP; it knows an answer only as a stream that can be cancelled.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ RETRY_AFTER_SECONDS = 10.0  # a restart takes about so long
 
 
 class CancellationToken:
-    """Cancels one answer, also before the engine has accepted it; what has been made is kept."""
+    """Cancels one answer, even before the engine has accepted it; the text so far is kept."""
 
     def __init__(self) -> None:
         self._stream: Stream | None = None
         self._cancelled = False
 
     def attach(self, stream: Stream) -> None:
-        """Called once the engine has accepted the request."""
+        """Attach the stream once the engine has accepted the request."""
         self._stream = stream
         if self._cancelled:
             stream.cancel()
@@ -36,7 +36,7 @@ class CancellationToken:
 
 
 class RunningAnswers:
-    """The answers between being asked for and being stored."""
+    """The answers that have been requested and not yet stored."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # guards the two below
@@ -45,7 +45,7 @@ class RunningAnswers:
 
     @contextmanager
     def admit(self) -> Iterator[CancellationToken]:
-        """Count one answer as running until the block ends; its stream is to be attached.
+        """Count one answer as running until the block ends; yields the token for its stream.
 
         Raises `ShuttingDown` after `refuse_more`.
         """
@@ -65,21 +65,21 @@ class RunningAnswers:
 
     @property
     def refusing(self) -> bool:
-        """Whether no more answers are begun."""
+        """Whether new answers are refused."""
         return self._refusing
 
     @property
     def count(self) -> int:
-        """How many answers are running."""
+        """The number of running answers."""
         return len(self._tokens)
 
     def refuse_more(self) -> None:
-        """Let those that run go on, and begin no others."""
+        """Refuse new answers; running ones go on."""
         with self._lock:
             self._refusing = True
 
     def stop_all(self) -> None:
-        """End every running answer within a step; what has been made is kept."""
+        """End every running answer within a step; the text so far is kept."""
         with self._lock:
             tokens = tuple(self._tokens)
         for token in tokens:

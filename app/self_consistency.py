@@ -1,8 +1,8 @@
-"""Self-consistency (Wang et al. 2022): several chains of thought, and the answer most lead to.
+"""Self-consistency (Wang et al. 2022): a majority vote over the answers of several chains.
 
-The chains are drawn together, as rows of one batch that share their prompt, and read as one
-stream, so that stopping, pinning and storing them is what it is for any other answer. Knows
-streams; knows nothing of conversations.
+The chains are sampled together, as rows of one batch that share their prompt, and read as one
+stream, so that they are stopped, pinned and stored like any other answer. Knows streams; knows
+nothing of conversations.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from engine.request import (
     TextDelta,
 )
 
-MAX_LABEL_CHARS = 80  # of an answer in the tally
+MAX_LABEL_CHARS = 80  # of an answer in the list of votes
 
 
 def chain_count(mode: str, samples: int, sampling: SamplingParams) -> int:
-    """How many chains of thought an answer takes; raises `InvalidInput` where all would be one."""
+    """Return how many chains to sample; raises `InvalidInput` if all would be identical."""
     if mode != SELF_CONSISTENCY:
         return 1
     if sampling.temperature == 0:
@@ -50,11 +50,11 @@ def draw_chains(engine: Engine, request: GenerationRequest, count: int) -> Chain
 
 
 class Chains:
-    """Several streams as one: the first one's text as it grows, then one end for all.
+    """Several streams as one: the first stream's text as it grows, then one end for all.
 
-    It is the end of the first chain that gave the winning answer, with the tokens of all. A chain
-    that was stopped or failed has no vote, nor has one that was cut off in its thought. `ended`
-    says how many have ended; `votes`, known at the end, has each answer with its votes.
+    That end belongs to the first chain with the winning answer; its token counts cover all chains.
+    A chain that was stopped, failed or was cut off within its thought has no vote. `votes` is set
+    at the end and has each answer with its number of votes.
     """
 
     def __init__(self, streams: Sequence[Stream]) -> None:
@@ -68,7 +68,7 @@ class Chains:
 
     @property
     def ended(self) -> int:
-        """How many chains have ended."""
+        """The number of chains that have ended."""
         return len(self._ends)
 
     def cancel(self) -> None:
@@ -80,7 +80,7 @@ class Chains:
         for number, event in _merged(self._streams):
             if not isinstance(event, TextDelta):
                 self._ends[number] = event
-                yield TextDelta("")  # so that the reader looks at `ended`
+                yield TextDelta("")  # makes the reader look at `ended`
             elif number == 0:
                 yield event
         yield self._decide()
@@ -99,20 +99,20 @@ class Chains:
 
 
 def _answer_of(end: Finished) -> str:
-    """The answer that a chain led to; "" where it was cut off before it gave one."""
+    """Return the answer of a chain; "" if it was cut off before its answer."""
     answer = final_answer(end.text)
     return "" if end.reason == "length" and answer == end.text.strip() else answer
 
 
 def _label(answer: str) -> str:
-    """An answer in one short line, without the point at its end."""
+    """Shorten an answer to one line, without its final full stop."""
     line = " ".join(answer.split())
     line = line.rstrip(".。") or line
     return line if len(line) <= MAX_LABEL_CHARS else f"{line[: MAX_LABEL_CHARS - 1]}…"
 
 
 def _merged(streams: Sequence[Stream]) -> Iterator[tuple[int, StreamEvent]]:
-    """The events of several streams as they come, each with its stream's number."""
+    """Yield the events of several streams as they come, each with its stream's index."""
     events: SimpleQueue[tuple[int, StreamEvent]] = SimpleQueue()
 
     def read(number: int, stream: Stream) -> None:

@@ -1,8 +1,8 @@
-"""The server process: open everything, say when the first answer can be given, close politely.
+"""The server process: startup, the readiness announcement and graceful shutdown.
 
-The first SIGTERM or SIGINT lets running answers finish until a deadline and refuses new ones; at
-the deadline, or at the second signal, what still runs is stopped and stored. Then every connection
-that is open is closed.
+The first SIGTERM or SIGINT lets running answers finish until a deadline and refuses new ones. At
+the deadline, or at the second signal, answers that still run are stopped and stored. Then every
+open connection is closed.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ CLOSE_SECONDS = 2  # for the handlers of connections that were cut
 
 
 def make_app(service: Service) -> Any:
-    """The web application with its pages."""
+    """Return the web application with its pages."""
     check = operator_check(service.workspace.settings)
     app = build_app(service, lambda app: mount_pages(app, service, check))
-    return SecurityHeaders(app)  # outside Starlette's own answer to an unexpected error
+    return SecurityHeaders(app)  # outermost, around Starlette's response to an unexpected error too
 
 
 def run_server(
     settings: Settings, sockets: Sequence[socket.socket], announce: Callable[[str], None]
 ) -> None:
-    """Run until told to stop; `announce` gets the address once an answer can be given."""
+    """Run until told to stop; `announce` receives the address once the server is ready."""
     install_thread_excepthook()
     service = Service(Workspace(settings))
     try:
@@ -67,7 +67,7 @@ def run_server(
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server, which stops as this module says."""
+    """uvicorn's server with this module's graceful shutdown."""
 
     def __init__(self, app: Any, running: RunningAnswers, settings: Settings) -> None:
         super().__init__(
@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
                 http=TimedProtocol,
                 ws="none",
                 root_path=settings.path_prefix,
-                proxy_headers=False,  # anybody may send them
+                proxy_headers=False,  # any client may send such headers
             )
         )
         _uvicorn_log.addFilter(HideExceptionMessages())
@@ -92,7 +92,7 @@ class Server(uvicorn.Server):
         self._deadline = now if self._deadline is not None else now + self._grace_seconds
 
     async def on_tick(self, counter: int) -> bool:
-        """Called ten times a second; returns whether to shut down now."""
+        """Return whether to shut down now; uvicorn calls this ten times a second."""
         should_exit = await super().on_tick(counter)
         if self._deadline is None:
             return should_exit
@@ -103,7 +103,7 @@ class Server(uvicorn.Server):
         return self._running.count == 0 or late_by > STOP_SECONDS
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close everything; what is still open after the last words is cut off."""
+        """Close everything; connections that stay open after the flush are aborted."""
         _uvicorn_log.setLevel(logging.CRITICAL)  # uvicorn logs cut connections as errors
         cut = asyncio.create_task(self._cut_off())
         await super().shutdown(sockets)
@@ -119,7 +119,7 @@ class Server(uvicorn.Server):
 def _announce_when_ready(
     server: Server, service: Service, address: str, announce: Callable[[str], None]
 ) -> None:
-    """Make one token and fetch the page, so that "ready" is true."""
+    """Generate one token and request `/readyz`, then announce the address."""
     warm_up = GenerationRequest((Message("user", "Hi"),), SamplingParams(max_new_tokens=1))
     collect(service.engine.submit(warm_up))
     while not server.started:
@@ -135,7 +135,7 @@ def _announce_when_ready(
 
 
 def _address(settings: Settings, listener: socket.socket) -> str:
-    """Where this machine's browser finds the server."""
+    """Return the server's address for a browser on this machine."""
     everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
     host = everywhere.get(settings.host, settings.host)
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"

@@ -1,6 +1,6 @@
-"""The composition root: settings in, a working Burnish out.
+"""The composition root: builds everything from the settings.
 
-`Workspace` is all that needs no model in memory (commands on feedback and releases);
+`Workspace` has everything that needs no model in memory (commands on feedback and releases);
 `Service` adds the engine, its adapters and the background work.
 """
 
@@ -54,7 +54,7 @@ from tuning.recipe import Recipe, read_recipe_with_origins
 T = TypeVar("T")
 ALERT_DAYS = 30
 UNDO_SECONDS = 15.0  # a deletion can be taken back for about half of them
-RETENTION_SCHEDULE = "0 4 * * *"  # at night, each day
+RETENTION_SCHEDULE = "0 4 * * *"  # crontab: each day at 4 o'clock
 
 
 class Workspace:
@@ -97,22 +97,22 @@ class Workspace:
 
     @cached_property
     def conversations(self) -> Conversations:
-        """Everybody's conversations, as each person sees their own."""
+        """The conversations of everybody, as each person sees their own."""
         return Conversations(self.database)
 
     @cached_property
     def base(self) -> BaseModel:
-        """The base model, fetched or converted at first use."""
+        """The base model, which is fetched or converted at first use."""
         return resolve(self.settings.model, self.settings.model_cache)
 
     @cached_property
     def releases(self) -> Releases:
-        """The operator's verbs."""
+        """The operations on releases: promote, roll back, wait."""
         return Releases(self.registry, self.home.bundles, self.base)
 
     @cached_property
     def loop(self) -> Loop:
-        """The periodic loop."""
+        """The periodic loop of tuning."""
         return Loop(
             home=self.home,
             base=self.base,
@@ -124,7 +124,7 @@ class Workspace:
         )
 
     def take_snapshot(self) -> str:
-        """Freeze the examples of now, as the settings ask; returns the snapshot's digest."""
+        """Freeze the current examples under the settings; returns the snapshot's digest."""
         return take_snapshot(
             self.home.snapshots,
             self.training_set,
@@ -141,29 +141,29 @@ class Workspace:
         )
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Suspicious votes of the last weeks, with the text they are about."""
+        """Return suspicious votes of the last weeks, with the texts they judge."""
         return find_alerts(self.database, since=time.time() - ALERT_DAYS * 24 * 3600)
 
     def forget_old(self) -> None:
-        """Delete conversations that are older than the operator wants to keep."""
+        """Delete conversations older than `retention_days`."""
         days = self.settings.retention_days
         if days is not None:
             self.forgetting.forget_before(time.time() - days * 24 * 3600)
 
     def examples(self) -> tuple[Example, ...]:
-        """The few-shot examples, read anew each time, since the operator edits the file."""
+        """Return the few-shot examples; the file is read each time, since the operator edits it."""
         return read_examples(self.home.examples)
 
     def shared_prompts(self) -> tuple[PromptText, ...]:
-        """The prompts that the operator shares, read anew each time, too."""
+        """Return the prompts that the operator shares; the file is read each time, too."""
         return read_prompts(self.home.prompts)
 
     def recipe(self, path: Path | None = None) -> tuple[Recipe, dict[str, str]]:
-        """A recipe and where each of its values comes from."""
+        """Return a recipe and the origin of each of its values."""
         return read_recipe_with_origins(path or self.settings.recipe)
 
     def close(self) -> None:
-        """Give back the database."""
+        """Close the database."""
         self.database.close()
 
 
@@ -214,7 +214,7 @@ class Service:
         self.last_round = "none yet"
 
     def start(self) -> None:
-        """Serve the live release and start what is done on a schedule, if anything is."""
+        """Serve the live release and start the schedules that the settings ask for."""
         settings = self.workspace.settings
         self.workspace.store.abort_unfinished()
         self.workspace.forgetting.finish()
@@ -235,27 +235,29 @@ class Service:
         self.workspace.close()
 
     def adapter_named(self, release: str) -> str | None:
-        """What answers in a release's name: "live", "base" (None), or the one digest that begins
-        like it. Raises `UnknownId` for none or several."""
+        """Resolve a release's name to an adapter: "live", "base" (None), or a digest's beginning.
+
+        Raises `UnknownId` if no digest or several begin so.
+        """
         if release == BASE:
             return None
         return LIVE if release == LIVE else find_digest(self.workspace.home.bundles, release)
 
     def erase_deleted(self) -> None:
-        """Erase the conversations whose deletion can be taken back no more."""
+        """Erase deleted conversations whose deletion can no longer be undone."""
         before = time.time() - UNDO_SECONDS
         if due := self.workspace.conversations.due(before):
             with suppress(Conflict, UnknownId):  # another erasure runs, or all were restored now
                 self.workspace.forgetting.forget_conversations(due, deleted_before=before)
 
     def run_round(self) -> LoopResult:
-        """One round of the periodic loop; raises `Conflict` while another runs here."""
+        """Run one round of the periodic loop; raises `Conflict` while another one runs."""
         return self._exclusively(lambda: self._loop_round(force=False))
 
     def tune_in_background(self) -> None:
-        """Snapshot, tune and judge; for the console, which watches the progress.
+        """Take a snapshot, tune and evaluate in a thread; the console shows the progress.
 
-        Raises `Conflict` while a round runs here, and `InvalidInput` for a recipe that is none.
+        Raises `Conflict` while a round runs, and `InvalidInput` for an invalid recipe.
         """
         recipe, recipe_origins = self.workspace.recipe()
 
@@ -268,9 +270,9 @@ class Service:
         self._in_background(tune)
 
     def resume_in_background(self, job: str) -> None:
-        """Go on with a stopped job and judge its bundle, as `tune_in_background` does.
+        """Resume a stopped job and evaluate its bundle, as `tune_in_background` does.
 
-        Raises what `JobRunner.resume` does, and `Conflict` while a round runs here.
+        Raises the errors of `JobRunner.resume`, and `Conflict` while a round runs.
         """
         self._in_background(
             lambda: self._judge_at_its_end(job), begin=lambda: self.workspace.jobs.resume(job)
@@ -289,7 +291,7 @@ class Service:
     def _in_background(
         self, work: Callable[[], str], begin: Callable[[], object] | None = None
     ) -> None:
-        """Do `begin` here, so that its errors are the caller's, and then `work` in a thread."""
+        """Call `begin` here, so that it raises in the caller, and then `work` in a thread."""
         if not self._round.acquire(blocking=False):
             raise Conflict("a round is already running")
         try:
@@ -330,7 +332,7 @@ class Service:
 
 
 def verdict_line(bundle: str, gate: GateReport) -> str:
-    """A verdict in a line."""
+    """Return the gate's verdict on a bundle as one line."""
     return f"{bundle[7:19]}: {gate.verdict} ({gate.reason})"
 
 

@@ -1,7 +1,7 @@
-"""The settings: the only reader of the environment.
+"""The settings. No other module reads the environment.
 
-In falling order of precedence: what the command line says, `BURNISH_*` environment variables,
-`settings.toml` in the home folder, the defaults below. Unknown keys in the file are errors.
+In decreasing precedence: command-line options, `BURNISH_*` environment variables, `settings.toml`
+in the home folder, the defaults below. Unknown keys in the file are errors.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from engine.request import SamplingParams
 from engine.storage import write_atomically
 
 VARIABLE_PREFIX = "BURNISH_"
-SAMPLING = SamplingParams()  # where the operator sets nothing
+SAMPLING = SamplingParams()  # the defaults of the sampling settings
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MIN_PASSWORD_CHARS = 12
 SECRET_BYTES = 32
-# Variables of libraries that may send prompts elsewhere or open ports: removed from the
-# environment, so that the libraries' defaults and the values below hold
+# Environment variables that can make libraries send prompts elsewhere or open ports. They are
+# removed, so that the libraries' defaults and the values below apply
 FOREIGN_PREFIXES = ("GRADIO_", "LANGCHAIN_", "LANGSMITH_", "OTEL_", "WANDB_")
 QUIET = {
     "DISABLE_TELEMETRY": "1",
@@ -48,7 +48,7 @@ QUIET = {
 
 
 def _join_list(value: object) -> object:
-    """A list written as "a, b", as environment variables are."""
+    """Join a list to "a, b", the form of environment variables."""
     if isinstance(value, str):
         return tuple(item.strip() for item in value.split(",") if item.strip())
     return value
@@ -67,7 +67,7 @@ CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_join_list
 
 
 class Settings(BaseSettings):
-    """Everything an operator can set."""
+    """All settings of an operator."""
 
     model_config = SettingsConfigDict(env_prefix=VARIABLE_PREFIX, extra="forbid", frozen=True)
 
@@ -160,7 +160,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Command line, environment, file."""
+        """Return the sources in order of precedence: command line, environment, file."""
         home = init_settings().get("home") or env_settings().get("home")
         file = Home(Path(home or user_data_path("burnish"))).settings
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
@@ -171,7 +171,7 @@ class Settings(BaseSettings):
         return self.host in LOOPBACK
 
     def origins(self) -> dict[str, str]:
-        """Where each setting comes from: environment, or set (file or command line), or default."""
+        """Return the origin of each setting: environment, set (file or command line) or default."""
         environment = {name.lower() for name in os.environ}
         return {
             name: "environment"
@@ -182,7 +182,7 @@ class Settings(BaseSettings):
 
 
 def load_settings(**overrides: Any) -> Settings:
-    """The settings; overrides that are None are left out. Raises `InvalidInput`."""
+    """Load the settings; overrides that are None are ignored. Raises `InvalidInput`."""
     _silence_libraries()
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
@@ -200,7 +200,7 @@ def load_settings(**overrides: Any) -> Settings:
 
 
 def _silence_libraries() -> None:
-    """Send no word from this machine to a library's makers, and show no library's warnings.
+    """Disable the libraries' telemetry and warnings.
 
     Some libraries read the environment when they are imported, so settings are loaded first.
     """
@@ -211,9 +211,9 @@ def _silence_libraries() -> None:
 
 
 def session_secret(home: Home) -> str:
-    """The key that signs session cookies; made once, readable by its owner alone.
+    """Return the key that signs session cookies; it is made once and private to its owner.
 
-    Raises `InvalidInput` when the file holds a key that is too short to be secure.
+    Raises `InvalidInput` if the file holds a key that is too short to be secure.
     """
     path = home.session_key
     if not path.is_file():

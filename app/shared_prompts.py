@@ -1,4 +1,4 @@
-"""The prompts that an operator shares with everybody: a file they edit, beside the examples."""
+"""The prompts that the operator shares with everybody, in a file beside the examples."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from feedback_store.personal.own_prompts import PromptKind, PromptText
 
 
 def default_prompts_text() -> str:
-    """The file that a new home starts with."""
+    """Return the text of the file in a new home."""
     return resources.files("app").joinpath("prompts.yaml").read_text("utf-8")
 
 
 def read_prompts(path: Path) -> tuple[PromptText, ...]:
-    """The prompts in a YAML file; raises `InvalidInput` listing every problem in it."""
+    """Read the prompts of a YAML file; raises `InvalidInput` that lists every problem."""
     try:
         lists = yaml.safe_load(path.read_text("utf-8")) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -35,7 +35,7 @@ def read_prompts(path: Path) -> tuple[PromptText, ...]:
 
 
 def _prompts(kind: PromptKind, entries: Any) -> Iterator[PromptText | str]:
-    """The prompts of one kind, or what is wrong with them."""
+    """Yield each prompt of one kind, or the problem with it as a text."""
     if entries is None:
         return
     if not isinstance(entries, list):

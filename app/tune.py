@@ -1,4 +1,4 @@
-"""How a tuning run looks on the terminal: a live line per stage, or plain lines in a pipe."""
+"""The progress of a tuning run on the terminal: a live line per stage, or plain lines in a pipe."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def follow(events: Iterable[JobEvent]) -> None:
 
 
 def print_step(event: JobEvent) -> None:
-    """One line per progress event, on standard error."""
+    """Print a progress event as one line on standard error."""
     if isinstance(event, StepDone):
         line = f"{event.stage}  step {event.step}/{event.steps}  {facts(event)}"
     else:
@@ -41,7 +41,7 @@ def print_step(event: JobEvent) -> None:
 
 
 def facts(step: StepDone) -> str:
-    """The numbers of a step: loss, rewards, speed, memory, time left."""
+    """Return the numbers of a step as text: loss, rewards, speed, memory, time left."""
     shown = [f"loss {step.loss:.3f}"]
     if step.reward_accuracy is not None:
         shown.append(f"accuracy {step.reward_accuracy:.2f}")
@@ -54,7 +54,7 @@ def facts(step: StepDone) -> str:
 
 
 def _sentence(event: JobEvent) -> str:
-    """What an event that is no step says; nothing where a person need not know."""
+    """Describe an event other than a step; "" if it is of no interest to a person."""
     if isinstance(event, JobStarted):
         return f"tuning with {event.threads} thread(s) at priority {event.priority!r}"
     if isinstance(event, StageLeftOut):
@@ -65,7 +65,7 @@ def _sentence(event: JobEvent) -> str:
 
 
 def _draw(progress: Progress, event: JobEvent) -> None:
-    """Move the bar of the event's stage; each stage has a bar of its own."""
+    """Advance the progress bar of the event's stage; each stage has its own bar."""
     if not isinstance(event, StepDone):
         if line := _sentence(event):
             progress.console.print(line)
@@ -78,7 +78,7 @@ def _draw(progress: Progress, event: JobEvent) -> None:
 
 
 def show_pairs(workspace: Workspace, snapshot: str, count: int) -> None:
-    """Print pairs as the trainer sees them: the tokens the loss covers stand out."""
+    """Print pairs as the trainer sees them, with the tokens in the loss highlighted."""
     from rich.console import Console
     from rich.text import Text
 

@@ -1,4 +1,4 @@
-"""The command line. Reads arguments, calls one function of the floors below, prints.
+"""The command line: reads arguments, calls one function of the floors below, prints the result.
 
 Every command takes `--home` and `--json` (one JSON document, the last line of standard output),
 and exits 0 on success, 2 on a usage error, 1 on failure with one clear sentence on standard error.
@@ -22,7 +22,7 @@ app.add_typer(loop_app, name="loop")
 
 
 def main() -> None:
-    """Entry point: errors of the tree and of the system become one sentence and exit status 1."""
+    """Run the command line; a Burnish or system error becomes one sentence and exit status 1."""
     make_new_files_private()
     try:
         app()

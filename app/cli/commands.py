@@ -35,11 +35,11 @@ def serve(
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Web chat, HTTP API and console. Prints its address when the first answer can be given."""
+    """Run the web chat, the HTTP API and the console; prints the address once they are ready."""
     from app.claims import claim_server
     from app.settings import load_settings
 
-    # Before libraries that read the environment are imported
+    # Loaded before any library that reads the environment is imported
     settings = load_settings(home=home, model=model, host=host, port=port)
     with claim_server(settings) as sockets:
         print_note(as_json, f"Starting; the state is in {settings.home}")
@@ -72,7 +72,7 @@ def ask(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """One answer on the terminal. Nothing is stored."""
+    """Answer one question on the terminal. Nothing is stored."""
     from app.ask import answer_question
     from app.settings import load_settings
 
@@ -105,10 +105,10 @@ app.command("evaluate")(evaluate_bundle)
 
 @app.command()
 def demo(home: HomeOption = None, as_json: Json = False) -> None:
-    """The whole loop on the embedded model with a scripted user, with before/after figures."""
+    """Run the whole loop on the embedded model with a scripted user; prints its figures."""
     from app.settings import load_settings
 
-    settings = load_settings(home=home)  # before libraries read the environment
+    settings = load_settings(home=home)  # before any library reads the environment
     from app.demo import run_demo
 
     figures = run_demo(settings, say=lambda text: print_note(as_json, text))
@@ -117,8 +117,8 @@ def demo(home: HomeOption = None, as_json: Json = False) -> None:
 
 @app.command()
 def doctor(home: HomeOption = None, model: Model = None, as_json: Json = False) -> None:
-    """What this machine can do, what was chosen and why, what is missing; whether a model can be
-    served."""
+    """Report what this machine can do, what was chosen and why, what is missing, and whether a
+    model can be served."""
     from app.doctor import describe, inspect_machine
 
     with open_workspace(home, model=model) as workspace:

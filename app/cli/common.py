@@ -1,4 +1,4 @@
-"""What all commands share: options, an opened home, how results are printed."""
+"""Shared by all commands: options, contexts that open a home, and the printing of results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as t
 
 @contextmanager
 def open_workspace(home: Path | None, **overrides: Any) -> Iterator[Workspace]:
-    """A home folder, opened for one command."""
+    """Open a home folder for one command."""
     from app.settings import load_settings
 
     settings = load_settings(home=home, **overrides)  # before libraries read the environment
@@ -42,7 +42,7 @@ def open_workspace(home: Path | None, **overrides: Any) -> Iterator[Workspace]:
 
 @contextmanager
 def open_service(home: Path | None, **overrides: Any) -> Iterator[Service]:
-    """A home folder with a model in memory, for one command."""
+    """Open a home folder and load its model for one command."""
     from app.service import Service
 
     with open_workspace(home, **overrides) as workspace:
@@ -54,12 +54,12 @@ def open_service(home: Path | None, **overrides: Any) -> Iterator[Service]:
 
 
 def print_note(as_json: bool, text: str) -> None:
-    """A line for a person: on standard error where standard output is for a program."""
+    """Print a line for a person: on standard error if standard output is for a program."""
     print(text, file=sys.stderr if as_json else sys.stdout, flush=True)
 
 
 def print_result(as_json: bool, document: Any, text: str) -> None:
-    """What a command found: a document for programs or a text for people."""
+    """Print the result of a command: a document for programs or a text for people."""
     if as_json:
         print(json.dumps(document, ensure_ascii=False), flush=True)  # noqa: T201
     elif text:

@@ -1,4 +1,4 @@
-"""`burnish feedback examples`: corrected and liked answers that everybody is shown as examples."""
+"""`burnish feedback examples`: corrected and liked answers shared with everybody as examples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ AnswerId = Annotated[str, typer.Argument(help="An answer's id, as `feedback pair
 
 @examples_app.command("list")
 def list_(home: HomeOption = None, as_json: Json = False) -> None:
-    """The approved answers, the newest approval first, and whether each is shown now."""
+    """List the approved answers, the newest approval first, and whether each is shown now."""
     with open_workspace(home) as workspace:
         approvals = workspace.shared_examples.approvals()
     document = {"examples": [_approval(each) for each in approvals]}
@@ -64,7 +64,7 @@ def _words(example: FeedbackExample) -> dict[str, str]:
 
 
 def _lines(row: dict[str, Any]) -> str:
-    """One approval, for a terminal."""
+    """Return one approval as text for a terminal."""
     head = f"{row['answer']} of {row['user']}"
     if not row["shown"]:
         return f"{head}: not shown, {row['why_not']}"

@@ -1,4 +1,4 @@
-"""`burnish feedback`: what people said, what it teaches, and what is forgotten."""
+"""`burnish feedback`: inspect, curate, freeze, import, export and erase feedback."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Note = Annotated[str, typer.Option(help="Why; kept with the decision.")]
 
 @feedback_app.command("stats")
 def stats(home: HomeOption = None, as_json: Json = False) -> None:
-    """How many turns, answers, votes, corrections and pairs there are."""
+    """Count turns, answers, votes, corrections and pairs."""
     with open_workspace(home) as workspace:
         selected = workspace.training_set.refresh(reestimate=True)
         counts: dict[str, Any] = {
@@ -47,7 +47,7 @@ def pairs(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """The preference pairs of now, each with where it comes from."""
+    """List the current preference pairs, each with its origin."""
     from feedback_store.examples.explanation import explain as explained
 
     with open_workspace(home) as workspace:
@@ -80,7 +80,7 @@ def exclude(
 def include(
     example: ExampleId, note: Note = "", home: HomeOption = None, as_json: Json = False
 ) -> None:
-    """Take back an exclusion or an edit."""
+    """Undo an exclusion or an edit."""
     with open_workspace(home) as workspace:
         decided = _decided(workspace, example)
         workspace.curation.take_back(decided, note)
@@ -96,7 +96,7 @@ def edit(
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Train on other words; the original stays in the store."""
+    """Replace the text to train on; the original stays in the store."""
     with open_workspace(home) as workspace:
         found = _example(workspace, example)
         workspace.curation.edit(found, chosen=chosen, rejected=rejected, note=note)
@@ -110,7 +110,7 @@ def gold(
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Make a held-out conversation part of the yardstick that is never trained on."""
+    """Mark a held-out conversation as gold: part of the gate's yardstick, never trained on."""
     with open_workspace(home) as workspace:
         if undo:
             workspace.curation.unmark_gold(conversation)
@@ -122,7 +122,7 @@ def gold(
 
 @feedback_app.command("alerts")
 def alerts(home: HomeOption = None, as_json: Json = False) -> None:
-    """Votes that came too fast or too much alike to be honest, with the text they are about."""
+    """List votes that came too fast or agree too much to be honest, with the texts they judge."""
     with open_workspace(home) as workspace:
         found = workspace.alerts()
     text = "\n\n".join(
@@ -141,7 +141,7 @@ def snapshot(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Freeze the examples of now; prints the snapshot's id."""
+    """Freeze the current examples; prints the snapshot's id."""
     if verify:
         _verify(home, verify, as_json)
         return
@@ -204,7 +204,7 @@ def import_(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Take over what people said elsewhere, all or nothing. Detects the format."""
+    """Import feedback from a file, all or nothing. Detects the format."""
     from dataclasses import asdict
 
     from feedback_store.formats import import_file
@@ -240,7 +240,7 @@ def export(
     ] = "pairs",
     as_json: Json = False,
 ) -> None:
-    """Write the examples of now for other tools."""
+    """Write the current examples for other tools."""
     from feedback_store.formats import export_examples
 
     with open_workspace(home) as workspace:
@@ -259,7 +259,7 @@ def forget(
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Forget a person: rows, examples, snapshot entries, and the adapters that learnt from them."""
+    """Erase a person: rows, examples, snapshot entries, and adapters that learnt from them."""
     from dataclasses import asdict
 
     with open_workspace(home) as workspace:
@@ -293,7 +293,7 @@ def consent(
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Whether a person's words may be trained on."""
+    """Set whether a person's words may be trained on."""
     with open_workspace(home) as workspace:
         workspace.curation.set_consent(user, allowed)
     print_result(
@@ -302,7 +302,7 @@ def consent(
 
 
 def _example(workspace: Workspace, beginning: str) -> TrainingExample:
-    """The example whose id begins like this; raises `UnknownId` for none or several."""
+    """Return the example whose id begins so; raises `UnknownId` for none or several."""
     workspace.training_set.refresh()
     return workspace.training_set.find(beginning)
 
@@ -333,7 +333,7 @@ def _flat(document: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _lines(row: dict[str, Any]) -> str:
-    """One example, or one thing set aside, for a terminal."""
+    """Return one example, or one item set aside, as text for a terminal."""
     if row["kind"] == "set aside":
         head = f"set aside: {row['reason']}"
         body = [f"  text:      {text}" for text in row["texts"]]
@@ -357,7 +357,7 @@ def _lines(row: dict[str, Any]) -> str:
 
 
 def _receipt(user: str | None, receipt: dict[str, Any]) -> str:
-    """The receipt for a terminal."""
+    """Return the receipt as text for a terminal."""
     rows = ", ".join(f"{n} {table}" for table, n in receipt["rows"].items() if n)
     whom = "forgotten" if user is None else f"user {user} is forgotten"
     lines = [

@@ -1,4 +1,4 @@
-"""`burnish feedback judge`: let an AI judge label answers that nobody judged."""
+"""`burnish feedback judge`: an AI judge labels answers that nobody judged."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def judge(
 
 
 def is_endpoint(endpoint: str | None, model: str | None) -> bool:
-    """Whether a server is to judge; raises `typer.BadParameter` for half of what names one."""
+    """Whether a server is to judge; raises `typer.BadParameter` if only one option is given."""
     if (endpoint is None) != (model is None):
         raise typer.BadParameter("one needs the other", param_hint="--endpoint, --model")
     return endpoint is not None
 
 
 def endpoint_judge(workspace: Workspace, endpoint: str | None, model: str | None) -> Judge:
-    """The judge on a server, with the key of the settings."""
+    """Return the judge on a server, with the API key of the settings."""
     from tuning.judge import EndpointJudge
 
     key = workspace.settings.judge_api_key
@@ -70,9 +70,10 @@ def endpoint_judge(workspace: Workspace, endpoint: str | None, model: str | None
 
 
 def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str, Any]:
-    """Publish a judge's labels; raises `InvalidInput` where there is nothing to compare.
+    """Publish a judge's labels.
 
-    Raises `Conflict`, and keeps nothing, where somebody was forgotten meanwhile.
+    Raises `InvalidInput` if there is nothing to compare. Raises `Conflict` and keeps nothing if a
+    person was forgotten meanwhile.
     """
     import shutil
 
@@ -100,7 +101,7 @@ def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str
 
 
 def _siblings(workspace: Workspace) -> list[Siblings]:
-    """What may be compared, as a snapshot would have it: without people who refuse, redacted."""
+    """Return the answers to compare, under a snapshot's rules: with consent only, redacted."""
     from feedback_store.ai_feedback.siblings import unjudged_siblings
     from feedback_store.examples.rules import Rules
     from feedback_store.privacy.redaction import Redactor

@@ -16,7 +16,7 @@ loop_app = typer.Typer(no_args_is_help=True, help="The periodic loop.")
 
 @release_app.command("list")
 def release_list(home: HomeOption = None, as_json: Json = False) -> None:
-    """All releases, the newest first; the live one is marked."""
+    """List all releases, the newest first; the live one is marked."""
     with open_workspace(home) as workspace:
         live = workspace.registry.live().bundle
         releases = workspace.registry.list()
@@ -36,7 +36,7 @@ def release_show(
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
-    """The gate's report and the training manifest of a release."""
+    """Show the gate's report and the training manifest of a release."""
     from engine.storage import find_digest, folder_of, read_manifest
 
     with open_workspace(home) as workspace:
@@ -55,7 +55,7 @@ def release_promote(
     force: Annotated[bool, typer.Option(help="Even if the gate did not find it better.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a release live; running servers follow, and this waits for them."""
+    """Make a release live and wait until running servers serve it."""
     from engine.storage import find_digest
 
     with open_workspace(home) as workspace:
@@ -69,7 +69,7 @@ def release_promote(
 
 @release_app.command("rollback")
 def release_rollback(home: HomeOption = None, as_json: Json = False) -> None:
-    """Go back to what was live before; running servers follow, and this waits for them."""
+    """Return to the release that was live before and wait until running servers serve it."""
     with open_workspace(home) as workspace:
         live = workspace.releases.rollback()
         servers = workspace.releases.wait_until_served(live)
@@ -100,7 +100,7 @@ def loop_run(
     force: Annotated[bool, typer.Option(help="Even without enough new evidence.")] = False,
     as_json: Json = False,
 ) -> None:
-    """One round: snapshot, tune, gate, and promote if better."""
+    """Run one round: snapshot, tune, gate, and promote if better."""
     from app.tune import print_step
 
     with open_workspace(home) as workspace:
@@ -120,7 +120,7 @@ def loop_run(
 
 @loop_app.command("status")
 def loop_status(home: HomeOption = None, as_json: Json = False) -> None:
-    """What the loop would do now, and why."""
+    """Show what the loop would do now, and why."""
     with open_workspace(home) as workspace:
         status = workspace.loop.status()
     verb = "would run" if status.would_run else "would not run"

@@ -62,7 +62,7 @@ def _start(workspace: Workspace, recipe: Path | None, snapshot: str | None) -> s
 
 
 def _follow(workspace: Workspace, job: str, as_json: bool) -> None:
-    """Show the job until it ends. Ctrl-C ends the showing, not the job."""
+    """Show the job's progress until it ends. Ctrl-C ends the display, not the job."""
     from app.tune import follow
 
     try:
@@ -76,7 +76,7 @@ def _follow(workspace: Workspace, job: str, as_json: bool) -> None:
 
 
 def _cancel(workspace: Workspace, job: str, as_json: bool) -> None:
-    """Stop the job and wait for its end, which may be another one than was asked for."""
+    """Stop the job and wait for its end, which may differ from "cancelled"."""
     workspace.jobs.cancel(job)
     for _ in workspace.jobs.wait(job):
         pass
@@ -94,7 +94,7 @@ def _list(workspace: Workspace, as_json: bool) -> None:
 
 
 def _document(workspace: Workspace, job: Job) -> dict[str, Any]:
-    """A job and the step it is at."""
+    """Return a job and its current step as a document."""
     from tuning.jobs.events import StepDone
     from tuning.jobs.progress import read_progress
 

@@ -1,6 +1,6 @@
 """gr.Blocks that answers malformed calls in one sentence and logs no user input.
 
-Gradio prints a traceback, with the values that were sent, for each call that it cannot make.
+Gradio prints a traceback with the values of the call for each call that fails.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from starlette.exceptions import HTTPException
 from app.error_log import log_unexpected
 from app.ui.texts import DEFAULT, language_for, say
 
-# Gradio runs 40 events at a time by default, and a waiting answer is one. The engine bounds the
-# answers, and the threads that handlers share bound the rest
+# Gradio's default is 40 concurrent events. The engine bounds the answers and the thread pool of the
+# handlers the rest, so that this limit need not
 MAX_EVENTS = 1000
 QUEUE_PAUSE_SECONDS = 0.1
 LONG_PAUSE_SECONDS = 1.0
@@ -26,8 +26,7 @@ _making_applications = threading.RLock()
 
 
 class PageBlocks(gr.Blocks):
-    """Refuses invalid calls of handlers, logs a failed handler without its inputs, and sends a page
-    with the labels of the person's language."""
+    """Blocks that refuse invalid calls, log failures without their inputs, and translate labels."""
 
     def __init__(self, *, has_events: bool = True, **options: Any) -> None:
         self.i18n_instance: Any = None  # until the page is mounted
@@ -37,10 +36,10 @@ class PageBlocks(gr.Blocks):
         self.max_threads = MAX_EVENTS
 
     def queue(self, *arguments: Any, **named: Any) -> PageBlocks:
-        """Make the queue of the page's events, as gradio does, but poll it 10 times a second.
+        """Create the queue of the page's events, as gradio does, but poll it 10 times a second.
 
-        Gradio polls it a thousand times a second, which takes a tenth of a core of an idle server;
-        and as often for the progress of running events, which no page of ours shows.
+        Gradio polls the queue, and the progress of running events, a thousand times a second, which
+        takes a tenth of a core of an idle server. No page here shows that progress.
         """
         with _no_application():
             super().queue(*arguments, **named)
@@ -50,7 +49,7 @@ class PageBlocks(gr.Blocks):
 
     @property
     def config(self) -> Any:
-        """The page as gradio sends it. Gradio makes it once; the labels are the request's."""
+        """The page's configuration, made once by gradio, with labels in the request's language."""
         labels: Any = self.i18n_instance
         sent = labels and labels.translations_dict
         return {**self._made_config, "i18n_translations": sent}
@@ -60,7 +59,7 @@ class PageBlocks(gr.Blocks):
         self._made_config = made
 
     def __exit__(self, *exit_arguments: Any) -> None:
-        """Make unknown handlers answer 404, once the handlers are known."""
+        """Let unknown handlers answer 404 from now on: all handlers are defined."""
         with _no_application():
             super().__exit__(*exit_arguments)
         self.default_config.fns = _Handlers(self.default_config.fns)
@@ -80,8 +79,11 @@ class PageBlocks(gr.Blocks):
 
 @contextmanager
 def _no_application() -> Iterator[None]:
-    """Have gradio make no web application: it makes one of 90 routes at each step, which takes most
-    of a server's start, and serves the one that is made when the page is mounted."""
+    """Keep gradio from creating a web application of 90 routes at each step.
+
+    That takes most of a server's startup, and only the application that is created when the page
+    is mounted is served.
+    """
     with _making_applications:
         make = App.__dict__["create_app"]
         setattr(App, "create_app", lambda *_, **__: None)  # noqa: B010 - a type checker forbids it
@@ -92,7 +94,7 @@ def _no_application() -> Iterator[None]:
 
 
 def _language_of_call(request: object) -> str:
-    """The person's language. Gradio gives a list of requests where it makes calls together."""
+    """Return the person's language. Gradio passes a list of requests for batched calls."""
     first = request[0] if isinstance(request, list) and request else request
     return language_for(first) if isinstance(first, gr.Request) else DEFAULT
 

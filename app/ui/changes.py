@@ -1,4 +1,4 @@
-"""What a correction changed, as coloured text: "−" was taken out, "+" was put in."""
+"""The changes of a correction as coloured text: "−" marks removed words, "+" added ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIGNS = {"same": None, "removed": "−", "added": "+"}
 
 
 def changes_view() -> gr.HighlightedText:
-    """The widget, hidden until there is a change to show."""
+    """Return the widget, hidden until there is a change to show."""
     return gr.HighlightedText(
         label=text("common.changes"),
         color_map={"−": "red", "+": "green"},
@@ -25,13 +25,13 @@ def changes_view() -> gr.HighlightedText:
 
 
 def changes_update(changes: Iterable[TextChange]) -> Any:
-    """The widget's update: these changes, or hidden where there are none."""
+    """Return the widget's update: these changes, or hidden if there are none."""
     pieces = [(words, SIGNS[kind]) for kind, words in changes]
     return gr.update(value=pieces, visible=bool(pieces))
 
 
 def changes_html(changes: Iterable[TextChange]) -> str:
-    """The changes as running text."""
+    """Return the changes as inline HTML."""
     tags = {"same": "{}", "removed": "<del>{}</del>", "added": "<ins>{}</ins>"}
     pieces = (tags[kind].format(escape(words, quote=False)) for kind, words in changes)
     return f'<div class="changes" dir="auto">{"".join(pieces)}</div>'

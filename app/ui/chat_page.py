@@ -1,9 +1,9 @@
 """The chat page: a gradio page that the scripts in `page` draw on.
 
-A gradio chat window gets its whole conversation with each token and knows no branches, addresses or
-answers that go on without it; and gr.HTML compiles its templates in the browser, which the content
-policy forbids. So the page asks the server itself (`app.web.chat_api`), and gradio is the frame
-that it stands in.
+Gradio's chat component receives the whole conversation with each token and has no branches, no
+addresses and no answers that go on without the page; gr.HTML compiles its templates in the browser,
+which the content policy forbids. So the page's scripts call the server (`app.web.chat_api`), and
+gradio is only the frame around them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from app.ui.rendering import stylesheet
 
 FILES = resources.files("app.ui").joinpath("page")
 SCRIPTS = tuple(sorted(file.name for file in FILES.iterdir() if file.name.endswith(".js")))
-FRAMES = "frames.js"  # for every gradio page, before gradio's own scripts
-STYLES = ("page.css", "my_feedback.css")  # in this order: the first has the tokens
+FRAMES = "frames.js"  # on every gradio page, before gradio's own scripts
+STYLES = ("page.css", "my_feedback.css")  # in this order: the first defines the design tokens
 JAVASCRIPT = "text/javascript"
 HEAD_START = "".join(
     (
@@ -32,23 +32,23 @@ HEAD_START = "".join(
         '<script type="module" src="page/main.js"></script>',
     )
 )
-HEAD_END = '<link rel="stylesheet" href="page/page.css">'  # over gradio's own
+HEAD_END = '<link rel="stylesheet" href="page/page.css">'  # after gradio's own styles
 
 
 def build_chat_page() -> gr.Blocks:
-    """The frame, empty: the scripts add what is seen."""
+    """Return the empty frame; the scripts add the visible content."""
     with PageBlocks(title="Burnish", has_events=False) as blocks:
         pass
     return blocks  # type: ignore[no-any-return]  # gradio types its context manager as Any
 
 
 def page_css() -> str:
-    """The page's look, and that of what is rendered in it."""
+    """Return the style sheet of the page and of the content rendered in it."""
     return "\n".join((*(FILES.joinpath(name).read_text("utf-8") for name in STYLES), stylesheet()))
 
 
 def page_files() -> list[Route]:
-    """Scripts and style sheet, which a browser keeps and asks about again."""
+    """Return the routes of scripts and style sheets, which browsers cache and revalidate."""
     return [
         Route("/page/page.css", _cacheable(page_css(), "text/css")),
         *(
@@ -59,7 +59,7 @@ def page_files() -> list[Route]:
 
 
 def _cacheable(text: str, media_type: str) -> Callable[[Request], Response]:
-    """A handler that sends a text, unless the browser has it already (RFC 9110, section 13)."""
+    """Return a handler that sends a text, or 304 if the browser has it (RFC 9110, section 13)."""
     tag = f'"{hashlib.sha256(text.encode()).hexdigest()[:16]}"'
     headers = {"Cache-Control": "no-cache", "ETag": tag}
 

@@ -1,4 +1,4 @@
-"""The heads of the console's tables, in a language: gradio translates labels, and these not."""
+"""The column headers of the console's tables, which gradio does not translate as it does labels."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from app.ui.texts import say
 
 
 def column_headers(table: str, columns: Iterable[str], language: str) -> list[str]:
-    """The heads of a table's columns, from the texts `console.<table>.<column>`."""
+    """Return the headers of a table's columns, from the texts `console.<table>.<column>`."""
     return [say(f"console.{table}.{column}", language) for column in columns]

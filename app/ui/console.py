@@ -1,4 +1,4 @@
-"""The operator's page: what came in, what is live, and the buttons for it; tabs for the rest."""
+"""The operator's console: an overview of feedback and releases, and the tabs beside it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ HISTORY_COLUMNS = ["when", "action", "now_live", "before", "note"]
 
 
 class ConsolePage:
-    """The page's readers and buttons, over one running service."""
+    """The event handlers of the page, on one running service."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._workspace = service.workspace
 
     def feedback(self, language: str) -> pd.DataFrame:
-        """Counts of what people said and of what can be trained on."""
+        """Return the counts of feedback and of training examples."""
         examples = self._workspace.training_set.refresh()
         counts = self._workspace.store.counts() | {
             place: examples.count(place) for place in examples.counts
@@ -41,7 +41,7 @@ class ConsolePage:
         return pd.DataFrame({what: names, count: list(counts.values())})
 
     def releases(self, language: str) -> pd.DataFrame:
-        """The releases, the newest first."""
+        """Return the releases, the newest first."""
         live = self._workspace.registry.live().bundle
         rows = [
             [
@@ -61,7 +61,7 @@ class ConsolePage:
         )
 
     def history(self, language: str) -> pd.DataFrame:
-        """Every change of what is live."""
+        """Return every change of the live release."""
         rows = [
             [
                 _when(c.at),
@@ -77,8 +77,10 @@ class ConsolePage:
         )
 
     def status(self, language: str) -> str:
-        """One line: what is live, what the loop would do, how the last round ended. An error of a
-        round may quote what a file said, so it is shown as text, never as HTML or Markdown."""
+        """Return one line: the live release, the loop's next action, the last round's result.
+
+        An error of a round may quote a file, so it is shown as text, never as HTML or Markdown.
+        """
         return say(
             "console.overview.status",
             language,
@@ -88,9 +90,9 @@ class ConsolePage:
         )
 
     def refresh(self, offered: list[str], request: gr.Request) -> tuple[Any, ...]:
-        """Everything the page shows; `offered` are the releases in the list one can promote from.
+        """Return updates of all widgets; `offered` are the releases in the drop-down list.
 
-        That list is left alone unless it has changed: it may be open just now.
+        The list is updated only if it has changed, since it may be open.
         """
         language = language_for(request)
         names = [release.bundle[7:19] for release in self._workspace.registry.list()]
@@ -105,7 +107,7 @@ class ConsolePage:
         )
 
     def tune(self, request: gr.Request) -> None:
-        """Start a tuning job on the pairs of now."""
+        """Start a tuning job on the current examples."""
         language = language_for(request)
         with report_errors(language):
             self._service.tune_in_background()
@@ -124,7 +126,7 @@ class ConsolePage:
         gr.Info(say("console.overview.promoted", language), duration=3)
 
     def rollback(self, request: gr.Request) -> None:
-        """Go back to what was live before."""
+        """Return to the release that was live before."""
         language = language_for(request)
         with report_errors(language):
             live = self._workspace.releases.rollback()
@@ -133,7 +135,7 @@ class ConsolePage:
 
 
 def build_console_page(service: Service) -> gr.Blocks:
-    """The page's tabs."""
+    """Return the page with its tabs."""
     with PageBlocks(title="Burnish console", fill_width=True) as blocks:
         with gr.Tab(text("console.tabs.overview")):
             _build_overview(ConsolePage(service), blocks)
@@ -146,7 +148,7 @@ def build_console_page(service: Service) -> gr.Blocks:
 
 
 def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
-    """Counts and releases, refreshed on a timer."""
+    """Build the overview, which is refreshed on a timer."""
     status = gr.Textbox(
         interactive=False, show_label=False, container=False, max_lines=4, elem_id="status"
     )

@@ -1,4 +1,4 @@
-"""How the pages show what went wrong."""
+"""Error messages on the gradio pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.errors import BurnishError
 
 @contextmanager
 def report_errors(language: str = DEFAULT) -> Iterator[None]:
-    """Turn an error of the tree into a message in the page, in a language."""
+    """Turn a Burnish error within the block into gradio's error message, in a language."""
     try:
         yield
     except BurnishError as error:
@@ -22,5 +22,5 @@ def report_errors(language: str = DEFAULT) -> Iterator[None]:
 
 
 def escaped(message: object) -> str:
-    """A message as text: gradio draws what it is given as HTML."""
+    """Return a message with HTML escaped, since gradio renders messages as HTML."""
     return html.escape(str(message), quote=False)

@@ -1,6 +1,8 @@
-"""The console's tab on training data: what is trained on, what is set aside and why; exclude, edit,
-take back, mark gold, share as an example. What people wrote is shown as text, never as HTML or
-Markdown."""
+"""The console's tab on training data: lists examples and items set aside, with the reasons.
+
+The operator can exclude and edit examples, undo that, mark conversations as gold and share answers
+as examples. What people wrote is shown as text, never as HTML or Markdown.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,7 @@ ANY = ""  # every reason
 
 @dataclass
 class TableState:
-    """What one browser tab shows. The rows of its page stay on the server."""
+    """The state of one browser tab; the rows of its page stay on the server."""
 
     first: int = 0
     total: int = 0
@@ -48,13 +50,13 @@ class TableState:
 
     @property
     def range(self) -> str:
-        """Which rows the page shows, of how many."""
+        """The range of rows on the page and their total, as text."""
         last = self.first + len(self.page)
         return f"{min(self.first + 1, last)}–{last} / {self.total}"
 
 
 class TrainingDataPage:
-    """The tab's readers and buttons, over one workspace."""
+    """The event handlers of the tab, on one workspace."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
@@ -63,7 +65,7 @@ class TrainingDataPage:
     def show(
         self, kind: str, reason: str, search: str, view: TableState, request: gr.Request
     ) -> tuple[Any, ...]:
-        """The page of rows that the filters leave; the reader's page stays where it can."""
+        """Show the rows that pass the filters, on the current page if there are enough."""
         language = language_for(request)
         training_set = self._workspace.training_set
         with report_errors(language):
@@ -73,7 +75,7 @@ class TrainingDataPage:
             some, view.total = training_set.page(
                 kind, wanted, search, first=view.first, count=ROWS_A_PAGE
             )
-            if view.first >= max(1, view.total):  # there are fewer than before
+            if view.first >= max(1, view.total):  # fewer rows than before
                 view.first = (view.total - 1) // ROWS_A_PAGE * ROWS_A_PAGE if view.total else 0
                 some, _ = training_set.page(
                     kind, wanted, search, first=view.first, count=ROWS_A_PAGE
@@ -97,28 +99,28 @@ class TrainingDataPage:
     def from_start(
         self, kind: str, reason: str, search: str, view: TableState, request: gr.Request
     ) -> tuple[Any, ...]:
-        """The first page, for new filters."""
+        """Show the first page, for new filters."""
         view.first = 0
         return self.show(kind, reason, search, view, request)
 
     def forward(
         self, kind: str, reason: str, search: str, view: TableState, request: gr.Request
     ) -> tuple[Any, ...]:
-        """The next page."""
+        """Show the next page."""
         view.first += ROWS_A_PAGE
         return self.show(kind, reason, search, view, request)
 
     def back(
         self, kind: str, reason: str, search: str, view: TableState, request: gr.Request
     ) -> tuple[Any, ...]:
-        """The page before."""
+        """Show the previous page."""
         view.first = max(0, view.first - ROWS_A_PAGE)
         return self.show(kind, reason, search, view, request)
 
     def choose(
         self, view: TableState, event: gr.SelectData, request: gr.Request
     ) -> tuple[Any, ...]:
-        """All about one row."""
+        """Select a row and show its details."""
         language = language_for(request)
         number = int(event.row_value[0])  # the table may be sorted in the browser
         view.selected = view.page[number - 1 - view.first]
@@ -149,7 +151,7 @@ class TrainingDataPage:
     def edit(
         self, chosen: str, rejected: str, note: str, view: TableState, request: gr.Request
     ) -> None:
-        """Train on other words; what was not touched stays as it is."""
+        """Replace the texts to train on; sides that were not edited stay unchanged."""
         example = _example(view, request)
         before = [side.text for side in example.sides]
         after = [chosen, rejected] if isinstance(example, Pair) else [chosen]
@@ -167,7 +169,7 @@ class TrainingDataPage:
         gr.Info(say("console.training.taken_back", language_for(request)), duration=2)
 
     def toggle_gold(self, view: TableState, request: gr.Request) -> None:
-        """Make the row's conversation part of the yardstick, or put it back."""
+        """Mark the row's conversation as gold, or remove the mark."""
         curation, conversation = self._workspace.curation, conversation_of(_row(view, request))
         with report_errors(language_for(request)):
             if conversation in curation.gold():
@@ -177,7 +179,7 @@ class TrainingDataPage:
         gr.Info(say("common.saved", language_for(request)), duration=2)
 
     def toggle_shared(self, view: TableState, request: gr.Request) -> None:
-        """Show the row's answer to everybody as an example, or show it no longer."""
+        """Share the row's answer with everybody as an example, or stop sharing it."""
         shared, answer_id = self._workspace.shared_examples, answer_id_of(_row(view, request))
         with report_errors(language_for(request)):
             if answer_id in shared.answer_ids():
@@ -187,7 +189,7 @@ class TrainingDataPage:
         gr.Info(say("common.saved", language_for(request)), duration=2)
 
     def shared(self, request: gr.Request) -> tuple[Any, pd.DataFrame]:
-        """How many answers are approved as examples, and which; what is not shown says why."""
+        """Return the number and table of approved answers, with why one is not shown."""
         language = language_for(request)
         approvals = self._workspace.shared_examples.approvals()
         rows = [
@@ -201,7 +203,7 @@ class TrainingDataPage:
         return gr.update(label=label), pd.DataFrame(rows, columns=columns)
 
     def alerts(self, request: gr.Request) -> tuple[Any, pd.DataFrame]:
-        """How many votes an operator should look at, and which."""
+        """Return the number and table of suspicious votes."""
         language = language_for(request)
         rows = [
             [translated(a["explanation"], language), ", ".join(a["users"]), a["text"]]
@@ -216,7 +218,7 @@ class TrainingDataPage:
 
 
 def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
-    """The tab's widgets, inside `tab`, filled when it is opened."""
+    """Build the tab's widgets inside `tab`; they are filled when it is opened."""
     page = TrainingDataPage(workspace)
     view = gr.State(TableState())
     with gr.Row(equal_height=True):
@@ -306,7 +308,7 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
 
 
 def kind_choices(counts: dict[str, int], language: str) -> list[tuple[str, str]]:
-    """The kinds by name, with how many rows each has where that is known."""
+    """Return the choices of kinds, with each one's number of rows if it is known."""
     names = {
         kind: say(f"console.training.kinds.{kind}", language)
         for kind in (*EXAMPLE_KINDS, SET_ASIDE)

@@ -1,4 +1,4 @@
-"""TeX formulas as MathML, which browsers typeset by themselves.
+"""Converts TeX formulas to MathML, which browsers typeset without scripts.
 
 Knows TeX delimiters and MathML; knows nothing of Markdown and pages.
 """
@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 
 from latex2mathml.converter import convert
 
-# Of what the converter writes; links, styles and classes are not for messages
+# The allowed attributes of the converter's output: no links, styles or classes
 ATTRIBUTES = frozenset(
     (
         "accent",
@@ -47,14 +47,14 @@ ATTRIBUTES = frozenset(
     )
 )
 MATHML = "{http://www.w3.org/1998/Math/MathML}"
-# Environments that the converter lacks, as one that it has
+# Environments that the converter lacks; they are replaced by one that it has
 ALIGNED = re.compile(r"(\\(?:begin|end)\{)(?:aligned|gathered|split)\}")
-MAX_FORMULA_CHARS = 2_000  # of one formula; the converter is not made for more
+MAX_FORMULA_CHARS = 2_000  # per formula; the converter is slow on longer ones
 
 
 @lru_cache(maxsize=512)
 def formula_html(formula: str, *, block: bool) -> str:
-    """A formula with its delimiters as MathML; as the text it is where it cannot be converted.
+    """Return a formula (with delimiters) as MathML, or as text if it cannot be converted.
 
     The formula itself is the element's `alttext`, for screen readers and for copying.
     """
@@ -70,7 +70,7 @@ def formula_html(formula: str, *, block: bool) -> str:
                 raise ValueError
             element.tag = element.tag.removeprefix(MATHML)
             element.attrib = {k: v for k, v in element.attrib.items() if k in ATTRIBUTES}
-    except Exception:  # noqa: BLE001 - whatever the converter makes of what is no TeX
+    except Exception:  # noqa: BLE001 - the converter raises anything on invalid TeX
         return f'<code class="tex">{escape(formula, quote=False)}</code>'
     math.set("alttext", formula)
     return ElementTree.tostring(math, encoding="unicode")

@@ -1,7 +1,7 @@
 """ASGI middleware before Gradio: allowed routes only, and sessions bound to their person.
 
-Gradio also answers uploads, downloads, a proxy, recordings and code generation, which no page here
-needs. Knows gradio's paths and the names in its requests; knows nothing of widgets.
+Gradio also has routes for uploads, downloads, a proxy, recordings and code generation, which no
+page here needs. Knows gradio's paths and request fields; knows nothing of widgets.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class AllowedRoutes:
 
 
 class BoundSessions:
-    """Binds Gradio's sessions to the person.
+    """Binds gradio's sessions to the person.
 
-    A browser tab chooses its `session_hash`; sending another person's would show that person's
-    conversation. So Gradio gets a digest of the hash and the user id: the same hash from another
-    person is another session.
+    A browser tab chooses its `session_hash`, and another person's would give access to that
+    person's session. So gradio receives a digest of the hash and the user id instead: the same
+    hash from another person is another session.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -70,7 +70,7 @@ class BoundSessions:
         if scope["method"] == "POST":
             try:
                 body = _with_bound_session(await _whole_body(receive), user)
-            except HTTPException as error:  # too long; gradio would make a failure of it
+            except HTTPException as error:  # the body is too long; gradio would answer 500
                 await (await http_error_response(None, error))(scope, receive, send)
                 return
             scope["headers"] = [h for h in scope["headers"] if h[0] != b"content-length"]
@@ -80,7 +80,7 @@ class BoundSessions:
 
 
 class _Replayed:
-    """A body that has been read already, then whatever comes next (the disconnection)."""
+    """Replays a body that was read already, then receives what follows (the disconnection)."""
 
     def __init__(self, body: bytes, receive: Receive) -> None:
         self._message: Message | None = {"type": "http.request", "body": body, "more_body": False}
@@ -101,7 +101,7 @@ async def _whole_body(receive: Receive) -> bytes:
 
 
 def _with_bound_session(body: bytes, user: str) -> bytes:
-    """The body with its `session_hash` bound to the user; unchanged if it has none."""
+    """Return the body with its `session_hash` bound to the user; unchanged if it has none."""
     try:
         document: Any = json.loads(body)
     except (ValueError, RecursionError):

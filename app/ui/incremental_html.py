@@ -1,8 +1,8 @@
-"""The HTML of an answer that grows, as what is new in it.
+"""Incremental rendering: the HTML of a growing answer as a series of patches.
 
-Rendering the whole text with each token would take longer than making the token, and sending the
-whole HTML many times its bytes. So blocks that are ended are rendered once, and of the rest's HTML
-what differs from before is sent.
+Rendering the whole text at each token would take longer than generating the token, and sending the
+whole HTML would multiply the traffic. So finished blocks are rendered once, and only the HTML after
+the first difference is sent.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from markdown_it.token import Token
 from app.ui.markdown import NotMarkdown, parse
 from app.ui.rendering import answer_html, blocks_html, plain_html, wrapped
 
-Patch = tuple[int, str]  # UTF-16 units of the HTML before that stay, and what follows them
+Patch = tuple[int, str]  # (UTF-16 units of the old HTML to keep, HTML that follows them)
 
 
 class IncrementalHtml:
-    """The HTML of one text, as it was sent last."""
+    """The HTML of one growing text, as of the last patch."""
 
     def __init__(self) -> None:
         self._html = ""
-        self._ended_text = ""  # blocks that nothing to come can change
+        self._ended_text = ""  # finished blocks, which later text cannot change
         self._ended_html = ""
 
     def update(self, text: str, *, last: bool = False) -> Patch:
-        """What is new of a text that begins as the one before; the last one is rendered whole."""
+        """Return the patch to the HTML of a longer text; the last text is rendered as a whole."""
         html = answer_html(text) if last else self._render(text)
         same = _common_length(self._html, html)
         self._html = html
@@ -32,7 +32,7 @@ class IncrementalHtml:
 
     def _render(self, text: str) -> str:
         try:
-            if not text.startswith(self._ended_text):  # it was split otherwise before
+            if not text.startswith(self._ended_text):  # the earlier text was split differently
                 self._ended_text = self._ended_html = ""
             rest = text[len(self._ended_text) :]
             tokens = parse(rest)
@@ -49,8 +49,8 @@ class IncrementalHtml:
 
 
 def _ended_tokens(tokens: list[Token], text: str) -> int:
-    """How many tokens belong to blocks that nothing to come can change: all but the last block,
-    unless a formula is open, which may yet reach over several."""
+    """Return the number of tokens in finished blocks: all but the last block, or none while a
+    formula is open, since it may extend over several blocks."""
     starts = [i for i, token in enumerate(tokens) if token.level == 0 and token.nesting >= 0]
     if len(starts) < 2 or text.count("\\[") != text.count("\\]") or text.count("$$") % 2:
         return 0
@@ -58,9 +58,9 @@ def _ended_tokens(tokens: list[Token], text: str) -> int:
 
 
 def _common_length(one: str, other: str) -> int:
-    """The number of characters that two texts begin with alike."""
+    """Return the length of the common prefix of two texts."""
     low, high = 0, min(len(one), len(other))
-    while low < high:  # slices are compared faster than characters
+    while low < high:  # bisection: comparing slices is faster than a loop over characters
         middle = (low + high + 1) // 2
         if one[low:middle] == other[low:middle]:
             low = middle

@@ -1,7 +1,7 @@
 """The list from which a person chooses the language of a page.
 
-The choice is kept in a cookie, for all pages, and the page is loaded anew: most of its words are
-made on the server.
+The choice is kept in a cookie for all pages, and the page is reloaded: the server makes most of its
+words.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CHOOSE = f"""(language) => {{
 
 
 def build_language_choice(blocks: gr.Blocks, title: str) -> None:
-    """The list, at the page's end; names the page, too, by the text `title`."""
+    """Add the list at the end of the page; `title` is the key of the page's title."""
     names = [(name, language) for language, name in LANGUAGES.items()]
     chosen = gr.Dropdown(
         names, label=text("common.language"), elem_id="language", scale=0, min_width=160

@@ -1,8 +1,8 @@
-"""Markdown as tokens, without losing a character that was typed.
+"""Parses Markdown into tokens without losing a character that was typed.
 
-CommonMark with tables and strikethrough, less whatever lets text disappear: tags, entities and
-reference definitions are text, and a backslash stays unless it takes a mark's meaning away. Added
-are mathematics in TeX delimiters and bare web addresses as links. Images become links.
+The dialect is CommonMark with tables and strikethrough, without the rules that hide text: tags,
+entities and reference definitions are plain text, and a backslash stays unless it escapes a mark.
+It adds mathematics in TeX delimiters and links for bare web addresses. Images become links.
 
 Knows Markdown; knows nothing of HTML.
 """
@@ -31,7 +31,7 @@ LINK = re.compile(r"(?:https?://|mailto:)(?:[^\s/?#]*@)?(?P<host>[^\s/?#]+)", re
 BARE_ADDRESS = re.compile(
     r"\bhttps?://\w(?:[\w\-.~:/?#@!$&'*+,;=%]|\(\w*\))*(?<![.:?!'*,;])", re.ASCII | re.IGNORECASE
 )
-# One dollar each: Pandoc's rule (manual, tex_math_dollars); and among words it is money, as in
+# Single dollars follow Pandoc's rule (manual, tex_math_dollars), except for sums of money, as in
 # "$5 and $10" and "5$ or 6$"
 DOLLARS = re.compile(r"\$(?=\S)(?P<formula>(?:[^$\\\n]|\\.)+?)(?<=\S)\$(?!\d)")
 TEX_COMMAND = re.compile(r"\\[A-Za-z]+(?:\{[^}]*\})?")
@@ -45,7 +45,7 @@ class NotMarkdown(Exception):
 
 
 def parse(text: str) -> list[Token]:
-    """The tokens of a text. Raises `NotMarkdown` where parsing would take seconds or lose text."""
+    """Return the tokens of a text; raises `NotMarkdown` if parsing would be slow or lose text."""
     if len(text) > MAX_MARKDOWN_CHARS or text.count("[") > MAX_BRACKETS:
         raise NotMarkdown
     tokens = PARSER.parse(text)
@@ -55,7 +55,7 @@ def parse(text: str) -> list[Token]:
 
 
 class _Markdown(MarkdownIt):
-    """The parser with our idea of a link: absolute, and opened by a browser or a mail program."""
+    """A parser that accepts only absolute links (http, https, mailto)."""
 
     def validateLink(self, url: str) -> bool:  # noqa: N802  # markdown-it's name
         return LINK.match(url) is not None
@@ -81,8 +81,8 @@ def _make_parser() -> MarkdownIt:
 
 
 def _escape(state: StateInline, silent: bool) -> bool:
-    """A backslash before a mark of Markdown makes the mark text. Any other is text itself, also
-    where CommonMark drops it: in `C:\\(new)`, `\\\\server` or at the end of a line."""
+    """Rule: a backslash escapes a Markdown mark. Any other backslash is text, even where CommonMark
+    drops it: in `C:\\(new)`, `\\\\server` or at the end of a line."""
     following = state.src[state.pos + 1 : state.pos + 2]
     if state.src[state.pos] != "\\" or not (following == "\\" or following in ESCAPABLE):
         return False
@@ -95,7 +95,7 @@ def _escape(state: StateInline, silent: bool) -> bool:
 
 
 def _inline_math(state: StateInline, silent: bool) -> bool:
-    """A formula between delimiters in one paragraph."""
+    """Rule: a formula between delimiters within a paragraph."""
     for left, right in MATH_DELIMITERS:
         if not state.src.startswith(left, state.pos):
             continue
@@ -114,7 +114,7 @@ def _inline_math(state: StateInline, silent: bool) -> bool:
 
 
 def _dollars(state: StateInline, silent: bool) -> bool:
-    """A formula between single dollars."""
+    """Rule: a formula between single dollars."""
     found = DOLLARS.match(state.src, state.pos, state.posMax)
     before = state.src[max(0, state.pos - 1) : state.pos]
     if found is None or before == "$" or before.isalnum():
@@ -135,7 +135,7 @@ def _is_formula(text: str) -> bool:
 
 
 def _block_math(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """A displayed formula on lines of its own, which may hold what would be lists and rules."""
+    """Rule: a displayed formula on its own lines; marks of lists and rules are part of it."""
     if state.is_code_block(start):
         return False
     left = next((d for d in DISPLAYED if getLine(state, start).startswith(d)), None)
@@ -154,7 +154,7 @@ def _block_math(state: StateBlock, start: int, end: int, silent: bool) -> bool:
             continue
         formula = "\n".join(lines).rstrip()
         if inside.rstrip().find(right) != len(inside.rstrip()) - len(right):
-            return False  # words follow
+            return False  # other text follows on the line
         if not formula[len(left) : -len(right)].strip():
             return False
         if not silent:
@@ -171,7 +171,7 @@ def _push_formula(state: StateInline | StateBlock, formula: str) -> None:
 
 
 def _heading(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """A heading with words; a lone "#" is text."""
+    """Rule: a heading with words; a lone "#" is text."""
     before = len(state.tokens)
     if not heading(state, start, end, silent):
         return False
@@ -183,7 +183,7 @@ def _heading(state: StateBlock, start: int, end: int, silent: bool) -> bool:
 
 
 def _table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """A table whose last column takes a row's surplus cells, which would be dropped."""
+    """Rule: a table whose last column takes the surplus cells that CommonMark drops."""
     before = len(state.tokens)
     if not table(state, start, end, silent):
         return False
@@ -199,7 +199,7 @@ def _table(state: StateBlock, start: int, end: int, silent: bool) -> bool:
 
 
 def _links(state: StateCore) -> None:
-    """Make links of bare addresses and of images, and give a link without words its address."""
+    """Rule: turn bare addresses and images into links; a link without words shows its address."""
     for block in state.tokens:
         if block.type == "inline":
             block.children = list(_linked(block.children or []))
@@ -220,7 +220,7 @@ def _linked(tokens: list[Token]) -> Iterator[Token]:
 
 
 def _image(token: Token, inside_link: bool) -> Iterator[Token]:
-    """An image as what can be read of it: nothing is fetched until somebody follows the link."""
+    """Yield an image as a link, so that nothing is fetched until a person follows it."""
     source, words = str(token.attrs["src"]), token.content.strip()
     if inside_link:
         yield _text(f"🖼 {words} ({source})")
@@ -251,7 +251,7 @@ def _text(words: str) -> Token:
 
 
 def _numbers(state: StateCore) -> None:
-    """Keep the numbers of a list as typed, except that "1. 1. 1." counts."""
+    """Rule: keep the numbers of a list as typed, except that "1. 1. 1." becomes 1, 2, 3."""
     numbers: list[tuple[int, int] | None] = []  # of each open list: the last typed and shown
     for token in state.tokens:
         if token.type == "ordered_list_open":

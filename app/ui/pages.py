@@ -1,4 +1,4 @@
-"""Where the pages live: the chat at `/`, the console at `/console`."""
+"""Mounts the pages: the chat at `/`, the console at `/console`."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ PRIMARY = {
 def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> None:
     """Add both pages to the web application; `operator` decides who may see the console.
 
-    The console first: the chat's path `/` would match everything.
+    The console is mounted first, since the chat's path `/` matches everything.
     """
     app.router.routes.extend(page_files())
     app.add_route("/console", _to_console)
-    # System fonts: nothing is fetched for them
+    # System fonts, so that nothing is fetched
     theme = gr.themes.Base(
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
     ).set(**PRIMARY)
@@ -57,7 +57,7 @@ def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> Non
         css=f"{CSS}\n{stylesheet()}",
         **shared,
         app_kwargs=_middleware(
-            # Vega compiles the expressions of its plots
+            # Vega, the plot library, compiles expressions
             more="'unsafe-eval'",
             head_start=f'<script src="../page/{FRAMES}"></script>',
         ),
@@ -73,12 +73,12 @@ def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> Non
 
 
 def _middleware(**html: str) -> dict[str, Any]:
-    """The middleware of one of gradio's applications; `html` as `ScriptNonces` takes it."""
+    """Return the middleware of one gradio application; `html` are arguments of `ScriptNonces`."""
     ours = (AllowedRoutes, BoundSessions, LanguageOfRequest)
     nonces = Middleware(ScriptNonces, **html)
     return {"middleware": [*(Middleware(each) for each in ours), nonces]}
 
 
 def _to_console(request: Request) -> Response:
-    """To the console's own path, inside the path prefix of a proxy."""
+    """Redirect to the console's path, within the path prefix of a proxy."""
     return RedirectResponse(f"{request.scope.get('root_path', '')}/console/")

@@ -1,8 +1,7 @@
-"""What people and models write, as HTML that shows all of it.
+"""Renders what people and models write as safe HTML that shows every character.
 
-An answer is Markdown; what is not Markdown is text, as it was typed. Tags, scripts, styles and
-forms are text too and an image is a link: the HTML holds nothing that a browser runs or fetches.
-Formulas are MathML.
+Answers are Markdown; all else is text as it was typed. Tags, scripts, styles and forms are text,
+and images are links: the HTML holds nothing that a browser runs or fetches. Formulas are MathML.
 
 Knows HTML; knows nothing of pages, widgets and conversations.
 """
@@ -25,7 +24,7 @@ from pygments.token import STANDARD_TYPES
 from app.ui.formulas import formula_html
 from app.ui.markdown import PARSER, NotMarkdown, parse
 
-# A lexer of Pygments is a list of regular expressions; some others hang on some texts
+# Languages with a safe Pygments lexer: the regular expressions of some others can hang
 HIGHLIGHTED = frozenset(
     (
         "bash",
@@ -67,16 +66,16 @@ HIGHLIGHTED = frozenset(
         "yml",
     )
 )
-COLOURING_SECONDS = 0.1  # then a block stays as it is
+COLOURING_SECONDS = 0.1  # after that a block stays uncoloured
 COPY_CODE = (  # the page's script listens to this class; the second element is "copied"
     '<button title="copy" class="copy_code_button"><span class="copy"></span>'
     '<span class="check"></span></button>'
 )
 
 
-@lru_cache(maxsize=256)  # a page draws its earlier answers again with each piece of the next
+@lru_cache(maxsize=256)  # a page asks for its earlier answers again
 def answer_html(text: str) -> str:
-    """Markdown that a model or a person wrote."""
+    """Return the HTML of Markdown that a model or a person wrote."""
     try:
         return wrapped(blocks_html(parse(text)))
     except NotMarkdown:
@@ -84,24 +83,24 @@ def answer_html(text: str) -> str:
 
 
 def blocks_html(tokens: Sequence[Token]) -> str:
-    """Whole blocks of Markdown, not yet in the box that keeps them together."""
+    """Return the HTML of whole Markdown blocks, without the enclosing element."""
     return str(SafeHtmlRenderer().render(tokens, PARSER.options, {}))
 
 
 def wrapped(html: str) -> str:
-    """Blocks in the box out of which nothing of a message comes."""
+    """Return blocks within the element that contains the whole message."""
     return f'<div class="rendered" dir="auto">{html}</div>'
 
 
 def plain_html(text: str) -> str:
-    """Text to be shown as it was typed."""
+    """Return the HTML of a text that is shown as it was typed."""
     # A browser drops one line break after <pre>
     return wrapped(f'<pre class="typed">\n{escape(text, quote=False)}</pre>')
 
 
 @lru_cache(maxsize=1)
 def stylesheet() -> str:
-    """CSS for what this module makes, with the colours of code on light and on dark pages."""
+    """Return the CSS of this module's HTML, with code colours for light and dark pages."""
     own = resources.files("app.ui").joinpath("rendering.css").read_text("utf-8")
     light = _colours("xcode", ".rendered .coloured")
     dark = _colours("github-dark", ".dark .rendered .coloured")
@@ -109,10 +108,10 @@ def stylesheet() -> str:
 
 
 class SafeHtmlRenderer(RendererHTML):
-    """Tokens as HTML."""
+    """Renders tokens as HTML."""
 
     def text(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
-        """Text, as it is."""
+        """Escaped text."""
         return escape(tokens[idx].content, quote=False)
 
     def softbreak(self, *_: Any) -> str:
@@ -122,14 +121,14 @@ class SafeHtmlRenderer(RendererHTML):
     hardbreak = softbreak  # type: ignore[assignment]  # the parent names its arguments
 
     def math(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
-        """A formula, set as TeX would set it."""
+        """A formula as MathML."""
         html = formula_html(tokens[idx].content, block=tokens[idx].block)
         if tokens[idx].block:
             return f'<div class="math" tabindex="0">{html}</div>'
         return f'<span class="math">{html}</span>'
 
     def fence(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
-        """A block of code under what was written beside its fence, in colours where known."""
+        """A code block under the words beside its fence, coloured if the language is known."""
         code, about = tokens[idx].content, tokens[idx].info.strip()
         caption = f"<figcaption>{escape(about, quote=False)}</figcaption>" if about else ""
         language = about.split()[0].lower() if about else ""
@@ -142,21 +141,21 @@ class SafeHtmlRenderer(RendererHTML):
     code_block = fence  # type: ignore[assignment]
 
     def code_inline(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
-        """Code among words."""
+        """Inline code."""
         return f"<code>{escape(tokens[idx].content, quote=False)}</code>"
 
     def link_open(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
-        """A link that opens in its own tab and tells the site nothing about where it stood."""
+        """A link that opens in a new tab without a referrer."""
         href, title = (escape(str(tokens[idx].attrs.get(name, ""))) for name in ("href", "title"))
         shown = f' title="{title}"' if title else ""
         return f'<a href="{href}"{shown} target="_blank" rel="noopener noreferrer">'
 
     def table_open(self, *_: Any) -> str:
-        """A table, which the keyboard can scroll where it is wider than the page."""
+        """A table that can be scrolled with the keyboard if it is wider than the page."""
         return '<table tabindex="0">\n'
 
     def th_open(self, tokens: Sequence[Token], idx: int, *_: Any) -> str:
-        """A table's cell, aligned by a class: styles are not for messages."""
+        """A table cell, aligned by a class, since messages have no inline styles."""
         token = tokens[idx]
         side = str(token.attrs.get("style", "")).removeprefix("text-align:")
         return f'<{token.tag} class="{side}">' if side else f"<{token.tag}>"
@@ -166,7 +165,7 @@ class SafeHtmlRenderer(RendererHTML):
 
 @lru_cache(maxsize=256)
 def _coloured(code: str, language: str) -> str:
-    """Code in colours, where its language is known and its lexer is quick and drops nothing."""
+    """Return coloured code, if its language is known and its lexer is fast and lossless."""
     plain = escape(code, quote=False)
     if language not in HIGHLIGHTED:
         return plain
@@ -187,6 +186,6 @@ def _coloured_token(kind: Any, words: str) -> str:
 
 
 def _colours(style: str, selector: str) -> str:
-    """A style of Pygments as CSS, less its rules for whole pages."""
+    """Return a Pygments style as CSS, without its rules for whole pages."""
     rules: str = HtmlFormatter(style=style).get_style_defs(selector)
     return "\n".join(rule for rule in rules.splitlines() if rule.startswith(f"{selector} ."))

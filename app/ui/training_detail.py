@@ -53,7 +53,7 @@ class DetailPanel:
 
     @property
     def widgets(self) -> list[Any]:
-        """What `detail_updates` and `empty_detail_updates` are about."""
+        """The widgets that `detail_updates` and `empty_detail_updates` update, in order."""
         return [
             self.hint,
             self.column,
@@ -74,7 +74,7 @@ class DetailPanel:
 def detail_updates(
     selected: DisplayedRow, about: Detail, *, gold: bool, taken: bool, shared: bool, language: str
 ) -> tuple[Any, ...]:
-    """Updates of the detail's widgets for one row.
+    """Return updates of the detail widgets for one row.
 
     `taken`: a decision about it can be undone; `shared`: its answer is approved as an example.
     """
@@ -115,7 +115,7 @@ def detail_updates(
 
 
 def empty_detail_updates() -> tuple[Any, ...]:
-    """Updates of the detail's widgets where no row is chosen."""
+    """Return updates of the detail widgets while no row is selected."""
     return gr.update(visible=True), gr.update(visible=False), *[gr.skip()] * 11
 
 

@@ -1,7 +1,7 @@
-"""What the console says of training data: which rows, page by page, and all about one of them.
+"""Texts of the console's training-data tab: rows of the table and the details of one row.
 
-Values in, texts out, in the language of whoever looks. Knows the store's readers; knows nothing of
-widgets.
+Pure functions from stored values to texts in the reader's language. Knows the store's readers;
+knows nothing of widgets.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ SideName = Literal["better", "worse", "good", "bad", "answer"]
 
 
 def reason_of(row: Item) -> str:
-    """Why a row is where it is: the sort of statement it rests on, or what spoke against it."""
+    """Return the source of an example, or the reason why an item was set aside."""
     return row.reason if isinstance(row, SetAside) else row.source
 
 
 @dataclass(frozen=True, slots=True)
 class DisplayedRow:
-    """A row with its words. `sides` are one or two answers: what each is to be, and its text."""
+    """A row with its texts. `sides` are one or two answers, each with its role and text."""
 
     row: Item
     prompt: tuple[Message, ...]
@@ -39,11 +39,11 @@ class DisplayedRow:
 
     @property
     def question(self) -> str:
-        """What was asked."""
+        """The last question of the prompt."""
         return self.prompt[-1].content if self.prompt else ""
 
     def cells(self, number: int, language: str) -> list[str | int]:
-        """A line of the table."""
+        """Return a row of the table."""
         first, second = (*(text for _, text in self.sides), "", "")[:2]
         reason = translated(reason_of(self.row), language)
         if isinstance(self.row, Unpaired):
@@ -52,7 +52,7 @@ class DisplayedRow:
 
 
 def display_rows(rows: Sequence[Item], evidence: Iterable[PromptEvidence]) -> list[DisplayedRow]:
-    """Rows with their words. What is set aside has its words in the evidence alone."""
+    """Return rows with their texts; those of items set aside are found in the evidence."""
     found = {answer.id: (each, answer.text) for each in evidence for answer in each.answers}
     return [_display_row(row, found) for row in rows]
 
@@ -77,7 +77,7 @@ def _preview(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """All about one row: facts as (key of the name, value), and what a correction changed."""
+    """The details of a row: facts as (key of the name, value), and a correction's changes."""
 
     facts: tuple[tuple[str, str], ...]
     changes: tuple[TextChange, ...] = ()
@@ -91,7 +91,7 @@ def detail(
     incumbent: str | None,
     language: str,
 ) -> Detail:
-    """Why a row is here: statements, people, who wrote each side, what the operator decided."""
+    """Return the details of a row: statements, people, authors, the operator's decisions."""
     about = _explanation(row, base_digest, incumbent)
     votes = [vote for each in evidence for vote in each.votes if vote.event_id in about["events"]]
     facts = {
@@ -112,7 +112,7 @@ def detail(
 
 
 def _explanation(row: Item, base_digest: str, incumbent: str | None) -> dict[str, Any]:
-    """`explain`, also of what is set aside."""
+    """Return `explain` of an example, or the same facts of an item set aside."""
     if not isinstance(row, SetAside):
         return explain(row, base_digest, incumbent)
     return {
@@ -124,28 +124,28 @@ def _explanation(row: Item, base_digest: str, incumbent: str | None) -> dict[str
 
 
 def id_of(row: Item) -> str:
-    """The id of the example that a row is or would have been."""
+    """Return the id of the example that a row is or would have been."""
     return row.example_id if isinstance(row, SetAside) else row.id
 
 
 def conversation_of(row: Item) -> str:
-    """The conversation a row comes from."""
+    """Return the id of the row's conversation."""
     return row.conversation_id if isinstance(row, SetAside) else row.origin.conversation_id
 
 
 def answer_id_of(row: Item) -> str:
-    """The answer that a row is about, of two the better one; "" where it names none."""
+    """Return the id of the row's answer, the better one of a pair; "" if it has none."""
     named = row.answer_ids if isinstance(row, SetAside) else [s.answer_id for s in row.sides]
     return next(iter(named), "")
 
 
 def _short(digest: str) -> str:
-    """As much of a digest as tells it from others; the commands take its beginning."""
+    """Return the beginning of a digest, which the commands accept."""
     return digest[:19]
 
 
 def _side_facts(about: Mapping[str, Any], language: str) -> dict[str, str]:
-    """Who wrote each side, and the thought that led to it."""
+    """Return the author of each side and its thought."""
     sides = {name: about[name] for name in ("chosen", "rejected", "completion") if name in about}
     writers = {name: _short(side["written_by"]) for name, side in sides.items()}
     written = {f"{name}_by": translated(writer, language) for name, writer in writers.items()}

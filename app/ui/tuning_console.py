@@ -1,6 +1,6 @@
-"""The console's tab on tuning: the jobs, the curves and figures of one, cancel and resume.
+"""The console's tab on tuning: jobs, the curves and figures of one, cancel and resume.
 
-An error's text may quote what a file said, so it is shown as text, never as HTML or Markdown.
+An error's text may quote a file, so it is shown as text, never as HTML or Markdown.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from tuning.jobs.runner import Job
 CURVES_SECONDS = 2.0
 JOB_COLUMNS = ["job", "state", "started", "stage", "step", "loss", "minutes_left", "result"]
 JOBS_SHOWN = 20
-POINTS = 300  # of one curve; more cannot be told apart on a screen
+POINTS = 300  # per curve; more cannot be distinguished on a screen
 PLOT_PIXELS = 320
 Y = {"loss": "loss", "accuracy": "accuracy", "rewards": "reward"}  # by plot
-COLOR = {"loss": "stage", "accuracy": "stage", "rewards": "of"}  # by plot: what tells lines apart
+COLOR = {"loss": "stage", "accuracy": "stage", "rewards": "of"}  # by plot: the lines' column
 REWARDS = {"chosen": "reward_chosen", "rejected": "reward_rejected", "margin": "reward_margin"}
 STOPPED = ("cancelled", "interrupted", "failed")
 
@@ -37,21 +37,21 @@ Resume = Callable[[str], object]  # takes a job's id
 
 @dataclass
 class JobsState:
-    """What one browser tab shows."""
+    """The state of one browser tab."""
 
     job: str | None = None  # the chosen one; None is the newest
     drawn: tuple[str, int] | None = None  # the job and the number of steps in its curves
 
 
 class TuningPage:
-    """The tab's readers and buttons, over one workspace and what goes on with a job."""
+    """The event handlers of the tab, on one workspace; `resume` resumes a job."""
 
     def __init__(self, workspace: Workspace, resume: Resume) -> None:
         self._workspace = workspace
         self._resume = resume
 
     def refresh(self, view: JobsState, request: gr.Request) -> tuple[Any, ...]:
-        """The table, the curves, the figures and the buttons of now."""
+        """Return updates of the table, the curves, the figures and the buttons."""
         language = language_for(request)
         jobs = self._workspace.jobs.list()[:JOBS_SHOWN]
         progress = {job.id: self._progress(job) for job in jobs}
@@ -74,13 +74,13 @@ class TuningPage:
         return self.refresh(view, request)
 
     def cancel(self, view: JobsState, request: gr.Request) -> None:
-        """Stop the job that is shown."""
+        """Cancel the selected job."""
         with report_errors(language_for(request)):
             self._workspace.jobs.cancel(_displayed_job(view))
         gr.Info(say("console.tuning.cancelled", language_for(request)), duration=3)
 
     def resume(self, view: JobsState, request: gr.Request) -> None:
-        """Go on with the job that is shown, from its last checkpoint; its bundle is then judged."""
+        """Resume the selected job from its last checkpoint; its bundle is then evaluated."""
         with report_errors(language_for(request)):
             self._resume(_displayed_job(view))
         gr.Info(say("console.tuning.resumed", language_for(request)), duration=3)
@@ -90,7 +90,7 @@ class TuningPage:
 
 
 def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume) -> None:
-    """The tab's widgets, refreshed on a timer. `resume_job` goes on with a job, then judges it."""
+    """Build the tab, refreshed on a timer; `resume_job` resumes and evaluates a job."""
     page, view = TuningPage(workspace, resume_job), gr.State(JobsState())
     jobs = gr.Dataframe(
         headers=column_headers("job_columns", JOB_COLUMNS, DEFAULT),
@@ -132,7 +132,7 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
 
 
 def _plot(name: str, *, y_lim: Sequence[float | None] = (None, None)) -> gr.LinePlot:
-    """A plot over the steps, under its name: a label inside would push the legend out of sight."""
+    """Return a plot over the steps, titled above: a label inside would hide the legend."""
     with gr.Column(min_width=280):
         gr.Markdown(text(f"console.plots.{name}"))
         plot: gr.LinePlot = gr.LinePlot(
@@ -164,7 +164,7 @@ def _row(job: Job, events: Sequence[JobEvent], language: str) -> list[str]:
 
 
 def _curves(steps: Sequence[StepDone], language: str) -> list[Any]:
-    """Loss and accuracy of each stage; rewards of the last stage that has any."""
+    """Return the curves: loss and accuracy per stage, rewards of the last stage that has any."""
     judged = [e for e in steps if e.reward_margin is not None]
     last = [e for e in judged if e.stage == judged[-1].stage]
     names = {name: say(f"console.rewards.{name}", language) for name in REWARDS}
@@ -183,7 +183,7 @@ def _curves(steps: Sequence[StepDone], language: str) -> list[Any]:
 def _curve(
     points: Sequence[tuple[float, float, str]], y: str, color: str, language: str
 ) -> dict[str, Any]:
-    """A plot's update: its points, and what its axes are called."""
+    """Return the update of a plot: its points and axis titles."""
     frame = pd.DataFrame(points, columns=["step", y, color])
     frame = frame.astype({"step": float, y: float, color: str})  # an empty one has no types
     x_title, y_title = (say(f"console.axes.{axis}", language) for axis in ("step", y))
@@ -192,13 +192,13 @@ def _curve(
 
 
 def _thinned(steps: Sequence[StepDone]) -> Sequence[StepDone]:
-    """At most so many points as can be told apart, the newest among them."""
+    """Return at most `POINTS` steps, the newest among them."""
     every = max(1, -(-len(steps) // POINTS))
     return steps[::-1][::every][::-1]
 
 
 def _facts(job: Job, events: Sequence[JobEvent], language: str) -> str:
-    """What is known of a job, a line each."""
+    """Return the facts about a job, one per line."""
 
     def line(key: str, **values: object) -> str:
         return say(f"console.job.{key}", language, **values)
@@ -232,7 +232,7 @@ def _facts(job: Job, events: Sequence[JobEvent], language: str) -> str:
 
 
 def _buttons(job: Job | None) -> tuple[Any, Any]:
-    """Cancel and resume, each where it can be done."""
+    """Return updates of the cancel and resume buttons."""
     return (
         gr.update(interactive=job is not None and job.state == "running"),
         gr.update(interactive=job is not None and job.state in STOPPED),
@@ -240,12 +240,12 @@ def _buttons(job: Job | None) -> tuple[Any, Any]:
 
 
 def _steps(events: Sequence[JobEvent]) -> list[StepDone]:
-    """The last report of each step: a resumed job repeats those after its checkpoint."""
+    """Return the last event of each step: a resumed job repeats steps after its checkpoint."""
     by_place = {(e.stage, e.step): e for e in events if isinstance(e, StepDone)}
     return list(by_place.values())
 
 
 def _displayed_job(view: JobsState) -> str:
-    """The job whose figures are on the screen; its button is off where there is none."""
+    """Return the id of the displayed job; the buttons are disabled if there is none."""
     assert view.drawn is not None, "a button was pressed before a job was shown"
     return view.drawn[0]

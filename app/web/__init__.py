@@ -1,1 +1,1 @@
-"""The HTTP side: FastAPI app, OpenAI-compatible API, feedback API, health and metrics."""
+"""The HTTP server: FastAPI application, OpenAI-compatible API, feedback API, health and metrics."""

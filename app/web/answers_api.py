@@ -1,8 +1,7 @@
-"""Questions and answers of the chat page: asked, followed as they grow, joined, stopped, compared.
+"""Routes of the chat page that ask questions and follow, join, stop and compare answers.
 
-A stream's first event is the turn as it stands; then come patches of its HTML, each
-`[part, keep, tail]`, and of several chains of thought how many have ended; the last event says how
-the answer ended.
+A stream's first event is the turn; then come patches of its HTML, each `[part, keep, tail]`, and
+for several chains of thought the number that have ended; the last event says how it ended.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from engine.prompts.modes import CHAINS, LEAST_CHAINS, MOST_CHAINS
 from engine.request import SamplingParams
 from feedback_store.storage.answers import new_id
 
-PATCH_INTERVAL_SECONDS = 0.1  # between two patches: each costs a browser some 10 ms of a processor
+PATCH_INTERVAL_SECONDS = 0.1  # between patches; each costs a browser about 10 ms
 
 
 class SamplingBody(BaseModel):
-    """How an answer is made, where it is not as the operator set it."""
+    """Sampling parameters that replace the operator's."""
 
     model_config = ConfigDict(extra="forbid")
     temperature: float | None = Field(default=None, ge=0, le=2)
@@ -45,7 +44,7 @@ class SamplingBody(BaseModel):
     seed: int | None = Field(default=None, ge=0, lt=2**31)
 
     def over(self, chat: Chat) -> SamplingParams:
-        """The operator's parameters with these in their place."""
+        """Return the operator's parameters with these in their place."""
         return chat.sampling(**self.model_dump(exclude_none=True))
 
 
@@ -58,8 +57,8 @@ class TemporaryMessage(BaseModel):
 
 
 class QuestionBody(BaseModel):
-    """A question. Without `conversation_id` it begins a conversation; with `temporary` nothing is
-    stored and `history` is what was said before."""
+    """A question. Without `conversation_id` it starts a conversation; with `temporary` nothing is
+    stored and `history` holds the earlier messages."""
 
     model_config = ConfigDict(extra="forbid")
     question: str
@@ -75,18 +74,18 @@ class QuestionBody(BaseModel):
     history: list[TemporaryMessage] = Field(default=[], max_length=1_000)
 
     def options(self, chat: Chat, adapter: str | None) -> AnswerOptions:
-        """How the person wants it answered; `adapter` is the release by its digest."""
+        """Return the options of the answer; `adapter` is the release's digest."""
         sampling = self.sampling.over(chat)
         return AnswerOptions(self.mode, self.samples, self.system, self.thinking, adapter, sampling)
 
     @property
     def history_messages(self) -> list[Message]:
-        """What was said before in a temporary chat."""
+        """The earlier messages of a temporary chat."""
         return [Message(each.role, each.content) for each in self.history]
 
 
 class AgainBody(BaseModel):
-    """Another answer to the same question; with `change`, the same answer written otherwise."""
+    """A request for another answer to the question or, with `change`, a rewritten answer."""
 
     model_config = ConfigDict(extra="forbid")
     change: str | None = Field(default=None, max_length=32)
@@ -99,7 +98,7 @@ class AgainBody(BaseModel):
 def add_answer_routes(
     router: APIRouter, service: Service, live: LiveAnswers, serializer: ConversationSerializer
 ) -> None:
-    """The routes of questions, and those under `/answers` that make an answer or follow one."""
+    """Add the routes of questions, and those under `/answers` that start or follow an answer."""
     chat = service.chat
 
     async def stream_new(
@@ -111,7 +110,7 @@ def add_answer_routes(
 
     async def stream_existing(answer: LiveAnswer, request: Request) -> Response:
         language = language_for(request)
-        # Read before the response begins, so that an error still has its status
+        # Read before the response starts, so that an error gets its own status
         opening = await run_sync(serializer.turn, answer, language)
         events = _events(answer, opening or {}, serializer, language)
         return event_stream(events, request)
@@ -180,7 +179,7 @@ def add_answer_routes(
 
 
 def add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> None:
-    """The routes of second answers, for comparisons."""
+    """Add the routes of second answers, for comparisons."""
     store, comparisons = service.workspace.store, service.comparisons
     consents = service.workspace.curation.consents
 
@@ -192,7 +191,7 @@ def add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> 
 
     @router.post("/answers/{answer_id}/offer")
     async def offer(answer_id: str, request: Request) -> dict[str, Any]:
-        """Now and then a second answer, for a choice; the page waits while it is written."""
+        """Offer a second answer at random; the page waits until it is written."""
         user, language = user_of(request.session), language_for(request)
         first = await run_sync(store.answer, answer_id, user)
         asked = first.status == "done" and not live.busy and comparisons.is_due(user)

@@ -1,8 +1,8 @@
-"""The API's answer to paths and methods that none of its routes takes.
+"""The API's responses to unknown paths and methods.
 
-The pages are mounted at `/` and answer whatever is left over, in a form of their own; so what
-begins as the API's paths do is answered here before them: HEAD as GET is, another method with 405
-and those that are allowed, an unknown path with 404, all in the documented form of an error.
+The pages are mounted at `/` and answer every other path in their own way. So requests under the
+API's prefixes are answered here first: HEAD like GET, another method with 405 and the allowed ones,
+an unknown path with 404, each in the API's documented error format.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What a request's body may be: so many bytes, and JSON as the standard defines it.
+"""Limits on request bodies: their size, and JSON strictly by the standard.
 
-Knows nothing of what the bodies mean.
+Knows nothing of the bodies' meaning.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ MAX_BODY_BYTES = 4 * 2**20
 
 
 class BodyLimit:
-    """Refuses a longer body with 413: by its declared length before a byte of it is read, and else
-    as soon as more bytes have come. Stands outside everything that reads a body.
+    """ASGI middleware that refuses a longer body with 413.
 
-    `paths` have limits of their own.
+    The declared length is checked before anything is read; without one, the bytes are counted as
+    they come. Must be outside everything that reads a body. `paths` have limits of their own.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class BodyLimit:
             message = await receive()
             received += len(message.get("body", b""))
             if received > limit:
-                raise _too_long(limit)  # the framework answers with it
+                raise _too_long(limit)  # the framework turns it into a response
             return message
 
         await self._app(scope, counting, send)
@@ -66,11 +66,11 @@ def _too_long(limit: int) -> HTTPException:
 
 
 class StrictJsonRoute(APIRoute):
-    """A route that answers 400 to what Python's parser would take and the standard does not (NaN,
-    Infinity), and to what it would choke on."""
+    """A route that answers 400 to JSON that Python accepts and the standard does not (NaN,
+    Infinity), and to JSON that Python's parser cannot read."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, over a request with a stricter `json`."""
+        """Return FastAPI's handler, on a request with a stricter `json`."""
         handle = super().get_route_handler()
 
         async def strict(request: Request) -> Response:
@@ -86,7 +86,7 @@ class _StrictRequest(Request):
             with gc_disabled():  # a body may have a hundred thousand values
                 return json.loads(text, parse_constant=_refuse_constant)
         except json.JSONDecodeError:
-            raise  # FastAPI says where
+            raise  # FastAPI reports the position
         except RecursionError:
             raise HTTPException(400, "the body is nested too deeply") from None
         except UnicodeDecodeError:
@@ -100,6 +100,6 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _declared_bytes(scope: Scope) -> int:
-    """The Content-Length; 0 where there is none that is a number, and the bytes are counted."""
+    """Return the Content-Length; 0 if it is absent or no number, so that bytes are counted."""
     values = [value for name, value in scope["headers"] if name == b"content-length"]
     return max((int(value[:20]) for value in values if value.isdigit()), default=0)

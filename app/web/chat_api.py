@@ -1,8 +1,8 @@
-"""What the chat page asks the server for, beside the feedback of `/api`.
+"""The routes of the chat page, beside the feedback routes under `/api`.
 
-The page is a view on the store: conversations, branches and votes are read from it, and an answer
-that is being made is followed as a stream of server-sent events that any page may join. These
-routes are the page's own and change with it; programs use `/v1` and `/api`.
+The page is a view of the store: conversations, branches and votes are read from it, and a running
+answer is a stream of server-sent events that any page may join. These routes are private to the
+page and change with it; programs use `/v1` and `/api`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from feedback_store.records import BAD_REASONS, GOOD_REASONS
 
 
 def chat_router(service: Service) -> APIRouter:
-    """The routes over one running service."""
+    """Return the routes, on one running service."""
     router = APIRouter(prefix="/chat", route_class=StrictJsonRoute, include_in_schema=False)
     live = LiveAnswers(service.workspace.settings.max_unfinished)
     serializer = ConversationSerializer(service.workspace.conversations, live)
@@ -42,7 +42,7 @@ def _add_boot_route(router: APIRouter, service: Service) -> None:
 
     @router.get("/boot")
     def boot(request: Request) -> dict[str, Any]:
-        """All that a page needs before it draws: its words, and what can be chosen."""
+        """Return what a page needs before it draws: its texts and choices."""
         language = language_for(request)
         reasons = {f"reason_{word}": said for word, said in catalogue(language, "reasons").items()}
         return {
@@ -65,9 +65,9 @@ def _add_boot_route(router: APIRouter, service: Service) -> None:
 
 
 def _releases(service: Service) -> list[str]:
-    """What an operator may choose from; nothing where somebody else may use the page.
+    """Return the releases that an operator may choose; none if others may use the page.
 
-    Without a password whoever uses this machine is the operator.
+    Without a password, every user of this machine is the operator.
     """
     if service.workspace.settings.operator_password is not None:
         return []

@@ -1,4 +1,4 @@
-"""What the chat page gets: conversations, turns and answers as JSON, texts as HTML.
+"""JSON documents of the chat page: conversations, turns and answers, with texts as HTML.
 
 Knows the store's views and how texts are rendered; knows nothing of requests.
 """
@@ -23,13 +23,13 @@ from feedback_store.conversations.conversation_list import (
 from feedback_store.examples.explanation import changes
 from feedback_store.records import StoredAnswer
 
-# Of how an answer was made, what its details show
+# The parameters that an answer's details show
 SHOWN_SAMPLING = ("temperature", "top_p", "max_new_tokens", "seed", "change", "thinking")
 CONTINUABLE = ("stopped", "failed", "aborted")
 
 
 def summary_document(summary: ConversationSummary) -> dict[str, Any]:
-    """A line of the side bar."""
+    """Return an entry of the side bar."""
     return {
         "id": summary.id,
         "title": summary.title,
@@ -39,12 +39,12 @@ def summary_document(summary: ConversationSummary) -> dict[str, Any]:
 
 
 def found_document(found: FoundConversation) -> dict[str, Any]:
-    """A hit of a search, with the words around it."""
+    """Return a search hit, with the words around it."""
     return {**summary_document(found.summary), "excerpt": found.excerpt}
 
 
 def turn_document(turn: ShownTurn, language: str) -> dict[str, Any]:
-    """One question with the answer that is shown for it."""
+    """Return a turn with the answer that is shown for it."""
     corrected = turn.correction
     return {
         "id": turn.turn.id,
@@ -68,7 +68,7 @@ def turn_document(turn: ShownTurn, language: str) -> dict[str, Any]:
 
 
 def answer_document(answer: StoredAnswer, language: str) -> dict[str, Any]:
-    """A stored answer and how it was made."""
+    """Return a stored answer and how it was generated."""
     thought = untagged(answer.thought)
     return {
         "id": answer.id,
@@ -90,12 +90,12 @@ def answer_document(answer: StoredAnswer, language: str) -> dict[str, Any]:
 
 
 def _votes(samples: int, tally: Sequence[Sequence[Any]]) -> dict[str, Any] | None:
-    """How many chains of thought led to which answer, the most first."""
+    """Return how many chains of thought led to each answer, in descending order."""
     return {"samples": samples, "tally": tally} if tally else None
 
 
 def short_release(digest: str | None) -> str:
-    """The beginning of an adapter's digest, as commands and console show it; "" for the base."""
+    """Return the beginning of an adapter's digest, as shown everywhere; "" for the base."""
     return digest.removeprefix("sha256:")[:12] if digest else ""
 
 
@@ -104,7 +104,7 @@ def _seconds(begun: float | None, ended: float | None) -> float | None:
 
 
 class AnswerStreamRenderer:
-    """Draws the updates of a running answer for one page, as what is new in each."""
+    """Renders the updates of a running answer for one page, as patches of its HTML."""
 
     def __init__(self, live: LiveAnswer) -> None:
         self._live = live
@@ -112,8 +112,8 @@ class AnswerStreamRenderer:
         self._shown = ("", "")
 
     def patches(self, update: AnswerUpdate) -> list[tuple[str, int, str]]:
-        """For each part that changed ("t" thought, "a" answer): how much of its HTML stays, in
-        UTF-16 units, and what follows that."""
+        """Return (part, keep, tail) for each part that changed ("t" thought, "a" answer): the
+        number of UTF-16 units of its HTML to keep, and the HTML after them."""
         last = update.status != "streaming"
         parts = (
             ("t", self._thought, update.thought, self._shown[0]),
@@ -127,13 +127,13 @@ class AnswerStreamRenderer:
         ]
 
     def end(self, update: AnswerUpdate, language: str) -> dict[str, Any]:
-        """How the answer ended, as far as the page does not ask the store."""
+        """Return how the answer ended, beyond what the page reads from the store."""
         begun, ended = self._live.begun_at, self._live.thought_ended_at
         return {
             "id": update.answer_id,
             "status": update.status,
             "release": short_release(update.adapter),
-            "text": "" if self._live.conversation_id else update.text,  # nobody else keeps it
+            "text": "" if self._live.conversation_id else update.text,  # not stored
             "note": translated(update.note, language),
             "votes": _votes(update.chains[1] if update.chains else 0, update.votes),
             "thought_seconds": _seconds(begun, ended) if update.thought else None,

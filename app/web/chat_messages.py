@@ -1,8 +1,8 @@
-"""Messages as OpenAI's clients write them, read into ours.
+"""Reads messages in OpenAI's format.
 
-Parts of text are joined by line ends, as llama.cpp and vLLM join them; `developer` is OpenAI's
-newer word for `system`. What cannot be shown to the model is refused with the message's place, so
-that no answer leaves it out in silence. Knows nothing of HTTP.
+Text parts are joined by line ends, as in llama.cpp and vLLM; `developer` is OpenAI's newer name for
+`system`. Content that cannot be shown to the model is refused with the message's position, so that
+nothing is left out silently. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ ROLES_OF_DOCUMENT: Mapping[str, Role] = {
     "user": "user",
 }
 TOOL_ROLES = ("tool", "function")
-# Null and empty say nothing
+# Null and empty values are accepted
 UNSUPPORTED_PARTS = ("tool_calls", "function_call", "refusal", "audio")
 
 
 def messages_of(items: Sequence[Mapping[str, Any]]) -> tuple[Message, ...]:
-    """The messages of a request; raises `InvalidInput` or `InvalidText`."""
+    """Return the messages of a request; raises `InvalidInput` or `InvalidText`."""
     return tuple(_message(item, f"messages.{place}") for place, item in enumerate(items))
 
 

@@ -1,6 +1,6 @@
-"""What is sent of completions: one document, or server-sent events that add up to it.
+"""Responses of chat completions: one document, or server-sent events that add up to it.
 
-The shapes are OpenAI's. Knows nothing of how answers are made, nor of routes.
+The formats are OpenAI's. Knows nothing of routes and of how answers are generated.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from engine.errors import BurnishError
 from engine.request import TokenLogprob
 
 FINISH_REASONS = {"stop": "stop", "length": "length", "cancelled": "stop"}
-MIN_LOGPROB = -9999.0  # JSON has no infinity; OpenAI says this for "very unlikely"
+MIN_LOGPROB = -9999.0  # JSON has no infinity; OpenAI's value for "very unlikely"
 REPLACEMENT = "\ufffd"
 UNSAVED = "unsaved"
 
 
 def completion_document(body: CompletionRequest, pieces: Sequence[Piece]) -> dict[str, Any]:
-    """The whole answer as one document."""
+    """Return the whole answer as one document."""
     by_index = {piece.index: piece.update for piece in pieces if piece.is_last}
     ends = [by_index[index] for index in range(body.n)]
     choices = [
@@ -43,7 +43,7 @@ def completion_document(body: CompletionRequest, pieces: Sequence[Piece]) -> dic
 async def completion_events(
     body: CompletionRequest, opening: Sequence[Piece], rest: AsyncIterator[Piece]
 ) -> AsyncIterator[str]:
-    """Each choice's role, its text as it comes and one end; the usage where asked; `[DONE]`."""
+    """Yield each choice's role, text and end, then the usage if requested and `[DONE]`."""
     first = next(piece.update for piece in opening if piece.index == 0)
     head = _head(body, first, "chat.completion.chunk")
     ends: dict[int, AnswerUpdate] = {}
@@ -123,7 +123,7 @@ def _logprobs(
 
 
 def _token(text: str, logprob: float) -> dict[str, Any]:
-    """A token alone; its bytes are not known where it is only a part of a character."""
+    """Return one token; its bytes are unknown if it is only a part of a character."""
     whole = REPLACEMENT not in text
     return {
         "token": text,
@@ -133,7 +133,7 @@ def _token(text: str, logprob: float) -> dict[str, Any]:
 
 
 def _usage(ends: Sequence[AnswerUpdate]) -> dict[str, Any]:
-    """Tokens of all choices; the prompt, which they share, counts once."""
+    """Return the token counts of all choices; their shared prompt counts once."""
     done = [end.finished for end in ends if end.finished]
     prompt = max((end.prompt_tokens for end in done), default=0)
     completion = sum(end.completion_tokens for end in done)

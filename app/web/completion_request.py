@@ -1,8 +1,8 @@
-"""What a chat completion may ask for: the request's schema, field by field.
+"""The schema of a chat-completion request.
 
-Every field of OpenAI's document is served, refused by name, or a label that changes no token;
-`UNSUPPORTED_FIELDS` and `LABELS` say which. Fields that the document does not have are ignored.
-Knows nothing of HTTP, nor of how the answer is made.
+Every field of OpenAI's API is served, refused by name, or a label without effect on the tokens;
+`UNSUPPORTED_FIELDS` and `LABELS` say which. Fields outside OpenAI's API are ignored. Knows nothing
+of HTTP and of how the answer is generated.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ MAX_STOPS = 16
 TOKEN_ID_DIGITS = 10
 StopString = Annotated[str, Field(max_length=1000)]
 
-# Unsupported fields, each with the values accepted because they ask for nothing, as null does.
+# Unsupported fields, each with the values that request nothing and are accepted, like null.
 UNSUPPORTED_FIELDS: Mapping[str, tuple[object, ...]] = {
     "audio": (),
-    "function_call": ("none", "auto"),  # of no functions
+    "function_call": ("none", "auto"),  # without functions
     "functions": ([],),
     "modalities": (["text"],),
-    "parallel_tool_calls": (True, False),  # of no tools
+    "parallel_tool_calls": (True, False),  # without tools
     "prediction": (),
     "reasoning_effort": (),
     "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "tool_choice": ("none", "auto"),  # of no tools
+    "tool_choice": ("none", "auto"),  # without tools
     "tools": ([],),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
-# Fields that only name the request: taken, and without effect.
+# Fields that only label the request: accepted without effect.
 LABELS = ("metadata", "prompt_cache_key", "prompt_cache_retention", "safety_identifier")
 
 
 class _Lenient(BaseModel):
-    """Unknown fields are ignored and null means the default, as OpenAI's clients expect; a number
-    in quotation marks is no number."""
+    """A model that ignores unknown fields and reads null as the default, as OpenAI's clients
+    expect; a number in quotation marks is refused."""
 
     model_config = ConfigDict(strict=True)
 
@@ -59,20 +59,20 @@ class _Lenient(BaseModel):
 
 
 class StreamOptions(_Lenient):
-    """What a stream carries beside text."""
+    """Options of a streamed response."""
 
     include_usage: bool = False
 
 
 class TemplateOptions(_Lenient):
-    """What the model's chat template may be told, as vLLM takes it; others change nothing."""
+    """Variables for the model's chat template, as in vLLM; unknown ones are ignored."""
 
     enable_thinking: bool | None = None
 
 
 class CompletionRequest(_Lenient):
-    """The request body. Messages and biases are read by the thread that submits the request, since
-    a body may hold a hundred thousand of them."""
+    """The request body. Messages and biases are parsed by the thread that submits the request,
+    since a body may hold a hundred thousand of them."""
 
     model: str = LIVE
     messages: Annotated[list[dict[str, Any]], Field(min_length=1, fail_fast=True)]
@@ -110,10 +110,10 @@ class CompletionRequest(_Lenient):
         return data
 
     def samplings(self, usual: SamplingParams) -> list[SamplingParams]:
-        """The engine's parameters of each choice.
+        """Return the sampling parameters of each choice.
 
-        Temperature, top-p, limit and seed that the body leaves out are those of `usual`, the
-        operator's. Raises `InvalidInput` on values out of range.
+        Parameters that the body leaves out come from `usual`, the operator's. Raises
+        `InvalidInput` for values out of range.
         """
         if self.top_logprobs and not self.logprobs:
             raise InvalidInput("top_logprobs needs logprobs to be true")
@@ -130,7 +130,7 @@ class CompletionRequest(_Lenient):
             logit_bias=_logit_bias(self.logit_bias),
             max_new_tokens=next(limit for limit in limits if limit is not None),
             seed=usual.seed if self.seed is None else self.seed % SEEDS,
-            stop=tuple(filter(None, stops)),  # an empty one stops nothing, as in llama.cpp
+            stop=tuple(filter(None, stops)),  # an empty text stops nothing, as in llama.cpp
             ignore_eos=self.ignore_eos,
             logprobs=self.top_logprobs if self.logprobs else None,
         )
@@ -143,7 +143,7 @@ def _unsupported(name: str, neutral: tuple[object, ...]) -> str:
 
 
 def _logit_bias(given: Mapping[str, Any]) -> tuple[tuple[int, float], ...]:
-    """Biases by token id, which a JSON object has as text."""
+    """Parse biases by token id; a JSON object has its keys as text."""
     if len(given) > MAX_LOGIT_BIAS:
         raise InvalidInput(f"logit_bias may name at most {MAX_LOGIT_BIAS} tokens")
     for name, bias in given.items():

@@ -1,4 +1,4 @@
-"""Conversations and turns of the chat page as it draws them, read from the store."""
+"""Reads conversations and turns from the store and serializes them for the chat page."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from feedback_store.conversations.conversation_list import (
     ShownTurn,
 )
 
-PAGE_TURNS = 30  # of a long conversation, at a time
+PAGE_TURNS = 30  # turns of a long conversation in one response
 
 
 class ConversationSerializer:
-    """What is stored of conversations, with the answers that are being made in them."""
+    """Serializes stored conversations, together with their running answers."""
 
     def __init__(self, conversations: Conversations, live: LiveAnswers) -> None:
         self._conversations = conversations
@@ -25,7 +25,7 @@ class ConversationSerializer:
     def conversation(
         self, conversation_id: str, user: str, language: str, before: str | None = None
     ) -> dict[str, Any]:
-        """The newest turns, or those before the turn `before`, and what is running."""
+        """Return the newest turns, or those before the turn `before`, and the running answers."""
         view = self._conversations.view(conversation_id, user)
         turns = _turns_before(view, before)
         return {
@@ -37,7 +37,7 @@ class ConversationSerializer:
         }
 
     def turn(self, live: LiveAnswer, language: str) -> dict[str, Any] | None:
-        """The turn of a running or ended answer, where it is stored."""
+        """Return the turn of a running or ended answer; None if it is not stored."""
         if live.conversation_id is None or live.latest.answer_id is None:
             return None
         view = self._conversations.view(live.conversation_id, live.user_id)

@@ -1,4 +1,4 @@
-"""The side bar of the chat page: conversations listed, found, changed, deleted and taken along."""
+"""Routes of the side bar: list, search, change, delete, restore and export conversations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGE_CONVERSATIONS = 40
 
 
 class ConversationBody(BaseModel):
-    """What is to be otherwise about a conversation."""
+    """The changes to a conversation; absent fields stay."""
 
     model_config = ConfigDict(extra="forbid")
     title: str | None = None
@@ -32,7 +32,7 @@ class ConversationBody(BaseModel):
 def add_conversation_routes(
     router: APIRouter, conversations: Conversations, serializer: ConversationSerializer
 ) -> None:
-    """The routes under `/conversations`."""
+    """Add the routes under `/conversations`."""
 
     @router.get("/conversations")
     @in_bounded_threadpool

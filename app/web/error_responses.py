@@ -1,4 +1,4 @@
-"""How a refusal is said over HTTP: `{"error": {"message": one sentence, "type": its kind}}`."""
+"""HTTP error responses: `{"error": {"message": one sentence, "type": its kind}}`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from engine.errors import (
     UnknownId,
 )
 
-# The first match decides; the tree's order, from narrow to wide.
+# The first match decides: from subclasses to base classes.
 STATUS: tuple[tuple[type[BurnishError], int], ...] = (
     (UnknownId, 404),
     (PromptTooLong, 413),
@@ -47,7 +47,7 @@ MAX_PROBLEMS_LISTED = 3
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Let the application say every error this way."""
+    """Register the handlers that give every error this format."""
     app.add_exception_handler(BurnishError, _burnish_error_response)
     app.add_exception_handler(RequestValidationError, _validation_error_response)
     app.add_exception_handler(StarletteHTTPException, http_error_response)
@@ -55,24 +55,24 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def error_document(error: Exception, message: str | None = None) -> dict[str, Any]:
-    """What is sent of an error."""
+    """Return the response body of an error."""
     return {"error": {"message": message or str(error), "type": type(error).__name__}}
 
 
 async def http_error_response(_request: Request | None, error: Exception) -> JSONResponse:
-    """The answer to an error that has its status already."""
+    """Return the response to an HTTPException."""
     assert isinstance(error, StarletteHTTPException)
     document = error_document(HTTPException(error.status_code), str(error.detail))
     return JSONResponse(document, error.status_code, error.headers)
 
 
 async def _unexpected_error_response(_request: Request, _error: Exception) -> JSONResponse:
-    """500; the log says where, and nobody is told what the error's text quotes."""
+    """Return 500 without the error's text, which may quote a user; the log has the place."""
     return JSONResponse(error_document(BurnishError("the server failed; its log says where")), 500)
 
 
 async def _burnish_error_response(request: Request, error: Exception) -> JSONResponse:
-    """The answer to an error of the tree, in the language of whoever asks."""
+    """Return the response to a Burnish error, in the client's language."""
     assert isinstance(error, BurnishError)
     status = next(code for kind, code in STATUS if isinstance(error, kind))
     headers = None
@@ -83,7 +83,7 @@ async def _burnish_error_response(request: Request, error: Exception) -> JSONRes
 
 
 async def _validation_error_response(_request: Request, error: Exception) -> JSONResponse:
-    """400, naming the fields. What was sent is not repeated: it may have no JSON form at all."""
+    """Return 400 naming the invalid fields, without their values, which may not be valid JSON."""
     assert isinstance(error, RequestValidationError)
     problems = error.errors()
     sentence = "; ".join(_sentence(problem) for problem in problems[:MAX_PROBLEMS_LISTED])

@@ -1,7 +1,7 @@
 """Server-sent events of the chat page, each compressed and sent at once.
 
-Consecutive patches of one answer are alike: compressed with one another they take a third of the
-bytes.
+Consecutive patches of one answer resemble each other: compressed as one stream they take a third of
+the bytes.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's way to ask for gzip's format
 
 
 def event(data: Any, kind: str = "") -> str:
-    """One event with a JSON value."""
+    """Return one event with a JSON value."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return f"event: {kind}\ndata: {text}\n\n" if kind else f"data: {text}\n\n"
 
 
 def event_stream(events: AsyncIterator[str], request: Request) -> Response:
-    """A response of events, in gzip's format where the client takes it."""
+    """Return a response that streams events, in gzip's format if the client accepts it."""
     headers = dict(STREAM_HEADERS)
     body: AsyncIterator[bytes] = (text.encode() async for text in events)
     if "gzip" in request.headers.get("accept-encoding", ""):
@@ -36,7 +36,7 @@ def event_stream(events: AsyncIterator[str], request: Request) -> Response:
 
 
 async def _compressed(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Each piece as soon as it is there: a sync flush ends it on a byte (RFC 1951, 3.2.4)."""
+    """Compress and yield each event at once: a sync flush ends it on a byte (RFC 1951, 3.2.4)."""
     compressor = zlib.compressobj(wbits=GZIP_WINDOW)
     async for piece in body:
         yield compressor.compress(piece) + compressor.flush(zlib.Z_SYNC_FLUSH)

@@ -1,5 +1,7 @@
-"""Feedback by HTTP: what the browser does with buttons. An id that is unknown and one that is
-somebody else's both answer 404."""
+"""Feedback routes: votes, corrections, comparisons, flags and consent.
+
+An unknown id and an id of another person both answer 404.
+"""
 
 from __future__ import annotations
 
@@ -24,14 +26,14 @@ from feedback_store.storage.store import FeedbackStore
 SAVED = {"status": "saved"}
 P = ParamSpec("P")
 T = TypeVar("T")
-# Writers share commits, so few threads save as many votes a second as many do. FastAPI's 40 and the
-# event loop wait for each other's hold on the interpreter, some votes for a third of a second
+# Writers share commits, so a few threads save as many votes a second as many would. FastAPI's 40
+# threads compete with the event loop for the interpreter lock, and delay votes by up to 0.3 s
 MAX_THREADS = 12
 _threads = CapacityLimiter(MAX_THREADS)
 
 
 def in_bounded_threadpool(work: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """Do a route's work in one of a few threads; who comes meanwhile waits in line."""
+    """Run a route's function in a pool of `MAX_THREADS` threads; further calls wait in line."""
 
     @wraps(work)
     async def run(*arguments: P.args, **named: P.kwargs) -> T:
@@ -41,14 +43,14 @@ def in_bounded_threadpool(work: Callable[P, T]) -> Callable[P, Coroutine[Any, An
 
 
 class Statement(BaseModel):
-    """Whatever a person says. A key that was sent before changes nothing."""
+    """The base of all feedback. Repeating an idempotency key has no effect."""
 
     model_config = ConfigDict(extra="forbid")
     idempotency_key: str | None = Field(default=None, max_length=64)
 
 
 class VoteBody(Statement):
-    """A thumb: 1 up, -1 down, 0 cleared; and why."""
+    """A thumb: 1 up, -1 down, 0 cleared; with reasons and a comment."""
 
     vote: VoteValue
     reasons: list[str] = Field(default=[], max_length=20)
@@ -76,14 +78,14 @@ class ChoiceBody(Statement):
 
 
 class ConsentBody(BaseModel):
-    """Whether what the caller says may be used for training."""
+    """Whether the caller's words may be used for training."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     allowed: bool
 
 
 def feedback_router(service: Service) -> APIRouter:
-    """The routes over one running service."""
+    """Return the routes, on one running service."""
     router = APIRouter(prefix="/api", route_class=StrictJsonRoute)
     _add_answer_routes(router, service.workspace.store)
     _add_comparison_routes(router, service.workspace.store)
@@ -113,7 +115,7 @@ def _add_answer_routes(router: APIRouter, store: FeedbackStore) -> None:
             )
         except UnknownId:
             raise
-        except InvalidInput as error:  # a word that is no reason is refused as text is, with 422
+        except InvalidInput as error:  # an unknown reason is refused with 422, like invalid text
             raise InvalidText(str(error)) from error
         return SAVED
 

@@ -1,4 +1,4 @@
-"""What every response says to browsers: what a page may load, and that nobody may frame it."""
+"""Security headers of every response: the content policy, and no framing by other sites."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import secrets
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Styles stay open: gradio and its plots write them into elements. Images come from here or are data
+# Inline styles are allowed: gradio and its plots need them. Images are our own or data URLs
 CONTENT_POLICY = {
     "default-src": "'self'",
     "script-src": "'self'",
@@ -22,18 +22,18 @@ CONTENT_POLICY = {
 }
 POLICY_HEADER = "Content-Security-Policy"
 SCRIPT_TAG = re.compile(rb"<script(?=[\s>])")
-# Gradio's `base` is what the browser assumes anyway; its manifest lies outside a path prefix
+# Gradio's `base` is the browser's default anyway; its manifest ignores a path prefix
 UNWANTED_TAGS = re.compile(rb'<base href="\./" ?/?>|<link rel="manifest"[^>]*>')
 
 
 def content_policy(**changes: str) -> str:
-    """The policy as a header's value; `script_src="..."` replaces a directive's sources."""
+    """Return the policy as a header value; `script_src="..."` replaces a directive's sources."""
     sources = CONTENT_POLICY | {name.replace("_", "-"): value for name, value in changes.items()}
     return "; ".join(f"{directive} {value}" for directive, value in sources.items())
 
 
 class SecurityHeaders:
-    """Adds the headers to every response, refusals and mounted applications included.
+    """Adds the headers to every response, including errors and mounted applications.
 
     A response that has a content policy of its own keeps it.
     """
@@ -53,7 +53,7 @@ class SecurityHeaders:
                 headers["Referrer-Policy"] = "no-referrer"
                 headers["Cross-Origin-Resource-Policy"] = "same-origin"
                 headers["Cross-Origin-Opener-Policy"] = "same-origin"
-                # The name of a link's host is looked up before anybody clicks, and could say much
+                # Browsers look up the hosts of links before a click, which would leak text
                 headers["X-DNS-Prefetch-Control"] = "off"
             await send(message)
 
@@ -61,12 +61,12 @@ class SecurityHeaders:
 
 
 class ScriptNonces:
-    """Lets a page run the scripts that its own HTML holds, and no other inline script.
+    """Allows the inline scripts of a page's own HTML by nonces, and no other inline script.
 
     `more` are further sources of scripts. `head_start` and `head_end` are HTML for both ends of the
-    page's head: what gradio is asked to add there comes when its own scripts have run. Responses
-    that are compressed or have a content policy pass unchanged, so that it may be installed more
-    than once.
+    page's head; gradio's own option would add it only after its scripts have run. Responses that
+    are compressed or have a content policy pass unchanged, so that the middleware may be installed
+    more than once.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ScriptNonces:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI entry point."""
-        start: Message | None = None  # held back until the page is whole
+        start: Message | None = None  # held back until the page is complete
         html = bytearray()
 
         async def with_nonces(message: Message) -> None:
@@ -102,7 +102,7 @@ class ScriptNonces:
         html = SCRIPT_TAG.sub(f'<script nonce="{nonce}"'.encode(), html)
         headers = MutableHeaders(scope=start)
         headers["Content-Length"] = str(len(html))
-        headers["Cache-Control"] = "no-store"  # a nonce is good for one response
+        headers["Cache-Control"] = "no-store"  # a nonce is valid for one response
         sources = f"'self' 'nonce-{nonce}' {self._more}".strip()
         headers[POLICY_HEADER] = content_policy(script_src=sources)
         await send(start)

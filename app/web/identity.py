@@ -1,4 +1,4 @@
-"""Who is asking: a random id in a signed cookie, one per browser. No addresses, no names."""
+"""User identity: a random id in a signed cookie, one per browser. No addresses, no names."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ API_USER = "api"
 
 
 class SignedSession(SessionMiddleware):
-    """Starlette's sessions, kept as long as the key that signs them.
+    """Starlette's sessions, valid as long as the key that signs them.
 
-    Starlette refuses a cookie that was signed later than now: a clock that is set back would make
-    everybody a stranger.
+    Starlette refuses a cookie that was signed in the future: after the clock is set back, it would
+    not recognise anybody.
     """
 
     def __init__(self, app: ASGIApp, secret_key: str, path: str, https_only: bool) -> None:
@@ -38,12 +38,12 @@ class _AgelessSigner(TimestampSigner):
     """Signs with a timestamp, as existing cookies have it, and ignores it when verifying."""
 
     def unsign(self, signed_value: str | bytes, *_age: object, **_named: object) -> bytes:  # type: ignore[override]
-        """What was signed; raises `BadSignature`."""
+        """Return the signed value; raises `BadSignature`."""
         return super().unsign(signed_value)
 
 
 class AnonymousIdentity:
-    """Gives each new session an id. Stands inside `SignedSession`."""
+    """Gives each new session a user id. Must be inside `SignedSession`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -56,12 +56,12 @@ class AnonymousIdentity:
 
 
 def new_user() -> str:
-    """An id for somebody who is new here."""
+    """Return an id for a new user."""
     return uuid.uuid4().hex
 
 
 def user_of(session: MutableMapping[str, Any]) -> str:
-    """The user of a session; callers without a cookie are the one API user."""
+    """Return the user of a session; callers without a cookie share the API user."""
     return str(session.get("user", API_USER))
 
 

@@ -1,7 +1,7 @@
-"""Import of a person's conversations: another chat page's own export as the body of a request.
+"""The route that imports a person's conversations from the export of another chat application.
 
-The file is a JSON file or a zip that holds it, as ChatGPT sends one. It is written to the home
-while it comes in, read from there in a thread, one file at a time, and removed whatever happens.
+The body is a JSON file or a zip with one, as ChatGPT exports it. It is streamed to the home folder,
+read there in a thread, one file per person at a time, and always removed.
 Knows files and limits; knows no format.
 """
 
@@ -31,15 +31,15 @@ from feedback_store.formats import ConversationReport, import_conversations
 
 MAX_IMPORT_BYTES = 200 * 2**20
 PATH = "/chat/import"
-FILE_NAME = "conversations.json"  # as errors call it
+FILE_NAME = "conversations.json"  # its name in error messages
 WRITE_BUFFER_BYTES = 2**20
 
 
 def import_router(service: Service) -> APIRouter:
-    """The route over one running service."""
+    """Return the route, on one running service."""
     router = APIRouter(include_in_schema=False)
     folder = service.workspace.home.imports
-    shutil.rmtree(folder, ignore_errors=True)  # what a server that was killed has left
+    shutil.rmtree(folder, ignore_errors=True)  # left over by a server that was killed
     running: set[str] = set()
     one_at_a_time = CapacityLimiter(1)
 
@@ -76,7 +76,7 @@ def _private_folder(parent: Path) -> Iterator[Path]:
 
 
 async def _receive(request: Request, file: Path) -> None:
-    """Write the body to a file as it comes in."""
+    """Stream the body to a file."""
     create_private(file)
     waiting = bytearray()
     async for piece in request.stream():
@@ -93,7 +93,7 @@ def _append(file: Path, data: bytes) -> None:
 
 
 def _import(service: Service, file: Path, user: str) -> list[ConversationReport]:
-    """Import each file of conversations that is in a file."""
+    """Import each file of conversations within a file or zip."""
     with translated_disk_errors():
         files = unpacked(file)
     try:
@@ -103,7 +103,7 @@ def _import(service: Service, file: Path, user: str) -> list[ConversationReport]
 
 
 def _document(reports: list[ConversationReport], language: str) -> dict[str, Any]:
-    """What came in, over all files."""
+    """Return the counts of imported conversations over all files."""
     set_aside: Counter[str] = Counter()
     for report in reports:
         set_aside.update({translated(why, language): n for why, n in report.set_aside.items()})

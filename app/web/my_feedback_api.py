@@ -1,8 +1,8 @@
-"""What the page "My feedback" asks for: what became of a person's feedback, the answers that are
-shown to them as examples, all their data in a file, and to be forgotten.
+"""The routes of the page "My feedback".
 
-These routes are the page's own and change with it. They are a person's: a caller without a cookie,
-whose data is every such caller's, is refused.
+They return the outcome of a person's feedback, the answers shown as examples and a copy of all the
+person's data, and erase the person. The routes are private to the page and change with it. A caller
+without a cookie is refused, since all such callers share one identity.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NO_COOKIE = "this browser sends no cookie, so nothing here is yours alone; allow
 
 
 def my_feedback_router(service: Service) -> APIRouter:
-    """The routes over one running service."""
+    """Return the routes, on one running service."""
     router = APIRouter(prefix="/chat", route_class=StrictJsonRoute, include_in_schema=False)
     _add_outcome_routes(router, service)
     _add_example_routes(router, service.workspace)
@@ -43,7 +43,7 @@ def my_feedback_router(service: Service) -> APIRouter:
 
 
 def _person_of(request: Request) -> str:
-    """Whoever asks; raises `InvalidInput` for a caller without a cookie."""
+    """Return the user's id; raises `InvalidInput` for a caller without a cookie."""
     user = request.session.get("user")
     if user is None:
         raise InvalidInput(NO_COOKIE)
@@ -56,7 +56,7 @@ def _add_outcome_routes(router: APIRouter, service: Service) -> None:
     @router.get("/feedback")
     @in_bounded_threadpool
     def statements(request: Request, before: int | None = None) -> dict[str, Any]:
-        """A page of what they said, the newest first, from before a statement on."""
+        """Return a page of the person's statements, the newest first, before one of them."""
         user, language = _person_of(request), language_for(request)
         outcomes = workspace.outcomes.of(user)
         lineages = workspace.learning.of([each.statement.event_id for each in outcomes])
@@ -114,9 +114,9 @@ def _add_example_routes(router: APIRouter, workspace: Workspace) -> None:
     @router.get("/answers/{answer_id}/examples")
     @in_bounded_threadpool
     def used(answer_id: str, request: Request) -> dict[str, Any]:
-        """Those in view when an answer was made, and which of them they have removed since.
+        """Return the examples in an answer's prompt, and which the person has removed since.
 
-        Of an example that is shared, nothing leads to its author or their conversation.
+        A shared example has no reference to its author or their conversation.
         """
         user = _person_of(request)
         removed = chosen.removed(user)
@@ -132,7 +132,7 @@ def _add_person_routes(router: APIRouter, workspace: Workspace) -> None:
     @router.get("/person/data")
     @in_bounded_threadpool
     def data(request: Request) -> Response:
-        """Everything that is stored of them, as a file."""
+        """Return all stored data of the person, as a file."""
         document = personal_data(workspace.database, _person_of(request))
         return Response(
             json.dumps(document, ensure_ascii=False, indent=1),
@@ -143,9 +143,9 @@ def _add_person_routes(router: APIRouter, workspace: Workspace) -> None:
     @router.post("/person/forget")
     @in_bounded_threadpool
     def forget(request: Request) -> dict[str, Any]:
-        """Forget them for good; from now on the browser is somebody new."""
+        """Erase the person for good; from now on the browser has a new identity."""
         user, forgotten = _person_of(request), {"conversations": 0, "releases": 0}
-        with suppress(UnknownId):  # nothing is known of them
+        with suppress(UnknownId):  # nothing is stored of the person
             receipt = workspace.forgetting.forget(user)
             forgotten["conversations"] = receipt.conversations
             forgotten["releases"] = len(receipt.bundles)

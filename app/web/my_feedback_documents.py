@@ -1,4 +1,4 @@
-"""What the page "My feedback" gets: statements with what became of them, and own examples, as JSON.
+"""JSON documents of the page "My feedback": statements with their outcome, and examples.
 
 Knows the store's views and how texts are rendered; knows nothing of requests.
 """
@@ -24,7 +24,7 @@ Lineages = Mapping[int, Lineage]
 
 
 def summary_of(outcomes: Sequence[StatementOutcome], lineages: Lineages) -> dict[str, int]:
-    """How many things a person said, and what became of how many."""
+    """Count a person's statements by outcome."""
     became = [_outcome_name(each) for each in outcomes]
     counts = {name: became.count(name) for name in ("teaches", "measures", "waits", "unused")}
     learnt = (lineages[each.statement.event_id].releases for each in outcomes)
@@ -36,7 +36,7 @@ def summary_of(outcomes: Sequence[StatementOutcome], lineages: Lineages) -> dict
 
 
 def outcome_document(outcome: StatementOutcome, lineage: Lineage, language: str) -> dict[str, Any]:
-    """A statement and what became of it."""
+    """Return a statement with its outcome."""
     said = outcome.statement
     return {
         "event": said.event_id,
@@ -59,7 +59,7 @@ def outcome_document(outcome: StatementOutcome, lineage: Lineage, language: str)
 
 
 def texts_document(said: UserStatement, answers: Sequence[StoredAnswer]) -> dict[str, Any]:
-    """The whole texts that a statement is about, as they are drawn."""
+    """Return the whole texts of a statement, as HTML."""
     return {
         "answers": [
             {
@@ -77,7 +77,7 @@ def texts_document(said: UserStatement, answers: Sequence[StoredAnswer]) -> dict
 
 
 def example_documents(examples: Iterable[FeedbackExample]) -> list[dict[str, Any]]:
-    """Answers that are shown as examples for similar questions."""
+    """Return the answers that are shown as examples for similar questions."""
     return [
         {
             "answer": each.id,
@@ -90,7 +90,7 @@ def example_documents(examples: Iterable[FeedbackExample]) -> list[dict[str, Any
 
 
 def _outcome_name(outcome: StatementOutcome) -> str:
-    """Where a statement stands, in a word."""
+    """Return the outcome of a statement as one word."""
     if outcome.made:
         return "teaches" if outcome.split == "train" else "measures"
     if outcome.statement.kind == "flag":
@@ -103,7 +103,7 @@ def _example_kind(kind: str, is_bad: bool) -> str:
 
 
 def _release(releases: Sequence[LearntBy]) -> dict[str, Any] | None:
-    """The one to name: the live one, else the last one that was live, else the newest."""
+    """Return the release to name: the live one, else the last live one, else the newest."""
     if not releases:
         return None
     chosen = max(releases, key=lambda each: (each.is_live, each.live_at or 0.0))

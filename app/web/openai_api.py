@@ -1,14 +1,14 @@
 """The OpenAI-compatible part of the API: `/v1/models` and `/v1/chat/completions`.
 
-`model` is `base`, `live` or a release id (or its beginning). `ignore_eos` and
-`stream_options.include_usage` mean what they mean in llama.cpp and vLLM; `top_k`, `min_p` and
-`repetition_penalty` are understood too, `chat_template_kwargs.enable_thinking` switches thoughts as
-in vLLM, and `timeout_seconds` is ours. Messages that end with the
-assistant's are continued, as Anthropic's API and vLLM's `continue_final_message` do it. The id of a
-completion is that of its first stored answer and each choice has its `answer_id`, so a vote can
-name it. What a model thought first is `reasoning_content`, beside `content`, as DeepSeek and
-llama.cpp have it; in a request's messages it is ignored: no model is shown its earlier thoughts.
-What a request may hold is `completion_request`'s, what is sent `completion_documents`'.
+`model` is `base`, `live` or a release id (or its beginning). Beyond OpenAI's fields, `ignore_eos`,
+`stream_options.include_usage`, `top_k`, `min_p`, `repetition_penalty` and
+`chat_template_kwargs.enable_thinking` work as in vLLM; `timeout_seconds` is our own. If the last
+message is the assistant's, it is continued, as in Anthropic's API and with vLLM's
+`continue_final_message`. A completion has the id of its first stored answer, and each choice has
+its `answer_id`, so that a vote can name it. A model's thought is `reasoning_content`, beside
+`content`, as in DeepSeek's API and llama.cpp; in a request's messages it is ignored, since no model
+is shown its earlier thoughts. `completion_request` defines requests, `completion_documents`
+responses.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from engine.serving.prompt import require_plausible_count
 from engine.storage import find_digest, folder_of
 
 T = TypeVar("T")
-SUBMIT_THREADS = 8  # they tokenize a prompt and queue it; waiting is done elsewhere
-CLIENT_CLOSED = 499  # nginx's status for it; nobody is there to read it
-# A proxy that keeps or gathers events would show a stream as one piece
+SUBMIT_THREADS = 8  # each tokenizes a prompt and queues it; waiting happens elsewhere
+CLIENT_CLOSED = 499  # nginx's status; no client reads it
+# A proxy that caches or buffers events would deliver a stream as one block
 STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 def openai_router(service: Service) -> APIRouter:
-    """The routes over one running service."""
+    """Return the routes, on one running service."""
     router = APIRouter(prefix="/v1", route_class=StrictJsonRoute)
     submitters = ThreadPoolExecutor(SUBMIT_THREADS, thread_name_prefix="burnish-submit")
 
@@ -83,7 +83,7 @@ def openai_router(service: Service) -> APIRouter:
 
 
 def _submit(service: Service, user_id: str, body: CompletionRequest) -> list[RunningAnswer]:
-    """Queue the choices; what is refused is refused here, before a status is sent."""
+    """Queue the choices; errors are raised here, before a status is sent."""
     require_plausible_count(len(body.messages), service.engine.context_tokens)
     return service.completions.complete(
         user_id,
@@ -97,7 +97,7 @@ def _submit(service: Service, user_id: str, body: CompletionRequest) -> list[Run
 
 
 def _models(service: Service) -> dict[str, float]:
-    """What a completion may name, with the time it was made."""
+    """Return the valid values of `model`, with the time each was made."""
     base = service.workspace.base.folder.stat().st_mtime
     releases = service.workspace.registry.list()
     return {BASE: base, LIVE: base} | {r.bundle: r.created_at for r in releases}
@@ -108,7 +108,7 @@ def _model(name: str, created: float) -> dict[str, Any]:
 
 
 async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`; raises `ClientDisconnect` when the client goes away before."""
+    """The result of `work`; raises `ClientDisconnect` if the client disconnects before."""
     tasks = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -127,8 +127,10 @@ async def _disconnected(request: Request) -> None:
 
 
 async def _opening(body: CompletionRequest, pieces: AsyncIterator[Piece]) -> list[Piece]:
-    """All pieces, or for a stream those until there is something to show and every choice has
-    begun. Raises the error when nothing came but errors, so that it gets its own status."""
+    """Return all pieces or, for a stream, those until every choice has started and one has text.
+
+    Raises the first error if nothing but errors came, so that it gets its own status.
+    """
     opening: list[Piece] = []
     begun: set[int] = set()
     speaks = False
@@ -145,7 +147,7 @@ async def _opening(body: CompletionRequest, pieces: AsyncIterator[Piece]) -> lis
 
 
 class _EventStream(StreamingResponse):
-    """Server-sent events; however they end, so do the answers behind them."""
+    """A stream of server-sent events that ends its answers when it ends."""
 
     def __init__(self, relay: Relay, events: AsyncIterator[str]) -> None:
         super().__init__(events, headers=STREAM_HEADERS, media_type="text/event-stream")

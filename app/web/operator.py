@@ -14,14 +14,14 @@ from limits.strategies import MovingWindowRateLimiter
 
 from app.settings import Settings
 
-WRONG_PASSWORDS = RateLimitItemPerMinute(10)  # of one address
+WRONG_PASSWORDS = RateLimitItemPerMinute(10)  # per address
 
 
 def operator_check(settings: Settings) -> Callable[[Request], str | None]:
-    """The check of each request to the console, in the form that gradio asks for.
+    """Return the check of requests to the console, in gradio's form.
 
-    After too many wrong passwords from an address even the right one is refused for a while, so
-    that guessing takes years. Addresses are kept in memory for that minute, and nowhere else.
+    After too many wrong passwords from an address, even the right one is refused for a minute, so
+    that guessing takes years. Addresses are kept only in memory, and only for that minute.
     """
     basic = HTTPBasic(auto_error=False)
     limiter = MovingWindowRateLimiter(MemoryStorage())
@@ -43,11 +43,11 @@ def operator_check(settings: Settings) -> Callable[[Request], str | None]:
             raise HTTPException(401, headers={"WWW-Authenticate": "Basic"})
         return "operator"
 
-    return check  # type: ignore[return-value]  # gradio takes both kinds of function
+    return check  # type: ignore[return-value]  # gradio accepts async functions too
 
 
 def _network(address: str) -> str:
-    """What one guesser has: an IPv4 address, or the 64 bits of an IPv6 network."""
+    """Return the unit to limit: an IPv4 address, or the /64 network of an IPv6 address."""
     try:
         return str(ip_network(f"{address}/64" if ":" in address else address, strict=False))
     except ValueError:

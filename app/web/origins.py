@@ -1,4 +1,4 @@
-"""Checks of Host and Origin on every route, gradio's too: DNS rebinding and request forgery.
+"""Checks Host and Origin on every route, against DNS rebinding and cross-site request forgery.
 
 Knows headers; knows nothing of persons and passwords.
 """
@@ -20,11 +20,11 @@ API_PATHS = ("/v1/", "/api/")
 
 
 class AllowedHosts:
-    """Answers 400 to a request whose Host header is no name of this server.
+    """Answers 400 to a request whose Host header does not name this server.
 
-    A page elsewhere reaches a server on this machine under a name of its own that it lets resolve
-    to 127.0.0.1 (DNS rebinding), and is then of the same origin as the server's pages. Such an
-    attack needs a name: IP addresses are let in, and `localhost`, and the names that are given.
+    In DNS rebinding, a page of another site lets its own host name resolve to 127.0.0.1 and so
+    gets the same origin as the server's pages. The attack needs a host name, so IP addresses,
+    `localhost` and the given `names` are allowed, and nothing else.
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str] = ()) -> None:
@@ -45,7 +45,7 @@ class AllowedHosts:
         try:
             (host,) = hosts
             name = urlsplit(f"//{host}").hostname or ""
-        except ValueError:  # none, several, or one that is no host
+        except ValueError:  # no Host header, several, or an invalid one
             return False
         return name.rstrip(".") in self._names or _is_address(name)
 
@@ -53,11 +53,11 @@ class AllowedHosts:
 class CrossOriginProtection:
     """Answers 403 to cross-origin requests, except for links to a page here.
 
-    The resource isolation policy of Fetch Metadata (W3C, Fetch Metadata Request Headers):
-    `Sec-Fetch-Site` says whose page is asking. Browsers do not send it over plain HTTP to other
-    machines; there the Origin header is compared with Host, as Go's `http.CrossOriginProtection`
-    does. Programs send neither. Pages of `origins` ("https://example.org") may use the API, and not
-    the pages' own routes.
+    Implements the resource isolation policy of Fetch Metadata (W3C, Fetch Metadata Request
+    Headers): `Sec-Fetch-Site` names the relation of the requesting page. Browsers do not send it
+    over plain HTTP to other machines; there Origin is compared with Host, as in Go's
+    `http.CrossOriginProtection`. Programs send neither header. Pages of `origins`
+    ("https://example.org") may use the API, but not the pages' private routes.
     """
 
     def __init__(self, app: ASGIApp, origins: Collection[str] = ()) -> None:
@@ -86,7 +86,7 @@ class CrossOriginProtection:
 
 
 def _follows_link(headers: Headers, method: str) -> bool:
-    """Whether the browser goes to a page in a tab of its own, which nobody else can look into."""
+    """Whether the request is a top-level navigation, whose page the other site cannot read."""
     asked = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
     return method in SAFE_METHODS and asked == ("navigate", "document")
 
@@ -100,6 +100,6 @@ def _is_address(name: str) -> bool:
 
 
 def route_path(scope: Scope) -> str:
-    """The path inside the application, or inside the mounted one that is asked."""
+    """Return the path within the application, or within the mounted one."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path[len(root) :] if path.startswith(root) else path

@@ -1,4 +1,4 @@
-"""The prompts that a person can choose: their own, which they edit here, and the operator's."""
+"""Routes of prompts: list a person's and the operator's, edit a person's own."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class PromptBody(BaseModel):
     text: str
 
     def prompt(self) -> PromptText:
-        """The value that is stored."""
+        """Return the prompt to store."""
         return PromptText(self.kind, self.title, self.text)
 
 
 def prompts_router(service: Service) -> APIRouter:
-    """The routes over one running service."""
+    """Return the routes, on one running service."""
     router = APIRouter(prefix="/chat/prompts", route_class=StrictJsonRoute, include_in_schema=False)
     workspace = service.workspace
     own = workspace.own_prompts

@@ -1,7 +1,7 @@
-"""Running answers, brought from their threads to the event loop.
+"""Passes running answers from their threads to the event loop.
 
-A stream is read by blocking, so each answer has a thread of its own; the engine's queue bounds how
-many there are. Knows nothing of HTTP, nor of what is done with the pieces.
+Reading a stream blocks, so each answer has a thread of its own; the engine's queue bounds their
+number. Knows nothing of HTTP and of the use of the pieces.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Submit = Callable[[], Sequence[RunningAnswer]]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """What is new of the answer number `index`. Its first piece comes before its first token.
+    """The new text of the answer `index`. Its first piece comes before its first token.
 
-    Only the last update has the whole texts; the others are kept small, for slow readers.
+    Only the last update has the whole texts; the others stay small, for slow readers.
     """
 
     index: int
@@ -40,7 +40,7 @@ class Piece:
 
 
 class Relay:
-    """The pieces of one request's answers, as they come. Whoever makes it must `close` it."""
+    """The pieces of one request's answers, as they come. The caller must `close` it."""
 
     def __init__(self, is_alive: Callable[[], bool]) -> None:
         self._is_alive = is_alive
@@ -51,20 +51,20 @@ class Relay:
         self._lock = threading.Lock()  # guards the two above
 
     async def start(self, executor: Executor, submit: Submit) -> None:
-        """Call `submit` in a thread of `executor` and follow its answers; raises what it raises."""
+        """Call `submit` in a thread of `executor` and follow its answers; raises its errors."""
         await self._loop.run_in_executor(executor, self._start, submit)
 
     def close(self) -> None:
-        """Nobody wants the rest: end every answer within a step."""
+        """End every answer within a step; the rest is not wanted."""
         with self._lock:
             self._closed = True
             for answer in self._answers:
                 answer.cancel()
 
     async def pieces(self) -> AsyncIterator[Piece]:
-        """What comes next, until every answer has ended.
+        """Yield the pieces of all answers, until every one has ended.
 
-        Raises `EngineFailure` when nothing comes and the engine is dead.
+        Raises `EngineFailure` if nothing comes and the engine is dead.
         """
         running = len(self._answers)
         while running:
@@ -82,7 +82,7 @@ class Relay:
 
     def _start(self, submit: Submit) -> None:
         if self._closed:
-            return  # the caller went away while it waited for a thread
+            return  # closed while waiting for a thread
         answers = submit()
         with self._lock:
             self._answers = answers
@@ -95,7 +95,7 @@ class Relay:
             ).start()
 
     def _follow(self, index: int, answer: RunningAnswer) -> None:
-        """A thread: read one answer to its end, whoever still listens, so that it is stored."""
+        """Read one answer to its end, in a thread, so that it is stored in any case."""
         sent_thought = sent_text = 0  # characters
         try:
             for update in answer:
@@ -110,5 +110,5 @@ class Relay:
             self._send(Piece(index, "", "", AnswerUpdate(None, "", "", "failed", error=error)))
 
     def _send(self, piece: Piece) -> None:
-        with suppress(RuntimeError):  # the loop is closed, and nobody reads any more
+        with suppress(RuntimeError):  # the event loop is closed: there is no reader
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)

@@ -27,7 +27,7 @@ from app.web.prompts_api import prompts_router
 
 
 def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastAPI:
-    """Everything the server answers; `mount_pages` adds the browser's pages."""
+    """Return the whole application; `mount_pages` adds the browser's pages."""
     app = FastAPIOffline(title="Burnish", docs_url="/docs", redoc_url=None)
     _add_middleware(app, service)
     add_error_handlers(app)
@@ -44,7 +44,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
 
 
 def _add_middleware(app: FastAPI, service: Service) -> None:
-    """Middleware of every route, gradio's included; the last one added runs first."""
+    """Add the middleware of all routes, gradio's included; the last one added runs first."""
     settings = service.workspace.settings
     app.add_middleware(AnonymousIdentity)
     app.add_middleware(
@@ -56,7 +56,7 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
     app.add_middleware(ScriptNonces)
     app.add_middleware(BodyLimit, paths={import_api.PATH: import_api.MAX_IMPORT_BYTES})
     app.add_middleware(CrossOriginProtection, origins=settings.allowed_origins)
-    # Gradio adds a CORS policy of its own, unless the application has one
+    # Gradio adds its own CORS policy unless the application has one
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
@@ -74,7 +74,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
     generation = Gauge("burnish_live_generation", "Changes of the live release", registry=metrics)
     generation.set_function(lambda: service.workspace.registry.live().generation)
 
-    # On the event loop itself, so that they answer even when every worker thread is taken
+    # Async, so that they answer even when every worker thread is busy
 
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:

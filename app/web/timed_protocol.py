@@ -1,4 +1,4 @@
-"""Connections with time limits: a request that is never finished holds nothing for ever.
+"""Time limits for requests: an unfinished request does not hold a connection for ever.
 
 Knows uvicorn's HTTP/1.1 protocol, which limits idle connections and nothing else.
 """
@@ -17,30 +17,30 @@ TIMED_OUT = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Lengt
 
 
 class TimedProtocol(H11Protocol):
-    """Closes a connection whose headers or whose body are not whole in time."""
+    """Closes a connection whose headers or body are not complete in time."""
 
     header_seconds = HEADER_SECONDS
     body_seconds = BODY_SECONDS
-    _waits_for: Any = None  # the part of a request that the timer is about: h11's state
+    _waits_for: Any = None  # the part of a request that the timer limits: h11's state
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first request's headers."""
+        """Start the timer for the first request's headers."""
         super().connection_made(transport)
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """See how far the request has come."""
+        """Parse the data and update the timer."""
         super().data_received(data)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop the timer."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        """One timer for each part: more bytes of the same part do not start it anew."""
+        """Keep one timer per part; further bytes of the same part do not restart it."""
         state = self.conn.their_state
         if state is self._waits_for:
             return
@@ -59,6 +59,6 @@ class TimedProtocol(H11Protocol):
     def _time_out(self) -> None:
         if self.transport.is_closing():
             return
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # nothing is answered yet
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # no response has started
             self.transport.write(TIMED_OUT)
         self.transport.close()

@@ -1,7 +1,7 @@
-"""The files of conversations in a zip that somebody sent, without trusting what it says of itself.
+"""Extracts the files of conversations from an uploaded zip without trusting its headers.
 
-A zip bomb is small and unpacks to more than a disk holds, or lists more members than memory does:
-both are counted here, whatever the zip's headers claim.
+A zip bomb is small but unpacks to more than the disk holds, or lists more members than fit into
+memory. So sizes and members are counted while reading.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from engine.errors import InvalidInput
 from engine.private_files import create_private
 
 MAX_UNPACKED_BYTES = 2**30
-MAX_DIRECTORY_BYTES = 2**24  # of the list of members: some 200,000 of them
+MAX_DIRECTORY_BYTES = 2**24  # of the central directory: about 200,000 members
 ZIP_BEGINS = b"PK"
-# The record that ends a zip: a signature, then among others the size of the list of members, and
+# The end-of-central-directory record: a signature, then the size of the directory among others, and
 # a comment of at most 65,535 bytes (APPNOTE.TXT, 4.3.16)
 ENDS = b"PK\x05\x06"
 END_BYTES, MAX_COMMENT_BYTES = 22, 65_535
-# Before it, where there are more than 65,535 members: the signature of where that is said
+# The ZIP64 locator before it, if there are more than 65,535 members
 ENDS_ZIP64, ZIP64_BYTES = b"PK\x06\x07", 20
-# One file, or several of an export that was split
+# One file, or several of a split export
 MEMBER = re.compile(r"(?:.*/)?conversations(?:-\d+)?\.json")
 DAMAGED = (
     zipfile.BadZipFile,
@@ -40,7 +40,7 @@ DAMAGED = (
 
 
 def unpacked(file: Path) -> list[Path]:
-    """The file itself where it is no zip, else its files of conversations, unpacked beside it.
+    """Return the file itself if it is no zip, else its files of conversations, unpacked beside it.
 
     Raises `InvalidInput` for a zip that has none, is damaged, needs a password or is a bomb.
     """
@@ -57,14 +57,14 @@ def unpacked(file: Path) -> list[Path]:
 
 
 def _is_crowded(file: Path) -> bool:
-    """Whether a zip's list of members, which `zipfile` reads as a whole, is too long."""
+    """Whether a zip's central directory, which `zipfile` reads as a whole, is too long."""
     with file.open("rb") as stream:
         size = stream.seek(0, 2)
         stream.seek(max(0, size - ZIP64_BYTES - END_BYTES - MAX_COMMENT_BYTES))
         tail = stream.read()
     at = tail.rfind(ENDS)
     if at < 0 or len(tail) - at < END_BYTES:
-        return False  # no end: `zipfile` will say so
+        return False  # no such record: `zipfile` will report that
     if tail[: max(0, at)][-ZIP64_BYTES:].startswith(ENDS_ZIP64):
         return True
     (directory_bytes,) = struct.unpack_from("<L", tail, at + 12)

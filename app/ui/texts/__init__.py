@@ -1,4 +1,4 @@
-"""What the pages say, in the language of whoever looks.
+"""The texts of the pages, in the person's language.
 
 Each `*.yaml` beside this file is a language. A gradio label takes `text`, which the browser
 fills in; what the server makes itself takes `say` and the language of the request. A person's
@@ -48,12 +48,12 @@ class HasHeaders(Protocol):
 
 
 class _Labels(gr.I18n):
-    """Labels for gradio, whose script chooses by the browser's language alone. Within a request
-    all its languages are given as the person's, so that a chosen language counts there, too."""
+    """Labels for gradio, whose script chooses by the browser's language alone. Within a
+    request every language has the texts of the chosen one, so that the choice applies there too."""
 
     @property
     def translations_dict(self) -> dict[str, dict[str, str]]:
-        """What the page is sent."""
+        """The labels that are sent to the page."""
         language = _current.get()
         known: dict[str, dict[str, str]] = self.translations
         return known if language is None else dict.fromkeys(known, known[language])
@@ -68,7 +68,7 @@ I18N = _Labels(
 
 
 class LanguageOfRequest:
-    """ASGI middleware around gradio: notes the language for the labels that a page is sent."""
+    """ASGI middleware around gradio that sets the language of a page's labels."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -86,7 +86,7 @@ class LanguageOfRequest:
 
 
 def text(key: str) -> str:
-    """A label that is drawn in the person's language; the key must be known."""
+    """Return a gradio label in the person's language; the key must be known."""
     key = _whole(key)
     _TEXTS.say(key, DEFAULT)
     label: str = I18N(key)  # type: ignore[assignment]  # gradio takes its I18nData wherever a str
@@ -94,45 +94,45 @@ def text(key: str) -> str:
 
 
 def say(key: str, language: str, **values: object) -> str:
-    """A text in a language, its placeholders filled with `values`; the key must be known."""
+    """Return a text in a language, its placeholders filled with `values`; the key must be known."""
     return _TEXTS.say(_whole(key), language, **values)
 
 
 def catalogue(language: str, area: str) -> dict[str, str]:
-    """The texts of an area by their keys within it, for a page's script."""
+    """Return the texts of an area by their keys within it, for a page's script."""
     return _TEXTS.catalogue(language, area)
 
 
 def language_of(accept_language: str | None, cookie: str | None = None) -> str:
-    """The language of a person, from the Accept-Language header and the cookie `COOKIE`."""
+    """Return a person's language, from the Accept-Language header and the cookie `COOKIE`."""
     return _TEXTS.language_of(accept_language, cookie)
 
 
 def language_for(request: HasHeaders) -> str:
-    """The language of the person behind a request."""
+    """Return the language of the person behind a request."""
     cookies = cookie_parser(request.headers.get("cookie", ""))
     return language_of(request.headers.get("accept-language"), cookies.get(COOKIE))
 
 
 def translated(sentence: str, language: str) -> str:
-    """What a floor below says, such as a state or a verdict; unchanged where nothing knows it."""
+    """Translate a sentence of a lower floor (a state, a verdict); unchanged if it is unknown."""
     return _TEXTS.translated(sentence, language) or sentence
 
 
 def error_text(error: BurnishError, language: str) -> str:
-    """An error's sentence. One that nothing knows is quoted in English, and said to be an error."""
+    """Translate an error's sentence; an unknown one is quoted in English, marked as an error."""
     sentence = str(error)
     found = _TEXTS.translated(sentence, language)
     return found or _TEXTS.say("common.error", language, sentence=sentence)
 
 
 def toast(key: str, request: HasHeaders) -> str:
-    """A passing message in the language of a request."""
+    """Return a toast's text in the language of a request."""
     return say(key, language_for(request))
 
 
 def _whole(key: str) -> str:
-    """A key with its area; the chat page leaves its own out."""
+    """Return a key with its area, which the chat page omits."""
     if "." in key:
         return key
     return f"reasons.{key.removeprefix('reason_')}" if key.startswith("reason_") else f"chat.{key}"

@@ -1,9 +1,9 @@
-"""The texts of every language, read from one YAML file each, and which language a person gets.
+"""The texts of every language, one YAML file each, and the choice of a person's language.
 
 A file nests its texts by area; a key here is the path to one, such as `console.tune`. The areas
-`errors` and `words` hold what the floors below say. Those say it in English alone, so the English
-text is the pattern that a sentence is recognised by, and its placeholders are what is carried over
-into the other language. Knows nothing of gradio.
+`errors` and `words` translate the sentences of the floors below, which are English. The English
+text is the pattern that recognises a sentence, and the values of its placeholders are put into the
+other language's text. Knows nothing of gradio.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engine.errors import BurnishError
 
 DEFAULT = "en"
 COOKIE = "burnish_language"
-LOWER_FLOOR_AREAS = ("errors.", "words.")  # areas of what the floors below say
+LOWER_FLOOR_AREAS = ("errors.", "words.")  # areas that translate the lower floors' sentences
 SEPARATOR = "; "  # between the problems of one sentence
 
 Flat = Mapping[str, str]
@@ -39,20 +39,20 @@ class Texts:
     languages: Mapping[str, Flat]
 
     def say(self, key: str, language: str, **values: object) -> str:
-        """A text in a language, with its placeholders filled; raises `KeyError` for no such key."""
+        """Return a text with its placeholders filled; raises `KeyError` for an unknown key."""
         found = self.languages.get(language, self.languages[DEFAULT])[key]
         return found.format(**values) if values else found
 
     def catalogue(self, language: str, area: str) -> dict[str, str]:
-        """The texts of an area by their keys within it, placeholders unfilled."""
+        """Return the texts of an area by their keys within it, placeholders unfilled."""
         texts = self.languages.get(language, self.languages[DEFAULT])
         head = f"{area}."
         return {key[len(head) :]: said for key, said in texts.items() if key.startswith(head)}
 
     def language_of(self, accept_language: str | None, cookie: str | None = None) -> str:
-        """The language that a person chose, else the one that the browser likes best, else English.
+        """Return the language that the person chose, else the browser's favourite, else English.
 
-        `accept_language` and `cookie` are what the browser sent; whatever it sent is allowed.
+        `accept_language` and `cookie` are what the browser sent; invalid values are ignored.
         """
         if cookie in self.languages:
             return str(cookie)
@@ -64,7 +64,7 @@ class Texts:
         return DEFAULT
 
     def translated(self, sentence: str, language: str) -> str | None:
-        """What a floor below says, in another language; None where no pattern knows it."""
+        """Translate a sentence of a lower floor; None if no pattern matches it."""
         if language == DEFAULT or language not in self.languages:
             return sentence
         for pattern, key in self._patterns:
@@ -82,7 +82,7 @@ class Texts:
 
     @cached_property
     def _patterns(self) -> Sequence[tuple[re.Pattern[str], str]]:
-        """Every English sentence of the floors below as a pattern; the most specific first."""
+        """The patterns of the lower floors' English sentences, the most specific first."""
         said = [
             (text, key)
             for key, text in self.languages[DEFAULT].items()
@@ -93,9 +93,9 @@ class Texts:
 
 
 def read_texts(folder: Traversable) -> Texts:
-    """The texts of every `*.yaml` in a folder; the file's name is the language.
+    """Read the texts of every `*.yaml` in a folder; the file's name is the language.
 
-    Raises `TextsIncomplete` naming each key that a language lacks, has alone, or fills otherwise.
+    Raises `TextsIncomplete` naming each key that is missing, superfluous or has other placeholders.
     """
     files = sorted((f for f in folder.iterdir() if f.name.endswith(".yaml")), key=lambda f: f.name)
     languages = {
@@ -110,7 +110,7 @@ def read_texts(folder: Traversable) -> Texts:
 
 
 def placeholders(text: str) -> set[str]:
-    """The names in braces."""
+    """Return the names in braces."""
     return {name for _, name in _parts(text) if name}
 
 
@@ -131,12 +131,12 @@ def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from _flat(below, f"{path}.{key}" if path else str(key))
     elif isinstance(tree, str):
         yield path, tree
-    else:  # such as yes and no without quotation marks, which YAML takes for truth values
+    else:  # such as an unquoted yes or no, which YAML reads as a truth value
         raise TextsIncomplete(f"the text {path} is {type(tree).__name__}, not text")
 
 
 def _parts(text: str) -> list[tuple[str, str | None]]:
-    """Fixed text and the name of the placeholder after it, piece by piece."""
+    """Split into pairs of fixed text and the name of the placeholder after it."""
     return [(fixed, name) for fixed, name, _, _ in string.Formatter().parse(text)]
 
 
@@ -148,7 +148,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _by_preference(accept_language: str) -> list[str]:
-    """The tags of an Accept-Language header, in lower case, the best liked first.
+    """Return the tags of an Accept-Language header, in lower case, by descending preference.
 
     Source: RFC 9110, section 12.5.4.
     """
