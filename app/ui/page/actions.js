@@ -1,4 +1,4 @@
-// What can be done with a turn. `page` is the page: it asks, draws and complains.
+// The actions on a turn. `page` is the chat page, which sends requests, draws and shows errors.
 import { get, post } from "./api.js";
 import { compare } from "./compare.js";
 import { copyText, h, iconButton } from "./dom.js";
@@ -33,7 +33,7 @@ export function actionsOn(page) {
   };
 }
 
-// The question opens for editing where it stands; what is asked then is a branch beside it
+// Edit the question in place; the edited question becomes a sibling branch
 export function edit(page, turn) {
   const words = h("textarea", { "aria-label": t("edit_question"), class: "editing" });
   words.value = turn.document.question;
@@ -82,7 +82,7 @@ async function vote(page, turn, value) {
   announce(t(value ? "thanks" : "vote_cleared"));
 }
 
-// The same answer written otherwise: chips for the usual wishes, a line for one's own
+// Rewrite the answer: chips for the usual changes, a text field for other instructions
 function change(page, turn) {
   const close = () => turn.more.replaceChildren();
   const own = h("input", { type: "text", placeholder: t("own_words"), "aria-label": t("own_words"), maxlength: "500" });

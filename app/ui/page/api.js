@@ -27,7 +27,7 @@ async function request(path, options = {}) {
 export const get = async (path) => (await request(path)).json();
 export const post = async (path, body) => {
   const sent = JSON.stringify(body ?? {});
-  // It arrives although the page is left in the same moment; browsers keep 64 KB for that
+  // `keepalive` lets it arrive although the page is left; browsers allow 64 KB
   return (await request(path, { method: "POST", body: sent, keepalive: sent.length < 20_000 })).json();
 };
 export const put = async (path, body) =>
@@ -36,9 +36,9 @@ export const upload = async (path, file) =>
   (await request(path, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } })).json();
 export const remove = async (path) => (await request(path, { method: "DELETE" })).json();
 
-// Follows one answer. `handle` has `begin`, `patch`, `chains` and `end`; a connection that is cut is joined
-// again, unless `signal` ends all. Resolves with the last event, or null where the answer is not
-// running any more
+// Follows one answer. `handle` has `begin`, `patch`, `chains` and `end`. A lost connection is opened
+// again, unless `signal` aborts. Resolves with the last event, or null if the answer is no longer
+// running
 export async function follow(path, body, handle, signal) {
   const options = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
   let response = await request(path, { ...options, signal });
@@ -57,7 +57,7 @@ export async function follow(path, body, handle, signal) {
         else handle.patch(...data);
       }
     } catch (error) {
-      if (!(error instanceof TypeError)) throw error; // fetch's word for a lost connection
+      if (!(error instanceof TypeError)) throw error; // fetch throws a TypeError for a lost connection
     }
     if (!live) throw new Refused("", { kind: "Unreachable" });
     await new Promise((resolve) => setTimeout(resolve, Math.min(4000, 250 * 2 ** attempt)));

@@ -1,25 +1,25 @@
-// Two answers to one question, between which a person chooses.
+// Comparisons: a person chooses between two answers to one question.
 import { Refused, get, post } from "./api.js";
 import { h } from "./dom.js";
 import { toast } from "./notices.js";
 import { t } from "./texts.js";
 import { Turn } from "./turn.js";
 
-// A second answer is written beside the one that is shown, unseen until both are there
+// Start a second answer; it stays hidden until both are complete
 export async function compare(page, turn) {
   const first = turn.document.answer;
   const close = () => turn.more.replaceChildren();
   turn.more.replaceChildren(h("p", { class: "small" }, t("second_answer_is_written")));
   const end = await page.stream(new Turn(page.actions), `chat/answers/${first.id}/again`, { to_compare: true, sampling: page.composer.sampling }, { undo: close });
   close();
-  if (!page.turns.includes(turn) || end?.status !== "done") return; // half an answer is none
+  if (!page.turns.includes(turn) || end?.status !== "done") return; // an incomplete answer is not compared
   choose(page, turn, first, await get(`chat/answers/${end.id}`));
 }
 
-// Now and then the server has written a second answer; nobody has to choose
+// Ask for an offer: the server writes a second answer at random, and choosing is optional
 export async function offer(page, turn) {
   const { second } = await post(`chat/answers/${turn.answerId}/offer`).catch((error) => {
-    if (error instanceof Refused) return {}; // it was an offer
+    if (error instanceof Refused) return {}; // an offer may fail silently
     throw error;
   });
   if (!second || page.turns.at(-1) !== turn || turn.more.children.length) return;
@@ -36,7 +36,7 @@ export async function offer(page, turn) {
   page.scroller.grown();
 }
 
-// Two answers side by side, the sides drawn by lot, nothing said of which came first
+// Show two answers side by side, on random sides, without saying which came first
 function choose(page, turn, first, second) {
   const [left, right] = crypto.getRandomValues(new Uint8Array(1))[0] % 2 ? [first, second] : [second, first];
   turn.settle = () => {

@@ -1,4 +1,4 @@
-// The question's box: one button that sends, and stops while an answer runs.
+// The composer: the question's box, with one button that sends, or stops a running answer.
 import { h, icon, iconButton, stored } from "./dom.js";
 import { Presets } from "./presets.js";
 import { SlashList } from "./slash.js";
@@ -12,7 +12,7 @@ const NUMBERS = [
 ];
 
 export class Composer {
-  // `actions`: send(question), stop(), edit() for the arrow up in an empty box
+  // `actions`: send(question), stop(), and edit() for the up arrow in an empty box
   constructor(boot, prompts, actions) {
     this.actions = actions;
     this.draftKey = "draft.";
@@ -74,7 +74,7 @@ export class Composer {
     this.running(false);
   }
 
-  // How the question is to be answered, apart from how tokens are drawn
+  // The options of the answer, without the sampling parameters
   get manner() {
     const manner = { mode: this.mode.value, system: this.presets.system };
     if (this.#votes && this.samples.value) manner.samples = Number(this.samples.value);
@@ -82,7 +82,7 @@ export class Composer {
     return manner;
   }
 
-  // How tokens are drawn, and by which release
+  // The sampling parameters and the release
   get drawing() {
     return { sampling: this.sampling, ...(this.releases.value && { release: this.releases.value }) };
   }
@@ -103,7 +103,7 @@ export class Composer {
     this.presets.about(conversation);
   }
 
-  // The conversation has a name now; what has been typed meanwhile is its draft
+  // The conversation has an id now; the text typed meanwhile becomes its draft
   begun(conversation) {
     const typed = this.box.value;
     stored(this.draftKey, "");
@@ -131,7 +131,7 @@ export class Composer {
     this.button.dataset.state = is ? "stop" : "send";
   }
 
-  // An error as a sentence, with what can be done about it: [label, function]
+  // Show an error as a sentence, with an action to remedy it: [label, function]
   complain(words, action) {
     this.notice.replaceChildren(h("span", {}, words));
     if (action) {
@@ -141,7 +141,7 @@ export class Composer {
     this.notice.hidden = false;
   }
 
-  // The same, with a countdown after which `again` is called, for as long as `here()` holds
+  // Show an error with a countdown, after which `again` is called if `here()` still holds
   complainUntil(words, seconds, again, here) {
     let left = Math.ceil(seconds);
     const end = () => {

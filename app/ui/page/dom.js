@@ -48,13 +48,13 @@ export function icon(name) {
   return svg;
 }
 
-// A button that is a picture; its name is what a screen reader says and the tooltip
+// An icon button; its name is the accessible label and the tooltip
 export function iconButton(name, label, onclick, props = {}) {
   return h("button", { type: "button", class: "icon", title: label, "aria-label": label, onclick, ...props }, icon(name));
 }
 
-// Put the new children of a rendered text in the place of the old ones, from the first that differs
-// on: a selection or a scrolled block before it stays as it is
+// Replace the children of a rendered text from the first one that differs, so that a selection or a
+// scrolled block before it is kept
 export function morph(element, html) {
   const template = document.createElement("template");
   template.innerHTML = html;
@@ -77,7 +77,7 @@ export async function copyText(text) {
     await navigator.clipboard.writeText(text);
     return;
   } catch {
-    // No clipboard outside https and localhost: the old way
+    // There is no clipboard API outside https and localhost; use a text area
   }
   const area = h("textarea", { class: "unseen" });
   area.value = text;
@@ -93,7 +93,7 @@ export function stored(key, value) {
     if (value === "") localStorage.removeItem(`burnish.${key}`);
     else localStorage.setItem(`burnish.${key}`, value);
   } catch {
-    // A browser may forbid it; nothing is remembered then
+    // The browser may forbid storage; nothing is remembered then
   }
   return value ?? "";
 }
@@ -102,6 +102,6 @@ export function forgetStored(prefix) {
   try {
     for (const key of Object.keys(localStorage)) if (key.startsWith(`burnish.${prefix}`)) localStorage.removeItem(key);
   } catch {
-    // Nothing is remembered then
+    // Storage is forbidden: nothing is remembered
   }
 }

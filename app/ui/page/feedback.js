@@ -1,11 +1,11 @@
-// What a person says of an answer, under that answer: why, and better words.
+// Feedback under an answer: the reasons for a thumb, and a correction.
 import { get, post } from "./api.js";
 import { h, iconButton } from "./dom.js";
 import { announce, toast } from "./notices.js";
 import { t } from "./texts.js";
 
-// Chips for a thumb's reasons and a line for words; it closes itself when they are sent. Reasons are
-// saved one after the other once the thumb is, `saved`, since the last statement counts
+// Chips for a thumb's reasons and a field for a comment; the panel closes when they are sent. Reasons
+// are saved in order after the thumb (the promise `saved`), since the last statement counts
 export function askWhy(turn, vote, reasons, saved, fail) {
   const { answerId } = turn;
   const chosen = new Set();
@@ -43,7 +43,7 @@ export function askWhy(turn, vote, reasons, saved, fail) {
   turn.more.scrollIntoView({ block: "nearest" });
 }
 
-// The answer opens for editing where it stands
+// Edit the answer in place
 export async function improve(turn, refresh, fail) {
   try {
     const text = turn.document.correction ?? (await get(`api/answers/${turn.answerId}`)).text;

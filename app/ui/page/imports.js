@@ -1,4 +1,4 @@
-// Import of another chat page's conversations: a file chosen in the settings, or dropped anywhere.
+// Import of conversations from another chat application: a file chosen in the settings or dropped.
 import { upload } from "./api.js";
 import { h } from "./dom.js";
 import { toast } from "./notices.js";
@@ -8,14 +8,14 @@ const MEGABYTE = 2 ** 20;
 const READING_SECONDS = 12; // for a report of several sentences
 
 export class Imports {
-  // `page`: boot, fail(error), sidebar and composer
+  // `page` has boot, fail(error), sidebar and composer
   constructor(page) {
     this.page = page;
     this.curtain = h("div", { class: "curtain", hidden: true }, h("p", {}, t("import_drop")));
     this.#takeDrops();
   }
 
-  // What the settings show
+  // The element for the settings
   setting(close) {
     const chooser = h("input", { type: "file", id: "import-file", "aria-label": t("import"), class: "unseen", tabindex: "-1", accept: ".zip,.json,application/zip,application/json" });
     chooser.addEventListener("change", () => {
@@ -57,7 +57,7 @@ export class Imports {
       this.curtain.hidden = false;
     });
     addEventListener("dragleave", (event) => {
-      if (!event.relatedTarget) this.curtain.hidden = true; // out of the window
+      if (!event.relatedTarget) this.curtain.hidden = true; // the pointer left the window
     });
     addEventListener("drop", (event) => {
       if (!hasFile(event)) return;
@@ -69,7 +69,7 @@ export class Imports {
   }
 }
 
-// A report in sentences
+// The report as sentences
 function told({ conversations, added, set_aside: aside }) {
   const before = conversations - added;
   const said = [added === 1 ? t("imported_one") : added ? t("imported", { count: added }) : t("imported_before")];

@@ -1,4 +1,4 @@
-// The beginning: what the server says of itself, then the page.
+// The entry point: reads the boot document of the server, then builds the page.
 import { get } from "./api.js";
 import { h, stored } from "./dom.js";
 import { mountNotices } from "./notices.js";
@@ -7,7 +7,7 @@ import { useTheme } from "./settings.js";
 import { learn } from "./texts.js";
 
 const root = h("div", { id: "burnish" });
-document.body.append(root); // over the frame, whose styles are not for this page
+document.body.append(root); // outside gradio's frame, whose styles do not apply to this page
 const boot = await get("chat/boot");
 learn(boot.language, boot.texts);
 useTheme(root, stored("theme"));

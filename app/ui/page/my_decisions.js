@@ -1,10 +1,10 @@
-// What is the person's to decide: consent, a copy of all their data, and to be forgotten.
+// The person's decisions: consent, a copy of all their data, and erasure.
 import { post, put } from "./api.js";
 import { h, forgetStored } from "./dom.js";
 import { dialogue } from "./notices.js";
 import { t } from "./texts.js";
 
-// Open where something waits for it. `actions`: changed() after consent was, forgotten(receipt), fail(error)
+// Open where something waits for it. `actions`: changed() after a change of consent, forgotten(receipt), fail(error)
 export function yourDecisions({ consent: allowed, summary }, actions) {
   const consent = h("input", { type: "checkbox", id: "my-consent", role: "switch", checked: allowed });
   consent.addEventListener("change", async () => {

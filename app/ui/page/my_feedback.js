@@ -1,4 +1,4 @@
-// The page "My feedback": what became of each thing a person said, and what is theirs to decide.
+// The page "My feedback": the outcome of each of a person's statements, and their decisions.
 import { follow, get, post } from "./api.js";
 import { h, icon } from "./dom.js";
 import { ownExamples } from "./own_examples.js";
@@ -9,7 +9,7 @@ const ICONS = { vote: { 1: "thumb_up", "-1": "thumb_down" }, correction: "edit",
 const COUNTS = ["teaches", "waits", "measures", "unused"];
 
 export class MyFeedback {
-  // `actions`: open(conversation), fail(error), forgotten(receipt)
+  // `actions` has open(conversation), fail(error), forgotten(receipt)
   constructor(actions) {
     this.actions = actions;
     this.summary = h("p", { class: "summary", id: "feedback-summary" });
@@ -17,7 +17,7 @@ export class MyFeedback {
     this.more = h("button", { type: "button", class: "link", hidden: true, onclick: () => this.#more() }, t("show_more"));
     this.aside = h("div", { class: "yours" });
     this.element = h("div", { class: "feedback", id: "feedback" }, this.summary, this.aside, this.list, this.more);
-    this.asking = new AbortController(); // ends with the page
+    this.asking = new AbortController(); // aborted when the page is left
   }
 
   async load() {
@@ -35,7 +35,7 @@ export class MyFeedback {
     }
   }
 
-  // Whoever leaves the page wants no answer any more
+  // Abort pending requests when the page is left
   leave() {
     this.asking.abort();
   }
@@ -71,7 +71,7 @@ export class MyFeedback {
   #statement(said) {
     const place = h("div", { class: "texts" });
     const follow = (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a tab of its own
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // the browser opens a new tab
       event.preventDefault();
       this.actions.open(said.conversation);
     };
@@ -102,7 +102,7 @@ export class MyFeedback {
     );
   }
 
-  // The whole texts, or none where they are shown already
+  // Show the whole texts, or hide them if they are shown
   async #texts(said, place) {
     if (place.querySelector(".whole")) return place.replaceChildren();
     try {
@@ -124,7 +124,7 @@ export class MyFeedback {
     }
   }
 
-  // The answer of then beside the live release's answer to the same prompt, which is not stored
+  // Show the stored answer beside the live release's answer to the same prompt, which is not stored
   async #now(said, place, button) {
     button.disabled = true;
     const fresh = h("div", {}, h("span", { class: "caret", title: t("answering") }));
@@ -166,7 +166,7 @@ const wasLive = ({ release }) => release !== null && release.state !== "not_live
 const side = (title, html, body = h("div", { html })) =>
   h("section", { class: "side-by-side", "aria-label": title }, h("h3", {}, title), body);
 
-// What the person said, in a line
+// The statement as one line
 function words({ kind, vote, reasons, comment, correction, choice }) {
   if (kind === "correction") return t("my_with_words", { what: t("your_correction"), words: correction });
   if (kind === "choice") return t(`compare_${choice}`);

@@ -1,4 +1,4 @@
-// What passes by: a toast with a way back, an error with a way on, and words for screen readers.
+// Notices: a toast with an undo action, dialogues, and announcements for screen readers.
 import { h, iconButton } from "./dom.js";
 import { t } from "./texts.js";
 
@@ -14,8 +14,8 @@ export function announce(words) {
   status.textContent = words;
 }
 
-// `action` is [label, function]; it is offered for as long as the toast is there. Returns what closes
-// it; with no seconds, nothing else does
+// `action` is [label, function] and is offered while the toast is shown. Returns a function that
+// closes the toast; without `seconds`, nothing else does
 export function toast(words, action, seconds = 4) {
   const close = () => box.remove();
   const box = h("div", { class: "toast" }, h("span", {}, words));
@@ -43,7 +43,7 @@ export function dialogue(title, ...children) {
   const before = document.activeElement;
   box.addEventListener("close", () => {
     box.remove();
-    // Chromium gives the focus back without the caret, and what is typed then is lost
+    // Chromium restores the focus without the caret, and text typed then is lost
     before.blur();
     before.focus({ preventScroll: true });
   });

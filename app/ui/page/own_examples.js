@@ -7,7 +7,7 @@ import { t } from "./texts.js";
 
 const UNDO_SECONDS = 8;
 
-// All of their own, newest first; more come when they are asked for
+// All of the person's own examples, newest first, loaded page by page
 export async function ownExamples(fail) {
   const list = h("ul", { class: "examples" });
   const more = h("button", { type: "button", class: "link" }, t("show_more"));
@@ -22,7 +22,7 @@ export async function ownExamples(fail) {
   return [list, more];
 }
 
-// Those that were in view when an answer was made; empty until they are there
+// The examples in an answer's prompt; empty until they are loaded
 export function examplesInView(answerId, fail) {
   const place = h("section", { class: "in-view" });
   const draw = async () => {
@@ -37,7 +37,7 @@ export function examplesInView(answerId, fail) {
   return place;
 }
 
-// One, with a button that removes it and a way back
+// One example, with a button that removes it and an undo action
 function example({ answer, source, question, text, for_everybody: forEverybody = false, removed = false }, fail) {
   const act = async (removes) => {
     try {

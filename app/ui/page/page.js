@@ -1,5 +1,5 @@
-// The chat page: a view on the store. What it shows of a conversation is what the server says, and
-// the address names the conversation.
+// The chat page: a view of the store. It shows a conversation as the server has it, and the address
+// names the conversation.
 import { actionsOn, edit } from "./actions.js";
 import { Refused, get, post } from "./api.js";
 import { offer } from "./compare.js";
@@ -19,11 +19,11 @@ import { Turn } from "./turn.js";
 export class Page {
   constructor(boot) {
     this.boot = boot;
-    this.conversation = null; // what the side bar knows of it
-    this.temporary = null; // what was said in a temporary chat
+    this.conversation = null; // its summary in the side bar
+    this.temporary = null; // the messages of a temporary chat
     this.turns = [];
-    this.hasEarlier = false; // turns before those that are drawn
-    this.opened = 0; // counts what was opened, so that a late reply is dropped
+    this.hasEarlier = false; // whether there are turns before those drawn
+    this.opened = 0; // counts opened views, so that a late reply is dropped
     this.fail = this.fail.bind(this);
     this.actions = actionsOn(this);
     this.streams = new Streams((running) => this.composer.running(running));
@@ -66,7 +66,7 @@ export class Page {
     return id ? this.open(id, { push: false }) : this.begin({ push: false });
   }
 
-  // Which conversation is shown
+  // Opening a conversation
 
   begin({ push = true, temporary = false } = {}) {
     this.#leave(push ? location.pathname : null);
@@ -101,7 +101,7 @@ export class Page {
     }
   }
 
-  // What became of the person's feedback, in the place of a conversation
+  // Show "My feedback" in place of a conversation
   async showFeedback({ push = true } = {}) {
     this.#leave(push ? "?view=feedback" : null);
     this.#titled(null, t("my_feedback"));
@@ -118,13 +118,13 @@ export class Page {
     await this.feedback.load();
   }
 
-  // The composer's notice is not in view beside the feedback
+  // The composer's notice is hidden while the feedback is shown
   #failReading(error) {
     if (!(error instanceof Refused)) throw error;
     toast(error.kind === "Unreachable" ? t("unreachable") : error.message, null, 12);
   }
 
-  // The conversation as the store has it now; what has not changed is not drawn again
+  // Reload the conversation from the store; unchanged turns are not redrawn
   async refresh() {
     if (!this.conversation) return;
     const here = this.#here();
@@ -137,7 +137,7 @@ export class Page {
     this.#draw(await post(`chat/conversations/${this.conversation.id}`, which));
   }
 
-  // Whether what is shown now is shown still
+  // Returns a function that tells whether the current view is still shown
   #here() {
     const { opened } = this;
     return () => opened === this.opened;
@@ -186,7 +186,7 @@ export class Page {
     this.scroller.grown();
   }
 
-  // The turns, under a button where there are earlier ones
+  // Draw the turns, below a button if there are earlier ones
   #column() {
     const more = h("button", { type: "button", class: "link earlier", onclick: () => this.#earlier() }, t("show_earlier"));
     return [...(this.hasEarlier ? [more] : []), ...this.turns.map((turn) => turn.element)];
@@ -223,7 +223,7 @@ export class Page {
 
   // Answers
 
-  // `after` is the turn that the question follows, null where it is not drawn; `parent` its answer
+  // `after` is the preceding turn, null if it is not drawn; `parent` is that turn's answer
   async ask(question, { after = this.turns.at(-1) ?? null, parent = after?.answerId || null } = {}) {
     const turn = new Turn(this.actions);
     turn.propose(question);
@@ -245,7 +245,7 @@ export class Page {
     if (end?.status === "done" && turn.answerId) await offer(this, turn);
   }
 
-  // Another answer in a turn, or more of the one that is shown
+  // Generate another answer in a turn, or continue the one that is shown
   again(turn, body, path = `chat/answers/${turn.answerId}/again`) {
     const { document } = turn;
     const undo = () => {
@@ -263,8 +263,8 @@ export class Page {
     this.stream(turn, `chat/answers/${live}/stream`, undefined, { undo: () => this.refresh().catch(this.fail) });
   }
 
-  // Follow one answer in its turn, and resolve with the stream's end. `undo` takes a refused one off
-  // the page; `again` asks once more
+  // Follow one answer in its turn and resolve with the stream's end. `undo` removes a refused answer
+  // from the page; `again` repeats the request
   async stream(turn, path, body, { undo, again } = {}) {
     const here = this.#here();
     try {
@@ -279,7 +279,7 @@ export class Page {
         ended: (said) => said.turn && here() && turn.draw(said.turn),
       });
       if (!here()) return end;
-      if (end === null) await this.#ended(turn); // it ended while the connection was lost
+      if (end === null) await this.#ended(turn); // the answer ended while the connection was lost
       else if (this.temporary) this.#remember(turn, end);
       announce(t("answered"));
       this.scroller.grown();
@@ -313,7 +313,7 @@ export class Page {
     );
   }
 
-  // An error is a sentence with a way on; where the server is away, the way is taken by itself
+  // Show an error with an action to retry; if the server is unreachable, retry automatically
   fail(error, again) {
     if (!(error instanceof Refused)) throw error;
     if (error.kind === "UnknownId" && this.conversation) return this.#gone();
@@ -322,7 +322,7 @@ export class Page {
     else this.composer.complain(words, again && [t("try_again"), again]);
   }
 
-  // The conversation was deleted in another tab; what is typed is kept for a new one
+  // The conversation was deleted in another tab; keep the typed text for a new one
   #gone() {
     const goOn = () => {
       const typed = this.composer.box.value;

@@ -1,20 +1,20 @@
-// The choice of a system prompt: a quiet select in the composer.
+// The choice of a system prompt: a select element in the composer.
 import { h, stored } from "./dom.js";
 import { t } from "./texts.js";
 
-const EDIT = "edit"; // the last option is no preset: it opens the dialogue
+const EDIT = "edit"; // the last option opens the dialogue
 
 export class Presets {
   constructor(prompts) {
     this.prompts = prompts;
     this.key = "";
-    this.text = ""; // of the system prompt; "" is the operator's
+    this.text = ""; // the system prompt; "" is the operator's
     this.element = h("select", { id: "preset", "aria-label": t("preset"), title: t("preset"), onchange: () => this.#chosen() });
     prompts.changed.push(() => this.#draw());
     this.#draw();
   }
 
-  // What is chosen for a conversation that has no question yet is the browser's to remember
+  // The browser remembers the choice for conversations without a question
   about(conversation) {
     this.key = ["new", "temporary"].includes(conversation) ? `preset.${conversation}` : "";
     this.use(this.key && stored(this.key));
@@ -25,13 +25,13 @@ export class Presets {
     this.key = "";
   }
 
-  // The prompt that the conversation was last asked with
+  // Select the prompt of the conversation's last question
   use(text) {
     this.text = text;
     this.#draw();
   }
 
-  // Of a prompt that is there no more nothing is sent: what is seen is what is asked with
+  // The text of a deleted prompt is not sent: the visible choice is the one that is used
   get system() {
     return this.#found()?.text ?? "";
   }

@@ -1,4 +1,4 @@
-// A person's prompts and the operator's: what there is, and the dialogue that edits one's own.
+// The prompts of the person and the operator, and the dialogue that edits the person's own.
 import { get, post, put, remove } from "./api.js";
 import { h, iconButton } from "./dom.js";
 import { dialogue } from "./notices.js";
@@ -9,7 +9,7 @@ const MAX_TITLE = 80;
 const MAX_TEXT = 8000;
 
 export class Prompts {
-  // `fail` shows an error; `changed` is called whenever the prompts are read
+  // `fail` shows an error; `changed` is called after each loading of the prompts
   constructor(fail) {
     this.fail = fail;
     this.own = [];
@@ -32,7 +32,7 @@ export class Prompts {
     return [...this.own, ...this.shared].filter((prompt) => prompt.kind === kind);
   }
 
-  // Edit one's own prompts; `draft` is what a new one begins with
+  // Edit the person's prompts; `draft` is the initial text of a new one
   edit(draft = {}) {
     const list = h("ul", { class: "prompts" });
     const form = new PromptForm(draft, (prompt, id) => this.#save(() => (id ? put(`chat/prompts/${id}`, prompt) : post("chat/prompts", prompt))));
@@ -61,12 +61,12 @@ export class Prompts {
     );
   }
 
-  // Whether it was stored; the prompts are read again then
+  // Returns whether the prompt was stored; if so, the prompts are reloaded
   async #save(store) {
     try {
       await store();
     } catch (error) {
-      document.querySelector("dialog.dialogue")?.close(); // an error stands over the question's box
+      document.querySelector("dialog.dialogue")?.close(); // the error is shown above the composer
       this.fail(error);
       return false;
     }
@@ -108,7 +108,7 @@ class PromptForm {
     this.title.focus();
   }
 
-  // What is edited now; without an id it becomes a new prompt
+  // The edited prompt; without an id it becomes a new one
   take({ id = "", kind, title, text }) {
     this.id = id;
     this.kind.value = kind;

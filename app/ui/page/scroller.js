@@ -1,8 +1,8 @@
-// The column of turns: it follows what grows at its end, unless the person scrolled up.
+// The column of turns: it scrolls along with growing text, unless the person scrolled up.
 import { h, iconButton } from "./dom.js";
 import { t } from "./texts.js";
 
-const NEAR_THE_END = 80; // pixels; who is so near follows the stream
+const NEAR_THE_END = 80; // pixels; within this distance the column follows the stream
 
 export class Scroller {
   constructor() {
@@ -16,7 +16,7 @@ export class Scroller {
     this.list.replaceChildren(...children);
   }
 
-  // Add to the top what came before, without moving what is read
+  // Prepend earlier turns without moving the visible ones
   drawAbove(...children) {
     const height = this.element.scrollHeight;
     this.draw(...children);

@@ -1,4 +1,4 @@
-// What a person may choose: language, theme, and whether conversations may be trained on.
+// The person's settings: language, theme and consent to training.
 import { get, put } from "./api.js";
 import { h, stored } from "./dom.js";
 import { dialogue } from "./notices.js";
@@ -15,7 +15,7 @@ export function useTheme(root, theme) {
   draw();
 }
 
-// `imports` has the setting for a file of conversations
+// `imports` provides the setting that imports a file of conversations
 export async function showSettings(boot, imports, fail) {
   const root = document.getElementById("burnish");
   try {

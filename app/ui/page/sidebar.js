@@ -1,4 +1,4 @@
-// The side bar: conversations by day, search, and what can be done with one.
+// The side bar: conversations by day, search, and the actions on a conversation.
 import { get, post, remove } from "./api.js";
 import { h, icon, iconButton } from "./dom.js";
 import { dialogue, toast } from "./notices.js";
@@ -6,10 +6,10 @@ import { day, t } from "./texts.js";
 
 const UNDO_SECONDS = 8;
 const TYPING_PAUSE_MS = 150;
-export const FEEDBACK = "feedback"; // what is marked where no conversation is shown
+export const FEEDBACK = "feedback"; // marks "My feedback" instead of a conversation
 
 export class Sidebar {
-  // `actions`: open(id), begin(), feedback(), settings(), renamed(summary), fail(error)
+  // `actions` has open(id), begin(), feedback(), settings(), renamed(summary), fail(error)
   constructor(actions) {
     this.actions = actions;
     this.current = "";
@@ -52,7 +52,7 @@ export class Sidebar {
   }
 
   #feedback(event) {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a tab of its own
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return; // the browser opens a new tab
     event.preventDefault();
     this.toggle(!this.narrow);
     this.actions.feedback();
@@ -85,7 +85,7 @@ export class Sidebar {
     if (!this.search.value.trim()) this.#draw();
   }
 
-  // A conversation's id, or FEEDBACK
+  // Mark the current entry: a conversation's id, or FEEDBACK
   mark(id) {
     this.current = id;
     this.feedbackRow.setAttribute("aria-current", id === FEEDBACK ? "page" : "false");
@@ -140,7 +140,7 @@ export class Sidebar {
 
   #row(row) {
     const follow = (event) => {
-      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // a tab of its own
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // the browser opens a new tab
       event.preventDefault();
       this.toggle(!this.narrow);
       this.actions.open(row.id);

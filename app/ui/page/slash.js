@@ -1,5 +1,5 @@
-// Saved prompts in the question's box: "/" at its beginning opens a list of them, and the {{fields}}
-// of the one that is chosen are selected one after the other.
+// Saved prompts in the composer: "/" at the beginning opens their list, and Tab moves through the
+// {{fields}} of the chosen prompt.
 import { h } from "./dom.js";
 import { announce } from "./notices.js";
 import { t } from "./texts.js";
@@ -7,15 +7,15 @@ import { t } from "./texts.js";
 const FIELD = /\{\{[^{}\n]+\}\}/g;
 
 export class SlashList {
-  // `put` places a text in the box
+  // `put` sets the text of the box
   constructor(box, prompts, put) {
     this.box = box;
     this.prompts = prompts;
     this.put = put;
-    this.options = []; // [element, what choosing it does]
+    this.options = []; // [element, function called when it is chosen]
     this.at = -1;
-    this.dismissed = false; // by Esc, until the box is empty again
-    this.fills = false; // whether Tab goes from field to field
+    this.dismissed = false; // closed by Esc, until the box is empty again
+    this.fills = false; // whether Tab moves from field to field
     this.element = h("ul", { class: "slash", id: "slash", role: "listbox", "aria-label": t("saved_prompts"), hidden: true });
     box.setAttribute("aria-controls", "slash");
     box.setAttribute("aria-autocomplete", "list");
@@ -30,7 +30,7 @@ export class SlashList {
     this.#open(value.slice(1).trim());
   }
 
-  // Whether a key was meant for the list or a field
+  // Returns whether the key was handled by the list or a field
   pressed(event) {
     const act = this.element.hidden ? this.#fieldKeys(event) : this.#listKeys(event);
     if (!act) return false;
@@ -75,7 +75,7 @@ export class SlashList {
     });
     this.element.replaceChildren(...this.options.map(([element]) => element));
     this.element.hidden = false;
-    this.#mark(found.length || !words ? 0 : -1); // Enter sends what is no prompt's name
+    this.#mark(found.length || !words ? 0 : -1); // without a match, Enter sends the text
     announce(t("prompts_found", { count: found.length }));
   }
 

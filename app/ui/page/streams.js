@@ -1,9 +1,9 @@
-// The answers that are being made. Each is followed in its turn until it ends or the page is left;
-// the newest is the one that the composer's button stops.
+// The running answers. Each is followed in its turn until it ends or the page is left; the composer's
+// button stops the newest one.
 import { follow, post } from "./api.js";
 
 export class Streams {
-  // `changed(running)` is told whether an answer runs
+  // `changed(running)` is called with whether an answer is running
   constructor(changed) {
     this.changed = changed;
     this.followed = new Set();
@@ -15,7 +15,7 @@ export class Streams {
   }
 
   // Draws one answer in its turn and resolves with the stream's last event, as `api.follow` does.
-  // `on` has `begun(data)`, which may refuse the rest with false, `grown()` and `ended(data)`
+  // `on` has `begun(data)`, which may return false to stop following, `grown()` and `ended(data)`
   async follow(turn, path, body, on) {
     const stream = { id: "", isStopped: false, left: new AbortController() };
     this.followed.add(stream);
@@ -51,7 +51,7 @@ export class Streams {
     if (this.newest) this.#stop(this.newest);
   }
 
-  // The answers go on without this page; a browser has few connections
+  // Disconnect: the answers go on without this page, and browsers limit connections
   leave() {
     for (const stream of this.followed) if (stream.id) stream.left.abort();
     this.#make(null);
@@ -64,6 +64,6 @@ export class Streams {
 
   #stop(stream) {
     stream.isStopped = true;
-    if (stream.id) post(`chat/answers/${stream.id}/stop`).catch(() => {}); // it may have ended
+    if (stream.id) post(`chat/answers/${stream.id}/stop`).catch(() => {}); // the answer may have ended
   }
 }

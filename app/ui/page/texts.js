@@ -1,4 +1,4 @@
-// The words of the page, in the person's language.
+// The texts of the page, in the person's language.
 
 let catalogue = {};
 let locale = "en";
@@ -20,7 +20,7 @@ export const number = (value, digits = 0) =>
 export const moment = (seconds) =>
   new Intl.DateTimeFormat(locale, { dateStyle: "medium", timeStyle: "short" }).format(seconds * 1000);
 
-// The heading under which a conversation of that time stands
+// The side bar's heading for a conversation of that time
 export function day(seconds) {
   const midnight = new Date().setHours(0, 0, 0, 0);
   const then = new Date(seconds * 1000).setHours(0, 0, 0, 0);

@@ -1,9 +1,9 @@
-// One question with the answer that is shown for it, and what can be done with either.
+// A turn: a question, the answer that is shown for it, and the actions on both.
 import { h, iconButton, morph } from "./dom.js";
 import { moment, number, t } from "./texts.js";
 
 export class Turn {
-  // `actions` are the page's: see `actionsOn` in actions.js
+  // `actions` come from `actionsOn` in actions.js
   constructor(actions) {
     this.actions = actions;
     this.document = null;
@@ -25,7 +25,7 @@ export class Turn {
     );
     this.html = { t: "", a: "" };
     this.remark = "";
-    this.settle = () => {}; // takes back what is open in the answer's place
+    this.settle = () => {}; // closes the editor in the answer's place
   }
 
   get id() {
@@ -36,7 +36,7 @@ export class Turn {
     return this.document?.answer.id ?? "";
   }
 
-  // One's own words, before the server has them
+  // Show the person's question before the server has stored it
   propose(question) {
     this.question.replaceChildren(h("pre", { class: "typed", dir: "auto" }, question));
     this.begin();
@@ -44,7 +44,7 @@ export class Turn {
 
   begin() {
     this.html = { t: "", a: "" };
-    this.remark = ""; // what was said at the end of an answer, and is not stored with it
+    this.remark = ""; // the note at the end of an answer, which is not stored
     this.streaming = true;
     this.element.setAttribute("aria-busy", "true");
     this.answer.replaceChildren(h("span", { class: "caret", title: t("answering") }));
@@ -64,7 +64,7 @@ export class Turn {
     } else morph(this.answer, this.html.a);
   }
 
-  // Of several chains of thought, how many have ended
+  // Show how many of several chains of thought have ended
   count(ended, of) {
     this.#tell(t("chains_ended", { ended: number(ended), of: number(of) }));
   }
@@ -81,7 +81,7 @@ export class Turn {
     else if (status === "stopped") this.#tell(t("stopped"));
   }
 
-  // The turn as the store has it
+  // Draw the turn from the stored document
   draw(document) {
     this.document = document;
     const { answer } = document;
@@ -122,7 +122,7 @@ export class Turn {
     );
   }
 
-  // How many chains of thought led to which answer
+  // The number of chains of thought that led to each answer
   #drawVotes(votes) {
     this.votes.hidden = !votes;
     if (!votes) return;
@@ -190,7 +190,7 @@ export class Turn {
     ];
   }
 
-  // The facts about an answer
+  // The details of an answer
   facts() {
     const { answer, mode, at, examples } = this.document;
     const rate = answer.tokens && answer.seconds ? (answer.tokens - 1) / answer.seconds : null;
