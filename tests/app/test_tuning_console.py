@@ -78,7 +78,9 @@ def report(workspace: Workspace, job: str, *events: JobEvent) -> None:
         log(event)
 
 
-def step(stage: str, number: int, *, of: int = 10, **metrics: float) -> StepDone:
+def step(
+    stage: str, number: int, *, of: int = 10, loss: float | None = None, **metrics: float
+) -> StepDone:
     return StepDone(
         stage=stage,
         step=number,
@@ -88,7 +90,7 @@ def step(stage: str, number: int, *, of: int = 10, **metrics: float) -> StepDone
         memory_bytes=1_500_000_000,
         peak_memory_bytes=2_000_000_000,
         tokens_per_second=310.4,
-        **{"loss": 1.0 / number, **metrics},
+        **{"loss": 1.0 / number if loss is None else loss, **metrics},
     )
 
 
