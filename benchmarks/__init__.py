@@ -1,1 +1,1 @@
-"""Measurements, each against a peer in the same run."""
+"""Benchmarks; each compares with a peer in the same run."""

@@ -1,4 +1,4 @@
-"""Random adapters of a given rank on every linear layer."""
+"""Creates random LoRA adapters of a given rank on every linear layer."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from engine.models.catalogue import BaseModel, linear_shapes
 
 
 def make_adapter(folder: Path, base: BaseModel, rank: int, seed: int) -> Path:
-    """A new PEFT folder."""
+    """Write a random adapter into a new PEFT folder; returns the folder."""
     folder.mkdir(parents=True)
     _write(folder, base, rank, seed)
     return folder
 
 
 def publish_adapter(root: Path, base: BaseModel, rank: int, seed: int) -> str:
-    """A new bundle under `root`; its digest."""
+    """Publish a random adapter as a bundle under `root`; returns its digest."""
     root.mkdir(parents=True, exist_ok=True)
     manifest = {"base_digest": base.digest, "snapshot": "sha256:" + "0" * 64}
     return publish_bundle(root, lambda folder: _write(folder, base, rank, seed), manifest)

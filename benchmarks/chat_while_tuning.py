@@ -1,9 +1,9 @@
-"""What a chat loses while a tuning job runs beside it: `python -m benchmarks.chat_while_tuning`.
+"""The slowdown of a chat by a tuning job: `python -m benchmarks.chat_while_tuning`.
 
-One chat stream's tokens a second, alone, then beside a job, then alone again, all in one run of one
-machine; the figure is the ratio of the medians, and at least 0.6 is asked. The job is a real one:
-its own process, its own priority, the default number of threads. What the job itself loses to the
-chat is told as well. The last line of stdout is one JSON document, as in `benchmarks.serving`.
+Measures the tokens a second of one chat stream alone, then beside a job, then alone again, in one
+run; the figure is the ratio of the medians, whose goal is at least 0.6. The job is a real one: its
+own process, its own priority, the default number of threads. The slowdown of the job by the chat is
+reported as well. The last line of stdout is one JSON document, as in `benchmarks.serving`.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ from tuning.recipe import Recipe
 ASKED = 0.6
 NEW_TOKENS = 128
 PAIRS = 60  # their references are computed before the first step
-WITHOUT_CHAT_SECONDS = 15.0  # the job by itself, to see what it loses
+WITHOUT_CHAT_SECONDS = 15.0  # the job alone, to compare its speed
 WORDS = ("salt", "water", "stone", "river", "bread", "sailor", "harbour", "lantern", "winter")
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print its document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="the document on one line")
     parser.add_argument("--rounds", type=int, default=6, help="answers in each of the three parts")
@@ -69,7 +69,7 @@ def main() -> None:
 def measure(
     chat: Callable[[], float], jobs: JobRunner, home: Path, base: BaseModel, rounds: int
 ) -> dict[str, Any]:
-    """The ratio, and what is behind it."""
+    """Return the ratio and the measurements behind it."""
     chat()  # warm up
     alone = [chat() for _ in range(rounds)]
     job = jobs.start(
@@ -105,7 +105,7 @@ def measure(
 
 
 def answer(engine: FastEngine) -> float:
-    """Tokens a second of one answer, from the question to its last token."""
+    """Return the tokens a second of one answer, from the question to its last token."""
     sampling = SamplingParams(temperature=0, max_new_tokens=NEW_TOKENS, ignore_eos=True)
     question = Message("user", "Tell me a long story about a lighthouse.")
     begun = time.monotonic()
@@ -114,7 +114,7 @@ def answer(engine: FastEngine) -> float:
 
 
 def endless() -> Recipe:
-    """The default methods, for longer than anybody measures."""
+    """Return the default recipe, with more epochs than the benchmark lasts."""
     return Recipe(sft=SftRecipe(epochs=0), dpo=DpoRecipe(epochs=50))
 
 
@@ -127,14 +127,14 @@ def first_step(jobs: JobRunner, job: str) -> float:
 
 
 def rate(jobs: JobRunner, job: str, begun: float, ended: float) -> float:
-    """Steps a second that the job reported between two moments."""
+    """Return the steps a second that the job reported between two times."""
     events = read_progress(jobs.folder(job) / "progress.jsonl")
     steps = [e for e in events if isinstance(e, StepDone) and begun < (e.at or 0) <= ended]
     return len(steps) / (ended - begun)
 
 
 def snapshot(home: Path) -> str:
-    """Made-up pairs of some 80 tokens; returns the digest."""
+    """Publish a snapshot of synthetic pairs of about 80 tokens; returns its digest."""
     examples = Examples(pairs=[_pair(number) for number in range(PAIRS)])
     return freeze(Home(home).snapshots, examples, last_event=2)
 

@@ -1,8 +1,8 @@
-"""The store at size: `python -m benchmarks.feedback --json`.
+"""The feedback store at scale: `python -m benchmarks.feedback --json`.
 
-A million turns, 300,000 votes and 20,000 users on SQLite: what it takes to make the examples, to
-keep them up to date, to look at them and to vote. The last line of stdout is one JSON document:
-`figures` holds, for each, what is asked and what was reached. The texts are random words.
+Measures, with a million turns, 300,000 votes and 20,000 users on SQLite, the cost of building the
+examples, updating them, listing them and voting. The last line of stdout is one JSON document,
+whose `figures` hold the goal and the result of each. The texts are random words.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from feedback_store.storage.store import FeedbackStore
 from feedback_store.view.training_set import TrainingSet
 
 TURNS_A_CONVERSATION = 5
-REGENERATED = 0.1  # of the turns have a second answer
-SHARED = 0.02  # of the judged answers are judged by somebody else as well
+REGENERATED = 0.1  # the share of turns with a second answer
+SHARED = 0.02  # the share of judged answers that a second user judges
 WORDS_AN_ANSWER = 80
 WRITERS, VOTES_A_WRITER = 40, 50
 CHUNK = 20_000
 
 
 def main() -> None:
-    """Fill a store, then measure."""
+    """Fill a store and run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="the document on one line")
     parser.add_argument("--turns", type=int, default=1_000_000)
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def fill(path: Path, turns: int, votes: int, users: int) -> list[tuple[str, str]]:
-    """Write a store; returns some answers, each with the user it belongs to."""
+    """Fill a store; returns some answers, each with its user."""
     rng = random.Random(0)
     database = Database(f"sqlite:///{path}")
     FeedbackStore(database)
@@ -79,7 +79,7 @@ def fill(path: Path, turns: int, votes: int, users: int) -> list[tuple[str, str]
         "".join(rng.choices("abcdefghijklmnopqrstuvwxyz", k=rng.randint(2, 9)))
         for _ in range(5_000)
     ]
-    words = rng.choices(known, k=500_000)  # one long text, of which every other is a piece
+    words = rng.choices(known, k=500_000)  # one long text; all others are slices of it
     rows = Rows(rng, words, users, template.hash, votes / turns)
     with database.write() as connection:
         connection.execute(
@@ -94,7 +94,7 @@ def fill(path: Path, turns: int, votes: int, users: int) -> list[tuple[str, str]
 
 
 class Rows:
-    """Rows of conversations, votes among them."""
+    """Generates the rows of conversations and votes."""
 
     def __init__(
         self, rng: random.Random, words: list[str], users: int, template: str, vote_rate: float
@@ -108,7 +108,7 @@ class Rows:
         self.some_answers: list[tuple[str, str]] = []
 
     def of(self, begin: int, end: int) -> dict[Any, list[dict[str, Any]]]:
-        """The rows of turns begin..end."""
+        """Return the rows of the turns begin..end, by table."""
         rows: dict[Any, list[dict[str, Any]]] = {t.turns: [], t.answers: [], t.events: []}
         parent: str | None = None
         for number in range(begin, end):
@@ -173,11 +173,11 @@ class Rows:
         return " ".join(self._words[begin : begin + count])
 
 
-# What is measured
+# Measurements
 
 
 def _rebuild_in_child(path: Path) -> dict[str, Any]:
-    """In a process of its own, whose memory is then that of the examples alone."""
+    """Rebuild in a child process, so that its memory is that of the examples alone."""
     command = [sys.executable, "-m", "benchmarks.feedback", "--child", str(path)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -185,7 +185,7 @@ def _rebuild_in_child(path: Path) -> dict[str, Any]:
 
 
 def _rebuild(path: Path) -> dict[str, Any]:
-    """All examples from nothing, then again after 1,000 new votes."""
+    """Build all examples from scratch, then update them after 1,000 new votes."""
     database = Database(f"sqlite:///{path}")
     training_set = TrainingSet(EvidenceReader(database), Curation(database))
     begun = time.perf_counter()
@@ -216,7 +216,7 @@ def _after_new_votes(database: Database, training_set: TrainingSet) -> float:
 
 
 def _console(path: Path) -> dict[str, Any]:
-    """What the console asks for when an operator looks: 95th percentile of each, the slowest."""
+    """Measure the console's queries: the 95th percentile of each."""
     database = Database(f"sqlite:///{path}")
     store, curation = FeedbackStore(database), Curation(database)
     training_set = TrainingSet(EvidenceReader(database), curation)
@@ -237,7 +237,7 @@ def _console(path: Path) -> dict[str, Any]:
 
 
 def _voting(path: Path, answers: list[tuple[str, str]]) -> dict[str, Any]:
-    """40 people vote at once, each the moment the last vote is saved."""
+    """Let 40 users vote at once, each as soon as the last vote is saved."""
     database = Database(f"sqlite:///{path}")
     store = FeedbackStore(database)
     before = store.event_count()

@@ -1,13 +1,13 @@
-"""Whether a person's corrections bring the next answers nearer to their style, before any training:
+"""The effect of a person's corrections on the style of later answers, before any training:
 `python -m benchmarks.few_shot --json`.
 
-Eight people each want answers in a style of their own: ten corrections of each are in their pool.
-Then each asks ten similar questions, greedily, on the product's own path, and so does somebody
-without corrections. An answer is nearer to the style if its features (`features`: lines with marks,
-length, script, case, beginning and end) lie closer to those of a reference answer in that style;
-the share has Wilson's interval, a tie counts as not nearer. The likeness of the words to the
-reference's (rapidfuzz's ratio) is told beside it, and the share by the features other than length:
-any short example makes answers shorter, whatever its style. The last line of stdout is one JSON
+Eight scripted people each want a style of their own and have ten corrections in their pool. Each
+asks ten similar questions with greedy decoding, on the product's own path, and so does a person
+without corrections. An answer is closer to the style if its features (`features`: lines with marks,
+length, script, case, beginning and end) are closer to those of a reference answer in that style.
+The share of closer answers has Wilson's interval; a tie counts as not closer. Reported beside it
+are the similarity of the words to the reference (rapidfuzz's ratio), and the share by all features
+except length, since any short example makes answers shorter. The last line of stdout is one JSON
 document.
 """
 
@@ -41,7 +41,7 @@ TOPICS = Path(__file__).with_name("few_shot.yaml")
 PAIRS_A_STYLE = 10
 GREEDY = SamplingParams(temperature=0, max_new_tokens=64)
 AT_ONCE = 8
-LENGTHS = (2, 3)  # places of the features that tell of length: sentences, characters
+LENGTHS = (2, 3)  # indices of the features about length: sentences, characters
 GREETING = "Hello, my friend! "
 FOLLOW_UP = " Would you like to know more?"
 _BULLET, _NUMBER = re.compile(r"\s*[-*•]\s"), re.compile(r"\s*\d+[.)]\s")
@@ -68,7 +68,7 @@ STYLES: dict[str, tuple[str, int, Callable[[Any], str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Scripted:
-    """What a person asks and corrects, and asks next; `reference` answers that in their style."""
+    """A corrected question and a later one; `reference` answers the later one in the style."""
 
     style: str
     question: str
@@ -78,7 +78,7 @@ class Scripted:
 
 
 def main() -> None:
-    """Ask everything with and without the corrections; print the figures."""
+    """Ask all questions with and without the corrections; print the figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--model", default="embedded")
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def scripted() -> Iterator[Scripted]:
-    """The 80 pairs."""
+    """Yield the 80 scripted pairs."""
     topics = yaml.safe_load(TOPICS.read_text("utf-8"))
     for style, (kind, begin, in_style) in STYLES.items():
         for number in range(PAIRS_A_STYLE):
@@ -113,7 +113,7 @@ def scripted() -> Iterator[Scripted]:
 
 
 def features(text: str) -> tuple[float, ...]:
-    """A text's manner, each feature from 0 to 1, whatever it says."""
+    """Return the features of a text's style, each from 0 to 1, independent of its content."""
     text = text.strip()
     lines = [line for line in text.splitlines() if line.strip()] or [""]
     letters = [c for c in text if c.isalpha()] or ["a"]
@@ -131,7 +131,7 @@ def features(text: str) -> tuple[float, ...]:
 
 
 def distance(text: str, reference: str, *, without_length: bool = False) -> float:
-    """How far a text's manner is from that of another: the mean over the features."""
+    """Return the mean distance between the style features of two texts."""
     pairs = [
         both
         for place, both in enumerate(zip(features(text), features(reference), strict=True))
@@ -157,7 +157,7 @@ def _correct(store: FeedbackStore, pair: Scripted) -> None:
 def _answers(
     service: Service, script: Sequence[Scripted], people: Sequence[str]
 ) -> list[tuple[str, bool]]:
-    """Each answer, and whether the pair's correction was in view."""
+    """Return each answer, and whether the pair's correction was in its prompt."""
 
     def ask(pair: Scripted, person: str) -> tuple[str, bool]:
         options = AnswerOptions(sampling=GREEDY)

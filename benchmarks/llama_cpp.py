@@ -1,8 +1,8 @@
-"""llama.cpp behind standard input and output: `python -m benchmarks.llama_cpp GGUF SLOTS THREADS
+"""Runs llama.cpp as a child process: `python -m benchmarks.llama_cpp GGUF SLOTS THREADS
 CONTEXT`.
 
-A line in is a JSON object with `prompts` (token ids) and `new_tokens`; a line out says the seconds
-that all of them took together.
+A line of input is a JSON object with `prompts` (token ids) and `new_tokens`; the line of output has
+the seconds for all of them together.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from benchmarks.peers import MARK
 
 
 def main() -> None:
-    """Answer until the input ends."""
+    """Answer requests until the input ends."""
     import xllamacpp
 
     gguf, slots, threads, context_tokens = sys.argv[1], *map(int, sys.argv[2:])
@@ -27,7 +27,7 @@ def main() -> None:
     parameters.n_ctx = context_tokens * slots
     parameters.cpuparams.n_threads = threads
     parameters.cpuparams_batch.n_threads = threads
-    parameters.cache_ram_mib = 0  # prompts are to be computed, not found
+    parameters.cache_ram_mib = 0  # prompts must be computed, not found in a cache
     parameters.verbosity = -1
     server: Any = xllamacpp.Server(parameters)
     for line in sys.stdin:

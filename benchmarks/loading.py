@@ -1,8 +1,8 @@
-"""How much memory loading takes at its peak: `python -m benchmarks.loading`.
+"""The peak memory of loading a checkpoint: `python -m benchmarks.loading`.
 
-Prints one JSON document: for each checkpoint and quantization, by how much the peak of a process
-that loads it lies above the one before loading, less the largest file, as a multiple of the
-weights' bytes. What is mapped from a file counts like any other memory.
+Prints one JSON document. For each checkpoint and quantization it has the growth of the process's
+peak memory by loading, minus the largest file, as a multiple of the weights' bytes. Memory mapped
+from a file counts like any other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from engine.quantization import Quantization
 
 QUANTIZATIONS: tuple[Quantization, ...] = ("int4", "int8")
 ASKED = 1.3
-# 540 million weights in four files, so that what any process needs does not matter beside them
+# 540 million weights in four files, beside which the memory of Python itself is small
 LARGE = LlamaConfig(
     vocab_size=32_000,
     hidden_size=2048,
@@ -44,7 +44,7 @@ SHARD = "300MB"
 
 
 def main() -> None:
-    """Measure each checkpoint in processes of their own, or, as one of them, one checkpoint."""
+    """Measure each checkpoint in a child process, or be that child."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model-cache", type=Path, default=user_cache_path("burnish") / "models")
     parser.add_argument("--one", nargs="+", metavar=("QUANTIZATION FOLDER", "GGUF"))
@@ -92,7 +92,7 @@ def _load(
         make_linear(torch.randn(64, 64), None, weight_format)  # loads libraries
         trim_heap()
         before = psutil.Process().memory_info().rss
-        Path("/proc/self/clear_refs").write_text("5")  # begins the peak anew (Linux)
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak (Linux)
         decoder = load_decoder(checkpoint, architecture, weight_format)
     ratio = (_peak() - before - largest) / decoder.weight_bytes
     return {

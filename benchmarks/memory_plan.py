@@ -1,11 +1,10 @@
-"""The memory plan beside measured peaks on a CPU: `python -m benchmarks.memory_plan --json`.
+"""The memory plan compared with measured peaks on a CPU: `python -m benchmarks.memory_plan --json`.
 
-Each case trains two steps of the embedded model in a process of its own. The peak is the most
-resident memory during the steps, less what the process had before the weights were read, after a
-tiny model has trained in it so that the libraries have taken what they take. There is no
-checkpointing on a CPU. glibc is told to give large blocks back when they are freed, since the plan
-counts what is in use; `--as-it-comes` leaves it to itself, and then it holds on to more. The last
-line of stdout is one JSON document.
+Each case trains two steps of the embedded model in a child process. The peak is the largest
+resident memory during the steps, minus that before the weights were read; a tiny model is trained
+first, so that the libraries have made their own allocations. There is no checkpointing on a CPU.
+The plan counts memory in use, so glibc is set to return large freed blocks; with `--as-it-comes` it
+keeps its defaults and holds more. The last line of stdout is one JSON document.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from tuning.weight_formats import NumberFormat, Weights
 
 WITHIN = 0.15
 STEPS = 2
-# mallopt(3), "MALLOC_MMAP_THRESHOLD_": blocks over it are the system's again once they are free
+# mallopt(3), "MALLOC_MMAP_THRESHOLD_": freed blocks above it are returned to the system
 GIVE_BACK = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-# Without bf16 units a product takes a hundred times as long, so few tokens must do
+# Without bf16 units a product takes a hundred times as long, so few tokens are used
 BF16_TOKENS = (512, 1024) if detect().dtype is torch.bfloat16 else (64, 128)
 CASES: tuple[tuple[str, Weights, NumberFormat, int], ...] = (
     ("sft", "dense", "fp32", 512),
@@ -44,7 +43,7 @@ CASES: tuple[tuple[str, Weights, NumberFormat, int], ...] = (
 
 
 def main() -> None:
-    """Measure each case, or be the child of one."""
+    """Measure each case, or be the child process of one."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--model", default="embedded")
@@ -71,7 +70,7 @@ def measure(
     tokens: int,
     as_it_comes: bool = False,
 ) -> dict[str, Any]:
-    """One case in a process of its own: predicted and measured bytes and their ratio."""
+    """Measure a case in a child process; returns predicted and measured bytes and their ratio."""
     case = {
         "model": model,
         "cache": str(cache),
@@ -111,7 +110,7 @@ def measure(
 def train(
     model: str, cache: str, method: str, weights: Weights, number_format: NumberFormat, tokens: int
 ) -> dict[str, Any]:
-    """Train and tell the peak."""
+    """Train and return the peak in bytes."""
     from engine.models.catalogue import resolve
     from engine.models.memory import trim_heap
     from engine.prompts.load import load_tokenizer
@@ -151,7 +150,7 @@ def _steps(
     from tuning.recipe import Recipe
 
     class FromHere(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-        """Forgets the peak of loading."""
+        """Resets the peak after loading."""
 
         def on_train_begin(self, *_: Any, **__: Any) -> None:
             Path("/proc/self/clear_refs").write_text("5")
@@ -170,7 +169,7 @@ def _steps(
 
 
 def _row(method: str, tokens: int) -> dict[str, list[int]]:
-    """So many tokens: a quarter is the prompt; of a pair, each answer has half of the rest."""
+    """Return a row of `tokens`: a quarter is the prompt; a pair's answers share the rest."""
     prompt, rest = tokens // 4, tokens - tokens // 4
     if method == "sft":
         return {"input_ids": [9] * tokens, "completion_mask": [0] * prompt + [1] * rest}
@@ -196,7 +195,7 @@ def _write_tiny(folder: Path, vocabulary: int) -> None:
 
 
 def _status(name: str) -> int:
-    """A figure of this process in bytes, as Linux tells it."""
+    """Return a memory figure of this process in bytes, from /proc/self/status."""
     lines = Path("/proc/self/status").read_text().splitlines()
     line = next(line for line in lines if line.startswith(name))
     return int(line.split()[1]) * 1024

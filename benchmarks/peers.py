@@ -1,7 +1,6 @@
-"""The engines that ours is held against, each behind the same two questions: how long do these
-prompts take to read, and how long do so many streams take to write.
+"""The engines that ours is compared with, behind one interface that times a set of streams.
 
-Prompts are given as token ids, so that every engine computes the same tokens.
+Prompts are token ids, so that every engine computes the same tokens.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 Prompt = Sequence[int]
-MARK = "seconds: "  # before the one line of a reply that counts; the library prints too
+MARK = "seconds: "  # begins the line of the result; the library prints other lines
 
 
 class LlamaCpp:
-    """llama.cpp's server (the xllamacpp wheel), in a process of its own: its threads and ours would
-    slow each other down in one."""
+    """llama.cpp's server (the xllamacpp wheel), in a child process, since within one process its
+    threads and ours would slow each other down."""
 
     package = "xllamacpp"
 
@@ -37,7 +36,7 @@ class LlamaCpp:
         self.write([[1, 2, 3]], 4)
 
     def write(self, prompts: Sequence[Prompt], new_tokens: int) -> float:
-        """Seconds for one stream a prompt, all at once, greedily, `new_tokens` each."""
+        """Return the seconds for greedy streams of `new_tokens`, one per prompt, all at once."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         command = {"prompts": [list(prompt) for prompt in prompts], "new_tokens": new_tokens}
@@ -55,7 +54,7 @@ class LlamaCpp:
 
 
 class Transformers:
-    """transformers' own generate, in the number format that it is fastest in here."""
+    """transformers' `generate`, in its fastest number format on this machine."""
 
     package = "transformers"
 
@@ -65,7 +64,7 @@ class Transformers:
         self._model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
 
     def write(self, prompts: Sequence[Prompt], new_tokens: int) -> float:
-        """Seconds for one answer after another."""
+        """Return the seconds for all answers, one after another."""
         import torch
 
         begun = time.perf_counter()
@@ -82,5 +81,5 @@ class Transformers:
 
 
 def installed(package: str) -> bool:
-    """Whether a peer is there to be measured."""
+    """Whether a peer's package is installed."""
     return importlib.util.find_spec(package) is not None

@@ -1,7 +1,7 @@
-"""What each way of holding weights costs in perplexity: `python -m benchmarks.perplexity --json`.
+"""The cost in perplexity of each weight format: `python -m benchmarks.perplexity --json`.
 
-200 answers that people wrote (100 of OASST, 100 of GSM8K), each after its question in the model's
-own chat format, are scored through the engine's `score`. Perplexity is e to the mean negative
+The benchmark scores 200 answers that people wrote (100 of OASST, 100 of GSM8K), each after its
+question in the model's chat format, with the engine's `score`. Perplexity is e to the mean negative
 log-probability of an answer's token. The last line of stdout is one JSON document.
 """
 
@@ -37,7 +37,7 @@ WAYS: dict[str, tuple[Quantization, bool]] = {
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the benchmark and print its document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
@@ -89,7 +89,7 @@ def _gsm8k(data: Path) -> Iterator[ScoreRequest]:
 
 
 def _oasst(data: Path) -> Iterator[ScoreRequest]:
-    """The best-ranked answer to each tree's first question, English or not, the shorter ones."""
+    """Yield the best-ranked answer to each tree's first question, if it is short enough."""
     found = 0
     for line in (data / "oasst_trees_dev.jsonl").read_text("utf-8").splitlines():
         for question, answer in _pairs(json.loads(line)["prompt"]):
@@ -99,7 +99,7 @@ def _oasst(data: Path) -> Iterator[ScoreRequest]:
 
 
 def _pairs(message: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(question, answer) wherever an assistant answers a prompter, the question standing alone."""
+    """Yield (question, answer) for each assistant's answer to a first question."""
     for reply in message.get("replies", ()):
         if message["role"] == "prompter" and reply["role"] == "assistant":
             yield message["text"], reply["text"]

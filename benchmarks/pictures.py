@@ -1,8 +1,8 @@
-"""The pictures in `docs`, from a real server: `python -m benchmarks.pictures`.
+"""Takes the screenshots in `docs` from a real server: `python -m benchmarks.pictures`.
 
-A server of its own, with the embedded model and a fresh home, answers a few questions in Chromium,
-whose window is then photographed: the chat, the same on a dark phone in Chinese, two answers side
-by side, and the page on one's feedback. A Chinese font has to be installed.
+Starts a server with the embedded model and a fresh home, asks a few questions in Chromium and takes
+screenshots: the chat, the chat on a phone (dark, in Chinese), two answers side by side, and the
+page "My feedback". A Chinese font must be installed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ BETTER = (
 
 
 def main() -> None:
-    """Take all pictures."""
+    """Take all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--into", type=Path, default=Path("docs"))
     parser.add_argument("--chromium", default="/usr/bin/chromium")
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def on_the_desktop(server: WebServer, browser: Browser, into: Path) -> None:
-    """One person's chat, comparison and feedback."""
+    """Take the screenshots of chat, comparison and feedback."""
     page = browser.new_context(viewport=DESKTOP, locale="en-GB").new_page()
     opened(page, server)
     for question in EARLIER:
@@ -88,7 +88,7 @@ def on_the_desktop(server: WebServer, browser: Browser, into: Path) -> None:
 
 
 def on_the_phone(server: WebServer, browser: Browser, into: Path) -> None:
-    """The same page at 390 pixels, dark and in Chinese."""
+    """Take the screenshot of the chat at 390 pixels, dark and in Chinese."""
     context = browser.new_context(
         viewport=PHONE,
         locale="zh-CN",
@@ -102,7 +102,7 @@ def on_the_phone(server: WebServer, browser: Browser, into: Path) -> None:
 
 
 def picture(page: Page, path: Path) -> None:
-    """What the window shows once nothing moves any more."""
+    """Take a screenshot once all animations have ended."""
     page.mouse.move(0, 0)
     page.wait_for_timeout(500)
     page.screenshot(path=path)

@@ -1,7 +1,7 @@
-"""Where the time of a step goes, operation by operation.
+"""Profiles a decoding step by operation.
 
-The layers are run one by one instead of in one call, which costs some milliseconds a step of its
-own (`rest`); what the kernels take is the same.
+The layers are called one by one instead of in one call, which adds some milliseconds a step
+(`rest`); the time of the kernels is the same.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ KERNELS = {
 
 
 def profile(engine: FastEngine, streams: Sequence[int]) -> dict[str, dict[str, float]]:
-    """Milliseconds a step by operation, for each number of streams. Closes the engine."""
+    """Return milliseconds a step by operation, for each number of streams. Closes the engine."""
     engine.runner.decoder = replace(engine.runner.decoder, fused=None)
     native: Any = engine.runner.native
     if native is None:

@@ -1,7 +1,7 @@
-"""Resident memory in bytes of one process: `python -m benchmarks.resident KIND MODEL CACHE`.
+"""The resident memory of one process in bytes: `python -m benchmarks.resident KIND MODEL CACHE`.
 
 KIND is int4 (the fast engine), transformers (bf16), or imports (the libraries of both alone). Each
-answers once, so that what is mapped only when it is used is counted.
+answers once, so that memory that is mapped on first use is counted.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NEW_TOKENS = 16
 
 
 def main() -> None:
-    """Print the bytes."""
+    """Print the resident bytes."""
     kind, name, cache = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     base = resolve(name, cache)
     kept = ANSWER[kind](base, cache)

@@ -1,8 +1,8 @@
-"""What tuning reaches on real data: `python -m benchmarks.results --json`.
+"""The results of tuning on real data: `python -m benchmarks.results --json`.
 
 Each experiment imports a file, freezes a snapshot, trains with a shipped recipe and scores held-out
 answers before and after, once for each seed. After every run the document so far is printed on one
-line of stdout, so that a command that is cut off leaves what it had; the last line is the whole.
+line of stdout, so that an interrupted command leaves its results; the last line is complete.
 `--markdown FILE...` puts the figures of such lines into `docs/results.md`.
 """
 
@@ -57,8 +57,8 @@ from feedback_store.examples.types import Pair, TrainingExample
 Document = dict[str, Any]
 LIBRARIES = ("torch", "transformers", "trl", "peft")
 
-# By kind of example: how one model is scored on some, and the figures of these, of scores before
-# and of scores after, a list for each seed
+# By kind of example: the function that scores a model, and the one that computes figures from the
+# examples, the scores before, and the scores after (a list for each seed)
 Score = Callable[[FastEngine, Sequence[Any], str | None], list[Any]]
 Figures = Callable[[Sequence[Any], list[Any], list[list[Any]]], dict[str, Measure]]
 YARDSTICKS: Mapping[Kind, tuple[Score, Figures]] = {
@@ -70,7 +70,7 @@ YARDSTICKS: Mapping[Kind, tuple[Score, Figures]] = {
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every experiment needs."""
+    """The shared inputs of every experiment."""
 
     base: BaseModel
     engine: FastEngine
@@ -82,7 +82,7 @@ class Bench:
 
 
 def main() -> None:
-    """Measure, or write the page."""
+    """Run the experiments, or write the page."""
     arguments = _arguments()
     if arguments.markdown:
         documents = [last_document(file.read_text("utf-8")) for file in arguments.markdown]
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def measure_all(bench: Bench, names: Sequence[str], *, each_run: bool) -> Document:
-    """All experiments of these names; with `each_run` the document is printed after each."""
+    """Run the named experiments; with `each_run` print the document after each run."""
     begun = time.monotonic()
     document: Document = {"made_with": _surroundings(bench), "experiments": {}}
     for name in names:
@@ -116,7 +116,7 @@ def measure_all(bench: Bench, names: Sequence[str], *, each_run: bool) -> Docume
 
 
 def measure(bench: Bench, name: str, experiment: Experiment) -> Iterator[Document]:
-    """Train with each recipe and seed; what is known of the experiment after each run."""
+    """Train with each recipe and seed; yields the experiment's document after each run."""
     _say(f"{name}: reading {experiment.file}")
     home = bench.homes / name
     renderer = load_renderer(bench.base.folder)
@@ -153,7 +153,7 @@ def measure(bench: Bench, name: str, experiment: Experiment) -> Iterator[Documen
 
 
 def _about(experiment: Experiment, material: Material) -> Document:
-    """What is known before anything is trained."""
+    """Return the document before any training."""
     held_out = material.held_out
     pairs = [example for example in held_out if isinstance(example, Pair)]
     return {

@@ -1,8 +1,8 @@
-"""Figures of held-out answers before and after training. Pure numbers: knows no model, no page.
+"""Statistics of held-out answers before and after training. Knows no model and no page.
 
-In every measure more is better. `after` has one list of scores for each seed. An interval is of the
-mean over the seeds: it says what other held-out conversations would change, and the seeds stand
-beside it one by one. Log-probabilities are natural.
+For every measure, more is better. `after` has one list of scores for each seed. An interval belongs
+to the mean over the seeds and reflects the choice of held-out conversations; the values of the
+seeds are listed beside it. Log-probabilities are natural.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Statistic = Callable[[Indices, Indices], Numbers]  # (..., good), (..., bad) -> 
 def pair_measures(
     examples: Sequence[Pair], before: Sequence[PairScores], after: Sequence[Sequence[PairScores]]
 ) -> dict[str, Measure]:
-    """Accuracy, margin and likelihood on pairs; whole conversations are resampled."""
+    """Return accuracy, margin and likelihood on pairs; whole conversations are resampled."""
     clusters = [pair.origin.conversation_id for pair in examples]
     return {
         name: _clustered(
@@ -42,7 +42,7 @@ def pair_measures(
 
 
 def longer_wins(pairs: Sequence[Pair]) -> dict[str, float]:
-    """What a judge scores that always takes the longer side, with its interval."""
+    """Return the accuracy of always choosing the longer side, with its interval."""
     right = [win(len(pair.chosen.full_text), len(pair.rejected.full_text)) for pair in pairs]
     return asdict(clustered_mean(right, [pair.origin.conversation_id for pair in pairs]))
 
@@ -50,7 +50,7 @@ def longer_wins(pairs: Sequence[Pair]) -> dict[str, float]:
 def answer_measures(
     examples: Sequence[Demonstration], before: Sequence[Score], after: Sequence[Sequence[Score]]
 ) -> dict[str, Measure]:
-    """The mean log-probability of a token; whole conversations are resampled."""
+    """Return the mean log-probability of a token; whole conversations are resampled."""
     clusters = [
         example.origin.conversation_id
         for example, score in zip(examples, before, strict=True)
@@ -63,12 +63,12 @@ def answer_measures(
 def judgement_measures(
     examples: Sequence[Unpaired], before: Sequence[Score], after: Sequence[Sequence[Score]]
 ) -> dict[str, Measure]:
-    """How well likelihoods tell good answers from bad ones; good and bad are resampled apart.
+    """Return how well likelihoods separate good from bad answers, resampled separately.
 
     `auc_log_ratio`: how often the summed log-probability rose more for a good answer than for a bad
     one, which is the reward that KTO trains (Ethayarajh et al. 2024, sec. 3); an untrained model
     has 0.5. `auc_per_token`: how often a good answer is likelier per token than a bad one.
-    `gap_per_token`: by how many nats a token. An answer is taken to be a conversation of its own.
+    `gap_per_token`: by how many nats a token. Each answer counts as a conversation of its own.
     """
     good = np.flatnonzero([example.label for example in examples])
     bad = np.flatnonzero([not example.label for example in examples])
@@ -101,7 +101,7 @@ def judgement_measures(
 def _clustered(
     before: Sequence[float], after: Sequence[Sequence[float]], clusters: Sequence[Any]
 ) -> Measure:
-    """Paired differences, each the mean over the seeds."""
+    """Return paired differences, each the mean over the seeds."""
     differences = np.mean(after, axis=0) - np.asarray(before)
     return {
         "before": float(np.mean(before)),
@@ -111,9 +111,9 @@ def _clustered(
 
 
 def _two_samples(statistic: Statistic, good: Indices, bad: Indices) -> Interval:
-    """A percentile bootstrap over good and bad answers, each drawn from their own.
+    """Return a percentile bootstrap in which good and bad answers are resampled separately.
 
-    Fewer than two of a side tell nothing of its spread: the interval is +-1 around 0 then.
+    With fewer than two on a side the spread is unknown, and the interval is -1 to 1.
     """
     estimate = float(statistic(good, bad))
     if min(good.size, bad.size) < 2:
@@ -128,7 +128,7 @@ def _two_samples(statistic: Statistic, good: Indices, bad: Indices) -> Interval:
 
 
 def _auc(values: Numbers) -> Statistic:
-    """How often a good one's value is above a bad one's; a tie is half (Hanley & McNeil 1982)."""
+    """Return the AUC of good over bad values; a tie counts half (Hanley & McNeil 1982)."""
 
     def statistic(good: Indices, bad: Indices) -> Numbers:
         one, other = values[good][..., :, None], values[bad][..., None, :]
@@ -139,7 +139,7 @@ def _auc(values: Numbers) -> Statistic:
 
 
 def _gap(values: Numbers) -> Statistic:
-    """The mean of the good ones' values less that of the bad ones'."""
+    """Return the mean of the good values minus that of the bad ones."""
     return lambda good, bad: np.asarray(values[good].mean(axis=-1) - values[bad].mean(axis=-1))
 
 

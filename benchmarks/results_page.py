@@ -1,7 +1,7 @@
-"""The figures of `benchmarks.results` as tables in `docs/results.md`. Measures nothing.
+"""Writes the figures of `benchmarks.results` as tables into `docs/results.md`.
 
-No figure is typed by hand: all that stands between the page's two marks comes from the documents.
-Whether something improved is decided by the interval alone.
+No figure is typed by hand: everything between the page's two marks comes from the documents. The
+interval alone decides whether a measure improved.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ HEAD = (
 
 
 def last_document(text: str) -> Document:
-    """The last whole document of what the command printed, one a line or all of it one.
+    """Return the last complete document of the command's output.
 
-    Raises ValueError where there is none.
+    Raises ValueError if there is none.
     """
     for line in (text, *reversed(text.splitlines())):
         try:
             found = json.loads(line)
         except ValueError:
-            continue  # several documents, or a line that was cut off
+            continue  # several documents, or a truncated line
         if isinstance(found, dict) and "experiments" in found:
             return found
     raise ValueError("there is no document of benchmarks.results in this file")
 
 
 def write_figures(page: Path, documents: Sequence[Document]) -> None:
-    """Put the tables between the page's marks, in place of what was there."""
+    """Replace the text between the page's marks by the tables."""
     text = page.read_text("utf-8")
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
@@ -67,9 +67,9 @@ def write_figures(page: Path, documents: Sequence[Document]) -> None:
 
 
 def figures(documents: Sequence[Document]) -> str:
-    """Markdown: each document's surroundings, each experiment's table, and what did not improve.
+    """Return Markdown: each document's environment, experiments' tables, and lack of improvement.
 
-    Of an experiment that is in several documents the last counts.
+    If an experiment is in several documents, the last one counts.
     """
     source = {name: document for document in documents for name in document["experiments"]}
     experiments = {name: document["experiments"][name] for name, document in source.items()}
@@ -84,7 +84,7 @@ def figures(documents: Sequence[Document]) -> str:
 
 
 def verdict(difference: Mapping[str, float]) -> str:
-    """What an interval shows; in all measures more is better."""
+    """Return the verdict of an interval; for all measures more is better."""
     if difference["low"] > 0:
         return "better"
     return "worse" if difference["high"] < 0 else "no difference shown"
@@ -137,7 +137,7 @@ def _rows(found: Document) -> Iterator[str]:
 
 
 def _perplexity(recipe: str, measure: Mapping[str, Any]) -> str:
-    """The same row as perplexity: e to the mean loss of a token, of which less is better."""
+    """Return the same row as perplexity: e to the mean loss of a token; less is better."""
     before, after = math.exp(-measure["before"]), [math.exp(-value) for value in measure["after"]]
     mean = math.exp(-sum(measure["after"]) / len(after))
     each = ", ".join(f"{value:.2f}" for value in after)

@@ -1,7 +1,7 @@
-"""What an experiment on real data does: a file in, a snapshot, bundles, scores of held-out answers.
+"""The steps of an experiment on real data: import, snapshot, training, scoring of held-out answers.
 
-All on the product's own path: the importer, the store, the snapshot, the shipped recipes, the
-engine with dense weights. Knows no statistics.
+Everything uses the product's own path: the importer, the store, the snapshot, the shipped recipes
+and the engine with dense weights. Knows no statistics.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from tuning.train import run
 from tuning.training_run import TrainingRun
 
 Kind = Literal["pairs", "demonstrations", "unpaired"]
-DRAW_SEED = 0  # of what is drawn from a file; the seeds of the runs change the training alone
+DRAW_SEED = 0  # of the sample from a file; the runs' seeds change the training alone
 SCORED_AT_ONCE = 8  # answers in a request, so that the engine can batch them
-STEPS_TOLD = 10  # every so many steps a line of progress
+STEPS_TOLD = 10  # steps per line of progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Experiment:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much is drawn from a file. Longer examples are left out whole."""
+    """The size of the sample from a file. Longer examples are left out whole."""
 
     training: int
     held_out: int
@@ -62,7 +62,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What one experiment trains on and is measured on; `too_long` counts both sides' left out."""
+    """The training and held-out examples of an experiment; `too_long` counts those left out."""
 
     snapshot: Snapshot
     training: Sequence[TrainingExample]
@@ -71,9 +71,9 @@ class Material:
 
 
 def experiments() -> dict[str, Experiment]:
-    """All of them by name. A recipe is a shipped one, or one with a stage left out.
+    """Return all experiments by name. Recipes are shipped ones, or those without a stage.
 
-    DPO alone is tried on one file, since it takes more than half of what the default takes.
+    DPO alone runs on one file only, since it takes more than half of the default's time.
     """
     default, kto = read_recipe("default"), read_recipe("kto")
     dpo_alone = replace(default, sft=replace(default.sft, epochs=0))
@@ -94,7 +94,7 @@ def experiments() -> dict[str, Experiment]:
 def prepare(
     experiment: Experiment, home: Path, data: Path, renderer: ChatRenderer, sizes: Sizes
 ) -> Material:
-    """Import the file into a new home and freeze a drawn part of its examples."""
+    """Import the file into a new home and freeze a sample of its examples."""
     home.mkdir()
     database = Database(database_url(Home(home), None))
     import_file(FeedbackStore(database), data / experiment.file)
@@ -136,21 +136,21 @@ def train(
         kernel_cache=kernel_cache,
     )
     folder.mkdir(parents=True)
-    with redirect_stdout(io.StringIO()):  # trl prints each step, and stdout is for the document
+    with redirect_stdout(io.StringIO()):  # trl prints each step, but stdout is for the document
         return run(job, _tell)
 
 
 def score_preferences(
     engine: FastEngine, pairs: Sequence[Pair], adapter: str | None
 ) -> list[PairScores]:
-    """Each pair under one adapter, which must be loaded, in the role of the candidate."""
+    """Score each pair under one adapter, which must be loaded."""
     return list(score_pairs(engine, pairs, {"candidate": adapter}))
 
 
 def score_answers(
     engine: FastEngine, examples: Sequence[TrainingExample], adapter: str | None
 ) -> list[Score]:
-    """Each example's one completion under one adapter, which must be loaded."""
+    """Score each example's completion under one adapter, which must be loaded."""
     requests = [
         ScoreRequest(example.prompt, side.full_text, adapter, side.complete)
         for example in examples
@@ -162,7 +162,7 @@ def score_answers(
 def _draw(
     examples: Sequence[TrainingExample], count: int, limit: int, renderer: ChatRenderer
 ) -> tuple[list[TrainingExample], int]:
-    """The first so many that fit, and how many before them did not."""
+    """Return the first `count` examples that fit, and how many before them did not."""
     drawn: list[TrainingExample] = []
     too_long = 0
     for example in examples:
@@ -176,7 +176,7 @@ def _draw(
 
 
 def _tokens(example: TrainingExample, renderer: ChatRenderer) -> int:
-    """Of the prompt with the longest completion."""
+    """Return the tokens of the prompt with the longest completion."""
     return max(
         len(renderer.pair(example.prompt, side.full_text, complete=side.complete).input_ids)
         for side in example.sides
@@ -184,7 +184,7 @@ def _tokens(example: TrainingExample, renderer: ChatRenderer) -> int:
 
 
 def _words(example: TrainingExample) -> list[str]:
-    """Ids are drawn anew at each import, so the order of the drawing rests on the texts."""
+    """Return the texts as sort key, since ids differ at each import."""
     texts = [side.full_text for side in example.sides]
     return [example.origin.conversation_id, *(m.content for m in example.prompt), *texts]
 

@@ -1,8 +1,8 @@
-"""The fast engine beside llama.cpp and transformers: `python -m benchmarks.serving --json`.
+"""The fast engine compared with llama.cpp and transformers: `python -m benchmarks.serving --json`.
 
-Every timing is taken in turns with its peer's, several times, and told as the ratio of the
-medians, since machines are noisy. The last line of stdout is one JSON document: `figures` holds,
-for each figure, what is asked of it, what was reached and the measurements behind it.
+Every timing alternates with its peer's, several times, and is reported as the ratio of the medians,
+since machines are noisy. The last line of stdout is one JSON document: `figures` holds the goal,
+the result and the measurements of each figure.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ FEW_SHOT_TOKENS = 678
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every measurement needs."""
+    """The shared inputs of every measurement."""
 
     base: BaseModel
     kernel_cache: Path
@@ -63,19 +63,19 @@ class Bench:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def engine(self, quantization: Quantization, **settings: Any) -> FastEngine:
-        """A fresh engine."""
+        """Return a new engine."""
         return FastEngine(
             self.base, kernel_cache=self.kernel_cache, quantization=quantization, **settings
         )
 
     def tell(self, name: str, asked: str, reached: float, *, met: bool, **behind: Any) -> None:
-        """Record a figure and say it."""
+        """Record a figure and print it."""
         self.figures[name] = {"asked": asked, "reached": reached, "met": met, **behind}
         print(f"{name}: {reached:.3g} (asked {asked})", file=sys.stderr, flush=True)
 
 
 def main() -> None:
-    """Measure everything."""
+    """Run the benchmark and print its document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="the document on one line")
     parser.add_argument("--rounds", type=int, default=3)
@@ -102,7 +102,7 @@ def main() -> None:
 
 
 def decode(bench: Bench) -> None:
-    """Tokens a second of 1, 8 and 16 streams that start together; prompts of some 40 tokens."""
+    """Measure the tokens a second of 1, 8 and 16 concurrent streams; prompts of about 40 tokens."""
     engines = {kind: bench.engine(kind) for kind in PACKED}
     for streams, wanted in ((1, 1.5), (8, 3.0), (16, 5.0)):
         messages = [_story(number) for number in range(streams)]
@@ -122,7 +122,7 @@ def decode(bench: Bench) -> None:
 
 
 def prompts(bench: Bench) -> None:
-    """Prompt tokens a second, each prompt new."""
+    """Measure prompt tokens a second; no prompt is in the cache."""
     engine = bench.engine("int4", prefix_cache=False)
     with _llama(bench, 1) as llama:
         for tokens in (512, 2048):
@@ -143,7 +143,7 @@ def prompts(bench: Bench) -> None:
 
 
 def adapters(bench: Bench) -> None:
-    """What an adapter costs, and four different ones in one batch."""
+    """Measure the cost of one adapter, and of four different ones in one batch."""
     engine = bench.engine("int4")
     with tempfile.TemporaryDirectory() as folder:
         digests = [f"sha256:{n:064x}" for n in range(4)]
@@ -173,7 +173,7 @@ def adapters(bench: Bench) -> None:
 
 
 def prefix(bench: Bench) -> None:
-    """Time to the first token of a few-shot prompt, its examples known and not known."""
+    """Measure the time to the first token of a few-shot prompt, cached and not cached."""
     cold, warm = bench.engine("int4", prefix_cache=False), bench.engine("int4")
     template = make_template("few-shot", _default_examples() * 4)
     messages = template.build((), "What is the capital of France?")
@@ -197,7 +197,7 @@ def prefix(bench: Bench) -> None:
 
 
 def samples(bench: Bench) -> None:
-    """Eight answers to one prompt (self-consistency) beside eight times one answer."""
+    """Compare eight answers to one prompt (self-consistency) with eight single answers."""
     engine, alone = bench.engine("int4"), bench.engine("int4", prefix_cache=False)
     counter = iter(range(10_000))
 
@@ -221,13 +221,13 @@ def samples(bench: Bench) -> None:
 
 
 def swaps(bench: Bench) -> None:
-    """The longest gap in a running stream while adapters are activated; then a crowd."""
+    """Measure the longest gap in a stream while adapters are activated; then many streams."""
     engine = bench.engine("int4")
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         digests = [publish_adapter(root / "bundles", bench.base, RANK, n) for n in (1, 2)]
         slots = AdapterSlots(engine, bench.base, root / "bundles")
-        for digest in digests:  # compile, page in
+        for digest in digests:  # warm up
             slots.activate(digest)
         slots.activate(None)
         quiet = _gaps(engine, lambda: None)
@@ -261,7 +261,7 @@ def swaps(bench: Bench) -> None:
 
 
 def _gaps(engine: FastEngine, activate: Callable[[], None]) -> list[float]:
-    """Seconds between the tokens of one stream, `activate` being called in the middle."""
+    """Return the seconds between tokens of a stream; `activate` is called in the middle."""
     request = GenerationRequest(
         _story(1), SamplingParams(temperature=0, max_new_tokens=200, ignore_eos=True)
     )
@@ -279,7 +279,7 @@ def _gaps(engine: FastEngine, activate: Callable[[], None]) -> list[float]:
 def _crowd(
     engine: FastEngine, slots: AdapterSlots, versions: Sequence[str | None]
 ) -> tuple[int, int]:
-    """20 people chat while adapters are swapped 30 times; (failed, mixed) answers."""
+    """Let 20 users chat during 30 swaps; returns the number of (failed, mixed) answers."""
     sampling = SamplingParams(temperature=0, max_new_tokens=32, ignore_eos=True)
     expected = {}
     for version in versions:
@@ -319,7 +319,7 @@ def _crowd(
 
 
 def stall(bench: Bench) -> None:
-    """The longest gap in a stream while somebody else's prompt of 2,048 tokens is read."""
+    """Measure the longest gap in a stream while another prompt of 2,048 tokens is prefilled."""
     engine = bench.engine("int4", prefix_cache=False)
     long = _prompt_of(engine, 2048)
     one = SamplingParams(temperature=0, max_new_tokens=1)
@@ -346,7 +346,7 @@ def stall(bench: Bench) -> None:
 
 
 def memory(bench: Bench) -> None:
-    """Resident memory of a process that has answered once: int4, and transformers in bf16."""
+    """Measure the resident memory after one answer: int4, and transformers in bf16."""
     resident = {kind: _resident(bench, kind) for kind in ("int4", "transformers", "imports")}
     ratio = resident["int4"] / resident["transformers"]
     bench.tell(
@@ -368,12 +368,12 @@ def _resident(bench: Bench, kind: str) -> int:
 
 
 def where_time_goes(bench: Bench) -> None:
-    """Milliseconds of a step by operation, with the layers run one by one."""
+    """Profile a step by operation, with the layers called one by one."""
     bench.figures["profile"] = profile(bench.engine("int4"), (1, 8, 16))
 
 
 def beside_transformers(bench: Bench) -> None:
-    """One stream of ours beside transformers' generate in its faster number format."""
+    """Compare one stream with transformers' generate in its faster number format."""
     engine, dtype = bench.engine("int4"), detect().dtype
     peer = Transformers(bench.base.folder, dtype)
     ids = engine.renderer.prompt(_story(0))
@@ -407,7 +407,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
 
 
 def in_turns(measured: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Median seconds of each, measured one after another, `rounds` times, after one warm-up."""
+    """Return the median seconds of each; they alternate `rounds` times after one warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in measured}
     for number in range(rounds + 1):
         for name, measure in measured.items():
@@ -425,7 +425,7 @@ def _writer(
     adapters: Sequence[str] = (),
     temperature: float = 0,
 ) -> Callable[[], float]:
-    """Seconds for one stream a message, all at once; adapters are dealt out in turn."""
+    """Return a function that times concurrent streams; adapters are assigned round-robin."""
 
     def write() -> float:
         requests = [
@@ -458,7 +458,7 @@ def _story(number: int) -> tuple[Message, ...]:
 
 
 def _prompt_of(engine: FastEngine, tokens: int, salt: int = 0) -> tuple[Message, ...]:
-    """A prompt of exactly so many tokens, or one more."""
+    """Return a prompt of exactly `tokens` tokens, or one more."""
     words = f"{salt} Read this list and say which word is the odd one out:"
     message = (Message("user", words),)
     while engine.count_prompt_tokens(message) < tokens:
@@ -483,7 +483,7 @@ def _llama(bench: Bench, slots: int) -> Iterator[LlamaCpp | None]:
 def _tell_ratio(
     bench: Bench, name: str, wanted: float, rates: dict[str, float], kinds: Iterable[str]
 ) -> None:
-    """Our best of `kinds` beside llama.cpp."""
+    """Record the ratio of our best of `kinds` to llama.cpp."""
     best = max(rates[kind] for kind in kinds)
     if "llama.cpp" not in rates:
         bench.figures[name] = {"skipped": "xllamacpp is not installed", "tokens_per_second": rates}
@@ -511,7 +511,7 @@ def _surroundings(bench: Bench) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name."""
+    """Return the processor's name."""
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

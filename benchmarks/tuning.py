@@ -1,12 +1,11 @@
-"""Tuning beside trl in its best setting: `python -m benchmarks.tuning --json`.
+"""Tuning compared with trl in its fastest setting: `python -m benchmarks.tuning --json`.
 
-Each trainer has a process of its own and they take their steps in turns, so that what else the
-machine does slows both. The ratio is that of the summed seconds of the same steps. trl is tried in
-several settings first, as it comes (gradient checkpointing on) among them, and the fastest is the
-one it is held against. Both hold the weights in the format that the engine chose for this machine,
-but for `same`, which is in fp32. The last line of stdout is one JSON document, as in
-`benchmarks.serving`; until then it is printed after each figure, so that a command that is cut off
-leaves what it had.
+Each trainer has a process of its own, and their steps alternate, so that other load slows both. The
+ratio is that of the summed seconds of the same steps. trl is first tried in several settings, its
+defaults (gradient checkpointing on) among them, and the fastest one is the peer. Both hold the
+weights in the format that the engine chooses for this machine, except in `same`, which uses fp32.
+The last line of stdout is one JSON document, as in `benchmarks.serving`; it is also printed after
+each figure, so that an interrupted command leaves its results.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ from engine.hardware import detect
 from tuning.evaluation.statistics import clustered_mean
 
 OFF = {"gradient_checkpointing": False}
-# Settings of trl that a step can be fast in; its DPO trainer takes no packing in 1.16, and Liger's
-# kernels need a device
+# Candidate settings of trl. Its DPO trainer has no packing in 1.16, and Liger's kernels need a
+# GPU
 TRL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "dpo": {
         "batches of 4": OFF,
@@ -53,14 +52,14 @@ TRL_SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 TRIED_STEPS = 1  # timed steps of each setting, enough to see which is fastest
-# Of the comparison at the end: 64 pairs to train on, at twenty times the default learning rate, so
-# that so few steps change what is decided
+# For the comparison at the end: 64 training pairs at twenty times the default learning rate, so
+# that few steps change decisions
 END_STEPS, END_HELD_OUT, END_LEARNING_RATE = 16, 60, 4e-4
 
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What every measurement needs."""
+    """The shared inputs of every measurement."""
 
     model: str
     cache: Path
@@ -70,19 +69,19 @@ class Bench:
     figures: dict[str, Any] = field(default_factory=dict)
 
     def tell(self, name: str, asked: str, reached: float, *, met: bool, **behind: Any) -> None:
-        """Record a figure and say it."""
+        """Record a figure and print it."""
         self.figures[name] = {"asked": asked, "reached": reached, "met": met, **behind}
         print(f"{name}: {reached:.3g} (asked {asked})", file=sys.stderr, flush=True)
         if self.as_json:
             print(json.dumps(self.document()), flush=True)
 
     def document(self) -> dict[str, Any]:
-        """The figures so far, and what they were made with."""
+        """Return the figures so far, and the environment."""
         return {"figures": self.figures, **_surroundings(self)}
 
 
 class Child:
-    """One trainer, `benchmarks.tuning_child`."""
+    """A trainer in a child process, `benchmarks.tuning_child`."""
 
     def __init__(
         self,
@@ -125,7 +124,7 @@ class Child:
         self._asked_steps = steps
 
     def step(self) -> float:
-        """Take one step; its seconds."""
+        """Take one step; returns its seconds."""
         assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -133,18 +132,18 @@ class Child:
         return float(self.steps[-1]["seconds"])
 
     def all_steps(self) -> dict[str, Any]:
-        """Take every step; what it says after the last one."""
+        """Take every step; returns the report after the last one."""
         for _ in range(self._asked_steps):
             self.step()
         return self._hear()
 
     def tokens_per_second(self) -> float:
-        """Of all steps but the first: real tokens, a prompt counted with each completion."""
+        """The tokens a second after the first step; each completion counts its prompt too."""
         tokens = self.steps[-1]["tokens"] - self.steps[0]["tokens"]
         return float(tokens / sum(step["seconds"] for step in self.steps[1:]))
 
     def peak_bytes(self) -> int:
-        """Beyond what the imports take."""
+        """The peak memory in bytes, beyond that of the imports."""
         return int(self.steps[-1]["peak_bytes"] - self.made["imports_bytes"])
 
     def close(self) -> None:
@@ -161,7 +160,7 @@ class Child:
 
 
 def main() -> None:
-    """Measure everything."""
+    """Run the benchmark and print its document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="the document on one line")
     parser.add_argument("--steps", type=int, default=3, help="timed steps of each trainer")
@@ -179,12 +178,12 @@ def main() -> None:
 
 
 def dpo(bench: Bench) -> None:
-    """Preference tuning: tokens a second and peak memory."""
+    """Measure DPO: tokens a second and peak memory."""
     _speed(bench, "dpo", wanted=3.0)
 
 
 def sft(bench: Bench) -> None:
-    """Fine-tuning: the same."""
+    """Measure SFT: tokens a second and peak memory."""
     _speed(bench, "sft", wanted=2.0)
 
 
@@ -223,7 +222,7 @@ def _speed(bench: Bench, method: str, wanted: float) -> None:
 
 
 def same(bench: Bench) -> None:
-    """The first step's loss and gradients beside trl's, in fp32."""
+    """Compare the first step's loss and gradients with trl's, in fp32."""
     for method in ("dpo", "sft"):
         with tempfile.TemporaryDirectory() as folder:
             files = {who: Path(folder) / who for who in ("ours", "trl")}
@@ -251,9 +250,9 @@ def same(bench: Bench) -> None:
 
 
 def end(bench: Bench) -> None:
-    """Held-out accuracy after the same pairs in the same order: ours beside trl's.
+    """Compare the held-out accuracy with trl's after the same pairs in the same order.
 
-    Met where the 95% interval of the difference, question by question, holds 0.
+    The goal is met if the 95% interval of the paired difference contains 0.
     """
     found = {}
     for who in ("ours", "trl"):
@@ -292,7 +291,7 @@ def end(bench: Bench) -> None:
 
 
 def where(bench: Bench) -> None:
-    """What our steps spend their time on. A watched step takes longer than another one."""
+    """Profile one of our steps, which takes longer than an unprofiled one."""
     for method in ("dpo", "sft"):
         child = Child(bench, "ours", method, bench.data[0], {}, steps=2, profile=True)
         bench.figures[f"{method}_where"] = child.all_steps()["shares"]
@@ -300,7 +299,7 @@ def where(bench: Bench) -> None:
 
 
 def reference(bench: Bench) -> None:
-    """The reference pass of 20 pairs, and of those and two more, with the cache between."""
+    """Measure the reference pass of 20 pairs, then of 22 with the first 20 cached."""
     command = [sys.executable, "-m", "benchmarks.tuning_reference", bench.model, str(bench.cache)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
@@ -322,7 +321,7 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
 
 
 def _fastest_setting(bench: Bench, method: str) -> tuple[dict[str, Any], dict[str, float]]:
-    """trl's fastest setting on the first data set, and the tokens a second of each."""
+    """Return trl's fastest setting on the first data set, and the tokens a second of each."""
     rates = {}
     for name, setting in TRL_SETTINGS[method].items():
         steps = TRIED_STEPS + 1

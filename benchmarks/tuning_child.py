@@ -1,11 +1,11 @@
-"""One trainer in a process of its own, a step at a time: `python -m benchmarks.tuning_child SPEC`.
+"""A trainer in a child process, one step at a time: `python -m benchmarks.tuning_child SPEC`.
 
 SPEC is a JSON object: who ("ours" or "trl"), method ("dpo" or "sft"), data, model, cache, steps,
 trl (changed arguments of trl's config), dtype of the weights (null: the engine's choice), gradients
 (a file for those of the first step), held_out (how many pairs of other questions are judged at the
-end), profile (whether the last step is watched) and learning_rate (null: the recipe's). Says one
-JSON object a line: first that it is ready, then each step, which it takes when it is told to by a
-line on stdin, then what else was asked for.
+end), profile (whether the last step is profiled) and learning_rate (null: the recipe's). Prints one
+JSON object a line: first that it is ready, then each step, which a line on stdin starts, then the
+other results.
 """
 
 from __future__ import annotations
@@ -53,20 +53,20 @@ RANK = 16
 
 
 class Turns(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Waits for its turn before each step and tells how long the step took."""
+    """Waits for a line on stdin before each step and prints the step's seconds."""
 
     def __init__(self, gradients: str | None, watched: int | None) -> None:
         self._gradients = gradients
-        self._watched = watched  # the step that is watched
+        self._watched = watched  # the step to profile
         self._watch = StepProfile(RANK)
         self.shares: dict[str, float] = {}
         self._begun = 0.0
         self._seconds = 0.0
 
     def on_step_begin(self, _: Any, state: Any, *__: Any, **___: Any) -> None:
-        """Wait; then the clock runs."""
+        """Wait for the line, then start the clock."""
         if not sys.stdin.readline():
-            os._exit(0)  # nobody waits for the answer
+            os._exit(0)  # the parent process has ended
         if state.global_step + 1 == self._watched:
             self._watch.begin()
         self._begun = time.perf_counter()
@@ -85,14 +85,14 @@ class Turns(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
             self.shares = self._watch.end()
 
     def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
-        """Tell."""
+        """Print the step's report."""
         if "loss" in logs:
             step = {"loss": logs["loss"], "tokens": logs["num_tokens"], "seconds": self._seconds}
             _say({**step, "peak_bytes": _peak_bytes()})
 
 
 def main() -> None:
-    """Make the trainer and train."""
+    """Build the trainer and train."""
     imports_bytes = _peak_bytes()
     spec = json.loads(sys.argv[1])
     base = resolve(spec["model"], Path(spec["cache"]))
@@ -129,12 +129,12 @@ def _of_other_questions(rows: Sequence[PairRow], trained: Sequence[PairRow]) -> 
 def _decisions_before(
     base: BaseModel, dtype: torch.dtype, rows: Sequence[PairRow], kernels: TuningKernels
 ) -> list[float]:
-    """Of a model of its own, since what judges it would change how it trains."""
+    """Judge with a separate model, since judging would change the training."""
     return _decisions(_model(base, dtype), rows, kernels) if rows else []
 
 
 def _decisions(model: PeftModel, rows: Sequence[PairRow], kernels: TuningKernels) -> list[float]:
-    """1 for each pair whose chosen side is likelier per token, else 0."""
+    """Return 1 for each pair whose chosen side is likelier per token, else 0."""
     packer = Packer(DataCollatorForPreference(0), prompt_of_pair, default_budget_tokens())
     accept_layouts(model, kernels)
     sums = pair_log_probs(model, packer, rows)
@@ -165,7 +165,7 @@ def _rows(method: Method, data: TokenizedPairs) -> Dataset:
 
 
 def _values(spec: dict[str, Any]) -> tuple[SftRecipe, DpoRecipe]:
-    """The default recipe's, but for the learning rate where one is given."""
+    """Return the default recipe's sections, with the given learning rate if there is one."""
     sft, dpo = Recipe().sft, Recipe().dpo
     if rate := spec["learning_rate"]:
         sft, dpo = replace(sft, learning_rate=rate), replace(dpo, learning_rate=rate)
@@ -173,7 +173,7 @@ def _values(spec: dict[str, Any]) -> tuple[SftRecipe, DpoRecipe]:
 
 
 def _trl(spec: dict[str, Any], model: PeftModel, data: TokenizedPairs, stage: Stage) -> Any:
-    """trl's trainer on the same rows, with the same losses and the settings asked for."""
+    """Return trl's trainer on the same rows and losses, with the given settings."""
     sft, dpo = _values(spec)
     rate = (dpo if spec["method"] == "dpo" else sft).learning_rate
     arguments = stage.arguments(epochs=1, learning_rate=rate, batch=BATCH_PAIRS)
@@ -188,7 +188,7 @@ def _trl(spec: dict[str, Any], model: PeftModel, data: TokenizedPairs, stage: St
 
 
 def _peak_bytes() -> int:
-    """The most memory that this process has had."""
+    """Return this process's peak memory in bytes."""
     status = Path("/proc/self/status").read_text()
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024

@@ -1,7 +1,6 @@
-"""Pairs to time tuning with: real ones where the data folder is there, made-up ones elsewhere.
+"""Pairs for the tuning benchmarks: real ones if the data folder exists, else synthetic ones.
 
-Readers of exactly the files named here; none is lenient. Text becomes token ids through the one
-renderer.
+The readers accept exactly the files named here. The engine's renderer turns texts into token ids.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ SHAREGPT_ROLES: dict[str, Role] = {"human": "user", "gpt": "assistant", "system"
 
 
 def pairs(name: str, renderer: Renderer) -> tuple[str, list[dict[str, list[int]]]]:
-    """(what was read, rows in a fixed random order); longer than 1,024 tokens are left out."""
+    """Return (source, rows in a fixed random order); rows over 1,024 tokens are left out."""
     folder = Path(os.environ.get("BURNISH_TEST_DATA", "../shared/data"))
     file, read = SETS[name]
     path = folder / file
@@ -35,7 +34,7 @@ def pairs(name: str, renderer: Renderer) -> tuple[str, list[dict[str, list[int]]
 
 
 def gsm8k(path: Path) -> Iterator[Texts]:
-    """Right beside wrong solutions of one question."""
+    """Yield pairs of a right and a wrong solution of one question."""
     for line in path.read_text("utf-8").splitlines():
         record = json.loads(line)
         solutions = [value for value in record.values() if isinstance(value, dict)]
@@ -46,13 +45,13 @@ def gsm8k(path: Path) -> Iterator[Texts]:
 
 
 def oasst(path: Path) -> Iterator[Texts]:
-    """Answers of adjacent ranks."""
+    """Yield pairs of answers with adjacent ranks."""
     for line in path.read_text("utf-8").splitlines():
         yield from _ranked(json.loads(line)["prompt"], ())
 
 
 def long(path: Path) -> Iterator[Texts]:
-    """Conversations of more than one turn."""
+    """Yield conversations of more than one turn."""
     for record in json.loads(path.read_text("utf-8")):
         turns = record["conversations"]
         if len(turns) > 1:

@@ -1,7 +1,7 @@
-"""Where the time of a tuning step goes, from torch's profiler.
+"""Profiles a tuning step by operation, with torch's profiler.
 
-Matrix products are told apart by the shapes of their inputs. What compiled kernels do is counted as
-the operation that calls them, with the little that Python does there.
+Matrix products are distinguished by the shapes of their inputs. The time of a compiled kernel
+counts for the operation that calls it, with the small overhead of Python there.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity, profile
 from tuning.batch.head import TILE_VOCABULARY
 
 PRODUCTS = ("aten::mm", "aten::addmm", "aten::addmm_")
-OPERATIONS = {  # by a part of the names of `tuning.batch`'s, and of torch's where those compute
+OPERATIONS = {  # by a part of the names of operations of `tuning.batch` and of torch
     "attention": ("Attention", "flash_attention", "aten::bmm", "aten::baddbmm_"),
     "gated activations": ("_Gated", "silu"),
     "norms": ("_RmsNorm",),
@@ -24,18 +24,18 @@ OPERATIONS = {  # by a part of the names of `tuning.batch`'s, and of torch's whe
 
 
 class StepProfile:
-    """Watches what is done between `begin` and `end`."""
+    """Profiles the operations between `begin` and `end`."""
 
     def __init__(self, rank: int) -> None:
         self._rank = rank
         self._profile = profile(activities=[ProfilerActivity.CPU], record_shapes=True)
 
     def begin(self) -> None:
-        """Watch from here on."""
+        """Start profiling."""
         self._profile.start()
 
     def end(self) -> dict[str, float]:
-        """The share of each sort of work in what the processors did, largest first."""
+        """Stop profiling; returns the share of processor time by operation, largest first."""
         self._profile.stop()
         seconds: dict[str, float] = defaultdict(float)
         for event in self._profile.key_averages(group_by_input_shape=True):
@@ -51,7 +51,7 @@ class StepProfile:
         if event.key not in PRODUCTS:
             return "the rest, such as sums, copies and the interpreter"
         sizes = _sizes(event.input_shapes)
-        if sizes & {self._rank, 2 * self._rank, 3 * self._rank}:  # of layers with one input, joined
+        if sizes & {self._rank, 2 * self._rank, 3 * self._rank}:  # joined products
             return "low-rank products"
         return "products of the head" if TILE_VOCABULARY in sizes else "products of the layers"
 

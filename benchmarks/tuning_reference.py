@@ -1,6 +1,6 @@
 """The reference pass with its cache: `python -m benchmarks.tuning_reference MODEL CACHE`.
 
-Says the seconds for 20 pairs with an empty cache, and then for those and two more.
+Prints the seconds for 20 pairs with an empty cache, then for the same and two more.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def main() -> None:
     accept_layouts(model, choose_kernels(kernel_cache(Path(sys.argv[2]))).kernels)
     packer = Packer(DataCollatorForPreference(0), prompt_of_pair, default_budget_tokens())
     compute = partial(pair_log_probs, model, packer)
-    compute(rows[-4:])  # page in
+    compute(rows[-4:])  # warm up
     key = ReferenceKey(base.digest, None, "benchmark", str(detect().dtype))
     seconds = []
     with tempfile.TemporaryDirectory() as folder:

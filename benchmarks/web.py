@@ -1,8 +1,8 @@
-"""The chat page against its goals, in Chromium, on a real server: `python -m benchmarks.web`.
+"""The chat page's figures and goals, in Chromium on a real server: `python -m benchmarks.web`.
 
-A server of its own runs over a fresh home with the embedded model; each figure is described where
-it is measured. Browser and server share this machine's processors, which makes the page slower than
-it is for people, whose browsers bring their own. The last line of stdout is one JSON document, as
+Starts a server on a fresh home with the embedded model; each figure is described where it is
+measured. Browser and server share this machine's processors, so the page is slower than for people
+with a machine of their own. The last line of stdout is one JSON document, as
 in `benchmarks.serving`. Needs Chromium (`--chromium` names it) and about ten minutes.
 """
 
@@ -52,7 +52,7 @@ ASKED: dict[str, tuple[str, float]] = {
 
 
 def main() -> None:
-    """Measure what is asked for and print it."""
+    """Run the selected measurements and print their document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="the document on one line")
     parser.add_argument("--only", action="append", choices=sorted(PARTS), help="some parts alone")
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def judged(figure: str, reached: float, more: dict[str, Any]) -> dict[str, Any]:
-    """A figure beside what is asked of it."""
+    """Return a figure with its goal and whether it was met."""
     sign, bound = ASKED[figure]
     met = reached < bound if sign == "<" else reached >= bound
     return {"asked": f"{sign} {bound:g}", "reached": reached, "met": met, **more}
@@ -85,7 +85,7 @@ def judged(figure: str, reached: float, more: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def chromium(path: str) -> Iterator[Browser]:
-    """A browser without a window."""
+    """Start a headless browser."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser

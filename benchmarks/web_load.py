@@ -1,4 +1,4 @@
-"""What many pages cost the server, for `benchmarks.web`."""
+"""The load of many pages on the server, for `benchmarks.web`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from benchmarks.web_server import ANSWER_TOKENS, WebServer, stream_chat, stream_
 IDLE_SECONDS = 30.0
 IDLE_PAGES, OPEN_PAGES, STREAMING = 20, 50, 8
 ROUNDS = 3
-TURNS_A_PAGE = 20  # of the memory's measurement, until another page comes
-WARM_SHARE = 0.25  # of the turns, after which the memory is what it will be
+TURNS_A_PAGE = 20  # turns a page, in the measurement of memory
+WARM_SHARE = 0.25  # the share of turns after which memory should stay constant
 STORY = "Tell me a long story about a lighthouse."
 
 
 def idle_share(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measured:
-    """The server's processor time over time, as a share of one core, while nobody asks."""
+    """Measure the idle server's processor time, as a share of one core."""
     yield "idle_share_of_a_core", _share(server), {"seconds": IDLE_SECONDS}
     with ExitStack() as pages:
         for _number in range(IDLE_PAGES):
@@ -33,17 +33,17 @@ def idle_share(server: WebServer, browser: Browser, _: argparse.Namespace) -> Me
 
 
 def _share(server: WebServer) -> float:
-    time.sleep(2)  # what just happened is over
+    time.sleep(2)  # let earlier work finish
     begun, used = time.perf_counter(), server.cpu_seconds()
     time.sleep(IDLE_SECONDS)
     return (server.cpu_seconds() - used) / (time.perf_counter() - begun)
 
 
 def with_pages_open(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measured:
-    """Tokens a second of eight answers at once: on pages, of 50 that are open, over bare streams.
+    """Compare eight concurrent answers on pages, with 50 open, with eight bare streams.
 
-    Half of the bare streams are read before and half after. Beside it, the same eight asked as
-    pages ask, without browsers: what the server's own work for pages costs.
+    Half of the bare streams are read before and half after. The same eight answers are also
+    requested as pages do, without browsers, to measure the server's own work for pages.
     """
     bare = [_rate(server, _stream_bare) for _round in range(ROUNDS)]
     without_browsers = [_rate(server, _stream_as_pages) for _round in range(ROUNDS)]
@@ -98,7 +98,7 @@ def _rate_on_pages(server: WebServer, pages: list[Page]) -> float:
 
 
 def _tokens_since(server: WebServer, begun: float) -> float:
-    """Tokens a second of the answers since a moment, from the first token to the last one."""
+    """Return the tokens a second of the answers since a time, from first to last token."""
     query = (
         "SELECT SUM(completion_tokens), MIN(first_token_at), MAX(finished_at)"
         " FROM answers WHERE created_at >= ?"
@@ -108,9 +108,9 @@ def _tokens_since(server: WebServer, begun: float) -> float:
 
 
 def memory_growth(server: WebServer, _: Browser, arguments: argparse.Namespace) -> Measured:
-    """The server's resident memory after many turns over that after a quarter of them.
+    """Measure the ratio of resident memory after many turns to that after a quarter of them.
 
-    Pages come and go: each asks 20 questions, and leaves each tenth answer while it is written.
+    Each page asks 20 questions, leaves every tenth answer unfinished, and is replaced.
     """
     turns = arguments.turns
     resident, client = [], httpx.Client(base_url=server.url)

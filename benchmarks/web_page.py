@@ -1,5 +1,7 @@
-"""What one person feels on the chat page, for `benchmarks.web`: each part yields the figure's name,
-its value and what is behind it."""
+"""Latencies of the chat page for one person, for `benchmarks.web`.
+
+Each part yields a figure's name, its value and the measurements behind it.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ CONVERSATIONS = 100_000
 VOCABULARY = 20_000
 PLAIN = make_template("plain", ())
 READY = "#burnish[data-ready]"
-# Resolves with the moment (seconds since 1970) at which the newest answer has words on the screen
+# Resolves with the Unix time at which words of the newest answer are on the screen
 FIRST_WORDS = """() => new Promise((resolve) => {
   const kinds = {subtree: true, childList: true, characterData: true};
   const watcher = new MutationObserver(() => {
@@ -65,12 +67,12 @@ OPEN = """(id) => new Promise((resolve) => {
 
 
 def p95(values: Iterable[float]) -> float:
-    """The 95th percentile."""
+    """Return the 95th percentile."""
     return float(np.percentile(list(values), 95))
 
 
 def page_ready(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measured:
-    """Seconds until a question can be typed: with an empty cache, and loaded again."""
+    """Measure the seconds until the page is usable: with an empty cache, and reloaded."""
     first: list[float] = []
     second: list[float] = []
     for _number in range(LOADS):
@@ -86,7 +88,7 @@ def page_ready(server: WebServer, browser: Browser, _: argparse.Namespace) -> Me
 
 
 def first_words(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measured:
-    """From the engine's first token, as the store has it, until words are on the screen."""
+    """Measure the time from the engine's first token, as stored, until words are on the screen."""
     with browser.new_context() as context:
         page = opened(context.new_page(), server)
         page.click("#open-advanced")
@@ -108,7 +110,7 @@ def first_words(server: WebServer, browser: Browser, _: argparse.Namespace) -> M
 
 
 def long_answer(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measured:
-    """200 tokens in a conversation of 50 turns: bytes and time, beside `/v1` on the same prompt."""
+    """Measure bytes and time of 200 tokens after 50 turns, compared with `/v1`."""
     with browser.new_context() as context, httpx.Client(base_url=server.url) as client:
         page = opened(context.new_page(), server)
         ask(page, "Hello.")
@@ -140,7 +142,7 @@ def long_answer(server: WebServer, browser: Browser, _: argparse.Namespace) -> M
 
 
 def thumb(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measured:
-    """From a thumb's click until it is saved and said to be."""
+    """Measure the time from a thumb's click until the page shows that it is saved."""
     with browser.new_context() as context:
         page = opened(context.new_page(), server)
         ask(page, "Name a colour.")
@@ -150,7 +152,7 @@ def thumb(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measure
 
 
 def long_conversation(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measured:
-    """From the click in the side bar until a conversation of 200 turns is drawn."""
+    """Measure the time from a click in the side bar until a conversation of 200 turns is drawn."""
     with browser.new_context() as context:
         page = opened(context.new_page(), server)
         ask(page, "Hello.")
@@ -164,7 +166,7 @@ def long_conversation(server: WebServer, browser: Browser, _: argparse.Namespace
 
 
 def search(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measured:
-    """A search through 100,000 conversations, from the request to its answer in the page."""
+    """Measure a search through 100,000 conversations, from request to response in the page."""
     with browser.new_context() as context:
         page = opened(context.new_page(), server)
         ask(page, "Hello.")
@@ -185,7 +187,7 @@ def search(server: WebServer, browser: Browser, _: argparse.Namespace) -> Measur
 
 
 def opened(page: Page, server: WebServer) -> Page:
-    """The empty page, ready."""
+    """Open the empty page and wait until it is ready."""
     page.goto(server.url)
     page.wait_for_selector(READY)
     return page
@@ -205,7 +207,7 @@ def wait_for_end(page: Page) -> None:
 
 
 def bytes_received(page: Page) -> dict[str, int]:
-    """Bytes on the wire of each answer that is streamed to the page from now on, by request."""
+    """Count the bytes of each answer that is streamed to the page from now on, by request."""
     session = page.context.new_cdp_session(page)
     session.send("Network.enable")
     streams: set[str] = set()
@@ -247,7 +249,7 @@ def conversation_of(server: WebServer, user: str, turns: int) -> tuple[str, list
 
 
 def _many(draw: random.Random) -> Iterator[ImportedTurn]:
-    """Conversations of one turn, of words that some have often and most have seldom (Zipf)."""
+    """Yield conversations of one turn, with words of a Zipf distribution."""
     for number in range(CONVERSATIONS):
         question = " ".join(_word(draw) for _ in range(12))
         answer = " ".join(_word(draw) for _ in range(40))

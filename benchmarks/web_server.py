@@ -1,4 +1,4 @@
-"""A server of its own for `benchmarks.web`: started, asked by HTTP, and looked at from outside."""
+"""The server of `benchmarks.web`: started, called by HTTP and observed from outside."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COMMAND = "from app.cli import main; main()"
 
 @dataclass(frozen=True, slots=True)
 class WebServer:
-    """A running server, and its store, opened a second time."""
+    """A running server with a second handle to its store."""
 
     url: str
     process: psutil.Process
@@ -36,23 +36,23 @@ class WebServer:
     database: Database
 
     def rows(self, query: str, *values: Any) -> list[Any]:
-        """What a query of the store finds."""
+        """Return the rows of a query."""
         with self.database.read() as connection:
             return list(connection.exec_driver_sql(query, values))
 
     def newest_user(self) -> str:
-        """Who asked last: a browser's cookie is signed, and its name is not known here."""
+        """Return the user of the newest turn; a browser's signed cookie does not tell its user."""
         return str(self.rows("SELECT user_id FROM turns ORDER BY created_at DESC LIMIT 1")[0][0])
 
     def cpu_seconds(self) -> float:
-        """Processor time since the start, that of the process and of its ended children."""
+        """Return the processor time of the process and its ended children, in seconds."""
         times = self.process.cpu_times()
         return float(sum(times[:4]))
 
 
 @contextmanager
 def running_server(home: Path, model: str, model_cache: Path) -> Iterator[WebServer]:
-    """A server over a home of its own: greedy answers of at most 200 tokens, no offers by lot."""
+    """Run a server on its own home: greedy answers of at most 200 tokens, no random offers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {
@@ -93,7 +93,7 @@ def _wait_until_ready(url: str, started: subprocess.Popen[bytes]) -> None:
 
 
 def stream_v1(client: httpx.Client, messages: list[dict[str, str]]) -> float:
-    """Seconds of one answer by `/v1/chat/completions`, streamed to its end."""
+    """Return the seconds of one answer by `/v1/chat/completions`, streamed to its end."""
     body = {"messages": messages, "stream": True, "max_tokens": ANSWER_TOKENS, "temperature": 0}
     begun = time.perf_counter()
     with client.stream("POST", "/v1/chat/completions", json=body, timeout=300) as response:
@@ -106,7 +106,7 @@ def stream_v1(client: httpx.Client, messages: list[dict[str, str]]) -> float:
 def stream_chat(
     client: httpx.Client, question: str, *, leave: bool = False, **sampling: Any
 ) -> str:
-    """Ask as the page does; returns the answer's id. `leave`: go away after the first event."""
+    """Ask as the page does; returns the answer's id. With `leave`, disconnect after one event."""
     body = {"question": question, "sampling": sampling}
     answer_id = ""
     with client.stream("POST", "/chat/questions", json=body, timeout=300) as response:
