@@ -1,4 +1,4 @@
-"""A connection to a server that can be pulled out and put in again."""
+"""A proxy whose connections can be cut and restored."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 
 class Cable:
-    """Hands on what arrives at `url` to a server, both ways, while it is plugged in."""
+    """Forwards data between `url` and a server, both ways, while it is plugged in."""
 
     def __init__(self, server: str) -> None:
         address = urlsplit(server)

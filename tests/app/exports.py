@@ -1,4 +1,4 @@
-"""Small exports of other chat pages, as their owners would have them."""
+"""Small export files of other chat applications."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the store has, for tests that look behind a page."""
+"""Queries of the store, for tests of pages."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ PATIENCE_SECONDS = 20
 
 
 def rows(service: Service, query: str, *values: Any) -> list[dict[str, Any]]:
-    """What a query finds; `?` stands for a value."""
+    """Return the rows of a query; `?` stands for a value."""
     with service.workspace.database.read() as connection:
         found = connection.exec_driver_sql(query, values).mappings()
         return [dict(row) for row in found]
 
 
 def answer(service: Service, answer_id: str) -> dict[str, Any]:
-    """A stored answer."""
+    """Return a stored answer."""
     (row,) = rows(service, "SELECT * FROM answers WHERE id = ?", answer_id)
     return row
 
 
 def said_of(service: Service, answer_id: str, columns: str = "kind") -> list[tuple[Any, ...]]:
-    """What people said of an answer, in the order they said it."""
+    """Return the statements on an answer, in order."""
     query = f"SELECT {columns} FROM events WHERE answer_id = ? ORDER BY id"
     return [tuple(row.values()) for row in rows(service, query, answer_id)]
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something is so."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, "it never came"
@@ -39,12 +39,12 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def wait_until_said(service: Service, answer_id: str, *kinds: str) -> None:
-    """Wait until just these things have been said of an answer."""
+    """Wait until an answer has exactly these statements."""
     wait_for(lambda: said_of(service, answer_id) == [(kind,) for kind in kinds])
 
 
 def wait_until_stored(service: Service, **wanted: int) -> dict[str, int]:
-    """Wait for the store to count what is wanted; returns all counts."""
+    """Wait until the store has the given counts; returns all counts."""
     store = service.workspace.store
     wait_for(lambda: store.counts().items() >= wanted.items())
     return store.counts()

@@ -1,4 +1,4 @@
-"""When a choice between two answers is offered, and whose the second answer is."""
+"""Offers of a comparison, and the release of the second answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What anybody may send to a page or an API, and what the log says of it."""
+"""Malformed requests to pages and the API, and their log records."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ser
 
 
 def asked(url: str, body: Any, **headers: str) -> httpx.Response:
-    """What the server answers to a question of a new person's page."""
+    """Return the server's response to a question from a new person's page."""
     with httpx.Client(base_url=url, timeout=30) as client:
         client.get("/", headers=BROWSER)
         return client.post("/chat/questions", json=body, headers=headers)
@@ -41,7 +41,7 @@ Said = Callable[[], str]
 
 @pytest.fixture
 def said(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Said:
-    """All that the server's log and its standard streams say."""
+    """Return the server's log and its standard streams."""
 
     def read() -> str:
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""What is left out of a prompt that is too long, and in which order."""
+"""The parts that are left out of a prompt that is too long, in order."""
 
 from __future__ import annotations
 

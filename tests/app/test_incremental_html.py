@@ -1,4 +1,4 @@
-"""Patches add up to the HTML of the whole, and are small."""
+"""Patches add up to the HTML of the whole text, and are small."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ALL_KINDS = (
 
 
 class Reader:
-    """What a page's script does with the patches."""
+    """Apply patches as the page's script does."""
 
     def __init__(self) -> None:
         self.html = ""

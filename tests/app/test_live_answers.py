@@ -1,4 +1,4 @@
-"""Answers that go on whoever looks, and pages that join them."""
+"""Answers that go on without a page, and pages that join them."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_any_number_of_pages_follow_one_answer() -> None:
 
 
 def drawn(typist: Typist, drawing_seconds: float, writing_seconds: float) -> list[str]:
-    """What a page draws that takes so long for each update."""
+    """Return the texts that a page draws if each update takes some time."""
     live = started(typist.begin)
 
     async def write() -> None:

@@ -1,4 +1,4 @@
-"""Who gets to see the console, and how slowly a password is guessed."""
+"""Access to the console, and the limit on guessing its password."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which hosts and origins are let in, on every kind of route, and what every response says."""
+"""Allowed hosts and origins on every kind of route, and the security headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages say: whole in every language, used, and chosen by header or cookie."""
+"""The pages' texts: complete in every language, used, and chosen by header or cookie."""
 
 from __future__ import annotations
 
