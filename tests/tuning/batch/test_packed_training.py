@@ -206,8 +206,7 @@ def test_an_adapter_that_is_not_plain_lora_is_trained_as_peft_would(
 ) -> None:
     """DoRA: its layers are left alone."""
     monkeypatch.setattr(
-        f"{__name__}.tuned_model",
-        lambda folder, make=tuned_model: make(folder, use_dora=True),
+        f"{__name__}.tuned_model", lambda folder, make=tuned_model: make(folder, use_dora=True)
     )
     assert_dpo_is_trls(tiny_base.folder, made_up_rows(4), stage, monkeypatch)
 
