@@ -40,8 +40,9 @@ class ChatPage:
         return self.wait_until_ready()
 
     def wait_until_ready(self) -> ChatPage:
-        """Wait until the page has drawn what it shows."""
+        """Wait until the page has drawn what it shows, and gradio's styles have come."""
         expect(self.page.locator("#burnish[data-ready]")).to_be_visible(timeout=PATIENCE_MS)
+        expect(self.page.locator("gradio-app .contain")).to_be_attached(timeout=PATIENCE_MS)
         return self
 
     @property

@@ -121,7 +121,7 @@ class TestChinese:
         words = set(re.findall(r"[A-Za-z]{2,}", f"{shown}\n{names}"))
         assert words <= {"Burnish", "Python", "Top"}  # names, and a figure that is called so
         assert "有什么可以帮您？" in shown
-        assert chat.page.evaluate("document.documentElement.lang") == "zh"
+        assert chat.page.evaluate("document.getElementById('burnish').lang") == "zh"
 
     def test_refusals_are_chinese_too(self, newcomer: Newcomer, played: Played) -> None:
         chat = newcomer(played.url, locale="zh-CN")

@@ -10,6 +10,7 @@ const root = h("div", { id: "burnish" });
 document.body.append(root); // outside gradio's frame, whose styles do not apply to this page
 const boot = await get("chat/boot");
 learn(boot.language, boot.texts);
+root.lang = boot.language; // gradio gives the document the browser's own language
 useTheme(root, stored("theme"));
 mountNotices(root);
 const page = new Page(boot);

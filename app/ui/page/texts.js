@@ -6,7 +6,6 @@ let locale = "en";
 export function learn(language, texts) {
   catalogue = texts;
   locale = language;
-  document.documentElement.lang = language;
 }
 
 export function t(key, values = {}) {
