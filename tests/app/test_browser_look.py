@@ -56,6 +56,7 @@ def test_the_clock_of_a_status_that_is_gone_takes_no_frames(chat: ChatPage, path
     chat.page.wait_for_selector("gradio-app .contain", state="attached")
     chat.page.wait_for_timeout(500)
     assert chat.page.evaluate("window.frames_of_clocks") == 0
+    assert any("/statustracker-" in url for url in chat.fetched)  # the file still has this name
 
 
 class TestPhone:
