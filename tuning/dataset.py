@@ -5,7 +5,7 @@ Examples that are too long are left out, never truncated, and their conversation
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,20 +15,26 @@ from engine.prompts.render import Renderer
 from feedback_store.ai_feedback.ai_pairs import AiPair
 from feedback_store.examples.types import Demonstration, Pair, Side, TrainingExample, Unpaired
 from feedback_store.snapshots.snapshot import Snapshot
-from tuning.recipe import Recipe
+from tuning.recipe import Recipe, ReplayRecipe
 from tuning.replay import read_replay
 from tuning.rows import Ids, TokenizedAnswers, TokenizedPairs, TrainingData
 
 
 def read_training_data(
-    renderer: Renderer, snapshot: Snapshot, recipe: Recipe, ai_pairs: Sequence[AiPair] = ()
+    renderer: Renderer,
+    snapshot: Snapshot,
+    recipe: Recipe,
+    ai_pairs: Sequence[AiPair] = (),
+    *,
+    without: Collection[str] = (),
 ) -> TrainingData:
     """Read what the recipe's stages need of a snapshot's training side, and the AI labels.
 
-    Raises what `tuning.replay.read_replay` raises.
+    Conversations in `without` are left out. Raises what `tuning.replay.read_replay` raises.
     """
     limit, thoughts = recipe.max_sequence_tokens, snapshot.manifest["thoughts_in_loss"]
-    train = snapshot.train
+    train = snapshot.train.without(without)
+    ai_pairs = [each for each in ai_pairs if each.origin.conversation_id not in without]
     kinds = {kind for method in recipe.stages.values() for kind in method.example_kinds}
     demonstrations, unpaired = (
         tokenize_answers(renderer, examples, limit, thoughts_in_loss=thoughts)
@@ -55,6 +61,15 @@ def read_training_data(
         replay=[_answer_row(ids) for ids in replay if _tokens(ids) <= limit],
         replay_too_long=sum(_tokens(ids) > limit for ids in replay),
     )
+
+
+def read_slice(
+    renderer: Renderer, snapshot: Snapshot, recipe: Recipe, conversations: Collection[str]
+) -> TrainingData:
+    """Read the people's examples of some conversations of a snapshot's training side."""
+    others = snapshot.train.conversations - set(conversations)
+    alone = replace(recipe, replay=ReplayRecipe())
+    return read_training_data(renderer, snapshot, alone, without=others)
 
 
 def distinct_prompts(

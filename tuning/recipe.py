@@ -22,6 +22,7 @@ from engine.errors import InvalidInput
 from engine.storage import digest_file
 from tuning.methods.base import Method, TrainedKind, broken_rules
 from tuning.methods.dpo import DpoRecipe
+from tuning.methods.joint import JointRecipe
 from tuning.methods.kto import KtoRecipe
 from tuning.methods.orpo import OrpoRecipe
 from tuning.methods.reward import RewardRecipe
@@ -98,6 +99,36 @@ class RlaifRecipe:
 
 
 @dataclass(frozen=True, slots=True)
+class SearchRecipe:
+    """A search of the joint method's learning rate and length, by successive halving.
+
+    `rates` of them, from `lowest` to `highest`, are tried; 0 leaves the search out. `slice_share`
+    of the training conversations, at most `most_conversations`, are held back to choose by; with
+    fewer than `least_conversations` of them there is no search (`tuning.search`).
+    """
+
+    rates: int = 0
+    lowest: float = 2.5e-5
+    highest: float = 2e-4
+    slice_share: float = 0.15
+    least_conversations: int = 6
+    most_conversations: int = 64
+
+    def rules(self) -> Mapping[str, bool]:
+        """Each rule as a message without the section's name, and whether it holds."""
+        return {
+            "rates must lie in 0..8": 0 <= self.rates <= 8,
+            "lowest must lie in (0, highest], and search.highest below 1": (
+                0 < self.lowest <= self.highest < 1
+            ),
+            "slice_share must lie in (0, 0.5]": 0 < self.slice_share <= 0.5,
+            "least_conversations must lie in 2..most_conversations": (
+                2 <= self.least_conversations <= self.most_conversations
+            ),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
     """All that decides a training run, beside the base model and the snapshot.
 
@@ -105,6 +136,7 @@ class Recipe:
     """
 
     adapter: AdapterRecipe = field(default_factory=AdapterRecipe)
+    joint: JointRecipe = field(default_factory=JointRecipe)
     sft: SftRecipe = field(default_factory=SftRecipe)
     dpo: DpoRecipe = field(default_factory=DpoRecipe)
     kto: KtoRecipe = field(default_factory=KtoRecipe)
@@ -113,6 +145,7 @@ class Recipe:
     replay: ReplayRecipe = field(default_factory=ReplayRecipe)
     reward: RewardRecipe = field(default_factory=RewardRecipe)
     rlaif: RlaifRecipe = field(default_factory=RlaifRecipe)
+    search: SearchRecipe = field(default_factory=SearchRecipe)
     weights: Weights = "dense"
     number_format: AskedFormat = "auto"
     max_sequence_tokens: int = 1024
@@ -168,7 +201,7 @@ def read_recipe_with_origins(source: Path | str | None) -> tuple[Recipe, dict[st
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidInput(f"cannot read the recipe: {error}") from error
-    recipe = recipe_from_dict({} if values is None else values)
+    recipe = recipe_from_dict(_with_default_methods({} if values is None else values))
     return _with_replay_found(recipe, path.parent), origins(values)
 
 
@@ -190,6 +223,20 @@ def origins(values: Any) -> dict[str, str]:
 
 def _shipped_text(name: str) -> str:
     return resources.files("tuning.recipes").joinpath(f"{name}.yaml").read_text("utf-8")
+
+
+def _with_default_methods(values: Any) -> Any:
+    """A file's values, with the default recipe's methods where it names none but the joint one.
+
+    A file that names another method's section trains in stages, as its sections say.
+    """
+    if not isinstance(values, dict) or (values.keys() & METHODS.keys()) - {"joint"}:
+        return values
+    default = yaml.safe_load(_shipped_text("default"))
+    methods = {name: default[name] for name in METHODS if name != "joint"}
+    joint = values.get("joint") or {}
+    given = {"joint": {**default["joint"], **joint} if isinstance(joint, dict) else joint}
+    return {**methods, **values, **given}
 
 
 def _with_replay_found(recipe: Recipe, folder: Path) -> Recipe:
@@ -235,15 +282,21 @@ def _problems_of(recipe: Recipe) -> Iterator[str]:
         "adapter.weight_decomposed needs weights: dense": (
             recipe.weights == "dense" or not recipe.adapter.weight_decomposed
         ),
-        "replay.file needs sft.epochs": recipe.replay.file is None or recipe.sft.epochs > 0,
+        "replay.file needs joint.epochs or sft.epochs": (
+            recipe.replay.file is None or recipe.joint.epochs > 0 or recipe.sft.epochs > 0
+        ),
         "rloo.epochs needs reward.epochs, since a reward model tells good answers from bad": (
             recipe.rloo.epochs <= 0 or recipe.reward.epochs > 0
         ),
         "rloo.max_new_tokens must be below max_sequence_tokens, or no prompt fits": (
             recipe.rloo.epochs <= 0 or recipe.max_sequence_tokens > recipe.rloo.max_new_tokens
         ),
-        "rlaif.labels needs dpo.epochs or orpo.epochs, which alone read them": (
-            recipe.rlaif.labels is None or recipe.dpo.epochs > 0 or recipe.orpo.epochs > 0
+        "rlaif.labels needs joint.epochs, dpo.epochs or orpo.epochs, which alone read them": (
+            recipe.rlaif.labels is None
+            or any(each.epochs > 0 for each in (recipe.joint, recipe.dpo, recipe.orpo))
+        ),
+        "search.rates needs joint.epochs, whose learning rate it chooses": (
+            recipe.search.rates == 0 or recipe.joint.epochs > 0
         ),
         "max_sequence_tokens must be at least 16": recipe.max_sequence_tokens >= 16,
         "seed must not be negative": recipe.seed >= 0,

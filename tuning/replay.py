@@ -48,7 +48,7 @@ def read_replay(replay: ReplayRecipe, beside: int, seed: int) -> list[Instructio
 
 
 def _good_answers(file: Path) -> list[Instruction]:
-    turns = _Turns()
+    turns = ImportedTurns()
     import_file(turns, file)
     found = [
         Instruction(turn.prompt, Side(a.text, a.thought, a.complete, "", IMPORTED, None))
@@ -61,7 +61,7 @@ def _good_answers(file: Path) -> list[Instruction]:
     return found
 
 
-class _Turns:
+class ImportedTurns:
     """An import target that keeps the turns in memory."""
 
     def __init__(self) -> None:

@@ -27,6 +27,14 @@ METRICS = {
     "completions/mean_length": "answer_tokens",
     "grad_norm": "gradient_norm",
     "num_tokens": "tokens",
+    "rewards/good": "reward_good",
+    "rewards/bad": "reward_bad",
+    "pair_loss": "pair_loss",
+    "judgement_loss": "judgement_loss",
+    "demonstration_loss": "demonstration_loss",
+    "pair_gradient_share": "pair_gradient_share",
+    "judgement_gradient_share": "judgement_gradient_share",
+    "demonstration_gradient_share": "demonstration_gradient_share",
 }
 
 

@@ -7,7 +7,8 @@ killed goes on after the last finished stage, from the last checkpoint of the on
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,14 +16,16 @@ from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
+from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from engine.adapters.files import CONFIG, WEIGHTS
 from engine.errors import InvalidInput
 from engine.prompts.load import load_template_renderer
+from engine.prompts.render import Renderer
 from engine.storage import digest_file, digest_json
 from tuning.ai_labels import drawn_ai_pairs
-from tuning.dataset import read_training_data
+from tuning.dataset import read_slice, read_training_data
 from tuning.jobs.events import (
     BundlePublished,
     DataRead,
@@ -30,10 +33,13 @@ from tuning.jobs.events import (
     ReferencesRead,
     Report,
     RewardModelMade,
+    SearchLeftOut,
     StageLeftOut,
 )
 from tuning.kernels import TuningKernelChoice, choose_kernels
 from tuning.methods.base import Method
+from tuning.methods.joint import JointRecipe
+from tuning.methods.joint_loss import SliceScore
 from tuning.methods.reward_model import RewardModel, make_reward_model
 from tuning.methods.stage import References, Reward, Stage
 from tuning.number_format import ChosenFormat
@@ -43,8 +49,11 @@ from tuning.publication import publish_adapter
 from tuning.recipe import Recipe, fill_from_store
 from tuning.reference_cache import Compute, PairLogProbs, PairRow, ReferenceKey, look_up_references
 from tuning.rows import TrainingData
+from tuning.search import Slice, choose_slice, read_search, search_rate, trial_folder
 from tuning.step_reporter import StepReporter
 from tuning.training_run import TrainingRun
+
+SEARCHED = "joint"  # the method whose learning rate may be searched
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,7 @@ class Setup:
     kernels: TuningKernelChoice
     report: Report
     reward_model: str | None = None
+    slice_rows: Sequence[Mapping[str, Any]] = ()  # of the joint method, to choose a rate by
 
 
 def run(job: TrainingRun, report: Report) -> str:
@@ -71,10 +81,19 @@ def run(job: TrainingRun, report: Report) -> str:
     renderer = load_template_renderer(job.base.folder)
     tokenizer = renderer.tokenizer
     ai_pairs = drawn_ai_pairs(job.home, job.recipe.rlaif, job.snapshot.digest, job.recipe.seed)
-    data = read_training_data(renderer, job.snapshot, job.recipe, ai_pairs)
+    held_back = _slice(job, report)
+    data = read_training_data(
+        renderer, job.snapshot, job.recipe, ai_pairs, without=held_back.conversations
+    )
     job = _with_store_values(job, data)
     report(_data_read(data))
-    setup = Setup(tokenizer, number_format, kernels, report)
+    setup = Setup(
+        tokenizer,
+        number_format,
+        kernels,
+        report,
+        slice_rows=_slice_rows(job, renderer, held_back.conversations),
+    )
     reward = _reward_model(job, setup, data)
     setup = replace(setup, reward_model=reward["reward_model"])
     rows = {name: method.rows(data) for name, method in job.recipe.stages.items()}
@@ -82,12 +101,19 @@ def run(job: TrainingRun, report: Report) -> str:
     adapter: Path | None = None
     for name, method in job.recipe.stages.items():
         if rows[name]:
-            adapter = _run_stage(job, setup, name, method, rows[name], adapter)
+            run_stage = _search_stage if setup.slice_rows and name == SEARCHED else _run_stage
+            adapter = run_stage(job, setup, name, method, rows[name], adapter)
     assert adapter is not None, "at least one stage has rows"
     if not PartialState().is_main_process:
         return ""  # the first process publishes
     about = {
         "rows": {name: len(each) for name, each in rows.items()},  # 0: the stage was left out
+        "evidence": _evidence(rows.get(SEARCHED, ())),
+        "search": {
+            "slice_conversations": len(held_back.conversations),
+            "left_out": held_back.reason or None,
+            "outcome": read_search(job.folder / SEARCHED),
+        },
         "seconds": round(time.monotonic() - begun, 1),
         "number_format": asdict(number_format),
         "kernels": kernels.reason,
@@ -96,6 +122,29 @@ def run(job: TrainingRun, report: Report) -> str:
     digest = publish_adapter(job, adapter, data, about)
     report(BundlePublished(bundle=digest))
     return digest
+
+
+def _slice(job: TrainingRun, report: Report) -> Slice:
+    """The conversations that are held back to choose a learning rate by."""
+    if not job.recipe.search.rates:
+        return Slice()
+    found = choose_slice(job.snapshot, job.recipe.search, job.recipe.seed)
+    if found.reason:
+        report(SearchLeftOut(reason=found.reason))
+    return found
+
+
+def _slice_rows(
+    job: TrainingRun, renderer: Renderer, conversations: Collection[str]
+) -> Sequence[Mapping[str, Any]]:
+    if not conversations:
+        return ()
+    return job.recipe.joint.rows(read_slice(renderer, job.snapshot, job.recipe, conversations))
+
+
+def _evidence(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """The joint method's rows of each kind."""
+    return dict(Counter(row["kind"] for row in rows))
 
 
 def _with_store_values(job: TrainingRun, data: TrainingData) -> TrainingRun:
@@ -175,9 +224,55 @@ def _run_stage(
     finished = folder / "adapter"
     if finished.is_dir():
         return finished
-    stage = Stage(
+    stage = _stage(job, setup, name, method, start)
+    model = _policy(job, setup, start)
+    method.train(model, Dataset.from_list(list(rows)), stage)
+    _save(model, finished, stage)
+    return finished
+
+
+def _search_stage(
+    job: TrainingRun,
+    setup: Setup,
+    name: str,
+    method: Method,
+    rows: Sequence[Mapping[str, Any]],
+    start: Path | None,
+) -> Path:
+    """Run the joint method with the learning rate and the length that its slice prefers."""
+    from tuning.methods.joint_trainer import make_joint_trainer  # trl takes seconds to import
+
+    assert isinstance(method, JointRecipe)
+    folder = job.folder / name
+    finished = folder / "adapter"
+    if finished.is_dir():
+        return finished
+    common = _stage(job, setup, name, method, start)
+
+    def train_to(rate: float, steps: int, adapter: Path) -> SliceScore:
+        stage = replace(
+            common,
+            folder=trial_folder(folder, rate),
+            callback=StepReporter(f"{name} {rate:g}", setup.report),
+            until_step=steps,
+            slice_rows=setup.slice_rows,
+        )
+        model = _policy(job, setup, start)
+        tried = replace(method, learning_rate=rate)
+        trainer = make_joint_trainer(model, Dataset.from_list(list(rows)), tried, stage)
+        trainer.train_on(stage.checkpoint)
+        score = trainer.score_slice()
+        _save(model, adapter, stage)
+        return score
+
+    search_rate(folder, job.recipe.search, method, len(rows), train_to, setup.report)
+    return finished
+
+
+def _stage(job: TrainingRun, setup: Setup, name: str, method: Method, start: Path | None) -> Stage:
+    return Stage(
         name,
-        folder,
+        job.folder / name,
         job.recipe.seed,
         setup.tokenizer,
         StepReporter(name, setup.report),
@@ -186,22 +281,28 @@ def _run_stage(
         setup.kernels.kernels,
         partial(_open_reward, job, setup.reward_model),
     )
+
+
+def _policy(job: TrainingRun, setup: Setup, start: Path | None) -> PeftModel:
     set_seed(job.recipe.seed)
-    model = load_policy(
+    return load_policy(
         job.base,
         job.recipe.adapter,
         start,
         weights=job.recipe.weights,
         dtype=setup.number_format.dtype,
     )
-    method.train(model, Dataset.from_list(list(rows)), stage)
+
+
+def _save(model: PeftModel, folder: Path, stage: Stage) -> None:
+    """Write a model's adapter into a new folder, visible once it is whole."""
     processes = PartialState()
     if processes.is_main_process:
-        temporary = folder / "adapter.tmp"
+        folder.parent.mkdir(exist_ok=True)
+        temporary = folder.with_name(f"{folder.name}.tmp")
         save_adapter(model, temporary, stage.checkpoint)
-        temporary.rename(finished)
+        temporary.rename(folder)
     processes.wait_for_everyone()
-    return finished
 
 
 def _references(job: TrainingRun, setup: Setup, adapter: Path | None) -> References:

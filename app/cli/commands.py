@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from app.cli.common import (
 )
 from app.cli.evaluation import evaluate_bundle
 from app.cli.tuning import tune
+from app.demo import EvidenceName
 
 app = typer.Typer(
     name="burnish",
@@ -104,14 +106,33 @@ app.command("evaluate")(evaluate_bundle)
 
 
 @app.command()
-def demo(home: HomeOption = None, as_json: Json = False) -> None:
+def demo(
+    evidence: Annotated[
+        EvidenceName, typer.Option(help="What the user gives: corrections too, or thumbs alone.")
+    ] = "mixed",
+    rounds: Annotated[
+        int, typer.Option(help="Repeat the loop on fresh prompts; the wish changes in round 4.")
+    ] = 1,
+    other_prompts: Annotated[
+        Path | None, typer.Option(help="A file that import reads: its questions are compared too.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: Json = False,
+) -> None:
     """Run the whole loop on the embedded model with a scripted user; prints its figures."""
     from app.settings import load_settings
 
     settings = load_settings(home=home)  # before any library reads the environment
-    from app.demo import run_demo
+    from app.demo.run import OTHER_PROMPTS, prompts_of_file, run_demo, run_rounds
 
-    figures = run_demo(settings, say=lambda text: print_note(as_json, text))
+    def say(text: str) -> None:
+        print_note(as_json, text)
+
+    if rounds > 1:
+        figures = run_rounds(settings, say, rounds, evidence)
+    else:
+        others = prompts_of_file(other_prompts, OTHER_PROMPTS) if other_prompts else ()
+        figures = run_demo(settings, say, evidence, others)
     print_result(as_json, figures, "")
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from engine.errors import InvalidInput
 from engine.storage import canonical_json, folder_of, publish, read_manifest, verify
@@ -45,6 +45,9 @@ UNREADABLE = (OSError, ValueError, LookupError, TypeError, RecursionError, Inval
 BySplit = Mapping[SplitName, Mapping[str, Sequence[TrainingExample]]]
 
 
+E = TypeVar("E", bound=TrainingExample)
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """One side of a snapshot."""
@@ -59,6 +62,19 @@ class Split:
         yield from self.pairs
         yield from self.unpaired
         yield from self.demonstrations
+
+    @property
+    def conversations(self) -> set[str]:
+        """The ids of the examples' conversations."""
+        return {example.origin.conversation_id for example in self.examples}
+
+    def without(self, conversations: Collection[str]) -> Split:
+        """The side without the examples of some conversations."""
+
+        def kept(some: tuple[E, ...]) -> tuple[E, ...]:
+            return tuple(e for e in some if e.origin.conversation_id not in conversations)
+
+        return Split(kept(self.pairs), kept(self.unpaired), kept(self.demonstrations))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from app.scripted_user import first_sentence
+from app.demo.scripted_user import first_sentence
 from deploy.gate import GateReport, judge_candidate
 from engine.adapters.slots import AdapterSlots
 from engine.fast import FastEngine
@@ -84,7 +84,7 @@ def scene(
     smollm: BaseModel, kernel_cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Scene]:
     home = tmp_path_factory.mktemp("home")
-    prompts = yaml.safe_load(resources.files("app").joinpath("demo_prompts.yaml").read_text())
+    prompts = yaml.safe_load(resources.files("app.demo").joinpath("prompts.yaml").read_text())
     engine = FastEngine(smollm, kernel_cache=kernel_cache, quantization="int4")
     long = answers_of(engine, prompts["feedback"])
     assert len(long) == TRAINED + HELD_OUT

@@ -11,6 +11,7 @@ import pytest
 
 from engine.errors import InvalidInput
 from tuning.methods.dpo import DpoRecipe
+from tuning.methods.joint import JointRecipe
 from tuning.methods.kto import KtoRecipe
 from tuning.methods.orpo import OrpoRecipe
 from tuning.methods.sft import SftRecipe
@@ -41,7 +42,10 @@ def names_in(values: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def test_the_shipped_file_says_what_the_code_defaults_to() -> None:
-    assert read_recipe(None) == Recipe()
+    """All but which methods run: the code's stages are what a file that names one begins with."""
+    assert read_recipe(None) == Recipe(
+        joint=JointRecipe(epochs=3), sft=SftRecipe(epochs=0), dpo=DpoRecipe(epochs=0)
+    )
     assert set(read_recipe_with_origins("default")[1].values()) == {"recipe"}
 
 
@@ -51,8 +55,22 @@ def test_a_recipe_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None
     assert read_recipe(file) == Recipe(
         adapter=AdapterRecipe(rank=4), dpo=DpoRecipe(beta=1.0, epochs=3.0), seed=7
     )
-    file.write_text("")
-    assert read_recipe(file) == Recipe()
+
+
+@pytest.mark.parametrize("text", ["", "seed: 0", "adapter: {rank: 16}", "joint: {beta: 0.1}"])
+def test_a_file_that_names_no_other_method_trains_the_joint_objective(
+    tmp_path: Path, text: str
+) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    assert read_recipe(file) == read_recipe(None)
+
+
+@pytest.mark.parametrize("text", ["sft: {epochs: 2}", "dpo: {}", "kto: {epochs: 0}"])
+def test_a_file_that_names_a_stage_trains_in_stages(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(text)
+    assert list(read_recipe(file).stages) == ["sft", "dpo"]
 
 
 def test_plain_values_make_the_same_recipe_again() -> None:
@@ -143,7 +161,10 @@ def test_values_out_of_range_are_all_named_at_once() -> None:
         ({"dpo": {"loss": "robust"}}, "dpo.loss robust needs dpo.flip_rate"),
         ({"dpo": {"loss": "robust", "flip_rate": 0}}, "must lie in (0, 0.5)"),
         ({"dpo": {"loss": "robust", "flip_rate": 0.5}}, "must lie in (0, 0.5)"),
-        ({"sft": {"epochs": 0}, "replay": {"file": "a.json"}}, "replay.file needs sft.epochs"),
+        (
+            {"sft": {"epochs": 0}, "replay": {"file": "a.json"}},
+            "replay.file needs joint.epochs or sft",
+        ),
         ([], "expected keys and values"),
         ("rank: 4", "expected keys and values"),
     ],
@@ -179,6 +200,7 @@ def test_the_limits_themselves_are_allowed(values: dict[str, Any]) -> None:
             "orpo",
             {"sft": SftRecipe(epochs=0), "dpo": DpoRecipe(epochs=0), "orpo": OrpoRecipe(epochs=1)},
         ),
+        ("sft-dpo", {}),
         ("dpo-robust", {"dpo": DpoRecipe(loss="robust", flip_rate="store")}),
         ("dpo-ipo", {"dpo": DpoRecipe(loss="ipo", beta=1.0)}),
         ("dpo-length-normalised", {"dpo": DpoRecipe(loss="length-normalised", beta=5.0)}),

@@ -169,7 +169,10 @@ def test_labels_of_another_snapshot_are_refused_since_people_may_have_judged_sin
     [
         ({"rloo": {"epochs": 1}}, "rloo.epochs needs reward.epochs"),
         ({"rlaif": {"share": 1.0}}, "rlaif.share must lie in"),
-        ({"rlaif": {"labels": "x"}, "dpo": {"epochs": 0}}, "rlaif.labels needs dpo.epochs"),
+        (
+            {"rlaif": {"labels": "x"}, "dpo": {"epochs": 0}},
+            "rlaif.labels needs joint.epochs, dpo.epochs",
+        ),
         ({"reward": {"rank": 0}}, "reward.rank must lie in"),
         (
             {"reward": {"epochs": 1}, "rloo": {"epochs": 1, "max_new_tokens": 2000}},

@@ -107,6 +107,46 @@ class StepDone(JobEvent):
     answer_tokens: float | None = None
     gradient_norm: float | None = None
     tokens: float | None = None
+    # Of the joint objective: the loss of each kind of evidence, its share of the gradient's norm,
+    # and the rewards of judged answers
+    pair_loss: float | None = None
+    judgement_loss: float | None = None
+    demonstration_loss: float | None = None
+    pair_gradient_share: float | None = None
+    judgement_gradient_share: float | None = None
+    demonstration_gradient_share: float | None = None
+    reward_good: float | None = None
+    reward_bad: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchLeftOut(JobEvent):
+    """The learning rate is not searched."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrialScored(JobEvent):
+    """A run of the search was scored on the slice: `tuning.methods.joint_loss.SliceScore`."""
+
+    learning_rate: float
+    step: int
+    loss: float
+    preference_accuracy: float | None = None
+    reward_accuracy: float | None = None
+    chosen: float | None = None
+    good_above_bad: float | None = None
+    drift: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchDone(JobEvent):
+    """The learning rate and the step of the adapter that is kept; `steps` is the most there is."""
+
+    learning_rate: float
+    step: int
+    steps: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +176,9 @@ NAMES_ON_DISK: Mapping[type[JobEvent], str] = MappingProxyType(
         StageLeftOut: "left out",
         ReferencesRead: "reference",
         StepDone: "step",
+        SearchLeftOut: "search left out",
+        TrialScored: "trial",
+        SearchDone: "search",
         RewardModelMade: "reward model",
         BundlePublished: "bundle",
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,11 @@ def no_reward_model() -> Reward:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One training stage: what a trainer needs beside the model, the rows and the recipe."""
+    """One training stage: what a trainer needs beside the model, the rows and the recipe.
+
+    `until_step` ends the stage early, at a point from which it can go on; `slice_rows` are rows
+    that are scored and never trained on.
+    """
 
     name: str
     folder: Path
@@ -43,6 +47,8 @@ class Stage:
     references: References = compute_references
     kernels: TuningKernels = PORTABLE
     open_reward: Callable[[], Reward] = no_reward_model
+    until_step: int | None = None
+    slice_rows: Sequence[Mapping[str, Any]] = ()
 
     @property
     def checkpoint(self) -> str | None:
@@ -63,6 +69,7 @@ class Stage:
         return {
             "output_dir": str(self.folder),
             "num_train_epochs": epochs,
+            "max_steps": -1 if self.until_step is None else self.until_step,
             "learning_rate": learning_rate,
             "lr_scheduler_type": "constant",
             "per_device_train_batch_size": batch,

@@ -1,0 +1,180 @@
+"""The feedback of the demo's scripted user: it asks, and judges what it reads.
+
+Every question begins a conversation whose id depends on the question alone, so that each run splits
+the data alike. Sampled answers have fixed seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from app.answer_options import AnswerOptions
+from app.answering import AnswerUpdate
+from app.demo import EvidenceName
+from app.demo.scripted_user import USER, Ranking, Shown, Wish, first_sentence
+from app.service import Service
+from engine.request import SamplingParams
+from engine.storage import digest_json
+
+REGENERATED, CORRECTED = 16, 50  # in the mixed evidence, at most
+ANSWERS_EACH, MOST_COMPARISONS = 4, 40  # drawn to compare for each question; comparisons at most
+PEOPLE = 16  # at a time
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How often the scripted user did each thing."""
+
+    prompts: int = 0
+    votes_up: int = 0
+    votes_down: int = 0
+    regenerated: int = 0
+    corrections: int = 0
+    comparisons: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A way to give feedback, to how many questions, and the most tokens of their answers.
+
+    `rank` is how a user who gives it tells answers apart.
+    """
+
+    give: Callable[[Service, Wish, Sequence[str], SamplingParams], Counts]
+    questions: int
+    max_new_tokens: int
+    rank: Callable[[Wish], Ranking]
+
+
+def give_mixed(
+    service: Service, wish: Wish, questions: Sequence[str], sampling: SamplingParams
+) -> Counts:
+    """Thumbs on one answer each, some regenerated and judged as well, some corrected."""
+    answers = ask_all(service, questions, sampling)
+    votes = _vote_all(service, wish, answers)
+    disliked = [a for a in answers if not wish.likes(_shown(a))]
+    again = _regenerate(service, disliked[:REGENERATED], sampling)
+    _vote_all(service, wish, again)
+    return Counts(
+        prompts=len(answers),
+        votes_up=votes.count(1),
+        votes_down=votes.count(-1),
+        regenerated=len(again),
+        corrections=_correct(service, disliked),
+    )
+
+
+def give_thumbs(
+    service: Service, wish: Wish, questions: Sequence[str], sampling: SamplingParams
+) -> Counts:
+    """Thumbs alone, on two sampled answers to each question."""
+    first = ask_all(service, questions, sampling)
+    answers = [*first, *_regenerate(service, first, sampling)]
+    votes = _vote_all(service, wish, answers)
+    return Counts(len(questions), votes.count(1), votes.count(-1))
+
+
+def give_comparisons(
+    service: Service, wish: Wish, questions: Sequence[str], sampling: SamplingParams
+) -> Counts:
+    """Choices between the best and the worst of some sampled answers to each question."""
+    first = ask_all(service, questions, sampling)
+    drawn = [[answer] for answer in first]
+    for number in range(1, ANSWERS_EACH):
+        for answers, more in zip(
+            drawn, _regenerate(service, first, sampling, number=number), strict=True
+        ):
+            answers.append(more)
+    made = 0
+    for answers in drawn:
+        if made < MOST_COMPARISONS:
+            made += _compare(service, wish, answers)
+    return Counts(len(questions), comparisons=made)
+
+
+EVIDENCE: Mapping[EvidenceName, Evidence] = MappingProxyType(
+    {
+        "mixed": Evidence(give_mixed, 80, 64, lambda wish: wish.thumb),
+        "thumbs": Evidence(give_thumbs, 100, 160, lambda wish: wish.thumb),
+        "comparisons": Evidence(give_comparisons, 80, 160, lambda wish: wish.rank),
+    }
+)
+
+
+def ask_all(
+    service: Service, questions: Sequence[str], sampling: SamplingParams
+) -> list[AnswerUpdate]:
+    """Ask each question in a conversation of its own, many at a time, as many people would."""
+
+    def ask(number: int) -> AnswerUpdate:
+        conversation_id = digest_json(questions[number])[7:39]
+        options = AnswerOptions(sampling=replace(sampling, seed=number))
+        asked = service.chat.ask(USER, questions[number], options, conversation_id=conversation_id)
+        return _last(asked)
+
+    return _many(ask, len(questions))
+
+
+def _regenerate(
+    service: Service, answers: Sequence[AnswerUpdate], sampling: SamplingParams, *, number: int = 1
+) -> list[AnswerUpdate]:
+    """Regenerate answers; returns the new ones."""
+
+    def again(place: int) -> AnswerUpdate:
+        drawn = replace(sampling, seed=1_000 * number + place)
+        asked = service.chat.regenerate(USER, str(answers[place].answer_id), sampling=drawn)
+        return _last(asked)
+
+    return _many(again, len(answers))
+
+
+def _many(work: Callable[[int], AnswerUpdate], count: int) -> list[AnswerUpdate]:
+    with ThreadPoolExecutor(PEOPLE) as people:
+        return list(people.map(work, range(count)))
+
+
+def _vote_all(service: Service, wish: Wish, answers: Sequence[AnswerUpdate]) -> list[int]:
+    """Vote on each answer; returns the votes."""
+    votes = []
+    for answer in answers:
+        liked = wish.likes(_shown(answer))
+        service.workspace.store.vote(str(answer.answer_id), USER, 1 if liked else -1)
+        votes.append(1 if liked else -1)
+    return votes
+
+
+def _correct(service: Service, answers: Sequence[AnswerUpdate]) -> int:
+    """Correct answers to their first sentence; returns how many."""
+    corrected = 0
+    for answer in answers:
+        sentence = first_sentence(answer.text)
+        if corrected < CORRECTED and sentence:
+            service.workspace.store.correct(str(answer.answer_id), USER, sentence)
+            corrected += 1
+    return corrected
+
+
+def _compare(service: Service, wish: Wish, answers: Sequence[AnswerUpdate]) -> bool:
+    """Choose between the best and the worst answer, unless the user likes all alike."""
+    by_rank = sorted(answers, key=lambda answer: wish.rank(_shown(answer)))
+    worst, best = by_rank[0], by_rank[-1]
+    if wish.rank(_shown(worst)) == wish.rank(_shown(best)) or worst.text == best.text:
+        return False
+    store = service.workspace.store
+    comparison = store.compare(str(best.answer_id), str(worst.answer_id), USER)
+    store.choose(comparison.id, USER, "left")
+    return True
+
+
+def _shown(answer: AnswerUpdate) -> Shown:
+    finished = answer.finished
+    assert finished is not None, "every answer is read to its end"
+    return Shown(answer.text, finished.reason == "stop", finished.completion_tokens)
+
+
+def _last(updates: Iterable[AnswerUpdate]) -> AnswerUpdate:
+    *_, last = updates
+    return last

@@ -1,0 +1,190 @@
+"""`burnish demo`: the whole loop in a fresh home. Read `run_demo` from top to bottom.
+
+The scripted user wants answers of one or two sentences. With several rounds each has fresh prompts,
+and in the fourth the user changes its mind: from then on it wants at least three sentences. Every
+figure that is returned is measured in that run.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from app.demo import EvidenceName
+from app.demo.feedback import EVIDENCE
+from app.demo.figures import Say, StageClock, comparison, comparison_lines, summary
+from app.demo.scripted_user import WISHES, WishName, shown
+from app.demo.serving import greedy_answers, roll_back, swap
+from app.service import Service, Workspace
+from app.settings import Settings
+from app.tune import print_step
+from engine.errors import InvalidInput
+from engine.home import Home
+from engine.request import SamplingParams
+from feedback_store.formats.importing import import_file
+from tuning.evaluation.generic import perplexity, score_passages
+from tuning.evaluation.roles import adapters_of
+from tuning.replay import ImportedTurns
+
+CHANGED_IN_ROUND = 4
+PROMPTS_OF_A_ROUND = 40
+MOST_ROUNDS = 5
+EXAMPLES_SHOWN = 3
+OTHER_PROMPTS = 60  # of a file, at most
+
+
+def run_demo(
+    settings: Settings,
+    say: Say,
+    evidence: EvidenceName = "mixed",
+    other_prompts: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Run the loop once and return the figures; `other_prompts` are compared as well."""
+    clock = StageClock(say)
+    wish, given = WISHES["short"], EVIDENCE[evidence]
+    rank = given.rank(wish)
+    with clock.stage("start"):
+        service, home = _start(settings)
+        prompts = read_questions()
+    asked = [*prompts["unseen"], *other_prompts]
+    try:
+        with clock.stage("base answers on unseen prompts"):
+            before = greedy_answers(service, asked, given.max_new_tokens)
+        with clock.stage(f"feedback: {evidence}"):
+            questions = prompts["feedback"][: given.questions]
+            sampling = SamplingParams(max_new_tokens=given.max_new_tokens)
+            counts = given.give(service, wish, questions, sampling)
+        with clock.stage("snapshot, tune, gate"):
+            recipe, origins = service.workspace.recipe()
+            snapshot, bundle, gate = service.workspace.loop.train_and_judge(
+                service.engine, service.slots, recipe, origins, print_step
+            )
+        say(f"gate: {gate.verdict}: {gate.reason}")
+        with clock.stage("swap under a running stream"):
+            swapped = swap(service, bundle, force=gate.verdict != "better")
+        with clock.stage("new answers on unseen prompts"):
+            after = greedy_answers(service, asked, given.max_new_tokens)
+        with clock.stage("roll back"):
+            roll_back(service)
+            restored = greedy_answers(service, prompts["unseen"], given.max_new_tokens)
+    finally:
+        service.close()
+    unseen = len(prompts["unseen"])
+    figures = {
+        "evidence": evidence,
+        **comparison(wish, rank, before[:unseen], after[:unseen]),
+        "other_prompts": (
+            comparison(wish, rank, before[unseen:], after[unseen:]) if other_prompts else None
+        ),
+        "examples": [
+            {"before": b.text, "after": a.text}
+            for b, a in zip(before[:EXAMPLES_SHOWN], after[:EXAMPLES_SHOWN], strict=True)
+        ],
+        "preference_accuracy_before": gate.incumbent_accuracy,
+        "preference_accuracy_after": gate.candidate_accuracy,
+        "longer_wins_accuracy": gate.longer_wins_accuracy,
+        "heldout_pairs": gate.pairs,
+        "gate": {"verdict": gate.verdict, "reason": gate.reason, "gain": asdict(gate.gain)},
+        "swap": swapped,
+        "rollback_restores_base": [shown(a) for a in before[:unseen]]
+        == [shown(a) for a in restored],
+        "feedback": asdict(counts),
+        "seconds": clock.seconds,
+        "total_seconds": round(sum(clock.seconds.values()), 1),
+        "snapshot": snapshot,
+        "bundle": bundle,
+        "home": str(home),
+    }
+    say(summary(figures))
+    return figures
+
+
+def run_rounds(
+    settings: Settings, say: Say, rounds: int, evidence: EvidenceName = "comparisons"
+) -> dict[str, Any]:
+    """Run the loop several times on fresh prompts; returns the figures of each round.
+
+    Each round's release answers in the next one, whatever the gate says of it, which is among the
+    figures. Win rates are over the base, by the wish of the round. Raises `InvalidInput` for more
+    rounds than there are prompts for.
+    """
+    if not 1 <= rounds <= MOST_ROUNDS:
+        raise InvalidInput(f"rounds must lie in 1..{MOST_ROUNDS}, which there are prompts for")
+    clock, given = StageClock(say), EVIDENCE[evidence]
+    service, home = _start(settings)
+    prompts = read_questions()
+    sampling = SamplingParams(max_new_tokens=given.max_new_tokens)
+    done: list[dict[str, Any]] = []
+    try:
+        base = greedy_answers(service, prompts["unseen"], given.max_new_tokens)
+        recipe, origins = service.workspace.recipe()
+        for number in range(1, rounds + 1):
+            name: WishName = "short" if number < CHANGED_IN_ROUND else "full"
+            wish = WISHES[name]
+            first = (number - 1) * PROMPTS_OF_A_ROUND
+            questions = prompts["feedback"][first : first + PROMPTS_OF_A_ROUND]
+            with clock.stage(f"round {number}: feedback"):
+                counts = given.give(service, wish, questions, sampling)
+            with clock.stage(f"round {number}: snapshot, tune, gate"):
+                _, bundle, gate = service.workspace.loop.train_and_judge(
+                    service.engine, service.slots, recipe, origins, print_step
+                )
+            live = service.workspace.releases.promote(bundle, force=True)
+            service.workspace.releases.wait_until_served(live)
+            now = greedy_answers(service, prompts["unseen"], given.max_new_tokens)
+            figures = {
+                "round": number,
+                "wish": name,
+                **comparison(wish, given.rank(wish), base, now),
+                "gate": {"verdict": gate.verdict, "reason": gate.reason},
+                "perplexity": _perplexities(service, bundle),
+                "feedback": asdict(counts),
+            }
+            say("\n".join([f"round {number}, wish {name}:", *comparison_lines("unseen", figures)]))
+            done.append(figures)
+    finally:
+        service.close()
+    return {
+        "evidence": evidence,
+        "rounds": done,
+        "seconds": clock.seconds,
+        "total_seconds": round(sum(clock.seconds.values()), 1),
+        "home": str(home),
+    }
+
+
+def read_questions() -> dict[str, list[str]]:
+    """Read the questions that get feedback, and the unseen ones."""
+    text = resources.files("app.demo").joinpath("prompts.yaml").read_text("utf-8")
+    return dict(yaml.safe_load(text))
+
+
+def prompts_of_file(file: Path, count: int) -> list[str]:
+    """The first questions of one line in a file that `burnish feedback import` reads."""
+    turns = ImportedTurns()
+    import_file(turns, file)
+    questions = [turn.prompt[0].content for turn in turns.all if len(turn.prompt) == 1]
+    return [question for question in questions if "\n" not in question.strip()][:count]
+
+
+def _perplexities(service: Service, bundle: str) -> dict[str, float]:
+    """Perplexity on fixed passages of other text, of the base and of a bundle."""
+    with service.slots.hold(bundle):
+        passages = list(score_passages(service.engine, adapters_of(bundle, None)))
+    return {
+        "base": round(perplexity(passages, "base"), 3),
+        "release": round(perplexity(passages, "candidate"), 3),
+    }
+
+
+def _start(settings: Settings) -> tuple[Service, Path]:
+    home = Home(settings.home).demos / time.strftime("%Y%m%d-%H%M%S")
+    service = Service(Workspace(settings.model_copy(update={"home": home})))
+    service.start()
+    return service, home

@@ -1,0 +1,81 @@
+"""What the demo does with releases: greedy answers, a swap under a running stream, a rollback."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+from app.service import Service
+from deploy.release import FOLLOW_SECONDS
+from engine.prompts.modes import make_template
+from engine.request import Finished, GenerationRequest, SamplingParams, TextDelta, collect
+
+AT_ONCE = 32
+
+
+def greedy_answers(
+    service: Service, questions: Sequence[str], max_new_tokens: int
+) -> list[Finished]:
+    """Generate greedy answers with the live release, in batches."""
+    settings = service.workspace.settings
+    template = make_template("plain", (), settings.system_prompt)
+    greedy = SamplingParams(temperature=0, max_new_tokens=max_new_tokens)
+    answers: list[Finished] = []
+    with service.slots.pin_live() as adapter:
+        for start in range(0, len(questions), AT_ONCE):
+            some = questions[start : start + AT_ONCE]
+            requests = [GenerationRequest(template.build([], q), greedy, adapter) for q in some]
+            answers += [collect(stream) for stream in service.engine.submit_many(requests)]
+    return answers
+
+
+def swap(service: Service, bundle: str, *, force: bool) -> dict[str, Any]:
+    """Promote a bundle while a stream runs; returns how the stream was affected."""
+    template = make_template("plain", (), service.workspace.settings.system_prompt)
+    messages = template.build([], "Tell me a long story about a lighthouse.")
+    greedy = SamplingParams(temperature=0, max_new_tokens=128)
+    request = GenerationRequest(messages, replace(greedy, ignore_eos=True))
+    alone = collect(service.engine.submit(request))
+    stream = service.engine.submit(request)
+    times: list[float] = []
+    ending: list[object] = []
+
+    def read() -> None:
+        for event in stream:
+            if isinstance(event, TextDelta):
+                times.append(time.monotonic())
+            else:
+                ending.append(event)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    while len(times) < 8:
+        time.sleep(0.01)
+    promoted_at = time.monotonic()
+    live = service.workspace.releases.promote(bundle, force=force)
+    service.workspace.releases.wait_until_served(live)
+    swapped_at = time.monotonic()
+    still_running = reader.is_alive()
+    reader.join()
+    gaps = [later - earlier for earlier, later in pairwise(times)]
+    return {
+        "stream_was_running": still_running,
+        "stream_failed": not isinstance(ending[0], Finished),
+        "stream_text_unchanged": isinstance(ending[0], Finished) and ending[0].text == alone.text,
+        "median_gap_seconds": round(statistics.median(gaps), 3),
+        "longest_gap_seconds": round(max(gaps), 3),
+        "seconds_until_live": round(swapped_at - promoted_at, 2),
+        "live_is_new": service.slots.live == bundle,
+    }
+
+
+def roll_back(service: Service) -> None:
+    """Roll back to the release before, and wait until the new one's adapter is gone."""
+    live = service.workspace.releases.rollback()
+    service.workspace.releases.wait_until_served(live)
+    time.sleep(FOLLOW_SECONDS)  # by now the last pin, and with it the adapter, is gone

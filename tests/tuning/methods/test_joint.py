@@ -1,0 +1,226 @@
+"""The joint objective, from the papers' formulas on plain forward passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import exp, log
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from engine.messages import Message
+from engine.models.catalogue import BaseModel
+from engine.prompts.render import Renderer
+from feedback_store.examples.types import Demonstration, Unpaired
+from tests.support.losses import Recorder, plain_model, token_logprobs
+from tests.support.packed_training import Watch, tuned_model
+from tests.support.pairs import row
+from tests.support.runs import origin
+from tuning.dataset import tokenize, tokenize_answers
+from tuning.methods import joint_trainer
+from tuning.methods.joint import JointRecipe
+from tuning.methods.joint_batch import lend_mismatched
+from tuning.methods.stage import Stage
+from tuning.rows import TokenizedPairs, TrainingData
+
+BETA, PAIR_SFT, DEMONSTRATION, GOOD, BAD = 0.5, 0.2, 0.7, 1.5, 0.75
+PAIRS = [
+    row("Say hello.", "Hello there, sailor!", "No."),
+    row("And the sea?", "Wide.", "The sea is", rejected_complete=False),
+]
+JUDGED = {"Hello there!": True, "No.": False, "Flour and water.": True}
+SHOWN = "Two and two make four."
+
+
+def judged(text: str, label: bool) -> Unpaired:
+    side = replace(PAIRS[0].chosen, text=text, answer_id=text)
+    prompt = (Message("user", f"Q {text}"),)
+    return Unpaired(text, prompt, side, label, "vote", origin(text))
+
+
+def shown(text: str) -> Demonstration:
+    side = replace(PAIRS[0].chosen, text=text, answer_id=text)
+    return Demonstration(text, (Message("user", "Sum?"),), side, "correction", origin(text))
+
+
+@pytest.fixture(scope="module")
+def data(renderer: Renderer) -> TrainingData:
+    lone = [judged(text, label) for text, label in JUDGED.items()]
+    return TrainingData(
+        pairs=tokenize(renderer, PAIRS, 512),
+        demonstrations=tokenize_answers(renderer, [shown(SHOWN)], 512),
+        unpaired=tokenize_answers(renderer, lone, 512),
+    )
+
+
+@pytest.fixture
+def model(tiny_base: BaseModel) -> PeftModel:
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    return get_peft_model(plain_model(tiny_base), config)
+
+
+def recipe(**changed: Any) -> JointRecipe:
+    values = JointRecipe(
+        epochs=4,
+        batch_rows=6,
+        learning_rate=0.01,
+        beta=BETA,
+        pair_sft_weight=PAIR_SFT,
+        demonstration_weight=DEMONSTRATION,
+        good_weight=GOOD,
+        bad_weight=BAD,
+    )
+    return replace(values, **changed)
+
+
+def trained(
+    model: PeftModel, data: TrainingData, folder: Path, tokenizer: Any, **changed: Any
+) -> Recorder:
+    recorder = Recorder()
+    torch.manual_seed(0)
+    method = recipe(**changed)
+    rows = Dataset.from_list(method.rows(data))
+    method.train(model, rows, Stage("joint", folder, 0, tokenizer, recorder))
+    return recorder
+
+
+def total(model: Any, prompt: list[int], completion: list[int]) -> float:
+    return float(token_logprobs(model, prompt, completion).sum())
+
+
+def mean(model: Any, prompt: list[int], completion: list[int]) -> float:
+    return float(token_logprobs(model, prompt, completion).mean())
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + exp(-x))
+
+
+def loss_by_hand(policy: Any, base: Any, data: TrainingData) -> float:
+    """Rafailov et al. eq. 7 and Pang et al. eq. 2; Ethayarajh et al. eq. 7; SFT."""
+    losses = []
+    for pair in data.pairs.rows:
+        prompt, chosen, rejected = (pair[f"{n}_ids"] for n in ("prompt", "chosen", "rejected"))
+        gain = total(policy, prompt, chosen) - total(base, prompt, chosen)
+        loss = total(policy, prompt, rejected) - total(base, prompt, rejected)
+        losses.append(-log(sigmoid(BETA * (gain - loss))) - PAIR_SFT * mean(policy, prompt, chosen))
+    lone = [each for each in lend_mismatched(recipe().rows(data), 0) if each["kind"] == "judgement"]
+    drift = max(
+        0.0,
+        sum(
+            total(policy, each["prompt_ids"], each["mismatched_ids"])
+            - total(base, each["prompt_ids"], each["mismatched_ids"])
+            for each in lone
+        )
+        / len(lone),
+    )
+    for each in lone:
+        prompt, completion = each["prompt_ids"], each["completion_ids"]
+        gain = total(policy, prompt, completion) - total(base, prompt, completion) - drift
+        sign, weight = (1, GOOD) if each["label"] else (-1, BAD)
+        losses.append(weight * (1 - sigmoid(BETA * gain * sign)))
+    for each in data.demonstrations.rows:
+        losses.append(-DEMONSTRATION * mean(policy, each["prompt_ids"], each["completion_ids"]))
+    return sum(losses) / len(losses)
+
+
+def test_the_first_loss_is_that_of_the_papers_where_policy_and_reference_agree(
+    model: PeftModel, data: TrainingData, tiny_base: BaseModel, tmp_path: Path, tokenizer: Any
+) -> None:
+    base = plain_model(tiny_base)
+    found = trained(model, data, tmp_path, tokenizer)
+    assert found.losses[0] == pytest.approx(loss_by_hand(base, base, data), rel=1e-4)
+
+
+def test_a_later_loss_is_that_of_the_papers(
+    model: PeftModel, data: TrainingData, tiny_base: BaseModel, tmp_path: Path, tokenizer: Any
+) -> None:
+    found = trained(model, data, tmp_path, tokenizer)
+    model.load_state_dict(found.weights[2], strict=False)  # the weights of the last forward pass
+    model.eval()
+    expected = loss_by_hand(model, plain_model(tiny_base), data)
+    assert found.losses[3] == pytest.approx(expected, rel=1e-4)
+    assert found.losses[3] < found.losses[0]
+
+
+def test_packs_and_padded_rows_have_the_same_gradients_and_logs(
+    tiny_base: BaseModel,
+    data: TrainingData,
+    tmp_path: Path,
+    tokenizer: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = Dataset.from_list(recipe().rows(data))
+    watches = []
+    for name, blocker in (("packed", None), ("padded", "for this test")):
+        monkeypatch.setattr(joint_trainer, "packing_blocker", lambda _model, b=blocker: b)
+        watch = Watch()
+        stage = Stage("joint", tmp_path / name, 0, tokenizer, watch)
+        recipe(epochs=1).train(tuned_model(tiny_base.folder), rows, stage)
+        watches.append(watch)
+    packed, padded = watches
+    assert packed.gradients.keys() == padded.gradients.keys() != set()
+    for name, gradient in packed.gradients.items():
+        torch.testing.assert_close(gradient, padded.gradients[name], rtol=1e-3, atol=1e-6)
+    for name in ("loss", "pair_loss", "judgement_loss", "demonstration_loss", "rewards/margins"):
+        assert packed.logs[name] == pytest.approx(padded.logs[name], rel=1e-4, abs=1e-6)
+
+
+def test_the_share_of_each_kind_is_its_part_of_the_gradient(
+    tiny_base: BaseModel, data: TrainingData, tmp_path: Path, tokenizer: Any
+) -> None:
+    """Trained on one kind at a time, in the same sum, the norms have the ratios that are logged."""
+    everything = recipe(epochs=1).rows(data)
+    logs, norms = {}, {}
+    for kind in ("pair", "judgement", "demonstration", None):
+        watch = Watch()
+        chosen = [each for each in everything if kind in (None, each["kind"])]
+        folder = tmp_path / str(kind)
+        recipe(epochs=1).train(
+            tuned_model(tiny_base.folder),
+            Dataset.from_list(chosen),
+            Stage("joint", folder, 0, tokenizer, watch),
+        )
+        if kind is None:
+            logs = watch.logs
+        else:
+            norms[kind] = watch.logs["grad_norm"] * len(chosen)  # a mean over fewer rows
+    sum_of_norms = sum(norms.values())
+    for kind, norm in norms.items():
+        assert logs[f"{kind}_gradient_share"] == pytest.approx(norm / sum_of_norms, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "weights"),
+    [
+        (10, 10, (2.0, 2.0)),
+        (10, 30, (4.0, 4 / 3)),
+        (1, 99, (100 / 99 * 10, 100 / 99)),  # as ten to one, and not ninety-nine
+        (5, 0, (1.0, 1.0)),
+    ],
+)
+def test_the_weights_of_judgements_follow_from_their_counts(
+    good: int, bad: int, weights: tuple[float, float]
+) -> None:
+    found = JointRecipe().store_values(flip_rate=None, good=good, bad=bad)
+    assert (found["good_weight"], found["bad_weight"]) == pytest.approx(weights, rel=1e-4)
+
+
+def test_judgements_that_are_all_bad_train_nothing_by_themselves(data: TrainingData) -> None:
+    lone = replace(data.unpaired, rows=tuple(r for r in data.unpaired.rows if not r["label"]))
+    assert JointRecipe().rows(TrainingData(TokenizedPairs(), unpaired=lone)) == []
+    beside = JointRecipe().rows(TrainingData(data.pairs, unpaired=lone))
+    assert [each["kind"] for each in beside] == ["pair", "pair", "judgement"]
+
+
+def test_each_mismatched_answer_is_that_of_another_prompt(data: TrainingData) -> None:
+    rows = lend_mismatched(JointRecipe().rows(data), seed=3)
+    lone = [each for each in rows if each["kind"] == "judgement"]
+    assert len(lone) == len(JUDGED)
+    assert all(each["mismatched_ids"] != each["completion_ids"] for each in lone)
+    lent = sorted(each["mismatched_ids"] for each in lone)
+    assert lent == sorted(each["completion_ids"] for each in lone)  # each once

@@ -1,0 +1,121 @@
+"""One objective over all evidence: DPO on pairs, KTO on lone judgements, SFT on good answers.
+
+Supports: LoRA on a dense or quantized base; virtual tokens on a dense one. The losses and their
+sources: `joint_loss.py`; the trainer: `joint_trainer.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+from tuning.methods.base import Method
+from tuning.methods.dpo import FromStore
+from tuning.rows import ExampleKind, Ids, TrainingData
+
+EvidenceKind = Literal["pair", "judgement", "demonstration"]
+EVIDENCE_KINDS: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
+MOST_UNBALANCED = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class JointRecipe(Method):
+    """One objective over all evidence, as a mean over the rows of a batch of every kind.
+
+    A pair adds its DPO loss and `pair_sft_weight` times the chosen answer's SFT loss; a lone
+    judgement its KTO loss, times `good_weight` or `bad_weight`; a demonstration (a correction or a
+    liked answer) `demonstration_weight` times its SFT loss.
+    """
+
+    needs: ClassVar[str] = "pairs, demonstrations, or good and bad lone judgements"
+
+    epochs: float = 0
+    learning_rate: float = 1e-4
+    batch_rows: int = 8
+    beta: float = 0.1
+    pair_sft_weight: float = 0.2
+    demonstration_weight: float = 1.0
+    good_weight: float | FromStore = "store"
+    bad_weight: float | FromStore = "store"
+
+    def rules(self) -> dict[str, bool]:
+        """See `Method`."""
+        judged = (self.good_weight, self.bad_weight)
+        return {
+            "batch_rows must be at least 1": self.batch_rows >= 1,
+            "beta must be positive": self.beta > 0,
+            "pair_sft_weight must not be negative": self.pair_sft_weight >= 0,
+            "demonstration_weight must not be negative": self.demonstration_weight >= 0,
+            "good_weight and joint.bad_weight must not be negative": all(
+                weight == "store" or float(weight) >= 0 for weight in judged
+            ),
+        }
+
+    @property
+    def example_kinds(self) -> frozenset[ExampleKind]:
+        """All kinds."""
+        return frozenset({"pairs", "demonstrations", "unpaired"})
+
+    def store_values(self, *, flip_rate: float | None, good: int, bad: int) -> dict[str, float]:
+        """Weights of good and bad judgements that are left to the store.
+
+        Two times n / (2 n_good) and n / (2 n_bad), so that both sides weigh alike in sum, the lower
+        bound of Ethayarajh et al. 2024, eq. 8. The factor of two: at the start, KTO's value
+        function pulls an answer half as strongly as DPO does (its slope is 1/4 there, DPO's 1/2).
+        The rarer side counts at most ten times as much as the other, the most extreme imbalance
+        that the paper tried (sec. 4.3).
+        """
+        n = good + bad
+        balanced = {"good_weight": n / good if good else 1.0, "bad_weight": n / bad if bad else 1.0}
+        least = min(balanced.values())
+        return {
+            name: round(min(weight, MOST_UNBALANCED * least), 4)
+            for name, weight in balanced.items()
+            if getattr(self, name) == "store"
+        }
+
+    def rows(self, data: TrainingData) -> list[dict[str, Any]]:
+        """Columns kind, prompt_ids, completion_ids, rejected_ids (of a pair) and label.
+
+        Judgements that are all bad say what to avoid and nothing of what to do, so by themselves
+        they are no rows.
+        """
+        good, _ = data.good_and_bad
+        demonstrations: Sequence[dict[str, Ids]] = [*data.demonstrations.rows, *data.replay]
+        pairs = [
+            _row("pair", row["prompt_ids"], row["chosen_ids"], row["rejected_ids"])
+            for row in data.preferences
+        ]
+        shown = [
+            _row("demonstration", row["prompt_ids"], row["completion_ids"])
+            for row in _each_once(demonstrations)
+        ]
+        if not (pairs or shown or good):
+            return []
+        judged = [
+            _row("judgement", row["prompt_ids"], row["completion_ids"], label=row["label"])
+            for row in data.unpaired.rows
+        ]
+        return [*pairs, *judged, *shown]
+
+
+def _row(
+    kind: EvidenceKind,
+    prompt: Ids,
+    completion: Ids,
+    rejected: Ids | None = None,
+    label: bool = True,
+) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "prompt_ids": prompt,
+        "completion_ids": completion,
+        "rejected_ids": rejected or [],
+        "label": label,
+    }
+
+
+def _each_once(rows: Sequence[dict[str, Ids]]) -> list[dict[str, Ids]]:
+    once = {(tuple(row["prompt_ids"]), tuple(row["completion_ids"])): row for row in rows}
+    return list(once.values())

@@ -1,0 +1,200 @@
+"""Batches of the joint objective: rows of one kind in a pack, and their log-probabilities.
+
+A batch's rows of each kind are divided into packs, so that the gradient of each kind can be told
+apart. Knows no loss and no optimizer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tuning.batch.forward import layout_tensors
+from tuning.batch.plan import Completion, TrainingPrompt, lay_out, pack
+from tuning.batch.steps import Pack
+from tuning.methods.joint import EVIDENCE_KINDS, EvidenceKind
+from tuning.methods.joint_loss import RowScores
+from tuning.reference_cache import PairLogProbs, PairRow
+
+Row = Mapping[str, Any]
+IGNORED = -100  # torch's label of a token that is not scored
+
+
+def lend_mismatched(rows: Sequence[Row], seed: int) -> list[dict[str, Any]]:
+    """Rows in which each judgement has an answer to another prompt as `mismatched_ids`.
+
+    KTO estimates its drift from them (Ethayarajh et al. 2024, sec. 4.1). Each answer is lent once:
+    to the next judgement in a shuffled circle. A lone judgement borrows its own.
+    """
+    judged = [number for number, row in enumerate(rows) if row["kind"] == "judgement"]
+    random.Random(seed).shuffle(judged)  # noqa: S311 - no secret
+    lender = dict(zip(judged, [*judged[1:], *judged[:1]], strict=True))
+    return [
+        {
+            **row,
+            "mismatched_ids": rows[lender[number]]["completion_ids"] if number in lender else [],
+        }
+        for number, row in enumerate(rows)
+    ]
+
+
+def as_reference_row(row: Row) -> PairRow:
+    """A pair, or a judged answer with its mismatched one, as a row of the reference cache."""
+    other = "rejected_ids" if row["kind"] == "pair" else "mismatched_ids"
+    return {
+        "prompt_ids": row["prompt_ids"],
+        "chosen_ids": row["completion_ids"],
+        "rejected_ids": row[other],
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class JointCollator:
+    """A data collator: `packs` of rows of one kind, and `mismatched` packs for the drift."""
+
+    budget_tokens: int
+    pad_token_id: int
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, list[Pack]]:
+        """Collate the rows of a batch."""
+        borrowed = [
+            {**row, "completion_ids": row["mismatched_ids"], "reference": row["other_reference"]}
+            for row in rows
+            if row["kind"] == "judgement"
+        ]
+        return {
+            "packs": [
+                part
+                for kind in EVIDENCE_KINDS
+                for part in self.packs(kind, [row for row in rows if row["kind"] == kind])
+            ],
+            "mismatched": self.packs("judgement", borrowed),
+        }
+
+    def packs(self, kind: EvidenceKind, rows: Sequence[Row]) -> list[Pack]:
+        """Packs of rows of one kind, none over the budget unless a single row is."""
+        prompts = [_prompt(kind, row) for row in rows]
+        members = pack([prompt.tokens for prompt in prompts], self.budget_tokens)
+        return [self._pack(kind, [rows[i] for i in m], [prompts[i] for i in m]) for m in members]
+
+    def reference_packs(self, rows: Sequence[PairRow]) -> Iterator[tuple[list[int], Pack]]:
+        """Packs of pairs, each with the indices of its rows."""
+        renamed = [
+            {
+                "kind": "pair",
+                "prompt_ids": row["prompt_ids"],
+                "completion_ids": row["chosen_ids"],
+                "rejected_ids": row["rejected_ids"],
+            }
+            for row in rows
+        ]
+        prompts = [_prompt("pair", row) for row in renamed]
+        for m in pack([prompt.tokens for prompt in prompts], self.budget_tokens):
+            yield m, self._pack("pair", [renamed[i] for i in m], [prompts[i] for i in m])
+
+    def _pack(self, kind: EvidenceKind, rows: list[Row], prompts: list[TrainingPrompt]) -> Pack:
+        labels = [_labels(prompt, side) for side in range(_sides(kind)) for prompt in prompts]
+        ids = [_ids(prompt, side) for side in range(_sides(kind)) for prompt in prompts]
+        columns = {"reference": "reference", "other_reference": "other_reference"}
+        return {
+            "kind": kind,
+            "layout": layout_tensors(lay_out(prompts)),
+            "labels": _padded(labels, IGNORED),
+            "input_ids": _padded(ids, self.pad_token_id),
+            "attention_mask": _padded([[1] * len(each) for each in ids], 0),
+            "label": torch.tensor([bool(row.get("label", True)) for row in rows]),
+            **{
+                name: torch.tensor([float(row.get(column, 0.0)) for row in rows])
+                for name, column in columns.items()
+            },
+        }
+
+
+def row_scores(model: nn.Module, batch: Pack, *, packed: bool) -> RowScores:
+    """Compute the log-probabilities of a pack's rows under the model.
+
+    `packed`: the model accepts layouts (`tuning.batch.forward`); else its rows are padded.
+    """
+    kind: EvidenceKind = batch["kind"]
+    scored = batch["labels"][:, 1:] != IGNORED
+    sums = _log_probs(model, batch, packed=packed).float().sum(1).chunk(_sides(kind))
+    tokens = scored.sum(1).clamp(min=1).chunk(_sides(kind))
+    if kind == "demonstration":
+        return RowScores(kind, sums[0], tokens[0])
+    if kind == "judgement":
+        return RowScores(kind, sums[0], tokens[0], batch["reference"], labels=batch["label"])
+    return RowScores(
+        kind, sums[0], tokens[0], batch["reference"], sums[1], tokens[1], batch["other_reference"]
+    )
+
+
+@torch.no_grad()
+def reference_log_probs(
+    model: nn.Module, collator: JointCollator, rows: Sequence[PairRow], *, packed: bool
+) -> list[PairLogProbs]:
+    """Summed log-probabilities of both sides of each row, under the model as it is."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    found: dict[int, PairLogProbs] = {}
+    for members, batch in collator.reference_packs(rows):
+        scores = row_scores(model, to_device(batch, device), packed=packed)
+        assert scores.rejected is not None
+        both = zip(scores.completion.tolist(), scores.rejected.tolist(), strict=True)
+        found |= zip(members, both, strict=True)
+    model.train(was_training)
+    return [found[number] for number in range(len(rows))]
+
+
+def to_device(batch: Pack, device: torch.device) -> Pack:
+    """A pack with its tensors on a device."""
+    moved: Pack = {}
+    for name, value in batch.items():
+        if isinstance(value, dict):
+            moved[name] = to_device(value, device)
+        else:
+            moved[name] = value.to(device) if isinstance(value, Tensor) else value
+    return moved
+
+
+def _log_probs(model: nn.Module, batch: Pack, *, packed: bool) -> Tensor:
+    """Log-probabilities of the scored tokens, (rows, tokens - 1), 0 elsewhere."""
+    if packed:
+        found = model(layout=batch["layout"], labels=batch["labels"], fused_lm_head=True)
+        grid: Tensor = found.log_probs
+        return grid
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    # Virtual tokens, if any, stand before the row's own
+    logits = logits[:, -batch["labels"].shape[1] : -1].float()
+    targets = batch["labels"][:, 1:]
+    own: Tensor = logits.gather(2, targets.clamp(min=0)[..., None]).squeeze(2) - logits.logsumexp(2)
+    return own.masked_fill(targets == IGNORED, 0.0)
+
+
+def _sides(kind: EvidenceKind) -> int:
+    return 2 if kind == "pair" else 1
+
+
+def _prompt(kind: EvidenceKind, row: Row) -> TrainingPrompt:
+    columns = ("completion_ids", "rejected_ids")[: _sides(kind)]
+    completions = tuple(Completion(tuple(row[c]), (True,) * len(row[c])) for c in columns)
+    return TrainingPrompt(tuple(row["prompt_ids"]), completions)
+
+
+def _ids(prompt: TrainingPrompt, side: int) -> list[int]:
+    return [*prompt.ids, *prompt.completions[side].ids]
+
+
+def _labels(prompt: TrainingPrompt, side: int) -> list[int]:
+    return [*[IGNORED] * len(prompt.ids), *prompt.completions[side].ids]
+
+
+def _padded(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    padded: Tensor = nn.utils.rnn.pad_sequence(tensors, batch_first=True, padding_value=value)
+    return padded

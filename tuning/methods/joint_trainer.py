@@ -1,0 +1,239 @@
+"""The trainer of the joint objective: transformers' loop, with a step over packs of each kind.
+
+Supports: LoRA on a dense or quantized base, in packs; virtual tokens, padded. The reference is the
+model as it is handed over.
+Assumes: rows as `JointRecipe.rows` makes them, whose weights are numbers by now.
+Raises: whatever transformers' Trainer raises.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+
+from tuning.batch.collate import default_budget_tokens
+from tuning.batch.forward import accept_layouts, packing_blocker
+from tuning.batch.steps import Pack
+from tuning.methods.joint import EvidenceKind, JointRecipe
+from tuning.methods.joint_batch import (
+    JointCollator,
+    Row,
+    as_reference_row,
+    lend_mismatched,
+    reference_log_probs,
+    row_scores,
+    to_device,
+)
+from tuning.methods.joint_loss import RowScores, SliceScore, estimate_drift, row_losses, score_slice
+from tuning.methods.stage import Stage
+
+
+class JointTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
+    """Each batch holds rows of all kinds; its loss is the mean of their weighted losses."""
+
+    def __init__(
+        self,
+        *args: Any,
+        recipe: JointRecipe,
+        packed: bool,
+        slice_rows: Sequence[Row] = (),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._recipe = recipe
+        self._slice_rows = slice_rows
+        self._packed = packed
+        self._logged: dict[str, list[float]] = defaultdict(list)
+        self._tokens = 0
+
+    def training_step(
+        self, model: nn.Module, inputs: Mapping[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Forward and backward of each pack, kind by kind; returns the batch's loss."""
+        model.train()
+        packs: Sequence[Pack] = [to_device(each, self.args.device) for each in inputs["packs"]]
+        rows = sum(len(each["label"]) for each in packs)
+        drift = self._drift(model, inputs["mismatched"])
+        gradients = GradientShares(model)
+        total = torch.zeros((), device=self.args.device)
+        for batch in packs:
+            waiting = batch is not packs[-1]  # processes exchange gradients once a step
+            with self.accelerator.no_sync(model) if waiting else nullcontext():
+                scores = row_scores(model, batch, packed=self._packed)
+                losses = row_losses(scores, self._recipe, drift)
+                self.accelerator.backward(losses.sum() / rows)
+            gradients.add(batch["kind"])
+            self._log_rows(scores, losses)
+            self._tokens += int(batch["attention_mask"].sum())
+            total += losses.detach().sum() / rows
+        for kind, share in gradients.shares().items():
+            self._logged[f"{kind}_gradient_share"].append(share)
+        return total
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log the figures of each kind since the last log, beside transformers' own."""
+        means = {name: sum(values) / len(values) for name, values in self._logged.items() if values}
+        self._logged.clear()
+        if "loss" in logs:
+            logs = {**logs, **means, "num_tokens": float(self._tokens)}
+        super().log(logs, *args, **kwargs)
+
+    def train_on(self, checkpoint: str | None) -> None:
+        """Train from a checkpoint to the stage's last step, unless it has been reached already."""
+        if checkpoint is not None and _step_of(checkpoint) >= self.args.max_steps > 0:
+            self._load_from_checkpoint(checkpoint)
+        else:
+            self.train(resume_from_checkpoint=checkpoint)
+
+    @torch.no_grad()
+    def score_slice(self) -> SliceScore:
+        """Score the rows that are held back from training, under the model as it is."""
+        self.model.eval()
+        batch = self.data_collator(self._slice_rows)
+        drift = self._drift(self.model, batch["mismatched"])
+        self._logged.clear()
+        parts = (to_device(each, self.args.device) for each in batch["packs"])
+        scores = [row_scores(self.model, part, packed=self._packed) for part in parts]
+        return score_slice(scores, self._recipe, drift)
+
+    @torch.no_grad()
+    def _drift(self, model: nn.Module, packs: Sequence[Pack]) -> float:
+        moved = [to_device(batch, self.args.device) for batch in packs]
+        found = [row_scores(model, batch, packed=self._packed) for batch in moved]
+        if not found:
+            return 0.0
+        references = torch.cat([batch["reference"] for batch in moved])
+        drift = estimate_drift(torch.cat([each.completion for each in found]), references)
+        self._logged["kl"].append(drift)
+        return drift
+
+    def _log_rows(self, scores: RowScores, losses: Tensor) -> None:
+        """Log the losses of one pack's rows, and their rewards, row by row."""
+        logged, beta = self._logged, self._recipe.beta
+        logged[f"{scores.kind}_loss"] += losses.tolist()
+        if scores.kind == "demonstration":
+            return
+        rewards = scores.rewards(beta).detach()
+        if scores.kind == "pair":
+            rejected = scores.rejected_rewards(beta).detach()
+            logged["rewards/chosen"] += rewards.tolist()
+            logged["rewards/rejected"] += rejected.tolist()
+            logged["rewards/accuracies"] += (rewards > rejected).float().tolist()
+            logged["rewards/margins"] += (rewards - rejected).tolist()
+            return
+        assert scores.labels is not None
+        logged["rewards/good"] += rewards[scores.labels].tolist()
+        logged["rewards/bad"] += rewards[~scores.labels].tolist()
+
+
+class GradientShares:
+    """How much each kind of evidence contributes to a step's gradient.
+
+    `add` after each pack's backward pass; a kind's part is what the gradient gained meanwhile.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = [each for each in model.parameters() if each.requires_grad]
+        self._parts: dict[EvidenceKind, list[Tensor]] = {}
+        self._before = self._copied()
+
+    def add(self, kind: EvidenceKind) -> None:
+        """Attribute what came since the last call to a kind."""
+        now = self._copied()
+        gained = [after - before for after, before in zip(now, self._before, strict=True)]
+        known = self._parts.get(kind)
+        self._parts[kind] = (
+            gained if known is None else [a + b for a, b in zip(known, gained, strict=True)]
+        )
+        self._before = now
+
+    def shares(self) -> dict[EvidenceKind, float]:
+        """Each kind's norm as a share of the sum of the kinds' norms; they sum to 1."""
+        norms = {kind: float(_norm(part)) for kind, part in self._parts.items()}
+        total = sum(norms.values())
+        return {kind: norm / total if total else 0.0 for kind, norm in norms.items()}
+
+    def _copied(self) -> list[Tensor]:
+        return [
+            torch.zeros_like(each) if each.grad is None else each.grad.detach().clone()
+            for each in self._parameters
+        ]
+
+
+def make_joint_trainer(
+    model: PeftModel, rows: Dataset, recipe: JointRecipe, stage: Stage
+) -> JointTrainer:
+    """The trainer that suits the model: packed, or padded where packing is not possible."""
+    packed = packing_blocker(model) is None
+    if packed:
+        accept_layouts(model, stage.kernels)
+    collator = make_collator(stage)
+    prepared, slice_rows = with_references(
+        model, (list(rows), stage.slice_rows), stage, collator, packed=packed
+    )
+    return JointTrainer(
+        model=model,
+        args=TrainingArguments(
+            **stage.arguments(
+                epochs=recipe.epochs, learning_rate=recipe.learning_rate, batch=recipe.batch_rows
+            ),
+            remove_unused_columns=False,
+        ),
+        recipe=recipe,
+        packed=packed,
+        slice_rows=slice_rows,
+        data_collator=collator,
+        train_dataset=Dataset.from_list(prepared),
+        processing_class=stage.tokenizer,
+        callbacks=[stage.callback],
+    )
+
+
+def make_collator(stage: Stage) -> JointCollator:
+    """The collator of a stage."""
+    tokenizer = stage.tokenizer
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+    return JointCollator(default_budget_tokens(), int(padding))
+
+
+def with_references(
+    model: PeftModel,
+    groups: Sequence[Sequence[Row]],
+    stage: Stage,
+    collator: JointCollator,
+    *,
+    packed: bool,
+) -> list[list[dict[str, Any]]]:
+    """Groups of rows with the log-probabilities of the model as it is.
+
+    They are the columns `reference` and `other_reference`: of a pair's two answers, of a judged
+    answer and its mismatched one; 0 for a demonstration. Answers are mismatched within a group.
+    """
+    mixed = [lend_mismatched(rows, stage.seed) for rows in groups]
+    compared = [row for rows in mixed for row in rows if row["kind"] != "demonstration"]
+    compute = partial(reference_log_probs, model, collator, packed=packed)
+    found = iter(stage.references([as_reference_row(row) for row in compared], compute))
+
+    def with_reference(row: Row) -> dict[str, Any]:
+        own, other = (0.0, 0.0) if row["kind"] == "demonstration" else next(found)
+        return {**row, "reference": own, "other_reference": other}
+
+    return [[with_reference(row) for row in rows] for rows in mixed]
+
+
+def _step_of(checkpoint: str) -> int:
+    return int(checkpoint.rpartition("-")[2])
+
+
+def _norm(tensors: Sequence[Tensor]) -> Tensor:
+    norm: Tensor = torch.stack([each.float().norm() for each in tensors]).norm()
+    return norm
