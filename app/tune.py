@@ -6,7 +6,16 @@ import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from tuning.jobs.events import DataRead, JobEvent, JobStarted, StageLeftOut, StepDone
+from tuning.jobs.events import (
+    DataRead,
+    JobEvent,
+    JobStarted,
+    SearchDone,
+    SearchLeftOut,
+    StageLeftOut,
+    StepDone,
+    TrialScored,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -57,10 +66,20 @@ def _sentence(event: JobEvent) -> str:
     """Describe an event other than a step; "" if it is of no interest to a person."""
     if isinstance(event, JobStarted):
         return f"tuning with {event.threads} thread(s) at priority {event.priority!r}"
+    if isinstance(event, TrialScored):
+        return (
+            f"learning rate {event.learning_rate:g}, step {event.step}:"
+            f" loss {event.loss:.3f} on what is held back"
+        )
+    if isinstance(event, SearchDone):
+        return f"chosen: learning rate {event.learning_rate:g}, step {event.step}/{event.steps}"
+    if isinstance(event, SearchLeftOut):
+        return f"no search: {event.reason}"
     if isinstance(event, StageLeftOut):
         return f"{event.stage} is left out: {event.reason}"
     if isinstance(event, DataRead):
-        return f"{event.pairs} pairs to train on, {event.too_long} too long and left out"
+        counts = f"{event.pairs} pairs, {event.answers} answers and {event.lone_judgements} thumbs"
+        return f"{counts} to train on, {event.too_long} too long and left out"
     return ""
 
 

@@ -21,7 +21,7 @@ from accelerate import PartialState
 from engine.storage import canonical_json, digest_json, write_atomically
 from feedback_store.snapshots.snapshot import Snapshot
 from tuning.jobs.events import Report, SearchDone, TrialScored
-from tuning.methods.joint import JointRecipe
+from tuning.methods.joint import CONTRIBUTIONS, JointRecipe
 from tuning.methods.joint_loss import SliceScore
 from tuning.recipe import SearchRecipe
 from tuning.successive_halving import Halving, Point, geometric_rates, halve
@@ -79,7 +79,9 @@ def search_rate(
     report(SearchDone(learning_rate=best.learning_rate, step=best.steps, steps=most_steps))
     if PartialState().is_main_process:
         write_atomically(folder / "search.json", canonical_json(document))
-        (_point(folder, best.learning_rate, best.steps) / "adapter").rename(folder / "adapter")
+        kept = _point(folder, best.learning_rate, best.steps)
+        (kept / CONTRIBUTIONS).rename(folder / CONTRIBUTIONS)
+        (kept / "adapter").rename(folder / "adapter")  # the last: it says that the stage is done
         for rate in rates:
             shutil.rmtree(trial_folder(folder, rate))
     PartialState().wait_for_everyone()

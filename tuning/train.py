@@ -7,7 +7,6 @@ killed goes on after the last finished stage, from the last checkpoint of the on
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -38,7 +37,7 @@ from tuning.jobs.events import (
 )
 from tuning.kernels import TuningKernelChoice, choose_kernels
 from tuning.methods.base import Method
-from tuning.methods.joint import JointRecipe
+from tuning.methods.joint import JointRecipe, read_contributions, write_contributions
 from tuning.methods.joint_loss import SliceScore
 from tuning.methods.reward_model import RewardModel, make_reward_model
 from tuning.methods.stage import References, Reward, Stage
@@ -108,7 +107,7 @@ def run(job: TrainingRun, report: Report) -> str:
         return ""  # the first process publishes
     about = {
         "rows": {name: len(each) for name, each in rows.items()},  # 0: the stage was left out
-        "evidence": _evidence(rows.get(SEARCHED, ())),
+        "evidence": read_contributions(job.folder / SEARCHED),
         "search": {
             "slice_conversations": len(held_back.conversations),
             "left_out": held_back.reason or None,
@@ -140,11 +139,6 @@ def _slice_rows(
     if not conversations:
         return ()
     return job.recipe.joint.rows(read_slice(renderer, job.snapshot, job.recipe, conversations))
-
-
-def _evidence(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """The joint method's rows of each kind."""
-    return dict(Counter(row["kind"] for row in rows))
 
 
 def _with_store_values(job: TrainingRun, data: TrainingData) -> TrainingRun:
@@ -263,6 +257,8 @@ def _search_stage(
         trainer.train_on(stage.checkpoint)
         score = trainer.score_slice()
         _save(model, adapter, stage)
+        if trainer.is_world_process_zero():
+            write_contributions(adapter.parent, trainer.contributions())
         return score
 
     search_rate(folder, job.recipe.search, method, len(rows), train_to, setup.report)

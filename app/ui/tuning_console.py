@@ -16,9 +16,10 @@ import pandas as pd
 from app.service import Workspace
 from app.ui.columns import column_headers
 from app.ui.errors import report_errors
+from app.ui.job_facts import job_facts, last_steps
 from app.ui.texts import DEFAULT, language_for, say, text, translated
 from engine.storage import find_digest
-from tuning.jobs.events import JobEvent, JobStarted, StepDone
+from tuning.jobs.events import JobEvent, StepDone
 from tuning.jobs.progress import read_progress
 from tuning.jobs.runner import Job
 
@@ -61,11 +62,11 @@ class TuningPage:
         if job is None:
             return view, table, *_curves([], language), "", *_buttons(None)
         events = progress[job.id]
-        steps = _steps(events)
+        steps = last_steps(events)
         fresh, view.drawn = (job.id, len(steps)) != view.drawn, (job.id, len(steps))
         # A plot blinks when it is redrawn
         curves = _curves(steps, language) if fresh else [gr.skip()] * 3
-        return view, table, *curves, _facts(job, events, language), *_buttons(job)
+        return view, table, *curves, job_facts(job, events, language), *_buttons(job)
 
     def choose(self, view: JobsState, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
         """Show another job."""
@@ -149,7 +150,7 @@ def _plot(name: str, *, y_lim: Sequence[float | None] = (None, None)) -> gr.Line
 
 
 def _row(job: Job, events: Sequence[JobEvent], language: str) -> list[str]:
-    steps = _steps(events)
+    steps = last_steps(events)
     last = steps[-1] if steps else None
     return [
         job.id[7:19],
@@ -197,52 +198,12 @@ def _thinned(steps: Sequence[StepDone]) -> Sequence[StepDone]:
     return steps[::-1][::every][::-1]
 
 
-def _facts(job: Job, events: Sequence[JobEvent], language: str) -> str:
-    """Return the facts about a job, one per line."""
-
-    def line(key: str, **values: object) -> str:
-        return say(f"console.job.{key}", language, **values)
-
-    begun = next((e for e in reversed(events) if isinstance(e, JobStarted)), None)
-    steps = _steps(events)
-    lines = [line("id", id=job.id), line("state", state=translated(job.state, language))]
-    if begun:
-        priority = translated(begun.priority, language)
-        lines.append(line("threads", threads=begun.threads, priority=priority))
-    if steps:
-        last = steps[-1]
-        speed = last.tokens_per_second
-        now, peak = (f"{size / 1e9:.2f}" for size in (last.memory_bytes, last.peak_memory_bytes))
-        lines += [
-            line(
-                "step",
-                stage=last.stage,
-                step=last.step,
-                steps=last.steps,
-                seconds=f"{last.eta_seconds:.0f}",
-            ),
-            *([line("speed", speed=f"{speed:.0f}")] if speed is not None else []),
-            line("memory", now=now, peak=peak),
-        ]
-    if job.bundle:
-        lines.append(line("bundle", bundle=job.bundle))
-    if job.error:
-        lines.append(line("error", error=translated(job.error, language)))
-    return "\n".join(lines)
-
-
 def _buttons(job: Job | None) -> tuple[Any, Any]:
     """Return updates of the cancel and resume buttons."""
     return (
         gr.update(interactive=job is not None and job.state == "running"),
         gr.update(interactive=job is not None and job.state in STOPPED),
     )
-
-
-def _steps(events: Sequence[JobEvent]) -> list[StepDone]:
-    """Return the last event of each step: a resumed job repeats steps after its checkpoint."""
-    by_place = {(e.stage, e.step): e for e in events if isinstance(e, StepDone)}
-    return list(by_place.values())
 
 
 def _displayed_job(view: JobsState) -> str:

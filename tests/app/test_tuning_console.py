@@ -7,7 +7,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -26,14 +26,25 @@ from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.modes import PromptTemplate
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
+from feedback_store.snapshots.snapshot import Snapshot, Split
 from tests.app.test_browser import SCRIPT
 from tests.helpers import make_bundle
 from tests.support.jobs import WORKER
+from tests.support.pairs import row
 from tuning.jobs import runner as jobs_module
-from tuning.jobs.events import BundlePublished, JobEvent, JobStarted, StepDone
+from tuning.jobs.events import (
+    BundlePublished,
+    JobEvent,
+    JobStarted,
+    SearchDone,
+    SearchLeftOut,
+    StepDone,
+    TrialScored,
+)
 from tuning.jobs.progress import ProgressLog
 from tuning.jobs.runner import Job, JobRunner
-from tuning.recipe import Recipe
+from tuning.recipe import Recipe, SearchRecipe
+from tuning.search import choose_slice
 
 ENGLISH = cast(gr.Request, SimpleNamespace(headers={"accept-language": "en"}))
 SNAPSHOTS = [f"sha256:{number:064}" for number in range(2)]
@@ -131,6 +142,53 @@ def test_a_home_without_jobs_shows_none_and_no_button_can_be_pressed(workspace: 
     page = shown(workspace)
     assert (len(page["jobs"]), len(page["loss"]), page["facts"]) == (0, 0, "")
     assert [page[name]["interactive"] for name in ("cancel", "resume")] == [False, False]
+
+
+@pytest.mark.usefixtures("played")
+def test_the_parts_of_each_kind_of_evidence_and_the_search_are_shown(workspace: Workspace) -> None:
+    job = start(workspace)
+    parts: dict[str, Any] = {
+        "pair_loss": 0.61,
+        "pair_gradient_share": 0.7,
+        "judgement_loss": 0.5,
+        "judgement_gradient_share": 0.3,
+    }
+    trials = [
+        TrialScored(learning_rate=rate, step=6, loss=loss, reward_accuracy=0.75)
+        for rate, loss in ((5e-5, 0.68), (1e-4, 0.62), (1e-4, 0.63))
+    ]
+    done = SearchDone(learning_rate=1e-4, step=6, steps=24)
+    report(workspace, job, BEGUN, step("joint 0.0001", 6, **parts), *trials, done)
+    facts = shown(workspace)["facts"].splitlines()
+    assert facts[-6:] == [
+        "memory: 1.50 GB, at most 2.00 GB",
+        "pairs: loss 0.610, 70% of the gradient",
+        "thumbs: loss 0.500, 30% of the gradient",
+        "tried 5e-05, step 6: loss 0.680, accuracy 0.75 on what is held back",
+        "tried 0.0001, step 6: loss 0.630, accuracy 0.75 on what is held back",  # once, resumed
+        "chosen: learning rate 0.0001, step 6 of 24",
+    ]
+
+
+@pytest.mark.usefixtures("played")
+@pytest.mark.parametrize(
+    ("language", "expected"), [("en", "are wanted: the recipe's own"), ("zh", "按配方自己的学习率")]
+)
+def test_a_search_that_is_left_out_says_why(
+    workspace: Workspace, language: str, expected: str
+) -> None:
+    job = start(workspace)
+    left_out = choose_slice_of(["a", "b", "c"])
+    report(workspace, job, BEGUN, SearchLeftOut(reason=left_out))
+    request = cast(gr.Request, SimpleNamespace(headers={"accept-language": language}))
+    assert expected in shown(workspace, request=request)["facts"]
+
+
+def choose_slice_of(conversations: Sequence[str]) -> str:
+    """The reason why so few conversations have no slice."""
+    pairs = [row(name, "Yes.", "No.", conversation=name) for name in conversations]
+    snapshot = Snapshot("sha256:x", {}, Split(tuple(pairs)), Split(), Split())
+    return choose_slice(snapshot, SearchRecipe(rates=4), seed=0).reason
 
 
 @pytest.mark.usefixtures("played")

@@ -57,7 +57,7 @@ def test_the_rate_and_the_length_with_the_lowest_loss_on_the_slice_are_kept(
     found = manifest["search"]
     conversations = len({p.origin.conversation_id for p in job.snapshot.train.pairs})
     assert found["slice_conversations"] == round(conversations / 4)
-    assert manifest["evidence"] == {"pair": conversations - found["slice_conversations"]}
+    assert manifest["evidence"]["pair"]["rows"] == conversations - found["slice_conversations"]
     points, chosen = found["outcome"]["points"], found["outcome"]["chosen"]
     most = found["outcome"]["most_steps"]
     assert [(p["learning_rate"], p["steps"]) for p in points[:2]] == [
@@ -93,7 +93,7 @@ def test_a_slice_that_is_too_small_leaves_the_recipes_own_rate_and_says_so(
     manifest = read_manifest(folder_of(Home(tmp_path).bundles, bundle))
     assert manifest["search"]["left_out"] == left_out.reason
     assert manifest["search"]["outcome"] is None
-    assert manifest["evidence"] == {"pair": len(job.snapshot.train.pairs)}  # nothing is held back
+    assert manifest["evidence"]["pair"]["rows"] == len(job.snapshot.train.pairs)  # all of them
 
 
 class Killed(Exception):
@@ -126,6 +126,7 @@ def test_a_search_that_was_killed_goes_on_and_ends_alike(
         for name, digest in (("whole", expected), ("killed", resumed))
     ]
     assert manifests[0]["search"] == manifests[1]["search"]
+    assert manifests[0]["evidence"] == manifests[1]["evidence"]
     assert manifests[0]["files"] == manifests[1]["files"]  # the same adapter, byte by byte
     repeated = {e.stage for e in events if isinstance(e, StepDone)}
     assert len(repeated) <= 2

@@ -6,17 +6,27 @@ sources: `joint_loss.py`; the trainer: `joint_trainer.py`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, get_args
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
+from engine.storage import canonical_json, write_atomically
 from tuning.methods.base import Method
 from tuning.methods.dpo import FromStore
 from tuning.rows import ExampleKind, Ids, TrainingData
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from peft import PeftModel
+
+    from tuning.methods.stage import Stage
+
 EvidenceKind = Literal["pair", "judgement", "demonstration"]
 EVIDENCE_KINDS: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
 MOST_UNBALANCED = 10.0
+CONTRIBUTIONS = "contributions.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,15 @@ class JointRecipe(Method):
             if getattr(self, name) == "store"
         }
 
+    def train(self, model: PeftModel, rows: Dataset, stage: Stage) -> None:
+        """See `Method`; what each kind of evidence did is left in the stage's folder."""
+        from tuning.methods.joint_trainer import make_joint_trainer
+
+        trainer = make_joint_trainer(model, rows, self, stage)
+        trainer.train_on(stage.checkpoint)
+        if trainer.is_world_process_zero():
+            write_contributions(stage.folder, trainer.contributions())
+
     def rows(self, data: TrainingData) -> list[dict[str, Any]]:
         """Columns kind, prompt_ids, completion_ids, rejected_ids (of a pair) and label.
 
@@ -98,6 +117,20 @@ class JointRecipe(Method):
             for row in data.unpaired.rows
         ]
         return [*pairs, *judged, *shown]
+
+
+def write_contributions(folder: Path, found: Mapping[str, Mapping[str, float | None]]) -> None:
+    """Write what each kind of evidence did in a run into a folder.
+
+    `found` is by kind: its rows, and the means of `joint_trainer.contributions`.
+    """
+    write_atomically(folder / CONTRIBUTIONS, canonical_json(found))
+
+
+def read_contributions(folder: Path) -> dict[str, Any] | None:
+    """What was written into a stage's folder; None where the joint method did not run."""
+    path = folder / CONTRIBUTIONS
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
 
 def _row(

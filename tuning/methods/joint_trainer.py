@@ -8,17 +8,19 @@ Raises: whatever transformers' Trainer raises.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from tuning.batch.collate import default_budget_tokens
 from tuning.batch.forward import accept_layouts, packing_blocker
@@ -35,6 +37,13 @@ from tuning.methods.joint_batch import (
 )
 from tuning.methods.joint_loss import RowScores, SliceScore, estimate_drift, row_losses, score_slice
 from tuning.methods.stage import Stage
+
+Contributions = dict[str, dict[str, float | None]]
+# The logged rewards of each kind
+REWARDS: Mapping[str, Sequence[str]] = {
+    "pair": ("rewards/accuracies", "rewards/margins"),
+    "judgement": ("rewards/good", "rewards/bad"),
+}
 
 
 class JointTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
@@ -91,8 +100,13 @@ class JointTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         """Train from a checkpoint to the stage's last step, unless it has been reached already."""
         if checkpoint is not None and _step_of(checkpoint) >= self.args.max_steps > 0:
             self._load_from_checkpoint(checkpoint)
+            self.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
         else:
             self.train(resume_from_checkpoint=checkpoint)
+
+    def contributions(self) -> Contributions:
+        """What each kind of evidence did, from the run's first step on."""
+        return contributions(self.state.log_history, self.train_dataset)
 
     @torch.no_grad()
     def score_slice(self) -> SliceScore:
@@ -133,6 +147,35 @@ class JointTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
         assert scores.labels is not None
         logged["rewards/good"] += rewards[scores.labels].tolist()
         logged["rewards/bad"] += rewards[~scores.labels].tolist()
+
+
+def contributions(history: Sequence[Mapping[str, float]], rows: Sequence[Row]) -> Contributions:
+    """What each kind of evidence did in a run, from the trainer's logs of all its steps.
+
+    `rows`: of an epoch. `loss_before` and `loss_after`: the mean of a row in the first and in the
+    last tenth of the steps; rewards: in the last tenth; `gradient_share`: the mean of all steps.
+    """
+    steps = [logs for logs in history if "loss" in logs]
+    tenth = max(1, len(steps) // 10)
+    found: Contributions = {}
+    for kind, count in Counter(row["kind"] for row in rows).items():
+        found[kind] = {
+            "rows": count,
+            "loss_before": _mean_of(f"{kind}_loss", steps[:tenth]),
+            "loss_after": _mean_of(f"{kind}_loss", steps[-tenth:]),
+            "gradient_share": _mean_of(f"{kind}_gradient_share", steps),
+            **{
+                name.removeprefix("rewards/"): _mean_of(name, steps[-tenth:])
+                for name in REWARDS.get(kind, ())
+            },
+        }
+    return found
+
+
+def _mean_of(name: str, steps: Sequence[Mapping[str, float]]) -> float | None:
+    """The mean over the steps that logged it; None where none did."""
+    values = [float(logs[name]) for logs in steps if name in logs]
+    return round(sum(values) / len(values), 4) if values else None
 
 
 class GradientShares:

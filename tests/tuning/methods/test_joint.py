@@ -22,8 +22,9 @@ from tests.support.pairs import row
 from tests.support.runs import origin
 from tuning.dataset import tokenize, tokenize_answers
 from tuning.methods import joint_trainer
-from tuning.methods.joint import JointRecipe
+from tuning.methods.joint import JointRecipe, read_contributions
 from tuning.methods.joint_batch import lend_mismatched
+from tuning.methods.joint_trainer import contributions
 from tuning.methods.stage import Stage
 from tuning.rows import TokenizedPairs, TrainingData
 
@@ -224,3 +225,48 @@ def test_each_mismatched_answer_is_that_of_another_prompt(data: TrainingData) ->
     assert all(each["mismatched_ids"] != each["completion_ids"] for each in lone)
     lent = sorted(each["mismatched_ids"] for each in lone)
     assert lent == sorted(each["completion_ids"] for each in lone)  # each once
+
+
+def test_what_each_kind_did_is_left_beside_the_adapter(
+    model: PeftModel, data: TrainingData, tmp_path: Path, tokenizer: Any
+) -> None:
+    trained(model, data, tmp_path, tokenizer)
+    found = read_contributions(tmp_path)
+    assert found is not None
+    assert {kind: each["rows"] for kind, each in found.items()} == {
+        "pair": 2,
+        "judgement": 3,
+        "demonstration": 1,
+    }
+    assert sum(each["gradient_share"] for each in found.values()) == pytest.approx(1, abs=1e-3)
+    assert all(each["loss_after"] < each["loss_before"] for each in found.values())
+    assert found["pair"]["accuracies"] == 1.0
+    assert found["judgement"]["good"] > found["judgement"]["bad"]
+
+
+def test_contributions_are_means_of_the_logs_where_the_kind_was_in_the_batch() -> None:
+    history = [
+        {"loss": 1.0, "pair_loss": 0.8, "pair_gradient_share": 1.0},
+        {"loss": 0.9, "judgement_loss": 0.5, "judgement_gradient_share": 1.0, "rewards/good": 0.1},
+        {"loss": 0.5, "pair_loss": 0.4, "pair_gradient_share": 0.6, "rewards/margins": 2.0},
+        {"train_runtime": 3.0},
+    ]
+    rows = [{"kind": "pair"}, {"kind": "pair"}, {"kind": "judgement"}]
+    assert contributions(history, rows) == {
+        "pair": {
+            "rows": 2,
+            "loss_before": 0.8,
+            "loss_after": 0.4,
+            "gradient_share": 0.8,
+            "accuracies": None,
+            "margins": 2.0,
+        },
+        "judgement": {
+            "rows": 1,
+            "loss_before": None,
+            "loss_after": None,
+            "gradient_share": 1.0,
+            "good": None,
+            "bad": None,
+        },
+    }
