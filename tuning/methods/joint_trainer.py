@@ -40,7 +40,7 @@ from tuning.methods.stage import Stage
 
 Contributions = dict[str, dict[str, float | None]]
 # The logged rewards of each kind
-REWARDS: Mapping[str, Sequence[str]] = {
+LOGGED_REWARDS: Mapping[str, Sequence[str]] = {
     "pair": ("rewards/accuracies", "rewards/margins"),
     "judgement": ("rewards/good", "rewards/bad"),
 }
@@ -166,7 +166,7 @@ def contributions(history: Sequence[Mapping[str, float]], rows: Sequence[Row]) -
             "gradient_share": _mean_of(f"{kind}_gradient_share", steps),
             **{
                 name.removeprefix("rewards/"): _mean_of(name, steps[-tenth:])
-                for name in REWARDS.get(kind, ())
+                for name in LOGGED_REWARDS.get(kind, ())
             },
         }
     return found
