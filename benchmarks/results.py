@@ -46,7 +46,6 @@ from benchmarks.results_runs import (
 from benchmarks.serving import processor
 from engine.adapters.slots import AdapterSlots
 from engine.fast import FastEngine
-from engine.hardware import detect
 from engine.home import Home
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.load import load_renderer
@@ -93,7 +92,8 @@ def main() -> None:
     )
     base = resolve(arguments.model, arguments.model_cache)
     kernels = kernel_cache(arguments.model_cache)
-    engine = FastEngine(base, kernel_cache=kernels)
+    # Exact on every processor, and many emulate bf16
+    engine = FastEngine(base, kernel_cache=kernels, dtype=torch.float32)
     with tempfile.TemporaryDirectory() as homes:
         bench = Bench(base, engine, arguments.data, Path(homes), sizes, arguments.seeds, kernels)
         document = measure_all(bench, arguments.only, each_run=arguments.json)
@@ -180,7 +180,7 @@ def _surroundings(bench: Bench) -> Document:
         "processor": processor(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "scored_in": str(detect().dtype).removeprefix("torch."),
+        "scored_in": "fp32",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in LIBRARIES},
         "sizes": asdict(bench.sizes),

@@ -29,9 +29,19 @@ Statistic = Callable[[Indices, Indices], Numbers]  # (..., good), (..., bad) -> 
 def pair_measures(
     examples: Sequence[Pair], before: Sequence[PairScores], after: Sequence[Sequence[PairScores]]
 ) -> dict[str, Measure]:
-    """Return accuracy, margin and likelihood on pairs; whole conversations are resampled."""
+    """Return accuracy, margin and likelihood on pairs; whole conversations are resampled.
+
+    `reward_accuracy`: how often the chosen side's summed log-probability rose more than the
+    rejected one's, the implicit reward that DPO trains (Rafailov et al. 2023, sec. 4); an
+    untrained model has 0.5.
+    """
     clusters = [pair.origin.conversation_id for pair in examples]
-    return {
+    was = [_summed_margin(pair) for pair in before]
+    rewarded = [
+        [win(_summed_margin(pair), old) for pair, old in zip(seed, was, strict=True)]
+        for seed in after
+    ]
+    return {"reward_accuracy": _clustered([0.5] * len(before), rewarded, clusters)} | {
         name: _clustered(
             [on(pair, "candidate") for pair in before],
             [[on(pair, "candidate") for pair in seed] for seed in after],
@@ -39,6 +49,11 @@ def pair_measures(
         )
         for name, on in PAIR_MEASURES.items()
     }
+
+
+def _summed_margin(pair: PairScores) -> float:
+    preference = pair.preferences["candidate"]
+    return preference.chosen_summed - preference.rejected_summed
 
 
 def longer_wins(pairs: Sequence[Pair]) -> dict[str, float]:

@@ -12,12 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results_runs import TRAINING_SIZES
+
 Document = Mapping[str, Any]
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 TITLES = {
     "gsm8k": "GSM8K solution pairs",
+    **{f"gsm8k-{count}": f"GSM8K, {count} pairs" for count in TRAINING_SIZES},
     "oasst": "OASST pairs",
+    "dpo-zh": "Chinese pairs",
+    "cmath": "Chinese arithmetic",
     "seed-tasks": "Seed tasks",
     "kto": "Lone judgements",
 }
@@ -27,6 +32,7 @@ KINDS = {
     "unpaired": "answers called good or bad",
 }
 MEASURES = {
+    "reward_accuracy": "accuracy of the implicit reward",
     "accuracy": "accuracy, per token",
     "accuracy_summed": "accuracy, summed",
     "margin_per_token": "margin, nats a token",

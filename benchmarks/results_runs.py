@@ -7,9 +7,10 @@ and the engine with dense weights. Knows no statistics.
 from __future__ import annotations
 
 import io
+import json
 import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,16 +39,23 @@ from tuning.training_run import TrainingRun
 Kind = Literal["pairs", "demonstrations", "unpaired"]
 DRAW_SEED = 0  # of the sample from a file; the runs' seeds change the training alone
 SCORED_AT_ONCE = 8  # answers in a request, so that the engine can batch them
+TRAINING_SIZES = (16, 64, 256, 700)
 STEPS_TOLD = 10  # steps per line of progress
 
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """A file, the kind of example that is read from it, and the recipes that are tried on it."""
+    """A file, the kind of example that is read from it, and the recipes that are tried on it.
+
+    `training`: how many examples to train on at most, where it is not the command's. `convert`
+    writes a file that import reads from one that it does not read.
+    """
 
     file: str
     kind: Kind
     recipes: Mapping[str, Recipe]
+    training: int | None = None
+    convert: Callable[[Path, Path], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +79,52 @@ class Material:
 
 
 def experiments() -> dict[str, Experiment]:
-    """Return all experiments by name. Recipes are shipped ones, or those without a stage.
-
-    DPO alone runs on one file only, since it takes more than half of the default's time.
-    """
-    default, kto = read_recipe("default"), read_recipe("kto")
-    dpo_alone = replace(default, sft=replace(default.sft, epochs=0))
-    sft_alone = replace(default, dpo=replace(default.dpo, epochs=0))
-    shipped = {"SFT, then DPO (default)": default}
+    """Return all experiments by name. Recipes are shipped ones, or those without a stage."""
+    joint, auto, stages, kto = map(read_recipe, ("default", "auto", "sft-dpo", "kto"))
+    sft_alone = replace(stages, dpo=replace(stages.dpo, epochs=0))
+    both = {"joint (default)": joint, "auto": auto}
+    gsm8k = "gsm8k_solutions_dev600.jsonl"
     return {
-        "gsm8k": Experiment(
-            "gsm8k_solutions_dev600.jsonl", "pairs", {**shipped, "DPO alone": dpo_alone}
+        "gsm8k": Experiment(gsm8k, "pairs", {**both, "SFT, then DPO": stages}),
+        **{
+            f"gsm8k-{count}": Experiment(gsm8k, "pairs", both, training=count)
+            for count in TRAINING_SIZES
+        },
+        "oasst": Experiment("oasst_trees_dev.jsonl", "pairs", {**both, "SFT, then DPO": stages}),
+        "dpo-zh": Experiment("llamafactory_dpo_zh_demo.json", "pairs", {"joint (default)": joint}),
+        "cmath": Experiment(
+            "cmath_dev_half.jsonl", "pairs", {"joint (default)": joint}, convert=cmath_pairs
         ),
-        "oasst": Experiment("oasst_trees_dev.jsonl", "pairs", shipped),
         "seed-tasks": Experiment(
-            "self_instruct_seed_tasks.jsonl", "demonstrations", {"SFT": sft_alone}
+            "self_instruct_seed_tasks.jsonl",
+            "demonstrations",
+            {"joint (default)": joint, "SFT": sft_alone},
         ),
-        "kto": Experiment("llamafactory_kto_en_demo.json", "unpaired", {"KTO (shipped)": kto}),
+        "kto": Experiment(
+            "llamafactory_kto_en_demo.json", "unpaired", {"joint (default)": joint, "KTO": kto}
+        ),
     }
+
+
+def cmath_pairs(source: Path, target: Path) -> None:
+    """Write each CMATH question with its answer, and the next different one of as many digits.
+
+    The file has no wrong answers. A number of the same length cannot be told by its length.
+    """
+    rows = [json.loads(line) for line in source.read_text("utf-8").splitlines()]
+    pairs = []
+    for number, row in enumerate(rows):
+        others = [*rows[number + 1 :], *rows[:number]]
+        wrong = (o["golden"] for o in others if _as_long(o["golden"], row["golden"]))
+        pairs.append(
+            {"prompt": row["input"], "chosen": row["golden"], "rejected": next(wrong, "?")}
+        )
+    lines = (json.dumps(pair, ensure_ascii=False) for pair in pairs)
+    target.write_text("\n".join(lines), "utf-8")
+
+
+def _as_long(one: str, other: str) -> bool:
+    return one != other and len(one) == len(other)
 
 
 def prepare(
@@ -97,7 +133,11 @@ def prepare(
     """Import the file into a new home and freeze a sample of its examples."""
     home.mkdir()
     database = Database(database_url(Home(home), None))
-    import_file(FeedbackStore(database), data / experiment.file)
+    file = data / experiment.file
+    if experiment.convert is not None:
+        experiment.convert(file, home / "converted.jsonl")
+        file = home / "converted.jsonl"
+    import_file(FeedbackStore(database), file)
     training_set = TrainingSet(EvidenceReader(database), Curation(database))
     training_set.refresh(reestimate=True)
     selected, found = training_set.load_examples()
@@ -108,7 +148,8 @@ def prepare(
         side: [e for e in examples if split_of(e.origin.conversation_id) == side]
         for side in ("train", "heldout")
     }
-    training, missed = _draw(sides["train"], sizes.training, sizes.training_tokens, renderer)
+    count = sizes.training if experiment.training is None else experiment.training
+    training, missed = _draw(sides["train"], count, sizes.training_tokens, renderer)
     held_out, missed_too = _draw(sides["heldout"], sizes.held_out, sizes.held_out_tokens, renderer)
     rows: dict[str, Any] = {experiment.kind: [*training, *held_out]}
     rows["flip_rate"] = found.flip_rate

@@ -113,6 +113,9 @@ def demo(
     rounds: Annotated[
         int, typer.Option(help="Repeat the loop on fresh prompts; the wish changes in round 4.")
     ] = 1,
+    reversed_share: Annotated[
+        float, typer.Option("--reversed", help="The share of votes that are the wrong way round.")
+    ] = 0.0,
     other_prompts: Annotated[
         Path | None, typer.Option(help="A file that import reads: its questions are compared too.")
     ] = None,
@@ -132,7 +135,7 @@ def demo(
         figures = run_rounds(settings, say, rounds, evidence)
     else:
         others = prompts_of_file(other_prompts, OTHER_PROMPTS) if other_prompts else ()
-        figures = run_demo(settings, say, evidence, others)
+        figures = run_demo(settings, say, evidence, others, reversed_share=reversed_share)
     print_result(as_json, figures, "")
 
 

@@ -14,7 +14,15 @@ from types import MappingProxyType
 from app.answer_options import AnswerOptions
 from app.answering import AnswerUpdate
 from app.demo import EvidenceName
-from app.demo.scripted_user import USER, Ranking, Shown, Wish, first_sentence
+from app.demo.scripted_user import (
+    USER,
+    Ranking,
+    ScriptedUser,
+    Shown,
+    Wish,
+    WishName,
+    first_sentence,
+)
 from app.service import Service
 from engine.request import SamplingParams
 from engine.storage import digest_json
@@ -40,24 +48,25 @@ class Counts:
 class Evidence:
     """A way to give feedback, to how many questions, and the most tokens of their answers.
 
-    `rank` is how a user who gives it tells answers apart.
+    `wish` is that of a user who gives it, and `rank` how that user tells answers apart.
     """
 
-    give: Callable[[Service, Wish, Sequence[str], SamplingParams], Counts]
+    give: Callable[[Service, ScriptedUser, Sequence[str], SamplingParams], Counts]
     questions: int
     max_new_tokens: int
+    wish: WishName
     rank: Callable[[Wish], Ranking]
 
 
 def give_mixed(
-    service: Service, wish: Wish, questions: Sequence[str], sampling: SamplingParams
+    service: Service, user: ScriptedUser, questions: Sequence[str], sampling: SamplingParams
 ) -> Counts:
     """Thumbs on one answer each, some regenerated and judged as well, some corrected."""
     answers = ask_all(service, questions, sampling)
-    votes = _vote_all(service, wish, answers)
-    disliked = [a for a in answers if not wish.likes(_shown(a))]
+    votes = _vote_all(service, user, answers)
+    disliked = [a for a in answers if not user.wish.likes(_shown(a))]
     again = _regenerate(service, disliked[:REGENERATED], sampling)
-    _vote_all(service, wish, again)
+    _vote_all(service, user, again)
     return Counts(
         prompts=len(answers),
         votes_up=votes.count(1),
@@ -68,17 +77,17 @@ def give_mixed(
 
 
 def give_thumbs(
-    service: Service, wish: Wish, questions: Sequence[str], sampling: SamplingParams
+    service: Service, user: ScriptedUser, questions: Sequence[str], sampling: SamplingParams
 ) -> Counts:
     """Thumbs alone, on two sampled answers to each question."""
     first = ask_all(service, questions, sampling)
     answers = [*first, *_regenerate(service, first, sampling)]
-    votes = _vote_all(service, wish, answers)
+    votes = _vote_all(service, user, answers)
     return Counts(len(questions), votes.count(1), votes.count(-1))
 
 
 def give_comparisons(
-    service: Service, wish: Wish, questions: Sequence[str], sampling: SamplingParams
+    service: Service, user: ScriptedUser, questions: Sequence[str], sampling: SamplingParams
 ) -> Counts:
     """Choices between the best and the worst of some sampled answers to each question."""
     first = ask_all(service, questions, sampling)
@@ -91,15 +100,15 @@ def give_comparisons(
     made = 0
     for answers in drawn:
         if made < MOST_COMPARISONS:
-            made += _compare(service, wish, answers)
+            made += _compare(service, user, answers)
     return Counts(len(questions), comparisons=made)
 
 
 EVIDENCE: Mapping[EvidenceName, Evidence] = MappingProxyType(
     {
-        "mixed": Evidence(give_mixed, 80, 64, lambda wish: wish.thumb),
-        "thumbs": Evidence(give_thumbs, 100, 160, lambda wish: wish.thumb),
-        "comparisons": Evidence(give_comparisons, 80, 160, lambda wish: wish.rank),
+        "mixed": Evidence(give_mixed, 80, 64, "short", lambda wish: wish.thumb),
+        "thumbs": Evidence(give_thumbs, 100, 160, "complete", lambda wish: wish.thumb),
+        "comparisons": Evidence(give_comparisons, 80, 160, "short", lambda wish: wish.rank),
     }
 )
 
@@ -136,13 +145,13 @@ def _many(work: Callable[[int], AnswerUpdate], count: int) -> list[AnswerUpdate]
         return list(people.map(work, range(count)))
 
 
-def _vote_all(service: Service, wish: Wish, answers: Sequence[AnswerUpdate]) -> list[int]:
+def _vote_all(service: Service, user: ScriptedUser, answers: Sequence[AnswerUpdate]) -> list[int]:
     """Vote on each answer; returns the votes."""
-    votes = []
+    votes: list[int] = []
     for answer in answers:
-        liked = wish.likes(_shown(answer))
-        service.workspace.store.vote(str(answer.answer_id), USER, 1 if liked else -1)
-        votes.append(1 if liked else -1)
+        vote = user.vote(_shown(answer))
+        service.workspace.store.vote(str(answer.answer_id), USER, vote)
+        votes.append(vote)
     return votes
 
 
@@ -157,15 +166,16 @@ def _correct(service: Service, answers: Sequence[AnswerUpdate]) -> int:
     return corrected
 
 
-def _compare(service: Service, wish: Wish, answers: Sequence[AnswerUpdate]) -> bool:
+def _compare(service: Service, user: ScriptedUser, answers: Sequence[AnswerUpdate]) -> bool:
     """Choose between the best and the worst answer, unless the user likes all alike."""
-    by_rank = sorted(answers, key=lambda answer: wish.rank(_shown(answer)))
+    rank = user.wish.rank
+    by_rank = sorted(answers, key=lambda answer: rank(_shown(answer)))
     worst, best = by_rank[0], by_rank[-1]
-    if wish.rank(_shown(worst)) == wish.rank(_shown(best)) or worst.text == best.text:
+    if rank(_shown(worst)) == rank(_shown(best)) or worst.text == best.text:
         return False
     store = service.workspace.store
     comparison = store.compare(str(best.answer_id), str(worst.answer_id), USER)
-    store.choose(comparison.id, USER, "left")
+    store.choose(comparison.id, USER, user.choose())
     return True
 
 

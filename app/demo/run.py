@@ -1,7 +1,8 @@
 """`burnish demo`: the whole loop in a fresh home. Read `run_demo` from top to bottom.
 
-The scripted user wants answers of one or two sentences. With several rounds each has fresh prompts,
-and in the fourth the user changes its mind: from then on it wants at least three sentences. Every
+The scripted user wants answers of one or two sentences; where it gives thumbs alone, answers that
+come to an end. With several rounds each has fresh prompts, and in the fourth the user changes its
+mind: from then on it wants at least three sentences. Every
 figure that is returned is measured in that run.
 """
 
@@ -19,7 +20,7 @@ import yaml
 from app.demo import EvidenceName
 from app.demo.feedback import EVIDENCE
 from app.demo.figures import Say, StageClock, comparison, comparison_lines, summary
-from app.demo.scripted_user import WISHES, WishName, shown
+from app.demo.scripted_user import WISHES, ScriptedUser, WishName, shown
 from app.demo.serving import greedy_answers, roll_back, swap
 from app.service import Service, Workspace
 from app.settings import Settings
@@ -44,11 +45,19 @@ def run_demo(
     say: Say,
     evidence: EvidenceName = "mixed",
     other_prompts: Sequence[str] = (),
+    *,
+    reversed_share: float = 0.0,
 ) -> dict[str, Any]:
-    """Run the loop once and return the figures; `other_prompts` are compared as well."""
+    """Run the loop once and return the figures; `other_prompts` are compared as well.
+
+    `reversed_share` of the user's votes and choices are the wrong way round.
+    """
+    if not 0 <= reversed_share <= 1:
+        raise InvalidInput("the share of reversed statements must lie in 0..1")
     clock = StageClock(say)
-    wish, given = WISHES["short"], EVIDENCE[evidence]
-    rank = given.rank(wish)
+    given = EVIDENCE[evidence]
+    wish = WISHES[given.wish]
+    user, rank = ScriptedUser(wish, reversed_share), given.rank(wish)
     with clock.stage("start"):
         service, home = _start(settings)
         prompts = read_questions()
@@ -59,7 +68,7 @@ def run_demo(
         with clock.stage(f"feedback: {evidence}"):
             questions = prompts["feedback"][: given.questions]
             sampling = SamplingParams(max_new_tokens=given.max_new_tokens)
-            counts = given.give(service, wish, questions, sampling)
+            counts = given.give(service, user, questions, sampling)
         with clock.stage("snapshot, tune, gate"):
             recipe, origins = service.workspace.recipe()
             snapshot, bundle, gate = service.workspace.loop.train_and_judge(
@@ -78,6 +87,7 @@ def run_demo(
     unseen = len(prompts["unseen"])
     figures = {
         "evidence": evidence,
+        "reversed_share": reversed_share,
         **comparison(wish, rank, before[:unseen], after[:unseen]),
         "other_prompts": (
             comparison(wish, rank, before[unseen:], after[unseen:]) if other_prompts else None
@@ -125,12 +135,12 @@ def run_rounds(
         base = greedy_answers(service, prompts["unseen"], given.max_new_tokens)
         recipe, origins = service.workspace.recipe()
         for number in range(1, rounds + 1):
-            name: WishName = "short" if number < CHANGED_IN_ROUND else "full"
+            name: WishName = given.wish if number < CHANGED_IN_ROUND else "full"
             wish = WISHES[name]
             first = (number - 1) * PROMPTS_OF_A_ROUND
             questions = prompts["feedback"][first : first + PROMPTS_OF_A_ROUND]
             with clock.stage(f"round {number}: feedback"):
-                counts = given.give(service, wish, questions, sampling)
+                counts = given.give(service, ScriptedUser(wish), questions, sampling)
             with clock.stage(f"round {number}: snapshot, tune, gate"):
                 _, bundle, gate = service.workspace.loop.train_and_judge(
                     service.engine, service.slots, recipe, origins, print_step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from engine.prompts.reasoning import split_reasoning
 from engine.request import Finished
 
 USER = "scripted-user"
-WishName = Literal["short", "full"]
+WishName = Literal["short", "complete", "full"]
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 _LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
 
@@ -43,6 +44,26 @@ class Wish:
     def thumb(self, answer: Shown) -> Rank:
         """The rank of an answer where the user says no more than up or down."""
         return (float(self.likes(answer)),)
+
+
+class ScriptedUser:
+    """A user with a wish, some of whose statements are the wrong way round."""
+
+    def __init__(self, wish: Wish, reversed_share: float = 0.0) -> None:
+        self.wish = wish
+        self._reversed_share = reversed_share
+        self._chance = random.Random(0)  # noqa: S311 - no secret
+
+    def vote(self, answer: Shown) -> Literal[1, -1]:
+        """A thumb up or down."""
+        return 1 if self.wish.likes(answer) != self._errs() else -1
+
+    def choose(self) -> Literal["left", "right"]:
+        """Choose between two answers, of which the left one has the higher rank."""
+        return "right" if self._errs() else "left"
+
+    def _errs(self) -> bool:
+        return self._chance.random() < self._reversed_share
 
 
 def shown(answer: Finished) -> Shown:
@@ -84,6 +105,12 @@ WISHES: Mapping[WishName, Wish] = MappingProxyType(
         "short": Wish(
             likes=lambda answer: is_liked(answer.text, answer.ended),
             rank=lambda answer: (1, -answer.tokens) if answer.ended else (0, 0),
+        ),
+        # Any length, if the model ends by itself: what a thumb alone can teach, since one answer in
+        # thirty of the embedded model's has two sentences at most
+        "complete": Wish(
+            likes=lambda answer: _is_whole(answer.text, answer.ended),
+            rank=lambda answer: (float(_is_whole(answer.text, answer.ended)),),
         ),
         # At least three sentences that come to an end; of two such answers the longer one
         "full": Wish(

@@ -17,7 +17,7 @@ from benchmarks.results_figures import (
     pair_measures,
 )
 from benchmarks.results_page import PAGE, last_document, verdict, write_figures
-from benchmarks.results_runs import Sizes
+from benchmarks.results_runs import Sizes, cmath_pairs
 from engine.fast import FastEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
@@ -49,6 +49,29 @@ def test_accuracy_before_and_after_is_that_of_the_pairs_and_its_difference_the_m
 
     assert (found["before"], found["after"]) == (0.5, [1.0, 0.5])
     assert found["difference"]["estimate"] == 0.25
+
+
+def test_the_implicit_reward_is_right_where_the_chosen_side_rose_more() -> None:
+    pairs = [row("one", "good", "bad"), row("two", "right", "wrong")]
+    before = [pair_scores("one", -2, -1), pair_scores("two", -1, -2)]
+    after = [pair_scores("one", -2, -1.5), pair_scores("two", -1.5, -2)]  # +0.5, -0.5
+
+    found = pair_measures(pairs, before, [after, before])["reward_accuracy"]
+
+    assert (found["before"], found["after"]) == (0.5, [0.5, 0.5])  # of no change, half
+    risen = [pair_scores("one", -1, -1.5), pair_scores("two", -1, -3)]
+    assert pair_measures(pairs, before, [risen])["reward_accuracy"]["after"] == [1.0]
+
+
+def test_arithmetic_without_wrong_answers_becomes_pairs_with_those_of_other_questions(
+    tmp_path: Path,
+) -> None:
+    rows = [("two and three", "5"), ("four and five", "9"), ("ten and one", "11")]
+    source = tmp_path / "cmath.jsonl"
+    source.write_text("\n".join(json.dumps({"input": q, "golden": a}) for q, a in rows))
+    cmath_pairs(source, tmp_path / "pairs.jsonl")
+    found = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    assert [(p["chosen"], p["rejected"]) for p in found] == [("5", "9"), ("9", "5"), ("11", "?")]
 
 
 def test_longer_wins_counts_the_pairs_whose_chosen_side_is_longer() -> None:
@@ -160,7 +183,7 @@ def test_the_page_has_the_figures_of_the_documents_between_its_marks(
     once = page.read_text("utf-8")
     write_figures(page, [document])
 
-    before = document["experiments"]["gsm8k"]["recipes"]["DPO alone"]["measures"]["accuracy"]
-    assert f"| DPO alone | accuracy, per token | {before['before']:.3f} |" in once
+    before = document["experiments"]["gsm8k"]["recipes"]["auto"]["measures"]["accuracy"]
+    assert f"| auto | accuracy, per token | {before['before']:.3f} |" in once
     assert "## What did not improve\n- `gsm8k`" in once
     assert page.read_text("utf-8") == once

@@ -42,7 +42,7 @@ class JointRecipe(Method):
 
     epochs: float = 0
     learning_rate: float = 1e-4
-    batch_rows: int = 8
+    batch_rows: int = 4
     beta: float = 0.1
     pair_sft_weight: float = 0.2
     demonstration_weight: float = 1.0

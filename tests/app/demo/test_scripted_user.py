@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.demo.figures import comparison
-from app.demo.scripted_user import WISHES, Shown, first_sentence, sentences
+from app.demo.scripted_user import WISHES, ScriptedUser, Shown, first_sentence, sentences
 from engine.request import Finished
 
 ONE = Shown("Salt lowers the freezing point.", ended=True, tokens=8)
@@ -74,3 +74,12 @@ def test_the_win_rate_counts_ties_as_half() -> None:
     assert (found["complete_before"], found["complete_after"]) == (0.5, 0.75)
     by_thumb = comparison(wish, wish.thumb, before, after)
     assert (by_thumb["win_rate"]["wins"], by_thumb["win_rate"]["losses"]) == (1, 0)
+
+
+@pytest.mark.parametrize(("share", "up"), [(0.0, 200), (1.0, 0), (0.25, 150)])
+def test_a_share_of_the_statements_is_the_wrong_way_round(share: float, up: int) -> None:
+    user = ScriptedUser(WISHES["short"], share)
+    votes = [user.vote(ONE) for _ in range(200)]
+    assert votes.count(1) == pytest.approx(up, abs=25)
+    choices = [user.choose() for _ in range(200)]
+    assert choices.count("left") == pytest.approx(up, abs=25)
