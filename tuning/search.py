@@ -66,7 +66,7 @@ def search_rate(
     """
     rates = geometric_rates(search.lowest, search.highest, search.rates)
     batch = method.batch_rows * PartialState().num_processes
-    most_steps = max(1, math.ceil(method.epochs * math.ceil(rows / batch)))
+    most_steps = max(1, math.ceil(method.epochs_of(rows) * math.ceil(rows / batch)))
 
     def reach(rate: float, steps: int) -> SliceScore:
         score = _score_at(folder, rate, steps, train_to)

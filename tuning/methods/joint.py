@@ -36,6 +36,8 @@ class JointRecipe(Method):
     A pair adds its DPO loss and `pair_sft_weight` times the chosen answer's SFT loss; a lone
     judgement its KTO loss, times `good_weight` or `bad_weight`; a demonstration (a correction or a
     liked answer) `demonstration_weight` times its SFT loss.
+
+    A run has `epochs`, or fewer, though at least one, where that would be more than `most_steps`.
     """
 
     needs: ClassVar[str] = "pairs, demonstrations, or good and bad lone judgements"
@@ -43,6 +45,7 @@ class JointRecipe(Method):
     epochs: float = 0
     learning_rate: float = 1e-4
     batch_rows: int = 4
+    most_steps: int = 150
     beta: float = 0.1
     pair_sft_weight: float = 0.2
     demonstration_weight: float = 1.0
@@ -54,6 +57,7 @@ class JointRecipe(Method):
         judged = (self.good_weight, self.bad_weight)
         return {
             "batch_rows must be at least 1": self.batch_rows >= 1,
+            "most_steps must be at least 1": self.most_steps >= 1,
             "beta must be positive": self.beta > 0,
             "pair_sft_weight must not be negative": self.pair_sft_weight >= 0,
             "demonstration_weight must not be negative": self.demonstration_weight >= 0,
@@ -61,6 +65,10 @@ class JointRecipe(Method):
                 weight == "store" or float(weight) >= 0 for weight in judged
             ),
         }
+
+    def epochs_of(self, rows: int) -> float:
+        """The epochs of a run on so many rows."""
+        return min(self.epochs, max(1.0, self.most_steps * self.batch_rows / rows))
 
     @property
     def example_kinds(self) -> frozenset[ExampleKind]:

@@ -6,7 +6,6 @@ apart. Knows no loss and no optimizer.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.storage import digest_json
 from tuning.batch.forward import layout_tensors
 from tuning.batch.plan import Completion, TrainingPrompt, lay_out, pack
 from tuning.batch.steps import Pack
@@ -25,22 +25,26 @@ Row = Mapping[str, Any]
 IGNORED = -100  # torch's label of a token that is not scored
 
 
-def lend_mismatched(rows: Sequence[Row], seed: int) -> list[dict[str, Any]]:
-    """Rows in which each judgement has an answer to another prompt as `mismatched_ids`.
+def lend_mismatched(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Rows in which about half of the judgements have an answer to another prompt.
 
-    KTO estimates its drift from them (Ethayarajh et al. 2024, sec. 4.1). Each answer is lent once:
-    to the next judgement in a shuffled circle. A lone judgement borrows its own.
+    It is `mismatched_ids`, [] elsewhere: KTO estimates its drift from them (Ethayarajh et al. 2024,
+    sec. 4.1), and half of the rows are enough for a mean over several steps. Judgements stand in a
+    circle in the order of their digests, and those with an even digest borrow from the next. So a
+    new row changes at most one loan, and few reference log-probabilities.
     """
-    judged = [number for number, row in enumerate(rows) if row["kind"] == "judgement"]
-    random.Random(seed).shuffle(judged)  # noqa: S311 - no secret
-    lender = dict(zip(judged, [*judged[1:], *judged[:1]], strict=True))
-    return [
-        {
-            **row,
-            "mismatched_ids": rows[lender[number]]["completion_ids"] if number in lender else [],
-        }
+    digests = {
+        number: digest_json([list(row["prompt_ids"]), list(row["completion_ids"])])
         for number, row in enumerate(rows)
-    ]
+        if row["kind"] == "judgement"
+    }
+    circle = sorted(digests, key=lambda number: digests[number])
+    lent = {
+        borrower: rows[lender]["completion_ids"]
+        for borrower, lender in zip(circle, [*circle[1:], *circle[:1]], strict=True)
+        if int(digests[borrower][-1], 16) % 2 == 0 and borrower != lender
+    }
+    return [{**row, "mismatched_ids": lent.get(number, [])} for number, row in enumerate(rows)]
 
 
 def as_reference_row(row: Row) -> PairRow:
@@ -65,7 +69,7 @@ class JointCollator:
         borrowed = [
             {**row, "completion_ids": row["mismatched_ids"], "reference": row["other_reference"]}
             for row in rows
-            if row["kind"] == "judgement"
+            if row["kind"] == "judgement" and row["mismatched_ids"]
         ]
         return {
             "packs": [
@@ -83,19 +87,26 @@ class JointCollator:
         return [self._pack(kind, [rows[i] for i in m], [prompts[i] for i in m]) for m in members]
 
     def reference_packs(self, rows: Sequence[PairRow]) -> Iterator[tuple[list[int], Pack]]:
-        """Packs of pairs, each with the indices of its rows."""
-        renamed = [
+        """Packs of rows of the reference cache, each with the indices of its rows.
+
+        Rows with a second completion are packed as pairs, the others as single answers.
+        """
+        renamed: list[Row] = [
             {
-                "kind": "pair",
                 "prompt_ids": row["prompt_ids"],
                 "completion_ids": row["chosen_ids"],
                 "rejected_ids": row["rejected_ids"],
             }
             for row in rows
         ]
-        prompts = [_prompt("pair", row) for row in renamed]
-        for m in pack([prompt.tokens for prompt in prompts], self.budget_tokens):
-            yield m, self._pack("pair", [renamed[i] for i in m], [prompts[i] for i in m])
+        for paired in (True, False):
+            kind: EvidenceKind = "pair" if paired else "demonstration"
+            chosen = [n for n, row in enumerate(renamed) if bool(row["rejected_ids"]) == paired]
+            prompts = [_prompt(kind, renamed[n]) for n in chosen]
+            for members in pack([prompt.tokens for prompt in prompts], self.budget_tokens):
+                numbers = [chosen[m] for m in members]
+                some = [renamed[number] for number in numbers]
+                yield numbers, self._pack(kind, some, [prompts[m] for m in members])
 
     def _pack(self, kind: EvidenceKind, rows: list[Row], prompts: list[TrainingPrompt]) -> Pack:
         labels = [_labels(prompt, side) for side in range(_sides(kind)) for prompt in prompts]
@@ -137,16 +148,16 @@ def row_scores(model: nn.Module, batch: Pack, *, packed: bool) -> RowScores:
 def reference_log_probs(
     model: nn.Module, collator: JointCollator, rows: Sequence[PairRow], *, packed: bool
 ) -> list[PairLogProbs]:
-    """Summed log-probabilities of both sides of each row, under the model as it is."""
+    """Summed log-probabilities of both sides of each row under the model as it is; 0 for none."""
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     found: dict[int, PairLogProbs] = {}
     for members, batch in collator.reference_packs(rows):
         scores = row_scores(model, to_device(batch, device), packed=packed)
-        assert scores.rejected is not None
-        both = zip(scores.completion.tolist(), scores.rejected.tolist(), strict=True)
-        found |= zip(members, both, strict=True)
+        first = scores.completion.tolist()
+        second = [0.0] * len(first) if scores.rejected is None else scores.rejected.tolist()
+        found |= zip(members, zip(first, second, strict=True), strict=True)
     model.train(was_training)
     return [found[number] for number in range(len(rows))]
 

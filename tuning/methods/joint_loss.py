@@ -52,7 +52,8 @@ class RowScores:
 def row_losses(scores: RowScores, recipe: JointRecipe, drift: float) -> Tensor:
     """The weighted loss of each row, (rows,).
 
-    `drift` is the estimated KL divergence from the reference, in nats, KTO's point of comparison.
+    `drift` is the estimated KL divergence from the reference in nats, at least 0: KTO's point of
+    comparison (Ethayarajh et al. 2024, sec. 4.1).
     """
     if scores.kind == "demonstration":
         return -recipe.demonstration_weight * scores.per_token
@@ -63,15 +64,6 @@ def row_losses(scores: RowScores, recipe: JointRecipe, drift: float) -> Tensor:
     gains = scores.rewards(recipe.beta) - recipe.beta * drift
     weights = torch.where(scores.labels, float(recipe.good_weight), float(recipe.bad_weight))
     return weights * (1 - torch.sigmoid(torch.where(scores.labels, gains, -gains)))
-
-
-def estimate_drift(mismatched: Tensor, reference: Tensor) -> float:
-    """The KL divergence from the reference, in nats: the mean over answers to other prompts.
-
-    Never below 0 (Ethayarajh et al. 2024, sec. 4.1). Both tensors: (rows,) of summed
-    log-probabilities.
-    """
-    return max(0.0, float((mismatched - reference).mean())) if len(mismatched) else 0.0
 
 
 @dataclass(frozen=True, slots=True)

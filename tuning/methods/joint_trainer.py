@@ -35,9 +35,10 @@ from tuning.methods.joint_batch import (
     row_scores,
     to_device,
 )
-from tuning.methods.joint_loss import RowScores, SliceScore, estimate_drift, row_losses, score_slice
+from tuning.methods.joint_loss import RowScores, SliceScore, row_losses, score_slice
 from tuning.methods.stage import Stage
 
+DRIFT_STEPS = 10  # over which KTO's drift is a mean, since a step has few judgements
 Contributions = dict[str, dict[str, float | None]]
 # The logged rewards of each kind
 LOGGED_REWARDS: Mapping[str, Sequence[str]] = {
@@ -112,23 +113,25 @@ class JointTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
     def score_slice(self) -> SliceScore:
         """Score the rows that are held back from training, under the model as it is."""
         self.model.eval()
-        batch = self.data_collator(self._slice_rows)
-        drift = self._drift(self.model, batch["mismatched"])
-        self._logged.clear()
-        parts = (to_device(each, self.args.device) for each in batch["packs"])
+        drift = self._drift(self.model, ())
+        packs = self.data_collator(self._slice_rows)["packs"]
+        parts = (to_device(each, self.args.device) for each in packs)
         scores = [row_scores(self.model, part, packed=self._packed) for part in parts]
         return score_slice(scores, self._recipe, drift)
 
     @torch.no_grad()
     def _drift(self, model: nn.Module, packs: Sequence[Pack]) -> float:
+        """The mean over the last `DRIFT_STEPS` steps' mismatched rows, this one's among them."""
         moved = [to_device(batch, self.args.device) for batch in packs]
-        found = [row_scores(model, batch, packed=self._packed) for batch in moved]
-        if not found:
-            return 0.0
-        references = torch.cat([batch["reference"] for batch in moved])
-        drift = estimate_drift(torch.cat([each.completion for each in found]), references)
-        self._logged["kl"].append(drift)
-        return drift
+        if moved:
+            found = [row_scores(model, batch, packed=self._packed) for batch in moved]
+            references = torch.cat([batch["reference"] for batch in moved])
+            change = torch.cat([each.completion for each in found]) - references
+            self._logged["kl"].append(float(change.mean()))
+        # The state travels with a checkpoint, so that a resumed run knows its last steps
+        earlier = [logs["kl"] for logs in self.state.log_history[1 - DRIFT_STEPS :] if "kl" in logs]
+        recent = [*earlier, *self._logged["kl"]]
+        return max(0.0, sum(recent) / len(recent)) if recent else 0.0
 
     def _log_rows(self, scores: RowScores, losses: Tensor) -> None:
         """Log the losses of one pack's rows, and their rewards, row by row."""
@@ -227,7 +230,9 @@ def make_joint_trainer(
         model=model,
         args=TrainingArguments(
             **stage.arguments(
-                epochs=recipe.epochs, learning_rate=recipe.learning_rate, batch=recipe.batch_rows
+                epochs=recipe.epochs_of(len(rows)),
+                learning_rate=recipe.learning_rate,
+                batch=recipe.batch_rows,
             ),
             remove_unused_columns=False,
         ),
@@ -261,7 +266,7 @@ def with_references(
     They are the columns `reference` and `other_reference`: of a pair's two answers, of a judged
     answer and its mismatched one; 0 for a demonstration. Answers are mismatched within a group.
     """
-    mixed = [lend_mismatched(rows, stage.seed) for rows in groups]
+    mixed = [lend_mismatched(rows) for rows in groups]
     compared = [row for rows in mixed for row in rows if row["kind"] != "demonstration"]
     compute = partial(reference_log_probs, model, collator, packed=packed)
     found = iter(stage.references([as_reference_row(row) for row in compared], compute))

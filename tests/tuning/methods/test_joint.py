@@ -101,7 +101,19 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + exp(-x))
 
 
-def loss_by_hand(policy: Any, base: Any, data: TrainingData) -> float:
+def change(policy: Any, base: Any, data: TrainingData) -> float:
+    """The mean change in log-probability of the borrowed answers."""
+    lent = [each for each in lend_mismatched(recipe().rows(data)) if each["mismatched_ids"]]
+    assert lent
+    changes = [
+        total(policy, each["prompt_ids"], each["mismatched_ids"])
+        - total(base, each["prompt_ids"], each["mismatched_ids"])
+        for each in lent
+    ]
+    return sum(changes) / len(changes)
+
+
+def loss_by_hand(policy: Any, base: Any, data: TrainingData, drift: float) -> float:
     """Rafailov et al. eq. 7 and Pang et al. eq. 2; Ethayarajh et al. eq. 7; SFT."""
     losses = []
     for pair in data.pairs.rows:
@@ -109,17 +121,7 @@ def loss_by_hand(policy: Any, base: Any, data: TrainingData) -> float:
         gain = total(policy, prompt, chosen) - total(base, prompt, chosen)
         loss = total(policy, prompt, rejected) - total(base, prompt, rejected)
         losses.append(-log(sigmoid(BETA * (gain - loss))) - PAIR_SFT * mean(policy, prompt, chosen))
-    lone = [each for each in lend_mismatched(recipe().rows(data), 0) if each["kind"] == "judgement"]
-    drift = max(
-        0.0,
-        sum(
-            total(policy, each["prompt_ids"], each["mismatched_ids"])
-            - total(base, each["prompt_ids"], each["mismatched_ids"])
-            for each in lone
-        )
-        / len(lone),
-    )
-    for each in lone:
+    for each in data.unpaired.rows:
         prompt, completion = each["prompt_ids"], each["completion_ids"]
         gain = total(policy, prompt, completion) - total(base, prompt, completion) - drift
         sign, weight = (1, GOOD) if each["label"] else (-1, BAD)
@@ -134,16 +136,19 @@ def test_the_first_loss_is_that_of_the_papers_where_policy_and_reference_agree(
 ) -> None:
     base = plain_model(tiny_base)
     found = trained(model, data, tmp_path, tokenizer)
-    assert found.losses[0] == pytest.approx(loss_by_hand(base, base, data), rel=1e-4)
+    assert found.losses[0] == pytest.approx(loss_by_hand(base, base, data, 0.0), rel=1e-4)
 
 
 def test_a_later_loss_is_that_of_the_papers(
     model: PeftModel, data: TrainingData, tiny_base: BaseModel, tmp_path: Path, tokenizer: Any
 ) -> None:
     found = trained(model, data, tmp_path, tokenizer)
-    model.load_state_dict(found.weights[2], strict=False)  # the weights of the last forward pass
     model.eval()
-    expected = loss_by_hand(model, plain_model(tiny_base), data)
+    base, changes = plain_model(tiny_base), [0.0]  # of the first step, where nothing has changed
+    for weights in found.weights[:3]:  # those of the later forward passes
+        model.load_state_dict(weights, strict=False)
+        changes.append(change(model, base, data))
+    expected = loss_by_hand(model, base, data, max(0.0, sum(changes) / 4))
     assert found.losses[3] == pytest.approx(expected, rel=1e-4)
     assert found.losses[3] < found.losses[0]
 
@@ -211,6 +216,13 @@ def test_the_weights_of_judgements_follow_from_their_counts(
     assert (found["good_weight"], found["bad_weight"]) == pytest.approx(weights, rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("rows", "epochs"), [(12, 3.0), (200, 3.0), (400, 1.5), (1000, 1.0), (5000, 1.0)]
+)
+def test_little_data_is_read_three_times_and_much_data_once(rows: int, epochs: float) -> None:
+    assert JointRecipe(epochs=3, batch_rows=4, most_steps=150).epochs_of(rows) == epochs
+
+
 def test_judgements_that_are_all_bad_train_nothing_by_themselves(data: TrainingData) -> None:
     lone = replace(data.unpaired, rows=tuple(r for r in data.unpaired.rows if not r["label"]))
     assert JointRecipe().rows(TrainingData(TokenizedPairs(), unpaired=lone)) == []
@@ -218,13 +230,28 @@ def test_judgements_that_are_all_bad_train_nothing_by_themselves(data: TrainingD
     assert [each["kind"] for each in beside] == ["pair", "pair", "judgement"]
 
 
-def test_each_mismatched_answer_is_that_of_another_prompt(data: TrainingData) -> None:
-    rows = lend_mismatched(JointRecipe().rows(data), seed=3)
-    lone = [each for each in rows if each["kind"] == "judgement"]
-    assert len(lone) == len(JUDGED)
-    assert all(each["mismatched_ids"] != each["completion_ids"] for each in lone)
-    lent = sorted(each["mismatched_ids"] for each in lone)
-    assert lent == sorted(each["completion_ids"] for each in lone)  # each once
+def test_about_half_of_the_judgements_borrow_an_answer_to_another_prompt() -> None:
+    rows = [judgement(number) for number in range(40)]
+    lent = loans(rows)
+    assert all(ids == [] or ids[0] != prompt for prompt, ids in lent.items())
+    assert sum(ids != [] for ids in lent.values()) == pytest.approx(20, abs=8)
+    assert loans(rows[::-1]) == lent  # whatever their order
+    assert loans(rows[:1]) == {0: []}  # nobody to borrow from
+
+
+def test_a_new_judgement_changes_one_loan_at_most() -> None:
+    before = loans([judgement(number) for number in range(40)])
+    after = loans([judgement(number) for number in range(41)])
+    assert sum(after[prompt] != ids for prompt, ids in before.items()) <= 1
+
+
+def judgement(number: int) -> dict[str, Any]:
+    ids = [number]
+    return {"kind": "judgement", "prompt_ids": ids, "completion_ids": ids * 2, "label": True}
+
+
+def loans(rows: list[dict[str, Any]]) -> dict[int, list[int]]:
+    return {each["prompt_ids"][0]: each["mismatched_ids"] for each in lend_mismatched(rows)}
 
 
 def test_what_each_kind_did_is_left_beside_the_adapter(
