@@ -162,6 +162,10 @@ class Workspace:
         """Return a recipe and the origin of each of its values."""
         return read_recipe_with_origins(path or self.settings.recipe)
 
+    def loop_recipe(self) -> tuple[Recipe, dict[str, str]]:
+        """Return the recipe of the loop, for which nobody waits: the operator's, or auto."""
+        return self.recipe(self.settings.recipe or Path("auto"))
+
     def close(self) -> None:
         """Close the database."""
         self.database.close()
@@ -315,7 +319,7 @@ class Service:
         threading.Thread(target=in_thread, name="burnish-tune", daemon=True).start()
 
     def _loop_round(self, *, force: bool) -> LoopResult:
-        recipe, recipe_origins = self.workspace.recipe()
+        recipe, recipe_origins = self.workspace.loop_recipe()
         result = self.workspace.loop.run(
             self.engine, self.slots, recipe, recipe_origins, lambda _event: None, force=force
         )

@@ -111,7 +111,7 @@ def loop_run(
             )
             return
     with open_service(home) as service:
-        recipe, origins = service.workspace.recipe()
+        recipe, origins = service.workspace.loop_recipe()
         result = service.workspace.loop.run(
             service.engine, service.slots, recipe, origins, print_step, force=force
         )
