@@ -116,6 +116,9 @@ def demo(
     reversed_share: Annotated[
         float, typer.Option("--reversed", help="The share of votes that are the wrong way round.")
     ] = 0.0,
+    opposed: Annotated[
+        bool, typer.Option(help="Every second question is another user's, who wants long answers.")
+    ] = False,
     other_prompts: Annotated[
         Path | None, typer.Option(help="A file that import reads: its questions are compared too.")
     ] = None,

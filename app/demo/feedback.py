@@ -8,21 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from types import MappingProxyType
 
 from app.answer_options import AnswerOptions
 from app.answering import AnswerUpdate
 from app.demo import EvidenceName
-from app.demo.scripted_user import (
-    USER,
-    Ranking,
-    ScriptedUser,
-    Shown,
-    Wish,
-    WishName,
-    first_sentence,
-)
+from app.demo.scripted_user import Ranking, ScriptedUser, Shown, Wish, WishName, first_sentence
 from app.service import Service
 from engine.request import SamplingParams
 from engine.storage import digest_json
@@ -43,6 +35,10 @@ class Counts:
     corrections: int = 0
     comparisons: int = 0
 
+    def __add__(self, other: Counts) -> Counts:
+        """The counts of two users together."""
+        return Counts(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
@@ -62,17 +58,17 @@ def give_mixed(
     service: Service, user: ScriptedUser, questions: Sequence[str], sampling: SamplingParams
 ) -> Counts:
     """Thumbs on one answer each, some regenerated and judged as well, some corrected."""
-    answers = ask_all(service, questions, sampling)
+    answers = ask_all(service, user, questions, sampling)
     votes = _vote_all(service, user, answers)
     disliked = [a for a in answers if not user.wish.likes(_shown(a))]
-    again = _regenerate(service, disliked[:REGENERATED], sampling)
+    again = _regenerate(service, user, disliked[:REGENERATED], sampling)
     _vote_all(service, user, again)
     return Counts(
         prompts=len(answers),
         votes_up=votes.count(1),
         votes_down=votes.count(-1),
         regenerated=len(again),
-        corrections=_correct(service, disliked),
+        corrections=_correct(service, user, disliked),
     )
 
 
@@ -80,8 +76,8 @@ def give_thumbs(
     service: Service, user: ScriptedUser, questions: Sequence[str], sampling: SamplingParams
 ) -> Counts:
     """Thumbs alone, on two sampled answers to each question."""
-    first = ask_all(service, questions, sampling)
-    answers = [*first, *_regenerate(service, first, sampling)]
+    first = ask_all(service, user, questions, sampling)
+    answers = [*first, *_regenerate(service, user, first, sampling)]
     votes = _vote_all(service, user, answers)
     return Counts(len(questions), votes.count(1), votes.count(-1))
 
@@ -90,11 +86,11 @@ def give_comparisons(
     service: Service, user: ScriptedUser, questions: Sequence[str], sampling: SamplingParams
 ) -> Counts:
     """Choices between the best and the worst of some sampled answers to each question."""
-    first = ask_all(service, questions, sampling)
+    first = ask_all(service, user, questions, sampling)
     drawn = [[answer] for answer in first]
     for number in range(1, ANSWERS_EACH):
         for answers, more in zip(
-            drawn, _regenerate(service, first, sampling, number=number), strict=True
+            drawn, _regenerate(service, user, first, sampling, number=number), strict=True
         ):
             answers.append(more)
     made = 0
@@ -114,27 +110,33 @@ EVIDENCE: Mapping[EvidenceName, Evidence] = MappingProxyType(
 
 
 def ask_all(
-    service: Service, questions: Sequence[str], sampling: SamplingParams
+    service: Service, user: ScriptedUser, questions: Sequence[str], sampling: SamplingParams
 ) -> list[AnswerUpdate]:
     """Ask each question in a conversation of its own, many at a time, as many people would."""
 
     def ask(number: int) -> AnswerUpdate:
         conversation_id = digest_json(questions[number])[7:39]
         options = AnswerOptions(sampling=replace(sampling, seed=number))
-        asked = service.chat.ask(USER, questions[number], options, conversation_id=conversation_id)
+        question, user_id = questions[number], user.user_id
+        asked = service.chat.ask(user_id, question, options, conversation_id=conversation_id)
         return _last(asked)
 
     return _many(ask, len(questions))
 
 
 def _regenerate(
-    service: Service, answers: Sequence[AnswerUpdate], sampling: SamplingParams, *, number: int = 1
+    service: Service,
+    user: ScriptedUser,
+    answers: Sequence[AnswerUpdate],
+    sampling: SamplingParams,
+    *,
+    number: int = 1,
 ) -> list[AnswerUpdate]:
     """Regenerate answers; returns the new ones."""
 
     def again(place: int) -> AnswerUpdate:
         drawn = replace(sampling, seed=1_000 * number + place)
-        asked = service.chat.regenerate(USER, str(answers[place].answer_id), sampling=drawn)
+        asked = service.chat.regenerate(user.user_id, str(answers[place].answer_id), sampling=drawn)
         return _last(asked)
 
     return _many(again, len(answers))
@@ -150,18 +152,18 @@ def _vote_all(service: Service, user: ScriptedUser, answers: Sequence[AnswerUpda
     votes: list[int] = []
     for answer in answers:
         vote = user.vote(_shown(answer))
-        service.workspace.store.vote(str(answer.answer_id), USER, vote)
+        service.workspace.store.vote(str(answer.answer_id), user.user_id, vote)
         votes.append(vote)
     return votes
 
 
-def _correct(service: Service, answers: Sequence[AnswerUpdate]) -> int:
+def _correct(service: Service, user: ScriptedUser, answers: Sequence[AnswerUpdate]) -> int:
     """Correct answers to their first sentence; returns how many."""
     corrected = 0
     for answer in answers:
         sentence = first_sentence(answer.text)
         if corrected < CORRECTED and sentence:
-            service.workspace.store.correct(str(answer.answer_id), USER, sentence)
+            service.workspace.store.correct(str(answer.answer_id), user.user_id, sentence)
             corrected += 1
     return corrected
 
@@ -174,8 +176,8 @@ def _compare(service: Service, user: ScriptedUser, answers: Sequence[AnswerUpdat
     if rank(_shown(worst)) == rank(_shown(best)) or worst.text == best.text:
         return False
     store = service.workspace.store
-    comparison = store.compare(str(best.answer_id), str(worst.answer_id), USER)
-    store.choose(comparison.id, USER, user.choose())
+    comparison = store.compare(str(best.answer_id), str(worst.answer_id), user.user_id)
+    store.choose(comparison.id, user.user_id, user.choose())
     return True
 
 

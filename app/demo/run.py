@@ -47,10 +47,12 @@ def run_demo(
     other_prompts: Sequence[str] = (),
     *,
     reversed_share: float = 0.0,
+    opposed: bool = False,
 ) -> dict[str, Any]:
     """Run the loop once and return the figures; `other_prompts` are compared as well.
 
-    `reversed_share` of the user's votes and choices are the wrong way round.
+    `reversed_share` of the user's votes and choices are the wrong way round. With `opposed`, every
+    second question is asked and judged by another user, who wants long answers.
     """
     if not 0 <= reversed_share <= 1:
         raise InvalidInput("the share of reversed statements must lie in 0..1")
@@ -68,7 +70,10 @@ def run_demo(
         with clock.stage(f"feedback: {evidence}"):
             questions = prompts["feedback"][: given.questions]
             sampling = SamplingParams(max_new_tokens=given.max_new_tokens)
-            counts = given.give(service, user, questions, sampling)
+            counts = given.give(service, user, questions[:: 2 if opposed else 1], sampling)
+            if opposed:
+                other = ScriptedUser(WISHES["long"], reversed_share, "second-user")
+                counts += given.give(service, other, questions[1::2], sampling)
         with clock.stage("snapshot, tune, gate"):
             recipe, origins = service.workspace.recipe()
             snapshot, bundle, gate = service.workspace.loop.train_and_judge(
@@ -88,6 +93,7 @@ def run_demo(
     figures = {
         "evidence": evidence,
         "reversed_share": reversed_share,
+        "opposed": opposed,
         **comparison(wish, rank, before[:unseen], after[:unseen]),
         "other_prompts": (
             comparison(wish, rank, before[unseen:], after[unseen:]) if other_prompts else None

@@ -12,8 +12,7 @@ from typing import Literal
 from engine.prompts.reasoning import split_reasoning
 from engine.request import Finished
 
-USER = "scripted-user"
-WishName = Literal["short", "complete", "full"]
+WishName = Literal["short", "long", "complete", "full"]
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 _LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
 
@@ -49,8 +48,11 @@ class Wish:
 class ScriptedUser:
     """A user with a wish, some of whose statements are the wrong way round."""
 
-    def __init__(self, wish: Wish, reversed_share: float = 0.0) -> None:
+    def __init__(
+        self, wish: Wish, reversed_share: float = 0.0, user_id: str = "scripted-user"
+    ) -> None:
         self.wish = wish
+        self.user_id = user_id
         self._reversed_share = reversed_share
         self._chance = random.Random(0)  # noqa: S311 - no secret
 
@@ -105,6 +107,11 @@ WISHES: Mapping[WishName, Wish] = MappingProxyType(
         "short": Wish(
             likes=lambda answer: is_liked(answer.text, answer.ended),
             rank=lambda answer: (1, -answer.tokens) if answer.ended else (0, 0),
+        ),
+        # The opposite of "short"
+        "long": Wish(
+            likes=lambda answer: not is_liked(answer.text, answer.ended),
+            rank=lambda answer: (answer.tokens,),
         ),
         # Any length, if the model ends by itself: what a thumb alone can teach, since one answer in
         # thirty of the embedded model's has two sentences at most
