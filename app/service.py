@@ -123,7 +123,7 @@ class Workspace:
             min_new_pairs=self.settings.loop_min_new_pairs,
         )
 
-    def take_snapshot(self) -> str:
+    def take_snapshot(self, *, may_be_empty: bool = False) -> str:
         """Freeze the current examples under the settings; returns the snapshot's digest."""
         return take_snapshot(
             self.home.snapshots,
@@ -131,6 +131,7 @@ class Workspace:
             self.curation,
             redact=Redactor().redact if self.settings.redact else None,
             thoughts_in_loss=self.settings.learn_thoughts,
+            may_be_empty=may_be_empty,
         )
 
     @cached_property

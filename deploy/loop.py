@@ -13,6 +13,7 @@ from typing import Any
 from deploy.gate import GateReport, judge_candidate
 from deploy.registry import Registry
 from deploy.release import Releases
+from engine.adapters.bundle import origin_of
 from engine.adapters.slots import AdapterSlots
 from engine.errors import InvalidInput
 from engine.home import Home
@@ -192,10 +193,9 @@ class Loop:
             "snapshot": snapshot,
         }
         digest = write_report(self._home.evaluations, evaluation, about, gate.as_dict())
-        self._registry.add(
-            bundle,
-            {**gate.as_dict(), "incumbent": incumbent, "snapshot": snapshot, "evaluation": digest},
-        )
+        evidence = {"incumbent": incumbent, "snapshot": snapshot, "evaluation": digest}
+        origin = origin_of(read_manifest(folder_of(self._home.bundles, bundle)))
+        self._registry.add(bundle, {**gate.as_dict(), **evidence, "origin": origin})
         return Judged(gate, folder_of(self._home.evaluations, digest))
 
     def _reward_model_of(self, bundle: str) -> Scorer | None:

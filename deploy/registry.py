@@ -79,11 +79,16 @@ SERVER_LOST_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A bundle that went through the gate."""
+    """A bundle that went through the gate, or an imported one that is yet to."""
 
     bundle: str
     report: Mapping[str, Any]
     created_at: float
+
+    @property
+    def origin(self) -> str:
+        """Who trained it: "trained" here or "imported"; older reports do not say, and are ours."""
+        return str(self.report.get("origin", "trained"))
 
 
 @dataclass(frozen=True, slots=True)

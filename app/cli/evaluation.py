@@ -14,7 +14,10 @@ def evaluate_bundle(
     bundle: Annotated[str, typer.Argument(help="A bundle's id, or its beginning.")],
     home: HomeOption = None,
     against: Annotated[str | None, typer.Option(help="A release's id. [default: live]")] = None,
-    snapshot: Annotated[str | None, typer.Option(help="[default: the one trained on]")] = None,
+    snapshot: Annotated[
+        str | None,
+        typer.Option(help="[default: the one trained on; for an imported adapter, a new one]"),
+    ] = None,
     ask_judge: Annotated[
         bool, typer.Option("--judge", help="Let an AI compare answers; decides nothing.")
     ] = False,
@@ -35,10 +38,11 @@ def evaluate_bundle(
     with open_service(home) as service:
         workspace = service.workspace
         digest = find_digest(workspace.home.bundles, bundle)
+        trained_on = read_manifest(folder_of(workspace.home.bundles, digest))["snapshot"]
         chosen = (
             find_digest(workspace.home.snapshots, snapshot)
             if snapshot
-            else str(read_manifest(folder_of(workspace.home.bundles, digest))["snapshot"])
+            else trained_on or workspace.take_snapshot(may_be_empty=True)
         )
         other = find_digest(workspace.home.bundles, against) if against else None
         ai_judge = (

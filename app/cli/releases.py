@@ -21,11 +21,17 @@ def release_list(home: HomeOption = None, as_json: Json = False) -> None:
         live = workspace.registry.live().bundle
         releases = workspace.registry.list()
     rows = [
-        {"release": r.bundle, "verdict": r.report["verdict"], "live": r.bundle == live}
+        {
+            "release": r.bundle,
+            "verdict": r.report["verdict"],
+            "origin": r.origin,
+            "live": r.bundle == live,
+        }
         for r in releases
     ]
     lines = [f"{'*' if live is None else ' '} base"] + [
-        f"{'*' if row['live'] else ' '} {row['release']}  {row['verdict']}" for row in rows
+        f"{'*' if row['live'] else ' '} {row['release']}  {row['origin']:<8}  {row['verdict']}"
+        for row in rows
     ]
     print_result(as_json, {"live": live or "base", "releases": rows}, "\n".join(lines))
 
@@ -44,8 +50,42 @@ def release_show(
         found = workspace.registry.get(digest)
         manifest = read_manifest(folder_of(workspace.home.bundles, digest))
     report = {key: value for key, value in found.report.items() if key != "scores"}
-    document = {"release": digest, "report": report, "manifest": manifest}
+    document = {"release": digest, "origin": found.origin, "report": report, "manifest": manifest}
     print_result(as_json, document, json.dumps(document, indent=2))
+
+
+@release_app.command("import")
+def release_import(
+    folder: Annotated[Path, typer.Argument(help="A folder that peft's save_pretrained wrote.")],
+    home: HomeOption = None,
+    trust_base: Annotated[
+        bool, typer.Option(help="Although the adapter names another base model.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Make an adapter that other software trained a release, which the gate is yet to judge.
+
+    LLaMA-Factory, Unsloth, peft and Alpaca-LoRA write such folders. Nothing is unpickled, and what
+    cannot be served is refused by its name before anything is written.
+    """
+    from deploy.importing import import_adapter
+
+    with open_workspace(home) as workspace:
+        found = import_adapter(
+            folder,
+            workspace.base,
+            workspace.home.bundles,
+            workspace.registry,
+            trust_base=trust_base,
+        )
+    document = {
+        "release": found.bundle,
+        "origin": "imported",
+        "claimed_base": found.claimed_base,
+        "verdict": found.verdict,
+    }
+    advice = f"{found.bundle}\n{found.verdict}; `burnish evaluate {found.bundle[7:19]}` judges it"
+    print_result(as_json, document, advice)
 
 
 @release_app.command("promote")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +20,7 @@ from app.ui.tuning_console import build_tuning_tab
 from engine.storage import find_digest
 
 OVERVIEW_SECONDS = 2.0
-RELEASE_COLUMNS = ["release", "live", "verdict", "gain", "accuracy", "pairs", "made"]
+RELEASE_COLUMNS = ["release", "live", "origin", "verdict", "gain", "accuracy", "pairs", "made"]
 HISTORY_COLUMNS = ["when", "action", "now_live", "before", "note"]
 
 
@@ -47,11 +48,9 @@ class ConsolePage:
             [
                 release.bundle[7:19],
                 "●" if release.bundle == live else "",
+                say(f"console.origins.{release.origin}", language),
                 translated(release.report["verdict"], language),
-                f"{release.report['gain']['estimate']:+.2f}",
-                f"{release.report['incumbent_accuracy']:.2f} → "
-                f"{release.report['candidate_accuracy']:.2f}",
-                release.report["pairs"],
+                *_figures(release.report),
                 _when(release.created_at),
             ]
             for release in self._workspace.registry.list()
@@ -183,6 +182,18 @@ def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
     tune.click(page.tune, None, None, **hidden)
     promote.click(page.promote, [chosen, force], None, **hidden)
     rollback.click(page.rollback, None, None, **hidden)
+
+
+def _figures(report: Mapping[str, Any]) -> tuple[str, str, str]:
+    """Gain, accuracies and pairs of a gate's report; empty before it has judged."""
+    if "gain" not in report:
+        return "", "", ""
+    accuracies = (report[f"{role}_accuracy"] for role in ("incumbent", "candidate"))
+    return (
+        f"{report['gain']['estimate']:+.2f}",
+        " → ".join(f"{accuracy:.2f}" for accuracy in accuracies),
+        str(report["pairs"]),
+    )
 
 
 def _when(at: float) -> str:

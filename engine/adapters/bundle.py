@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from engine.adapters import lora
 from engine.adapters.files import CONFIG, WEIGHTS
@@ -22,6 +22,7 @@ from engine.storage import digest_file, folder_of, publish, read_manifest, verif
 from engine.time_slices import YieldToEngine, do_not_yield
 
 BUNDLE_FORMAT = "burnish-bundle/1"
+Origin = Literal["trained", "imported"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ def publish_bundle(root: Path, write: Callable[[Path], None], manifest: Mapping[
         return {"format": BUNDLE_FORMAT, **manifest}
 
     return publish(root, fill)
+
+
+def origin_of(manifest: Mapping[str, Any]) -> Origin:
+    """Whether a bundle's adapter was trained here, or by other software."""
+    return "imported" if manifest.get("origin") == "imported" else "trained"
 
 
 def open_bundle(

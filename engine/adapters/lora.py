@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.adapters.files import HARMLESS, WEIGHTS, is_number, tensor_problems
+from engine.adapters.lora_config import PATTERNS, pattern_problems, rank_of, size_problems
 from engine.models.catalogue import BaseModel, linear_shapes
 from engine.time_slices import YieldToEngine
 
@@ -20,13 +21,11 @@ if TYPE_CHECKING:
     from engine.adapters.lora_matrices import LoraMatrices
 
 PEFT_TYPES = frozenset({"LORA"})
-MAX_RANK = 256
-MAX_SCALING = 64
 # The matrices of a trained adapter of rank 16 have Frobenius norms of 0.1 to 20
 MAX_NORM = 1_000.0
 CHECKED = frozenset(
     {"peft_type", "task_type", "r", "lora_alpha", "target_modules", "lora_dropout", "use_rslora"}
-)
+).union(PATTERNS)
 # Fields whose value for "not used" is not false, null or empty
 NEUTRAL = {
     "bias": "none",
@@ -34,7 +33,7 @@ NEUTRAL = {
     "megatron_core": "megatron.core",
     "qalora_group_size": 16,
 }
-_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +67,11 @@ def problems(
     folder: Path, config: Mapping[str, Any], base: BaseModel, yield_to_engine: YieldToEngine
 ) -> Iterator[str]:
     """See `AdapterKind`."""
-    found = list(config_problems(config))
+    shapes = linear_shapes(base.folder)
+    found = list(config_problems(config)) or list(pattern_problems(config, shapes))
     yield from found
     yield_to_engine()
     if not found:
-        shapes = linear_shapes(base.folder)
         yield from _weight_problems(folder / WEIGHTS, config, shapes, yield_to_engine)
 
 
@@ -82,17 +81,12 @@ def config_problems(config: Mapping[str, Any]) -> Iterator[str]:
     peft has many fields that change what an adapter computes, or the base model itself, so all but
     a known few must have the value for "not used".
     """
-    rank: Any = config.get("r")
-    alpha: Any = config.get("lora_alpha")
     targets = config.get("target_modules")
     if config.get("peft_type") != "LORA":
         yield f"peft_type is {config.get('peft_type')!r}, not 'LORA'"
     if config.get("task_type") != "CAUSAL_LM":
         yield f"task_type is {config.get('task_type')!r}, not 'CAUSAL_LM'"
-    if not is_number(rank, int) or not 1 <= rank <= MAX_RANK:
-        yield f"r is {rank!r}; it must lie in 1..{MAX_RANK}"
-    elif not is_number(alpha, int, float) or not 0 < alpha <= MAX_SCALING * rank:
-        yield f"lora_alpha is {alpha!r}; it must lie in (0, {MAX_SCALING} r]"
+    yield from size_problems(config.get("r"), config.get("lora_alpha"))
     if not isinstance(targets, list) or not all(isinstance(t, str) and t for t in targets):
         yield "target_modules is not a list of names"
     dropout = config.get("lora_dropout", 0.0)
@@ -118,10 +112,11 @@ def _weight_problems(
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - not a dict
                 yield_to_engine()
-                match = _KEY.fullmatch(key)
+                match = KEY.fullmatch(key)
                 if match and match["module"] in shapes:
-                    sides.setdefault(match["module"], set()).add(match["side"])
-                    shape = _expected_shape(match["side"], shapes[match["module"]], config["r"])
+                    module, side = match["module"], match["side"]
+                    sides.setdefault(module, set()).add(side)
+                    shape = lora_shape(side, shapes[module], rank_of(config, module))
                     yield from tensor_problems(key, file.get_tensor(key), shape, MAX_NORM)
                 else:
                     yield f"{key} is not a LoRA matrix of this base model"
@@ -131,7 +126,8 @@ def _weight_problems(
     yield from _module_problems(sides, shapes.keys(), config["target_modules"])
 
 
-def _expected_shape(side: str, module: tuple[int, int], rank: int) -> tuple[int, int]:
+def lora_shape(side: str, module: tuple[int, int], rank: int) -> tuple[int, int]:
+    """Shape of a matrix: `side` is A or B, `module` the shape of the layer it belongs to."""
     out_features, in_features = module
     return (rank, in_features) if side == "A" else (out_features, rank)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from engine.adapters.files import CONFIG, WEIGHTS
+from engine.adapters.lora_config import scaling_of
 from engine.errors import InvalidBundle
 from engine.kernels.native import NativeKernels
 from engine.models.decoder import LINEARS, CheckpointLayout, LinearSpec
@@ -70,14 +71,11 @@ class LoraMatrices:
         `yield_to_engine` is called between pieces of the work.
         """
         config, tensors = _read(folder, yield_to_engine)
-        rank = config["r"]
-        # rsLoRA (Kalajdzievski 2023) divides by the root of the rank
-        scaling = config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank)
         dtype = torch.float16 if native else torch.float32
         self._parts: list[tuple[LoraPart, ...]] = []
         for layer in layout.layers:
             for modules in layer.linears:
-                self._parts.append(_parts(modules, tensors, scaling, dtype=dtype, device=device))
+                self._parts.append(_parts(modules, tensors, config, dtype=dtype, device=device))
                 yield_to_engine()
         if tensors:
             raise InvalidBundle([f"{min(tensors)} is not a matrix of this model's layers"])
@@ -153,7 +151,7 @@ def _read(folder: Path, yield_to_engine: YieldToEngine) -> tuple[dict[str, Any],
 def _parts(
     modules: Sequence[LinearSpec],
     tensors: dict[str, Tensor],
-    scaling: float,
+    config: Mapping[str, Any],
     *,
     dtype: torch.dtype,
     device: str,
@@ -169,7 +167,7 @@ def _parts(
             if (tuple(a.shape), tuple(b.shape)) != expected:
                 raise InvalidBundle([f"{keys[0]} or its B has not the shape of {module.name}"])
             b = b if module.rows is None else b[module.rows]
-            b = (b.float() * scaling).T.to(device, dtype).contiguous()
+            b = (b.float() * scaling_of(config, module.name)).T.to(device, dtype).contiguous()
             found.append((a, b, offset))
         offset += module.out_features
     if not found:

@@ -96,15 +96,21 @@ def freeze(
     gold: frozenset[str] = frozenset(),
     redact: Redact | None = None,
     thoughts_in_loss: bool = True,
+    may_be_empty: bool = False,
 ) -> str:
     """Publish examples as a snapshot; returns its digest.
 
     `redact` is applied to every text; a pair that it makes alike is set aside. `thoughts_in_loss`:
     whether training covers the thought of a chain-of-thought answer or the answer alone.
-    Raises `InvalidInput` when there is nothing to train on.
+    Raises `InvalidInput` when there is nothing to train on, unless it `may_be_empty`.
     """
     kept, set_aside = _redacted(examples, redact)
     by_split = {split: {kind: _of(kept[kind], split, gold) for kind in READERS} for split in SPLITS}
+    if not may_be_empty and not any(by_split["train"].values()):
+        raise InvalidInput(
+            "nothing to train on yet: correct an answer, compare two, or regenerate one and vote"
+            " differently on the two"
+        )
     return _publish(
         root,
         by_split,
@@ -138,12 +144,6 @@ def rewrite(root: Path, snapshot: Snapshot, keep: Callable[[TrainingExample], bo
 
 
 def _publish(root: Path, by_split: BySplit, manifest: Mapping[str, Any]) -> str:
-    if not any(by_split["train"].values()):
-        raise InvalidInput(
-            "nothing to train on yet: correct an answer, compare two, or regenerate one and vote"
-            " differently on the two"
-        )
-
     def fill(folder: Path) -> dict[str, Any]:
         for split, kinds in by_split.items():
             (folder / split).mkdir()

@@ -19,12 +19,13 @@ def take_snapshot(
     *,
     redact: Redact | None = None,
     thoughts_in_loss: bool = True,
+    may_be_empty: bool = False,
 ) -> str:
     """Freeze the examples of now under `root`; returns the snapshot's digest.
 
     The trust in users is estimated anew first. A person who is forgotten meanwhile is not in the
-    snapshot. For `redact` and `thoughts_in_loss` see `freeze`. Raises `InvalidInput` when there is
-    nothing to train on.
+    snapshot. For the other arguments see `freeze`. Raises `InvalidInput` when there is nothing to
+    train on, unless it `may_be_empty`.
     """
     while True:
         training_set.refresh(reestimate=True)
@@ -36,6 +37,7 @@ def take_snapshot(
             gold=curation.gold(),
             redact=redact,
             thoughts_in_loss=thoughts_in_loss,
+            may_be_empty=may_be_empty,
         )
         if not training_set.erased_since(summary):
             return digest

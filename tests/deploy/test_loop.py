@@ -283,6 +283,25 @@ def test_any_other_adapter_is_kept_with_its_verdict_and_does_not_go_live(
     assert registry.get(str(result.bundle)).report["verdict"] == verdict
 
 
+def test_an_imported_adapter_is_judged_as_ours_is_and_stays_known_as_imported(
+    loop: Loop,
+    store: FeedbackStore,
+    registry: Registry,
+    slots: AdapterSlots,
+    snap: Callable[[], str],
+    bundles: Path,
+    tiny_base: BaseModel,
+) -> None:
+    imported: dict[str, Any] = {"snapshot": None, "origin": "imported", "recipe": {}}
+    bundle = make_bundle(bundles, tiny_base, manifest=imported)
+    correct(store, *TRAIN[:3], *HELDOUT[:10])
+    assert loop.status().new_pairs == 13  # it has learnt none of them
+    judged = loop.evaluate(cast(Engine, Judge(True, False)), slots, bundle, snap())
+    assert judged.gate.verdict == "better"
+    release = registry.get(bundle)
+    assert (release.report["verdict"], release.origin) == ("better", "imported")
+
+
 def test_force_trains_without_new_pairs_and_the_gate_still_decides(
     loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots
 ) -> None:

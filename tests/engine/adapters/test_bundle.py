@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from engine.adapters.bundle import open_bundle
-from engine.adapters.lora import MAX_RANK
+from engine.adapters.lora_config import MAX_RANK
 from engine.errors import InvalidBundle, UnknownId
 from engine.models.catalogue import BaseModel, linear_shapes
 from engine.storage import PIECE_BYTES, digest_bytes, folder_of
@@ -225,8 +225,6 @@ def test_a_tensor_that_is_no_lora_matrix_of_this_base_is_refused(
     [
         ("use_dora", True),
         ("modules_to_save", ["lm_head"]),
-        ("rank_pattern", {"q_proj": 8}),
-        ("alpha_pattern", {"q_proj": 8}),
         ("lora_bias", True),
         ("bias", "all"),
         ("layer_replication", [[0, 2]]),

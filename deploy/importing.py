@@ -1,0 +1,63 @@
+"""Import an adapter that other software trained, as a release that waits for the gate."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deploy.registry import Registry
+from engine.adapters.bundle import open_bundle, publish_bundle
+from engine.adapters.files import CONFIG, WEIGHTS
+from engine.adapters.foreign import read_foreign
+from engine.errors import UnknownId
+from engine.models.catalogue import BaseModel
+
+NOT_JUDGED = "not judged"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedRelease:
+    """An imported adapter."""
+
+    bundle: str
+    claimed_base: str | None  # the base model that its files name
+    verdict: str  # an adapter that was imported before keeps what the gate said
+
+
+def import_adapter(
+    folder: Path, base: BaseModel, bundles: Path, registry: Registry, *, trust_base: bool = False
+) -> ImportedRelease:
+    """Publish the adapter in a PEFT folder as a bundle and record it as a release.
+
+    The same files give the same bundle. `trust_base` takes an adapter that names another base
+    model. Raises `InvalidInput` or `InvalidBundle`, and nothing is written then.
+    """
+    adapter = read_foreign(folder, base, trust_base=trust_base)
+
+    def fill(target: Path) -> None:
+        (target / WEIGHTS).write_bytes(adapter.weights.read_bytes())
+        (target / CONFIG).write_text(json.dumps(adapter.config, indent=2, sort_keys=True))
+
+    manifest: dict[str, Any] = {
+        "base_digest": base.digest,
+        "base_name": Path(base.name).name,
+        "origin": "imported",
+        "claimed_base": adapter.claimed_base,
+        "snapshot": None,
+        "recipe": {},
+    }
+    digest = publish_bundle(bundles, fill, manifest)
+    open_bundle(bundles, digest, base)
+    return ImportedRelease(digest, adapter.claimed_base, _record(digest, registry))
+
+
+def _record(digest: str, registry: Registry) -> str:
+    """Add the release, unless it is known; returns the gate's verdict on it."""
+    with suppress(UnknownId):
+        return str(registry.get(digest).report["verdict"])
+    reason = "it was trained elsewhere and has not been compared with the live release"
+    registry.add(digest, {"verdict": NOT_JUDGED, "reason": reason, "origin": "imported"})
+    return NOT_JUDGED

@@ -1,0 +1,73 @@
+"""An adapter that other software trained becomes a release, and only the gate makes it live."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from deploy.importing import ImportedRelease, import_adapter
+from deploy.registry import Registry
+from deploy.release import Releases
+from engine.adapters.bundle import open_bundle, origin_of
+from engine.errors import Conflict, InvalidBundle
+from engine.models.catalogue import BaseModel
+from engine.storage import list_digests
+from tests.helpers import adapter_config, random_tensors
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, tiny_base: BaseModel) -> Path:
+    """A folder as LLaMA-Factory leaves it: the adapter among much else."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps(adapter_config(tiny_base)))
+    save_file(random_tensors(tiny_base, 0, 0.3), folder / "adapter_model.safetensors")
+    for name in ("README.md", "training_args.bin", "trainer_log.jsonl", "tokenizer_config.json"):
+        (folder / name).write_text("theirs")
+    return folder
+
+
+def test_it_is_a_release_that_waits_for_the_gate(
+    theirs: Path, tiny_base: BaseModel, bundles: Path, registry: Registry
+) -> None:
+    found = import_adapter(theirs, tiny_base, bundles, registry)
+    assert found == ImportedRelease(found.bundle, tiny_base.name, "not judged")
+    opened = open_bundle(bundles, found.bundle, tiny_base)
+    assert origin_of(opened.manifest) == "imported"
+    assert opened.manifest["snapshot"] is None
+    assert sorted(opened.manifest["files"]) == ["adapter_config.json", "adapter_model.safetensors"]
+    (release,) = registry.list()
+    assert (release.bundle, release.origin) == (found.bundle, "imported")
+    releases = Releases(registry, bundles, tiny_base)
+    assert releases.waiting() is None
+    with pytest.raises(Conflict, match="the gate's verdict is 'not judged'"):
+        releases.promote(found.bundle)
+    assert releases.promote(found.bundle, force=True).bundle == found.bundle
+    assert releases.rollback().bundle is None
+
+
+def test_the_same_files_are_the_same_release_with_its_verdict(
+    theirs: Path, tiny_base: BaseModel, bundles: Path, registry: Registry
+) -> None:
+    first = import_adapter(theirs, tiny_base, bundles, registry)
+    registry.add(first.bundle, {"verdict": "better", "origin": "imported"})
+    again = import_adapter(theirs, tiny_base, bundles, registry)
+    assert again == ImportedRelease(first.bundle, tiny_base.name, "better")
+    assert registry.get(first.bundle).report["verdict"] == "better"
+    assert list_digests(bundles) == [first.bundle]
+
+
+def test_an_adapter_that_lies_about_its_base_leaves_nothing_behind(
+    theirs: Path, tiny_base: BaseModel, bundles: Path, registry: Registry
+) -> None:
+    config = adapter_config(tiny_base) | {"base_model_name_or_path": "owner/another-7b"}
+    (theirs / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(InvalidBundle, match="owner/another-7b"):
+        import_adapter(theirs, tiny_base, bundles, registry)
+    assert not bundles.exists()
+    assert registry.list() == []
+    taken = import_adapter(theirs, tiny_base, bundles, registry, trust_base=True)
+    assert taken.claimed_base == "owner/another-7b"
