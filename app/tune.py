@@ -79,7 +79,8 @@ def _sentence(event: JobEvent) -> str:
         return f"{event.stage} is left out: {event.reason}"
     if isinstance(event, DataRead):
         counts = f"{event.pairs} pairs, {event.answers} answers and {event.lone_judgements} thumbs"
-        return f"{counts} to train on, {event.too_long} too long and left out"
+        text = f", {event.blocks} blocks of text" if event.blocks else ""
+        return f"{counts} to train on{text}, {event.too_long} too long and left out"
     return ""
 
 

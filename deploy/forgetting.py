@@ -17,8 +17,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from deploy.registry import Registry
+from engine.adapters.bundle import origin_of
 from engine.errors import Conflict, UnknownId
 from engine.home import Home
 from engine.storage import folder_of, list_digests, read_manifest, sweep
@@ -38,6 +40,7 @@ from feedback_store.privacy.erasure import (
 from feedback_store.storage.database import Database
 from tuning.ai_labels import labels_of
 from tuning.jobs.runner import JobRunner
+from tuning.start_adapter import start_of
 
 # Whether a snapshot, or the set of AI labels used with it, held erased data
 HeldErased = Callable[[str, str | None], bool]
@@ -148,7 +151,7 @@ class Forgetting:
         """Take out of service, and delete, the artefacts that were trained on erased data."""
         held_erased = self._lineage(erasure)
         self._end_jobs(held_erased)
-        found = {b for b in list_digests(self._home.bundles) if held_erased(*self._trained_on(b))}
+        found = {b for b in list_digests(self._home.bundles) if self._learnt(b, held_erased)}
         bundles = sorted(found.union(erasure.receipt["bundles"]))
         erasure = replace(erasure, receipt={**erasure.receipt, "bundles": bundles})
         save_erasure(self._database, erasure)
@@ -188,19 +191,37 @@ class Forgetting:
 
         return held_erased
 
-    def _trained_on(self, bundle: str) -> tuple[str, str | None]:
-        """The snapshot and the AI labels that a bundle was trained on; empty if it does not say."""
-        with suppress(UnknownId):
+    def _learnt(self, bundle: str, held_erased: HeldErased) -> bool:
+        """Whether a bundle, or the one that its training started from, learnt from erased data.
+
+        One that does not say on what it was trained counts as such, and one whose start is gone.
+        An imported adapter has seen nothing of this home.
+        """
+        try:
             manifest = read_manifest(folder_of(self._home.bundles, bundle))
-            return str(manifest.get("snapshot")), labels_of(manifest.get("recipe", {}))
-        return "", None
+        except UnknownId:
+            return True
+        if origin_of(manifest) == "imported":
+            return False
+        return self._run_learnt(
+            str(manifest.get("snapshot")), manifest.get("recipe", {}), held_erased
+        )
+
+    def _run_learnt(
+        self, snapshot: str, recipe: Mapping[str, Any], held_erased: HeldErased
+    ) -> bool:
+        """The same for a run on a snapshot with a recipe in plain values."""
+        start = start_of(recipe)
+        return held_erased(snapshot, labels_of(recipe)) or (
+            start is not None and self._learnt(start, held_erased)
+        )
 
     def _end_jobs(self, held_erased: HeldErased) -> None:
         """Stop and delete jobs: their checkpoints are adapters too, and they may yet publish."""
         jobs = [
             j
             for j in self._jobs.list()
-            if held_erased(j.snapshot, labels_of(self._jobs.recipe(j.id)))
+            if self._run_learnt(j.snapshot, self._jobs.recipe(j.id), held_erased)
         ]
         for job in jobs:
             with suppress(Conflict, ProcessLookupError):  # it has ended meanwhile

@@ -15,9 +15,11 @@ from engine.prompts.render import Renderer
 from feedback_store.ai_feedback.ai_pairs import AiPair
 from feedback_store.examples.types import Demonstration, Pair, Side, TrainingExample, Unpaired
 from feedback_store.snapshots.snapshot import Snapshot
+from tuning.methods.pretrain import PretrainRecipe
 from tuning.recipe import Recipe, ReplayRecipe
 from tuning.replay import read_replay
 from tuning.rows import Ids, TokenizedAnswers, TokenizedPairs, TrainingData
+from tuning.text_blocks import read_blocks
 
 
 def read_training_data(
@@ -28,9 +30,10 @@ def read_training_data(
     *,
     without: Collection[str] = (),
 ) -> TrainingData:
-    """Read what the recipe's stages need of a snapshot's training side, and the AI labels.
+    """Read what the recipe's stages need of a snapshot's training side, the AI labels and texts.
 
-    Conversations in `without` are left out. Raises what `tuning.replay.read_replay` raises.
+    Conversations in `without` are left out. Raises what `tuning.replay.read_replay` and
+    `tuning.text_blocks.read_blocks` raise.
     """
     limit, thoughts = recipe.max_sequence_tokens, snapshot.manifest["thoughts_in_loss"]
     train = snapshot.train.without(without)
@@ -50,6 +53,7 @@ def read_training_data(
         sft_answers=recipe.sft.answers,
         ai_pairs=tokenize(renderer, ai_pairs, limit, thoughts_in_loss=thoughts),
         max_sequence_tokens=limit,
+        blocks=read_blocks(renderer, recipe.pretrain),
         distinct_prompts=lambda most: distinct_prompts(renderer, train.pairs, most)[0],
     )
     replay = [
@@ -68,7 +72,7 @@ def read_slice(
 ) -> TrainingData:
     """Read the people's examples of some conversations of a snapshot's training side."""
     others = snapshot.train.conversations - set(conversations)
-    alone = replace(recipe, replay=ReplayRecipe())
+    alone = replace(recipe, replay=ReplayRecipe(), pretrain=PretrainRecipe())
     return read_training_data(renderer, snapshot, alone, without=others)
 
 

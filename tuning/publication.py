@@ -58,10 +58,14 @@ def publish_adapter(
 
 
 def published_recipe(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as others may read it: of the replay file, its name alone."""
-    file = recipe.replay.file
-    replay = replace(recipe.replay, file=None if file is None else Path(file).name)
-    return replace(recipe, replay=replay).as_dict()
+    """The recipe as others may read it: of files and folders, their names alone."""
+    replay = replace(recipe.replay, file=_name_of(recipe.replay.file))
+    pretrain = replace(recipe.pretrain, text=_name_of(recipe.pretrain.text))
+    return replace(recipe, replay=replay, pretrain=pretrain).as_dict()
+
+
+def _name_of(path: str | None) -> str | None:
+    return None if path is None else Path(path).name
 
 
 def _counts(data: TrainingData) -> dict[str, Any]:

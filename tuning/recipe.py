@@ -16,15 +16,16 @@ from typing import Any
 
 import yaml
 
-from engine.adapters.lora import MAX_RANK
+from engine.adapters.lora_config import MAX_RANK
 from engine.adapters.soft_prompt import MAX_VIRTUAL_TOKENS
 from engine.errors import InvalidInput
-from engine.storage import digest_file
+from engine.storage import DIGEST, digest_file
 from tuning.methods.base import Method, TrainedKind, broken_rules
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.joint import JointRecipe
 from tuning.methods.kto import KtoRecipe
 from tuning.methods.orpo import OrpoRecipe
+from tuning.methods.pretrain import PretrainRecipe
 from tuning.methods.reward import RewardRecipe
 from tuning.methods.rloo import RlooRecipe
 from tuning.methods.sft import SftRecipe
@@ -38,7 +39,8 @@ class AdapterRecipe:
     prompt (`tuning.soft_prompt`).
 
     `rank_stabilised`: rsLoRA. `weight_decomposed`: DoRA, for export only. `virtual_tokens` is for
-    the kinds that are not `lora`, the others for `lora`.
+    the kinds that are not `lora`, the others for `lora`. `start`: the bundle whose adapter training
+    continues, with that adapter's rank and scaling (`tuning.start_adapter`).
     """
 
     rank: int = 16
@@ -48,6 +50,7 @@ class AdapterRecipe:
     weight_decomposed: bool = False
     kind: TrainedKind = "lora"
     virtual_tokens: int = 20
+    start: str | None = None
 
     def rules(self) -> Mapping[str, bool]:
         """Each rule as a message without the section's name, and whether it holds."""
@@ -58,6 +61,12 @@ class AdapterRecipe:
             ),
             "rank_stabilised and adapter.weight_decomposed need adapter.kind lora": (
                 self.kind == "lora" or not (self.rank_stabilised or self.weight_decomposed)
+            ),
+            "start must be the whole id of a bundle, sha256: and 64 digits": (
+                self.start is None or DIGEST.fullmatch(self.start) is not None
+            ),
+            "start needs adapter.kind lora, and no adapter.weight_decomposed": (
+                self.start is None or (self.kind == "lora" and not self.weight_decomposed)
             ),
             "alpha must be at least 1": self.alpha >= 1,
             "dropout must lie in [0, 1)": 0 <= self.dropout < 1,
@@ -136,6 +145,7 @@ class Recipe:
     """
 
     adapter: AdapterRecipe = field(default_factory=AdapterRecipe)
+    pretrain: PretrainRecipe = field(default_factory=PretrainRecipe)
     joint: JointRecipe = field(default_factory=JointRecipe)
     sft: SftRecipe = field(default_factory=SftRecipe)
     dpo: DpoRecipe = field(default_factory=DpoRecipe)
@@ -170,6 +180,7 @@ class Recipe:
 METHODS: Mapping[str, type[Method]] = MappingProxyType(
     {name: type(method) for name, method in Recipe().methods.items()}
 )
+STAGED = METHODS.keys() - {"pretrain", "joint"}
 
 
 def shipped_recipes() -> list[str]:
@@ -202,7 +213,8 @@ def read_recipe_with_origins(source: Path | str | None) -> tuple[Recipe, dict[st
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidInput(f"cannot read the recipe: {error}") from error
     recipe = recipe_from_dict(_with_default_methods({} if values is None else values))
-    return _with_replay_found(recipe, path.parent), origins(values)
+    recipe = _with_text_found(_with_replay_found(recipe, path.parent), path.parent)
+    return recipe, origins(values)
 
 
 def recipe_from_dict(values: Any) -> Recipe:
@@ -226,14 +238,15 @@ def _shipped_text(name: str) -> str:
 
 
 def _with_default_methods(values: Any) -> Any:
-    """A file's values, with the default recipe's methods where it names none but the joint one.
+    """A file's values, with the default recipe's methods where it names no stage.
 
-    A file that names another method's section trains in stages, as its sections say.
+    A file that names one trains in stages, as its sections say. Continued pretraining comes before
+    either way.
     """
-    if not isinstance(values, dict) or (values.keys() & METHODS.keys()) - {"joint"}:
+    if not isinstance(values, dict) or values.keys() & STAGED:
         return values
     default = yaml.safe_load(_shipped_text("default"))
-    methods = {name: default[name] for name in METHODS if name != "joint"}
+    methods = {name: default[name] for name in STAGED}
     joint = values.get("joint") or {}
     given = {"joint": {**default["joint"], **joint} if isinstance(joint, dict) else joint}
     return {**methods, **values, **given}
@@ -249,6 +262,18 @@ def _with_replay_found(recipe: Recipe, folder: Path) -> Recipe:
         raise InvalidInput(f"recipe refused: replay.file: there is no file {str(file)!r}")
     digest = replay.digest or digest_file(file)
     return replace(recipe, replay=replace(replay, file=str(file.resolve()), digest=digest))
+
+
+def _with_text_found(recipe: Recipe, folder: Path) -> Recipe:
+    """The text of continued pretraining, likewise; one that is not there is refused."""
+    from tuning.text_blocks import digest_text
+
+    pretrain = recipe.pretrain
+    if pretrain.text is None:
+        return recipe
+    text = (folder / Path(pretrain.text).expanduser()).resolve()
+    found = replace(pretrain, text=str(text), digest=pretrain.digest or digest_text(text))
+    return replace(recipe, pretrain=found)
 
 
 def fill_from_store(
@@ -297,6 +322,10 @@ def _problems_of(recipe: Recipe) -> Iterator[str]:
         ),
         "search.rates needs joint.epochs, whose learning rate it chooses": (
             recipe.search.rates == 0 or recipe.joint.epochs > 0
+        ),
+        "pretrain.block_tokens must not exceed max_sequence_tokens": (
+            recipe.pretrain.epochs <= 0
+            or recipe.pretrain.block_tokens <= recipe.max_sequence_tokens
         ),
         "max_sequence_tokens must be at least 16": recipe.max_sequence_tokens >= 16,
         "seed must not be negative": recipe.seed >= 0,

@@ -52,6 +52,7 @@ class TrainingData:
     replay_too_long: int = 0
     ai_pairs: TokenizedPairs = TokenizedPairs()  # for the preference losses alone
     max_sequence_tokens: int = 1024
+    blocks: Sequence[Ids] = ()  # of plain text, for continued pretraining
     # Each prompt of the training pairs once, of at most so many tokens
     distinct_prompts: Callable[[int], Sequence[Ids]] = lambda max_tokens: ()
 

@@ -49,6 +49,7 @@ from tuning.recipe import Recipe, fill_from_store
 from tuning.reference_cache import Compute, PairLogProbs, PairRow, ReferenceKey, look_up_references
 from tuning.rows import TrainingData
 from tuning.search import Slice, choose_slice, read_search, search_rate, trial_folder
+from tuning.start_adapter import with_start
 from tuning.step_reporter import StepReporter
 from tuning.training_run import TrainingRun
 
@@ -74,6 +75,7 @@ def run(job: TrainingRun, report: Report) -> str:
     the manifest. Raises `InvalidInput` where no stage is left, or a value is of no use.
     """
     begun = time.monotonic()
+    job, adapter = with_start(job)
     number_format = prepare(job.folder, job.base.folder, job.recipe, report)
     kernels = choose_kernels(job.kernel_cache)
     report(KernelsChosen(reason=kernels.reason))
@@ -97,7 +99,6 @@ def run(job: TrainingRun, report: Report) -> str:
     setup = replace(setup, reward_model=reward["reward_model"])
     rows = {name: method.rows(data) for name, method in job.recipe.stages.items()}
     _report_left_out(job.recipe, rows, data, report)
-    adapter: Path | None = None
     for name, method in job.recipe.stages.items():
         if rows[name]:
             run_stage = _search_stage if setup.slice_rows and name == SEARCHED else _run_stage
@@ -158,6 +159,7 @@ def _data_read(data: TrainingData) -> DataRead:
         lone_judgements=len(data.unpaired.rows),
         replayed=len(data.replay),
         ai_pairs=len(data.ai_pairs.rows),
+        blocks=len(data.blocks),
         too_long=len(data.too_long),
         too_long_conversations=sorted(set(data.too_long)),
     )

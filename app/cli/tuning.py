@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from app.cli.common import HomeOption, Json, open_workspace, print_result
+from engine.errors import InvalidInput
 
 if TYPE_CHECKING:
     from app.service import Workspace
@@ -22,6 +23,10 @@ def tune(
     home: HomeOption = None,
     recipe: Annotated[Path | None, typer.Option(help="A YAML file; see docs/formats.md.")] = None,
     snapshot: Annotated[str | None, typer.Option(help="A snapshot's id; else one is made.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="A release to go on from, or live; else a fresh adapter."),
+    ] = None,
     show: Annotated[int, typer.Option(help="Print N pairs, token by token, and stop.")] = 0,
     listed: Annotated[bool, typer.Option("--list", help="All jobs, the newest first.")] = False,
     cancel: Annotated[str | None, typer.Option(help=f"Stop a running job. {A_JOB}")] = None,
@@ -44,14 +49,22 @@ def tune(
             job = (
                 workspace.jobs.resume(_find(workspace, resume))
                 if resume is not None
-                else _start(workspace, recipe, snapshot)
+                else _start(workspace, recipe, snapshot, start)
             )
             _follow(workspace, job, as_json)
 
 
-def _start(workspace: Workspace, recipe: Path | None, snapshot: str | None) -> str:
+def _start(
+    workspace: Workspace, recipe: Path | None, snapshot: str | None, start: str | None
+) -> str:
     values, origins = workspace.recipe(recipe)
-    digest, base = _snapshot(workspace, snapshot), workspace.base
+    if start is not None:
+        from tuning.start_adapter import recipe_from
+
+        values, origins = recipe_from(values, origins, _bundle(workspace, start))
+    reads = any(method.example_kinds for method in values.stages.values())
+    digest = _snapshot(workspace, snapshot, may_be_empty=not reads)
+    base = workspace.base
     return workspace.jobs.start(
         base_name=base.name,
         base_digest=base.digest,
@@ -123,9 +136,21 @@ def _find(workspace: Workspace, job: str) -> str:
     return find_digest(workspace.home.jobs, job)
 
 
-def _snapshot(workspace: Workspace, snapshot: str | None) -> str:
+def _bundle(workspace: Workspace, release: str) -> str:
+    """Return the bundle of a release; `live` is the live one."""
+    from engine.storage import find_digest
+
+    if release != "live":
+        return find_digest(workspace.home.bundles, release)
+    live = workspace.registry.live().bundle
+    if live is None:
+        raise InvalidInput("the base model is live: there is no adapter to go on from")
+    return live
+
+
+def _snapshot(workspace: Workspace, snapshot: str | None, *, may_be_empty: bool = False) -> str:
     from engine.storage import find_digest
 
     if snapshot is None:
-        return workspace.take_snapshot()
+        return workspace.take_snapshot(may_be_empty=may_be_empty)
     return find_digest(workspace.home.snapshots, snapshot)

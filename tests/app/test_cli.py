@@ -18,6 +18,7 @@ from app.cli import main
 from app.cli.commands import app
 from deploy.registry import Registry
 from engine.models.catalogue import BaseModel
+from engine.storage import folder_of
 from feedback_store.storage.database import Database
 from tests.feedback_store.conftest import sqlite_url
 from tests.feedback_store.people import People, Person, files_with
@@ -57,6 +58,7 @@ COMMANDS = [
     ["release", "promote"],
     ["release", "rollback"],
     ["release", "export"],
+    ["release", "import"],
     ["loop"],
     ["loop", "run"],
     ["loop", "status"],
@@ -113,6 +115,33 @@ def pairs_file(path: Path, count: int) -> Path:
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
     return path
+
+
+def test_an_adapter_of_other_software_is_imported_listed_and_waits_for_the_gate(
+    cli: Cli, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    root = tmp_path / "theirs"
+    folder = folder_of(root, make_bundle(root, tiny_base))
+    output, _ = cli("release", "import", str(folder))
+    bundle = output.splitlines()[0]
+    assert output.splitlines()[1] == f"not judged; `burnish evaluate {bundle[7:19]}` judges it"
+    (listed,) = cli.json("release", "list")["releases"]
+    assert listed == {
+        "release": bundle,
+        "verdict": "not judged",
+        "origin": "imported",
+        "live": False,
+    }
+    assert f"  {bundle}  imported  not judged" in cli("release", "list")[0]
+    assert cli.json("release", "show", bundle[:15])["origin"] == "imported"
+    _, errors = cli("release", "promote", bundle, status=1)
+    assert "not judged" in errors
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "a/b"}')
+    _, errors = cli("release", "import", str(folder), status=1)
+    assert errors.count("\n") == 1
+    assert "base_model_name_or_path is 'a/b'" in errors
+    _, errors = cli("tune", "--from", "live", status=1)
+    assert "the base model is live" in errors
 
 
 def test_every_command_has_help() -> None:

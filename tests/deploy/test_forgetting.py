@@ -151,6 +151,30 @@ def test_ai_labels_and_reward_models_of_a_person_go_with_what_learnt_from_them(
     assert home.bundles_left() == set()
 
 
+def test_an_imported_adapter_stays_and_what_went_on_from_a_persons_adapter_goes(
+    home: HomeInUse,
+) -> None:
+    """An imported one has seen nothing of this home; the two runs have seen Bob alone."""
+    home.people.speaks("bob")
+    later = home.freeze()
+    ann = home.people.speaks("ann").id
+    from_ann = home.bundle(home.freeze(), 1)
+    imported: dict[str, Any] = {"snapshot": None, "origin": "imported", "recipe": {}}
+    theirs = make_bundle(home.bundles, home.base, 2, manifest=imported)
+    went_on = {
+        start: make_bundle(
+            home.bundles,
+            home.base,
+            number,
+            manifest={"snapshot": later, "recipe": {"adapter": {"start": start}}},
+        )
+        for number, start in enumerate((from_ann, theirs), start=3)
+    }
+    receipt = home.forgetting.forget(ann)
+    assert set(receipt.bundles) == {from_ann, went_on[from_ann]}
+    assert home.bundles_left() == {theirs, went_on[theirs]}
+
+
 def uses(home: HomeInUse, bundle: str) -> str | None:
     """The AI labels that a bundle was trained on."""
     return labels_of(read_manifest(folder_of(home.bundles, bundle))["recipe"])

@@ -20,6 +20,7 @@ from engine.prompts.render import Renderer
 from engine.storage import digest_file, folder_of, read_manifest
 from feedback_store.examples.types import Demonstration, Side, Unpaired, example_id
 from feedback_store.snapshots.snapshot import open_snapshot
+from tests.helpers import Tensors, make_bundle
 from tests.support.job_events import of_type, steps_of
 from tests.support.pairs import row, snapshot_of
 from tests.support.runs import NO_DPO, OFF, QUICK, SMALL, Events, frozen, origin, trained
@@ -29,7 +30,7 @@ from tuning.methods.dpo import DpoRecipe
 from tuning.methods.kto import KtoRecipe
 from tuning.methods.orpo import OrpoRecipe
 from tuning.methods.sft import SftRecipe
-from tuning.recipe import Recipe, ReplayRecipe
+from tuning.recipe import Recipe, ReplayRecipe, recipe_from_dict
 from tuning.step_reporter import StepReporter
 from tuning.train import run
 from tuning.training_run import TrainingRun
@@ -337,3 +338,57 @@ def test_after_a_loss_that_is_not_a_number_the_run_goes_on_from_the_last_good_ch
         for b in (resumed, whole)
     )
     assert all(torch.equal(one[name], two[name]) for name in one | two)
+
+
+def test_training_goes_on_from_an_imported_adapter_with_its_ranks(
+    tmp_path: Path, tiny_base: BaseModel
+) -> None:
+    """With rates near 0 what is trained is what it started from, patterns and scaling included."""
+    q = "model.layers.0.self_attn.q_proj"
+    patterns = {"rank_pattern": {q: 2}, "alpha_pattern": {q: 6}, "use_rslora": True}
+
+    def cut(tensors: Tensors) -> Tensors:
+        a, b = (f"base_model.model.{q}.lora_{side}.weight" for side in "AB")
+        return tensors | {a: tensors[a][:2].clone(), b: tensors[b][:, :2].contiguous()}
+
+    start = make_bundle(
+        Home(tmp_path).bundles,
+        tiny_base,
+        config=patterns,
+        manifest={"snapshot": None, "origin": "imported"},
+        doctor=cut,
+    )
+    recipe = replace(
+        QUICK,
+        sft=SftRecipe(epochs=1, learning_rate=1e-9),
+        dpo=DpoRecipe(epochs=1, learning_rate=1e-9),
+    )
+    recipe = replace(recipe, adapter=replace(SMALL, start=start))
+    bundle, _ = trained(tmp_path, tiny_base, snapshot_of(tmp_path, 6), recipe)
+    files = [folder_of(Home(tmp_path).bundles, digest) for digest in (start, bundle)]
+    before, after = (load_file(folder / "adapter_model.safetensors") for folder in files)
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        torch.testing.assert_close(after[name], tensor, rtol=0, atol=1e-6)
+    config = json.loads((files[1] / "adapter_config.json").read_text())
+    assert {key: config[key] for key in patterns} == patterns
+    recorded = manifest_of(tmp_path, bundle)["recipe"]["adapter"]
+    assert {key: recorded[key] for key in ("start", "rank", "alpha", "rank_stabilised")} == {
+        "start": start,
+        "rank": 4,
+        "alpha": 8,
+        "rank_stabilised": True,
+    }
+
+
+def test_a_start_that_does_not_fit_is_refused_before_anything_is_trained(
+    tmp_path: Path, tiny_base: BaseModel
+) -> None:
+    other = make_bundle(Home(tmp_path).bundles, tiny_base, manifest={"base_digest": "another"})
+    recipe = replace(QUICK, adapter=replace(SMALL, start=other))
+    with pytest.raises(InvalidBundle, match="base_digest"):
+        trained(tmp_path, tiny_base, snapshot_of(tmp_path, 6), recipe)
+    with pytest.raises(InvalidInput, match="the whole id of a bundle"):
+        recipe_from_dict({"adapter": {"start": "abcd"}})
+    with pytest.raises(InvalidInput, match=r"no adapter\.weight_decomposed"):
+        recipe_from_dict({"adapter": {"start": other, "weight_decomposed": True}})

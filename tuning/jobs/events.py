@@ -65,6 +65,7 @@ class DataRead(JobEvent):
     lone_judgements: int = 0
     replayed: int = 0
     ai_pairs: int = 0
+    blocks: int = 0  # of plain text
     too_long: int
     too_long_conversations: Sequence[str] = ()
 

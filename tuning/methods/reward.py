@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from engine.adapters.lora import MAX_RANK
+from engine.adapters.lora_config import MAX_RANK
 
 
 @dataclass(frozen=True, slots=True)
