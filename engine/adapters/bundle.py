@@ -22,7 +22,7 @@ from engine.storage import digest_file, folder_of, publish, read_manifest, verif
 from engine.time_slices import YieldToEngine, do_not_yield
 
 BUNDLE_FORMAT = "burnish-bundle/1"
-Origin = Literal["trained", "imported"]
+BundleOrigin = Literal["trained", "imported"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def publish_bundle(root: Path, write: Callable[[Path], None], manifest: Mapping[
     return publish(root, fill)
 
 
-def origin_of(manifest: Mapping[str, Any]) -> Origin:
+def origin_of(manifest: Mapping[str, Any]) -> BundleOrigin:
     """Whether a bundle's adapter was trained here, or by other software."""
     return "imported" if manifest.get("origin") == "imported" else "trained"
 

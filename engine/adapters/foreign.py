@@ -34,7 +34,7 @@ MERGE = (
     "merge it into its base model (peft's merge_and_unload) and serve the result as a model of its"
     " own"
 )
-SHOWN = 3  # problems of the tensors; a wrong file has thousands
+PROBLEMS_SHOWN = 3  # problems of the tensors; a wrong file has thousands
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ def read_foreign(folder: Path, base: BaseModel, *, trust_base: bool = False) -> 
     kind = kind_of(plain["peft_type"]) or lora
     found = list(kind.problems(folder, plain, base, do_not_yield))
     if found:
-        more = [f"{len(found) - SHOWN} more"] if len(found) > SHOWN else []
-        raise InvalidBundle([*found[:SHOWN], *more])
+        more = [f"{len(found) - PROBLEMS_SHOWN} more"] if len(found) > PROBLEMS_SHOWN else []
+        raise InvalidBundle([*found[:PROBLEMS_SHOWN], *more])
     return ForeignAdapter(plain, weights, None if claimed is None else str(claimed))
 
 

@@ -89,5 +89,6 @@ def test_each_method_has_a_module_of_its_own_with_its_section_rules_and_rows() -
 
 
 def test_the_recipe_reads_the_section_of_each_method() -> None:
-    values = {name: {"epochs": 1} for name in METHODS} | {"reward": {"epochs": 1}}
+    values: dict[str, Any] = {name: {"epochs": 1} for name in (*METHODS, "reward")}
+    values["pretrain"] = {"epochs": 1, "text": "book.txt"}
     assert list(recipe_from_dict(values).stages) == list(METHODS)
