@@ -3,7 +3,8 @@
 Each experiment imports a file, freezes a snapshot, trains with a shipped recipe and scores held-out
 answers before and after, once for each seed. After every run the document so far is printed on one
 line of stdout, so that an interrupted command leaves its results; the last line is complete.
-`--markdown FILE...` puts the figures of such lines into `docs/results.md`.
+`--markdown FILE...` puts the figures of such lines into `docs/results.md`, and those of files with
+the output of `burnish demo --json`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from benchmarks.results_figures import (
     longer_wins,
     pair_measures,
 )
-from benchmarks.results_page import PAGE, last_document, write_figures
+from benchmarks.results_page import PAGE, demo_document, last_document, write_figures
 from benchmarks.results_runs import (
     Experiment,
     Kind,
@@ -84,8 +85,10 @@ def main() -> None:
     """Run the experiments, or write the page."""
     arguments = _arguments()
     if arguments.markdown:
-        documents = [last_document(file.read_text("utf-8")) for file in arguments.markdown]
-        write_figures(PAGE, documents)
+        texts = [file.read_text("utf-8") for file in arguments.markdown]
+        demos = [demo for text in texts if (demo := demo_document(text)) is not None]
+        documents = [last_document(text) for text in texts if demo_document(text) is None]
+        write_figures(PAGE, documents, demos)
         return
     sizes = Sizes(
         arguments.pairs, arguments.held_out, arguments.max_tokens, arguments.held_out_tokens

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.results_demos import demo_tables
 from benchmarks.results_runs import TRAINING_SIZES
 
 Document = Mapping[str, Any]
@@ -49,6 +50,15 @@ HEAD = (
 )
 
 
+def demo_document(text: str) -> Document | None:
+    """Return the figures in the output of `burnish demo --json`, its last line; None for others."""
+    try:
+        found = json.loads(text.splitlines()[-1])
+    except (IndexError, ValueError):
+        return None
+    return found if isinstance(found, dict) and "evidence" in found else None
+
+
 def last_document(text: str) -> Document:
     """Return the last complete document of the command's output.
 
@@ -64,15 +74,19 @@ def last_document(text: str) -> Document:
     raise ValueError("there is no document of benchmarks.results in this file")
 
 
-def write_figures(page: Path, documents: Sequence[Document]) -> None:
+def write_figures(
+    page: Path, documents: Sequence[Document], demos: Sequence[Document] = ()
+) -> None:
     """Replace the text between the page's marks by the tables."""
     text = page.read_text("utf-8")
     head, rest = text.split(BEGIN)
     _, tail = rest.split(END)
-    page.write_text("\n".join([f"{head}{BEGIN}", figures(documents), f"{END}{tail}"]), "utf-8")
+    page.write_text(
+        "\n".join([f"{head}{BEGIN}", figures(documents, demos), f"{END}{tail}"]), "utf-8"
+    )
 
 
-def figures(documents: Sequence[Document]) -> str:
+def figures(documents: Sequence[Document], demos: Sequence[Document] = ()) -> str:
     """Return Markdown: each document's environment, experiments' tables, and lack of improvement.
 
     If an experiment is in several documents, the last one counts.
@@ -85,6 +99,7 @@ def figures(documents: Sequence[Document]) -> str:
             lines += [_made_with(document, names), ""]
     for name, found in experiments.items():
         lines += [f"## {TITLES[name]} (`{name}`)", *_about(found), "", *HEAD, *_rows(found), ""]
+    lines += demo_tables(demos)
     lines += ["## What did not improve", *_not_improved(experiments)]
     return "\n".join(lines)
 

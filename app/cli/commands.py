@@ -116,6 +116,7 @@ def demo(
     reversed_share: Annotated[
         float, typer.Option("--reversed", help="The share of votes that are the wrong way round.")
     ] = 0.0,
+    seed: Annotated[int, typer.Option(help="Of the sampled answers and of the recipe.")] = 0,
     opposed: Annotated[
         bool, typer.Option(help="Every second question is another user's, who wants long answers.")
     ] = False,
@@ -138,7 +139,15 @@ def demo(
         figures = run_rounds(settings, say, rounds, evidence)
     else:
         others = prompts_of_file(other_prompts, OTHER_PROMPTS) if other_prompts else ()
-        figures = run_demo(settings, say, evidence, others, reversed_share=reversed_share)
+        figures = run_demo(
+            settings,
+            say,
+            evidence,
+            others,
+            reversed_share=reversed_share,
+            opposed=opposed,
+            seed=seed,
+        )
     print_result(as_json, figures, "")
 
 

@@ -1,7 +1,7 @@
 """The feedback of the demo's scripted user: it asks, and judges what it reads.
 
 Every question begins a conversation whose id depends on the question alone, so that each run splits
-the data alike. Sampled answers have fixed seeds.
+the data alike. The seeds of sampled answers count up from that of the sampling values.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def ask_all(
 
     def ask(number: int) -> AnswerUpdate:
         conversation_id = digest_json(questions[number])[7:39]
-        options = AnswerOptions(sampling=replace(sampling, seed=number))
+        options = AnswerOptions(sampling=replace(sampling, seed=sampling.seed + number))
         question, user_id = questions[number], user.user_id
         asked = service.chat.ask(user_id, question, options, conversation_id=conversation_id)
         return _last(asked)
@@ -135,7 +135,7 @@ def _regenerate(
     """Regenerate answers; returns the new ones."""
 
     def again(place: int) -> AnswerUpdate:
-        drawn = replace(sampling, seed=1_000 * number + place)
+        drawn = replace(sampling, seed=sampling.seed + 1_000 * number + place)
         asked = service.chat.regenerate(user.user_id, str(answers[place].answer_id), sampling=drawn)
         return _last(asked)
 

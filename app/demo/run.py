@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ CHANGED_IN_ROUND = 4
 PROMPTS_OF_A_ROUND = 40
 MOST_ROUNDS = 5
 EXAMPLES_SHOWN = 3
+SEEDS_APART = 100_000  # those of two runs' sampled answers
 OTHER_PROMPTS = 60  # of a file, at most
 
 
@@ -48,11 +49,13 @@ def run_demo(
     *,
     reversed_share: float = 0.0,
     opposed: bool = False,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Run the loop once and return the figures; `other_prompts` are compared as well.
 
     `reversed_share` of the user's votes and choices are the wrong way round. With `opposed`, every
-    second question is asked and judged by another user, who wants long answers.
+    second question is asked and judged by another user, who wants long answers. `seed` is that of
+    the sampled answers and of the recipe.
     """
     if not 0 <= reversed_share <= 1:
         raise InvalidInput("the share of reversed statements must lie in 0..1")
@@ -69,13 +72,14 @@ def run_demo(
             before = greedy_answers(service, asked, given.max_new_tokens)
         with clock.stage(f"feedback: {evidence}"):
             questions = prompts["feedback"][: given.questions]
-            sampling = SamplingParams(max_new_tokens=given.max_new_tokens)
+            sampling = SamplingParams(max_new_tokens=given.max_new_tokens, seed=SEEDS_APART * seed)
             counts = given.give(service, user, questions[:: 2 if opposed else 1], sampling)
             if opposed:
                 other = ScriptedUser(WISHES["long"], reversed_share, "second-user")
                 counts += given.give(service, other, questions[1::2], sampling)
         with clock.stage("snapshot, tune, gate"):
             recipe, origins = service.workspace.recipe()
+            recipe = replace(recipe, seed=seed)
             snapshot, bundle, gate = service.workspace.loop.train_and_judge(
                 service.engine, service.slots, recipe, origins, print_step
             )
@@ -94,6 +98,7 @@ def run_demo(
         "evidence": evidence,
         "reversed_share": reversed_share,
         "opposed": opposed,
+        "seed": seed,
         **comparison(wish, rank, before[:unseen], after[:unseen]),
         "other_prompts": (
             comparison(wish, rank, before[unseen:], after[unseen:]) if other_prompts else None

@@ -16,7 +16,7 @@ from benchmarks.results_figures import (
     longer_wins,
     pair_measures,
 )
-from benchmarks.results_page import PAGE, last_document, verdict, write_figures
+from benchmarks.results_page import PAGE, demo_document, last_document, verdict, write_figures
 from benchmarks.results_runs import Sizes, cmath_pairs
 from engine.fast import FastEngine
 from engine.messages import Message
@@ -187,3 +187,50 @@ def test_the_page_has_the_figures_of_the_documents_between_its_marks(
     assert f"| auto | accuracy, per token | {before['before']:.3f} |" in once
     assert "## What did not improve\n- `gsm8k`" in once
     assert page.read_text("utf-8") == once
+
+
+def demo(**changed: Any) -> dict[str, Any]:
+    figures = {
+        "win_rate": {"estimate": 0.9, "low": 0.8, "high": 0.96, "prompts": 40},
+        "median_tokens_before": 160,
+        "median_tokens_after": 43.0,
+        "complete_before": 0.1,
+        "complete_after": 0.875,
+    }
+    about = {"evidence": "comparisons", "seed": 1, "reversed_share": 0.0, "opposed": False}
+    gate = {"gate": {"verdict": "better"}, "total_seconds": 150.0}
+    return {**figures, **about, **gate, "other_prompts": None, **changed}
+
+
+def test_a_demos_last_line_becomes_a_row_for_each_kind_of_prompt(tmp_path: Path) -> None:
+    others = {**demo()["win_rate"], "prompts": 60}
+    found = demo(reversed_share=0.2, other_prompts={**demo(), "win_rate": others})
+    read = demo_document(f"start: 2 s\n{json.dumps(found)}\n")
+    assert read == found
+    page = tmp_path / "results.md"
+    page.write_text(PAGE.read_text("utf-8"), "utf-8")
+    write_figures(page, [], [found])
+    row = "0.90 (0.80 to 0.96) | 160 -> 43 | 10% -> 88% | better | 2.5 |"
+    text = page.read_text("utf-8")
+    assert f"| comparisons, 20% reversed | 1 | 40 unseen | {row}" in text
+    assert f"| comparisons, 20% reversed | 1 | 60 of another kind | {row}" in text
+
+
+def test_each_round_of_a_demo_is_a_row(tmp_path: Path) -> None:
+    one = {
+        **demo(),
+        "round": 4,
+        "wish": "full",
+        "perplexity": {"base": 10.0, "release": 10.25},
+        "gate": {"verdict": "not better"},
+    }
+    page = tmp_path / "results.md"
+    page.write_text(PAGE.read_text("utf-8"), "utf-8")
+    write_figures(page, [], [{"evidence": "thumbs", "rounds": [one]}])
+    row = "| thumbs | 4 | full | 0.90 (0.80 to 0.96) | 160 -> 43 | 10.00 -> 10.25 | not better |"
+    assert row in page.read_text("utf-8")
+
+
+def test_the_output_of_another_command_is_no_demo() -> None:
+    assert demo_document(json.dumps({"experiments": {}})) is None
+    assert demo_document("") is None
