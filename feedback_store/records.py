@@ -16,6 +16,8 @@ VoteValue = Literal[-1, 0, 1]
 ChoiceValue = Literal["left", "right", "tie", "both_bad"]
 AnswerStatus = Literal["streaming", "done", "stopped", "failed", "aborted"]
 
+OPERATOR = "operator"  # the user of what is judged on the console, whoever sits there
+
 # Why a thumb points where it points: one word names a fault and its good twin.
 GoodReason = Literal[
     "right_facts", "followed", "right_length", "safe", "good_style", "right_language", "other"
@@ -100,6 +102,15 @@ class CurrentVote:
     at: float
     reasons: tuple[str, ...] = ()
     comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rating:
+    """A person's current thumb on an answer of one release."""
+
+    event_id: int
+    user_id: str
+    is_up: bool
 
 
 @dataclass(frozen=True, slots=True)

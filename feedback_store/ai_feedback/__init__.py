@@ -1,1 +1,2 @@
-"""AI feedback: the answers that an AI judge compares, and the pairs that it labelled."""
+"""Answers written or labelled without people: alternatives that wait to be compared, and the pairs
+that an AI judge labelled."""

@@ -1,12 +1,14 @@
 """Answers to one prompt that nobody judged: what an AI judge may compare in people's place.
 
 Reads only. A person's word always counts more: where anybody said anything of any answer to a turn,
-the turn is not looked at. Knows tables; knows no judge.
+the turn is not looked at, but for the alternatives that the engine wrote to a bad answer, as long
+as nobody has judged one of them. Knows tables; knows no judge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -49,16 +51,21 @@ def unjudged_siblings(
 ) -> Iterator[Siblings]:
     """Turns on the training side with several answers and no word of anybody about any of them.
 
-    Left out: people who refuse, answers that are unfinished, blank or too long (`rules`), turns
-    whose answers all read the same. Regenerations and copies are no judgements. `redact` is applied
-    to every text.
+    Of a turn with a bad answer, its alternatives. Left out: people who refuse, answers that are
+    unfinished, blank or too long (`rules`), turns whose answers all read the same. Regenerations
+    and copies are no judgements. `redact` is applied to every text.
     """
     with database.read() as connection:
-        turns = _unjudged_turns(connection)
+        turns = _turns_with_several(connection)
+        judged, alternatives = _judged_answers(connection, [each.id for each in turns])
     for turn in turns:
         if turn.user_id in rules.refusing_users or split_of(turn.conversation_id) != "train":
             continue
         answers = [a for a in _answers(database, turn.id) if rules.answer_problem(a) is None]
+        if turn.id in judged:
+            answers = [answer for answer in answers if answer.id in alternatives]
+            if judged[turn.id] & {answer.id for answer in answers}:
+                continue
         if len(answers) < 2:
             continue
         _, prompt = store.shown_prompt(answers[0].id, turn.user_id)
@@ -75,8 +82,8 @@ def unjudged_siblings(
             yield siblings
 
 
-def _unjudged_turns(connection: Connection) -> list[Row[str, str, str, str]]:
-    """The turns with several ended answers of which nobody says anything, in the order asked."""
+def _turns_with_several(connection: Connection) -> list[Row[str, str, str, str]]:
+    """The turns with several ended answers, in the order asked."""
     turn = t.turns.c
     with_siblings = (
         select(t.answers.c.turn_id)
@@ -89,14 +96,22 @@ def _unjudged_turns(connection: Connection) -> list[Row[str, str, str, str]]:
         .where(turn.id.in_(with_siblings))
         .order_by(turn.created_at, turn.id)
     )
-    turns = connection.execute(query).all()
-    judged = {
-        event["turn_id"]
-        for some in batches([each.id for each in turns])
-        for event in current_statements(read_judgements(connection, turn.id.in_(some)))
-        if event["kind"] != "vote" or event["vote"]
-    }
-    return [each for each in turns if each.id not in judged]
+    return list(connection.execute(query).all())
+
+
+def _judged_answers(
+    connection: Connection, turn_ids: Sequence[str]
+) -> tuple[dict[str, set[str]], set[str]]:
+    """By turn, the answers of which anybody says anything; and all alternatives."""
+    judged: dict[str, set[str]] = defaultdict(set)
+    for some in batches(turn_ids):
+        for event in current_statements(read_judgements(connection, t.turns.c.id.in_(some))):
+            if event["kind"] == "choice":
+                judged[event["turn_id"]] |= {event["left_answer_id"], event["right_answer_id"]}
+            elif event["kind"] != "vote" or event["vote"]:
+                judged[event["turn_id"]].add(event["answer_id"])
+    alternatives = connection.execute(select(t.alternatives.c.answer_id)).scalars()
+    return judged, set(alternatives)
 
 
 def _answers(database: Database, turn_id: str) -> list[WrittenAnswer]:

@@ -27,6 +27,8 @@ from feedback_store.storage.statements import current_statements
 MAX_GIVEN_TITLE_CHARS = 200
 SHOWN_STATEMENTS = ("vote", "correction", "flag")
 SUMMARY = t.columns(t.conversations, "id title pinned updated_at")
+# Alternatives that wait to be compared are no part of the conversation yet
+HIDDEN = select(t.alternatives.c.answer_id).where(t.alternatives.c.shown == 0)
 TurnRows = Mapping[str, RowMapping]
 TURN = [t.turns.c[name] for name in Turn.__dataclass_fields__]
 
@@ -255,7 +257,7 @@ def _rows(connection: Connection, conversation_id: str, user_id: str) -> tuple[B
     given = (
         select(t.answers.c.id, t.answers.c.turn_id)
         .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
-        .where(*own)
+        .where(*own, t.answers.c.id.not_in(HIDDEN))
         .order_by(t.answers.c.created_at, t.answers.c.id)
     )
     answers = [(row.id, row.turn_id) for row in connection.execute(given)]

@@ -9,15 +9,18 @@ import numpy as np
 
 from engine.errors import InvalidInput
 from feedback_store.examples.types import IMPORTED, TrainingExample
+from feedback_store.records import OPERATOR
 
 
 def users_of(example: TrainingExample) -> tuple[str, ...]:
     """The users whose share an example counts for.
 
-    An example from a file counts for nobody: the operator chose the file.
+    An example from a file counts for nobody: the operator chose the file. Nor does what the
+    operator judged on the console.
     """
     imported = any(side.base == IMPORTED for side in example.sides)
-    return () if imported else example.origin.user_ids
+    users = () if imported else example.origin.user_ids
+    return tuple(user for user in users if user != OPERATOR)
 
 
 def user_cap(total: int, counts: Mapping[str, int], *, share: float, floor: int) -> int | None:

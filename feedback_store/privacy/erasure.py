@@ -19,6 +19,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     RowMapping,
+    Select,
     Table,
     delete,
     insert,
@@ -91,6 +92,7 @@ def forget_user(database: Database, user_id: str) -> Erasure:
             t.events,
             or_(t.events.c.user_id == user_id, t.events.c.comparison_id.in_(said)),
         )
+        _wait_again(connection, said)
         _delete(connection, rows, t.comparisons, t.comparisons.c.user_id == user_id)
         _delete(connection, rows, t.consents, t.consents.c.user_id == user_id)
         _delete(connection, rows, t.prompts, t.prompts.c.user_id == user_id)
@@ -301,10 +303,19 @@ def _delete_turns(connection: Connection, rows: dict[str, int], which: ColumnEle
         or_(t.events.c.answer_id.in_(answers), t.events.c.comparison_id.in_(comparisons)),
     )
     _delete(connection, rows, t.comparisons, t.comparisons.c.turn_id.in_(turns))
+    _delete(connection, rows, t.waiting_comparisons, t.waiting_comparisons.c.turn_id.in_(turns))
+    _delete(connection, rows, t.alternatives, t.alternatives.c.answer_id.in_(answers))
     for about_answers in (t.unused_examples, t.shared_examples):
         _delete(connection, rows, about_answers, about_answers.c.answer_id.in_(answers))
     _delete(connection, rows, t.answers, t.answers.c.turn_id.in_(turns))
     _delete(connection, rows, t.turns, which)
+
+
+def _wait_again(connection: Connection, comparisons: Select[Any]) -> None:
+    """Let the comparisons that a person judged wait for somebody else."""
+    judged = t.waiting_comparisons.c.comparison_id.in_(comparisons)
+    fresh = {"outcome": None, "comparison_id": None}
+    connection.execute(update(t.waiting_comparisons).where(judged).values(fresh))
 
 
 def _delete_listed(

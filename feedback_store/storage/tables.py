@@ -158,6 +158,36 @@ comparisons = Table(
     Index(None, "turn_id"),
 )
 
+# Answers that the engine wrote to be compared, beside an answer that somebody disliked
+alternatives = Table(
+    "alternatives",
+    feedback_metadata,
+    Column("answer_id", ForeignKey("answers.id"), primary_key=True),
+    Column("of_answer_id", ForeignKey("answers.id"), nullable=False),
+    # 1: the person who asked has compared it, and sees it among the answers from then on
+    Column("shown", Integer, nullable=False, default=0),
+    Column("created_at", Float, nullable=False),
+    Index(None, "of_answer_id"),
+)
+
+# Two alternatives that wait until a person compares them
+waiting_comparisons = Table(
+    "waiting_comparisons",
+    feedback_metadata,
+    _number(),
+    Column("turn_id", ForeignKey("turns.id"), nullable=False),
+    Column("first_answer_id", ForeignKey("answers.id"), nullable=False),
+    Column("second_answer_id", ForeignKey("answers.id"), nullable=False),
+    Column("preference", Float, nullable=False),  # predicted: that the first one is preferred
+    Column("entropy", Float, nullable=False),  # of the policy on this prompt, nats a token
+    Column("outcome", String(16)),  # NULL: it waits
+    Column("comparison_id", String(32)),  # the comparison by which it was judged
+    Column("created_at", Float, nullable=False),
+    CheckConstraint("outcome IN ('judged', 'skipped')", name="outcome"),
+    Index(None, "turn_id"),
+    Index(None, "outcome"),
+)
+
 # What a person said or did; each kind fills one column of its own, or none
 EVENT_KINDS = ("vote", "correction", "choice", "flag", "regeneration", "copy")
 
