@@ -23,7 +23,7 @@ from app.settings import Settings, load_settings
 from engine.models.catalogue import BaseModel
 from engine.serving.engine import ServingEngine
 from tests.app.chat_page import ChatPage
-from tests.fake_engine import FakeEngine
+from tests.support.scripted_engine import ScriptedEngine
 
 BROWSER = {"accept": "text/html"}
 # Without the windows that nobody sees, a page opens in a third of the time
@@ -47,7 +47,7 @@ class Played(NamedTuple):
     """A running service whose engine says what a test wants, and its server's address."""
 
     service: Service
-    engine: FakeEngine
+    engine: ScriptedEngine
     url: str
 
 
@@ -120,7 +120,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel) -> It
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel) -> Iterator[Played]:
     """One server without a model, for the tests of a file."""
-    engine = FakeEngine()
+    engine = ScriptedEngine(token_seconds=0.01)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("engine.start.start_engine", lambda *_, **__: engine)
         with served(settings_of(tmp_path_factory.mktemp("played"), tiny_base)) as (service, url):

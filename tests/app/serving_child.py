@@ -1,4 +1,4 @@
-"""`burnish` in a process of its own, with the fake engine in place of a model.
+"""`burnish` in a process of its own, with a scripted engine in place of a model.
 
 Arguments: seconds a token, then the command line.
 """
@@ -10,14 +10,14 @@ from typing import Any
 
 import engine.start
 from app.cli import main
-from tests.fake_engine import FakeEngine
+from tests.support.scripted_engine import ScriptedEngine
 
 token_seconds = float(sys.argv.pop(1))
 
 
-def fake_engine(_base: Any, **_options: Any) -> FakeEngine:
-    return FakeEngine(token_seconds=token_seconds)
+def scripted_engine(_base: Any, **_options: Any) -> ScriptedEngine:
+    return ScriptedEngine(token_seconds=token_seconds)
 
 
-engine.start.start_engine = fake_engine  # type: ignore[assignment]
+engine.start.start_engine = scripted_engine  # type: ignore[assignment]
 main()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from app.service import Service
-
-PATIENCE_SECONDS = 20
+from tests.support.waiting import wait_until
 
 
 def rows(service: Service, query: str, *values: Any) -> list[dict[str, Any]]:
@@ -30,21 +27,13 @@ def said_of(service: Service, answer_id: str, columns: str = "kind") -> list[tup
     return [tuple(row.values()) for row in rows(service, query, answer_id)]
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)
-
-
 def wait_until_said(service: Service, answer_id: str, *kinds: str) -> None:
     """Wait until an answer has exactly these statements."""
-    wait_for(lambda: said_of(service, answer_id) == [(kind,) for kind in kinds])
+    wait_until(lambda: said_of(service, answer_id) == [(kind,) for kind in kinds])
 
 
 def wait_until_stored(service: Service, **wanted: int) -> dict[str, int]:
     """Wait until the store has the given counts; returns all counts."""
     store = service.workspace.store
-    wait_for(lambda: store.counts().items() >= wanted.items())
+    wait_until(lambda: store.counts().items() >= wanted.items())
     return store.counts()

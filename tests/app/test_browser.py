@@ -12,8 +12,9 @@ from playwright.sync_api import expect
 from app.service import Service
 from tests.app.chat_page import ChatPage
 from tests.app.conftest import NEEDS_CHROMIUM, Played
-from tests.app.stored import answer, rows, said_of, wait_for, wait_until_said, wait_until_stored
+from tests.app.stored import answer, rows, said_of, wait_until_said, wait_until_stored
 from tests.helpers import make_bundle
+from tests.support.waiting import wait_until
 
 pytestmark = NEEDS_CHROMIUM
 SCRIPT = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
@@ -341,7 +342,7 @@ class TestFeedback:
         chat.page.click("#settings")
         expect(chat.page.locator("#consent")).to_be_checked()
         chat.page.locator("#consent").uncheck()
-        wait_for(lambda: len(played.service.workspace.curation.refusing()) == before + 1)
+        wait_until(lambda: len(played.service.workspace.curation.refusing()) == before + 1)
         chat.reload()
         chat.page.click("#settings")
         expect(chat.page.locator("#consent")).not_to_be_checked()

@@ -10,7 +10,8 @@ from playwright.sync_api import expect
 
 from tests.app.chat_page import ChatPage
 from tests.app.conftest import NEEDS_CHROMIUM, Played
-from tests.app.stored import rows, wait_for
+from tests.app.stored import rows
+from tests.support.waiting import wait_until
 
 pytestmark = NEEDS_CHROMIUM
 LOT = "crypto.getRandomValues = (drawn) => {{ drawn[0] = {drawn}; return drawn; }}"
@@ -143,7 +144,7 @@ def test_who_stops_the_second_answer_gets_the_first_back(chat: ChatPage, played:
     chat.ask("What is the sea?")
     played.engine.says = ""
     chat.does("compare").click()
-    wait_for(lambda: played.engine.running == 1)
+    wait_until(lambda: played.engine.running == 1)
     chat.stop()
     expect(chat.compared).to_have_count(0)
     expect(chat.answers).to_have_text("Salt.")

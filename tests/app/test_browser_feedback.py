@@ -14,8 +14,9 @@ from feedback_store.examples.split import split_of
 from tests.app.chat_page import ChatPage
 from tests.app.conftest import NEEDS_CHROMIUM, Played
 from tests.app.feedback_page import FeedbackPage
-from tests.app.stored import rows, wait_for, wait_until_said
+from tests.app.stored import rows, wait_until_said
 from tests.helpers import make_bundle
+from tests.support.waiting import wait_until
 
 pytestmark = NEEDS_CHROMIUM
 Newcomer = Callable[..., ChatPage]
@@ -51,7 +52,7 @@ def released(played: Played) -> str:
     bundle = make_bundle(workspace.home.bundles, workspace.base, seed, manifest=manifest)
     workspace.registry.add(bundle, {"verdict": "better"})
     workspace.registry.promote(bundle, workspace.registry.live())
-    wait_for(lambda: played.service.slots.live == bundle)
+    wait_until(lambda: played.service.slots.live == bundle)
     return bundle[7:19]
 
 

@@ -13,7 +13,8 @@ from engine.prompts.modes import make_template
 from feedback_store.storage.store import FeedbackStore
 from tests.app.chat_page import ChatPage
 from tests.app.conftest import NEEDS_CHROMIUM, Played
-from tests.app.stored import rows, wait_for, wait_until_said
+from tests.app.stored import rows, wait_until_said
+from tests.support.waiting import wait_until
 
 pytestmark = NEEDS_CHROMIUM
 Newcomer = Callable[..., ChatPage]
@@ -137,7 +138,7 @@ class TestChinese:
         chat = newcomer(played.url, locale="zh-CN")
         played.engine.stand_still()
         chat.send("水")
-        wait_for(lambda: played.engine.running == 1)
+        wait_until(lambda: played.engine.running == 1)
         played.engine.break_off("the engine stopped")
         played.engine.go_on()
         chat.wait_for_answer()

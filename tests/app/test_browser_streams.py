@@ -11,7 +11,8 @@ from playwright.sync_api import expect
 from tests.app.cable import Cable, cable_to
 from tests.app.chat_page import PATIENCE_MS, ChatPage
 from tests.app.conftest import NEEDS_CHROMIUM, Played
-from tests.app.stored import answer, said_of, wait_for
+from tests.app.stored import answer, said_of
+from tests.support.waiting import wait_until
 
 pytestmark = NEEDS_CHROMIUM
 Newcomer = Callable[..., ChatPage]
@@ -166,7 +167,7 @@ class TestScrolling:
         played.engine.says = "word " * 3_000
         to_end = chat.page.locator("#to-end")
         chat.send("Tell me everything.")
-        wait_for(lambda: chat.scrolled() > 400)
+        wait_until(lambda: chat.scrolled() > 400)
         expect(to_end).to_be_hidden()
         chat.page.mouse.move(400, 300)
         chat.page.mouse.wheel(0, -300)
@@ -176,7 +177,7 @@ class TestScrolling:
         assert chat.scrolled() == here
         to_end.click()
         expect(to_end).to_be_hidden()
-        wait_for(lambda: chat.scrolled() > here + 400)
+        wait_until(lambda: chat.scrolled() > here + 400)
         chat.stop()
 
 
@@ -207,7 +208,7 @@ class TestEnds:
     ) -> None:
         played.engine.stand_still()
         chat.send("Tell me everything.")
-        wait_for(lambda: played.engine.running == 1)
+        wait_until(lambda: played.engine.running == 1)
         played.engine.break_off("the engine stopped")
         played.engine.go_on()
         chat.wait_for_answer()
@@ -296,7 +297,7 @@ class TestLostConnections:
         chat.send("Tell me everything.")
         chat.wait_for_words()
         cable.pull()
-        wait_for(lambda: status(played, chat) == "done")
+        wait_until(lambda: status(played, chat) == "done")
         cable.plug_in()
         chat.wait_for_answer()
         expect(chat.answers).to_contain_text("w63")

@@ -23,8 +23,8 @@ from feedback_store.ai_feedback.ai_pairs import open_ai_pairs
 from feedback_store.examples.split import SplitName, split_of
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
 from tests.app.test_cli import Cli, cli  # noqa: F401 - a fixture
-from tests.fake_engine import FakeEngine
 from tests.feedback_store.conftest import Conversations
+from tests.support.scripted_engine import ScriptedEngine
 from tests.tuning.test_judge import Server, server  # noqa: F401 - a fixture
 from tuning.judge import Letter
 from tuning.recipe import RlaifRecipe
@@ -64,7 +64,7 @@ def workspace(cli: Cli) -> Iterator[Workspace]:  # noqa: F811
     workspace.close()
 
 
-class LikesLength(FakeEngine):
+class LikesLength(ScriptedEngine):
     """Finds the letter likelier under which the longer answer stands."""
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
@@ -94,7 +94,7 @@ def test_the_local_model_labels_what_nobody_judged_and_is_held_against_people(
     labels = open_ai_pairs(workspace.home.ai_labels, found["labels"])
     assert [(p.chosen.text, p.rejected.text) for p in labels.pairs] == [(LONG, SHORT)] * 2
     assert {p.origin.user_ids for p in labels.pairs} == {("ann",), ("bob",)}
-    assert found["judge"] == labels.manifest["judge"] == f"engine {FakeEngine.base_digest} base"
+    assert found["judge"] == labels.manifest["judge"] == f"engine {ScriptedEngine.base_digest} base"
     assert all(RlaifRecipe(labels=found["labels"]).rules().values())
     output, _ = cli("feedback", "judge", "--snapshot", found["snapshot"][:19])
     assert output.splitlines() == [

@@ -14,7 +14,7 @@ from itsdangerous import TimestampSigner
 from app.service import Service, Workspace
 from app.settings import Settings
 from tests.app.conftest import BROWSER
-from tests.fake_engine import FakeEngine
+from tests.support.scripted_engine import ScriptedEngine
 
 WORDS = "canary words"
 QUESTION = {"messages": [{"role": "user", "content": WORDS}], "max_tokens": 2}
@@ -22,7 +22,9 @@ QUESTION = {"messages": [{"role": "user", "content": WORDS}], "max_tokens": 2}
 
 @pytest.fixture
 def service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setattr("engine.start.start_engine", lambda *_, **__: FakeEngine())
+    monkeypatch.setattr(
+        "engine.start.start_engine", lambda *_, **__: ScriptedEngine(token_seconds=0.01)
+    )
     service = Service(Workspace(settings))
     service.start()
     yield service

@@ -36,7 +36,8 @@ from app.web.server import build_app
 from engine.adapters.slots import AdapterSlots
 from engine.prompts.modes import make_template
 from engine.request import SamplingParams
-from tests.fake_engine import FakeEngine
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.waiting import wait_until
 
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
@@ -45,8 +46,8 @@ PATIENCE_SECONDS = 60  # what takes longer has hung; slow machines are no failur
 
 
 @pytest.fixture
-def engine() -> Iterator[FakeEngine]:
-    engine = FakeEngine()
+def engine() -> Iterator[ScriptedEngine]:
+    engine = ScriptedEngine(token_seconds=0.01)
     yield engine
     engine.close()
 
@@ -59,7 +60,7 @@ def workspace(settings: Settings) -> Iterator[Workspace]:
 
 
 @pytest.fixture
-def url(engine: FakeEngine, workspace: Workspace) -> Iterator[str]:
+def url(engine: ScriptedEngine, workspace: Workspace) -> Iterator[str]:
     """A real server of the API alone."""
     slots = AdapterSlots(engine, workspace.base, workspace.home.bundles)
     answering = Answering(engine, slots, workspace.store)
@@ -95,22 +96,15 @@ def url(engine: FakeEngine, workspace: Workspace) -> Iterator[str]:
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    wait_for(lambda: server.started)
+    wait_until(lambda: server.started)
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     server.should_exit = True
     thread.join(timeout=30)
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.01)
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    """The same without stopping the test's own clients."""
-    await asyncio.to_thread(wait_for, condition)
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition without stopping the test's own clients."""
+    await asyncio.to_thread(wait_until, condition)
 
 
 def crowd(url: str) -> httpx.AsyncClient:
@@ -137,7 +131,7 @@ def events_of(text: str) -> list[str]:
 
 class TestCrowds:
     def test_of_200_chats_at_once_8_run_32_wait_and_the_rest_are_asked_to_come_back(
-        self, url: str, engine: FakeEngine
+        self, url: str, engine: ScriptedEngine
     ) -> None:
         engine.stand_still()  # so that nobody's end lets another in
 
@@ -147,7 +141,7 @@ class TestCrowds:
                     asyncio.create_task(client.post(CHAT, json={**HELLO, "stream": bool(i % 2)}))
                     for i in range(200)
                 ]
-                await wait_until(lambda: sum(chat.done() for chat in chats) == 160)
+                await until(lambda: sum(chat.done() for chat in chats) == 160)
                 assert (engine.running, engine.waiting) == (8, 32)
                 ready = await client.get("/readyz")
                 assert ready.status_code == 200
@@ -165,9 +159,11 @@ class TestCrowds:
                 assert_ends_properly(events_of(response.text))
             else:
                 assert response.json()["usage"]["completion_tokens"] == 4
-        wait_for(lambda: engine.active_streams == 0)
+        wait_until(lambda: engine.active_streams == 0)
 
-    def test_choices_are_queued_together_or_not_at_all(self, url: str, engine: FakeEngine) -> None:
+    def test_choices_are_queued_together_or_not_at_all(
+        self, url: str, engine: ScriptedEngine
+    ) -> None:
         engine.stand_still()
 
         async def scene() -> None:
@@ -176,7 +172,7 @@ class TestCrowds:
                     asyncio.create_task(client.post(CHAT, json={**HELLO, "n": 16}))
                     for _ in range(2)
                 ]
-                await wait_until(lambda: engine.active_streams == 32)
+                await until(lambda: engine.active_streams == 32)
                 refused = await client.post(CHAT, json={**HELLO, "n": 16})
                 assert refused.status_code == 429
                 assert engine.active_streams == 32
@@ -186,7 +182,7 @@ class TestCrowds:
 
         asyncio.run(scene())
 
-    def test_who_asks_for_whom_reaches_the_engine(self, url: str, engine: FakeEngine) -> None:
+    def test_who_asks_for_whom_reaches_the_engine(self, url: str, engine: ScriptedEngine) -> None:
         for more in ({}, {"user": "ann", "timeout_seconds": 30, "min_p": 0.1}):
             assert httpx.post(f"{url}{CHAT}", json={**HELLO, **more}).status_code == 200
         plain, ann = engine.requests
@@ -205,7 +201,7 @@ class TestCrowds:
 
 class TestLeaving:
     def test_50_who_leave_mid_stream_leave_nothing_behind(
-        self, url: str, engine: FakeEngine, workspace: Workspace
+        self, url: str, engine: ScriptedEngine, workspace: Workspace
     ) -> None:
         async def leave(client: httpx.AsyncClient, choices: int) -> None:
             body = {**ENDLESS, "stream": True, "n": choices}
@@ -217,7 +213,7 @@ class TestLeaving:
         async def wave(people: int) -> None:
             async with crowd(url) as client:
                 await asyncio.gather(*(leave(client, 1 + i % 2) for i in range(people)))
-            await wait_until(lambda: engine.active_streams == 0)
+            await until(lambda: engine.active_streams == 0)
 
         def threads() -> Counter[str]:
             """All but the few that take requests in, which stay."""
@@ -229,43 +225,43 @@ class TestLeaving:
         files = psutil.Process().num_fds()
         for _ in range(9):
             asyncio.run(wave(5))
-        wait_for(lambda: threads() == baseline)
+        wait_until(lambda: threads() == baseline)
         pooled_connections = 15 * 3  # SQLite has three files for each
-        wait_for(lambda: psutil.Process().num_fds() <= files + pooled_connections)
+        wait_until(lambda: psutil.Process().num_fds() <= files + pooled_connections)
         counts = workspace.store.counts()
         assert counts["turns"] == 50
         assert workspace.store.abort_unfinished() == 0, "an answer was left streaming"
 
     @pytest.mark.parametrize("stream", [True, False])
     def test_who_leaves_while_waiting_frees_the_place(
-        self, url: str, engine: FakeEngine, stream: bool
+        self, url: str, engine: ScriptedEngine, stream: bool
     ) -> None:
         async def scene() -> None:
             async with crowd(url) as client:
                 engine.stand_still()
                 body = {**ENDLESS, "stream": stream}
                 chats = [asyncio.create_task(client.post(CHAT, json=body)) for _ in range(20)]
-                await wait_until(lambda: engine.active_streams == 20)
+                await until(lambda: engine.active_streams == 20)
                 for chat in chats:
                     chat.cancel()
                 await asyncio.gather(*chats, return_exceptions=True)
-                await wait_until(lambda: engine.active_streams == 0)  # without a token made
+                await until(lambda: engine.active_streams == 0)  # without a token made
                 engine.go_on()
                 assert (await client.post(CHAT, json=HELLO)).status_code == 200
 
         asyncio.run(scene())
 
     def test_who_leaves_an_answer_that_is_not_streamed_ends_it(
-        self, url: str, engine: FakeEngine
+        self, url: str, engine: ScriptedEngine
     ) -> None:
         with pytest.raises(httpx.ReadTimeout):
             httpx.post(f"{url}{CHAT}", json=ENDLESS, timeout=0.5)
-        wait_for(lambda: len(engine.requests) == 1 and engine.active_streams == 0)
+        wait_until(lambda: len(engine.requests) == 1 and engine.active_streams == 0)
 
 
 class TestDeadlines:
     def test_a_late_answer_is_504_before_its_first_token(
-        self, url: str, engine: FakeEngine
+        self, url: str, engine: ScriptedEngine
     ) -> None:
         engine.stand_still()
         for stream in (True, False):
@@ -425,7 +421,7 @@ class TestHugeBodies:
 class TestDeadEngines:
     @pytest.mark.parametrize("fault", ["die", "hang"])
     def test_not_ready_within_5_seconds_and_no_stream_waits_for_ever(
-        self, url: str, engine: FakeEngine, fault: str
+        self, url: str, engine: ScriptedEngine, fault: str
     ) -> None:
         async def broken(client: httpx.AsyncClient) -> list[str]:
             lines: list[str] = []
@@ -442,7 +438,7 @@ class TestDeadEngines:
                 assert (await client.get("/readyz")).status_code == 200
                 stream = asyncio.create_task(broken(client))
                 whole = asyncio.create_task(client.post(CHAT, json=ENDLESS))
-                await wait_until(lambda: not engine.alive)
+                await until(lambda: not engine.alive)
                 since = time.monotonic()
                 assert (await client.get("/readyz")).status_code == 503
                 chunks = assert_ends_properly(await stream)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -24,7 +24,8 @@ from app.serve import Server, make_app
 from app.service import Service
 from app.settings import load_settings
 from engine.models.catalogue import BaseModel
-from tests.fake_engine import FakeEngine
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.waiting import wait_until
 
 CHAT = "/v1/chat/completions"
 BROWSER = {"accept": "text/html"}
@@ -32,7 +33,7 @@ ENDLESS = 1_000_000
 
 
 class Burnish:
-    """`burnish serve` in a process of its own, over the fake engine."""
+    """`burnish serve` in a process of its own, over a scripted engine."""
 
     def __init__(self, home: Path, environment: dict[str, str]) -> None:
         self.home = home
@@ -96,13 +97,6 @@ def server(tmp_path: Path, environment: dict[str, str]) -> Iterator[Burnish]:
     server.process.wait()
 
 
-def wait_for(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)
-
-
 def refused(environment: dict[str, str], *arguments: str) -> tuple[float, str]:
     """Seconds of processor time until a command ended with status 1, and its one sentence."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -145,7 +139,7 @@ def test_a_second_server_is_refused_at_once_and_touches_nothing(
 ) -> None:
     with ThreadPoolExecutor() as pool:
         streamed = pool.submit(stream, server.url, 700)
-        wait_for(lambda: server.statuses() == ["streaming"])
+        wait_until(lambda: server.statuses() == ["streaming"])
         for arguments, said in (
             (["--home", str(server.home), "--port", "0"], f"process {server.process.pid}"),
             (["--home", str(tmp_path / "other"), "--port", str(server.port)], "is in use"),
@@ -169,10 +163,10 @@ def test_running_answers_finish_or_get_their_end_before_the_server_is_gone(serve
     assert opened.wait(30)
     with ThreadPoolExecutor() as pool, httpx.Client(base_url=server.url, timeout=60) as client:
         short, endless = (pool.submit(stream, server.url, words) for words in (150, ENDLESS))
-        wait_for(lambda: server.statuses() == ["streaming"] * 2)
+        wait_until(lambda: server.statuses() == ["streaming"] * 2)
         begun = time.monotonic()
         server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: client.get("/readyz").status_code == 503)
+        wait_until(lambda: client.get("/readyz").status_code == 503)
         body = {"messages": [{"role": "user", "content": "One more?"}]}
         response = client.post(CHAT, json=body)
         assert response.status_code == 503
@@ -192,17 +186,19 @@ class TestSignals:
     """The same in this process."""
 
     @pytest.fixture
-    def fake_engine(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("engine.start.start_engine", lambda *_, **__: FakeEngine())
+    def scripted_engine(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(
+            "engine.start.start_engine", lambda *_, **__: ScriptedEngine(token_seconds=0.01)
+        )
 
     @pytest.fixture
-    def running(self, fake_engine: None, service: Service) -> Iterator[Server]:
+    def running(self, scripted_engine: None, service: Service) -> Iterator[Server]:
         patient = service.workspace.settings.model_copy(update={"shutdown_grace_seconds": 600})
         server = Server(make_app(service), service.chat.running, patient)
         (listener,) = listen("127.0.0.1", 0)
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
-        wait_for(lambda: server.started)
+        wait_until(lambda: server.started)
         yield server
         server.should_exit = True
         thread.join()
@@ -212,9 +208,9 @@ class TestSignals:
     ) -> None:
         with ThreadPoolExecutor() as pool:
             endless = pool.submit(stream, address_of(running), ENDLESS)
-            wait_for(lambda: service.chat.running.count == 1)
+            wait_until(lambda: service.chat.running.count == 1)
             running.handle_exit(signal.SIGTERM, None)
-            wait_for(lambda: service.chat.running.refusing)
+            wait_until(lambda: service.chat.running.refusing)
             assert service.chat.running.count == 1
             running.handle_exit(signal.SIGINT, None)
             assert ending(endless.result(timeout=10)) == ("stop", "[DONE]")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -16,6 +14,7 @@ from engine.errors import Conflict, StorageFull
 from engine.messages import Message
 from engine.prompts.modes import PromptTemplate
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
+from tests.support.waiting import wait_until
 
 TEMPLATE = PromptTemplate("plain", "", "", ())
 
@@ -43,10 +42,7 @@ def test_the_loop_runs_on_its_schedule_only_when_enabled(
     assert (job.next_run_time.hour, job.next_run_time.minute) == (4, 5)
     assert job.next_run_time.strftime("%A") == "Sunday"  # APScheduler counts Monday as 0
     job.modify(next_run_time=job.next_run_time.now(job.next_run_time.tzinfo))
-    deadline = time.monotonic() + 10
-    while not rounds and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert rounds == [service]
+    wait_until(lambda: rounds == [service])
     service.close()
 
 
@@ -88,17 +84,10 @@ def test_tuning_from_the_console_ends_in_a_release_that_is_not_yet_live(service:
     ]
     service.workspace.store.add_imported(turns, TEMPLATE, "ann")
     service.tune_in_background()
-    _wait_for(lambda: service.last_round == "running")
+    wait_until(lambda: service.last_round == "running")
     with pytest.raises(Conflict):
         service.run_round()
-    _wait_for(lambda: service.last_round != "running", seconds=240)
+    wait_until(lambda: service.last_round != "running", seconds=240)
     (release,) = service.workspace.registry.list()
     assert service.last_round.startswith(release.bundle[7:19])
     assert service.workspace.registry.live().bundle is None
-
-
-def _wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)

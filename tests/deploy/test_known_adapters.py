@@ -12,8 +12,9 @@ import pytest
 
 from deploy.gate import GateReport, judge_candidate
 from feedback_store.examples.types import Pair
-from tests.played_engine import PlayedEngine, Voice, sensible
 from tests.support.pairs import row
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.voices import Voice, sensible
 from tuning.evaluation.evaluate import evaluate
 
 ADAPTER = "sha256:" + "a" * 64
@@ -33,8 +34,8 @@ def likes_half_of_them(completion: str) -> float:
 
 def verdict_on(candidate: Voice) -> GateReport:
     base = Voice(sensible, likes_half_of_them)
-    engine = PlayedEngine({None: base, ADAPTER: candidate})
-    evidence = evaluate(engine.as_engine, PAIRS, candidate=ADAPTER, incumbent=None)
+    engine = ScriptedEngine({None: base, ADAPTER: candidate})
+    evidence = evaluate(engine, PAIRS, candidate=ADAPTER, incumbent=None)
     return judge_candidate(evidence)
 
 

@@ -21,6 +21,7 @@ from engine.models.catalogue import BaseModel
 from engine.prompts.modes import make_template
 from engine.reference import ReferenceEngine
 from engine.request import Engine, GenerationRequest, Score, ScoreRequest
+from engine.serving.stream import QueuedStream
 from engine.storage import folder_of, publish
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.split import split_of
@@ -30,14 +31,9 @@ from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.storage.store import FeedbackStore
 from feedback_store.view.training_set import TrainingSet
 from tests.helpers import make_bundle
-from tests.played_engine import (
-    LengthScorer,
-    PlayedEngine,
-    PlayedJudge,
-    PlayedStream,
-    Voice,
-    sensible,
-)
+from tests.support.judges import LengthScorer, ScriptedJudge
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.voices import Voice, sensible
 from tuning.jobs.events import JobEvent, JobStarted
 from tuning.jobs.runner import Job, JobRunner
 from tuning.methods.reward_model import RewardModel
@@ -75,14 +71,14 @@ class PlayedJobs:
         return self.running
 
 
-class Judge(PlayedEngine):
+class Judge(ScriptedEngine):
     """How the adapter and the base like "Better." answers; both answer prompts sensibly."""
 
     def __init__(self, adapter_prefers_better: bool, base_prefers_better: bool) -> None:
         super().__init__({None: Voice(answers=sensible)})
         self._prefers = {True: adapter_prefers_better, False: base_prefers_better}
 
-    def submit_many(self, requests: Sequence[GenerationRequest]) -> list[PlayedStream]:
+    def submit_many(self, requests: Sequence[GenerationRequest]) -> list[QueuedStream]:
         return super().submit_many([replace(request, adapter=None) for request in requests])
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
@@ -327,7 +323,7 @@ def test_a_bundle_is_never_judged_against_itself(
     correct(store, *TRAIN[:5], *HELDOUT[:10])
     result = run(loop, Judge(True, False), slots)
     with pytest.raises(InvalidInput, match="against itself"):
-        loop.evaluate(Judge(True, False).as_engine, slots, str(result.bundle), str(result.snapshot))
+        loop.evaluate(Judge(True, False), slots, str(result.bundle), str(result.snapshot))
 
 
 def test_the_evidence_of_a_verdict_can_be_read_and_names_nobody(
@@ -383,11 +379,11 @@ def test_an_ai_judge_may_be_asked_about_the_answers(
     result = run(loop, Judge(True, False), slots)
     other = make_bundle(bundles, tiny_base, seed=7, manifest={"snapshot": result.snapshot})
     judged = loop.evaluate(
-        Judge(True, False).as_engine,
+        Judge(True, False),
         slots,
         other,
         str(result.snapshot),
-        ai_judge=PlayedJudge(lambda a, b: None),
+        ai_judge=ScriptedJudge(lambda a, b: None),
     )
     assert judged.gate.ai_win_rate is not None
     assert judged.gate.ai_win_rate.estimate == 0.5
@@ -412,7 +408,7 @@ def test_the_reward_model_of_a_bundles_run_scores_its_answers(
         "reward_model": reward if kept else "sha256:" + "0" * 64,
     }
     bundle = make_bundle(bundles, tiny_base, seed=7, manifest=manifest)
-    judged = loop.evaluate(Judge(True, False).as_engine, slots, bundle, str(result.snapshot))
+    judged = loop.evaluate(Judge(True, False), slots, bundle, str(result.snapshot))
     figures = json.loads((judged.folder / "evaluation.json").read_text("utf-8"))["summary"]
     best = figures["models"]["candidate"]["reward_best_of_4"]
     assert (best is not None and best > 0) if kept else best is None

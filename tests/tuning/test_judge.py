@@ -25,8 +25,8 @@ from engine.messages import Message
 from engine.request import Score, ScoreRequest
 from feedback_store.ai_feedback.siblings import Siblings
 from feedback_store.examples.types import Side
-from tests.fake_engine import FakeEngine
 from tests.support.pairs import row
+from tests.support.scripted_engine import ScriptedEngine
 from tuning.judge import EndpointJudge, EngineJudge, Letter, agreement, compare, label
 
 PROMPT = (Message("user", "What is bread?"),)
@@ -132,7 +132,7 @@ def test_agreement_with_people_counts_each_way_a_comparison_can_end() -> None:
 # The local engine
 
 
-class Partial(FakeEngine):
+class Partial(ScriptedEngine):
     """Finds the letter likelier under which a text stands."""
 
     def __init__(self, text: str) -> None:

@@ -8,7 +8,9 @@ import pytest
 
 from engine.prompts.modes import COT_INSTRUCTION
 from engine.request import Finished, FinishReason
-from tests.played_engine import PlayedEngine, PlayedJudge, Voice, sensible
+from tests.support.judges import ScriptedJudge
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.voices import Voice, sensible
 from tuning.evaluation.answers import (
     Answered,
     EvaluationPrompt,
@@ -55,8 +57,8 @@ def test_a_prompt_that_asks_for_a_thought_is_shown_in_chain_of_thought_mode() ->
 
 
 def test_everybody_answers_every_prompt_as_itself() -> None:
-    engine = PlayedEngine({None: Voice(sensible), "new": Voice(lambda prompt: "New.")})
-    found = answer_prompts(engine.as_engine, adapters_of("new", None), load_prompts())
+    engine = ScriptedEngine({None: Voice(sensible), "new": Voice(lambda prompt: "New.")})
+    found = answer_prompts(engine, adapters_of("new", None), load_prompts())
     assert [each.prompt for each in found] == load_prompts()
     assert {each.answers["candidate"].text for each in found} == {"New."}
     assert (
@@ -135,4 +137,4 @@ def test_a_judges_choice_counts_where_both_orders_agree(rule: Any, opinions: Opi
     prompt = EvaluationPrompt("p", "en", "?")
     for thought in ("", "<think>Hm.</think>"):  # which the judge does not see
         both = answered(prompt, f"{thought}New.", f"{thought}Old.")
-        assert ask_judge(PlayedJudge(rule), [both]) == opinions
+        assert ask_judge(ScriptedJudge(rule), [both]) == opinions

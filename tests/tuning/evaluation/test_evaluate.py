@@ -15,8 +15,10 @@ from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
 from engine.reference import ReferenceEngine
 from tests.helpers import make_bundle
-from tests.played_engine import LengthScorer, PlayedEngine, PlayedJudge, Voice, sensible
+from tests.support.judges import LengthScorer, ScriptedJudge
 from tests.support.pairs import row
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.voices import Voice, sensible
 from tuning.evaluation.evaluate import Evaluation, evaluate
 from tuning.evaluation.preferences import Preference, score_pairs
 from tuning.evaluation.roles import MODEL_ROLES, adapters_of, for_each_role
@@ -118,10 +120,10 @@ def test_a_preference_is_right_where_the_chosen_side_is_likelier(
 # The whole
 
 
-def played(judge: Any = None) -> tuple[PlayedEngine, Evaluation]:
-    engine = PlayedEngine({None: Voice(sensible), "new": Voice(lambda _: "Just a word.")})
+def played(judge: Any = None) -> tuple[ScriptedEngine, Evaluation]:
+    engine = ScriptedEngine({None: Voice(sensible), "new": Voice(lambda _: "Just a word.")})
     gold = [row("Marked?", "Yes.", "No.")]
-    evidence = evaluate(engine.as_engine, ROWS, gold, candidate="new", incumbent=None, judge=judge)
+    evidence = evaluate(engine, ROWS, gold, candidate="new", incumbent=None, judge=judge)
     return engine, evidence
 
 
@@ -170,7 +172,7 @@ def test_a_judge_is_asked_in_both_orders_and_believed_where_they_agree() -> None
         asked.append(a)
         return "A" if not (a + b).isascii() or len(a) > len(b) else "B"
 
-    _, evidence = played(PlayedJudge(rule))
+    _, evidence = played(ScriptedJudge(rule))
     assert len(asked) == 48
     assert evidence.opinions is not None
     assert (evidence.opinions.wins, evidence.opinions.ties, evidence.opinions.losses) == (3, 7, 14)
@@ -183,10 +185,8 @@ def test_without_a_judge_there_are_no_opinions() -> None:
 def test_a_reward_model_scores_greedy_answers_and_the_best_of_several() -> None:
     """A reward is the answer's length, and one more for an answer that came to its end."""
     base, adapter = Voice(lambda prompt: "Four."), Voice(lambda prompt: "Seven..")
-    engine = PlayedEngine({None: base, "adapter": adapter})
-    found = evaluate(
-        engine.as_engine, [], candidate="adapter", incumbent=None, scorer=LengthScorer()
-    )
+    engine = ScriptedEngine({None: base, "adapter": adapter})
+    found = evaluate(engine, [], candidate="adapter", incumbent=None, scorer=LengthScorer())
     assert len(found.rewards) == len(found.answers) == 24
     for rewarded in found.rewards:
         assert rewarded.greedy == {"candidate": 8, "incumbent": 6, "base": 6}
@@ -201,7 +201,7 @@ def test_a_reward_model_scores_greedy_answers_and_the_best_of_several() -> None:
 
 
 def test_without_a_reward_model_there_are_no_rewards() -> None:
-    engine = PlayedEngine({None: Voice(sensible)})
-    found = evaluate(engine.as_engine, [], candidate=None, incumbent=None)
+    engine = ScriptedEngine({None: Voice(sensible)})
+    found = evaluate(engine, [], candidate=None, incumbent=None)
     assert found.rewards == ()
     assert summarise(found)["models"]["base"]["reward_greedy"] is None

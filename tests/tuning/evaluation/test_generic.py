@@ -12,7 +12,8 @@ import torch
 from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine
 from tests.helpers import make_bundle
-from tests.played_engine import PlayedEngine, Voice, sensible
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.voices import Voice, sensible
 from tuning.evaluation.answers import load_prompts
 from tuning.evaluation.generic import k3, measure_drift, perplexity, score_passages
 from tuning.evaluation.roles import adapters_of
@@ -60,15 +61,15 @@ def test_the_same_engine_finds_the_same_distance_twice(engine: ReferenceEngine) 
 
 
 def test_a_text_of_which_the_base_wrote_nothing_is_left_out() -> None:
-    engine = PlayedEngine({None: Voice(lambda prompt: "" if "Portugal" in prompt else "Fine.")})
-    drift = measure_drift(engine.as_engine, adapters_of(None, None), SHORT)
+    engine = ScriptedEngine({None: Voice(lambda prompt: "" if "Portugal" in prompt else "Fine.")})
+    drift = measure_drift(engine, adapters_of(None, None), SHORT)
     assert [each.prompt_id for each in drift] == ["en-boil", "en-thanks"]
 
 
 def test_perplexity_is_e_to_the_mean_loss_of_a_token() -> None:
     """Every token has log-probability -1 under the base and -2 under the candidate."""
-    engine = PlayedEngine({None: Voice(sensible), "new": Voice(sensible, lambda _: -2.0)})
-    passages = score_passages(engine.as_engine, adapters_of("new", None))
+    engine = ScriptedEngine({None: Voice(sensible), "new": Voice(sensible, lambda _: -2.0)})
+    passages = score_passages(engine, adapters_of("new", None))
     assert perplexity(passages, "base") == pytest.approx(math.e)
     assert perplexity(passages, "candidate") == pytest.approx(math.e**2)
     assert sum(request.complete for request in engine.scored) == 2 * len(passages)

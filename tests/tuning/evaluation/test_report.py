@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from engine.storage import folder_of, verify
-from tests.played_engine import PlayedEngine, Voice, sensible
 from tests.support.pairs import row
+from tests.support.scripted_engine import ScriptedEngine
+from tests.support.voices import Voice, sensible
 from tuning.evaluation.answers import AnswerMeasures, PromptMeasures
 from tuning.evaluation.evaluate import Evaluation, evaluate
 from tuning.evaluation.generic import Drift, Passage
@@ -133,14 +134,14 @@ def test_the_page_shows_verdict_and_plots_and_asks_no_other_server(tmp_path: Pat
 
 
 def test_a_page_can_be_drawn_of_an_evaluation_without_pairs(tmp_path: Path) -> None:
-    engine = PlayedEngine({None: Voice(sensible)})
-    evidence = evaluate(engine.as_engine, [], candidate=None, incumbent=None)
+    engine = ScriptedEngine({None: Voice(sensible)})
+    evidence = evaluate(engine, [], candidate=None, incumbent=None)
     assert "<h2>Guards</h2>" in page(tmp_path, evidence)
 
 
 def test_a_page_has_no_word_of_the_pairs(tmp_path: Path) -> None:
-    engine = PlayedEngine({None: Voice(sensible)})
+    engine = ScriptedEngine({None: Voice(sensible)})
     pairs = [row("Ostrich?", "Zeppelins.", "Marzipan.")]
-    evidence = evaluate(engine.as_engine, pairs, candidate=None, incumbent=None)
+    evidence = evaluate(engine, pairs, candidate=None, incumbent=None)
     html = page(tmp_path, evidence)
     assert not any(word in html for word in ("Ostrich", "Zeppelins", "Marzipan"))

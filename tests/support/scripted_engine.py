@@ -1,18 +1,22 @@
-"""An engine without a model: every answer is "w0 w1 w2 ...", or what a test wants it to be, one
-word a token, 10 ms a token.
+"""An engine without a model, whose answers a test scripts: the only double of an engine.
 
-It keeps the promises of `engine.request.Engine` (a bounded queue, rows decoded together, one
-terminal event a stream, deadlines, cancelling within a step) and can be made to stand still, hang
-or die, for the tests of what the floors above do then.
+The adapter's `Voice` gives the answer to a request. An engine without voices answers `says`, and
+where that is empty "w0 w1 w2 ..." up to the request's limit. One word, or one Chinese character, is
+a token.
+
+The engine keeps the promises of `engine.request.Engine` (a bounded queue, rows decoded together,
+one terminal event a stream, deadlines, cancelling within a step). With `token_seconds`, a thread
+makes a token of every row in each such time, and can be made to stand still, hang or die, for the
+tests of what the floors above do then. With 0 there is no thread: an answer is complete when it has
+been submitted.
 """
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -30,36 +34,46 @@ from engine.request import (
 )
 from engine.serving.stream import QueuedStream
 from engine.time_slices import YieldToEngine, do_not_yield
+from tests.support.voices import Voice, tokens
 
 HANG_SECONDS = 1.0  # without a sign of life for so long, the engine calls itself dead
 
 
-class FakeEngine:
-    """Eight rows, a queue of 32, one thread."""
+class ScriptedEngine:
+    """Eight rows, a queue of 32, one thread. The voice of None is the base's."""
 
     base_digest = "sha256:" + "f" * 64
     context_tokens = 4096
     thinks_unasked: bool | None = None
 
     def __init__(
-        self, *, max_rows: int = 8, max_queue: int = 32, token_seconds: float = 0.01
+        self,
+        voices: Mapping[str | None, Voice] | None = None,
+        *,
+        max_rows: int = 8,
+        max_queue: int = 32,
+        token_seconds: float = 0,
     ) -> None:
         self.requests: list[GenerationRequest] = []  # all that were accepted
+        self.scored: list[ScoreRequest] = []
         self.says = ""  # what is answered, where it is not "w0 w1 w2 ..."
         self.answers: Iterator[str] = iter(())  # what is answered first, one after the other
         self.token_seconds = token_seconds
+        self._voices = voices
         self._max_rows = max_rows
         self._max_queue = max_queue
         self._rows: list[_Row] = []
         self._waiting: deque[_Row] = deque()
-        self._lock = threading.Lock()  # guards the three above
+        self._lock = threading.Lock()  # guards the two above
         self._runs = threading.Event()
         self._runs.set()
         self._hangs = False
         self._closing = False
         self._beat = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="fake-engine", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+        if token_seconds:
+            self._thread = threading.Thread(target=self._run, name="scripted-engine", daemon=True)
+            self._thread.start()
 
     # What the tests do to it
 
@@ -76,8 +90,7 @@ class FakeEngine:
 
     def die(self) -> None:
         """The thread ends and leaves every stream without an end."""
-        self._closing = True
-        self._thread.join()
+        self._end_thread()
 
     def break_off(self, reason: str) -> None:
         """Every answer fails; the next ones do not."""
@@ -101,6 +114,8 @@ class FakeEngine:
 
     @property
     def alive(self) -> bool:
+        if self._thread is None:
+            return not self._closing
         fresh = time.monotonic() - self._beat < HANG_SECONDS
         return self._thread.is_alive() and not self._closing and fresh
 
@@ -113,17 +128,23 @@ class FakeEngine:
         for request in requests:
             if self.count_prompt_tokens(request.messages) >= self.context_tokens:
                 raise PromptTooLong("the prompt leaves no room for an answer")
-        rows = [_Row(request, next(self.answers, self.says)) for request in requests]
+        rows = [self._row(request) for request in requests]
         with self._lock:
             if self.active_streams + len(rows) > self._max_rows + self._max_queue:
                 raise Overloaded("the queue is full; try again later", retry_after_seconds=1.5)
             self.requests.extend(requests)
             self._waiting.extend(rows)
             self._admit()
+            while self._thread is None and self.active_streams:
+                self._step()
         return [row.stream for row in rows]
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        return [Score((-1.0,) * len(request.completion.split())) for request in requests]
+        self.scored.extend(requests)
+        return [
+            Score((self._liking(request),) * len(tokens(request.completion)))
+            for request in requests
+        ]
 
     def count_prompt_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         return sum(len(message.content.split()) for message in messages)
@@ -138,11 +159,29 @@ class FakeEngine:
         """Adapters change nothing here."""
 
     def close(self) -> None:
-        self._closing = True
         self._runs.set()
-        self._thread.join()
+        self._end_thread()
         for row in [*self._rows, *self._waiting]:
             row.fail(EngineFailure("the engine stopped"))
+
+    def _row(self, request: GenerationRequest) -> _Row:
+        if self._voices is None:
+            return _Row(request, tokens(next(self.answers, self.says)) or None)
+        voice = self._voices[request.adapter]
+        return _Row(request, tokens(voice.answers(request.messages[-1].content)), voice.ends)
+
+    def _liking(self, request: ScoreRequest) -> float:
+        """Log-probability of each of a completion's tokens."""
+        return (
+            -1.0
+            if self._voices is None
+            else self._voices[request.adapter].likes(request.completion)
+        )
+
+    def _end_thread(self) -> None:
+        self._closing = True
+        if self._thread is not None:
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._closing:
@@ -173,11 +212,14 @@ class FakeEngine:
 class _Row:
     """One stream while it is made."""
 
-    def __init__(self, request: GenerationRequest, says: str) -> None:
+    def __init__(
+        self, request: GenerationRequest, script: list[str] | None, ends: bool = True
+    ) -> None:
         self.stream = QueuedStream()
         self.ended = False
         self._request = request
-        self._says = re.findall(r"\S+\s*|\s+", says)
+        self._script = script  # None: it counts
+        self._ends = ends
         self._words: list[str] = []
         self._logprobs: list[TokenLogprob] = []
         timeout = request.timeout_seconds
@@ -191,7 +233,10 @@ class _Row:
 
     def take(self) -> None:
         number = len(self._words)
-        word = self._says[number] if self._says else f"w{number} "
+        if self._script is not None and number == len(self._script):
+            self._finish("stop" if self._ends else "length")
+            return
+        word = self._script[number] if self._script is not None else f"w{number} "
         self._words.append(word)
         new: tuple[TokenLogprob, ...] = ()
         if (top := self._request.sampling.logprobs) is not None:
@@ -201,8 +246,6 @@ class _Row:
         self.stream.put(TextDelta(word, new))
         if len(self._words) >= self._request.sampling.max_new_tokens:
             self._finish("length")
-        elif number + 1 == len(self._says):
-            self._finish("stop")
 
     def fail(self, error: EngineFailure | DeadlineExceeded) -> None:
         self.ended = True
@@ -216,7 +259,7 @@ class _Row:
                 reason,
                 "".join(self._words),
                 prompt_tokens,
-                len(self._words),
+                len(self._words) + (reason == "stop"),  # the end is a token too
                 tuple(self._logprobs),
                 cached_prompt_tokens=prompt_tokens - 1,
             )
