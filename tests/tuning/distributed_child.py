@@ -1,7 +1,8 @@
 """One of the processes of `test_distributed`: `accelerate launch ... distributed_child.py SPEC`.
 
-SPEC is a JSON object: model, folder, accumulation. Trains SFT, then DPO, on made-up rows; the
-first process writes each method's steps to `steps.json` and its adapter to `adapter.safetensors`.
+SPEC is a JSON object: model, folder, accumulation. Trains SFT, DPO and the joint method on made-up
+rows; the first process writes each method's steps to `steps.json` and its adapter to
+`adapter.safetensors`.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer, TrainerCallback
 
 from tests.support.packed_training import BUDGET_TOKENS, for_sft, made_up_rows, tuned_model
-from tuning.methods import dpo_trainer, sft_trainer
+from tuning.methods import dpo_trainer, joint_trainer, sft_trainer
 from tuning.methods.dpo import DpoRecipe
+from tuning.methods.joint import JointRecipe
 from tuning.methods.sft import SftRecipe
 from tuning.methods.stage import Stage
 from tuning.recipe import Recipe
+from tuning.rows import TokenizedAnswers, TokenizedPairs, TrainingData
 
 ROWS, BATCH = 16, 2
 RECIPE = Recipe(
     sft=SftRecipe(epochs=1, batch_pairs=BATCH, learning_rate=1e-3),
     dpo=DpoRecipe(epochs=1, batch_pairs=BATCH, learning_rate=1e-3, sft_weight=0.7),
+    joint=JointRecipe(epochs=1, batch_rows=BATCH, learning_rate=1e-3),
 )
 
 
@@ -44,9 +48,15 @@ class Steps(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
 def train(model: str, folder: str, accumulation: int) -> None:
     """Both methods, each from the same start."""
     rows = made_up_rows(ROWS)
-    for module in (dpo_trainer, sft_trainer):
+    for module in (dpo_trainer, sft_trainer, joint_trainer):
         module.default_budget_tokens = lambda: BUDGET_TOKENS  # type: ignore[attr-defined]
-    for name, data in (("sft", for_sft(rows)), ("dpo", Dataset.from_list(rows))):
+    joint = RECIPE.joint.rows(TrainingData(TokenizedPairs(tuple(rows[:8])), shown(rows[8:])))
+    of_method = {
+        "sft": for_sft(rows),
+        "dpo": Dataset.from_list(rows),
+        "joint": Dataset.from_list(joint),
+    }
+    for name, data in of_method.items():
         steps = Steps()
         own = Path(folder) / name
         stage = Stage("stage", own, 0, AutoTokenizer.from_pretrained(model), steps)
@@ -59,6 +69,13 @@ def train(model: str, folder: str, accumulation: int) -> None:
             adapter = get_peft_model_state_dict(trainer.accelerator.unwrap_model(trainer.model))
             save_file({k: v.contiguous() for k, v in adapter.items()}, own / "adapter.safetensors")
         trainer.accelerator.wait_for_everyone()
+
+
+def shown(rows: list[dict[str, Any]]) -> TokenizedAnswers:
+    """The chosen answers as demonstrations."""
+    return TokenizedAnswers(
+        tuple({"prompt_ids": r["prompt_ids"], "completion_ids": r["chosen_ids"]} for r in rows)
+    )
 
 
 if __name__ == "__main__":

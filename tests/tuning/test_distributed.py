@@ -254,7 +254,7 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(
     distributed_child.train(**spec, folder=str(one), accumulation=2)
     both = json.dumps({**spec, "folder": str(two), "accumulation": 1})
     launch(2, "tests.tuning.distributed_child", both)
-    for method in ("sft", "dpo"):
+    for method in ("sft", "dpo", "joint"):
         alone, together = steps(one, method), steps(two, method)
         assert len(alone) == len(together) == STEPS
         for name in ("loss", "grad_norm", "num_tokens"):
@@ -265,6 +265,8 @@ def test_two_processes_train_as_one_with_twice_the_accumulation(
         for name, tensor in expected.items():
             apart = float((found[name] - tensor).norm() / tensor.norm())
             assert apart < 1e-3, name  # Adam takes whole steps where a gradient is nearly 0
-    assert [s["rewards/margins"] for s in steps(two, "dpo")] == pytest.approx(
-        [s["rewards/margins"] for s in steps(one, "dpo")], rel=1e-3, abs=1e-5
-    )
+    for method, name in (("dpo", "rewards/margins"), ("joint", "demonstration_loss")):
+        expected_means, found_means = (
+            [step.get(name, 0.0) for step in steps(folder, method)] for folder in (one, two)
+        )
+        assert found_means == pytest.approx(expected_means, rel=1e-3, abs=1e-5)

@@ -59,7 +59,7 @@ class PackedSteps:
                 sums[name] += value * count[self.counted_by(name)]
         totals = {kind: float(sum(count[kind] for count in counts)) for kind in counts[0]}
         here = {"num_tokens": trainer._total_train_tokens - tokens}
-        sums, totals, here = _sum_over_processes(trainer.accelerator, sums, totals, here)
+        sums, totals, here = sum_over_processes(trainer.accelerator, sums, totals, here)
         for name, value in sums.items():
             logged[name].append(value / (totals[self.counted_by(name)] or 1.0))
         trainer._total_train_tokens = tokens + int(here["num_tokens"])
@@ -78,7 +78,7 @@ def _local_metrics(accelerator: Accelerator) -> Iterator[None]:
         del accelerator.gather, accelerator.gather_for_metrics  # the methods show again
 
 
-def _sum_over_processes(
+def sum_over_processes(
     accelerator: Accelerator, *parts: Mapping[str, float]
 ) -> list[dict[str, float]]:
     """Numbers summed over all processes, which all have the same names in the same order."""

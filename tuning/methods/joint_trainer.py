@@ -24,8 +24,8 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from tuning.batch.collate import default_budget_tokens
 from tuning.batch.forward import accept_layouts, packing_blocker
-from tuning.batch.steps import Pack
-from tuning.methods.joint import EvidenceKind, JointRecipe
+from tuning.batch.steps import Pack, sum_over_processes
+from tuning.methods.joint import EVIDENCE_KINDS, EvidenceKind, JointRecipe
 from tuning.methods.joint_batch import (
     JointCollator,
     Row,
@@ -45,6 +45,15 @@ LOGGED_REWARDS: Mapping[str, Sequence[str]] = {
     "pair": ("rewards/accuracies", "rewards/margins"),
     "judgement": ("rewards/good", "rewards/bad"),
 }
+
+
+LOGGED = (
+    "kl",
+    *(f"{kind}_{name}" for kind in EVIDENCE_KINDS for name in ("loss", "gradient_share")),
+    "rewards/chosen",
+    "rewards/rejected",
+    *(name for names in LOGGED_REWARDS.values() for name in names),
+)
 
 
 class JointTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped here
@@ -80,22 +89,33 @@ class JointTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
             with self.accelerator.no_sync(model) if waiting else nullcontext():
                 scores = row_scores(model, batch, packed=self._packed)
                 losses = row_losses(scores, self._recipe, drift)
-                self.accelerator.backward(losses.sum() / rows)
+                loss = losses.sum() / rows / self.current_gradient_accumulation_steps
+                self.accelerator.backward(loss)
             gradients.add(batch["kind"])
             self._log_rows(scores, losses)
             self._tokens += int(batch["attention_mask"].sum())
             total += losses.detach().sum() / rows
-        for kind, share in gradients.shares().items():
-            self._logged[f"{kind}_gradient_share"].append(share)
+        if self.accelerator.num_processes == 1:  # others' gradients come with the last pack's
+            for kind, share in gradients.shares().items():
+                self._logged[f"{kind}_gradient_share"].append(share)
+        total /= self.current_gradient_accumulation_steps
         return total
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log the figures of each kind since the last log, beside transformers' own."""
-        means = {name: sum(values) / len(values) for name, values in self._logged.items() if values}
-        self._logged.clear()
         if "loss" in logs:
-            logs = {**logs, **means, "num_tokens": float(self._tokens)}
+            logs = {**logs, **self._means()}
         super().log(logs, *args, **kwargs)
+
+    def _means(self) -> dict[str, float]:
+        """The mean of what was logged since the last time, over all processes, and the tokens."""
+        sums = {name: sum(self._logged.get(name, ())) for name in LOGGED}
+        counts = {name: float(len(self._logged.get(name, ()))) for name in LOGGED}
+        tokens = {"num_tokens": float(self._tokens)}
+        self._logged.clear()
+        sums, counts, tokens = sum_over_processes(self.accelerator, sums, counts, tokens)
+        means = {name: sums[name] / count for name, count in counts.items() if count}
+        return {**means, **tokens}
 
     def train_on(self, checkpoint: str | None) -> None:
         """Train from a checkpoint to the stage's last step, unless it has been reached already."""
