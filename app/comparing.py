@@ -2,7 +2,8 @@
 
 A choice between the live release and a candidate that waits for promotion is the best evidence that
 a click can give; without a candidate both answers come from the live release. A comparison is made
-when a person asks for one, and is offered at random. This module knows nothing of pages.
+when a person asks for one, and is offered at random; where two alternatives of an earlier answer
+wait (`app.alternatives`), they are offered instead. This module knows nothing of pages.
 """
 
 from __future__ import annotations
@@ -76,10 +77,25 @@ class Comparisons:
             self._differences.append(different)
             offered = different > 0 and different >= median(self._differences)
             if offered:
-                self._offered[user_id] = None
-                while len(self._offered) > REMEMBERED_PEOPLE:
-                    self._offered.popitem(last=False)
+                self._remember(user_id)
         return offered
+
+    def offers_waiting(self, user_id: str) -> bool:
+        """Whether to offer a comparison that waits, of which every second due offer is one.
+
+        It was chosen by its answers already, so it is drawn where a second answer would have to
+        differ enough: both kinds of offers are equally frequent.
+        """
+        if self._draw() * DRAWN_PER_OFFER >= 1:
+            return False
+        with self._lock:
+            self._remember(user_id)
+        return True
+
+    def _remember(self, user_id: str) -> None:
+        self._offered[user_id] = None
+        while len(self._offered) > REMEMBERED_PEOPLE:
+            self._offered.popitem(last=False)
 
 
 def difference(first: str, second: str) -> float:

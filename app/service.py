@@ -10,29 +10,35 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from app.alternatives import AlternativeWriter
 from app.answering import BASE, LIVE, Answering
 from app.claims import open_home
 from app.comparing import Comparisons
 from app.completions import Completions
 from app.conversation import Chat
+from app.schedules import each_minute, on_crontab
 from app.settings import Settings
 from app.shared_prompts import default_prompts_text, read_prompts
 from deploy.forgetting import Forgetting
 from deploy.gate import GateReport
-from deploy.learning import Learning
+from deploy.learning import Learning, kinds_trained_on
 from deploy.loop import Loop, LoopResult
 from deploy.registry import Registry
 from deploy.release import Releases
-from engine.errors import BurnishError, Conflict, UnknownId
+from deploy.trigger import WEIGHTS, LoopStatus
+from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
 from engine.home import Home
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.examples import Example, default_examples_text, read_examples
 from engine.request import SamplingParams
 from engine.storage import find_digest, sweep, write_atomically
+from feedback_store.ai_feedback.alternatives import Alternatives
+from feedback_store.ai_feedback.comparison_queue import ComparisonQueue
 from feedback_store.conversations.conversation_list import Conversations
 from feedback_store.curation.alerts import find_alerts
 from feedback_store.curation.decisions import Curation
@@ -47,6 +53,7 @@ from feedback_store.storage.database import Database, database_url
 from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.storage.store import FeedbackStore
 from feedback_store.view.outcomes import Outcomes
+from feedback_store.view.ratings import read_ratings
 from feedback_store.view.training_set import TrainingSet
 from tuning.jobs.runner import JobRunner
 from tuning.recipe import Recipe, read_recipe_with_origins
@@ -79,6 +86,8 @@ class Workspace:
             self.shared_examples,
         )
         self.own_prompts = OwnPrompts(self.database)
+        self.alternatives = Alternatives(self.database, self.curation.refusing)
+        self.comparison_queue = ComparisonQueue(self.database, self.store, self.curation.refusing)
         rules = Rules(
             max_answer_chars=settings.max_answer_chars,
             user_share=settings.user_share,
@@ -113,6 +122,7 @@ class Workspace:
     @cached_property
     def loop(self) -> Loop:
         """The periodic loop of tuning."""
+        settings = self.settings
         return Loop(
             home=self.home,
             base=self.base,
@@ -120,8 +130,27 @@ class Workspace:
             take_snapshot=self.take_snapshot,
             registry=self.registry,
             jobs=self.jobs,
-            min_new_pairs=self.settings.loop_min_new_pairs,
+            min_new_pairs=settings.loop_min_new_pairs,
+            weights={
+                "pairs": WEIGHTS["pairs"],
+                "corrections": settings.loop_weight_corrections,
+                "thumbs": settings.loop_weight_thumbs,
+                "liked": settings.loop_weight_liked,
+            },
+            read_ratings=(
+                (lambda live: read_ratings(self.database, self.base.digest, live))
+                if settings.loop_watch_ratings
+                else None
+            ),
         )
+
+    def loop_status(self) -> LoopStatus:
+        """Return what the loop would do now, under the recipe of the settings."""
+        try:
+            taught = kinds_trained_on(asdict(self.loop_recipe()[0]))
+        except InvalidInput:  # a round would say so; what people said still counts
+            return self.loop.status()
+        return self.loop.status(taught)
 
     def take_snapshot(self, *, may_be_empty: bool = False) -> str:
         """Freeze the current examples under the settings; returns the snapshot's digest."""
@@ -214,6 +243,17 @@ class Service:
         self.comparisons = Comparisons(
             self.chat, lambda: workspace.releases.waiting(), settings.compare_rate
         )
+        self.alternative_writer = AlternativeWriter(
+            self.engine,
+            self.slots,
+            self.chat.running,
+            workspace.store,
+            workspace.alternatives,
+            workspace.comparison_queue,
+            sampling=self.chat.sampling(),
+            count=settings.alternatives,
+            busy=self._is_training,
+        )
         self._schedulers: list[Any] = []
         self._round = threading.Lock()
         self.last_round = "none yet"
@@ -225,16 +265,18 @@ class Service:
         self.workspace.forgetting.finish()
         self.follower.start()
         if settings.loop_enabled:
-            self._schedulers.append(_schedule(settings.loop_schedule, self.run_round))
-        self._schedulers.append(_each_minute(self.erase_deleted))
+            self._schedulers.append(on_crontab(settings.loop_schedule, self.run_round))
+        self._schedulers.append(each_minute(self.erase_deleted))
+        self._schedulers.append(each_minute(self.alternative_writer.write_while_idle))
         if settings.retention_days is not None:
             self.workspace.forget_old()
-            self._schedulers.append(_schedule(RETENTION_SCHEDULE, self.workspace.forget_old))
+            self._schedulers.append(on_crontab(RETENTION_SCHEDULE, self.workspace.forget_old))
 
     def close(self) -> None:
         """Stop everything, in the reverse order."""
         for scheduler in self._schedulers:
             scheduler.shutdown(wait=False)
+        self.chat.running.refuse_more()
         self.follower.stop()
         self.engine.close()
         self.workspace.close()
@@ -319,6 +361,11 @@ class Service:
         self.last_round = "running"
         threading.Thread(target=in_thread, name="burnish-tune", daemon=True).start()
 
+    def _is_training(self) -> bool:
+        """Whether a round or a tuning job runs, which gets the processors before idle work."""
+        jobs = self.workspace.jobs.list()
+        return self._round.locked() or any(job.state == "running" for job in jobs)
+
     def _loop_round(self, *, force: bool) -> LoopResult:
         recipe, recipe_origins = self.workspace.loop_recipe()
         result = self.workspace.loop.run(
@@ -339,29 +386,6 @@ class Service:
 def verdict_line(bundle: str, gate: GateReport) -> str:
     """Return the gate's verdict on a bundle as one line."""
     return f"{bundle[7:19]}: {gate.verdict} ({gate.reason})"
-
-
-def _schedule(crontab: str, work: Callable[[], object]) -> Any:
-    """Run `work` on a crontab schedule, never twice at once."""
-    from apscheduler.triggers.cron import CronTrigger
-
-    return _begin_schedule(CronTrigger.from_crontab(crontab), work)
-
-
-def _each_minute(work: Callable[[], object]) -> Any:
-    """Run `work` once a minute, never twice at once."""
-    from apscheduler.triggers.interval import IntervalTrigger
-
-    return _begin_schedule(IntervalTrigger(minutes=1), work)
-
-
-def _begin_schedule(trigger: Any, work: Callable[[], object]) -> Any:
-    from apscheduler.schedulers.background import BackgroundScheduler
-
-    scheduler = BackgroundScheduler()
-    scheduler.add_job(work, trigger, max_instances=1, coalesce=True)
-    scheduler.start()
-    return scheduler
 
 
 def _add_file(path: Path, text: str) -> None:

@@ -22,6 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from deploy.trigger import WEIGHTS
 from engine.errors import InvalidInput
 from engine.home import Home
 from engine.request import SamplingParams
@@ -92,6 +93,12 @@ class Settings(BaseSettings):
     compare_rate: float = Field(
         default=0.05, ge=0, le=0.5, description="share of answers after which a choice is offered"
     )
+    alternatives: int = Field(
+        default=4,
+        ge=0,
+        le=16,
+        description="answers written at idle times for each disliked one, to be compared; 0: none",
+    )
     temperature: float = Field(default=SAMPLING.temperature, ge=0, le=10)
     top_p: float = Field(default=SAMPLING.top_p, gt=0, le=1)
     max_new_tokens: int = Field(default=SAMPLING.max_new_tokens, ge=1)
@@ -149,7 +156,21 @@ class Settings(BaseSettings):
     loop_schedule: str = Field(
         default="0 3 * * *", description="crontab: minute hour day month dow"
     )
-    loop_min_new_pairs: int = Field(default=50, ge=1)
+    loop_min_new_pairs: int = Field(
+        default=50, ge=1, description="worth of new evidence that starts a round, in pairs"
+    )
+    loop_weight_corrections: float = Field(
+        default=WEIGHTS["corrections"], ge=0, description="worth of a correction, in pairs"
+    )
+    loop_weight_thumbs: float = Field(
+        default=WEIGHTS["thumbs"], ge=0, description="worth of a lone thumb, in pairs"
+    )
+    loop_weight_liked: float = Field(
+        default=WEIGHTS["liked"], ge=0, description="worth of a liked answer beside its thumb"
+    )
+    loop_watch_ratings: bool = Field(
+        default=True, description="start a round where the live release's ratings fell"
+    )
 
     @classmethod
     def settings_customise_sources(

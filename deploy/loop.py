@@ -5,14 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from deploy.change_point import RatingWatch, watch_ratings
 from deploy.gate import GateReport, judge_candidate
+from deploy.learning import kinds_trained_on
 from deploy.registry import Registry
 from deploy.release import Releases
+from deploy.trigger import ALL_KINDS, WEIGHTS, LoopStatus, Sources, loop_status
 from engine.adapters.bundle import origin_of
 from engine.adapters.slots import AdapterSlots
 from engine.errors import InvalidInput
@@ -20,6 +23,7 @@ from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.request import Engine
 from engine.storage import folder_of, list_digests, read_manifest
+from feedback_store.records import Rating
 from feedback_store.snapshots.snapshot import open_snapshot
 from feedback_store.view.training_set import TrainingSet
 from tuning.best_of import Scorer
@@ -29,35 +33,7 @@ from tuning.jobs.events import Report
 from tuning.jobs.runner import JobRunner
 from tuning.judge import Judge
 from tuning.recipe import Recipe
-
-
-@dataclass(frozen=True, slots=True)
-class LoopStatus:
-    """Whether the loop would train now, and why."""
-
-    pairs: int
-    new_pairs: int
-    min_new_pairs: int
-    job_running: bool
-
-    @property
-    def would_run(self) -> bool:
-        """Whether there is enough new evidence and nothing in the way."""
-        return not self.job_running and self.new_pairs >= self.min_new_pairs
-
-    @property
-    def reason(self) -> str:
-        """Why it would run or not, in one sentence."""
-        if self.job_running:
-            return "a tuning job is running"
-        return (
-            f"{self.new_pairs} new pairs since the last snapshot trained on;"
-            f" {self.min_new_pairs} are asked"
-        )
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return {**asdict(self), "would_run": self.would_run, "reason": self.reason}
+from tuning.rows import ExampleKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +73,10 @@ class Loop:
         registry: Registry,
         jobs: JobRunner,
         min_new_pairs: int,
+        weights: Mapping[str, float] = WEIGHTS,
+        read_ratings: Callable[[str | None], Sequence[Rating]] | None = None,
     ) -> None:
+        """`read_ratings` returns the thumbs of a release; without it nobody watches them."""
         self._home = home
         self._base = base
         self._training_set = training_set
@@ -105,6 +84,9 @@ class Loop:
         self._registry = registry
         self._jobs = jobs
         self._min_new_pairs = min_new_pairs
+        self._weights = weights
+        self._read_ratings = read_ratings
+        self._watched: tuple[object, RatingWatch | None] = (None, None)
         self._releases = Releases(registry, home.bundles, base)
 
     def run(
@@ -118,7 +100,7 @@ class Loop:
         force: bool = False,
     ) -> LoopResult:
         """One round. `force` trains even without enough new evidence; the gate still decides."""
-        status = self.status()
+        status = self.status(kinds_trained_on(asdict(recipe)))
         if not status.would_run and not force:
             return LoopResult(ran=False, reason=status.reason)
         snapshot, bundle, gate = self.train_and_judge(engine, slots, recipe, origins, report)
@@ -149,12 +131,31 @@ class Loop:
         bundle = self._jobs.result(job)
         return snapshot, bundle, self.evaluate(engine, slots, bundle, snapshot).gate
 
-    def status(self) -> LoopStatus:
-        """Whether `run` would train now, and why."""
-        pairs = self._training_set.refresh().count("pairs")
-        trained = max((self._pairs_of(d) for d in self._trained_snapshots()), default=0)
-        running = any(job.state == "running" for job in self._jobs.list())
-        return LoopStatus(pairs, max(0, pairs - trained), self._min_new_pairs, running)
+    def status(self, taught: Collection[ExampleKind] = ALL_KINDS) -> LoopStatus:
+        """Whether `run` would train now, and why; `taught`: the kinds that its recipe trains on."""
+        summary = self._training_set.refresh()
+        trained = [self._manifest(snapshot) for snapshot in self._trained_snapshots()]
+        return loop_status(
+            {f"{k}/{source}": n for k in ALL_KINDS for source, n in summary.counts[k].items()},
+            [_sources(manifest) for manifest in trained],
+            min_new_pairs=self._min_new_pairs,
+            job_running=any(job.state == "running" for job in self._jobs.list()),
+            weights=self._weights,
+            taught=taught,
+            ratings=self._watch(
+                summary.last_event, max((m.get("last_event", 0) for m in trained), default=0)
+            ),
+        )
+
+    def _watch(self, last_event: int, acted_on: int) -> RatingWatch | None:
+        """Test the ratings of the live release, once for each new event."""
+        if self._read_ratings is None:
+            return None
+        live = self._registry.live().bundle
+        if self._watched[0] != (last_event, acted_on, live):
+            found = watch_ratings(self._read_ratings(live), acted_on=acted_on)
+            self._watched = (last_event, acted_on, live), found
+        return self._watched[1]
 
     def evaluate(
         self,
@@ -217,7 +218,11 @@ class Loop:
         }
         return trained & set(list_digests(self._home.snapshots))
 
-    def _pairs_of(self, snapshot: str) -> int:
-        manifest = read_manifest(folder_of(self._home.snapshots, snapshot))
-        counts = manifest.get("counts", {})  # "burnish-snapshot/1" has none, nor can it be opened
-        return sum(kinds["pairs"] for kinds in counts.values())
+    def _manifest(self, snapshot: str) -> Mapping[str, Any]:
+        return read_manifest(folder_of(self._home.snapshots, snapshot))
+
+
+def _sources(manifest: Mapping[str, Any]) -> Sources:
+    """The examples of a snapshot by source; one of "burnish-snapshot/1" has no such counts."""
+    sources: Sources = manifest.get("sources", {})
+    return sources

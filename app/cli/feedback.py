@@ -11,6 +11,7 @@ import typer
 from app.cli.common import HomeOption, Json, open_workspace, print_result
 from app.cli.examples import examples_app
 from app.cli.judging import judge
+from app.cli.siblings import siblings
 
 if TYPE_CHECKING:
     from app.service import Workspace
@@ -226,6 +227,7 @@ def import_(
 
 
 feedback_app.command("judge")(judge)
+feedback_app.command("siblings")(siblings)
 
 
 @feedback_app.command("export")

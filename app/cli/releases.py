@@ -144,7 +144,7 @@ def loop_run(
     from app.tune import print_step
 
     with open_workspace(home) as workspace:
-        status = workspace.loop.status()
+        status = workspace.loop_status()
         if not status.would_run and not force:
             print_result(
                 as_json, {"ran": False, "reason": status.reason}, f"not run: {status.reason}"
@@ -162,6 +162,6 @@ def loop_run(
 def loop_status(home: HomeOption = None, as_json: Json = False) -> None:
     """Show what the loop would do now, and why."""
     with open_workspace(home) as workspace:
-        status = workspace.loop.status()
+        status = workspace.loop_status()
     verb = "would run" if status.would_run else "would not run"
     print_result(as_json, status.as_dict(), f"{verb}: {status.reason}")

@@ -100,7 +100,7 @@ def give_comparisons(
     return Counts(len(questions), comparisons=made)
 
 
-EVIDENCE: Mapping[EvidenceName, Evidence] = MappingProxyType(
+FEEDBACK_WAYS: Mapping[EvidenceName, Evidence] = MappingProxyType(
     {
         "mixed": Evidence(give_mixed, 80, 64, "short", lambda wish: wish.thumb),
         "thumbs": Evidence(give_thumbs, 100, 160, "complete", lambda wish: wish.thumb),

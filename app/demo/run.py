@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from app.demo import EvidenceName
-from app.demo.feedback import EVIDENCE
+from app.demo.feedback import FEEDBACK_WAYS
 from app.demo.figures import Say, StageClock, comparison, comparison_lines, summary
 from app.demo.scripted_user import WISHES, ScriptedUser, WishName, shown
 from app.demo.serving import greedy_answers, roll_back, swap
@@ -60,7 +60,7 @@ def run_demo(
     if not 0 <= reversed_share <= 1:
         raise InvalidInput("the share of reversed statements must lie in 0..1")
     clock = StageClock(say)
-    given = EVIDENCE[evidence]
+    given = FEEDBACK_WAYS[evidence]
     wish = WISHES[given.wish]
     user, rank = ScriptedUser(wish, reversed_share), given.rank(wish)
     with clock.stage("start"):
@@ -137,7 +137,7 @@ def run_rounds(
     """
     if not 1 <= rounds <= MOST_ROUNDS:
         raise InvalidInput(f"rounds must lie in 1..{MOST_ROUNDS}, which there are prompts for")
-    clock, given = StageClock(say), EVIDENCE[evidence]
+    clock, given = StageClock(say), FEEDBACK_WAYS[evidence]
     service, home = _start(settings)
     prompts = read_questions()
     sampling = SamplingParams(max_new_tokens=given.max_new_tokens)

@@ -14,7 +14,7 @@ from tuning.jobs.events import (
     TrialScored,
 )
 from tuning.jobs.runner import Job
-from tuning.methods.joint import EVIDENCE_KINDS
+from tuning.methods.joint import ROW_KINDS
 
 
 def job_facts(job: Job, events: Sequence[JobEvent], language: str) -> str:
@@ -59,7 +59,7 @@ def _step_lines(last: StepDone, language: str) -> Iterator[str]:
         yield say("console.job.speed", language, speed=f"{last.tokens_per_second:.0f}")
     now, peak = (f"{size / 1e9:.2f}" for size in (last.memory_bytes, last.peak_memory_bytes))
     yield say("console.job.memory", language, now=now, peak=peak)
-    for kind in EVIDENCE_KINDS:
+    for kind in ROW_KINDS:
         loss, share = getattr(last, f"{kind}_loss"), getattr(last, f"{kind}_gradient_share")
         if loss is not None and share is not None:
             values = {"loss": f"{loss:.3f}", "share": f"{share:.0%}"}

@@ -20,10 +20,10 @@ from app.conversation import Chat
 from app.live_answers import AnswerFactory, LiveAnswer, LiveAnswers
 from app.service import Service
 from app.ui.texts import language_for
-from app.web.chat_documents import AnswerStreamRenderer, answer_document
+from app.web.chat_documents import AnswerStreamRenderer, answer_document, waiting_document
 from app.web.conversation_serializer import ConversationSerializer
 from app.web.event_stream import event, event_stream
-from app.web.feedback_api import in_bounded_threadpool
+from app.web.feedback_api import SAVED, ChoiceBody, in_bounded_threadpool
 from app.web.identity import user_of
 from engine.errors import UnknownId
 from engine.messages import Message
@@ -179,9 +179,17 @@ def add_answer_routes(
 
 
 def add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> None:
-    """Add the routes of second answers, for comparisons."""
+    """Add the routes of second answers and of comparisons that wait."""
     store, comparisons = service.workspace.store, service.comparisons
+    queue = service.workspace.comparison_queue
     consents = service.workspace.curation.consents
+
+    @router.post("/waiting/{waiting_id}/choice")
+    @in_bounded_threadpool
+    def choose(waiting_id: int, body: ChoiceBody, request: Request) -> dict[str, str]:
+        user = user_of(request.session)
+        queue.choose(waiting_id, user, body.choice, asked_by=user)
+        return SAVED
 
     @router.get("/answers/{answer_id}")
     @in_bounded_threadpool
@@ -191,12 +199,18 @@ def add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> 
 
     @router.post("/answers/{answer_id}/offer")
     async def offer(answer_id: str, request: Request) -> dict[str, Any]:
-        """Offer a second answer at random; the page waits until it is written."""
+        """Offer, at random, a comparison of the person's own that waits, or else a second answer,
+        for which the page waits until it is written."""
         user, language = user_of(request.session), language_for(request)
         first = await run_sync(store.answer, answer_id, user)
         asked = first.status == "done" and not live.busy and comparisons.is_due(user)
         if not asked or not await run_sync(consents, user):
             return {}
+        if waiting := await run_sync(
+            partial(queue.waiting, 1, live=service.slots.live, asked_by=user)
+        ):
+            due = comparisons.offers_waiting(user)
+            return {"waiting": waiting_document(waiting[0])} if due else {}
         begin = partial(comparisons.second_answer, user, answer_id)
         second = await run_sync(live.start, user, None, begin)
         async for _ in second.updates():

@@ -15,6 +15,7 @@ from app.ui.incremental_html import IncrementalHtml
 from app.ui.rendering import answer_html, plain_html
 from app.ui.texts import translated
 from engine.prompts.reasoning import untagged
+from feedback_store.ai_feedback.comparison_queue import WaitingComparison
 from feedback_store.conversations.conversation_list import (
     ConversationSummary,
     FoundConversation,
@@ -64,6 +65,21 @@ def turn_document(turn: ShownTurn, language: str) -> dict[str, Any]:
         "correction_html": answer_html(corrected) if corrected else "",
         "changes_html": changes_html(changes(turn.answer.text, corrected)) if corrected else "",
         "answer": answer_document(turn.answer, language),
+    }
+
+
+def waiting_document(waiting: WaitingComparison) -> dict[str, Any]:
+    """Return a comparison that waits: the messages before, the question, and the two answers.
+
+    It says nothing of how the answers were made; thoughts are not compared.
+    """
+    *before, question = (m for m in waiting.messages if m.role != "system")
+    return {
+        "id": waiting.id,
+        "before": [{"role": each.role, "html": plain_html(each.content)} for each in before],
+        "question_html": plain_html(question.content),
+        "first": answer_html(waiting.first.text),
+        "second": answer_html(waiting.second.text),
     }
 
 

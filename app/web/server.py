@@ -71,6 +71,14 @@ def _add_health(app: FastAPI, service: Service) -> None:
     active = Gauge("burnish_active_streams", "Answers running or waiting", registry=metrics)
     active.set_function(lambda: service.engine.active_streams)
     counts = Gauge("burnish_feedback", "Stored records by kind", ["kind"], registry=metrics)
+    compared = Gauge(
+        "burnish_alternatives_compared",
+        "Comparisons of alternatives by state",
+        ["state"],
+        registry=metrics,
+    )
+    written = Gauge("burnish_alternatives", "Alternatives of bad answers", registry=metrics)
+    written.set_function(service.workspace.alternatives.count)
     generation = Gauge("burnish_live_generation", "Changes of the live release", registry=metrics)
     generation.set_function(lambda: service.workspace.registry.live().generation)
 
@@ -96,4 +104,6 @@ def _add_health(app: FastAPI, service: Service) -> None:
     def prometheus() -> PlainTextResponse:
         for kind, count in service.workspace.store.counts().items():
             counts.labels(kind).set(count)
+        for state, count in service.workspace.comparison_queue.counts().items():
+            compared.labels(state).set(count)
         return PlainTextResponse(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)

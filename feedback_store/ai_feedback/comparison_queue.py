@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Select, case, func, insert, select, true, update
 
@@ -26,8 +26,7 @@ from feedback_store.storage.evidence import answer_columns
 from feedback_store.storage.store import FeedbackStore
 
 WITHDRAWN: ChoiceValue = "tie"  # of which nothing is learnt: a choice that was undone
-State = Literal["waiting", "judged", "skipped"]
-STATES: tuple[State, ...] = ("waiting", "judged", "skipped")
+STATES = ("waiting", "judged", "skipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ class ComparisonQueue:
             answers = _answers(connection, [i for row in rows for i in row[2:4]])
         return [self._comparison(row, answers) for row in rows]
 
-    def counts(self) -> dict[State, int]:
+    def counts(self) -> dict[str, int]:
         """The number of comparisons by state; those of deleted conversations do not wait."""
         outcome = t.waiting_comparisons.c.outcome
         settled = select(outcome, func.count()).where(outcome.is_not(None)).group_by(outcome)
@@ -158,7 +157,7 @@ class ComparisonQueue:
         with self._database.write() as connection:
             row = connection.execute(query).one_or_none()
             if row is None or row.outcome is None or row.user_id not in (None, judge):
-                raise UnknownId(f"no comparison {waiting_id} to undo")
+                raise UnknownId(f"no comparison {waiting_id}")
             if row.outcome == "judged" and row.user_id is not None:
                 _add_choice(connection, row.comparison_id, judge, WITHDRAWN)
             _settle(connection, waiting_id, None, row.comparison_id)
@@ -212,7 +211,7 @@ def _unsettled(connection: Connection, waiting_id: int, asked_by: str | None) ->
     )
     if connection.execute(settled).one_or_none() is not None:
         raise Conflict("this comparison was judged or skipped meanwhile")
-    raise UnknownId(f"no comparison {waiting_id} waits")
+    raise UnknownId(f"no comparison {waiting_id}")
 
 
 def _undone_by(connection: Connection, row: Mapping[str, Any], judge: str) -> str | None:

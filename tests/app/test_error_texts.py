@@ -25,9 +25,10 @@ from app.service import Service, Workspace, verdict_line
 from app.settings import Settings
 from app.ui.errors import report_errors
 from app.ui.texts import error_text, translated
+from deploy.change_point import RatingWatch
 from deploy.gate import GateReport, _verdict
 from deploy.guards import GUARDS, GuardFinding
-from deploy.loop import LoopStatus
+from deploy.trigger import EVIDENCE, LoopStatus
 from engine.errors import BurnishError, EngineFailure, InvalidBundle, StorageFull
 from engine.messages import Message
 from engine.prompts.modes import PromptTemplate
@@ -174,7 +175,7 @@ def test_what_the_console_refuses(workspace: Workspace, monkeypatch: pytest.Monk
             recipe_origins={},
         )
     )
-    check(workspace.loop.status().reason, translated(workspace.loop.status().reason, "zh"))
+    check(workspace.loop_status().reason, translated(workspace.loop_status().reason, "zh"))
     jobs.cancel(taken)
     for _ in jobs.wait(taken, poll_seconds=0.05):
         pass
@@ -261,7 +262,12 @@ def test_the_notes_under_an_answer(note: str) -> None:
 
 
 def test_what_the_loop_and_the_gate_say() -> None:
-    check(LoopStatus(9, 7, 20, False).reason, translated(LoopStatus(9, 7, 20, False).reason, "zh"))
+    fell = RatingWatch(90, 0.8, 0.4, 30, fell=True)
+    for status in (
+        LoopStatus(9, 7, 20, False),
+        LoopStatus(9, 7, 20, False, {}, tuple(kind.name for kind in EVIDENCE), fell),
+    ):
+        check(status.reason, translated(status.reason, "zh"))
     for rule in GUARDS:
         for name in (rule.name, rule.fault):
             assert CHINESE.search(translated(name, "zh")), name

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 import pytest
 
+from deploy.change_point import BASELINE_VOTES
 from deploy.loop import Loop, LoopResult
 from deploy.registry import LiveRelease, Registry
 from engine.adapters.slots import AdapterSlots
@@ -29,6 +30,7 @@ from feedback_store.snapshots.taking import take_snapshot
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.storage.store import FeedbackStore
+from feedback_store.view.ratings import read_ratings
 from feedback_store.view.training_set import TrainingSet
 from tests.helpers import make_bundle
 from tests.support.judges import LengthScorer, ScriptedJudge
@@ -37,8 +39,9 @@ from tests.support.voices import Voice, sensible
 from tuning.jobs.events import JobEvent, JobStarted
 from tuning.jobs.runner import Job, JobRunner
 from tuning.methods.reward_model import RewardModel
-from tuning.recipe import Recipe
+from tuning.recipe import Recipe, recipe_from_dict
 
+DPO_ALONE = recipe_from_dict({"sft": {"epochs": 0}, "dpo": {"epochs": 1}})
 PLAIN = make_template("plain", ())
 NAMES = [f"conversation-{number}" for number in range(100)]
 TRAIN = [name for name in NAMES if split_of(name) == "train"]
@@ -142,19 +145,24 @@ def slots(engine: ReferenceEngine, tiny_base: BaseModel, bundles: Path) -> Adapt
     return AdapterSlots(engine, tiny_base, bundles)
 
 
+def answered(store: FeedbackStore, name: str, user: str = "ann", base: str = "base") -> str:
+    """An answer in a conversation of its own."""
+    turn = store.add_turn(
+        user_id=user, question=f"Q of {name}", template=PLAIN, conversation_id=name
+    )
+    answer_id = store.begin_answer(
+        turn.id, base_digest=base, adapter_digest=None, sampling={}, seed=0
+    )
+    store.finish_answer(answer_id, status="done", text="Worse.", complete=True)
+    return answer_id
+
+
 def correct(
     store: FeedbackStore, *conversations: str, better: str = "Better.", user: str = "ann"
 ) -> None:
     """One correction in each conversation."""
     for name in conversations:
-        turn = store.add_turn(
-            user_id=user, question=f"Q of {name}", template=PLAIN, conversation_id=name
-        )
-        answer_id = store.begin_answer(
-            turn.id, base_digest="base", adapter_digest=None, sampling={}, seed=0
-        )
-        store.finish_answer(answer_id, status="done", text="Worse.", complete=True)
-        store.correct(answer_id, user, better)
+        store.correct(answered(store, name, user), user, better)
 
 
 def run(loop: Loop, judge: Judge | None, slots: AdapterSlots | None, **options: Any) -> LoopResult:
@@ -200,7 +208,7 @@ def test_the_loop_would_run_from_the_asked_number_of_new_pairs_on(
 ) -> None:
     correct(store, *TRAIN[:2])
     assert not loop.status().would_run
-    assert loop.status().reason.startswith("2 new pairs")
+    assert "2 corrections" in loop.status().reason
     correct(store, TRAIN[2])
     assert loop.status().would_run
 
@@ -224,6 +232,47 @@ def test_a_snapshot_of_an_older_release_counts_for_nothing(
     assert (loop.status().pairs, loop.status().new_pairs) == (3, 3)
 
 
+def test_lone_thumbs_start_a_round(loop: Loop, store: FeedbackStore) -> None:
+    """Six lone thumbs down are worth three pairs; of an answer that was liked, a quarter more."""
+    for number, name in enumerate(TRAIN[:5]):
+        store.vote(answered(store, name), "ann", -1)
+        assert loop.status().worth == (number + 1) / 2
+    assert not loop.status().would_run
+    store.vote(answered(store, TRAIN[5]), "ann", 1)
+    assert loop.status().worth == 3.25
+    assert loop.status().would_run
+    result = loop.run(cast(Engine, None), cast(AdapterSlots, None), DPO_ALONE, {}, print)
+    assert not result.ran
+    assert "the recipe learns nothing from lone thumbs" in result.reason
+
+
+def test_falling_ratings_of_the_live_release_start_a_round_once(
+    loop: Loop,
+    store: FeedbackStore,
+    database: Database,
+    snap: Callable[[], str],
+    bundles: Path,
+    tiny_base: BaseModel,
+) -> None:
+    loop._read_ratings = partial(read_ratings, database, tiny_base.digest)
+    loop._min_new_pairs = 10_000
+    for number in range(BASELINE_VOTES):
+        who = f"person {number % 4}"
+        store.vote(answered(store, f"good {number}", who, tiny_base.digest), who, 1)
+    assert not loop.status().would_run
+    for number in range(16):
+        who = f"person {number % 4}"
+        answer_id = answered(store, f"bad {number}", who, tiny_base.digest)
+        store.vote(answer_id, who, 1)
+        store.vote(answer_id, who, -1)  # the latest counts
+    assert loop.status().would_run
+    assert "fell from 100% to 0% in its last 16 votes" in loop.status().reason
+    elsewhere = read_ratings(database, tiny_base.digest, "another release")
+    assert elsewhere == []
+    make_bundle(bundles, tiny_base, manifest={"snapshot": snap()})
+    assert not loop.status().would_run  # a round has trained on it since
+
+
 # What a round does
 
 
@@ -233,7 +282,7 @@ def test_below_the_threshold_a_round_does_nothing_and_says_why(
     correct(store, *TRAIN[:2])
     result = run(loop, None, None)
     assert (result.ran, result.promoted) == (False, False)
-    assert "2 new pairs" in result.reason
+    assert "2 corrections" in result.reason
     assert "3 are asked" in result.reason
     assert (jobs.started, registry.list()) == ([], [])
     assert not (Home(tmp_path).snapshots).exists()
@@ -430,11 +479,12 @@ def test_a_home_without_jobs_has_none_running(
         jobs=JobRunner(Home(tmp_path), tmp_path),
         min_new_pairs=1,
     )
-    assert real.status().as_dict() == {
+    status = real.status().as_dict()
+    assert (status["worth"], status["ratings"]) == (0, None)
+    assert {name: status[name] for name in ("pairs", "new_pairs", "min_new_pairs")} == {
         "pairs": 0,
         "new_pairs": 0,
         "min_new_pairs": 1,
-        "job_running": False,
-        "would_run": False,
-        "reason": "0 new pairs since the last snapshot trained on; 1 are asked",
     }
+    assert (status["job_running"], status["would_run"]) == (False, False)
+    assert "worth 0 pairs where 1 are asked" in status["reason"]

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from tuning.methods.stage import Stage
 
-EvidenceKind = Literal["pair", "judgement", "demonstration"]
-EVIDENCE_KINDS: tuple[EvidenceKind, ...] = get_args(EvidenceKind)
+RowKind = Literal["pair", "judgement", "demonstration"]
+ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 MOST_UNBALANCED = 10.0
 CONTRIBUTIONS = "contributions.json"
 
@@ -142,11 +142,7 @@ def read_contributions(folder: Path) -> dict[str, Any] | None:
 
 
 def _row(
-    kind: EvidenceKind,
-    prompt: Ids,
-    completion: Ids,
-    rejected: Ids | None = None,
-    label: bool = True,
+    kind: RowKind, prompt: Ids, completion: Ids, rejected: Ids | None = None, label: bool = True
 ) -> dict[str, Any]:
     return {
         "kind": kind,

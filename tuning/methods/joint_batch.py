@@ -17,7 +17,7 @@ from engine.storage import digest_json
 from tuning.batch.forward import layout_tensors
 from tuning.batch.plan import Completion, TrainingPrompt, lay_out, pack
 from tuning.batch.steps import Pack
-from tuning.methods.joint import EVIDENCE_KINDS, EvidenceKind
+from tuning.methods.joint import ROW_KINDS, RowKind
 from tuning.methods.joint_loss import RowScores
 from tuning.reference_cache import PairLogProbs, PairRow
 
@@ -74,13 +74,13 @@ class JointCollator:
         return {
             "packs": [
                 part
-                for kind in EVIDENCE_KINDS
+                for kind in ROW_KINDS
                 for part in self.packs(kind, [row for row in rows if row["kind"] == kind])
             ],
             "mismatched": self.packs("judgement", borrowed),
         }
 
-    def packs(self, kind: EvidenceKind, rows: Sequence[Row]) -> list[Pack]:
+    def packs(self, kind: RowKind, rows: Sequence[Row]) -> list[Pack]:
         """Packs of rows of one kind, none over the budget unless a single row is."""
         prompts = [_prompt(kind, row) for row in rows]
         members = pack([prompt.tokens for prompt in prompts], self.budget_tokens)
@@ -100,7 +100,7 @@ class JointCollator:
             for row in rows
         ]
         for paired in (True, False):
-            kind: EvidenceKind = "pair" if paired else "demonstration"
+            kind: RowKind = "pair" if paired else "demonstration"
             chosen = [n for n, row in enumerate(renamed) if bool(row["rejected_ids"]) == paired]
             prompts = [_prompt(kind, renamed[n]) for n in chosen]
             for members in pack([prompt.tokens for prompt in prompts], self.budget_tokens):
@@ -108,7 +108,7 @@ class JointCollator:
                 some = [renamed[number] for number in numbers]
                 yield numbers, self._pack(kind, some, [prompts[m] for m in members])
 
-    def _pack(self, kind: EvidenceKind, rows: list[Row], prompts: list[TrainingPrompt]) -> Pack:
+    def _pack(self, kind: RowKind, rows: list[Row], prompts: list[TrainingPrompt]) -> Pack:
         labels = [_labels(prompt, side) for side in range(_sides(kind)) for prompt in prompts]
         ids = [_ids(prompt, side) for side in range(_sides(kind)) for prompt in prompts]
         columns = {"reference": "reference", "other_reference": "other_reference"}
@@ -131,7 +131,7 @@ def row_scores(model: nn.Module, batch: Pack, *, packed: bool) -> RowScores:
 
     `packed`: the model accepts layouts (`tuning.batch.forward`); else its rows are padded.
     """
-    kind: EvidenceKind = batch["kind"]
+    kind: RowKind = batch["kind"]
     scored = batch["labels"][:, 1:] != IGNORED
     sums = _log_probs(model, batch, packed=packed).float().sum(1).chunk(_sides(kind))
     tokens = scored.sum(1).clamp(min=1).chunk(_sides(kind))
@@ -187,11 +187,11 @@ def _log_probs(model: nn.Module, batch: Pack, *, packed: bool) -> Tensor:
     return own.masked_fill(targets == IGNORED, 0.0)
 
 
-def _sides(kind: EvidenceKind) -> int:
+def _sides(kind: RowKind) -> int:
     return 2 if kind == "pair" else 1
 
 
-def _prompt(kind: EvidenceKind, row: Row) -> TrainingPrompt:
+def _prompt(kind: RowKind, row: Row) -> TrainingPrompt:
     columns = ("completion_ids", "rejected_ids")[: _sides(kind)]
     completions = tuple(Completion(tuple(row[c]), (True,) * len(row[c])) for c in columns)
     return TrainingPrompt(tuple(row["prompt_ids"]), completions)

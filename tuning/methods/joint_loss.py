@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tuning.methods.joint import EvidenceKind, JointRecipe
+from tuning.methods.joint import JointRecipe, RowKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class RowScores:
     `rejected` and the references are None where the kind has none; `labels` are judgements.
     """
 
-    kind: EvidenceKind
+    kind: RowKind
     completion: Tensor
     tokens: Tensor  # of the completion
     reference: Tensor | None = None

@@ -25,7 +25,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from tuning.batch.collate import default_budget_tokens
 from tuning.batch.forward import accept_layouts, packing_blocker
 from tuning.batch.steps import Pack, sum_over_processes
-from tuning.methods.joint import EVIDENCE_KINDS, EvidenceKind, JointRecipe
+from tuning.methods.joint import ROW_KINDS, JointRecipe, RowKind
 from tuning.methods.joint_batch import (
     JointCollator,
     Row,
@@ -49,7 +49,7 @@ LOGGED_REWARDS: Mapping[str, Sequence[str]] = {
 
 LOGGED = (
     "kl",
-    *(f"{kind}_{name}" for kind in EVIDENCE_KINDS for name in ("loss", "gradient_share")),
+    *(f"{kind}_{name}" for kind in ROW_KINDS for name in ("loss", "gradient_share")),
     "rewards/chosen",
     "rewards/rejected",
     *(name for names in LOGGED_REWARDS.values() for name in names),
@@ -209,10 +209,10 @@ class GradientShares:
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = [each for each in model.parameters() if each.requires_grad]
-        self._parts: dict[EvidenceKind, list[Tensor]] = {}
+        self._parts: dict[RowKind, list[Tensor]] = {}
         self._before = self._copied()
 
-    def add(self, kind: EvidenceKind) -> None:
+    def add(self, kind: RowKind) -> None:
         """Attribute what came since the last call to a kind."""
         now = self._copied()
         gained = [after - before for after, before in zip(now, self._before, strict=True)]
@@ -222,7 +222,7 @@ class GradientShares:
         )
         self._before = now
 
-    def shares(self) -> dict[EvidenceKind, float]:
+    def shares(self) -> dict[RowKind, float]:
         """Each kind's norm as a share of the sum of the kinds' norms; they sum to 1."""
         norms = {kind: float(_norm(part)) for kind, part in self._parts.items()}
         total = sum(norms.values())

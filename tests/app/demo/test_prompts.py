@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from app.demo.feedback import EVIDENCE
+from app.demo.feedback import FEEDBACK_WAYS
 from app.demo.run import MOST_ROUNDS, PROMPTS_OF_A_ROUND, prompts_of_file, read_questions
 
 
@@ -13,7 +13,7 @@ def test_no_prompt_is_asked_twice_and_there_are_enough_for_every_way() -> None:
     prompts = read_questions()
     everything = [*prompts["feedback"], *prompts["unseen"]]
     assert len(set(everything)) == len(everything)
-    needed = max(MOST_ROUNDS * PROMPTS_OF_A_ROUND, *(e.questions for e in EVIDENCE.values()))
+    needed = max(MOST_ROUNDS * PROMPTS_OF_A_ROUND, *(e.questions for e in FEEDBACK_WAYS.values()))
     assert len(prompts["feedback"]) >= needed
     assert len(prompts["unseen"]) == 40
 
