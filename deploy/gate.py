@@ -16,6 +16,7 @@ import numpy as np
 
 from deploy.guards import GuardFinding, check
 from tuning.evaluation.evaluate import Evaluation
+from tuning.evaluation.judgements import ranked_right
 from tuning.evaluation.preferences import PairScores
 from tuning.evaluation.roles import ModelRole
 from tuning.evaluation.statistics import CONFIDENCE, Interval, clustered_mean
@@ -27,7 +28,10 @@ MIN_CONVERSATIONS = 8
 
 @dataclass(frozen=True, slots=True)
 class GateReport:
-    """The verdict and its figures. Gold pairs are among `pairs` and also counted apart."""
+    """The verdict and its figures. Gold pairs are among `pairs` and also counted apart.
+
+    `gain` and `conversations` are those of pairs and lone judgements together.
+    """
 
     verdict: GateVerdict
     reason: str
@@ -42,6 +46,9 @@ class GateReport:
     incumbent_gold_accuracy: float | None
     guards: tuple[GuardFinding, ...]
     ai_win_rate: Interval | None
+    judgements: int = 0
+    candidate_judgement_accuracy: float | None = None
+    incumbent_judgement_accuracy: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -51,15 +58,26 @@ class GateReport:
 def judge_candidate(
     evaluation: Evaluation, min_conversations: int = MIN_CONVERSATIONS
 ) -> GateReport:
-    """Compare candidate and incumbent in one evaluation."""
+    """Compare candidate and incumbent in one evaluation.
+
+    A pair gains where the candidate alone finds its chosen side likelier per token; a lone
+    judgement by the share of the answers judged otherwise that the candidate's reward puts it on
+    the right side of, less the incumbent's share. Each counts once, and whole conversations are
+    resampled.
+    """
     pairs = evaluation.pairs
     gold = [pair for pair in pairs if pair.gold]
-    clusters = [pair.conversation_id for pair in pairs]
+    candidate, incumbent = (
+        ranked_right(evaluation.judgements, role) for role in ("candidate", "incumbent")
+    )
+    judged = evaluation.judgements if candidate else ()
+    clusters = [pair.conversation_id for pair in pairs] + [j.conversation_id for j in judged]
     conversations = len(set(clusters))
     gains = [
         pair.preferences["candidate"].right - pair.preferences["incumbent"].right for pair in pairs
     ]
-    gain = clustered_mean(gains, clusters) if pairs else Interval(0.0, -1.0, 1.0)
+    gains += [new - old for new, old in zip(candidate, incumbent, strict=True)]
+    gain = clustered_mean(gains, clusters) if gains else Interval(0.0, -1.0, 1.0)
     guards = check(evaluation)
     verdict, reason = _verdict(gain, conversations, min_conversations, guards)
     return GateReport(
@@ -76,6 +94,9 @@ def judge_candidate(
         incumbent_gold_accuracy=_accuracy(gold, "incumbent") if gold else None,
         guards=guards,
         ai_win_rate=win_rate(*astuple(evaluation.opinions)) if evaluation.opinions else None,
+        judgements=len(judged),
+        candidate_judgement_accuracy=_mean(candidate) if candidate else None,
+        incumbent_judgement_accuracy=_mean(incumbent) if incumbent else None,
     )
 
 

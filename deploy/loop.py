@@ -181,6 +181,7 @@ class Loop:
                 engine,
                 data.heldout.pairs,
                 data.gold.pairs,
+                data.heldout.unpaired,
                 candidate=bundle,
                 incumbent=incumbent,
                 judge=ai_judge,

@@ -23,6 +23,7 @@ from tuning.evaluation.answers import (
 )
 from tuning.evaluation.evaluate import Evaluation
 from tuning.evaluation.generic import Drift
+from tuning.evaluation.judgements import JudgementScores
 from tuning.evaluation.preferences import PairScores, Preference
 from tuning.evaluation.roles import MODEL_ROLES, ModelRole
 from tuning.evaluation.statistics import Interval, clustered_mean
@@ -375,3 +376,65 @@ def test_ten_wins_of_ten_do_not_prove_certainty() -> None:
     mirrored = win_rate(0, 0, 10)
     assert (mirrored.estimate, mirrored.low) == (0.0, 0.0)
     assert mirrored.high == pytest.approx(1 - rate.low)
+
+
+def thumbs(good: float, bad: float, conversations: int = 30) -> tuple[JudgementScores, ...]:
+    """Two good answers and two bad ones in each, with the candidate's rewards of them."""
+    return tuple(
+        JudgementScores(
+            f"t{number}",
+            label,
+            {"candidate": good if label else bad, "incumbent": 0.0, "base": 0.0},
+        )
+        for number in range(conversations)
+        for label in (True, True, False, False)
+    )
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "verdict", "gain"),
+    [(2.0, -1.0, "better", 0.5), (-1.0, 2.0, "not better", -0.5), (0.0, 0.0, "not better", 0.0)],
+)
+def test_thumbs_alone_decide_where_there_are_no_pairs(
+    good: float, bad: float, verdict: str, gain: float
+) -> None:
+    report = judge_candidate(Evaluation((), judgements=thumbs(good, bad)))
+    assert (report.verdict, report.gain.estimate) == (verdict, gain)
+    assert (report.pairs, report.judgements, report.conversations) == (0, 120, 30)
+    assert report.candidate_judgement_accuracy == 0.5 + gain
+    assert report.incumbent_judgement_accuracy == 0.5
+
+
+def test_few_thumbs_are_not_enough_data() -> None:
+    report = judge_candidate(Evaluation((), judgements=thumbs(2.0, -1.0, conversations=2)))
+    assert report.verdict == "not enough data"
+
+
+def test_thumbs_of_one_kind_say_nothing() -> None:
+    good = tuple(each for each in thumbs(2.0, -1.0) if each.label)
+    report = judge_candidate(Evaluation((), judgements=good))
+    assert (report.verdict, report.judgements) == ("not enough data", 0)
+    assert report.candidate_judgement_accuracy is None
+
+
+def test_pairs_and_thumbs_count_together() -> None:
+    pairs = scores([WRONG] * 10, [RIGHT] * 10).pairs
+    report = judge_candidate(Evaluation(pairs, judgements=thumbs(2.0, -1.0)))
+    assert report.gain.estimate == pytest.approx((10 * -1.0 + 120 * 0.5) / 130)
+    assert report.conversations == 40
+
+
+def test_votes_that_are_the_wrong_way_round_by_half_promote_nothing() -> None:
+    """Where thumbs and rewards have nothing to do with each other, no gain is shown."""
+    chance = np.random.default_rng(0)
+    noise = tuple(
+        JudgementScores(
+            f"t{number}",
+            bool(chance.integers(2)),
+            {"candidate": float(chance.normal()), "incumbent": 0.0, "base": 0.0},
+        )
+        for number in range(200)
+    )
+    report = judge_candidate(Evaluation((), judgements=noise))
+    assert report.verdict == "not better"
+    assert abs(report.gain.estimate) < 0.1

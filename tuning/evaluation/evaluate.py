@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from engine.request import Engine
-from feedback_store.examples.types import Pair
+from feedback_store.examples.types import Pair, Unpaired
 from tuning.best_of import Scorer
 from tuning.evaluation.answers import (
     Opinions,
@@ -22,6 +22,7 @@ from tuning.evaluation.answers import (
     measure_answers,
 )
 from tuning.evaluation.generic import Drift, Passage, measure_drift, score_passages
+from tuning.evaluation.judgements import JudgementScores, score_judgements
 from tuning.evaluation.preferences import PairScores, score_pairs
 from tuning.evaluation.rewards import Rewarded, score_rewards
 from tuning.evaluation.roles import adapters_of
@@ -38,14 +39,15 @@ class Evaluation:
     passages: tuple[Passage, ...] = ()
     opinions: Opinions | None = None
     rewards: tuple[Rewarded, ...] = ()
+    judgements: tuple[JudgementScores, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form, with a number in place of each conversation's id."""
         numbers: dict[str, int] = {}
         document = asdict(self)
-        for pair in document["pairs"]:
-            name = pair.pop("conversation_id")
-            pair["conversation"] = numbers.setdefault(name, len(numbers))
+        for each in (*document["pairs"], *document["judgements"]):
+            name = each.pop("conversation_id")
+            each["conversation"] = numbers.setdefault(name, len(numbers))
         return document
 
 
@@ -53,6 +55,7 @@ def evaluate(
     engine: Engine,
     held_out: Sequence[Pair],
     gold: Sequence[Pair] = (),
+    judged: Sequence[Unpaired] = (),
     *,
     candidate: str | None,
     incumbent: str | None,
@@ -61,7 +64,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure both adapters, which must be loaded (None: the base model), and the base.
 
-    `held_out` and `gold` are pairs that neither was trained on. With a `judge`, the answers to the
+    `held_out` and `gold` are pairs that neither was trained on, `judged` such answers with a thumb.
+    With a `judge`, the answers to the
     fixed prompts are compared, too; a `scorer` is a reward model that scores them.
     """
     adapters = adapters_of(candidate, incumbent)
@@ -77,4 +81,5 @@ def evaluate(
         passages=tuple(score_passages(engine, adapters)),
         opinions=ask_judge(judge, answered) if judge else None,
         rewards=tuple(score_rewards(engine, scorer, adapters, answered)) if scorer else (),
+        judgements=tuple(score_judgements(engine, judged, adapters)),
     )
