@@ -42,7 +42,7 @@ from tuning.uncertainty import implicit_reward, least_sure
 IDLE_SECONDS = 60.0  # without an answer, before the engine counts as idle
 MOST_WAITING = 200  # comparisons; two weeks of ten minutes are no use to anybody
 LOOKED_AT = 50  # bad answers at a time
-LEAST_TEMPERATURE = 0.7  # below, several answers would be nearly one
+ALTERNATIVES_TEMPERATURE = 0.7  # below, several answers would be nearly one
 
 
 class AlternativeWriter:
@@ -69,7 +69,7 @@ class AlternativeWriter:
         self._alternatives = alternatives
         self._queue = queue
         self._sampling = replace(
-            sampling, temperature=max(sampling.temperature, LEAST_TEMPERATURE), logprobs=0
+            sampling, temperature=max(sampling.temperature, ALTERNATIVES_TEMPERATURE), logprobs=0
         )
         self._count = count
         self._busy = busy

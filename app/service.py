@@ -30,7 +30,7 @@ from deploy.learning import Learning, kinds_trained_on
 from deploy.loop import Loop, LoopResult
 from deploy.registry import Registry
 from deploy.release import Releases
-from deploy.trigger import WEIGHTS, LoopStatus
+from deploy.trigger import EVIDENCE_WEIGHTS, LoopStatus
 from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
 from engine.home import Home
 from engine.models.catalogue import BaseModel, resolve
@@ -132,7 +132,7 @@ class Workspace:
             jobs=self.jobs,
             min_new_pairs=settings.loop_min_new_pairs,
             weights={
-                "pairs": WEIGHTS["pairs"],
+                "pairs": EVIDENCE_WEIGHTS["pairs"],
                 "corrections": settings.loop_weight_corrections,
                 "thumbs": settings.loop_weight_thumbs,
                 "liked": settings.loop_weight_liked,

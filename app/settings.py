@@ -22,7 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from deploy.trigger import WEIGHTS
+from deploy.trigger import EVIDENCE_WEIGHTS
 from engine.errors import InvalidInput
 from engine.home import Home
 from engine.request import SamplingParams
@@ -160,13 +160,15 @@ class Settings(BaseSettings):
         default=50, ge=1, description="worth of new evidence that starts a round, in pairs"
     )
     loop_weight_corrections: float = Field(
-        default=WEIGHTS["corrections"], ge=0, description="worth of a correction, in pairs"
+        default=EVIDENCE_WEIGHTS["corrections"], ge=0, description="worth of a correction, in pairs"
     )
     loop_weight_thumbs: float = Field(
-        default=WEIGHTS["thumbs"], ge=0, description="worth of a lone thumb, in pairs"
+        default=EVIDENCE_WEIGHTS["thumbs"], ge=0, description="worth of a lone thumb, in pairs"
     )
     loop_weight_liked: float = Field(
-        default=WEIGHTS["liked"], ge=0, description="worth of a liked answer beside its thumb"
+        default=EVIDENCE_WEIGHTS["liked"],
+        ge=0,
+        description="worth of a liked answer beside its thumb",
     )
     loop_watch_ratings: bool = Field(
         default=True, description="start a round where the live release's ratings fell"

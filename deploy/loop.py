@@ -15,7 +15,7 @@ from deploy.gate import GateReport, judge_candidate
 from deploy.learning import kinds_trained_on
 from deploy.registry import Registry
 from deploy.release import Releases
-from deploy.trigger import ALL_KINDS, WEIGHTS, LoopStatus, Sources, loop_status
+from deploy.trigger import ALL_KINDS, EVIDENCE_WEIGHTS, LoopStatus, Sources, weigh_evidence
 from engine.adapters.bundle import origin_of
 from engine.adapters.slots import AdapterSlots
 from engine.errors import InvalidInput
@@ -73,7 +73,7 @@ class Loop:
         registry: Registry,
         jobs: JobRunner,
         min_new_pairs: int,
-        weights: Mapping[str, float] = WEIGHTS,
+        weights: Mapping[str, float] = EVIDENCE_WEIGHTS,
         read_ratings: Callable[[str | None], Sequence[Rating]] | None = None,
     ) -> None:
         """`read_ratings` returns the thumbs of a release; without it nobody watches them."""
@@ -135,7 +135,7 @@ class Loop:
         """Whether `run` would train now, and why; `taught`: the kinds that its recipe trains on."""
         summary = self._training_set.refresh()
         trained = [self._manifest(snapshot) for snapshot in self._trained_snapshots()]
-        return loop_status(
+        return weigh_evidence(
             {f"{k}/{source}": n for k in ALL_KINDS for source, n in summary.counts[k].items()},
             [_sources(manifest) for manifest in trained],
             min_new_pairs=self._min_new_pairs,

@@ -45,7 +45,7 @@ EVIDENCE = (
     EvidenceKind("thumbs", "lone thumbs", "unpaired", ("vote", "comparison"), 0.5),
     EvidenceKind("liked", "liked answers", "demonstrations", ("vote",), 0.25),
 )
-WEIGHTS: Mapping[str, float] = {kind.name: kind.weight for kind in EVIDENCE}
+EVIDENCE_WEIGHTS: Mapping[str, float] = {kind.name: kind.weight for kind in EVIDENCE}
 ALL_KINDS: frozenset[ExampleKind] = frozenset(kind.example_kind for kind in EVIDENCE)
 
 
@@ -94,7 +94,7 @@ class LoopStatus:
         """Why it would run or not, in one sentence."""
         if self.job_running:
             return "a tuning job is running"
-        new = {name: self.evidence[name].new if self.evidence else 0 for name in WEIGHTS}
+        new = {name: self.evidence[name].new if self.evidence else 0 for name in EVIDENCE_WEIGHTS}
         counted = (
             f"since the last snapshot trained on: {new['pairs']} compared pairs,"
             f" {new['corrections']} corrections, {new['thumbs']} lone thumbs and {new['liked']}"
@@ -137,13 +137,13 @@ class LoopStatus:
         )
 
 
-def loop_status(
+def weigh_evidence(
     now: Sources,
     trained: Collection[Sources],
     *,
     min_new_pairs: int,
     job_running: bool,
-    weights: Mapping[str, float] = WEIGHTS,
+    weights: Mapping[str, float] = EVIDENCE_WEIGHTS,
     taught: Collection[ExampleKind] = ALL_KINDS,
     ratings: RatingWatch | None = None,
 ) -> LoopStatus:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploy.change_point import RatingWatch
-from deploy.trigger import EVIDENCE, WEIGHTS, LoopStatus, loop_status
+from deploy.trigger import EVIDENCE, EVIDENCE_WEIGHTS, LoopStatus, weigh_evidence
 
 NOW = {
     "pairs/comparison": 6,
@@ -20,7 +20,7 @@ FALL = RatingWatch(90, 0.8, 0.4, 30, fell=True)
 
 
 def status(min_new_pairs: int = 26, **given: object) -> LoopStatus:
-    return loop_status(
+    return weigh_evidence(
         NOW,
         given.pop("trained", ()),  # type: ignore[arg-type]
         min_new_pairs=min_new_pairs,
@@ -46,8 +46,8 @@ def test_votes_of_every_kind_add_up_by_their_weight() -> None:
 
 def test_pairs_alone_reach_the_threshold_as_they_always_did() -> None:
     pairs = {"pairs/comparison": 20, "pairs/correction": 30, "demonstrations/correction": 30}
-    assert loop_status(pairs, (), min_new_pairs=50, job_running=False).would_run
-    assert not loop_status(pairs, (), min_new_pairs=51, job_running=False).would_run
+    assert weigh_evidence(pairs, (), min_new_pairs=50, job_running=False).would_run
+    assert not weigh_evidence(pairs, (), min_new_pairs=51, job_running=False).would_run
 
 
 def test_what_a_snapshot_trained_on_holds_is_not_new() -> None:
@@ -61,7 +61,7 @@ def test_what_a_snapshot_trained_on_holds_is_not_new() -> None:
 
 
 def test_the_operators_weights_count() -> None:
-    assert status(weights={**WEIGHTS, "thumbs": 0, "liked": 1}).worth == 10 + 3 + 8
+    assert status(weights={**EVIDENCE_WEIGHTS, "thumbs": 0, "liked": 1}).worth == 10 + 3 + 8
 
 
 def test_a_recipe_that_learns_nothing_from_a_kind_is_not_started_by_it() -> None:
@@ -82,7 +82,7 @@ def test_a_fall_without_anything_new_to_learn_starts_none() -> None:
 
 
 def test_a_running_job_comes_first() -> None:
-    found = loop_status(NOW, (), min_new_pairs=1, job_running=True, ratings=FALL)
+    found = weigh_evidence(NOW, (), min_new_pairs=1, job_running=True, ratings=FALL)
     assert (found.would_run, found.reason) == (False, "a tuning job is running")
 
 
@@ -95,4 +95,4 @@ def test_the_sentence_has_every_count() -> None:
 
 @pytest.mark.parametrize("kind", EVIDENCE, ids=lambda kind: kind.name)
 def test_nothing_outweighs_a_pair(kind: object) -> None:
-    assert 0 < WEIGHTS[kind.name] <= WEIGHTS["pairs"] == 1  # type: ignore[attr-defined]
+    assert 0 < EVIDENCE_WEIGHTS[kind.name] <= EVIDENCE_WEIGHTS["pairs"] == 1  # type: ignore[attr-defined]
