@@ -17,7 +17,8 @@ from benchmarks.results_runs import TRAINING_SIZES
 
 Document = Mapping[str, Any]
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+FIGURES = ("<!-- figures: begin -->", "<!-- figures: end -->")
+DEMOS = ("<!-- demos: begin -->", "<!-- demos: end -->")
 TITLES = {
     "gsm8k": "GSM8K solution pairs",
     **{f"gsm8k-{count}": f"GSM8K, {count} pairs" for count in TRAINING_SIZES},
@@ -77,16 +78,23 @@ def last_document(text: str) -> Document:
 def write_figures(
     page: Path, documents: Sequence[Document], demos: Sequence[Document] = ()
 ) -> None:
-    """Replace the text between the page's marks by the tables."""
+    """Replace the text between the page's marks by the tables of what is given."""
     text = page.read_text("utf-8")
-    head, rest = text.split(BEGIN)
-    _, tail = rest.split(END)
-    page.write_text(
-        "\n".join([f"{head}{BEGIN}", figures(documents, demos), f"{END}{tail}"]), "utf-8"
-    )
+    if documents:
+        text = _between(FIGURES, figures(documents), text)
+    if demos:
+        text = _between(DEMOS, "\n".join(demo_tables(demos)), text)
+    page.write_text(text, "utf-8")
 
 
-def figures(documents: Sequence[Document], demos: Sequence[Document] = ()) -> str:
+def _between(marks: tuple[str, str], tables: str, text: str) -> str:
+    begin, end = marks
+    head, rest = text.split(begin)
+    _, tail = rest.split(end)
+    return "\n".join([f"{head}{begin}", tables, f"{end}{tail}"])
+
+
+def figures(documents: Sequence[Document]) -> str:
     """Return Markdown: each document's environment, experiments' tables, and lack of improvement.
 
     If an experiment is in several documents, the last one counts.
@@ -99,7 +107,6 @@ def figures(documents: Sequence[Document], demos: Sequence[Document] = ()) -> st
             lines += [_made_with(document, names), ""]
     for name, found in experiments.items():
         lines += [f"## {TITLES[name]} (`{name}`)", *_about(found), "", *HEAD, *_rows(found), ""]
-    lines += demo_tables(demos)
     lines += ["## What did not improve", *_not_improved(experiments)]
     return "\n".join(lines)
 
