@@ -12,6 +12,7 @@ people's words.
 
 from __future__ import annotations
 
+import functools
 import re
 import threading
 import time
@@ -22,6 +23,8 @@ from typing import Any, Literal
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import URL, Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
@@ -81,9 +84,12 @@ class Database:
 
     def migrate(self, scripts: Path, *, version_table: str) -> None:
         """Bring one floor's tables to their newest version; refuses a database newer than that."""
-        config = Config()
-        config.set_main_option("script_location", str(scripts).replace("%", "%%"))
         with self.write() as connection:
+            version = MigrationContext.configure(connection, opts={"version_table": version_table})
+            if version.get_current_heads() == _newest(scripts):
+                return
+            config = Config()
+            config.set_main_option("script_location", str(scripts).replace("%", "%%"))
             config.attributes.update(connection=connection, version_table=version_table)
             try:
                 command.upgrade(config, "head")
@@ -129,6 +135,12 @@ def insert_once(connection: Connection, into: Table, *rows: Mapping[str, Any]) -
     """Insert rows unless their unique key is there already: a replay changes nothing."""
     dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
     connection.execute(dialect.insert(into).on_conflict_do_nothing(), [dict(row) for row in rows])
+
+
+@functools.cache
+def _newest(scripts: Path) -> tuple[str, ...]:
+    """The newest versions of a folder of migrations, whose files are read once."""
+    return tuple(ScriptDirectory(str(scripts)).get_heads())
 
 
 def _engine(url: str | URL) -> Engine:
