@@ -1,17 +1,21 @@
 """Training on several devices: configurations of `accelerate`, and the command of a job.
 
 A configuration is one that is shipped in `tuning/accelerate`, named without its folder, or a file
-of the operator's. FSDP and DeepSpeed are untested for want of GPUs. Knows no job's state.
+of the operator's. Knows no job's state.
 """
 
 from __future__ import annotations
 
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from engine.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 CONFIGS = ("ddp", "fsdp", "deepspeed")
 DISTRIBUTED_TYPES = ("MULTI_GPU", "FSDP", "DEEPSPEED")  # as accelerate calls what the three are
@@ -84,3 +88,59 @@ def weights_are_split() -> bool:
     return any(
         parse_flag_from_env(flag) for flag in ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
     )
+
+
+def shared_rows(rows: Dataset, folder: Path) -> Dataset:
+    """The rows, in the files of a folder where several processes train.
+
+    trl lets the first process write reference log-probabilities beside the rows for all of them;
+    beside rows in memory, each process would look in a temporary folder of its own.
+    """
+    from accelerate import PartialState
+    from datasets import Dataset
+
+    processes = PartialState()
+    if processes.num_processes == 1:
+        return rows
+    if processes.is_main_process:
+        rows.save_to_disk(folder)
+    processes.wait_for_everyone()
+    return Dataset.load_from_disk(folder)
+
+
+def join_processes() -> bool:
+    """Join the processes that `accelerate launch` started; returns whether this is the first.
+
+    Without a device each must be told so, or it takes itself for the only one.
+    """
+    import torch
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    on_cpu = not torch.cuda.is_available()
+    first: bool = PartialState(cpu=on_cpu).is_main_process
+    if on_cpu and parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        _split_over_cpu_processes()
+    return first
+
+
+def _split_over_cpu_processes() -> None:
+    """Make accelerate split weights over CPU processes too (FSDP 2 through gloo).
+
+    It reads its FSDP plugin for devices alone, and would train CPU processes with whole weights
+    without a word (accelerate 1.15, `AcceleratorState.__init__`).
+    """
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedType
+
+    original = AcceleratorState.__init__
+
+    def init(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        original(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.fsdp_plugin = fsdp_plugin
+        split = self.__dict__.get("fsdp_plugin") is not None
+        if split and self.distributed_type is DistributedType.MULTI_CPU:
+            self.distributed_type = DistributedType.FSDP
+
+    AcceleratorState.__init__ = init

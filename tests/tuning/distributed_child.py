@@ -2,7 +2,7 @@
 
 SPEC is a JSON object: model, folder, accumulation. Trains SFT, DPO and the joint method on made-up
 rows; the first process writes each method's steps to `steps.json` and its adapter to
-`adapter.safetensors`.
+the folder `adapter`.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from peft import get_peft_model_state_dict
-from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
 from transformers import AutoTokenizer, TrainerCallback
 
 from tests.support.packed_training import BUDGET_TOKENS, for_sft, made_up_rows, tuned_model
+from tuning.distributed import join_processes, weights_are_split
 from tuning.methods import dpo_trainer, joint_trainer, sft_trainer
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.joint import JointRecipe
 from tuning.methods.sft import SftRecipe
 from tuning.methods.stage import Stage
+from tuning.policy import save_adapter
 from tuning.recipe import Recipe
 from tuning.rows import TokenizedAnswers, TokenizedPairs, TrainingData
 
@@ -63,11 +64,13 @@ def train(model: str, folder: str, accumulation: int) -> None:
         trainer = RECIPE.methods[name].trainer(tuned_model(Path(model)), data, stage)
         trainer.args.gradient_accumulation_steps = accumulation
         trainer.train()
+        split = any(isinstance(each, DTensor) for each in trainer.model.parameters())
+        assert split == weights_are_split()
         if trainer.is_world_process_zero():
             own.mkdir(parents=True, exist_ok=True)
             (own / "steps.json").write_text(json.dumps(steps.logged))
-            adapter = get_peft_model_state_dict(trainer.accelerator.unwrap_model(trainer.model))
-            save_file({k: v.contiguous() for k, v in adapter.items()}, own / "adapter.safetensors")
+            model_of = trainer.accelerator.unwrap_model(trainer.model)
+            save_adapter(model_of, own / "adapter", stage.checkpoint)
         trainer.accelerator.wait_for_everyone()
 
 
@@ -79,4 +82,5 @@ def shown(rows: list[dict[str, Any]]) -> TokenizedAnswers:
 
 
 if __name__ == "__main__":
+    join_processes()
     train(**json.loads(sys.argv[1]))

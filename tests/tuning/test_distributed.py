@@ -10,11 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import accelerate
 import psutil
 import pytest
 from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
+from datasets import Dataset
 from safetensors.torch import load_file
 
 from engine.adapters.bundle import open_bundle
@@ -29,9 +34,11 @@ from tests.tuning import distributed_child
 from tuning.batch.forward import packing_blocker
 from tuning.distributed import (
     CONFIGS,
+    _split_over_cpu_processes,
     accelerate_arguments,
     config_file,
     processes_of,
+    shared_rows,
     worker_arguments,
 )
 from tuning.jobs.events import JobStarted, StepDone
@@ -43,24 +50,15 @@ from tuning.recipe import Recipe
 STEPS = distributed_child.ROWS // distributed_child.BATCH // 2
 
 
-def launch(processes: int, module: str, *arguments: str) -> None:
-    """As an operator would; on a machine without devices the processes speak through gloo."""
+def launch(config: str, module: str, *arguments: str) -> None:
+    """As a job does; on a machine without devices the processes speak through gloo."""
+    options = accelerate_arguments(Path("job"), config_file(Path(config)), processes=2)
     done = subprocess.run(
         [
             sys.executable,
             "-m",
             "accelerate.commands.launch",
-            "--multi_gpu",
-            "--num_processes",
-            str(processes),
-            "--num_machines",
-            "1",
-            "--mixed_precision",
-            "no",
-            "--dynamo_backend",
-            "no",
-            "--main_process_port",
-            "0",
+            *options[: options.index("-m")],
             "-m",
             module,
             *arguments,
@@ -138,6 +136,44 @@ def test_a_model_whose_weights_are_split_is_not_packed(
     assert packing_blocker(model) is None
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     assert packing_blocker(model) == "its weights are split over processes"
+
+
+@pytest.mark.parametrize(
+    ("kind", "plugin", "found"),
+    [
+        (DistributedType.MULTI_CPU, "fsdp", DistributedType.FSDP),
+        (DistributedType.MULTI_CPU, None, DistributedType.MULTI_CPU),
+        (DistributedType.MULTI_GPU, "fsdp", DistributedType.MULTI_GPU),  # accelerate's own matter
+    ],
+)
+def test_cpu_processes_split_weights_where_accelerate_was_told_to(
+    monkeypatch: pytest.MonkeyPatch, kind: DistributedType, plugin: str | None, found: object
+) -> None:
+    def as_accelerate(self: Any, fsdp_plugin: object = None) -> None:
+        self.distributed_type = kind
+
+    monkeypatch.setattr(AcceleratorState, "__init__", as_accelerate)
+    _split_over_cpu_processes()
+    state = AcceleratorState.__new__(AcceleratorState)
+    AcceleratorState.__init__(state, fsdp_plugin=plugin)
+    assert state.distributed_type is found
+    AcceleratorState.__init__(state)  # as accelerate does again and again, without a plugin
+    assert state.distributed_type is found
+
+
+def test_rows_of_several_processes_lie_in_files_that_all_of_them_see(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    rows = Dataset.from_list([{"ids": [1, 2]}, {"ids": [3]}])
+    assert shared_rows(rows, tmp_path / "rows") is rows
+    several = SimpleNamespace(num_processes=2, is_main_process=True, wait_for_everyone=lambda: None)
+    monkeypatch.setattr(accelerate, "PartialState", lambda: several)
+    first = shared_rows(rows, tmp_path / "rows")
+    several.is_main_process = False
+    second = shared_rows(rows, tmp_path / "rows")
+    assert first.to_list() == second.to_list() == rows.to_list()
+    places = {Path(each["filename"]).parent for d in (first, second) for each in d.cache_files}
+    assert places == {tmp_path / "rows"}
 
 
 # A job
@@ -245,22 +281,28 @@ def test_a_job_whose_first_process_is_killed_says_so(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("config", ["ddp", "fsdp"])
 def test_two_processes_train_as_one_with_twice_the_accumulation(
-    tiny_base: BaseModel, tmp_path: Path
+    tiny_base: BaseModel, tmp_path: Path, config: str
 ) -> None:
-    """Rows differ in length, so that the processes have different numbers of packs and tokens."""
+    """Rows differ in length, so that the processes have different numbers of packs and tokens.
+
+    With FSDP 2 each process holds half of every weight, and rows are not packed.
+    """
     spec: dict[str, Any] = {"model": str(tiny_base.folder)}
     one, two = tmp_path / "one", tmp_path / "two"
     distributed_child.train(**spec, folder=str(one), accumulation=2)
     both = json.dumps({**spec, "folder": str(two), "accumulation": 1})
-    launch(2, "tests.tuning.distributed_child", both)
+    launch(config, "tests.tuning.distributed_child", both)
     for method in ("sft", "dpo", "joint"):
         alone, together = steps(one, method), steps(two, method)
         assert len(alone) == len(together) == STEPS
         for name in ("loss", "grad_norm", "num_tokens"):
             assert [s[name] for s in together] == pytest.approx([s[name] for s in alone], rel=1e-4)
-        expected = load_file(one / method / "adapter.safetensors")
-        found = load_file(two / method / "adapter.safetensors")
+        expected, found = (
+            load_file(folder / method / "adapter" / "adapter_model.safetensors")
+            for folder in (one, two)
+        )
         assert found.keys() == expected.keys()
         for name, tensor in expected.items():
             apart = float((found[name] - tensor).norm() / tensor.norm())

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 
+from tuning.distributed import join_processes
 from tuning.jobs import worker
 from tuning.train import run
 
@@ -26,8 +26,7 @@ def main(folder: Path) -> int:
     """Run this process's part of the job in a folder; returns the exit status."""
     launcher = int((folder / "pid").read_text())
     threading.Thread(target=_end_with, args=(launcher,), daemon=True).start()
-    # Without a device it must be told so, or each process takes itself for the only one
-    if PartialState(cpu=not torch.cuda.is_available()).is_main_process:
+    if join_processes():
         return worker.work(folder)
     worker.yield_to_chat()
     spec = worker.read_spec(folder)

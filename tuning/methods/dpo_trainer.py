@@ -26,6 +26,7 @@ from tuning.batch.collate import Collate, Packer, default_budget_tokens, prompt_
 from tuning.batch.forward import accept_layouts, packing_blocker
 from tuning.batch.reference import pair_log_probs
 from tuning.batch.steps import BatchShare, Pack, PackedSteps
+from tuning.distributed import shared_rows
 from tuning.kernels.portable import TuningKernels
 from tuning.methods.dpo import DpoLoss, DpoRecipe
 from tuning.methods.stage import References, Stage
@@ -142,7 +143,7 @@ def make_dpo_trainer(
     return kind(
         model=model,
         args=args,
-        train_dataset=rows,
+        train_dataset=rows if packed else shared_rows(rows, stage.folder / "rows"),
         processing_class=stage.tokenizer,
         callbacks=[stage.callback],
         from_base=recipe.reference == "base",

@@ -30,6 +30,7 @@ from tuning.batch.collate import (
 from tuning.batch.forward import accept_layouts, layout_tensors, packing_blocker
 from tuning.batch.plan import Completion, TrainingPrompt, lay_out
 from tuning.batch.reference import pair_log_probs
+from tuning.distributed import shared_rows
 from tuning.kernels.portable import TuningKernels
 from tuning.methods.kto import KtoRecipe
 from tuning.methods.stage import References, Stage
@@ -79,6 +80,7 @@ def make_kto_trainer(
 ) -> RenderedKTOTrainer:
     """The trainer that suits the model: packed, or trl's own where packing is not possible."""
     packed = packing_blocker(model) is None
+    mixed = with_mismatched(rows, recipe.batch_answers, stage.seed)
     kind = (
         partial(PackedKTOTrainer, references=stage.references, kernels=stage.kernels)
         if packed
@@ -96,7 +98,7 @@ def make_kto_trainer(
             undesirable_weight=recipe.undesirable_weight,
             precompute_ref_log_probs=not packed,  # once per answer instead of once per epoch
         ),
-        train_dataset=with_mismatched(rows, recipe.batch_answers, stage.seed),
+        train_dataset=mixed if packed else shared_rows(mixed, stage.folder / "rows"),
         processing_class=stage.tokenizer,
         callbacks=[stage.callback],
     )
