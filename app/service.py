@@ -31,6 +31,7 @@ from deploy.loop import Loop, LoopResult
 from deploy.registry import Registry
 from deploy.release import Releases
 from deploy.trigger import EVIDENCE_WEIGHTS, LoopStatus
+from engine.adapters.bundle import open_model
 from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
 from engine.home import Home
 from engine.models.catalogue import BaseModel, resolve
@@ -61,6 +62,7 @@ from tuning.recipe import Recipe, read_recipe_with_origins
 T = TypeVar("T")
 ALERT_DAYS = 30
 UNDO_SECONDS = 15.0  # a deletion can be taken back for about half of them
+BUNDLE_ID = "sha256:"
 RETENTION_SCHEDULE = "0 4 * * *"  # crontab: each day at 4 o'clock
 
 
@@ -111,8 +113,14 @@ class Workspace:
 
     @cached_property
     def base(self) -> BaseModel:
-        """The base model, which is fetched or converted at first use."""
-        return resolve(self.settings.model, self.settings.model_cache)
+        """The base model, which is fetched or converted at first use.
+
+        It may be a bundle's id: a model that full fine-tuning made.
+        """
+        name = self.settings.model
+        if name.startswith(BUNDLE_ID):
+            name = str(open_model(self.home.bundles, find_digest(self.home.bundles, name)))
+        return resolve(name, self.settings.model_cache)
 
     @cached_property
     def releases(self) -> Releases:

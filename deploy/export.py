@@ -7,14 +7,15 @@ rescales whole rows of a weight; merged into the base weights it is a base model
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from engine.adapters.bundle import open_bundle
+from engine.adapters.bundle import is_model, open_bundle, open_model
 from engine.adapters.files import CONFIG, WEIGHTS
 from engine.errors import InvalidBundle, InvalidInput
 from engine.models.catalogue import BaseModel
-from engine.storage import folder_of, read_manifest, verify
+from engine.storage import MANIFEST, folder_of, read_manifest, verify
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 def export_merged(base: BaseModel, bundles: Path, digest: str, target: Path) -> None:
     """Write merged bf16 safetensors and the tokenizer into the folder `target`, all or nothing.
 
+    A bundle that is a whole model is copied.
+
     Raises `InvalidInput` where the target exists, `InvalidBundle` where the bundle is not whole,
     not of this base, or holds no numbers.
     """
@@ -30,8 +33,13 @@ def export_merged(base: BaseModel, bundles: Path, digest: str, target: Path) -> 
 
     if target.exists():
         raise InvalidInput(f"{target} exists already")
-    merged = _merged(base, _verified(base, bundles, digest))
     unfinished = target.with_name(f"{target.name}.unfinished")
+    if is_model(read_manifest(folder_of(bundles, digest))):
+        keep = shutil.ignore_patterns(MANIFEST, "recipe.json")
+        shutil.copytree(open_model(bundles, digest), unfinished, ignore=keep)
+        unfinished.rename(target)
+        return
+    merged = _merged(base, _verified(base, bundles, digest))
     merged.save_pretrained(unfinished)
     AutoTokenizer.from_pretrained(base.folder).save_pretrained(unfinished)
     unfinished.rename(target)

@@ -15,7 +15,7 @@ from engine.adapters.foreign import read_foreign
 from engine.errors import UnknownId
 from engine.models.catalogue import BaseModel
 
-VERDICT_MISSING = "not judged"
+UNJUDGED = "not judged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,5 +59,5 @@ def _record(digest: str, registry: Registry) -> str:
     with suppress(UnknownId):
         return str(registry.get(digest).report["verdict"])
     reason = "it was trained elsewhere and has not been compared with the live release"
-    registry.add(digest, {"verdict": VERDICT_MISSING, "reason": reason, "origin": "imported"})
-    return VERDICT_MISSING
+    registry.add(digest, {"verdict": UNJUDGED, "reason": reason, "origin": "imported"})
+    return UNJUDGED

@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -42,7 +42,7 @@ class Load:
     `tokens`: of the largest pack, which is the budget of packs or the longest row. `pairs`: two
     answers a row, which share a prompt; otherwise one. `checkpointing`: a layer's activations are
     made again in the backward pass (Chen et al. 2016), as the trainer does on CUDA. `device`: on a
-    processor attention keeps no copies.
+    processor attention keeps no copies. `whole`: all weights are trained in fp32, without adapter.
     """
 
     tokens: int
@@ -52,6 +52,7 @@ class Load:
     pairs: bool = True
     checkpointing: bool = True
     device: Literal["cuda", "cpu"] = "cuda"
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +99,8 @@ def plan_memory(model: Preset, load: Load, *, card_bytes: int, serving_bytes: in
 
 def training_parts(model: Preset, load: Load) -> tuple[MemoryUse, ...]:
     """The memory of one training process beyond its libraries."""
+    if load.whole:
+        return _whole_parts(model, load)
     adapter = ADAPTER_BYTES * adapter_parameters(model, load.rank)
     return (
         MemoryUse("weights", frozen_weight_bytes(model, load.weights, load.number_format)),
@@ -109,6 +112,24 @@ def training_parts(model: Preset, load: Load) -> tuple[MemoryUse, ...]:
         MemoryUse("activations", activation_bytes(model, load)),
         MemoryUse("one layer at work", working_bytes(model, load)),
         MemoryUse("head", head_bytes(model, load)),
+    )
+
+
+def _whole_parts(model: Preset, load: Load) -> tuple[MemoryUse, ...]:
+    """The same where all weights are trained.
+
+    Batches are trl's own then: the logits of all tokens are held in fp32 with their log-softmax
+    and their gradient, an upper bound.
+    """
+    fp32 = replace(load, number_format="fp32", weights="dense", rank=0)
+    weights = 4 * model.parameters
+    return (
+        MemoryUse("weights", weights),
+        MemoryUse("gradients", weights),
+        MemoryUse("optimizer", 2 * weights),
+        MemoryUse("activations", activation_bytes(model, fp32)),
+        MemoryUse("one layer at work", working_bytes(model, fp32)),
+        MemoryUse("head", 3 * 4 * load.tokens * model.vocabulary),
     )
 
 
@@ -278,12 +299,19 @@ def main() -> None:
     parser.add_argument("--weights", choices=["dense", "int8", "int4", "nf4"], default="nf4")
     parser.add_argument("--number-format", choices=["fp32", "bf16"], default="bf16")
     parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--whole", action="store_true", help="full fine-tuning")
     arguments = parser.parse_args()
     if arguments.table:
         print(table())  # noqa: T201 - the command's answer
         return
     model = shape_of(arguments.model)
-    load = Load(arguments.tokens, arguments.weights, arguments.number_format, arguments.rank)
+    load = Load(
+        arguments.tokens,
+        arguments.weights,
+        arguments.number_format,
+        arguments.rank,
+        whole=arguments.whole,
+    )
     plan = plan_memory(
         model, load, card_bytes=int(arguments.card_gb * GIB), serving_bytes=serving_bytes(model)
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import PreTrainedModel
 
 from engine.adapters.files import CONFIG, WEIGHTS
 from engine.hardware import detect
@@ -15,6 +16,7 @@ from tuning.quantized import load_base
 from tuning.recipe import AdapterRecipe
 from tuning.soft_prompt import soft_prompt_model
 from tuning.weight_formats import Weights
+from tuning.whole_model import load_whole
 
 
 def load_policy(
@@ -24,8 +26,13 @@ def load_policy(
     *,
     weights: Weights = "dense",
     dtype: torch.dtype = torch.float32,
-) -> PeftModel:
-    """The base model with a fresh adapter, or with the one that an earlier stage left."""
+) -> PeftModel | PreTrainedModel:
+    """The base model with a fresh adapter, or with the one that an earlier stage left.
+
+    Of kind `full` it is the base model itself, or what an earlier stage made of it.
+    """
+    if recipe.kind == "full":
+        return load_whole(base, adapter)
     model = load_base(base.folder, weights, dtype, detect().device)
     if recipe.kind != "lora":
         return soft_prompt_model(model, recipe.kind, recipe.virtual_tokens, adapter)
@@ -34,12 +41,15 @@ def load_policy(
     return get_peft_model(model, _lora(base, recipe))
 
 
-def save_adapter(model: PeftModel, folder: Path, checkpoint: str | None) -> None:
-    """Write the adapter to a new folder.
+def save_adapter(model: PeftModel | PreTrainedModel, folder: Path, checkpoint: str | None) -> None:
+    """Write the adapter, or a model without one, to a new folder.
 
     Where weights are split over processes no process has a whole one: the trainer gathered them for
     its checkpoint after the last step, and that is copied. Untested, for want of GPUs.
     """
+    if not isinstance(model, PeftModel):
+        model.save_pretrained(folder)
+        return
     if not weights_are_split():
         model.save_pretrained(str(folder), selected_adapters=["default"])
         return

@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from accelerate import PartialState
 
-from engine.adapters.bundle import open_bundle, publish_bundle
+from engine.adapters.bundle import open_bundle, open_model, publish_bundle
 from engine.adapters.files import CONFIG, WEIGHTS
 from engine.storage import canonical_json
 from tuning.recipe import Recipe
 from tuning.rows import TrainingData
 from tuning.training_run import TrainingRun
+from tuning.whole_model import write_model
 
 RECORDED_LIBRARIES = ("torch", "transformers", "trl", "peft")
 EXPORT_ONLY = "DoRA is not computed per row of a batch: export this adapter merged into the weights"
@@ -27,21 +28,26 @@ EXPORT_ONLY = "DoRA is not computed per row of a batch: export this adapter merg
 def publish_adapter(
     run: TrainingRun, adapter: Path, data: TrainingData, about: Mapping[str, Any]
 ) -> str:
-    """Publish the adapter of a run's last stage as a bundle and verify it; returns the digest.
+    """Publish what a run's last stage left as a bundle and verify it; returns the digest.
 
-    `about` goes into the manifest, beside what the other arguments say. Raises `InvalidBundle`
-    where an engine would refuse the bundle.
+    It is an adapter, or a whole model. `about` goes into the manifest, beside what the other
+    arguments say. Raises `InvalidBundle` where an engine would refuse the bundle.
     """
+    whole = run.recipe.adapter.kind == "full"
 
     def fill(folder: Path) -> None:
+        values = {"values": published_recipe(run.recipe), "origins": run.recipe_origins}
+        (folder / "recipe.json").write_bytes(canonical_json(values))
+        if whole:
+            write_model(adapter, run.base, folder)
+            return
         (folder / WEIGHTS).write_bytes((adapter / WEIGHTS).read_bytes())
         config = json.loads((adapter / CONFIG).read_text("utf-8"))
         config["base_model_name_or_path"] = Path(run.base.name).name  # no folder of this machine
         (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
-        values = {"values": published_recipe(run.recipe), "origins": run.recipe_origins}
-        (folder / "recipe.json").write_bytes(canonical_json(values))
 
     manifest = {
+        **({"kind": "model"} if whole else {}),
         "base_digest": run.base.digest,
         "base_name": Path(run.base.name).name,
         "snapshot": run.snapshot.digest,
@@ -52,7 +58,9 @@ def publish_adapter(
         **about,
     }
     digest = publish_bundle(run.home.bundles, fill, manifest)
-    if not run.recipe.adapter.weight_decomposed:  # an engine refuses DoRA, and says so
+    if whole:
+        open_model(run.home.bundles, digest)
+    elif not run.recipe.adapter.weight_decomposed:  # an engine refuses DoRA, and says so
         open_bundle(run.home.bundles, digest, run.base)
     return digest
 

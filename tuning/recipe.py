@@ -39,7 +39,8 @@ class AdapterRecipe:
     prompt (`tuning.soft_prompt`).
 
     `rank_stabilised`: rsLoRA. `weight_decomposed`: DoRA, for export only. `virtual_tokens` is for
-    the kinds that are not `lora`, the others for `lora`. `start`: the bundle whose adapter training
+    the kinds that are not `lora`, the others for `lora`. Kind `full` trains all weights instead
+    (`tuning.whole_model`). `start`: the bundle whose adapter training
     continues, with that adapter's rank and scaling (`tuning.start_adapter`).
     """
 

@@ -322,7 +322,10 @@ def _references(job: TrainingRun, setup: Setup, adapter: Path | None) -> Referen
 
 
 def _adapter_digest(folder: Path) -> str:
-    return digest_json([digest_file(folder / name) for name in (WEIGHTS, CONFIG)])
+    """Digest of the adapter, or of the model, that a stage left."""
+    adapter = [folder / WEIGHTS, folder / CONFIG]
+    files = adapter if adapter[0].is_file() else sorted(folder.glob("*.safetensors"))
+    return digest_json([digest_file(file) for file in files])
 
 
 def _open_reward(job: TrainingRun, digest: str | None) -> Reward:

@@ -20,7 +20,10 @@ HomeOption = Annotated[
 ]
 Model = Annotated[
     str | None,
-    typer.Option("--model", help="A hub id, a folder, a GGUF file, a short name or 'embedded'."),
+    typer.Option(
+        "--model",
+        help="A hub id, a folder, a GGUF file, a short name, 'embedded', or a model's bundle.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document as the last line.")]
 

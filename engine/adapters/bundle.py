@@ -49,6 +49,25 @@ def origin_of(manifest: Mapping[str, Any]) -> BundleOrigin:
     return "imported" if manifest.get("origin") == "imported" else "trained"
 
 
+def is_model(manifest: Mapping[str, Any]) -> bool:
+    """Whether a bundle holds a whole model, of full fine-tuning, instead of an adapter."""
+    return manifest.get("kind") == "model"
+
+
+def open_model(root: Path, digest: str) -> Path:
+    """The verified folder of a bundle that is a whole model, in Hugging Face layout.
+
+    Raises `InvalidBundle` for one that is damaged or is an adapter.
+    """
+    folder = folder_of(root, digest)
+    problems = verify(root, digest)
+    if not problems and not is_model(read_manifest(folder)):
+        problems = ["it is an adapter, no model of its own"]
+    if problems:
+        raise InvalidBundle(problems)
+    return folder
+
+
 def open_bundle(
     root: Path, digest: str, base: BaseModel, yield_to_engine: YieldToEngine = do_not_yield
 ) -> Bundle:
@@ -73,6 +92,12 @@ def _content_problems(
     manifest = read_manifest(folder)
     if manifest.get("format") != BUNDLE_FORMAT:
         yield f"format is {manifest.get('format')!r}, not {BUNDLE_FORMAT!r}"
+    if is_model(manifest):
+        yield (
+            "it is a model of its own, and an engine holds one at a time: start the server with"
+            " --model and this id"
+        )
+        return
     if manifest.get("base_digest") != base.digest:
         yield f"base_digest: trained for another base model ({manifest.get('base_digest')})"
     extra = set(manifest.get("files", {})) - {CONFIG, WEIGHTS, "recipe.json", "README.md"}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.adapters.files import WEIGHTS, is_number
-from engine.adapters.lora import LORA_KEY, lora_shape
+from engine.adapters.lora import MATRIX_KEY, lora_shape
 from engine.errors import InvalidBundle
 from engine.models.catalogue import BaseModel, linear_shapes
 
@@ -72,7 +72,7 @@ def _saved_modules(
     saved: Mapping[str, object], shapes: Mapping[str, object], base: BaseModel
 ) -> set[str]:
     """The modules that the tensors belong to, all of them layers of the base model."""
-    matches = {key: LORA_KEY.fullmatch(key) for key in saved}
+    matches = {key: MATRIX_KEY.fullmatch(key) for key in saved}
     modules = {key: match["module"] if match else None for key, match in matches.items()}
     odd = sorted(key for key, module in modules.items() if module not in shapes)
     if trained := [key for key in odd if EMBEDDINGS.search(key)]:
@@ -130,7 +130,7 @@ def _check_shapes(
 ) -> None:
     wrong = []
     for key, shape in sorted(saved.items()):
-        if match := LORA_KEY.fullmatch(key):
+        if match := MATRIX_KEY.fullmatch(key):
             module = match["module"]
             expected = lora_shape(match["side"], shapes[module], ranks[module])
             if shape != expected:

@@ -33,7 +33,7 @@ NEUTRAL = {
     "megatron_core": "megatron.core",
     "qalora_group_size": 16,
 }
-LORA_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+MATRIX_KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ def _weight_problems(
         with safe_open(path, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - not a dict
                 yield_to_engine()
-                match = LORA_KEY.fullmatch(key)
+                match = MATRIX_KEY.fullmatch(key)
                 if match and match["module"] in shapes:
                     module, side = match["module"], match["side"]
                     sides.setdefault(module, set()).add(side)

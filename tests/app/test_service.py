@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +12,15 @@ from apscheduler.triggers.cron import CronTrigger
 
 from app.service import Service, Workspace
 from app.settings import Settings
-from engine.errors import Conflict, StorageFull
+from engine.adapters.bundle import publish_bundle
+from engine.errors import Conflict, InvalidBundle, StorageFull
+from engine.home import Home
 from engine.messages import Message
+from engine.models.catalogue import BaseModel
 from engine.prompts.modes import PromptTemplate
+from engine.storage import folder_of
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
+from tests.helpers import answer, make_bundle
 from tests.support.waiting import wait_until
 
 TEMPLATE = PromptTemplate("plain", "", "", ())
@@ -91,3 +98,32 @@ def test_tuning_from_the_console_ends_in_a_release_that_is_not_yet_live(service:
     (release,) = service.workspace.registry.list()
     assert service.last_round.startswith(release.bundle[7:19])
     assert service.workspace.registry.live().bundle is None
+
+
+def test_a_model_of_full_fine_tuning_is_served_under_its_bundles_id(
+    settings: Settings, tiny_base: BaseModel, tmp_path: Path
+) -> None:
+    def write(folder: Path) -> None:
+        shutil.copytree(tiny_base.folder, folder, dirs_exist_ok=True)
+        (folder / "recipe.json").write_text("{}")
+
+    Workspace(settings).close()  # makes the home private
+    bundles = Home(settings.home).bundles
+    given = {"kind": "model", "base_digest": tiny_base.digest, "snapshot": None}
+    bundle = publish_bundle(bundles, write, given)
+    service = Service(Workspace(settings.model_copy(update={"model": bundle[:20]})))
+    try:
+        assert service.workspace.base.folder == folder_of(bundles, bundle)
+        answered = answer(service.engine, "Hello!", max_new_tokens=8)
+    finally:
+        service.close()
+    same = Service(Workspace(settings))
+    try:
+        assert answer(same.engine, "Hello!", max_new_tokens=8) == answered
+    finally:
+        same.close()
+    adapter = make_bundle(bundles, tiny_base)
+    refused = Workspace(settings.model_copy(update={"model": adapter}))
+    with pytest.raises(InvalidBundle, match="it is an adapter, no model of its own"):
+        refused.base  # noqa: B018 - resolved when it is asked for
+    refused.close()

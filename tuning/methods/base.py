@@ -16,12 +16,13 @@ from tuning.rows import ExampleKind, TrainingData
 if TYPE_CHECKING:
     from datasets import Dataset
     from peft import PeftModel
-    from transformers import Trainer
+    from transformers import PreTrainedModel, Trainer
 
     from tuning.methods.stage import Stage
 
 SoftPromptKind = Literal["prefix", "prompt", "p-tuning"]
-TrainedKind = Literal["lora", SoftPromptKind]
+TrainedAdapter = Literal["lora", SoftPromptKind]
+TrainedKind = Literal[TrainedAdapter, "full"]  # full: all weights, and no adapter
 
 
 class Method(ABC):
@@ -35,7 +36,8 @@ class Method(ABC):
     epochs: float
     learning_rate: float
     needs: ClassVar[str]  # what a snapshot without `rows` lacks, for a message
-    adapter_kinds: ClassVar[tuple[TrainedKind, ...]] = get_args(TrainedKind)  # those it can train
+    # Those that it can train
+    adapter_kinds: ClassVar[tuple[TrainedKind, ...]] = get_args(TrainedAdapter)
 
     def rules(self) -> Mapping[str, bool]:
         """Each rule on the section's own values, as a message without its name, and if it holds."""
@@ -64,8 +66,8 @@ class Method(ABC):
     def rows(self, data: TrainingData) -> Sequence[Mapping[str, Any]]:
         """The rows of the dataset that `trainer` takes."""
 
-    def trainer(self, model: PeftModel, rows: Dataset, stage: Stage) -> Trainer:
-        """Make a trainer of the model's `default` adapter.
+    def trainer(self, model: PeftModel | PreTrainedModel, rows: Dataset, stage: Stage) -> Trainer:
+        """Make a trainer of the model's `default` adapter, or of a model without one.
 
         By default it is `make_<name>_trainer` of the module `<name>_trainer` beside the method's.
         """
@@ -74,8 +76,8 @@ class Method(ABC):
         trainer: Trainer = make(model, rows, self, stage)
         return trainer
 
-    def train(self, model: PeftModel, rows: Dataset, stage: Stage) -> None:
-        """Train the model's `default` adapter in place, from the stage's last checkpoint on."""
+    def train(self, model: PeftModel | PreTrainedModel, rows: Dataset, stage: Stage) -> None:
+        """Train what `trainer` trains in place, from the stage's last checkpoint on."""
         self.trainer(model, rows, stage).train(resume_from_checkpoint=stage.checkpoint)
 
 

@@ -7,9 +7,9 @@ The next token of every position is learnt, on blocks cut from documents that li
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
-from tuning.methods.base import Method
+from tuning.methods.base import Method, TrainedAdapter, TrainedKind
 from tuning.rows import ExampleKind, TrainingData
 
 
@@ -22,6 +22,7 @@ class PretrainRecipe(Method):
     """
 
     needs: ClassVar[str] = "text of at least two tokens"
+    adapter_kinds: ClassVar[tuple[TrainedKind, ...]] = (*get_args(TrainedAdapter), "full")
 
     epochs: float = 0
     learning_rate: float = 1e-4

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from datasets import Dataset
 from peft import PeftModel
+from transformers import PreTrainedModel
 from trl import SFTTrainer
 
 from tuning.methods.pretrain import PretrainRecipe
@@ -18,7 +19,7 @@ from tuning.methods.stage import Stage
 
 
 def make_pretrain_trainer(
-    model: PeftModel, rows: Dataset, recipe: PretrainRecipe, stage: Stage
+    model: PeftModel | PreTrainedModel, rows: Dataset, recipe: PretrainRecipe, stage: Stage
 ) -> SFTTrainer:
     """The trainer that suits the model: packed, or trl's own where packing is not possible."""
     as_sft = SftRecipe(

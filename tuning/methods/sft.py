@@ -6,9 +6,9 @@ Supports: LoRA on a dense or quantized base; virtual tokens on a dense one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
-from tuning.methods.base import Method
+from tuning.methods.base import Method, TrainedAdapter, TrainedKind
 from tuning.rows import ExampleKind, Ids, SftAnswers, TrainingData
 
 
@@ -20,6 +20,7 @@ class SftRecipe(Method):
     """
 
     needs: ClassVar[str] = "answers to imitate"
+    adapter_kinds: ClassVar[tuple[TrainedKind, ...]] = (*get_args(TrainedAdapter), "full")
 
     epochs: float = 2
     learning_rate: float = 2e-4

@@ -1,6 +1,7 @@
 """Supervised fine-tuning on good answers.
 
-Supports: LoRA on a dense or quantized base; loss on the completion alone.
+Supports: LoRA on a dense or quantized base, all weights of a dense one; loss on the completion
+alone.
 Assumes: rows already rendered by the one renderer (`tuning.dataset`).
 Raises: whatever trl's SFTTrainer raises.
 """
@@ -14,6 +15,7 @@ from typing import Any
 from datasets import Dataset
 from peft import PeftModel
 from torch import Tensor
+from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from tuning.batch.collate import Collate, Packer, default_budget_tokens, prompt_of_example
@@ -53,7 +55,7 @@ class PackedSFTTrainer(PackedSteps, SFTTrainer):  # type: ignore[misc]  # trl is
 
 
 def make_sft_trainer(
-    model: PeftModel, rows: Dataset, recipe: SftRecipe, stage: Stage
+    model: PeftModel | PreTrainedModel, rows: Dataset, recipe: SftRecipe, stage: Stage
 ) -> SFTTrainer:
     """The trainer that suits the model: packed, or trl's own where packing is not possible."""
     kind = (
