@@ -7,11 +7,12 @@ pairs; input_ids and labels (-100 where nothing is scored) for fine-tuning.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from engine.models.architecture import CausalPositions, Positions
 from tuning.batch.forward import layout_tensors
 from tuning.batch.plan import Completion, TrainingPrompt, lay_out, pack
 
@@ -46,6 +47,7 @@ class Packer:
     collate: Collate  # trl's, for the tensors its losses and logs read
     to_prompt: Callable[[DatasetRow], TrainingPrompt]
     budget_tokens: int
+    positions: Positions = field(default_factory=CausalPositions)  # the model's
 
     def __call__(self, rows: Sequence[DatasetRow]) -> Batch:
         """`packs`, each with trl's tensors and a `layout`."""
@@ -58,7 +60,7 @@ class Packer:
         return [(p, self._one([rows[i] for i in p], [prompts[i] for i in p])) for p in packs]
 
     def _one(self, rows: list[DatasetRow], prompts: list[TrainingPrompt]) -> Batch:
-        return {**self.collate(rows), "layout": layout_tensors(lay_out(prompts))}
+        return {**self.collate(rows), "layout": layout_tensors(lay_out(prompts, self.positions))}
 
 
 def default_budget_tokens() -> int:

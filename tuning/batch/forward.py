@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl.trainer.utils import FusedCausalLMOutput
 
+from engine.models.architecture import Architecture, CausalPositions, Positions
 from tuning.batch.attention import ATTENTION_NAME, Segments
 from tuning.batch.fused_layers import patch_modules
 from tuning.batch.head import score_tokens
@@ -63,11 +64,17 @@ def packing_blocker(model: PeftModel | PreTrainedModel) -> str | None:
     return found
 
 
+def positions_of(model: PeftModel | PreTrainedModel) -> Positions:
+    """How the model numbers the tokens of a row, and which of them it reads both ways."""
+    architecture = _architecture(_base(model))
+    return CausalPositions() if architecture is None else architecture.positions
+
+
 def layout_tensors(layout: PackLayout) -> dict[str, Any]:
     """A layout as entries of a batch: integer tensors, and plain numbers for the bounds."""
     return {
         "input_ids": torch.tensor([layout.input_ids]),
-        "position_ids": torch.tensor([layout.position_ids]),
+        "position_ids": torch.tensor(layout.position_ids),
         "sources": torch.tensor(layout.sources, dtype=torch.long),
         "targets": torch.tensor(layout.targets, dtype=torch.long),
         "rows": torch.tensor(layout.rows, dtype=torch.long),
@@ -100,7 +107,7 @@ class _Forward:
             return self.original(*args, **kwargs)
         hidden = base.base_model(
             input_ids=layout["input_ids"],
-            position_ids=layout["position_ids"],
+            position_ids=_batch_of_one(layout["position_ids"]),
             use_cache=False,
             segments=Segments(tuple(layout["segments"]), self.kernels),
             attention_mask=EMPTY_MASK,
@@ -132,10 +139,12 @@ def _passes_segments_on(base: Any) -> bool:
     before = base.config._attn_implementation
     base.set_attn_implementation(ATTENTION_NAME)
     tokens = torch.arange(2, device=base.device)[None]
+    architecture = _architecture(base)
+    channels = 1 if architecture is None else architecture.config.position_channels
     try:
         base.base_model(
             input_ids=tokens,
-            position_ids=tokens,
+            position_ids=_batch_of_one(tokens.expand(channels, 2)),
             use_cache=False,
             attention_mask=EMPTY_MASK,
             segments=Segments(((0, 0, 0, 2),), PORTABLE),
@@ -145,6 +154,17 @@ def _passes_segments_on(base: Any) -> bool:
     finally:
         base.set_attn_implementation(before)
     return True
+
+
+def _batch_of_one(positions: Tensor) -> Tensor:
+    """Positions (channels, tokens) as a model takes them: (1, tokens), or (1, channels, tokens)."""
+    return positions if len(positions) == 1 else positions[None]
+
+
+def _architecture(base: Any) -> Architecture | None:
+    """Our own description of the model; None for transformers' models."""
+    found: Architecture | None = getattr(base.config, "architecture", None)
+    return found
 
 
 def _base(model: PeftModel | PreTrainedModel) -> Any:

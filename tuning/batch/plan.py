@@ -1,13 +1,16 @@
 """Packing: which rows share a forward pass, and where each token of a pack is computed.
 
 A row is a prompt with one or more completions. The prompt is laid out once, its completions after
-it, each continuing the prompt's positions. Pure: knows token ids, no model and no trainer.
+it, each continuing the prompt's positions. Pure: knows token ids and how a family numbers them, no
+weights and no trainer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from engine.models.architecture import CausalPositions, Positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,11 @@ class TrainingPrompt:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A run of tokens that attend to `prompt_start:prompt_end`, then causally to themselves.
+    """A run of tokens that attend to `prompt_start:prompt_end`, and causally to themselves.
 
     Bounds are places in the pack. The first completion of a row is laid out right after its
-    prompt and makes one segment with it, whose own prompt is empty.
+    prompt and makes one segment with it, whose own prompt is empty, or the row's prefix where the
+    model reads it both ways: the segment's first tokens, which all of it attend to.
     """
 
     prompt_start: int
@@ -47,7 +51,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class PackLayout:
-    """A pack of prompts as one sequence of tokens.
+    """A pack of prompts as one sequence of tokens, with one or more channels of positions.
 
     For each scored token: `sources` is the place whose hidden state predicts it, `targets` its id,
     and (`rows`, `columns`) where its log-probability goes in the trainer's grid. Row c * n + p is
@@ -56,7 +60,7 @@ class PackLayout:
     """
 
     input_ids: tuple[int, ...]
-    position_ids: tuple[int, ...]
+    position_ids: tuple[tuple[int, ...], ...]  # (channels, tokens)
     segments: tuple[Segment, ...]
     sources: tuple[int, ...]
     targets: tuple[int, ...]
@@ -83,24 +87,28 @@ def pack(sizes: Sequence[int], budget_tokens: int) -> list[list[int]]:
     return sorted(sorted(items) for items in packs)
 
 
-def lay_out(prompts: Sequence[TrainingPrompt]) -> PackLayout:
-    """Lay out one pack. A token without a predecessor is not scored, as in any causal model."""
+def lay_out(prompts: Sequence[TrainingPrompt], positions: Positions | None = None) -> PackLayout:
+    """Lay out one pack; `positions` are the model's, 0, 1, 2, ... where None is given.
+
+    A token without a predecessor is not scored, as in any causal model.
+    """
+    numbering = positions or CausalPositions()
     ids: list[int] = []
-    positions: list[int] = []
+    places: list[list[int]] = []  # a token's positions by channel
     segments: list[Segment] = []
     scored: list[tuple[int, int, int, int]] = []
     for number, prompt in enumerate(prompts):
         start = len(ids)
         prompt_end = start + len(prompt.ids)
         ids += prompt.ids
-        positions += range(len(prompt.ids))
         for side, completion in enumerate(prompt.completions):
             begun = len(ids)
             ids += completion.ids
-            positions += range(len(prompt.ids), len(prompt.ids) + len(completion.ids))
+            row = prompt.ids + completion.ids
             first = side == 0
+            places += numbering(row, 0 if first else len(prompt.ids), len(row)).tolist()
             segments.append(
-                Segment(start, start, start, len(ids))
+                Segment(start, start + numbering.prefix(row), start, len(ids))
                 if first
                 else Segment(start, prompt_end, begun, len(ids))
             )
@@ -108,9 +116,8 @@ def lay_out(prompts: Sequence[TrainingPrompt]) -> PackLayout:
                 source = prompt_end - 1 if index == 0 else begun + index - 1
                 column = len(prompt.ids) + index - 1
                 if counts and column >= 0:
-                    row = side * len(prompts) + number
-                    scored.append((source, completion.ids[index], row, column))
+                    into = side * len(prompts) + number
+                    scored.append((source, completion.ids[index], into, column))
     sources, targets, rows, columns = zip(*scored, strict=True) if scored else ((), (), (), ())
-    return PackLayout(
-        tuple(ids), tuple(positions), tuple(segments), sources, targets, rows, columns
-    )
+    channels = tuple(zip(*places, strict=True))
+    return PackLayout(tuple(ids), channels, tuple(segments), sources, targets, rows, columns)

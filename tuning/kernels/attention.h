@@ -1,5 +1,5 @@
-// Attention (Dao et al. 2022). A tile of query rows sees its prompt's tokens and those of its own
-// segment up to itself. A segment's places are these tokens, the prompt's first; of a tile all
+// Attention (Dao et al. 2022). A tile of query rows sees its prompt's tokens and, behind these, those
+// of its own segment up to itself; the prompt may be the segment's beginning. A segment's places are these tokens, the prompt's first; of a tile all
 // scores are held.
 
 #pragma once
@@ -26,10 +26,11 @@ struct Segment {
     long prompt_start, prompt_end, start, end;
 
     long prompt() const { return prompt_end - prompt_start; }
-    long places() const { return prompt() + end - start; }
+    long own_start() const { return std::max(start, prompt_end); }
+    long places() const { return prompt() + end - own_start(); }
     long width() const { return rounded_up(places(), VECTORS * LANES); }
     long token(long place) const {
-        return place < prompt() ? prompt_start + place : start + place - prompt();
+        return place < prompt() ? prompt_start + place : own_start() + place - prompt();
     }
 };
 
@@ -56,7 +57,9 @@ struct Tile {
     long first, rows;  // tokens
 
     long seen() const { return seen_by(rows - 1); }
-    long seen_by(long row) const { return bounds.prompt() + first + row + 1 - bounds.start; }
+    long seen_by(long row) const {
+        return bounds.prompt() + std::max(0L, first + row + 1 - bounds.own_start());
+    }
     long width() const { return rounded_up(seen(), LANES); }
 };
 

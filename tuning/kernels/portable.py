@@ -47,6 +47,9 @@ class TuningKernels(Protocol):
     ) -> tuple[Tensor, Tensor]:
         """Attention within segments, which cover all tokens in order.
 
+        A segment's token sees its prompt and, behind that, its own segment up to itself. The prompt
+        may be the beginning of the segment, whose tokens then see each other both ways.
+
         q (T, heads, dim); k, v (T, key heads, dim). Returns the result, like q, and the log of
         each row's sum of exponentials, (T, heads) float32.
         """
@@ -140,16 +143,21 @@ class PortableTuningKernels:
         along = (do * o).sum(-1, keepdim=True)
         for prompt_start, prompt_end, start, end in segments:
             prompt, seen = prompt_end - prompt_start, end - start
-            places = torch.cat([torch.arange(prompt_start, prompt_end), torch.arange(start, end)])
+            own_start = max(start, prompt_end)
+            places = torch.cat(
+                [torch.arange(prompt_start, prompt_end), torch.arange(own_start, end)]
+            )
             own_k, own_v = (x[:, places] for x in (ks, vs))
             of_k, of_v = torch.zeros_like(own_k), torch.zeros_like(own_v)
             for first in range(0, seen, TILE_ROWS):
                 last = min(first + TILE_ROWS, seen)
-                rows, keys = slice(start + first, start + last), slice(0, prompt + last)
+                # Numbers of the segment's own keys that the first and the last row see, but one
+                own_first, own_last = (start + row - own_start for row in (first, last))
+                rows, keys = slice(start + first, start + last), slice(0, prompt + max(own_last, 0))
                 tile_q, tile_do = (x[:, :, rows].flatten(1, 2) for x in (qs, do))
                 p = (tile_q @ own_k[:, keys].mT).view(*groups, last - first, -1)
                 p.sub_(sums[:, :, rows]).exp_()
-                p[..., prompt + first :].tril_()
+                p[..., prompt + max(own_first, 0) :].tril_(min(own_first, 0))
                 ds = (tile_do @ own_v[:, keys].mT).view_as(p).sub_(along[:, :, rows]).mul_(p)
                 p, ds = p.flatten(1, 2), ds.flatten(1, 2)
                 of_v[:, keys].baddbmm_(p.mT, tile_do)
@@ -217,17 +225,20 @@ def each_segment(
     for prompt_start, prompt_end, start, end in segments:
         q, k, v = (x[:, :, start:end] for x in (query, key, value))
         if prompt := prompt_end - prompt_start:
+            own_start = max(start, prompt_end)
             k, v = (
-                torch.cat([x[:, :, prompt_start:prompt_end], own], dim=2)
-                for x, own in ((key, k), (value, v))
+                torch.cat([x[:, :, prompt_start:prompt_end], x[:, :, own_start:end]], dim=2)
+                for x in (key, value)
             )
-        yield q, k, v, _below(end - start, prompt, q) if prompt else None
+        yield q, k, v, _below(prompt, k.shape[2] - prompt, q) if prompt else None
 
 
-def _below(tokens: int, prompt: int, like: Tensor) -> Tensor:
-    """Additive mask (tokens, prompt + tokens): all of the prompt, and one's own past."""
-    hidden = torch.full((tokens, prompt + tokens), -torch.inf, dtype=like.dtype, device=like.device)
-    return hidden.triu(prompt + 1)
+def _below(prompt: int, own: int, like: Tensor) -> Tensor:
+    """Additive mask (tokens, prompt + own): all of the prompt, and one's own past."""
+    tokens = like.shape[2]
+    hidden = torch.full((tokens, prompt + own), -torch.inf, dtype=like.dtype, device=like.device)
+    hidden[:, :prompt] = 0
+    return hidden.triu(prompt + 1 + own - tokens)
 
 
 def _pick(logits: Tensor, places: Tensor, otherwise: Tensor) -> Tensor:

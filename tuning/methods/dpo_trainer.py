@@ -23,7 +23,7 @@ from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import hash_module
 
 from tuning.batch.collate import Collate, Packer, default_budget_tokens, prompt_of_pair
-from tuning.batch.forward import accept_layouts, packing_blocker
+from tuning.batch.forward import accept_layouts, packing_blocker, positions_of
 from tuning.batch.reference import pair_log_probs
 from tuning.batch.steps import BatchShare, Pack, PackedSteps
 from tuning.distributed import shared_rows
@@ -78,7 +78,9 @@ class PackedDPOTrainer(PackedSteps, RenderedDPOTrainer):
         self, *args: Any, references: References, kernels: TuningKernels, **kwargs: Any
     ) -> None:
         super().__init__(*args, **kwargs)
-        packer = Packer(self.data_collator, prompt_of_pair, default_budget_tokens())
+        packer = Packer(
+            self.data_collator, prompt_of_pair, default_budget_tokens(), positions_of(self.model)
+        )
         accept_layouts(self.model, kernels)
         rows = self.train_dataset
         found = references(list(rows), partial(self._reference_log_probs, packer))

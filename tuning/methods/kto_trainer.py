@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from trl import KTOConfig, KTOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
+from engine.models.architecture import Positions
 from tuning.batch.collate import (
     Batch,
     Collate,
@@ -27,7 +28,7 @@ from tuning.batch.collate import (
     default_budget_tokens,
     prompt_of_pair,
 )
-from tuning.batch.forward import accept_layouts, layout_tensors, packing_blocker
+from tuning.batch.forward import accept_layouts, layout_tensors, packing_blocker, positions_of
 from tuning.batch.plan import Completion, TrainingPrompt, lay_out
 from tuning.batch.reference import pair_log_probs
 from tuning.distributed import shared_rows
@@ -63,11 +64,12 @@ class PackedKTOTrainer(RenderedKTOTrainer):
         accept_layouts(self.model, kernels)
         # The reference reads a row as a pair: one prompt, its own completion and the mismatched one
         preference = DataCollatorForPreference(pad_token_id=collate.pad_token_id)
-        packer = Packer(preference, prompt_of_pair, default_budget_tokens())
+        positions = positions_of(self.model)
+        packer = Packer(preference, prompt_of_pair, default_budget_tokens(), positions)
         found = references([_as_pair(r) for r in rows], partial(pair_log_probs, self.model, packer))
         for column, values in zip(KTO_REFERENCE_COLUMNS, zip(*found, strict=True), strict=True):
             rows = rows.add_column(column, list(values))
-        self.data_collator, self.train_dataset = _WithLayouts(collate), rows
+        self.data_collator, self.train_dataset = _WithLayouts(collate, positions), rows
         self.precompute_ref_logps = True  # they are in the rows now
 
     def _compute_kl_logps(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -129,10 +131,13 @@ class _WithLayouts:
     """trl's batch, with how its completions and its mismatched completions are laid out."""
 
     collate: Collate
+    positions: Positions
 
     def __call__(self, rows: list[DatasetRow]) -> Batch:
         layouts = {
-            name: layout_tensors(lay_out([_training_prompt(row, column) for row in rows]))
+            name: layout_tensors(
+                lay_out([_training_prompt(row, column) for row in rows], self.positions)
+            )
             for name, column in (("layout", "completion_ids"), ("KL_layout", "KL_completion_ids"))
         }
         return {**self.collate(rows), **layouts}

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
 from tuning.batch.collate import Collate, Packer, default_budget_tokens, prompt_of_example
-from tuning.batch.forward import accept_layouts, packing_blocker
+from tuning.batch.forward import accept_layouts, packing_blocker, positions_of
 from tuning.batch.steps import BatchShare, Pack, PackedSteps
 from tuning.kernels.portable import TuningKernels
 from tuning.methods.sft import SftRecipe
@@ -33,7 +33,9 @@ class PackedSFTTrainer(PackedSteps, SFTTrainer):  # type: ignore[misc]  # trl is
 
     def __init__(self, *args: Any, kernels: TuningKernels, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.data_collator = Packer(self.data_collator, prompt_of_example, default_budget_tokens())
+        self.data_collator = Packer(
+            self.data_collator, prompt_of_example, default_budget_tokens(), positions_of(self.model)
+        )
         accept_layouts(self.model, kernels)
 
     def counts(self, pack: Pack) -> dict[str, int]:

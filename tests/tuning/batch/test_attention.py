@@ -12,9 +12,16 @@ from tuning.kernels import PORTABLE
 from tuning.kernels.portable import Bounds, TuningKernels
 
 HEADS, KEY_HEADS = 6, 2
-# A prompt of 70 tokens with two completions of it, one longer than a tile of rows; then a row alone
-SEGMENTS: tuple[Bounds, ...] = (0, 0, 0, 170), (0, 70, 170, 300), (300, 300, 300, 310)
-TOKENS = 310
+# A prompt of 70 tokens with two completions of it, one longer than a tile of rows; then a row
+# alone; then a prompt of 77 tokens whose first 75 see each other both ways, with two completions
+SEGMENTS: tuple[Bounds, ...] = (
+    (0, 0, 0, 170),
+    (0, 70, 170, 300),
+    (300, 300, 300, 310),
+    (310, 385, 310, 400),
+    (310, 387, 400, 420),
+)
+TOKENS = 420
 
 
 def visible() -> Tensor:

@@ -27,7 +27,7 @@ def test_a_row_over_the_budget_has_a_pack_of_its_own_and_is_not_cut() -> None:
 def test_the_prompt_is_laid_out_once_and_both_completions_continue_its_positions() -> None:
     layout = lay_out([TrainingPrompt((1, 2, 3), (completion(4, 5), completion(6)))])
     assert layout.input_ids == (1, 2, 3, 4, 5, 6)
-    assert layout.position_ids == (0, 1, 2, 3, 4, 3)
+    assert layout.position_ids == ((0, 1, 2, 3, 4, 3),)
     assert layout.segments == (Segment(0, 0, 0, 5), Segment(0, 3, 5, 6))
 
 
