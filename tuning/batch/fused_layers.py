@@ -21,7 +21,12 @@ from tuning.batch.lora import Grads, Projections, is_lora_linear, lora_linear
 from tuning.kernels import PORTABLE
 from tuning.kernels.portable import TuningKernels
 
-GATED = ("gate_proj", "up_proj", "down_proj")
+# The layers of a gated block: gate and up, side by side in one matrix or apart, and down
+GATED = (
+    (("gate_proj", "up_proj"), "down_proj"),
+    (("gate_up_proj",), "down_proj"),
+    (("dense_h_to_4h",), "dense_4h_to_h"),
+)
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 TRIAL_TOKENS = 5
 TRIAL_TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 0.02}  # rounded some ten times each
@@ -42,12 +47,16 @@ def patch_modules(model: PeftModel, kernels: TuningKernels) -> None:
 
 
 class _Gated(torch.autograd.Function):
-    """down(silu(gate(x)) * up(x)); the product is computed again in the backward pass."""
+    """down(silu(gate(x)) * up(x)); the product is computed again in the backward pass.
+
+    Gate and up are two projections, or the halves of one.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *parameters_and_rest: Any) -> Tensor:
         inner, down, kernels = ctx.rest = parameters_and_rest[-3:]
-        (gate, up), low = inner.forward(x)
+        ys, low = inner.forward(x)
+        gate, up = ys if len(ys) == 2 else (half.contiguous() for half in ys[0].chunk(2, -1))
         (y,), low_down = down.forward(kernels.gated_silu(gate, up))
         ctx.save_for_backward(x, gate, up, low, low_down)
         return y  # type: ignore[no-any-return]
@@ -61,7 +70,7 @@ class _Gated(torch.autograd.Function):
         gated, dgate = kernels.gated_silu_backward(dup, gate, up)
         of_down = down.parameter_gradients(gated, low_down, [dy], dlow)
         del gated
-        dys = dgate, dup
+        dys = (dgate, dup) if len(inner.each) == 2 else (torch.cat([dgate, dup], -1),)
         dlow = inner.low_rank_gradient(dys)
         of_inner = inner.parameter_gradients(x, low, dys, dlow)
         return inner.input_gradient(dys, dlow), *of_inner, *of_down, None, None, None
@@ -120,8 +129,9 @@ class _RmsNorm(torch.autograd.Function):
 
 
 def _gated_forward(kernels: TuningKernels, module: Any, original: Any, x: Tensor) -> Tensor:
-    inner = Projections.of([module.gate_proj, module.up_proj], x)
-    down = Projections.of([module.down_proj], x)
+    names, name = _gated_layers(module)
+    inner = Projections.of([getattr(module, each) for each in names], x)
+    down = Projections.of([getattr(module, name)], x)
     if inner is None or down is None:
         return original(x)  # type: ignore[no-any-return]
     parameters = *inner.parameters, *down.parameters
@@ -154,13 +164,21 @@ def _rms_norm_forward(kernels: TuningKernels, module: Any, original: Any, x: Ten
     return y
 
 
+def _gated_layers(module: Any) -> tuple[tuple[str, ...], str]:
+    """The names of a gated block's layers; none for another module."""
+    for inner, down in GATED:
+        if all(is_lora_linear(getattr(module, name, None)) for name in (*inner, down)):
+            return inner, down
+    return (), ""
+
+
 def _is_gated(module: Any, dtype: torch.dtype) -> bool:
-    if not all(is_lora_linear(getattr(module, name, None)) for name in GATED):
-        return False
-    if not isinstance(getattr(module, "act_fn", None), nn.SiLU | SiLUActivation):
+    names, _ = _gated_layers(module)
+    activation = getattr(module, "act_fn", None) or getattr(module, "activation_fn", None)
+    if not names or not isinstance(activation, nn.SiLU | SiLUActivation):
         return False
     ours = partial(_gated_forward, PORTABLE)
-    return _matches_original(ours, module, module.gate_proj.in_features, dtype)
+    return _matches_original(ours, module, getattr(module, names[0]).in_features, dtype)
 
 
 def _is_self_attention(module: Any, dtype: torch.dtype) -> bool:
