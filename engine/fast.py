@@ -33,7 +33,7 @@ from engine.serving.block_manager import BlockManager
 from engine.serving.engine import ServingEngine
 from engine.serving.kv_cache import PagedCache, page_bytes
 from engine.serving.runner import EngineThread
-from engine.serving.sequence import ScheduledChunk
+from engine.serving.sequence import ScheduledChunk, Sequence
 from engine.serving.watchdog import HANG_SECONDS
 
 # The part of the free memory that keys and values may take unless a budget is given
@@ -103,7 +103,8 @@ class DecoderRunner:
             assert table is not None
             first = len(ids)
             ids += sequence.ids(begin, end)
-            positions.append(self._positions(prompt_ids, begin, end))
+            skipped = _unnumbered_tokens(sequence)
+            positions.append(self._positions(prompt_ids[skipped:], begin - skipped, end - skipped))
             slots.append(table.slots(begin, end))
             tables.append(table.pages)
             sequences.append((first, end - begin, begin, self._positions.prefix(prompt_ids)))
@@ -148,6 +149,12 @@ class DecoderRunner:
             adapter = cast(DecoderAdapter | None, chunk.sequence.adapter)
             rows += [None if adapter is None else adapter.matrices] * chunk.tokens
         return StepAdapters(rows, self.native) if any(rows) else None
+
+
+def _unnumbered_tokens(sequence: Sequence) -> int:
+    """The number of a sequence's virtual tokens that take no positions."""
+    adapter = cast(DecoderAdapter | None, sequence.adapter)
+    return 0 if adapter is None else adapter.virtual_tokens - adapter.virtual_positions
 
 
 class FastEngine(ServingEngine[DecoderRunner]):

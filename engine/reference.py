@@ -21,6 +21,7 @@ from transformers.cache_utils import Cache
 from transformers.utils import logging as transformers_logging
 
 from engine.adapters import soft_prompt
+from engine.adapters.files import peft_type
 from engine.adapters.kinds import kind_in
 from engine.adapters.mixed_batch import adapters_of_rows
 from engine.errors import InvalidBundle, ModelUnavailable
@@ -230,7 +231,8 @@ class TransformersRunner:
         """The keys and values of virtual tokens, from what peft computes of an adapter's files."""
         from peft import PeftModel
 
-        if (reason := soft_prompt.unsupported_reason(self._base.folder)) is not None:
+        reason = soft_prompt.unsupported_reason(self._base.folder, peft_type(folder))
+        if reason is not None:
             raise InvalidBundle([reason])
         base = self._model.get_base_model() if self._layers else self._model
         try:

@@ -44,6 +44,10 @@ class DecoderAdapter(Protocol):
         """See `Adapter`."""
 
     @property
+    def virtual_positions(self) -> int:
+        """Positions that its virtual tokens take: one each, or none (`numbers_key_prefix`)."""
+
+    @property
     def matrices(self) -> LoraMatrices | None:
         """The low-rank updates of its rows; None if it has none."""
 

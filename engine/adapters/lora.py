@@ -43,6 +43,7 @@ class LoraAdapter:
     digest: str
     matrices: LoraMatrices
     virtual_tokens: int = 0
+    virtual_positions: int = 0
 
     def close(self) -> None:
         """See `Adapter`; the memory is freed with the object."""

@@ -92,15 +92,16 @@ def prompt_sizes(folder: Path) -> PromptSizes:
     )
 
 
-def unsupported_reason(folder: Path) -> str | None:
-    """Why the checkpoint in `folder` cannot take virtual tokens, or None if it can."""
+def unsupported_reason(folder: Path, kind: str) -> str | None:
+    """Why the checkpoint in `folder` cannot take virtual tokens of a kind, or None if it can."""
     from engine.models.families import architecture_of, is_covered
 
-    if not is_covered(folder) or architecture_of(folder).config.position_channels == 1:
+    if kind == PREFIX or not is_covered(folder) or not architecture_of(folder).config.prefix_lm:
         return None
     return (
-        "this base model counts positions in two channels, from its mask token on, so that "
-        "virtual tokens before the prompt have no place in them; use another base model"
+        "this base model reads its prompt both ways, so that embeddings before a prompt would have "
+        "to be computed anew with each; use a prefix of keys and values (prefix tuning, P-tuning "
+        "v2), or another base model"
     )
 
 
@@ -110,7 +111,7 @@ def problems(
     """See `AdapterKind`: problems of the configuration, else of the one tensor."""
     from safetensors import SafetensorError, safe_open
 
-    reason = unsupported_reason(base.folder)
+    reason = unsupported_reason(base.folder, config["peft_type"])
     if reason is not None:
         yield f"peft_type is {config['peft_type']!r}: {reason}"
         return
@@ -142,6 +143,7 @@ class SoftPromptAdapter:
 
     digest: str
     virtual_tokens: int
+    virtual_positions: int
     cache_manager: BlockManager
     matrices: None = None
 
@@ -167,7 +169,8 @@ def open_adapter(digest: str, folder: Path, host: DecoderHost) -> SoftPromptAdap
     except Exception:
         call(partial(host.cache_manager.unpin, digest))
         raise
-    return SoftPromptAdapter(digest, tokens, host.cache_manager)
+    numbered = prompt.embedded or host.decoder.config.numbers_key_prefix
+    return SoftPromptAdapter(digest, tokens, tokens if numbered else 0, host.cache_manager)
 
 
 def _read(folder: Path, host: DecoderHost) -> SoftPrompt:
@@ -177,7 +180,8 @@ def _read(folder: Path, host: DecoderHost) -> SoftPrompt:
 
     from engine.adapters.soft_prompt_tensors import PromptEmbeddings, key_value_prefix
 
-    kind, reason = peft_type(folder), unsupported_reason(host.base)
+    kind = peft_type(folder)
+    reason = unsupported_reason(host.base, kind)
     if reason is not None:
         raise InvalidBundle([f"peft_type is {kind!r}: {reason}"])
     try:

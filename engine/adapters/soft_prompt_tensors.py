@@ -1,12 +1,14 @@
 """The tensors of soft prompts: what fills the cache before the first token of a sequence.
 
-Virtual tokens have the positions 0..v-1, as in peft, and the prompt begins at v. A prefix brings
-its keys and values; those of a prompt's embeddings the decoder computes, once.
+Virtual tokens have the positions 0..v-1, as in peft, and the prompt begins at v, unless the
+family does not number a prefix (`DecoderConfig.numbers_key_prefix`). A prefix brings its keys and
+values; those of a prompt's embeddings the decoder computes, once.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +25,7 @@ class KeyValuePrefix:
 
     keys: Tensor  # (layers, v, kv heads, head dimension), channels in our decoder's order
     values: Tensor  # (layers, v, kv heads, head dimension)
+    embedded: ClassVar[bool] = False  # whether the virtual tokens are input embeddings
 
     @property
     def tokens(self) -> int:
@@ -42,6 +45,7 @@ class PromptEmbeddings:
     """Prompt tuning and P-tuning."""
 
     embeddings: Tensor  # (v, hidden size) float32
+    embedded: ClassVar[bool] = True
 
     @property
     def tokens(self) -> int:

@@ -35,11 +35,20 @@ ROTARY_BASE = 10_000.0
 
 def architecture(folder: Path) -> Architecture:
     """See `Family`."""
-    config = read_config(folder)
     try:
-        return _first(config) if "inner_hidden_size" in config else _second(config)
+        return published_architecture(read_config(folder))
     except KeyError as error:
         raise ModelUnavailable(f"config.json in {folder} lacks {error}") from error
+
+
+def published_architecture(config: Mapping[str, Any]) -> Architecture:
+    """The same from the contents of a config.json; raises `KeyError` for a missing setting."""
+    return _first(config) if is_first(config) else _second(config)
+
+
+def is_first(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is that of ChatGLM-6B, the first generation."""
+    return "inner_hidden_size" in config
 
 
 def _second(config: Mapping[str, Any]) -> Architecture:
@@ -70,6 +79,7 @@ def _second(config: Mapping[str, Any]) -> Architecture:
         rotary_frequencies=tuple(
             base ** (-2 * i / heads.rotated) for i in range(heads.rotated // 2)
         ),
+        numbers_key_prefix=False,
     )
     order, plain = interleaved_to_halves(dim, heads.rotated), torch.arange(dim)
     qkv = torch.cat(
@@ -127,6 +137,7 @@ def _first(config: Mapping[str, Any]) -> Architecture:
         block="scaled_norm",
         residual_scale=(2 * config["num_layers"]) ** 0.5,
         prefix_lm=True,
+        numbers_key_prefix=False,
     )
     # Each half of a head turns with its own position channel and pairs channel i with i + half / 2;
     # this order makes one rotation of both: pairs (i, i + half)

@@ -26,6 +26,8 @@ class DecoderConfig:
     `scaled_norm` (ChatGLM-6B): a = norm(h), then alpha a + f(a).
     rotary_frequencies: radians by which one position rotates each pair of channels; with two
     position channels (ChatGLM-6B) the first half belongs to the first.
+    numbers_key_prefix: whether a trained prefix of keys and values takes the first positions, as in
+    transformers; in the published code of ChatGLM the prompt begins at 0 all the same.
     """
 
     hidden_size: int
@@ -42,6 +44,17 @@ class DecoderConfig:
     block: Literal["pre_norm", "sandwich_norm", "scaled_norm"] = "pre_norm"
     residual_scale: float = 1.0
     prefix_lm: bool = False
+    numbers_key_prefix: bool = True
+
+    def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines (T, rotated / 2) for positions (T, position channels)."""
+        frequencies = torch.tensor(self.rotary_frequencies, device=positions.device)
+        each = positions.float().repeat_interleave(
+            len(frequencies) // self.position_channels, dim=1
+        )
+        angles = each * frequencies
+        scale = self.rotary_scale
+        return (angles.cos() * scale).contiguous(), (angles.sin() * scale).contiguous()
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,14 +251,8 @@ class Decoder:
         return hidden
 
     def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (T, rotated / 2) for positions (T, position channels)."""
-        frequencies = torch.tensor(self.config.rotary_frequencies, device=positions.device)
-        each = positions.float().repeat_interleave(
-            len(frequencies) // self.config.position_channels, dim=1
-        )
-        angles = each * frequencies
-        scale = self.config.rotary_scale
-        return (angles.cos() * scale).contiguous(), (angles.sin() * scale).contiguous()
+        """See `DecoderConfig.angles`."""
+        return self.config.angles(positions)
 
     @property
     def weight_bytes(self) -> int:

@@ -17,9 +17,30 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import GlmConfig, GlmForCausalLM, PreTrainedModel
 
-from tests.support.decoders import randomize
+from tests.support.decoders import random_ids, randomize
 
 MASK, GMASK, BOS = 100, 101, 104  # ChatGLM-6B's special ids here
+CHATGLM2_SIZES: dict[str, dict[str, Any]] = {
+    "one group": {"groups": 1},
+    "no multi-query": {"groups": None, "heads": 3, "channels": 8, "hidden": 40},
+    "wide heads, another eps": {"channels": 24, "eps": 1e-3},
+    "eight heads of two groups": {"heads": 8, "channels": 32, "eps": 1.5625e-07, "inner": 56},
+    "long context": {"rope_ratio": 50},
+    "no bias, tied": {"bias": False, "tied": True},
+}
+CHATGLM1_SIZES: dict[str, dict[str, Any]] = {
+    "three heads": {"heads": 3, "hidden": 48, "inner": 104, "layers": 2, "eps": 1e-3},
+    "wide heads": {"heads": 2, "hidden": 64, "inner": 256, "layers": 4, "eps": 1e-5},
+    "heads of 24": {"heads": 4, "hidden": 96, "inner": 96, "layers": 1, "eps": 1e-6},
+}
+WORDS = random_ids(60, seed=5, vocabulary=100)  # none of the special ones
+PROMPTS = {
+    "a question": [*WORDS[:40], GMASK, BOS],
+    "nothing": [GMASK, BOS],
+    "a gap": [*WORDS[:5], MASK, *WORDS[5:12], BOS],
+    "both masks": [*WORDS[:3], MASK, *WORDS[3:9], GMASK, *WORDS[9:11], BOS],
+    "an answer begun": [*WORDS[:33], GMASK, BOS, *WORDS[33:52]],
+}
 
 
 def write_chatglm2_weights(
@@ -34,13 +55,14 @@ def write_chatglm2_weights(
     rope_ratio: float = 1,
     bias: bool = True,
     tied: bool = False,
+    vocabulary: int = 160,
     seed: int = 0,
 ) -> PreTrainedModel:
     """A ChatGLM2 of random weights; returns the same network in transformers' form.
 
     `groups`: heads of keys and values; None is one for each query (no multi-query attention).
     """
-    vocabulary, layers = 160, 2
+    layers = 2
     peer = GlmForCausalLM(
         GlmConfig(
             vocab_size=vocabulary,
@@ -109,7 +131,16 @@ def _chatglm2_names(state: Mapping[str, Tensor], layers: int, bias: bool, tied: 
 
 
 def write_chatglm1_weights(
-    folder: Path, *, heads: int, hidden: int, inner: int, layers: int, eps: float, seed: int = 0
+    folder: Path,
+    *,
+    heads: int,
+    hidden: int,
+    inner: int,
+    layers: int,
+    eps: float,
+    vocabulary: int = 160,
+    seed: int = 0,
+    **special_ids: int,
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A ChatGLM-6B of random weights; returns its configuration and tensors."""
     generator = torch.Generator().manual_seed(seed)
@@ -120,7 +151,7 @@ def write_chatglm1_weights(
         "num_layers": layers,
         "num_attention_heads": heads,
         "layernorm_epsilon": eps,
-        "vocab_size": 160,
+        "vocab_size": vocabulary,
         "max_sequence_length": 512,
         "position_encoding_2d": True,
         "bos_token_id": BOS,
@@ -129,6 +160,7 @@ def write_chatglm1_weights(
         "gmask_token_id": GMASK,
         "pad_token_id": 3,
         "tie_word_embeddings": False,
+        **special_ids,
     }
     tensors: dict[str, Tensor] = {}
 
@@ -139,7 +171,7 @@ def write_chatglm1_weights(
         if bias:
             tensors[f"{name}.bias"] = 0.3 * torch.randn(out, generator=generator)
 
-    add("transformer.word_embeddings", 160, hidden, bias=False)
+    add("transformer.word_embeddings", vocabulary, hidden, bias=False)
     for n in range(layers):
         add(f"transformer.layers.{n}.input_layernorm", hidden)
         add(f"transformer.layers.{n}.attention.query_key_value", 3 * hidden, hidden)
@@ -148,15 +180,21 @@ def write_chatglm1_weights(
         add(f"transformer.layers.{n}.mlp.dense_h_to_4h", inner, hidden)
         add(f"transformer.layers.{n}.mlp.dense_4h_to_h", hidden, inner)
     add("transformer.final_layernorm", hidden)
-    add("lm_head", 160, hidden, bias=False)
+    add("lm_head", vocabulary, hidden, bias=False)
     _save(folder, config, tensors)
     return config, tensors
 
 
 def chatglm1_logits(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], ids: Sequence[int]
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    ids: Sequence[int],
+    prefix: Tensor | None = None,
 ) -> Tensor:
     """Logits (tokens, vocabulary) of a ChatGLM-6B, in float64, from its definition.
+
+    prefix (virtual tokens, 2 layers, heads, dim): keys and values of P-tuning v2, which every token
+    sees, as they are and without positions of their own.
 
     GLM (Du et al. 2022): what precedes bos is seen by all and numbered along the first position
     channel; bos and what follows is causal and numbered along the second.
@@ -170,6 +208,9 @@ def chatglm1_logits(
     mask = list(ids).index(mask_ids[0] if mask_ids[0] in ids else mask_ids[1])
     places = [[i, 0] if i < prompt else [mask, i - prompt + 1] for i in range(tokens)]
     seen = torch.tensor([[j <= i or j < prompt for j in range(tokens)] for i in range(tokens)])
+    trained = torch.zeros(0, 2 * config["num_layers"], count, dim) if prefix is None else prefix
+    trained = trained.double().permute(1, 2, 0, 3)  # (2 layers, count, virtual tokens, dim)
+    seen = torch.cat([seen.new_ones(tokens, trained.shape[2]), seen], dim=1)
     alpha = (2 * config["num_layers"]) ** 0.5
     eps: float = config["layernorm_epsilon"]
 
@@ -182,10 +223,12 @@ def chatglm1_logits(
         unit = centred / (variance + eps).sqrt()
         return unit * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
-    def attention(name: str, x: Tensor) -> Tensor:
+    def attention(name: str, x: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         heads = linear(f"{name}.query_key_value", x).view(tokens, count, 3 * dim)
         query, key, value = heads.transpose(0, 1).chunk(3, dim=-1)  # (count, tokens, dim)
-        scores = _turned(query, places) @ _turned(key, places).transpose(1, 2) / dim**0.5
+        key = torch.cat([keys, _turned(key, places)], dim=1)
+        value = torch.cat([values, value], dim=1)
+        scores = _turned(query, places) @ key.transpose(1, 2) / dim**0.5
         shares = scores.masked_fill(~seen, -torch.inf).softmax(-1)
         return linear(f"{name}.dense", (shares @ value).transpose(0, 1).reshape(tokens, width))
 
@@ -193,7 +236,7 @@ def chatglm1_logits(
     for n in range(config["num_layers"]):
         layer = f"transformer.layers.{n}"
         a = norm(f"{layer}.input_layernorm", h)
-        x = alpha * a + attention(f"{layer}.attention", a)
+        x = alpha * a + attention(f"{layer}.attention", a, *trained[2 * n : 2 * n + 2])
         m = norm(f"{layer}.post_attention_layernorm", x)
         u = linear(f"{layer}.mlp.dense_h_to_4h", m)
         inner = 0.5 * u * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (u + 0.044715 * u**3)))

@@ -456,7 +456,7 @@ class TestRefusals:
         with pytest.raises(InvalidBundle, match="trained for another base model"):
             open_bundle(llama.root, digest, homes("qwen2").base)
 
-    def test_a_model_that_counts_positions_in_two_channels_says_why_it_takes_none(
+    def test_a_model_that_reads_a_prompt_both_ways_says_why_it_takes_no_embeddings(
         self, tmp_path: Path
     ) -> None:
         folder = tmp_path / "chatglm"
@@ -470,8 +470,8 @@ class TestRefusals:
 
         given = {"base_digest": base.digest, "snapshot": NO_SNAPSHOT}
         digest = publish_bundle(tmp_path / "bundles", write, given)
-        with pytest.raises(InvalidBundle, match="positions in two channels"):
+        with pytest.raises(InvalidBundle, match="reads its prompt both ways"):
             open_bundle(tmp_path / "bundles", digest, base)
         host: Any = SimpleNamespace(base=folder)
-        with pytest.raises(InvalidBundle, match="positions in two channels"):
+        with pytest.raises(InvalidBundle, match="reads its prompt both ways"):
             open_adapter(digest, folder_of(tmp_path / "bundles", digest), host)

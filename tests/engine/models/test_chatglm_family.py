@@ -7,11 +7,9 @@ for other sizes, against transformers' GLM and a definition of ChatGLM-6B writte
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -20,21 +18,19 @@ from torch import Tensor
 from engine.errors import ModelUnavailable
 from engine.models.families import architecture_of
 from engine.models.kernel_selection import KernelChoice
+from tests.support.chatglm_oracles import FIRST, OTHERS, Oracle
 from tests.support.chatglm_weights import (
     BOS,
+    CHATGLM1_SIZES,
+    CHATGLM2_SIZES,
     GMASK,
-    MASK,
+    PROMPTS,
     chatglm1_logits,
     write_chatglm1_weights,
     write_chatglm2_weights,
 )
 from tests.support.decoders import Runner, random_ids
 
-ORACLES = Path(
-    os.environ.get("BURNISH_ORACLES") or Path(__file__).parents[3].parent / "shared" / "oracles"
-)
-FIRST = "chatglm1"
-OTHERS = ["chatglm2", "chatglm3", "glm4_9b_chat_layout"]
 CASES = [
     *((FIRST, case) for case in ("short", "mask", "answer", "both", "gmask_mid", "chat2", "far")),
     *(
@@ -43,26 +39,6 @@ CASES = [
         for case in ("short", "answer", "noprefix", "chat2", "far")
     ),
 ]
-
-
-class Oracle:
-    """What the published code computed for one tiny model."""
-
-    def __init__(self, family: str) -> None:
-        self.folder = ORACLES / family
-        if not self.folder.is_dir():
-            pytest.skip(f"needs the oracle {family} (BURNISH_ORACLES)")
-        self._arrays = np.load(self.folder / "oracle.npz")
-        self.tolerance = 2e-4 if family == FIRST else 1e-4
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._arrays.files
-
-    def __getitem__(self, key: str) -> Tensor:
-        return torch.from_numpy(self._arrays[key])
-
-    def assert_close(self, found: Tensor, expected: Tensor) -> None:
-        torch.testing.assert_close(found, expected, rtol=0, atol=self.tolerance)
 
 
 def positions(runner: Runner, prompt: list[int]) -> tuple[Tensor, Tensor]:
@@ -138,27 +114,6 @@ def test_the_definition_written_out_is_that_of_the_published_code() -> None:
 
 # Other sizes
 
-CHATGLM2_SIZES: dict[str, dict[str, Any]] = {
-    "one group": {"groups": 1},
-    "no multi-query": {"groups": None, "heads": 3, "channels": 8, "hidden": 40},
-    "wide heads, another eps": {"channels": 24, "eps": 1e-3},
-    "eight heads of two groups": {"heads": 8, "channels": 32, "eps": 1.5625e-07, "inner": 56},
-    "long context": {"rope_ratio": 50},
-    "no bias, tied": {"bias": False, "tied": True},
-}
-CHATGLM1_SIZES: dict[str, dict[str, Any]] = {
-    "three heads": {"heads": 3, "hidden": 48, "inner": 104, "layers": 2, "eps": 1e-3},
-    "wide heads": {"heads": 2, "hidden": 64, "inner": 256, "layers": 4, "eps": 1e-5},
-    "heads of 24": {"heads": 4, "hidden": 96, "inner": 96, "layers": 1, "eps": 1e-6},
-}
-WORDS = random_ids(60, seed=5, vocabulary=100)  # none of the special ones
-PROMPTS = {
-    "a question": [*WORDS[:40], GMASK, BOS],
-    "nothing": [GMASK, BOS],
-    "a gap": [*WORDS[:5], MASK, *WORDS[5:12], BOS],
-    "both masks": [*WORDS[:3], MASK, *WORDS[3:9], GMASK, *WORDS[9:11], BOS],
-    "an answer begun": [*WORDS[:33], GMASK, BOS, *WORDS[33:52]],
-}
 ANSWER = random_ids(6, seed=6, vocabulary=100)
 
 
