@@ -63,13 +63,19 @@ class WrittenAnswer:
     complete: bool
     base_digest: str
     adapter_digest: str | None
+    sampling: Mapping[str, Any]
+
+    @property
+    def thinking(self) -> bool | None:
+        """Whether thoughts were switched on or off for it; None where the template decided."""
+        chosen = self.sampling.get("thinking")
+        return chosen if isinstance(chosen, bool) else None
 
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer(WrittenAnswer):
     """An answer and how it was made. One that was continued and streams again was finished once."""
 
-    sampling: Mapping[str, Any]
     seed: int
     prompt_tokens: int | None
     completion_tokens: int | None

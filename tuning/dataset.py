@@ -10,10 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 from engine.messages import Message
+from engine.prompts.interface import ChatRenderer
 from engine.prompts.reasoning import join_reasoning
-from engine.prompts.render import Renderer
 from feedback_store.ai_feedback.ai_pairs import AiPair
-from feedback_store.examples.types import Demonstration, Pair, Side, TrainingExample, Unpaired
+from feedback_store.examples.types import (
+    Demonstration,
+    Pair,
+    Side,
+    TrainingExample,
+    Unpaired,
+    shared_thinking,
+)
 from feedback_store.snapshots.snapshot import Snapshot
 from tuning.methods.pretrain import PretrainRecipe
 from tuning.recipe import Recipe, ReplayRecipe
@@ -23,7 +30,7 @@ from tuning.text_blocks import read_blocks
 
 
 def read_training_data(
-    renderer: Renderer,
+    renderer: ChatRenderer,
     snapshot: Snapshot,
     recipe: Recipe,
     ai_pairs: Sequence[AiPair] = (),
@@ -68,7 +75,7 @@ def read_training_data(
 
 
 def read_slice(
-    renderer: Renderer, snapshot: Snapshot, recipe: Recipe, conversations: Collection[str]
+    renderer: ChatRenderer, snapshot: Snapshot, recipe: Recipe, conversations: Collection[str]
 ) -> TrainingData:
     """Read the people's examples of some conversations of a snapshot's training side."""
     others = snapshot.train.conversations - set(conversations)
@@ -77,13 +84,13 @@ def read_slice(
 
 
 def distinct_prompts(
-    renderer: Renderer, pairs: Sequence[Pair], max_prompt_tokens: int
+    renderer: ChatRenderer, pairs: Sequence[Pair], max_prompt_tokens: int
 ) -> tuple[list[Ids], list[str]]:
     """Each prompt of the pairs once, as ids, and the conversations whose prompts are too long."""
     kept: dict[tuple[int, ...], None] = {}
     too_long: dict[str, None] = {}
     for pair in pairs:
-        ids = renderer.prompt(pair.prompt)
+        ids = renderer.prompt(pair.prompt, thinking=shared_thinking(pair.sides))
         if len(ids) > max_prompt_tokens:
             too_long[pair.origin.conversation_id] = None
         else:
@@ -92,7 +99,7 @@ def distinct_prompts(
 
 
 def tokenize(
-    renderer: Renderer,
+    renderer: ChatRenderer,
     pairs: Sequence[Pair | AiPair],
     max_sequence_tokens: int,
     *,
@@ -120,7 +127,7 @@ def tokenize(
 
 
 def tokenize_answers(
-    renderer: Renderer,
+    renderer: ChatRenderer,
     examples: Sequence[Demonstration | Unpaired],
     max_sequence_tokens: int,
     *,
@@ -136,7 +143,7 @@ def tokenize_answers(
 
 
 def _fitting(
-    renderer: Renderer,
+    renderer: ChatRenderer,
     examples: Iterable[TrainingExample | AiPair],
     limit: int,
     thoughts_in_loss: bool,
@@ -153,12 +160,19 @@ def _fitting(
 
 
 def _rendered(
-    renderer: Renderer, messages: tuple[Message, ...], sides: Sequence[Side], thoughts_in_loss: bool
+    renderer: ChatRenderer,
+    messages: tuple[Message, ...],
+    sides: Sequence[Side],
+    thoughts_in_loss: bool,
 ) -> list[Ids]:
-    """Ids of the prompt, then of each completion. Sides share their thought if it is not learnt."""
-    prompt = renderer.prompt(messages)
+    """Ids of the prompt, then of each completion. Sides share their thought if it is not learnt.
+
+    Thoughts are switched on or off in the prompt as they were when the sides were made.
+    """
+    thinking = shared_thinking(sides)
+    prompt = renderer.prompt(messages, thinking=thinking)
     texts = [side.full_text for side in sides]
-    opening = renderer.opening(messages)
+    opening = renderer.opening(messages, thinking=thinking)
     thought = sides[0].thought
     if thought and not thoughts_in_loss:
         # The blank before the answer goes with the answer, as in the tokens the model makes

@@ -157,7 +157,9 @@ class _PromptBuilder:
             original, events = self._answers[said.answer_id], _events([said])
             # The person corrected the answer, not the thought that led to it
             thought = "" if original.id in self._unusable else original.thought
-            corrected = Side(said.text.strip(), thought, True, original.id, PERSON, None)
+            corrected = Side(
+                said.text.strip(), thought, True, original.id, PERSON, None, original.thinking
+            )
             if self._rules.is_too_long(corrected.text, corrected.thought):
                 self._set_aside(TOO_LONG, [original.id], events)
                 continue

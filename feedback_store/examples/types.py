@@ -34,7 +34,8 @@ class Side:
     side that is not `complete` was cut off (by the token limit or the Stop button): its text does
     not end where an answer would, and no end token is trained. `base` and `adapter` are the digests
     of the model and the adapter that wrote it; without an adapter it was the base model. A person's
-    own text has the base "person", a text from a file "imported".
+    own text has the base "person", a text from a file "imported". `thinking` says whether thoughts
+    were switched on or off in its prompt; None where the chat template decided.
     """
 
     text: str
@@ -43,6 +44,7 @@ class Side:
     answer_id: str
     base: str
     adapter: str | None
+    thinking: bool | None = None
 
     @classmethod
     def of(cls, answer: WrittenAnswer) -> Side:
@@ -54,6 +56,7 @@ class Side:
             answer_id=answer.id,
             base=answer.base_digest,
             adapter=answer.adapter_digest,
+            thinking=answer.thinking,
         )
 
     @property
@@ -185,6 +188,12 @@ class Examples:
         return examples
 
 
+def shared_thinking(sides: Sequence[Side]) -> bool | None:
+    """The switch of thoughts that all sides of one prompt have; None where they differ."""
+    first, *others = {side.thinking for side in sides}
+    return None if others else first
+
+
 def set_aside(reason: str, example: TrainingExample) -> SetAside:
     """An example that is not trained on."""
     origin = example.origin
@@ -284,6 +293,8 @@ def _head(example: TrainingExample) -> dict[str, Any]:
 def _side(name: str, side: Side) -> dict[str, Any]:
     row = asdict(side)
     text = row.pop("text")
+    if side.thinking is None:  # rows without a switch are those of older snapshots
+        del row["thinking"]
     return {name: [Message("assistant", text).as_dict()]} | {
         f"{name}_{key}": value for key, value in row.items()
     }
@@ -291,10 +302,9 @@ def _side(name: str, side: Side) -> dict[str, Any]:
 
 def _side_of(row: Mapping[str, Any], name: str) -> Side:
     (message,) = messages_from_dicts(row[name])
-    return Side(
-        message.content,
-        **{key: row[f"{name}_{key}"] for key in Side.__dataclass_fields__ if key != "text"},
-    )
+    keys = Side.__dataclass_fields__.keys() - {"text", "thinking"}
+    thinking = row.get(f"{name}_thinking")
+    return Side(message.content, thinking=thinking, **{key: row[f"{name}_{key}"] for key in keys})
 
 
 def _common_fields(row: Mapping[str, Any]) -> dict[str, Any]:

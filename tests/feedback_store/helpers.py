@@ -42,9 +42,11 @@ def reply(
     complete: bool = True,
     thought: str = "",
     adapter: str | None = None,
+    **sampling: object,
 ) -> WrittenAnswer:
     """An answer of the model "sha256:base"."""
-    return WrittenAnswer(answer_id, "t1", status, text, thought, complete, "sha256:base", adapter)
+    base = "sha256:base"
+    return WrittenAnswer(answer_id, "t1", status, text, thought, complete, base, adapter, sampling)
 
 
 def said(

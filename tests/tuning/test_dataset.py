@@ -118,6 +118,27 @@ def test_an_answer_follows_the_block_that_its_own_prompt_opened(tokenizer: Any) 
     assert list(rendered.completion_ids) == closed["chosen_ids"]
 
 
+def test_an_answer_is_trained_with_thoughts_switched_as_they_were_when_it_was_made(
+    tokenizer: Any,
+) -> None:
+    """As Qwen3's template has it: thoughts off, the prompt ends with an empty block."""
+    switched = copy.deepcopy(tokenizer)
+    switched.chat_template += "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+    renderer = Renderer(switched)
+    unasked = row("Capital?", "Paris.", "Rome.")
+    off = replace(
+        unasked,
+        chosen=replace(unasked.chosen, thinking=False),
+        rejected=replace(unasked.rejected, thinking=False),
+    )
+    differing = replace(off, rejected=unasked.rejected)
+    for pair, thinking in ((unasked, None), (off, False), (differing, None)):
+        (ids,) = tokenize(renderer, [pair], 512).rows
+        assert tuple(ids["prompt_ids"]) == renderer.prompt(pair.prompt, thinking=thinking)
+        assert tokenizer.decode(ids["chosen_ids"]) == "Paris.<|im_end|>"
+    assert renderer.prompt(off.prompt, thinking=False) != renderer.prompt(off.prompt)
+
+
 @pytest.mark.parametrize("thought", [THOUGHT, ""])
 @pytest.mark.parametrize("stop", [(), ("\n",), ("<think>",)])
 def test_an_answer_after_an_opened_block_is_told_from_its_thought_while_it_is_written(

@@ -29,6 +29,7 @@ from feedback_store.examples.types import (
     Side,
     Unpaired,
     derived_id,
+    pair_from_dict,
 )
 from feedback_store.records import (
     AnswerStatus,
@@ -96,6 +97,18 @@ def test_a_correction_keeps_the_thought_that_led_to_the_answer() -> None:
     result = build_prompt_examples(said(answer, corrections=[(1, "a", "ann", "6")]))
     assert texts(result.pairs) == [("3 and 3.\nAnswer: 6", "3 and 3.\nAnswer: 7")]
     assert shown(result) == ["3 and 3.\nAnswer: 6"]
+
+
+def test_an_example_keeps_how_thoughts_were_switched() -> None:
+    """A correction has the switch of what it corrects; without one, a row is as it ever was."""
+    quiet = reply("a", "A lef.", thinking=False)
+    (pair,) = build_prompt_examples(said(quiet, corrections=[(1, "a", "ann", "A leaf.")])).pairs
+    assert [side.thinking for side in pair.sides] == [False, False]
+    assert pair_from_dict(pair.as_dict()) == pair
+    plain = said(reply("a", "A lef."), corrections=[(1, "a", "ann", "A leaf.")])
+    (pair,) = build_prompt_examples(plain).pairs
+    assert [side.thinking for side in pair.sides] == [None, None]
+    assert not [key for key in pair.as_dict() if key.endswith("_thinking")]
 
 
 def test_who_corrected_an_answer_has_said_all_about_it() -> None:
