@@ -102,17 +102,16 @@ def show_pairs(workspace: Workspace, snapshot: str, count: int) -> None:
     from rich.console import Console
     from rich.text import Text
 
-    from engine.prompts.load import load_template_renderer
+    from engine.prompts.load import load_renderer
     from feedback_store.snapshots.snapshot import open_snapshot
 
-    renderer = load_template_renderer(workspace.base.folder)
-    tokenizer = renderer.tokenizer
+    renderer = load_renderer(workspace.base.folder)
     console = Console()
     for pair in open_snapshot(workspace.home.snapshots, snapshot).train.pairs[:count]:
         for name, side in (("chosen", pair.chosen), ("rejected", pair.rejected)):
             rendered = renderer.pair(pair.prompt, side.full_text, complete=side.complete)
             line = Text(f"{name}: ", style="bold")
             for token_id, in_loss in zip(rendered.input_ids, rendered.loss_mask, strict=True):
-                line.append(tokenizer.decode([token_id]), "black on green" if in_loss else "dim")
+                line.append(renderer.token_text(token_id), "black on green" if in_loss else "dim")
                 line.append("|", "dim")
             console.print(line)

@@ -7,6 +7,7 @@ rescales whole rows of a weight; merged into the base weights it is a base model
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,10 +16,13 @@ from engine.adapters.bundle import is_model, open_bundle, open_model
 from engine.adapters.files import CONFIG, WEIGHTS
 from engine.errors import InvalidBundle, InvalidInput
 from engine.models.catalogue import BaseModel
+from engine.prompts.chatglm import is_chatglm
 from engine.storage import MANIFEST, folder_of, read_manifest, verify
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+TOKENIZER_FILES = re.compile(r"config\.json|tokenizer.*|.*\.model")
 
 
 def export_merged(base: BaseModel, bundles: Path, digest: str, target: Path) -> None:
@@ -29,8 +33,6 @@ def export_merged(base: BaseModel, bundles: Path, digest: str, target: Path) -> 
     Raises `InvalidInput` where the target exists, `InvalidBundle` where the bundle is not whole,
     not of this base, or holds no numbers.
     """
-    from transformers import AutoTokenizer
-
     if target.exists():
         raise InvalidInput(f"{target} exists already")
     unfinished = target.with_name(f"{target.name}.unfinished")
@@ -41,8 +43,23 @@ def export_merged(base: BaseModel, bundles: Path, digest: str, target: Path) -> 
         return
     merged = _merged(base, _verified(base, bundles, digest))
     merged.save_pretrained(unfinished)
-    AutoTokenizer.from_pretrained(base.folder).save_pretrained(unfinished)
+    _write_tokenizer(base.folder, unfinished)
     unfinished.rename(target)
+
+
+def _write_tokenizer(base: Path, target: Path) -> None:
+    """The tokenizer as transformers writes it, or, for a family it has none for, its files.
+
+    There the published config.json is kept as well: the published code reads no other.
+    """
+    if not is_chatglm(base):
+        from transformers import AutoTokenizer
+
+        AutoTokenizer.from_pretrained(base).save_pretrained(target)
+        return
+    for file in base.iterdir():
+        if TOKENIZER_FILES.fullmatch(file.name):
+            shutil.copyfile(file, target / file.name)
 
 
 def _verified(base: BaseModel, bundles: Path, digest: str) -> Path:
@@ -68,12 +85,11 @@ def _verified(base: BaseModel, bundles: Path, digest: str) -> Path:
 def _merged(base: BaseModel, adapter: Path) -> PreTrainedModel:
     import torch
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM
+
+    from tuning.models.loading import load_causal_lm
 
     # Merged in fp32 and rounded once, at the end
-    model = AutoModelForCausalLM.from_pretrained(
-        base.folder, dtype=torch.float32, use_safetensors=True
-    )
+    model = load_causal_lm(base.folder, dtype=torch.float32)
     tied = model.get_output_embeddings().weight is model.get_input_embeddings().weight
     model.config.tie_word_embeddings = tied  # some configurations say tied, yet the head differs
     merged: PreTrainedModel = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()

@@ -34,6 +34,7 @@ from tuning.jobs.runner import JobRunner
 from tuning.judge import Judge
 from tuning.recipe import Recipe
 from tuning.rows import ExampleKind
+from tuning.trainability import require_trainable
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,7 @@ class Loop:
         report: Report,
     ) -> tuple[str, str, GateReport]:
         """Snapshot, tune, gate; nothing is promoted. Returns (snapshot, bundle, gate's report)."""
+        require_trainable(self._base.folder, recipe)
         snapshot = self._take_snapshot()
         job = self._jobs.start(
             base_name=self._base.name,

@@ -2,8 +2,8 @@
 
 `python -m tuning.memory_plan --model NAME_OR_FOLDER --card-gb 12 --tokens 1024` prints a plan, and
 `--table` the table of docs/memory.md. Knows shapes and arithmetic. Knows no trainer, reads no
-weight and imports no torch. `python -m benchmarks.memory_plan` holds it against measured peaks on a
-CPU; nothing here has been measured on a CUDA device.
+weight and imports no torch, but for a ChatGLM's folder. `python -m benchmarks.memory_plan` holds it
+against measured peaks on a CPU; nothing here has been measured on a CUDA device.
 """
 
 from __future__ import annotations
@@ -225,6 +225,8 @@ def shape_of(name: str) -> Preset:
         return known
     try:
         config = json.loads((Path(name) / "config.json").read_text("utf-8"))
+        if config["model_type"] == "chatglm":
+            return _chatglm_shape(Path(name))
         hidden, heads = config["hidden_size"], config["num_attention_heads"]
         return Preset(
             name=Path(name).name,
@@ -245,6 +247,32 @@ def shape_of(name: str) -> Preset:
         raise InvalidInput(f"{name!r} is no preset and no model folder: {error}") from error
     except KeyError as error:
         raise InvalidInput(f"the config.json of {name!r} does not say {error}") from error
+
+
+def _chatglm_shape(folder: Path) -> Preset:
+    """The shape of a ChatGLM in its published layout; raises `ModelUnavailable`."""
+    from engine.models.families import architecture_of  # takes torch
+
+    architecture = architecture_of(folder)
+    decoder, layer = architecture.config, architecture.layout.layers[0]
+    first = decoder.norm == "layer"
+    return Preset(
+        name=folder.name,
+        hub_id="",
+        family="chatglm",
+        licence="",
+        layers=decoder.layer_count,
+        hidden_size=decoder.hidden_size,
+        mlp_size=layer.down.in_features,
+        heads=decoder.heads.query,
+        kv_heads=decoder.heads.kv,
+        head_dim=decoder.heads.dim,
+        vocabulary=decoder.vocabulary,
+        context_tokens=decoder.context_tokens,
+        tied_head=architecture.layout.tied,
+        gated_mlp=not first,
+        biases="all" if first else "qkv",
+    )
 
 
 # The table in docs/memory.md

@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from engine.models.catalogue import linear_shapes
 from engine.quantization.bitsandbytes import keep_layout, quantization_config
 from engine.quantization.groups import QuantizedMatrix, quantize_int4, quantize_int8
+from tuning.models.loading import load_causal_lm
 from tuning.weight_formats import Weights
 
 ROUND: Mapping[str, Callable[[Tensor], QuantizedMatrix]] = MappingProxyType(
@@ -90,12 +91,8 @@ def load_base(folder: Path, weights: Weights, dtype: torch.dtype, device: str) -
     training; nf4 is rounded while it is read.
     """
     options: dict[str, Any] = {"quantization_config": quantization_config("int4", dtype)}
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        device_map=device,
-        use_safetensors=True,
-        **(options if weights == "nf4" else {}),
+    model = load_causal_lm(
+        folder, dtype=dtype, device_map=device, **(options if weights == "nf4" else {})
     )
     keep_layout(model)
     if weights in ROUND:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from engine.errors import Conflict, InvalidInput
-from engine.prompts.render import Renderer
+from engine.prompts.interface import ChatRenderer
 from engine.storage import digest_file, digest_json
 from tuning.methods.pretrain import PretrainRecipe
 from tuning.rows import Ids
@@ -42,7 +42,7 @@ def digest_text(path: Path) -> str:
     )
 
 
-def read_blocks(renderer: Renderer, recipe: PretrainRecipe) -> list[Ids]:
+def read_blocks(renderer: ChatRenderer, recipe: PretrainRecipe) -> list[Ids]:
     """The text that a recipe names, in blocks; none where the stage does not run.
 
     Raises `InvalidInput` for text that cannot be read, `Conflict` for text that has changed since

@@ -20,8 +20,8 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from engine.adapters.files import CONFIG, WEIGHTS
 from engine.errors import InvalidInput
-from engine.prompts.load import load_template_renderer
-from engine.prompts.render import Renderer
+from engine.prompts.interface import ChatRenderer
+from engine.prompts.load import load_renderer
 from engine.storage import digest_file, digest_json
 from tuning.ai_labels import drawn_ai_pairs
 from tuning.dataset import read_slice, read_training_data
@@ -41,6 +41,7 @@ from tuning.methods.joint import JointRecipe, read_contributions, write_contribu
 from tuning.methods.joint_loss import SliceScore
 from tuning.methods.reward_model import RewardModel, make_reward_model
 from tuning.methods.stage import References, Reward, Stage
+from tuning.models.loading import trainer_tokenizer
 from tuning.number_format import ChosenFormat
 from tuning.policy import load_policy, save_adapter
 from tuning.preparation import prepare
@@ -51,6 +52,7 @@ from tuning.rows import TrainingData
 from tuning.search import Slice, choose_slice, read_search, search_rate, trial_folder
 from tuning.start_adapter import with_start
 from tuning.step_reporter import StepReporter
+from tuning.trainability import require_trainable
 from tuning.training_run import TrainingRun
 
 SEARCHED = "joint"  # the method whose learning rate may be searched
@@ -75,12 +77,13 @@ def run(job: TrainingRun, report: Report) -> str:
     the manifest. Raises `InvalidInput` where no stage is left, or a value is of no use.
     """
     begun = time.monotonic()
+    require_trainable(job.base.folder, job.recipe)
     job, adapter = with_start(job)
     number_format = prepare(job.folder, job.base.folder, job.recipe, report)
     kernels = choose_kernels(job.kernel_cache)
     report(KernelsChosen(reason=kernels.reason))
-    renderer = load_template_renderer(job.base.folder)
-    tokenizer = renderer.tokenizer
+    renderer = load_renderer(job.base.folder)
+    tokenizer = trainer_tokenizer(job.base.folder, renderer)
     ai_pairs = drawn_ai_pairs(job.home, job.recipe.rlaif, job.snapshot.digest, job.recipe.seed)
     held_back = _slice(job, report)
     data = read_training_data(
@@ -135,7 +138,7 @@ def _slice(job: TrainingRun, report: Report) -> Slice:
 
 
 def _slice_rows(
-    job: TrainingRun, renderer: Renderer, conversations: Collection[str]
+    job: TrainingRun, renderer: ChatRenderer, conversations: Collection[str]
 ) -> Sequence[Mapping[str, Any]]:
     if not conversations:
         return ()

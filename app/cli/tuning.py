@@ -57,14 +57,17 @@ def tune(
 def _start(
     workspace: Workspace, recipe: Path | None, snapshot: str | None, start: str | None
 ) -> str:
+    from tuning.trainability import require_trainable
+
     values, origins = workspace.recipe(recipe)
     if start is not None:
         from tuning.start_adapter import recipe_from
 
         values, origins = recipe_from(values, origins, _bundle(workspace, start))
+    base = workspace.base
+    require_trainable(base.folder, values)
     reads = any(method.example_kinds for method in values.stages.values())
     digest = _snapshot(workspace, snapshot, may_be_empty=not reads)
-    base = workspace.base
     return workspace.jobs.start(
         base_name=base.name,
         base_digest=base.digest,

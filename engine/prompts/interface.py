@@ -47,6 +47,9 @@ class ChatRenderer(Protocol):
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer's ids, control tokens left out."""
 
+    def token_text(self, token_id: int) -> str:
+        """Text of one token, for a person to read; control tokens are shown, too."""
+
     def detokenizer(
         self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = (), opening: str = ""
     ) -> Detokenizer:

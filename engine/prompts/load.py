@@ -27,15 +27,10 @@ def load_renderer(folder: Path) -> ChatRenderer:
 
 
 def load_template_renderer(folder: Path) -> Renderer:
-    """`load_renderer` for training, which needs the tokenizer of transformers, too.
+    """The renderer of a checkpoint with a tokenizer of transformers and a chat template.
 
-    Raises `ModelUnavailable`, also for ChatGLM's own layout, which has no such tokenizer.
+    Raises `ModelUnavailable`.
     """
-    if is_chatglm(folder):
-        raise ModelUnavailable(
-            f"cannot train the model in {folder}: ChatGLM's own layout is served but not trained; "
-            "use a checkpoint in transformers' layout"
-        )
     tokenizer = load_tokenizer(folder)
     template = _template(tokenizer.chat_template, folder)
     abilities = examine_template(template)

@@ -160,6 +160,10 @@ class Renderer:
         """See `ChatRenderer`."""
         return self._tokenizer.decode(ids, skip_special_tokens=True)
 
+    def token_text(self, token_id: int) -> str:
+        """See `ChatRenderer`."""
+        return self._tokenizer.decode([token_id], skip_special_tokens=False)
+
     def detokenizer(
         self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = (), opening: str = ""
     ) -> Detokenizer:

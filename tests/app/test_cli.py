@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from app.cli import main
 from app.cli.commands import app
 from deploy.registry import Registry
+from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.storage import folder_of
 from feedback_store.storage.database import Database
@@ -181,6 +182,21 @@ def test_wrong_usage_exits_with_2_and_failure_with_1_and_one_sentence(cli: Cli) 
         assert output == ""
         assert errors.startswith("burnish: ")
         assert len(errors.strip().splitlines()) == 1
+
+
+def test_a_model_that_cannot_be_trained_is_refused_before_anything_is_written(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "abacus"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "abacus"}')
+    (folder / "model.safetensors").touch()
+    monkeypatch.setenv("BURNISH_MODEL", str(folder))
+    cli("feedback", "import", str(pairs_file(tmp_path / "pairs.jsonl", 3)))
+    _, errors = cli("tune", status=1)
+    assert errors.startswith("burnish: cannot train a model of type 'abacus'")
+    home = Home(cli.home)
+    assert not [path for root in (home.snapshots, home.jobs) for path in root.glob("*")]
 
 
 def test_ask_answers_the_same_for_the_same_seed(cli: Cli) -> None:

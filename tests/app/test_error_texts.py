@@ -39,8 +39,11 @@ from feedback_store.personal.example_pool import MAX_EXAMPLE_CHARS
 from feedback_store.storage.database import _translated
 from tests.feedback_store.curation.test_bursts import NEW, brigade, calm, vote
 from tests.helpers import make_bundle
+from tests.support.chatglm_weights import write_chatglm1_weights
 from tuning.evaluation.statistics import Interval
-from tuning.recipe import Recipe
+from tuning.methods.reward import RewardRecipe
+from tuning.recipe import AdapterRecipe, Recipe
+from tuning.trainability import require_trainable
 
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 ENGLISH_WORDS = re.compile(r"[a-z]{2,} [a-z]{2,} [a-z]{2,}")
@@ -141,6 +144,17 @@ def test_what_is_no_example_for_everybody(workspace: Workspace) -> None:
     check(approval.refusal, translated(approval.refusal, "zh"))
     workspace.curation.set_consent("ann", False)
     check_error(lambda: shared.approve(changed))
+
+
+def test_what_cannot_be_trained(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "abacus"}')
+    check_error(lambda: require_trainable(tmp_path, Recipe()))
+    write_chatglm1_weights(tmp_path, heads=2, hidden=32, inner=32, layers=1, eps=1e-5)
+    for recipe in (
+        Recipe(reward=RewardRecipe(epochs=1)),
+        Recipe(adapter=AdapterRecipe(kind="prompt")),
+    ):
+        check_error(partial(require_trainable, tmp_path, recipe))
 
 
 def test_what_the_console_refuses(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

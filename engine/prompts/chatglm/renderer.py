@@ -61,6 +61,10 @@ class ChatGLMRenderer(ABC):
         some formats is part of the text; `detokenizer` and `clean_answer` remove it.
         """
 
+    def token_text(self, token_id: int) -> str:
+        """See `ChatRenderer`; a control token is shown by its id."""
+        return self.decode([token_id]) or f"<{token_id}>"
+
     def detokenizer(
         self, stop: tuple[str, ...] = (), prefill_ids: Sequence[int] = (), opening: str = ""
     ) -> Detokenizer:
