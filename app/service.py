@@ -30,7 +30,7 @@ from deploy.learning import Learning, kinds_trained_on
 from deploy.loop import Loop, LoopResult
 from deploy.registry import Registry
 from deploy.release import Releases
-from deploy.trigger import EVIDENCE_WEIGHTS, LoopStatus
+from deploy.trigger import LoopStatus
 from engine.adapters.bundle import open_model
 from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
 from engine.home import Home
@@ -139,12 +139,7 @@ class Workspace:
             registry=self.registry,
             jobs=self.jobs,
             min_new_pairs=settings.loop_min_new_pairs,
-            weights={
-                "pairs": EVIDENCE_WEIGHTS["pairs"],
-                "corrections": settings.loop_weight_corrections,
-                "thumbs": settings.loop_weight_thumbs,
-                "liked": settings.loop_weight_liked,
-            },
+            weights=settings.loop_weights,
             read_ratings=(
                 (lambda live: read_ratings(self.database, self.base.digest, live))
                 if settings.loop_watch_ratings

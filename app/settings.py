@@ -189,6 +189,16 @@ class Settings(BaseSettings):
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=file)
 
     @property
+    def loop_weights(self) -> dict[str, float]:
+        """Return what each kind of evidence is worth to the loop, in pairs."""
+        return {
+            "pairs": EVIDENCE_WEIGHTS["pairs"],
+            "corrections": self.loop_weight_corrections,
+            "thumbs": self.loop_weight_thumbs,
+            "liked": self.loop_weight_liked,
+        }
+
+    @property
     def is_local(self) -> bool:
         """Whether only this machine can reach the server."""
         return self.host in LOOPBACK

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from deploy.export import export_merged
