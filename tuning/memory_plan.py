@@ -225,7 +225,7 @@ def shape_of(name: str) -> Preset:
         return known
     try:
         config = json.loads((Path(name) / "config.json").read_text("utf-8"))
-        if config["model_type"] == "chatglm":
+        if config.get("model_type") == "chatglm":
             return _chatglm_shape(Path(name))
         hidden, heads = config["hidden_size"], config["num_attention_heads"]
         return Preset(

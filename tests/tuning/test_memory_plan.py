@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -211,6 +212,28 @@ def test_the_table_in_the_documentation_is_what_the_command_prints() -> None:
     assert done.stdout.strip() == table()
     assert table() in DOCS.read_text("utf-8")
     assert {"beside", "sleep", "refuse"} <= set(table().replace("|", " ").split())
+
+
+def test_a_chatglm_in_its_published_layout_has_the_shape_of_its_preset(tmp_path: Path) -> None:
+    """The numbers of the published config.json of ChatGLM3-6B."""
+    published = {
+        "model_type": "chatglm",
+        "hidden_size": 4096,
+        "num_layers": 28,
+        "num_attention_heads": 32,
+        "kv_channels": 128,
+        "multi_query_attention": True,
+        "multi_query_group_num": 2,
+        "ffn_hidden_size": 13696,
+        "padded_vocab_size": 65024,
+        "layernorm_epsilon": 1e-5,
+        "seq_length": 8192,
+        "add_qkv_bias": True,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(published))
+    expected = shape_of("chatglm3-6b")
+    found = shape_of(str(tmp_path))
+    assert found == replace(expected, name=tmp_path.name, hub_id="", licence="")
 
 
 def test_a_model_without_a_shape_is_refused(tmp_path: Path) -> None:
