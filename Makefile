@@ -7,6 +7,9 @@ PORT ?= 7860
 PIP_ARGS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_ARGS)
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(PIP_ARGS)
+# The tests of one file stay in one process, since they share a server; 0 is no process of their own
+WORKERS ?= 2
+TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 CPU_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 export BURNISH_PORT ?= $(PORT)
 
@@ -21,17 +24,17 @@ demo: setup
 	$(BIN)/burnish demo
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow"
+	$(TESTS) -m "not slow"
 
 bench: $(VENV)/.dev
 	$(UV) --editable ".[bench]"

@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is first imported
+# Read once, when torch is first imported, here and in the processes that tests start. For tiny
+# matrices more threads cost more than they save, and the other tests use the processors too
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import gc
 import importlib.util
@@ -12,9 +15,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from engine.models.catalogue import EMBEDDED, EMBEDDED_WHEEL, BaseModel, resolve
+
+# Hypothesis bounds the time of an example and of making it, which a busy machine exceeds
+hypothesis.settings.register_profile(
+    "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("tests")
 
 
 def pytest_collection_finish() -> None:
@@ -26,15 +36,29 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session")
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where converted models are kept: BURNISH_MODEL_CACHE, or a folder of this session."""
-    given = os.environ.get("BURNISH_MODEL_CACHE")
-    return Path(given) if given else tmp_path_factory.mktemp("model-cache")
+    """Where converted models are kept: BURNISH_MODEL_CACHE, or a folder of this session, which its
+    workers share (pytest-xdist gives each of them a folder in the session's)."""
+    if given := os.environ.get("BURNISH_MODEL_CACHE"):
+        return Path(given)
+    session = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        session = session.parent
+    cache = session / "model-cache"
+    cache.mkdir(exist_ok=True)
+    return cache
 
 
 @pytest.fixture(scope="session")
 def kernel_cache(model_cache: Path) -> Path:
     """Where compiled kernels are kept, so that they are compiled once a session at most."""
     return model_cache / "kernels"
+
+
+def share_kernels(model_cache: Path, kernel_cache: Path) -> None:
+    """Let a new model cache have the session's compiled kernels, for processes that use it."""
+    kernel_cache.mkdir(parents=True, exist_ok=True)
+    model_cache.mkdir()
+    (model_cache / "kernels").symlink_to(kernel_cache, target_is_directory=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -62,10 +86,11 @@ def smollm_tokenizer(smollm: BaseModel) -> Any:
 
 
 @pytest.fixture(scope="session")
-def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> BaseModel:
+def tiny_base(tmp_path_factory: pytest.TempPathFactory, kernel_cache: Path) -> BaseModel:
     """A tiny random LLaMA: the same weights, vocabulary and digest in every session."""
     from tests.support.tiny_model import write_tiny_model
 
     root = tmp_path_factory.mktemp("tiny")
     write_tiny_model(root / "model")
+    share_kernels(root / "cache", kernel_cache)
     return resolve(str(root / "model"), root / "cache")

@@ -21,6 +21,7 @@ from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.storage import folder_of
 from feedback_store.storage.database import Database
+from tests.conftest import share_kernels
 from tests.feedback_store.conftest import sqlite_url
 from tests.feedback_store.people import People, Person, files_with
 from tests.helpers import make_bundle
@@ -95,9 +96,11 @@ class Cli:
 def cli(
     tmp_path: Path,
     tiny_base: BaseModel,
+    kernel_cache: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> Iterator[Cli]:
+    share_kernels(tmp_path / "models", kernel_cache)
     monkeypatch.setenv("BURNISH_MODEL", str(tiny_base.folder))
     monkeypatch.setenv("BURNISH_MODEL_CACHE", str(tmp_path / "models"))
     umask = os.umask(0o022)

@@ -36,15 +36,6 @@ class MakeEngine(Protocol):
     def __call__(self, kind: str, base: BaseModel, **settings: Any) -> AnyEngine: ...
 
 
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """One thread of torch: for tiny matrices, more of them cost more than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(params=["reference", "fast"])
 def kind(request: pytest.FixtureRequest) -> str:
     """Either engine, since callers rely on the same of both."""

@@ -65,11 +65,10 @@ class Ran:
 
 @pytest.fixture(scope="module", autouse=True)
 def environment_of_workers() -> Iterator[None]:
-    """They find the project, and take one thread each: two would only wait for each other."""
+    """They find the project."""
     with pytest.MonkeyPatch.context() as patched:
         root = str(Path(__file__).parents[3])
         patched.setenv("PYTHONPATH", os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]))
-        patched.setenv("OMP_NUM_THREADS", "1")
         yield
 
 
