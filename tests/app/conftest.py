@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,16 +13,24 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from starlette.types import ASGIApp
 
 from app.claims import listen
 from app.serve import Server, make_app
 from app.service import Service, Workspace
 from app.settings import Settings, load_settings
+from app.web.headers import SecurityHeaders
+from app.web.server import build_app
+from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.serving.engine import ServingEngine
 from tests.app.chat_page import ChatPage
+from tests.support.databases import migrated_sqlite
 from tests.support.scripted_engine import ScriptedEngine
+from tests.support.waiting import wait_until
 
 BROWSER = {"accept": "text/html"}
 # Without the windows that nobody sees, a page opens in a third of the time
@@ -52,9 +59,12 @@ class Played(NamedTuple):
 
 
 def settings_of(folder: Path, base: BaseModel) -> Settings:
-    """A fresh home on a model."""
+    """A fresh home on a model, with an empty database."""
+    home = Home(folder / "home")
+    home.root.mkdir(mode=0o700)
+    migrated_sqlite(home.root)
     return load_settings(
-        home=folder / "home",
+        home=home.root,
         model_cache=folder / "models",
         model=str(base.folder),
         max_new_tokens=64,
@@ -73,16 +83,26 @@ def served(settings: Settings) -> Iterator[tuple[Service, str]]:
     service.close()
 
 
+def api_alone(service: Service) -> ASGIApp:
+    """The application with an empty page in place of gradio's: those take long to build."""
+
+    def add_empty_page(app: FastAPI) -> None:
+        @app.get("/", response_class=HTMLResponse)
+        def empty_page() -> str:
+            return ""
+
+    return SecurityHeaders(build_app(service, add_empty_page))
+
+
 @contextmanager
-def listening(service: Service) -> Iterator[str]:
+def listening(service: Service, app: ASGIApp | None = None) -> Iterator[str]:
     """The address of the product's own server over a running service."""
     at_once = service.workspace.settings.model_copy(update={"shutdown_grace_seconds": 0})
-    server = Server(make_app(service), service.chat.running, at_once)
+    server = Server(app or make_app(service), service.chat.running, at_once)
     (listener,) = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    while not server.started:
-        time.sleep(0.02)
+    wait_until(lambda: server.started)
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.handle_exit(signal.SIGTERM, None)
     thread.join(timeout=30)
@@ -107,6 +127,13 @@ def service(settings: Settings) -> Iterator[Service]:
 def url(service: Service) -> Iterator[str]:
     """The address of a server of the test's own."""
     with listening(service) as url:
+        yield url
+
+
+@pytest.fixture
+def api_url(service: Service) -> Iterator[str]:
+    """The address of a server of the test's own without the pages."""
+    with listening(service, api_alone(service)) as url:
         yield url
 
 

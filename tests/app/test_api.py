@@ -18,6 +18,12 @@ Person = Callable[[], httpx.Client]
 HELLO: dict[str, Any] = {"messages": [{"role": "user", "content": "Say hello."}], "temperature": 0}
 
 
+@pytest.fixture
+def url(api_url: str) -> str:
+    """No test here looks at a page."""
+    return api_url
+
+
 def complete(client: httpx.Client, **more: Any) -> dict[str, Any]:
     response = client.post("/v1/chat/completions", json={**HELLO, "max_tokens": 8, **more})
     assert response.status_code == 200, response.text

@@ -20,6 +20,12 @@ from tests.helpers import make_bundle
 Person = Callable[[], httpx.Client]
 
 
+@pytest.fixture
+def url(api_url: str) -> str:
+    """No test here looks at a page."""
+    return api_url
+
+
 class Stream:
     """What a page is told of one answer."""
 

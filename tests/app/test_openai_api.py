@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from app.service import Service
 from feedback_store.formats import export_examples, import_file
@@ -23,6 +24,12 @@ CHAT = "/v1/chat/completions"
 JSON = {"content-type": "application/json"}
 HELLO = {"role": "user", "content": "Say hello."}
 GREEDY = {"temperature": 0, "max_tokens": 8, "ignore_eos": True}
+
+
+@pytest.fixture
+def url(api_url: str) -> str:
+    """No test here looks at a page."""
+    return api_url
 
 
 def complete(client: httpx.Client, *messages: Any, **more: Any) -> dict[str, Any]:

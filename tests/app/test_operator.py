@@ -80,7 +80,6 @@ def test_a_short_password_is_refused_at_start(
 
 @pytest.mark.parametrize("key", ["", "short", "0" * 63])
 def test_a_short_session_key_signs_nothing(key: str, settings: Settings) -> None:
-    settings.home.mkdir(parents=True)
     (settings.home / "session.key").write_text(key)
     with pytest.raises(InvalidInput, match=r"session\.key is damaged"):
         session_secret(Home(settings.home))

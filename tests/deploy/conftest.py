@@ -12,11 +12,12 @@ from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine
 from feedback_store.storage.database import Database
+from tests.support.databases import migrated_sqlite
 
 
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'burnish.db'}"
+    return migrated_sqlite(tmp_path)
 
 
 @pytest.fixture

@@ -25,10 +25,11 @@ from feedback_store.snapshots.snapshot import verify_snapshot
 from feedback_store.storage import tables
 from feedback_store.storage.database import Database
 from tests.feedback_store.ai_feedback.test_ai_pairs import pair as ai_pair
-from tests.feedback_store.conftest import postgresql, sqlite_url  # noqa: F401 - a fixture
+from tests.feedback_store.conftest import postgresql  # noqa: F401 - a fixture
 from tests.feedback_store.people import People, Person, all_rows, examples_of, files_with, without
 from tests.helpers import make_bundle
 from tests.postgresql import Server
+from tests.support.databases import migrated_sqlite
 from tuning.ai_labels import labels_of
 from tuning.jobs.runner import JobRunner
 from tuning.recipe import Recipe
@@ -86,7 +87,7 @@ class HomeInUse:
 def home(tmp_path: Path, tiny_base: BaseModel) -> Iterator[HomeInUse]:
     folder = tmp_path / "home"
     folder.mkdir()
-    home = HomeInUse(folder, sqlite_url(folder), tiny_base, tmp_path / "models")
+    home = HomeInUse(folder, migrated_sqlite(folder), tiny_base, tmp_path / "models")
     yield home
     home.database.close()
 
@@ -100,7 +101,7 @@ def any_home(
         return
     (tmp_path / "home").mkdir()
     server: Server = request.getfixturevalue("postgresql")
-    home = HomeInUse(tmp_path / "home", server.create(), tiny_base, tmp_path / "models")
+    home = HomeInUse(tmp_path / "home", server.create_migrated(), tiny_base, tmp_path / "models")
     yield home
     home.database.close()
 
@@ -384,7 +385,7 @@ def test_a_crash_at_any_step_is_made_good_by_forgetting_again(
 ) -> None:
     origin = tmp_path / "origin"
     origin.mkdir()
-    home = HomeInUse(origin, sqlite_url(origin), tiny_base, tmp_path / "models")
+    home = HomeInUse(origin, migrated_sqlite(origin), tiny_base, tmp_path / "models")
     home.people.speaks("bob")
     home.bundle(home.freeze(), 1, promoted=True)
     person = home.people.speaks("ann")
@@ -404,7 +405,8 @@ def test_a_crash_at_any_step_is_made_good_by_forgetting_again(
     for place in range(1, 200):
         folder = tmp_path / f"home-{place}"
         shutil.copytree(origin, folder)
-        home = HomeInUse(folder, sqlite_url(folder), tiny_base, tmp_path / "models")
+        url = f"sqlite:///{Home(folder).database}"
+        home = HomeInUse(folder, url, tiny_base, tmp_path / "models")
         with pytest.MonkeyPatch.context() as patched:
             steps = crash_at(patched, home, place)
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,17 +20,31 @@ from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
 from tests.feedback_store.conftest import postgresql, sqlite_url  # noqa: F401 - a fixture
 from tests.postgresql import Server
+from tests.support.databases import migrated_sqlite
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database."""
+    """A database with all tables and no row."""
     if request.param == "sqlite":
-        return sqlite_url(tmp_path)
+        return migrated_sqlite(tmp_path)
     server: Server = request.getfixturevalue("postgresql")
-    return server.create()
+    return server.create_migrated()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A database without a table."""
+    if request.param == "sqlite":
+        url = sqlite_url(tmp_path)
+    else:
+        server: Server = request.getfixturevalue("postgresql")
+        url = server.create()
+    database = Database(url)
+    yield database
+    database.close()
 
 
 def promote(registry: Registry, *bundles: str) -> None:
@@ -315,17 +329,16 @@ def test_a_silent_server_is_forgotten_after_ten_seconds(
 # The tables
 
 
-def test_the_tables_in_the_code_are_those_of_the_migrations(
-    registry: Registry, database: Database
-) -> None:
-    with database.read() as connection:
+def test_the_tables_in_the_code_are_those_of_the_migrations(empty_database: Database) -> None:
+    Registry(empty_database)
+    with empty_database.read() as connection:
         context = MigrationContext.configure(
             connection, opts={"version_table": "alembic_version_deploy", "compare_type": True}
         )
         assert compare_metadata(context, registry_module.release_tables) == []
 
 
-def test_a_registry_of_the_first_version_keeps_every_row(database: Database) -> None:
+def test_a_registry_of_the_first_version_keeps_every_row(empty_database: Database) -> None:
     """Version deploy_0001, which knew no taints, as Burnish 0.1 left it."""
     for statement in (
         "CREATE TABLE releases (bundle VARCHAR(71) NOT NULL PRIMARY KEY, report JSON NOT NULL,"
@@ -344,9 +357,9 @@ def test_a_registry_of_the_first_version_keeps_every_row(database: Database) -> 
         f"INSERT INTO release_history VALUES (1, 'promote', '{A}', NULL, '', 1.0),"
         f" (2, 'promote', '{B}', '{A}', '', 2.0)",
     ):
-        with database.write() as connection:
+        with empty_database.write() as connection:
             connection.exec_driver_sql(statement)
-    registry = Registry(database)
+    registry = Registry(empty_database)
     assert [release.bundle for release in registry.list()] == [B, A]
     assert [change.bundle for change in registry.history()] == [B, A]
     assert registry.live() == LiveRelease(B, 2)

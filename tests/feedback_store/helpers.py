@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,7 +20,9 @@ from feedback_store.records import (
     PromptEvidence,
     WrittenAnswer,
 )
-from feedback_store.view.training_set import TrainingSet
+
+if TYPE_CHECKING:
+    from feedback_store.view.training_set import TrainingSet  # slow to import
 
 PROMPT = (Message("user", "What is a leaf?"),)
 DATA = Path(

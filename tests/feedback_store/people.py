@@ -92,14 +92,14 @@ class People:
 
     def _operator_decides(self, person: Person) -> None:
         """One example is excluded, one edited, and one exclusion taken back."""
-        note = f"{person.canary} note"
+        note, examples = f"{person.canary} note", examples_now(self.training_set)
         voted, corrected, compared = (
-            next(p for p in self.pairs() if p.origin.conversation_id == conversation)
+            next(p for p in examples.pairs if p.origin.conversation_id == conversation)
             for conversation in person.conversations
         )
         demonstration = next(
             d
-            for d in examples_now(self.training_set).demonstrations
+            for d in examples.demonstrations
             if d.origin.conversation_id == person.conversations[0]
         )
         self.curation.exclude(demonstration, note)
