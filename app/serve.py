@@ -27,6 +27,7 @@ from app.running_answers import RunningAnswers
 from app.service import Service, Workspace
 from app.settings import Settings
 from app.ui.pages import mount_pages
+from app.web.comparisons_api import comparisons_router
 from app.web.headers import SecurityHeaders
 from app.web.operator import operator_check
 from app.web.server import build_app
@@ -43,7 +44,12 @@ CLOSE_SECONDS = 2  # for the handlers of connections that were cut
 def make_app(service: Service) -> Any:
     """Return the web application with its pages."""
     check = operator_check(service.workspace.settings)
-    app = build_app(service, lambda app: mount_pages(app, service, check))
+
+    def mount(app: Any) -> None:
+        app.include_router(comparisons_router(service, check))
+        mount_pages(app, service, check)
+
+    app = build_app(service, mount)
     return SecurityHeaders(app)  # outermost, around Starlette's response to an unexpected error too
 
 

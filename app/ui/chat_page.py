@@ -18,17 +18,27 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from app.ui.blocks import PageBlocks
+from app.ui.queue_page import QUEUE_SCRIPT
 from app.ui.rendering import stylesheet
 
 FILES = resources.files("app.ui").joinpath("page")
 SCRIPTS = tuple(sorted(file.name for file in FILES.iterdir() if file.name.endswith(".js")))
 FRAMES = "frames.js"  # on every gradio page, before gradio's own scripts
-STYLES = ("page.css", "my_feedback.css")  # in this order: the first defines the design tokens
+ELSEWHERE = (FRAMES, QUEUE_SCRIPT)  # scripts that the chat page does not preload
+STYLES = (
+    "page.css",
+    "my_feedback.css",
+    "queue.css",
+)  # in this order: the first defines the design tokens
 JAVASCRIPT = "text/javascript"
 HEAD_START = "".join(
     (
         f'<script src="page/{FRAMES}"></script>',
-        *(f'<link rel="modulepreload" href="page/{name}">' for name in SCRIPTS if name != FRAMES),
+        *(
+            f'<link rel="modulepreload" href="page/{name}">'
+            for name in SCRIPTS
+            if name not in ELSEWHERE
+        ),
         '<script type="module" src="page/main.js"></script>',
     )
 )

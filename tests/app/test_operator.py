@@ -25,7 +25,7 @@ def settings(settings: Settings) -> Settings:
 @pytest.fixture
 def console(service: Service) -> Iterator[Callable[..., httpx.Response]]:
     with listening(service) as url:
-        yield lambda **how: httpx.get(f"{url}/console/config", **how)
+        yield lambda path="config", **how: httpx.get(f"{url}/console/{path}", **how)
 
 
 def load_password() -> object:
@@ -37,6 +37,10 @@ def test_the_console_opens_for_the_password_alone(console: Callable[..., httpx.R
     assert console().headers["www-authenticate"] == "Basic"
     assert console(auth=("", "")).status_code == 401
     assert console(auth=("anyone", PASSWORD)).status_code == 200
+    for path in ("compare", "comparisons", "comparisons/texts"):
+        assert console(path).status_code == 401
+        assert console(path).headers["www-authenticate"] == "Basic"
+        assert console(path, auth=("anyone", PASSWORD)).status_code == 200
 
 
 def test_after_ten_wrong_passwords_a_minute_even_the_right_one_waits(

@@ -1,0 +1,69 @@
+"""The console's queue of comparisons: its page, and the routes that its script calls.
+
+Operators only, as the console is. Two answers are shown without a word on how they were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.responses import HTMLResponse
+
+from app.service import Service
+from app.ui.queue_page import queue_page
+from app.ui.texts import catalogue, language_for
+from app.web.body import StrictJsonRoute
+from app.web.chat_documents import waiting_document
+from app.web.feedback_api import SAVED, ChoiceBody, in_bounded_threadpool
+from feedback_store.records import OPERATOR
+
+MOST_BESIDE = 60
+AT_ONCE = 4  # comparisons in one response: the next one is on the page before it is needed
+Beside = Annotated[list[int] | None, Query(max_length=MOST_BESIDE)]
+QUEUE_PATH, QUEUE_ROUTES = "/console/compare", "/console/comparisons"
+
+
+def comparisons_router(service: Service, operator: Callable[[Request], Any]) -> APIRouter:
+    """Return the routes, on one running service; `operator` decides who may call them."""
+    router = APIRouter(
+        route_class=StrictJsonRoute, include_in_schema=False, dependencies=[Depends(operator)]
+    )
+    queue = service.workspace.comparison_queue
+
+    @router.get(QUEUE_PATH)
+    def page(request: Request) -> HTMLResponse:
+        return HTMLResponse(queue_page(language_for(request)))
+
+    @router.get(QUEUE_ROUTES)
+    @in_bounded_threadpool
+    def waiting(beside: Beside = None) -> dict[str, Any]:
+        """Return the next comparisons, but for those that the page has already."""
+        found = queue.waiting(AT_ONCE, live=service.slots.live, beside=beside or ())
+        return {"comparisons": [waiting_document(each) for each in found], "counts": queue.counts()}
+
+    @router.get(QUEUE_ROUTES + "/texts")
+    def texts(request: Request) -> dict[str, Any]:
+        language = language_for(request)
+        return {"language": language, "texts": catalogue(language, "chat")}
+
+    @router.post(QUEUE_ROUTES + "/{waiting_id}/choice")
+    @in_bounded_threadpool
+    def choose(waiting_id: int, body: ChoiceBody) -> dict[str, str]:
+        queue.choose(waiting_id, OPERATOR, body.choice)
+        return SAVED
+
+    @router.post(QUEUE_ROUTES + "/{waiting_id}/skip")
+    @in_bounded_threadpool
+    def skip(waiting_id: int) -> dict[str, str]:
+        queue.skip(waiting_id)
+        return SAVED
+
+    @router.post(QUEUE_ROUTES + "/{waiting_id}/undo")
+    @in_bounded_threadpool
+    def undo(waiting_id: int) -> dict[str, str]:
+        queue.undo(waiting_id, OPERATOR)
+        return SAVED
+
+    return router
