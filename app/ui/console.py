@@ -84,7 +84,7 @@ class ConsolePage:
             "console.overview.status",
             language,
             live=_short(self._workspace.registry.live().bundle, language),
-            loop=translated(self._workspace.loop.status().reason, language),
+            loop=translated(self._workspace.loop_status().reason, language),
             round=translated(self._service.last_round, language),
         )
 
@@ -96,8 +96,10 @@ class ConsolePage:
         language = language_for(request)
         names = [release.bundle[7:19] for release in self._workspace.registry.list()]
         choices = gr.skip() if names == offered else gr.update(choices=names)
+        waiting = self._workspace.comparison_queue.counts()["waiting"]
         return (
             self.status(language),
+            gr.update(value=say("console.overview.compare", language, count=waiting)),
             self.feedback(language),
             self.releases(language),
             self.history(language),
@@ -151,6 +153,8 @@ def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
     status = gr.Textbox(
         interactive=False, show_label=False, container=False, max_lines=4, elem_id="status"
     )
+    # A link relative to the console's own address, so that it holds behind a path prefix
+    compare = gr.Button("…", link="compare", size="sm", elem_id="compare")
     with gr.Row():
         with gr.Column(scale=1):
             feedback = gr.Dataframe(
@@ -174,7 +178,7 @@ def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
     )
 
     offered = gr.State([])
-    shown: Any = [status, feedback, releases, history, chosen, offered]
+    shown: Any = [status, compare, feedback, releases, history, chosen, offered]
     hidden: Any = {"api_visibility": "private"}
     quiet: Any = {"show_progress": "hidden", **hidden}
     blocks.load(page.refresh, [offered], shown, **hidden)
