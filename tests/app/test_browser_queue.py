@@ -13,8 +13,9 @@ from feedback_store.ai_feedback.alternatives import Alternative, ChosenCouple
 from feedback_store.records import OPERATOR
 from tests.app.chat_page import PATIENCE_MS, ChatPage
 from tests.app.conftest import NEEDS_CHROMIUM, Played
-from tests.app.stored import rows, wait_for
+from tests.app.stored import rows
 from tests.app.test_browser_axe import LOOKS, serious
+from tests.support.waiting import wait_until
 
 pytestmark = NEEDS_CHROMIUM
 
@@ -96,7 +97,7 @@ def test_six_are_judged_by_keys_alone(page: ChatPage, played: Played, waiting: l
     expect(opened.locator("#nothing")).to_be_visible()
     assert opened.locator(".choices").is_hidden()
     expected = list(zip(waiting, ["left", "right", "tie", "right", None, "left"], strict=True))
-    wait_for(lambda: judged(service) == expected)
+    wait_until(lambda: judged(service) == expected)
     query = "SELECT DISTINCT user_id FROM comparisons"
     assert [row["user_id"] for row in rows(service, query)] == [OPERATOR]
     assert service.workspace.comparison_queue.counts()["waiting"] == 0
