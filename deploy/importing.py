@@ -6,12 +6,14 @@ import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from deploy.registry import Registry
 from engine.adapters.bundle import open_bundle, publish_bundle
 from engine.adapters.files import CONFIG, WEIGHTS
-from engine.adapters.foreign import read_foreign
+from engine.adapters.foreign import ForeignAdapter, read_foreign
+from engine.adapters.prefix_encoder import convert_prefix_checkpoint, is_prefix_checkpoint
 from engine.errors import UnknownId
 from engine.models.catalogue import BaseModel
 
@@ -33,10 +35,25 @@ def import_adapter(
     """Publish the adapter in a PEFT folder as a bundle and record it as a release.
 
     The same files give the same bundle. `trust_base` takes an adapter that names another base
-    model. Raises `InvalidInput` or `InvalidBundle`, and nothing is written then.
+    model. A checkpoint of P-tuning v2 is converted. Raises `InvalidInput`, `InvalidBundle` or
+    `ModelUnavailable`, and nothing is written then.
     """
-    adapter = read_foreign(folder, base, trust_base=trust_base)
+    with TemporaryDirectory() as converted:
+        source = _as_adapter(folder, base, Path(converted))
+        return _publish(read_foreign(source, base, trust_base=trust_base), base, bundles, registry)
 
+
+def _as_adapter(folder: Path, base: BaseModel, converted: Path) -> Path:
+    """The folder itself, or that of its prefix as a PEFT adapter."""
+    if not ((folder / "config.json").is_file() and is_prefix_checkpoint(folder)):
+        return folder
+    convert_prefix_checkpoint(folder, base.folder, converted)
+    return converted
+
+
+def _publish(
+    adapter: ForeignAdapter, base: BaseModel, bundles: Path, registry: Registry
+) -> ImportedRelease:
     def fill(target: Path) -> None:
         (target / WEIGHTS).write_bytes(adapter.weights.read_bytes())
         (target / CONFIG).write_text(json.dumps(adapter.config, indent=2, sort_keys=True))

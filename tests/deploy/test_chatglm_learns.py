@@ -44,6 +44,7 @@ from tests.support.runs import frozen, origin, trained
 from tuning.jobs.events import JobEvent, StepDone
 from tuning.jobs.runner import JobRunner
 from tuning.methods.dpo import DpoRecipe
+from tuning.methods.joint import JointRecipe
 from tuning.methods.kto import KtoRecipe
 from tuning.methods.orpo import OrpoRecipe
 from tuning.methods.sft import SftRecipe
@@ -154,7 +155,7 @@ def _check_export(base: BaseModel, home: Home, bundle: str, target: Path) -> Non
 
 @pytest.mark.parametrize("family", ["chatglm1", "glm4"])
 def test_other_methods_and_bits_train_them_too(family: str, tmp_path: Path) -> None:
-    """KTO packed, ORPO padded, on weights held in few bits."""
+    """The joint objective and KTO packed, ORPO padded, on weights held in few bits."""
     write_tiny_chatglm(tmp_path / "model", family)
     base = resolve(str(tmp_path / "model"), tmp_path / "cache")
     home = Home(tmp_path / "home")
@@ -163,6 +164,7 @@ def test_other_methods_and_bits_train_them_too(family: str, tmp_path: Path) -> N
     lone = [_judged(rows[0], good=True), _judged(rows[1], good=False)]
     recipe = replace(
         RECIPE,
+        joint=JointRecipe(epochs=1, batch_rows=5),
         sft=SftRecipe(epochs=0),
         dpo=DpoRecipe(epochs=0),
         kto=KtoRecipe(epochs=1, batch_answers=2, desirable_weight=1.0, undesirable_weight=1.0),
@@ -171,7 +173,7 @@ def test_other_methods_and_bits_train_them_too(family: str, tmp_path: Path) -> N
     )
     bundle, events = trained(home.root, base, frozen(home.root, pairs=rows, unpaired=lone), recipe)
     losses = [event.loss for event in events if isinstance(event, StepDone)]
-    assert len(losses) == 3  # one of KTO, two of ORPO
+    assert len(losses) == 4  # one of the joint objective and of KTO, two of ORPO
     assert all(0 < loss < 100 for loss in losses)
     with safe_open(folder_of(home.bundles, bundle) / "adapter_model.safetensors", "pt") as file:
         learnt = [file.get_tensor(key) for key in file.keys() if ".lora_B." in key]  # noqa: SIM118

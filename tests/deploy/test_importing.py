@@ -13,9 +13,11 @@ from deploy.registry import Registry
 from deploy.release import Releases
 from engine.adapters.bundle import open_bundle, origin_of
 from engine.errors import Conflict, InvalidBundle
-from engine.models.catalogue import BaseModel
+from engine.models.catalogue import BaseModel, resolve
 from engine.storage import list_digests
+from tests.engine.adapters.test_prefix_encoder import write_checkpoint as write_prefix_checkpoint
 from tests.helpers import adapter_config, random_tensors
+from tests.support.chatglm_models import write_tiny_chatglm
 
 
 @pytest.fixture
@@ -71,3 +73,14 @@ def test_an_adapter_that_lies_about_its_base_leaves_nothing_behind(
     assert registry.list() == []
     taken = import_adapter(theirs, tiny_base, bundles, registry, trust_base=True)
     assert taken.claimed_base == "owner/another-7b"
+
+
+def test_a_checkpoint_of_p_tuning_v2_is_a_release_too(
+    tmp_path: Path, bundles: Path, registry: Registry
+) -> None:
+    write_tiny_chatglm(tmp_path / "model", "chatglm2")
+    base = resolve(str(tmp_path / "model"), tmp_path / "cache")
+    write_prefix_checkpoint(tmp_path / "theirs", "chatglm2", projected=True)
+    found = import_adapter(tmp_path / "theirs", base, bundles, registry, trust_base=True)
+    assert open_bundle(bundles, found.bundle, base).manifest["origin"] == "imported"
+    assert [release.bundle for release in registry.list()] == [found.bundle]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from engine.models.architecture import Positions
 from engine.storage import digest_json
 from tuning.batch.forward import layout_tensors
 from tuning.batch.plan import Completion, TrainingPrompt, lay_out, pack
@@ -59,10 +60,14 @@ def as_reference_row(row: Row) -> PairRow:
 
 @dataclass(frozen=True, slots=True)
 class JointCollator:
-    """A data collator: `packs` of rows of one kind, and `mismatched` packs for the drift."""
+    """A data collator: `packs` of rows of one kind, and `mismatched` packs for the drift.
+
+    `positions` are those of the model that computes the packs.
+    """
 
     budget_tokens: int
     pad_token_id: int
+    positions: Positions
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, list[Pack]]:
         """Collate the rows of a batch."""
@@ -114,7 +119,7 @@ class JointCollator:
         columns = {"reference": "reference", "other_reference": "other_reference"}
         return {
             "kind": kind,
-            "layout": layout_tensors(lay_out(prompts)),
+            "layout": layout_tensors(lay_out(prompts, self.positions)),
             "labels": _padded(labels, IGNORED),
             "input_ids": _padded(ids, self.pad_token_id),
             "attention_mask": _padded([[1] * len(each) for each in ids], 0),

@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
 from tuning.batch.collate import default_budget_tokens
-from tuning.batch.forward import accept_layouts, packing_blocker
+from tuning.batch.forward import accept_layouts, packing_blocker, positions_of
 from tuning.batch.steps import Pack, sum_over_processes
 from tuning.methods.joint import ROW_KINDS, JointRecipe, RowKind
 from tuning.methods.joint_batch import (
@@ -242,7 +242,7 @@ def make_joint_trainer(
     packed = packing_blocker(model) is None
     if packed:
         accept_layouts(model, stage.kernels)
-    collator = make_collator(stage)
+    collator = make_collator(model, stage)
     prepared, slice_rows = with_references(
         model, (list(rows), stage.slice_rows), stage, collator, packed=packed
     )
@@ -266,11 +266,11 @@ def make_joint_trainer(
     )
 
 
-def make_collator(stage: Stage) -> JointCollator:
-    """The collator of a stage."""
+def make_collator(model: PeftModel, stage: Stage) -> JointCollator:
+    """The collator of a stage that trains a model."""
     tokenizer = stage.tokenizer
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-    return JointCollator(default_budget_tokens(), int(padding))
+    return JointCollator(default_budget_tokens(), int(padding), positions_of(model))
 
 
 def with_references(
