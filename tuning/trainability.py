@@ -10,8 +10,7 @@ from engine.models.checkpoint import read_config
 from tuning.methods.base import TrainedKind
 from tuning.recipe import Recipe
 
-PEFT_TYPE_OF: dict[TrainedKind, str] = {
-    "lora": "LORA",
+SOFT_PROMPT_TYPES: dict[TrainedKind, str] = {  # as peft calls them
     "prefix": soft_prompt.PREFIX,
     "prompt": "PROMPT_TUNING",
     "p-tuning": "P_TUNING",
@@ -35,13 +34,18 @@ def require_trainable(folder: Path, recipe: Recipe) -> None:
                 "reward.epochs and rloo.epochs must be 0 for a ChatGLM base model in its published "
                 "layout: a reward model needs a classifier of transformers, which has none for it"
             )
+        if recipe.adapter.kind == "full":
+            raise InvalidInput(
+                "adapter.kind full is not for a ChatGLM base model in its published layout: its "
+                "weights are trained through an adapter alone; use kind lora or prefix"
+            )
     elif family_of(model_type) is None and not _known_to_transformers(model_type):
         raise ModelUnavailable(
             f"cannot train a model of type {model_type!r}: no training forward pass for it is at "
             "hand; use a model of another family"
         )
-    kind = PEFT_TYPE_OF[recipe.adapter.kind]
-    reason = None if kind == "LORA" else soft_prompt.unsupported_reason(folder, kind)
+    kind = SOFT_PROMPT_TYPES.get(recipe.adapter.kind)
+    reason = None if kind is None else soft_prompt.unsupported_reason(folder, kind)
     if reason is not None:
         raise InvalidInput(f"adapter.kind is {recipe.adapter.kind!r}: {reason}")
 

@@ -20,7 +20,7 @@ from app.web.feedback_api import SAVED, ChoiceBody, in_bounded_threadpool
 from feedback_store.records import OPERATOR
 
 MOST_BESIDE = 60
-AT_ONCE = 4  # comparisons in one response: the next one is on the page before it is needed
+COMPARISONS_SENT = 4  # comparisons in one response: the next one is on the page before it is needed
 Beside = Annotated[list[int] | None, Query(max_length=MOST_BESIDE)]
 QUEUE_PATH, QUEUE_ROUTES = "/console/compare", "/console/comparisons"
 
@@ -40,7 +40,7 @@ def comparisons_router(service: Service, operator: Callable[[Request], Any]) -> 
     @in_bounded_threadpool
     def waiting(beside: Beside = None) -> dict[str, Any]:
         """Return the next comparisons, but for those that the page has already."""
-        found = queue.waiting(AT_ONCE, live=service.slots.live, beside=beside or ())
+        found = queue.waiting(COMPARISONS_SENT, live=service.slots.live, beside=beside or ())
         return {"comparisons": [waiting_document(each) for each in found], "counts": queue.counts()}
 
     @router.get(QUEUE_ROUTES + "/texts")

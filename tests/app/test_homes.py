@@ -135,7 +135,7 @@ def test_a_home_may_have_any_name(cli: Cli, settings: Settings, tmp_path: Path, 
     workspace.close()
     assert cli.json("feedback", "stats")["turns"] == 3
     cli("feedback", "snapshot")
-    assert {path.name for path in tmp_path.iterdir()} <= {name, "models"}
+    assert {path.name for path in tmp_path.iterdir()} <= {name, "models", settings.home.name}
 
 
 def fill(workspace: Workspace) -> None:

@@ -39,7 +39,7 @@ KEY = re.compile(rf"({'|'.join(sorted(AREAS))})\.[\w.*-]*[\w*]")
 ANYTHING = "*"  # stands for a value in an f-string, and for a placeholder in a text
 # Said by the operating system and SQLite, or made of a verdict and its reason by `app.service`;
 # test_error_texts.py has them said
-ELSEWHERE = ("words.system.", "words.bundle_")
+ELSEWHERE = ("words.system.", "words.bundle_", "errors.read_both_ways")  # put together elsewhere
 
 
 # Whole

@@ -45,6 +45,14 @@ def test_a_chatglm_has_no_reward_model(tmp_path: Path) -> None:
         require_trainable(tmp_path, Recipe(reward=RewardRecipe(epochs=1)))
 
 
+def test_all_weights_of_a_chatglm_are_not_trained(tmp_path: Path, tiny_base: BaseModel) -> None:
+    write_tiny_chatglm(tmp_path, "glm4")
+    full = Recipe(adapter=AdapterRecipe(kind="full"))
+    with pytest.raises(InvalidInput, match=r"adapter\.kind full is not for a ChatGLM"):
+        require_trainable(tmp_path, full)
+    require_trainable(tiny_base.folder, full)
+
+
 @pytest.mark.parametrize("kind", ["prompt", "p-tuning"])
 def test_embeddings_before_a_prompt_need_a_model_that_reads_forward(
     kind: TrainedKind, tmp_path: Path

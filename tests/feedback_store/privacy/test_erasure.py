@@ -76,6 +76,8 @@ def test_all_rows_of_a_person_go_and_no_other(people: People, database: Database
             "unused_examples": 1,
             "shared_examples": 1,
             "prompts": 0,
+            "alternatives": 0,
+            "waiting_comparisons": 0,
         }
         assert erasure.receipt["rows"] == expected
         assert erasure.receipt["conversations"] == 3
@@ -234,6 +236,8 @@ def test_all_rows_of_a_conversation_go_and_no_other(people: People, database: Da
         "templates": 0,
         "unused_examples": 0,
         "shared_examples": 1,
+        "alternatives": 0,
+        "waiting_comparisons": 0,
     }
     assert erasure.person is None and erasure.conversation_ids == {first}
     assert {p.origin.conversation_id for p in people.pairs()} <= set(others)
