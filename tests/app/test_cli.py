@@ -172,9 +172,7 @@ def _seconds(code: str) -> float:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip().endswith("[]"), done.stdout[-200:]
     ended = os.times()
-    return (
-        ended.children_user + ended.children_system - begun.children_user - begun.children_system
-    )
+    return ended.children_user + ended.children_system - begun.children_user - begun.children_system
 
 
 def test_wrong_usage_exits_with_2_and_failure_with_1_and_one_sentence(cli: Cli) -> None:

@@ -15,17 +15,23 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.render import Renderer
-from feedback_store.examples.types import Demonstration, Unpaired
+from feedback_store.examples.types import Demonstration, Unpaired, example_id
 from tests.support.losses import Recorder, plain_model, token_logprobs
 from tests.support.packed_training import Watch, tuned_model
 from tests.support.pairs import row
-from tests.support.runs import origin
+from tests.support.runs import frozen, origin
+from tests.support.runs import trained as run_of
 from tuning.dataset import tokenize, tokenize_answers
+from tuning.jobs.events import StepDone
 from tuning.methods import joint_trainer
+from tuning.methods.base import TrainedKind
+from tuning.methods.dpo import DpoRecipe
 from tuning.methods.joint import JointRecipe, read_contributions
 from tuning.methods.joint_batch import lend_mismatched
 from tuning.methods.joint_trainer import contributions
+from tuning.methods.sft import SftRecipe
 from tuning.methods.stage import Stage
+from tuning.recipe import AdapterRecipe, Recipe
 from tuning.rows import TokenizedPairs, TrainingData
 
 BETA, PAIR_SFT, DEMONSTRATION, GOOD, BAD = 0.5, 0.2, 0.7, 1.5, 0.75
@@ -297,3 +303,29 @@ def test_contributions_are_means_of_the_logs_where_the_kind_was_in_the_batch() -
             "bad": None,
         },
     }
+
+
+@pytest.mark.parametrize("kind", ["prefix", "prompt", "p-tuning"])
+def test_virtual_tokens_learn_from_all_evidence(
+    kind: TrainedKind, tmp_path: Path, tiny_base: BaseModel
+) -> None:
+    lone = [judged(text, label) for text, label in JUDGED.items()]
+    snapshot = frozen(tmp_path, pairs=PAIRS, unpaired=real_ids(lone))
+    whole = Recipe(
+        adapter=AdapterRecipe(kind=kind, virtual_tokens=4),
+        joint=recipe(epochs=3, good_weight="store", bad_weight="store"),
+        sft=SftRecipe(epochs=0),
+        dpo=DpoRecipe(epochs=0),
+        number_format="fp32",
+    )
+    _, events = run_of(tmp_path, tiny_base, snapshot, whole)
+    steps = [event for event in events if isinstance(event, StepDone)]
+    assert steps[0].reward_margin == pytest.approx(0, abs=1e-4)  # the reference is the start
+    assert steps[-1].loss < steps[0].loss
+
+
+def real_ids(lone: list[Unpaired]) -> list[Unpaired]:
+    return [
+        replace(each, id=example_id("unpaired", each.sides, "vote", each.origin.user_ids))
+        for each in lone
+    ]
