@@ -206,6 +206,8 @@ def _perplexities(service: Service, bundle: str) -> dict[str, float]:
 
 def _start(settings: Settings) -> tuple[Service, Path]:
     home = Home(settings.home).demos / time.strftime("%Y%m%d-%H%M%S")
-    service = Service(Workspace(settings.model_copy(update={"home": home})))
+    # Nobody is there to compare alternatives of what the user disliked
+    own = {"home": home, "alternatives": 0}
+    service = Service(Workspace(settings.model_copy(update=own)))
     service.start()
     return service, home
