@@ -80,7 +80,7 @@ def search_rate(
     if PartialState().is_main_process:
         write_atomically(folder / "search.json", canonical_json(document))
         kept = _point(folder, best.learning_rate, best.steps)
-        (kept / CONTRIBUTIONS).rename(folder / CONTRIBUTIONS)
+        shutil.copyfile(kept / CONTRIBUTIONS, folder / CONTRIBUTIONS)  # again, if killed here
         (kept / "adapter").rename(folder / "adapter")  # the last: it says that the stage is done
         for rate in rates:
             shutil.rmtree(trial_folder(folder, rate))

@@ -135,6 +135,8 @@ def demo(
     def say(text: str) -> None:
         print_note(as_json, text)
 
+    if rounds > 1 and (reversed_share or opposed or seed or other_prompts):
+        raise typer.BadParameter("--rounds goes with --evidence alone")
     if rounds > 1:
         figures = run_rounds(settings, say, rounds, evidence)
     else:

@@ -2,8 +2,8 @@
 
 The scripted user wants answers of one or two sentences; where it gives thumbs alone, answers that
 come to an end. With several rounds each has fresh prompts, and in the fourth the user changes its
-mind: from then on it wants at least three sentences. Every
-figure that is returned is measured in that run.
+mind: from then on it wants at least three sentences. Every figure that is returned is measured in
+that run.
 """
 
 from __future__ import annotations

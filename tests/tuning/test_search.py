@@ -130,3 +130,24 @@ def test_a_search_that_was_killed_goes_on_and_ends_alike(
     assert manifests[0]["files"] == manifests[1]["files"]  # the same adapter, byte by byte
     repeated = {e.stage for e in events if isinstance(e, StepDone)}
     assert len(repeated) <= 2
+
+
+def test_a_search_killed_before_its_adapter_is_in_place_goes_on(
+    tmp_path: Path, tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, go = searched(tmp_path, tiny_base)
+    rename = Path.rename
+
+    def dying(self: Path, target: Path) -> Path:
+        if target == job.folder / "joint" / "adapter":
+            raise Killed
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", dying)
+        with pytest.raises(Killed):
+            go()
+    bundle, events = go()
+    assert not [event for event in events if isinstance(event, StepDone)]  # nothing anew
+    manifest = read_manifest(folder_of(Home(tmp_path).bundles, bundle))
+    assert manifest["evidence"]["pair"]["rows"] > 0

@@ -81,8 +81,8 @@ class JointRecipe(Method):
         Two times n / (2 n_good) and n / (2 n_bad), so that both sides weigh alike in sum, the lower
         bound of Ethayarajh et al. 2024, eq. 8. The factor of two: at the start, KTO's value
         function pulls an answer half as strongly as DPO does (its slope is 1/4 there, DPO's 1/2).
-        The rarer side counts at most ten times as much as the other, the most extreme imbalance
-        that the paper tried (sec. 4.3).
+        The rarer side counts at most ten times as much as the other: our own choice, so that a few
+        answers are not all that is learnt.
         """
         n = good + bad
         balanced = {"good_weight": n / good if good else 1.0, "bad_weight": n / bad if bad else 1.0}
