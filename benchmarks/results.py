@@ -99,18 +99,19 @@ def main() -> None:
     engine = FastEngine(base, kernel_cache=kernels, dtype=torch.float32)
     with tempfile.TemporaryDirectory() as homes:
         bench = Bench(base, engine, arguments.data, Path(homes), sizes, arguments.seeds, kernels)
-        document = measure_all(bench, arguments.only, each_run=arguments.json)
+        chosen = {name: _chosen(experiments()[name], arguments.recipes) for name in arguments.only}
+        document = measure_all(bench, chosen, each_run=arguments.json)
     engine.close()
     if not arguments.json:
         print(json.dumps(document, indent=2))
 
 
-def measure_all(bench: Bench, names: Sequence[str], *, each_run: bool) -> Document:
-    """Run the named experiments; with `each_run` print the document after each run."""
+def measure_all(bench: Bench, chosen: Mapping[str, Experiment], *, each_run: bool) -> Document:
+    """Run the experiments; with `each_run` print the document after each run."""
     begun = time.monotonic()
     document: Document = {"made_with": _surroundings(bench), "experiments": {}}
-    for name in names:
-        for found in measure(bench, name, experiments()[name]):
+    for name, experiment in chosen.items():
+        for found in measure(bench, name, experiment):
             document["experiments"][name] = found
             document["seconds"] = _since(begun)
             if each_run:
@@ -153,6 +154,16 @@ def measure(bench: Bench, name: str, experiment: Experiment) -> Iterator[Documen
 
 
 # Helpers
+
+
+def _chosen(experiment: Experiment, labels: Sequence[str] | None) -> Experiment:
+    """Return the experiment with those of its recipes whose labels are named; all for None."""
+    kept = {
+        label: recipe
+        for label, recipe in experiment.recipes.items()
+        if labels is None or label in labels
+    }
+    return replace(experiment, recipes=kept)
 
 
 def _about(experiment: Experiment, material: Material) -> Document:
@@ -213,6 +224,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--markdown", nargs="+", type=Path, metavar="FILE", help="write the page")
     known = list(experiments())
     parser.add_argument("--only", nargs="+", default=known, choices=known)
+    labels = sorted({label for each in experiments().values() for label in each.recipes})
+    parser.add_argument("--recipes", nargs="+", choices=labels, help="by default all")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--pairs", type=int, default=64, help="examples to train on, at most")
     parser.add_argument("--held-out", type=int, default=60, help="examples to score, at most")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 
 from tests.app.chat_page import ChatPage
 from tests.app.conftest import NEEDS_CHROMIUM, Played
@@ -83,6 +83,23 @@ def test_nothing_tells_which_of_the_two_was_there_first(chat: ChatPage, played: 
         for side in chat.compared.locator(".side-by-side").all()
     )
     assert one == other
+
+
+def test_a_question_asked_at_once_after_a_choice_waits_for_it(
+    chat: ChatPage, played: Played
+) -> None:
+    shown = compare(chat, played)
+    later = shown[1] if shown[0] == "Salt." else shown[0]  # not the answer of the branch before
+    held: list[Route] = []
+    chat.page.route(f"**/chat/conversations/{chat.conversation}", lambda route: held.append(route))
+    chat.choose("left" if shown[0] == later else "right")
+    expect(chat.toast).to_have_text("Thank you.")
+    played.engine.says = "More."
+    chat.send("And then?")
+    chat.page.wait_for_timeout(300)
+    held[0].continue_()
+    expect(chat.answers).to_have_text([later, "More."])
+    expect(chat.questions.last).to_have_text("And then?")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from benchmarks.results_figures import (
     pair_measures,
 )
 from benchmarks.results_page import PAGE, demo_document, last_document, verdict, write_figures
-from benchmarks.results_runs import Sizes, cmath_pairs
+from benchmarks.results_runs import Sizes, cmath_pairs, experiments
 from engine.fast import FastEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
@@ -156,7 +156,7 @@ def document(tiny_base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> 
     engine = FastEngine(tiny_base, kernel_cache=root / "kernels")
     sizes = Sizes(training=8, held_out=5, training_tokens=256, held_out_tokens=256)
     bench = Bench(tiny_base, engine, root, root, sizes, seeds=[0])
-    found = measure_all(bench, ["gsm8k"], each_run=False)
+    found = measure_all(bench, {"gsm8k": experiments()["gsm8k"]}, each_run=False)
     engine.close()
     return found
 

@@ -4,7 +4,7 @@ import { actionsOn, edit } from "./actions.js";
 import { Refused, get, post } from "./api.js";
 import { offer } from "./compare.js";
 import { Composer } from "./composer.js";
-import { copyText, h, iconButton } from "./dom.js";
+import { copyText, h, iconButton, stored } from "./dom.js";
 import { Imports } from "./imports.js";
 import { MyFeedback } from "./my_feedback.js";
 import { announce, toast } from "./notices.js";
@@ -24,6 +24,7 @@ export class Page {
     this.turns = [];
     this.hasEarlier = false; // whether there are turns before those drawn
     this.opened = 0; // counts opened views, so that a late reply is dropped
+    this.settled = Promise.resolve(); // resolves when no request for the shown view is under way
     this.fail = this.fail.bind(this);
     this.actions = actionsOn(this);
     this.streams = new Streams((running) => this.composer.running(running));
@@ -126,15 +127,36 @@ export class Page {
 
   // Reload the conversation from the store; unchanged turns are not redrawn
   async refresh() {
-    if (!this.conversation) return;
-    const here = this.#here();
-    const view = await get(`chat/conversations/${this.conversation.id}`);
-    if (here()) this.#draw(view);
+    if (this.conversation) await this.#read(() => get(`chat/conversations/${this.conversation.id}`));
   }
 
   // Show another branch: { answer } or { turn }
   async show(which) {
-    this.#draw(await post(`chat/conversations/${this.conversation.id}`, which));
+    await this.#read(() => post(`chat/conversations/${this.conversation.id}`, which));
+  }
+
+  // Draw the view that `request` resolves with
+  #read(request) {
+    return this.#inOrder(async (here) => {
+      const view = await request();
+      if (here()) this.#draw(view);
+    });
+  }
+
+  // Call `act(here, release)` once earlier requests for this view are answered, and let later ones wait
+  // until it calls `release` or ends: a reply is never drawn over a newer view, and a question follows
+  // the branch that was chosen before it
+  async #inOrder(act) {
+    const here = this.#here();
+    const earlier = this.settled;
+    let release;
+    this.settled = new Promise((resolve) => (release = resolve));
+    try {
+      await earlier;
+      return await act(here, release);
+    } finally {
+      release();
+    }
   }
 
   // Returns a function that tells whether the current view is still shown
@@ -145,6 +167,7 @@ export class Page {
 
   #leave(address) {
     this.opened += 1;
+    this.settled = Promise.resolve();
     this.streams.leave();
     this.feedback?.leave();
     this.element.classList.remove("reading");
@@ -224,7 +247,15 @@ export class Page {
   // Answers
 
   // `after` is the preceding turn, null if it is not drawn; `parent` is that turn's answer
-  async ask(question, { after = this.turns.at(-1) ?? null, parent = after?.answerId || null } = {}) {
+  async ask(question, place) {
+    const { draftKey } = this.composer;
+    await this.#inOrder(async (here, release) => {
+      if (here()) await this.#ask(question, place, release);
+      else stored(draftKey, question); // the person left before the question could be sent
+    });
+  }
+
+  async #ask(question, { after = this.turns.at(-1) ?? null, parent = after?.answerId || null } = {}, begun) {
     const turn = new Turn(this.actions);
     turn.propose(question);
     const before = this.turns;
@@ -241,19 +272,22 @@ export class Page {
       this.composer.giveBack(question);
     };
     const again = () => (this.composer.clear(), this.ask(question, { after, parent }));
-    const end = await this.stream(turn, "chat/questions", body, { undo, again });
+    const end = await this.stream(turn, "chat/questions", body, { undo, again, begun });
     if (end?.status === "done" && turn.answerId) await offer(this, turn);
   }
 
   // Generate another answer in a turn, or continue the one that is shown
   again(turn, body, path = `chat/answers/${turn.answerId}/again`) {
-    const { document } = turn;
-    const undo = () => {
-      turn.document = null;
-      turn.draw(document);
-    };
-    turn.begin();
-    return this.stream(turn, path, { ...this.composer.drawing, ...body }, { undo });
+    return this.#inOrder((here, begun) => {
+      if (!here()) return null;
+      const { document } = turn;
+      const undo = () => {
+        turn.document = null;
+        turn.draw(document);
+      };
+      turn.begin();
+      return this.stream(turn, path, { ...this.composer.drawing, ...body }, { undo, begun });
+    });
   }
 
   #join(live) {
@@ -264,12 +298,13 @@ export class Page {
   }
 
   // Follow one answer in its turn and resolve with the stream's end. `undo` removes a refused answer
-  // from the page; `again` repeats the request
-  async stream(turn, path, body, { undo, again } = {}) {
+  // from the page; `again` repeats the request; `begun` is called once the server has the answer
+  async stream(turn, path, body, { undo, again, begun = () => {} } = {}) {
     const here = this.#here();
     try {
       const end = await this.streams.follow(turn, path, body, {
         begun: ({ conversation }) => {
+          begun();
           if (conversation) this.sidebar.show(conversation);
           if (!here()) return false;
           if (conversation) this.#begun(conversation);
@@ -278,6 +313,7 @@ export class Page {
         grown: () => this.scroller.grown(),
         ended: (said) => said.turn && here() && turn.draw(said.turn),
       });
+      begun(); // the connection may have been lost before
       if (!here()) return end;
       if (end === null) await this.#ended(turn); // the answer ended while the connection was lost
       else if (this.temporary) this.#remember(turn, end);
