@@ -1,9 +1,12 @@
 """The gate: is the candidate better than the incumbent? Pure: evaluation in, verdict out.
 
-The statistic is the difference in preference accuracy on pairs that neither was trained on, held
-out and gold together: the share in which the chosen answer has the higher mean log-probability per
-token, ties counted as half, with a bootstrap over conversations. The "longer answer wins" baseline
-is reported as well, since it beats many models. A candidate that a guard refuses is not better.
+The statistic is the difference in accuracy of the implicit reward (Rafailov et al. 2023, sec. 4; so
+does RewardBench compare models that DPO made: Lambert et al. 2024), on pairs that neither was
+trained on, held out and gold together, and on held-out thumbs: the share in which what people
+preferred gained more on the base model, ties counted as half, with a bootstrap over conversations.
+A likelihood per token would not do: a model that has learnt to be brief need not find the words of
+a brief answer likelier than those of a long one. The "longer answer wins" baseline is reported as
+well, since it beats many models. A candidate that a guard refuses is not better.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ MIN_CONVERSATIONS = 8
 class GateReport:
     """The verdict and its figures. Gold pairs are among `pairs` and also counted apart.
 
+    Accuracies are those of the implicit reward, of which the base model has 0.5.
     `gain` and `conversations` are those of pairs and lone judgements together.
     """
 
@@ -60,10 +64,9 @@ def judge_candidate(
 ) -> GateReport:
     """Compare candidate and incumbent in one evaluation.
 
-    A pair gains where the candidate alone finds its chosen side likelier per token; a lone
-    judgement by the share of the answers judged otherwise that the candidate's reward puts it on
-    the right side of, less the incumbent's share. Each counts once, and whole conversations are
-    resampled.
+    A pair gains where the candidate's reward alone ranks its sides rightly; a lone judgement by
+    the share of the answers judged otherwise that the candidate's reward puts it on the right side
+    of, less the incumbent's share. Each counts once, and whole conversations are resampled.
     """
     pairs = evaluation.pairs
     gold = [pair for pair in pairs if pair.gold]
@@ -73,9 +76,7 @@ def judge_candidate(
     judged = evaluation.judgements if candidate else ()
     clusters = [pair.conversation_id for pair in pairs] + [j.conversation_id for j in judged]
     conversations = len(set(clusters))
-    gains = [
-        pair.preferences["candidate"].right - pair.preferences["incumbent"].right for pair in pairs
-    ]
+    gains = [pair.ranked_right("candidate") - pair.ranked_right("incumbent") for pair in pairs]
     gains += [new - old for new, old in zip(candidate, incumbent, strict=True)]
     gain = clustered_mean(gains, clusters) if gains else Interval(0.0, -1.0, 1.0)
     guards = check(evaluation)
@@ -137,7 +138,7 @@ def win_rate(wins: int, ties: int, losses: int) -> Interval:
 
 
 def _accuracy(pairs: Sequence[PairScores], role: ModelRole) -> float:
-    return _mean([pair.preferences[role].right for pair in pairs])
+    return _mean([pair.ranked_right(role) for pair in pairs])
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -100,7 +100,7 @@ def _drift(evaluation: Evaluation) -> Harms:
 
 def _gold(evaluation: Evaluation) -> Harms:
     return [
-        (p.conversation_id, p.preferences["incumbent"].right - p.preferences["candidate"].right)
+        (p.conversation_id, p.ranked_right("incumbent") - p.ranked_right("candidate"))
         for p in evaluation.pairs
         if p.gold
     ]

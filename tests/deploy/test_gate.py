@@ -45,8 +45,8 @@ PROMPTS = [prompt.id for prompt in load_prompts()]
 def pair(
     conversation: str, new: Side, old: Side, *, gold: bool = False, chars: tuple[int, int] = (9, 9)
 ) -> PairScores:
-    """One pair; whoever is not candidate sees it as the incumbent does."""
-    sides = {"candidate": new, "incumbent": old, "base": old}
+    """One pair, whose sides the base model finds equally likely."""
+    sides = {"candidate": new, "incumbent": old, "base": TIED}
     preferences: dict[ModelRole, Preference] = {
         role: Preference(*sides[role], *sides[role]) for role in MODEL_ROLES
     }
@@ -162,6 +162,19 @@ def test_a_tie_counts_as_half() -> None:
     report = judge_candidate(scores([TIED] * 10, [RIGHT] * 5 + [WRONG] * 5))
     assert (report.candidate_accuracy, report.incumbent_accuracy) == (0.5, 0.5)
     assert report.gain.estimate == 0.0
+
+
+def test_a_model_that_learnt_to_be_brief_is_better_though_long_answers_are_likelier_per_token() -> (
+    None
+):
+    """The summed log-probabilities of a brief and a long answer, of 10 and 100 tokens."""
+    base = Preference(-1.5, -0.8, -15.0, -80.0)
+    brief = Preference(-1.2, -0.9, -12.0, -90.0)  # +3 nats against -10
+    preferences = {"candidate": brief, "incumbent": base, "base": base}
+    rows = [PairScores(f"c{i}", False, preferences, 40, 400) for i in range(8)]
+    report = judge_candidate(Evaluation(tuple(rows)))
+    assert report.verdict == "better"
+    assert (report.candidate_accuracy, report.incumbent_accuracy) == (1.0, 0.5)
 
 
 def test_few_conversations_are_not_enough_however_many_their_pairs() -> None:

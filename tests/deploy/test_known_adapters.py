@@ -1,7 +1,7 @@
 """From answers to verdict: a better adapter and bad ones, told apart by what they write.
 
 The bad ones prefer the chosen side of every pair, which the base does on half of them: going by
-preference accuracy alone, each of them is much better.
+their rewards alone, each of them is much better.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def refusing_guards(report: GateReport) -> set[str]:
 def test_an_adapter_that_ranks_better_and_answers_as_well_is_better() -> None:
     report = verdict_on(Voice(sensible, likes_the_chosen))
     assert (report.verdict, refusing_guards(report)) == ("better", set())
-    assert (report.incumbent_accuracy, report.candidate_accuracy) == (0.5, 1.0)
+    assert (report.incumbent_accuracy, report.candidate_accuracy) == (0.5, 0.75)  # half are tied
 
 
 def test_an_adapter_like_the_base_is_not_better() -> None:

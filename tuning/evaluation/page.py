@@ -90,7 +90,11 @@ def _number(value: float | None) -> str:
 
 def _plot_accuracy(document: Document) -> go.Figure:
     models = document["summary"]["models"]
-    names = {"accuracy": "per token", "accuracy_summed": "summed"}
+    names = {
+        "reward_accuracy": "implicit reward",
+        "accuracy": "per token",
+        "accuracy_summed": "summed",
+    }
     figure = _bars(models, names)
     if (longer := document["summary"]["longer_wins_accuracy"]) is not None:
         figure.add_hline(y=longer, line_dash="dot", annotation_text="longer wins")

@@ -51,6 +51,17 @@ class PairScores:
     chosen_chars: int
     rejected_chars: int
 
+    def ranked_right(self, role: ModelRole) -> float:
+        """1 where the model's implicit reward of the chosen side is the higher one, 0.5 on a tie.
+
+        The reward is by how much a side's summed log-probability is above the base model's
+        (Rafailov et al. 2023, sec. 4). The base model, whose rewards are all 0, has 0.5.
+        """
+        own, base = self.preferences[role], self.preferences["base"]
+        return win(
+            own.chosen_summed - base.chosen_summed, own.rejected_summed - base.rejected_summed
+        )
+
     @property
     def longer_right(self) -> float:
         """The score of "the longer answer wins" on this pair."""

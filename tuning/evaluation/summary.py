@@ -22,6 +22,7 @@ from tuning.evaluation.statistics import Interval, clustered_mean
 OnPair = Callable[[PairScores, ModelRole], float]
 # On pairs; log-probabilities in nats.
 PAIR_MEASURES: Mapping[str, OnPair] = {
+    "reward_accuracy": lambda pair, role: pair.ranked_right(role),
     "accuracy": lambda pair, role: pair.preferences[role].right,
     "accuracy_summed": lambda pair, role: pair.preferences[role].right_summed,
     "margin_per_token": lambda pair, role: pair.preferences[role].margin,
