@@ -68,7 +68,7 @@ def _name(demo: DemoFigures) -> str:
     if demo["reversed_share"]:
         told.append(f"{demo['reversed_share']:.0%} reversed")
     if demo["opposed"]:
-        told.append("two opposed users")
+        told.append("two opposed users" + ", told apart" * ("opposed" in demo["alerts"]))
     return ", ".join(told)
 
 

@@ -8,7 +8,7 @@ seeds are listed beside it. Log-probabilities are natural.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -31,29 +31,26 @@ def pair_measures(
 ) -> dict[str, Measure]:
     """Return accuracy, margin and likelihood on pairs; whole conversations are resampled.
 
-    `reward_accuracy`: how often the chosen side's summed log-probability rose more than the
-    rejected one's, the implicit reward that DPO trains (Rafailov et al. 2023, sec. 4); an
-    untrained model has 0.5.
+    The base model is the one before training, whose `reward_accuracy` is 0.5.
     """
     clusters = [pair.origin.conversation_id for pair in examples]
-    was = [_summed_margin(pair) for pair in before]
-    rewarded = [
-        [win(_summed_margin(pair), old) for pair, old in zip(seed, was, strict=True)]
-        for seed in after
-    ]
-    return {"reward_accuracy": _clustered([0.5] * len(before), rewarded, clusters)} | {
+    compared = [_beside_base(before, seed) for seed in (before, *after)]
+    return {
         name: _clustered(
-            [on(pair, "candidate") for pair in before],
-            [[on(pair, "candidate") for pair in seed] for seed in after],
+            [on(pair, "candidate") for pair in compared[0]],
+            [[on(pair, "candidate") for pair in seed] for seed in compared[1:]],
             clusters,
         )
         for name, on in PAIR_MEASURES.items()
     }
 
 
-def _summed_margin(pair: PairScores) -> float:
-    preference = pair.preferences["candidate"]
-    return preference.chosen_summed - preference.rejected_summed
+def _beside_base(before: Sequence[PairScores], after: Sequence[PairScores]) -> list[PairScores]:
+    """Return the scores after training, with those before it as the base model's."""
+    return [
+        replace(new, preferences={**new.preferences, "base": old.preferences["candidate"]})
+        for old, new in zip(before, after, strict=True)
+    ]
 
 
 def longer_wins(pairs: Sequence[Pair]) -> dict[str, float]:

@@ -118,7 +118,7 @@ def demo(
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the sampled answers and of the recipe.")] = 0,
     opposed: Annotated[
-        bool, typer.Option(help="Every second question is another user's, who wants long answers.")
+        bool, typer.Option(help="Every second question is another user's, who says the opposite.")
     ] = False,
     other_prompts: Annotated[
         Path | None, typer.Option(help="A file that import reads: its questions are compared too.")

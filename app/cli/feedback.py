@@ -123,7 +123,8 @@ def gold(
 
 @feedback_app.command("alerts")
 def alerts(home: HomeOption = None, as_json: Json = False) -> None:
-    """List votes that came too fast or agree too much to be honest, with the texts they judge."""
+    """List votes that came too fast or agree too much to be honest, and people whose wishes are
+    opposite, with the texts they judge."""
     with open_workspace(home) as workspace:
         found = workspace.alerts()
     text = "\n\n".join(

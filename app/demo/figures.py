@@ -74,6 +74,7 @@ def summary(figures: dict[str, Any]) -> str:
             ),
             f"held-out preference       {_number(figures['preference_accuracy_before'])} ->"
             f" {_number(figures['preference_accuracy_after'])} on {figures['heldout_pairs']} pairs",
+            f"alerts                    {', '.join(figures['alerts']) or 'none'}",
             f"gate                      {figures['gate']['verdict']}",
             f"swap                      live after {swap['seconds_until_live']:.1f} s; the running"
             f" stream {'failed' if swap['stream_failed'] else 'finished'}, text"

@@ -53,9 +53,9 @@ def run_demo(
 ) -> dict[str, Any]:
     """Run the loop once and return the figures; `other_prompts` are compared as well.
 
-    `reversed_share` of the user's votes and choices are the wrong way round. With `opposed`, every
-    second question is asked and judged by another user, who wants long answers. `seed` is that of
-    the sampled answers and of the recipe.
+    `reversed_share` of the votes and choices are the wrong way round. With `opposed`, every
+    second question is asked by another user, who says the opposite. `seed` is that of the sampled
+    answers and of the recipe.
     """
     if not 0 <= reversed_share <= 1:
         raise InvalidInput("the share of reversed statements must lie in 0..1")
@@ -75,7 +75,7 @@ def run_demo(
             sampling = SamplingParams(max_new_tokens=given.max_new_tokens, seed=SEEDS_APART * seed)
             counts = given.give(service, user, questions[:: 2 if opposed else 1], sampling)
             if opposed:
-                other = ScriptedUser(WISHES["long"], reversed_share, "second-user")
+                other = ScriptedUser(wish, 1 - reversed_share, "second-user")
                 counts += given.give(service, other, questions[1::2], sampling)
         with clock.stage("snapshot, tune, gate"):
             recipe, origins = service.workspace.recipe()
@@ -83,6 +83,7 @@ def run_demo(
             snapshot, bundle, gate = service.workspace.loop.train_and_judge(
                 service.engine, service.slots, recipe, origins, print_step
             )
+        alerts = sorted({alert["kind"] for alert in service.workspace.alerts()})
         say(f"gate: {gate.verdict}: {gate.reason}")
         with clock.stage("swap under a running stream"):
             swapped = swap(service, bundle, force=gate.verdict != "better")
@@ -116,6 +117,7 @@ def run_demo(
         "rollback_restores_base": [shown(a) for a in before[:unseen]]
         == [shown(a) for a in restored],
         "feedback": asdict(counts),
+        "alerts": alerts,
         "seconds": clock.seconds,
         "total_seconds": round(sum(clock.seconds.values()), 1),
         "snapshot": snapshot,

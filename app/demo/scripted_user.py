@@ -12,7 +12,7 @@ from typing import Literal
 from engine.prompts.reasoning import split_reasoning
 from engine.request import Finished
 
-WishName = Literal["short", "long", "complete", "full"]
+WishName = Literal["short", "complete", "full"]
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 _LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
 
@@ -107,11 +107,6 @@ WISHES: Mapping[WishName, Wish] = MappingProxyType(
         "short": Wish(
             likes=lambda answer: is_liked(answer.text, answer.ended),
             rank=lambda answer: (1, -answer.tokens) if answer.ended else (0, 0),
-        ),
-        # The opposite of "short"
-        "long": Wish(
-            likes=lambda answer: not is_liked(answer.text, answer.ended),
-            rank=lambda answer: (answer.tokens,),
         ),
         # Any length, if the model ends by itself: what a thumb alone can teach, since one answer in
         # thirty of the embedded model's has two sentences at most

@@ -203,7 +203,7 @@ class TrainingDataPage:
         return gr.update(label=label), pd.DataFrame(rows, columns=columns)
 
     def alerts(self, request: gr.Request) -> tuple[Any, pd.DataFrame]:
-        """Return the number and table of suspicious votes."""
+        """Return the number and table of what the operator should look at."""
         language = language_for(request)
         rows = [
             [translated(a["explanation"], language), ", ".join(a["users"]), a["text"]]

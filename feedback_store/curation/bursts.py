@@ -13,7 +13,7 @@ from typing import Literal
 
 from feedback_store.records import CurrentVote
 
-AlertKind = Literal["pace", "brigade"]
+AlertKind = Literal["pace", "brigade", "opposed"]
 
 # Most adults silently read at most 300 words a minute (Brysbaert 2019), so answers of 15 words at
 # 20 a minute. Answers are longer than that: whoever votes faster does not read them.
@@ -28,10 +28,11 @@ FALSE_ALERT = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """Votes an operator should look at. Times are seconds, as in the votes.
+    """Statements an operator should look at. Times are seconds, as in the votes.
 
     `pace`: one user voted faster than a person reads. `brigade`: several users voted the same
-    way on the same text within minutes. `vote` is None where both directions occur.
+    way on the same text within minutes. `opposed`: some users want longer answers, others shorter
+    ones (`opposition`). `vote` is None where both directions occur.
     """
 
     kind: AlertKind

@@ -198,7 +198,7 @@ def demo(**changed: Any) -> dict[str, Any]:
         "complete_after": 0.875,
     }
     about = {"evidence": "comparisons", "seed": 1, "reversed_share": 0.0, "opposed": False}
-    gate = {"gate": {"verdict": "better"}, "total_seconds": 150.0}
+    gate = {"gate": {"verdict": "better"}, "alerts": ["opposed", "pace"], "total_seconds": 150.0}
     return {**figures, **about, **gate, "other_prompts": None, **changed}
 
 
@@ -214,6 +214,13 @@ def test_a_demos_last_line_becomes_a_row_for_each_kind_of_prompt(tmp_path: Path)
     text = page.read_text("utf-8")
     assert f"| comparisons, 20% reversed | 1 | 40 unseen | {row}" in text
     assert f"| comparisons, 20% reversed | 1 | 60 of another kind | {row}" in text
+
+
+def test_opposed_users_are_named_and_whether_they_were_told_apart(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_text(PAGE.read_text("utf-8"), "utf-8")
+    write_figures(page, [], [demo(opposed=True)])
+    assert "| comparisons, two opposed users, told apart | 1 |" in page.read_text("utf-8")
 
 
 def test_each_round_of_a_demo_is_a_row(tmp_path: Path) -> None:

@@ -37,10 +37,12 @@ def test_the_short_wish_prefers_the_shorter_answer_that_ended() -> None:
     assert ranked == [CUT_OFF, FOUR, TWO, ONE]
 
 
-def test_the_opposite_wish_prefers_the_longer_answer() -> None:
-    assert sorted([FOUR, CUT_OFF, ONE, TWO], key=WISHES["long"].rank) == [ONE, TWO, FOUR, CUT_OFF]
+def test_a_user_of_the_opposite_opinion_turns_every_statement_round() -> None:
+    wish = WISHES["short"]
+    user, other = ScriptedUser(wish), ScriptedUser(wish, 1.0, "second-user")
     for answer in (ONE, TWO, FOUR, CUT_OFF, A_LIST):
-        assert WISHES["long"].likes(answer) != WISHES["short"].likes(answer)
+        assert other.vote(answer) == -user.vote(answer)
+    assert (user.choose(), other.choose()) == ("left", "right")
 
 
 def test_the_full_wish_prefers_the_longer_one_of_three_sentences_and_more() -> None:
