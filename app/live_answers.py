@@ -20,6 +20,7 @@ from feedback_store.storage.answers import new_id
 
 PAUSE_FACTOR = 9.0  # pause after drawing, as a multiple of the time that drawing took
 MAX_PAUSE_SECONDS = 0.5
+STOPPED_AGAIN_SECONDS = 0.1
 AnswerFactory = Callable[[], RunningAnswer]
 
 
@@ -103,6 +104,7 @@ class LiveAnswers:
     def __init__(self, max_per_person: int) -> None:
         self._max_per_person = max_per_person
         self._lock = threading.Lock()  # guards the two below
+        self._ended = threading.Condition(self._lock)
         self._live: dict[str, LiveAnswer] = {}
         self._waiting: dict[str, int] = {}  # answers per person, including those not yet started
 
@@ -137,6 +139,16 @@ class LiveAnswers:
         with self._lock:
             running = tuple(self._live.values())
         return [a for a in running if (a.conversation_id, a.user_id) == (conversation_id, user_id)]
+
+    def stop_all(self, user_id: str) -> None:
+        """Stop the person's answers, and wait until what was written of them is stored."""
+        with self._ended:
+            while user_id in self._waiting:
+                for live in self._live.values():
+                    if live.user_id == user_id:
+                        live.stop()
+                # An answer that has not begun yet can be stopped only later
+                self._ended.wait(STOPPED_AGAIN_SECONDS)
 
     def _admit(self, user_id: str) -> None:
         with self._lock:
@@ -175,3 +187,4 @@ class LiveAnswers:
                 self._waiting[live.user_id] = left
                 if not left:
                     del self._waiting[live.user_id]
+                self._ended.notify_all()

@@ -25,10 +25,9 @@ from engine.prompts.modes import CHAINS, LEAST_CHAINS, MODES, MOST_CHAINS
 from feedback_store.records import BAD_REASONS, GOOD_REASONS
 
 
-def chat_router(service: Service) -> APIRouter:
-    """Return the routes, on one running service."""
+def chat_router(service: Service, live: LiveAnswers) -> APIRouter:
+    """Return the routes, on one running service and its running answers."""
     router = APIRouter(prefix="/chat", route_class=StrictJsonRoute, include_in_schema=False)
-    live = LiveAnswers(service.workspace.settings.max_unfinished)
     serializer = ConversationSerializer(service.workspace.conversations, live)
     _add_boot_route(router, service)
     add_conversation_routes(router, service.workspace.conversations, serializer)

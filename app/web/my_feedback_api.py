@@ -13,6 +13,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from app.live_answers import LiveAnswers
 from app.service import Service, Workspace
 from app.ui.texts import language_for
 from app.web.body import StrictJsonRoute
@@ -33,12 +34,12 @@ PAGE_EXAMPLES = 20
 NO_COOKIE = "this browser sends no cookie, so nothing here is yours alone; allow cookies and reload"
 
 
-def my_feedback_router(service: Service) -> APIRouter:
-    """Return the routes, on one running service."""
+def my_feedback_router(service: Service, live: LiveAnswers) -> APIRouter:
+    """Return the routes, on one running service and its running answers."""
     router = APIRouter(prefix="/chat", route_class=StrictJsonRoute, include_in_schema=False)
     _add_outcome_routes(router, service)
     _add_example_routes(router, service.workspace)
-    _add_person_routes(router, service.workspace)
+    _add_person_routes(router, service.workspace, live)
     return router
 
 
@@ -128,7 +129,7 @@ def _add_example_routes(router: APIRouter, workspace: Workspace) -> None:
         }
 
 
-def _add_person_routes(router: APIRouter, workspace: Workspace) -> None:
+def _add_person_routes(router: APIRouter, workspace: Workspace, live: LiveAnswers) -> None:
     @router.get("/person/data")
     @in_bounded_threadpool
     def data(request: Request) -> Response:
@@ -143,8 +144,12 @@ def _add_person_routes(router: APIRouter, workspace: Workspace) -> None:
     @router.post("/person/forget")
     @in_bounded_threadpool
     def forget(request: Request) -> dict[str, Any]:
-        """Erase the person for good; from now on the browser has a new identity."""
+        """Erase the person for good; from now on the browser has a new identity.
+
+        The person's running answers are stopped first, so that none is stored afterwards.
+        """
         user, forgotten = _person_of(request), {"conversations": 0, "releases": 0}
+        live.stop_all(user)
         with suppress(UnknownId):  # nothing is stored of the person
             receipt = workspace.forgetting.forget(user)
             forgotten["conversations"] = receipt.conversations

@@ -10,6 +10,7 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.middleware.cors import CORSMiddleware
 
+from app.live_answers import LiveAnswers
 from app.service import Service
 from app.settings import session_secret
 from app.web import import_api
@@ -34,9 +35,10 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     app.include_router(openai_router(service))
     app.include_router(feedback_router(service))
     app.include_router(prompts_router(service))
-    app.include_router(chat_router(service))
+    live = LiveAnswers(service.workspace.settings.max_unfinished)
+    app.include_router(chat_router(service, live))
     app.include_router(import_api.import_router(service))
-    app.include_router(my_feedback_router(service))
+    app.include_router(my_feedback_router(service, live))
     _add_health(app, service)
     add_api_fallback(app)
     mount_pages(app)

@@ -19,8 +19,9 @@ from engine.request import Stream
 class Typist:
     """Writes an answer letter by letter, as the test lets it."""
 
-    def __init__(self, text: str, *, fails: Exception | None = None) -> None:
+    def __init__(self, text: str, *, fails: Exception | None = None, answer_id: str = "a1") -> None:
         self._text = text
+        self._id = answer_id
         self._fails = fails
         self._may_write = threading.Semaphore(0)
         self.stopped = False
@@ -38,16 +39,16 @@ class Typist:
         return RunningAnswer(cast(Stream, self), self._updates())
 
     def _updates(self) -> Iterator[AnswerUpdate]:
-        yield AnswerUpdate("a1", "", "", "streaming")
+        yield AnswerUpdate(self._id, "", "", "streaming")
         for end in range(1, len(self._text) + 1):
             self._may_write.acquire()
             if self.stopped:
-                yield AnswerUpdate("a1", "", self._text[: end - 1], "stopped")
+                yield AnswerUpdate(self._id, "", self._text[: end - 1], "stopped")
                 return
             if self._fails:
                 raise self._fails
-            yield AnswerUpdate("a1", "", self._text[:end], "streaming")
-        yield AnswerUpdate("a1", "", self._text, "done")
+            yield AnswerUpdate(self._id, "", self._text[:end], "streaming")
+        yield AnswerUpdate(self._id, "", self._text, "done")
 
     def cancel(self) -> None:
         self.stopped = True
@@ -177,6 +178,19 @@ def test_a_running_answer_is_found_by_its_own_person_until_its_end() -> None:
             break
         threading.Event().wait(0.005)
     assert answers.of_conversation("c", "ann") == []
+
+
+def test_all_answers_of_a_person_are_stopped_and_have_ended_then() -> None:
+    answers, typist, other = LiveAnswers(8), Typist("abc"), Typist("x", answer_id="a2")
+    live = started(typist.begin, answers)
+    bobs = answers.start("bob", "d", other.begin)
+    answers.stop_all("ann")
+    assert live.latest.status == "stopped"
+    assert answers.of_conversation("c", "ann") == []
+    assert bobs.latest.status == "streaming"
+    answers.stop_all("nobody")
+    other.write(1)
+    asyncio.run(read(bobs))
 
 
 def test_one_person_waits_for_so_many_answers_at_most() -> None:

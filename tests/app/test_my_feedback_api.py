@@ -200,6 +200,24 @@ def test_that_refusal_is_said_in_chinese() -> None:
     assert NO_COOKIE not in error_text(InvalidInput(NO_COOKIE), "zh")
 
 
+@pytest.mark.usefixtures("long_answers")
+def test_forgetting_stops_what_is_being_answered(
+    person: Person, played: Played, caplog: pytest.LogCaptureFixture
+) -> None:
+    ann = person()
+    words = "What will be forgotten?"
+    question = {"question": words, "conversation_id": None, "parent_answer_id": None}
+    with ann.stream("POST", "/chat/questions", json=question) as answer:
+        lines = answer.iter_lines()
+        assert any("begin" in line for line in lines)
+        receipt = ann.post("/chat/person/forget", json={}).json()
+        assert receipt["conversations"] == 1
+        assert any("end" in line for line in lines)
+    assert rows(played.service, "SELECT id FROM answers WHERE status = 'streaming'") == []
+    assert rows(played.service, "SELECT id FROM turns WHERE question = ?", words) == []
+    assert caplog.text == ""  # no answer was lost
+
+
 def test_forgetting_gives_the_browser_another_name_and_spares_the_others(
     person: Person, played: Played
 ) -> None:
