@@ -11,8 +11,8 @@ ONCE_HEAD = (
     "|---|---|---|---|---|---|---|---|",
 )
 ROUNDS_HEAD = (
-    "| evidence | round | wish | win rate over the base | median tokens | perplexity | gate |",
-    "|---|---|---|---|---|---|---|",
+    "| evidence | round | wish | pairs | win rate over the base | median tokens | perplexity | gate |",
+    "|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -55,6 +55,7 @@ def _rounds(demo: DemoFigures) -> Iterator[str]:
             demo["evidence"],
             found["round"],
             found["wish"],
+            f"{found['pairs']}{', the newer ones' * found['older_left_out']}",
             _interval(found["win_rate"]),
             f"{found['median_tokens_before']:.0f} -> {found['median_tokens_after']:.0f}",
             f"{perplexity['base']:.2f} -> {perplexity['release']:.2f}",

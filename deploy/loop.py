@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from deploy.change_point import RatingWatch, watch_ratings
+from deploy.changed_wishes import contradicts, measure_agreement
 from deploy.gate import GateReport, judge_candidate
 from deploy.learning import kinds_trained_on
 from deploy.registry import Registry
@@ -23,8 +24,9 @@ from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.request import Engine
 from engine.storage import folder_of, list_digests, read_manifest
+from feedback_store.examples.types import TrainingExample
 from feedback_store.records import Rating
-from feedback_store.snapshots.snapshot import open_snapshot
+from feedback_store.snapshots.snapshot import newer_part, open_snapshot
 from feedback_store.view.training_set import TrainingSet
 from tuning.best_of import Scorer
 from tuning.evaluation.evaluate import evaluate
@@ -35,6 +37,8 @@ from tuning.judge import Judge
 from tuning.recipe import Recipe
 from tuning.rows import ExampleKind
 from tuning.trainability import require_trainable
+
+Stated = TypeVar("Stated", bound=TrainingExample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class LoopResult:
     bundle: str | None = None
     report: GateReport | None = None
     promoted: bool = False
+    since_event: int = 0  # the statements up to here were left out, since wishes have changed
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -108,7 +113,8 @@ class Loop:
         promoted = gate.verdict == "better" and bundle != self._registry.live().bundle
         if promoted:
             self._releases.promote(bundle)
-        return LoopResult(True, gate.reason, snapshot, bundle, gate, promoted)
+        since = self._manifest(snapshot).get("since_event", 0)
+        return LoopResult(True, gate.reason, snapshot, bundle, gate, promoted, since)
 
     def train_and_judge(
         self,
@@ -120,7 +126,7 @@ class Loop:
     ) -> tuple[str, str, GateReport]:
         """Snapshot, tune, gate; nothing is promoted. Returns (snapshot, bundle, gate's report)."""
         require_trainable(self._base.folder, recipe)
-        snapshot = self._take_snapshot()
+        snapshot = self._without_outdated(engine, slots, self._take_snapshot())
         job = self._jobs.start(
             base_name=self._base.name,
             base_digest=self._base.digest,
@@ -132,6 +138,30 @@ class Loop:
             report(event)
         bundle = self._jobs.result(job)
         return snapshot, bundle, self.evaluate(engine, slots, bundle, snapshot).gate
+
+    def _without_outdated(self, engine: Engine, slots: AdapterSlots, snapshot: str) -> str:
+        """The snapshot without what was said before people changed their minds, if they did.
+
+        They did where the live release contradicts the statements that came after its training.
+        What its own snapshot left out stays out.
+        """
+        live = self._registry.live().bundle
+        trained_on = self._snapshot_of(live)
+        if live is None or trained_on is None:
+            return snapshot
+        data = open_snapshot(self._home.snapshots, snapshot)
+        since, until = trained_on.get("since_event", 0), trained_on.get("last_event", 0)
+        with slots.hold(live):
+            agreement = measure_agreement(
+                engine,
+                live,
+                _after(until, [*data.train.pairs, *data.heldout.pairs]),
+                _after(until, [*data.train.unpaired, *data.heldout.unpaired]),
+            )
+        if contradicts(agreement):
+            since = until
+        newer = newer_part(self._home.snapshots, data, since) if since else None
+        return newer or snapshot
 
     def status(self, taught: Collection[ExampleKind] = ALL_KINDS) -> LoopStatus:
         """Whether `run` would train now, and why; `taught`: the kinds that its recipe trains on."""
@@ -221,11 +251,27 @@ class Loop:
         }
         return trained & set(list_digests(self._home.snapshots))
 
+    def _snapshot_of(self, bundle: str | None) -> Mapping[str, Any] | None:
+        """The manifest of the snapshot that a bundle was trained on, if it is still there."""
+        if bundle is None:
+            return None
+        snapshot = read_manifest(folder_of(self._home.bundles, bundle)).get("snapshot")
+        known = snapshot in list_digests(self._home.snapshots)
+        return self._manifest(str(snapshot)) if known else None
+
     def _manifest(self, snapshot: str) -> Mapping[str, Any]:
         return read_manifest(folder_of(self._home.snapshots, snapshot))
 
 
 def _sources(manifest: Mapping[str, Any]) -> Sources:
-    """The examples of a snapshot by source; one of "burnish-snapshot/1" has no such counts."""
-    sources: Sources = manifest.get("sources", {})
+    """The examples by source that a snapshot had, what it left out as outdated among them.
+
+    One of "burnish-snapshot/1" has no such counts.
+    """
+    sources: Sources = manifest.get("seen", manifest.get("sources", {}))
     return sources
+
+
+def _after(event: int, examples: Sequence[Stated]) -> list[Stated]:
+    """Those that rest on statements after an event alone."""
+    return [each for each in examples if min(each.origin.event_ids, default=0) > event]

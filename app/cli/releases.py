@@ -155,7 +155,9 @@ def loop_run(
         result = service.workspace.loop.run(
             service.engine, service.slots, recipe, origins, print_step, force=force
         )
-    print_result(as_json, result.as_dict(), f"{result.bundle}: {result.reason}; {result.promoted=}")
+    outdated = "; without the older statements, since people want something else now"
+    told = f"{result.bundle}: {result.reason}; {result.promoted=}"
+    print_result(as_json, result.as_dict(), told + outdated * bool(result.since_event))
 
 
 @loop_app.command("status")

@@ -28,6 +28,7 @@ from app.tune import print_step
 from engine.errors import InvalidInput
 from engine.home import Home
 from engine.request import SamplingParams
+from engine.storage import folder_of, read_manifest
 from feedback_store.formats.importing import import_file
 from tuning.evaluation.generic import perplexity, score_passages
 from tuning.evaluation.roles import adapters_of
@@ -155,9 +156,10 @@ def run_rounds(
             with clock.stage(f"round {number}: feedback"):
                 counts = given.give(service, ScriptedUser(wish), questions, sampling)
             with clock.stage(f"round {number}: snapshot, tune, gate"):
-                _, bundle, gate = service.workspace.loop.train_and_judge(
+                snapshot, bundle, gate = service.workspace.loop.train_and_judge(
                     service.engine, service.slots, recipe, origins, print_step
                 )
+            manifest = read_manifest(folder_of(service.workspace.home.snapshots, snapshot))
             live = service.workspace.releases.promote(bundle, force=True)
             service.workspace.releases.wait_until_served(live)
             now = greedy_answers(service, prompts["unseen"], given.max_new_tokens)
@@ -167,6 +169,8 @@ def run_rounds(
                 **comparison(wish, given.rank(wish), base, now),
                 "gate": {"verdict": gate.verdict, "reason": gate.reason},
                 "perplexity": _perplexities(service, bundle),
+                "pairs": manifest["counts"]["train"]["pairs"],
+                "older_left_out": "since_event" in manifest,
                 "feedback": asdict(counts),
             }
             say("\n".join([f"round {number}, wish {name}:", *comparison_lines("unseen", figures)]))

@@ -126,8 +126,29 @@ def freeze(
     )
 
 
-def rewrite(root: Path, snapshot: Snapshot, keep: Callable[[TrainingExample], bool]) -> str | None:
-    """Publish a snapshot's examples that may stay; None where nothing to train on is left."""
+def newer_part(root: Path, snapshot: Snapshot, since_event: int) -> str | None:
+    """Publish the examples that rest on statements after an event alone, and all gold ones.
+
+    The manifest has `since_event`, and `seen`: the counts by source of the whole snapshot. None
+    where nothing to train on is left.
+    """
+    gold = {row.id for row in snapshot.gold.examples}
+    return rewrite(
+        root,
+        snapshot,
+        lambda row: row.id in gold or min(row.origin.event_ids, default=0) > since_event,
+        since_event=since_event,
+        seen=snapshot.manifest["sources"],
+    )
+
+
+def rewrite(
+    root: Path, snapshot: Snapshot, keep: Callable[[TrainingExample], bool], **changed: Any
+) -> str | None:
+    """Publish a snapshot's examples that may stay, with `changed` keys of the manifest.
+
+    None where nothing to train on is left.
+    """
     by_split = {
         split: {
             kind: [row for row in getattr(getattr(snapshot, split), kind) if keep(row)]
@@ -139,7 +160,7 @@ def rewrite(root: Path, snapshot: Snapshot, keep: Callable[[TrainingExample], bo
         return None
     derived = ("counts", "sources", "gold", "files")
     return _publish(
-        root, by_split, {k: v for k, v in snapshot.manifest.items() if k not in derived}
+        root, by_split, {k: v for k, v in snapshot.manifest.items() if k not in derived} | changed
     )
 
 

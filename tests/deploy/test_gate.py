@@ -170,7 +170,7 @@ def test_a_model_that_learnt_to_be_brief_is_better_though_long_answers_are_likel
     """The summed log-probabilities of a brief and a long answer, of 10 and 100 tokens."""
     base = Preference(-1.5, -0.8, -15.0, -80.0)
     brief = Preference(-1.2, -0.9, -12.0, -90.0)  # +3 nats against -10
-    preferences = {"candidate": brief, "incumbent": base, "base": base}
+    preferences: dict[ModelRole, Preference] = {"candidate": brief, "incumbent": base, "base": base}
     rows = [PairScores(f"c{i}", False, preferences, 40, 400) for i in range(8)]
     report = judge_candidate(Evaluation(tuple(rows)))
     assert report.verdict == "better"

@@ -26,6 +26,7 @@ from engine.serving.stream import QueuedStream
 from engine.storage import folder_of, publish
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.split import split_of
+from feedback_store.snapshots.snapshot import open_snapshot
 from feedback_store.snapshots.taking import take_snapshot
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import EvidenceReader
@@ -145,7 +146,9 @@ def slots(engine: ReferenceEngine, tiny_base: BaseModel, bundles: Path) -> Adapt
     return AdapterSlots(engine, tiny_base, bundles)
 
 
-def answered(store: FeedbackStore, name: str, user: str = "ann", base: str = "base") -> str:
+def answered(
+    store: FeedbackStore, name: str, user: str = "ann", base: str = "base", text: str = "Worse."
+) -> str:
     """An answer in a conversation of its own."""
     turn = store.add_turn(
         user_id=user, question=f"Q of {name}", template=PLAIN, conversation_id=name
@@ -153,16 +156,20 @@ def answered(store: FeedbackStore, name: str, user: str = "ann", base: str = "ba
     answer_id = store.begin_answer(
         turn.id, base_digest=base, adapter_digest=None, sampling={}, seed=0
     )
-    store.finish_answer(answer_id, status="done", text="Worse.", complete=True)
+    store.finish_answer(answer_id, status="done", text=text, complete=True)
     return answer_id
 
 
 def correct(
-    store: FeedbackStore, *conversations: str, better: str = "Better.", user: str = "ann"
+    store: FeedbackStore,
+    *conversations: str,
+    better: str = "Better.",
+    worse: str = "Worse.",
+    user: str = "ann",
 ) -> None:
     """One correction in each conversation."""
     for name in conversations:
-        store.correct(answered(store, name, user), user, better)
+        store.correct(answered(store, name, user, text=worse), user, better)
 
 
 def run(loop: Loop, judge: Judge | None, slots: AdapterSlots | None, **options: Any) -> LoopResult:
@@ -301,6 +308,32 @@ def test_a_better_adapter_goes_live_and_its_pairs_are_no_longer_new(
     assert recorded["conversations"] == 10
     assert loop.status().new_pairs == 0
     assert not run(loop, None, None).ran
+
+
+def test_once_people_want_the_opposite_what_they_said_before_is_left_out(
+    loop: Loop, store: FeedbackStore, slots: AdapterSlots, tmp_path: Path
+) -> None:
+    correct(store, *TRAIN[:5], *HELDOUT[:10])
+    before = run(loop, Judge(True, False), slots)
+    assert (before.promoted, before.since_event) == (True, 0)
+    correct(store, *TRAIN[5:13], *HELDOUT[10:14], better="Worse.", worse="Better.")
+    after = run(loop, Judge(True, False), slots)
+    snapshot = open_snapshot(Home(tmp_path).snapshots, str(after.snapshot))
+    assert after.since_event == 15  # the statements before the first round
+    assert [len(split.pairs) for split in (snapshot.train, snapshot.heldout)] == [8, 4]
+    assert {pair.chosen.text for pair in snapshot.train.pairs} == {"Worse."}
+    assert loop.status().new_pairs == 0  # what was left out is not new
+
+
+def test_what_agrees_with_the_live_release_is_trained_on_with_all_that_was_said(
+    loop: Loop, store: FeedbackStore, slots: AdapterSlots, tmp_path: Path
+) -> None:
+    correct(store, *TRAIN[:5], *HELDOUT[:10])
+    run(loop, Judge(True, False), slots)
+    correct(store, *TRAIN[5:13], *HELDOUT[10:14])
+    again = run(loop, Judge(True, False), slots)
+    snapshot = open_snapshot(Home(tmp_path).snapshots, str(again.snapshot))
+    assert (again.since_event, len(snapshot.train.pairs)) == (0, 13)
 
 
 @pytest.mark.parametrize(

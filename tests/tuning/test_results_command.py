@@ -230,11 +230,14 @@ def test_each_round_of_a_demo_is_a_row(tmp_path: Path) -> None:
         "wish": "full",
         "perplexity": {"base": 10.0, "release": 10.25},
         "gate": {"verdict": "not better"},
+        "pairs": 14,
+        "older_left_out": True,
     }
     page = tmp_path / "results.md"
     page.write_text(PAGE.read_text("utf-8"), "utf-8")
     write_figures(page, [], [{"evidence": "thumbs", "rounds": [one]}])
-    row = "| thumbs | 4 | full | 0.90 (0.80 to 0.96) | 160 -> 43 | 10.00 -> 10.25 | not better |"
+    win = "0.90 (0.80 to 0.96) | 160 -> 43 | 10.00 -> 10.25 | not better |"
+    row = f"| thumbs | 4 | full | 14, the newer ones | {win}"
     assert row in page.read_text("utf-8")
 
 

@@ -1,0 +1,61 @@
+"""A test for changed wishes: does the live release rank new statements the wrong way round?
+
+A model that learnt from people ranks what they say next rightly, or at worst no better than chance
+where nothing is left to learn. One that is wrong more often than chance has learnt a wish that is
+no longer theirs: concept drift, found by the model's own errors (Gama et al. 2014, A Survey on
+Concept Drift Adaptation). What was said before is outdated then, and would hold the next release
+back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from deploy.gate import MIN_CONVERSATIONS
+from engine.request import Engine
+from feedback_store.examples.types import Pair, Unpaired
+from tuning.evaluation.judgements import ranked_right, score_judgements
+from tuning.evaluation.preferences import score_pairs
+from tuning.evaluation.roles import Adapters
+from tuning.evaluation.statistics import Interval, clustered_mean
+
+# One round in 2,000 finds a change where there is none, since that costs all earlier evidence. Our
+# own choice
+CHANGE_CONFIDENCE = 0.999
+CHANCE = 0.5
+
+MOST_PAIRS = 100  # scored, the newest; more would narrow the interval little
+
+
+def measure_agreement(
+    engine: Engine, release: str, pairs: Sequence[Pair], judged: Sequence[Unpaired]
+) -> Interval | None:
+    """How often the implicit reward of a release, which must be loaded, ranks statements rightly.
+
+    Each pair counts as 0 or 1, a lone judgement as the share of those judged otherwise that it is
+    ranked rightly against; conversations are resampled. None for fewer than `MIN_CONVERSATIONS`.
+    """
+    adapters: Adapters = {"candidate": release, "base": None}
+    newest = sorted(pairs, key=lambda pair: max(pair.origin.event_ids))[-MOST_PAIRS:]
+    if _conversations(newest, judged) < MIN_CONVERSATIONS:
+        return None
+    scored = list(score_pairs(engine, newest, adapters))
+    right = [pair.ranked_right("candidate") for pair in scored]
+    clusters = [pair.conversation_id for pair in scored]
+    judgements = list(score_judgements(engine, judged, adapters))
+    if shares := ranked_right(judgements, "candidate"):
+        right += shares
+        clusters += [judgement.conversation_id for judgement in judgements]
+    if len(set(clusters)) < MIN_CONVERSATIONS:
+        return None
+    return clustered_mean(right, clusters, confidence=CHANGE_CONFIDENCE)
+
+
+def contradicts(agreement: Interval | None) -> bool:
+    """Whether the new statements say the opposite of what the release has learnt."""
+    return agreement is not None and agreement.high < CHANCE
+
+
+def _conversations(pairs: Sequence[Pair], judged: Sequence[Unpaired]) -> int:
+    every: list[Pair | Unpaired] = [*pairs, *judged]
+    return len({example.origin.conversation_id for example in every})
