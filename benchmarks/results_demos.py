@@ -11,7 +11,8 @@ ONCE_HEAD = (
     "|---|---|---|---|---|---|---|---|",
 )
 ROUNDS_HEAD = (
-    "| evidence | round | wish | pairs | win rate over the base | median tokens | perplexity | gate |",
+    "| evidence | round | wish | pairs | win rate over the base | median tokens | perplexity |"
+    " gate |",
     "|---|---|---|---|---|---|---|---|",
 )
 
