@@ -15,9 +15,24 @@ from engine.time_slices import YieldToEngine
 
 SEEDS = 2**63  # a seed is one of the integers from 0 up to this
 FinishReason = Literal["stop", "length", "cancelled"]
+GrammarKind = Literal["json_schema", "regex", "lark", "gbnf"]
+MAX_GRAMMAR_CHARS = 2**16  # it is stored with each answer
 MAX_LOGPROBS = 20
 MAX_LOGIT_BIAS = 1024  # entries; they are stored with each answer
 LEAST_REPETITION_PENALTY = 0.01  # smaller values soon overflow and give no usable text
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """The language of an answer: a JSON Schema (as JSON), a regular expression in Rust's syntax, a
+    grammar in llguidance's Lark, or one in llama.cpp's GBNF."""
+
+    kind: GrammarKind
+    text: str
+
+    def __post_init__(self) -> None:
+        if len(self.text) > MAX_GRAMMAR_CHARS:
+            raise InvalidInput(f"a grammar may have at most {MAX_GRAMMAR_CHARS} characters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +48,8 @@ class SamplingParams:
 
     `logit_bias` is added to the logits of the tokens it names. A token that the answer has n times
     already loses `n * frequency_penalty + presence_penalty`, the latter if n > 0 (OpenAI's API
-    reference). `repetition_penalty` counts the prompt too (Keskar et al. 2019, 4.1).
+    reference). `repetition_penalty` counts the prompt too (Keskar et al. 2019, 4.1). `grammar`
+    forbids every token that leads out of its language, and ends an answer that is complete.
     """
 
     temperature: float = 0.7
@@ -49,6 +65,7 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, what is added)
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -121,6 +138,8 @@ class GenerationRequest:
     def __post_init__(self) -> None:
         if self.timeout_seconds is not None and not 0 < self.timeout_seconds < math.inf:
             raise InvalidInput("timeout_seconds must be a number above 0")
+        if self.prefill and self.sampling.grammar is not None:
+            raise InvalidInput("an answer that is given in part cannot follow a grammar")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.answering import LIVE
 from engine.errors import InvalidInput
-from engine.request import MAX_LOGIT_BIAS, MAX_LOGPROBS, SEEDS, SamplingParams
+from engine.request import MAX_LOGIT_BIAS, MAX_LOGPROBS, SEEDS, Grammar, SamplingParams
 
 MAX_CHOICES = 16
 MAX_STOPS = 16
@@ -32,7 +32,6 @@ UNSUPPORTED_FIELDS: Mapping[str, tuple[object, ...]] = {
     "parallel_tool_calls": (True, False),  # without tools
     "prediction": (),
     "reasoning_effort": (),
-    "response_format": ({"type": "text"},),
     "service_tier": ("auto", "default"),
     "store": (False,),
     "tool_choice": ("none", "auto"),  # without tools
@@ -70,6 +69,29 @@ class TemplateOptions(_Lenient):
     enable_thinking: bool | None = None
 
 
+class JsonSchema(_Lenient):
+    """The schema of `response_format`; `strict` and `name` change nothing: it always holds."""
+
+    schema_: Annotated[dict[str, Any], Field(alias="schema")] = {}
+
+
+class ResponseFormat(_Lenient):
+    """The language of the answer, as in OpenAI's API, and a grammar as in its custom tools."""
+
+    type: Literal["text", "json_object", "json_schema", "grammar"]
+    json_schema: JsonSchema = JsonSchema()
+    syntax: Literal["regex", "lark", "gbnf"] = "lark"
+    definition: str = ""
+
+    def grammar(self) -> Grammar | None:
+        """Return the grammar; None for plain text."""
+        if self.type == "json_schema":
+            return Grammar("json_schema", json.dumps(self.json_schema.schema_))
+        if self.type == "json_object":
+            return Grammar("json_schema", json.dumps({"type": "object"}))
+        return Grammar(self.syntax, self.definition) if self.type == "grammar" else None
+
+
 class CompletionRequest(_Lenient):
     """The request body. Messages and biases are parsed by the thread that submits the request,
     since a body may hold a hundred thousand of them."""
@@ -97,6 +119,7 @@ class CompletionRequest(_Lenient):
     user: Annotated[str, Field(max_length=256)] = ""
     timeout_seconds: float | None = None
     chat_template_kwargs: TemplateOptions = TemplateOptions()
+    response_format: ResponseFormat = ResponseFormat(type="text")
 
     @model_validator(mode="before")
     @classmethod
@@ -108,6 +131,12 @@ class CompletionRequest(_Lenient):
                 if value is not None and value not in neutral:
                     raise InvalidInput(_unsupported(name, neutral))
         return data
+
+    @property
+    def thinking(self) -> bool | None:
+        """The switch of thoughts. An answer that follows a grammar has none, unless asked for."""
+        asked = self.chat_template_kwargs.enable_thinking
+        return False if asked is None and self.response_format.type != "text" else asked
 
     def samplings(self, usual: SamplingParams) -> list[SamplingParams]:
         """Return the sampling parameters of each choice.
@@ -133,6 +162,7 @@ class CompletionRequest(_Lenient):
             stop=tuple(filter(None, stops)),  # an empty text stops nothing, as in llama.cpp
             ignore_eos=self.ignore_eos,
             logprobs=self.top_logprobs if self.logprobs else None,
+            grammar=self.response_format.grammar(),
         )
         return [replace(first, seed=(first.seed + index) % SEEDS) for index in range(self.n)]
 

@@ -92,7 +92,7 @@ def _submit(service: Service, user_id: str, body: CompletionRequest) -> list[Run
         adapter=service.adapter_named(body.model),
         user=body.user,
         timeout_seconds=body.timeout_seconds,
-        thinking=body.chat_template_kwargs.enable_thinking,
+        thinking=body.thinking,
     )
 
 

@@ -12,14 +12,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from engine.errors import UnknownId
+from engine.errors import InvalidInput, UnknownId
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.interface import ChatRenderer
-from engine.request import GenerationRequest, Score, ScoreRequest
+from engine.request import GenerationRequest, Grammar, Score, ScoreRequest
 from engine.serving.generation_task import GenerationTask
+from engine.serving.grammar import GrammarCompiler, GrammarMatcher
 from engine.serving.loop import EngineLoop
-from engine.serving.prompt import fit_prompt, require_context_room
+from engine.serving.prompt import TokenizedPrompt, fit_prompt, require_context_room
 from engine.serving.runner import ModelRunner
 from engine.serving.scoring_task import ScoringTask
 from engine.serving.sequence import Adapter, Sequence
@@ -47,6 +48,7 @@ class ServingEngine(Generic[Runner]):
         self.runner = runner
         padding_ids = renderer.ids_without_token(runner.vocabulary)
         self.loop = EngineLoop(runner, padding_ids, max_rows=max_rows, max_queue=max_queue)
+        self._grammars = GrammarCompiler(renderer, runner.vocabulary)
         self._loading = threading.Lock()  # one adapter is loaded at a time
 
     @property
@@ -97,7 +99,8 @@ class ServingEngine(Generic[Runner]):
             request.sampling.require_known_tokens(self.runner.vocabulary)
             adapter = self._adapter(request.adapter)
             prompt = fit_prompt(request, self.renderer, self._context_beside(adapter))
-            tasks.append(GenerationTask(request, prompt, self.renderer))
+            grammar = self._grammar(request.sampling.grammar, prompt)
+            tasks.append(GenerationTask(request, prompt, self.renderer, grammar))
             sequences.append(self._sequence(tasks[-1], adapter, request.user))
         self.loop.submit(sequences)
         return [task.stream for task in tasks]
@@ -146,6 +149,14 @@ class ServingEngine(Generic[Runner]):
         if adapter is None:
             raise UnknownId(f"no adapter {digest[:80]} is loaded")
         return adapter
+
+    def _grammar(self, grammar: Grammar | None, prompt: TokenizedPrompt) -> GrammarMatcher | None:
+        """The matcher of one answer; raises `InvalidInput`."""
+        if grammar is None:
+            return None
+        if prompt.opening:
+            raise InvalidInput("the answer begins with a thought, so it cannot follow a grammar")
+        return self._grammars.compile(grammar)
 
     def _context_beside(self, adapter: Adapter | None) -> int:
         """Tokens of the context that an adapter's virtual ones leave."""

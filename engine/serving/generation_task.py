@@ -20,6 +20,7 @@ from engine.request import (
     TextDelta,
     TokenLogprob,
 )
+from engine.serving.grammar import GrammarMatcher
 from engine.serving.prompt import TokenizedPrompt
 from engine.serving.sampler import Sampler, token_logprobs
 from engine.serving.stream import QueuedStream
@@ -31,7 +32,11 @@ class GenerationTask:
     is_answer = True
 
     def __init__(
-        self, request: GenerationRequest, prompt: TokenizedPrompt, renderer: ChatRenderer
+        self,
+        request: GenerationRequest,
+        prompt: TokenizedPrompt,
+        renderer: ChatRenderer,
+        grammar: GrammarMatcher | None = None,
     ) -> None:
         sampling = request.sampling
         self.prompt_ids = prompt.ids
@@ -41,7 +46,7 @@ class GenerationTask:
         self.cached_prompt_tokens = 0
         self.max_tokens = min(sampling.max_new_tokens, prompt.room)
         self._end_ids = frozenset() if sampling.ignore_eos else renderer.end_ids
-        self._sampler = Sampler(sampling)
+        self._sampler = Sampler(sampling, grammar)
         self._text = renderer.detokenizer(sampling.stop, prompt.prefill_ids, prompt.opening)
         self._decode = renderer.decode
         self._top = sampling.logprobs
@@ -79,7 +84,7 @@ class GenerationTask:
             self.finish("stop")
             return
         self._show(self._text.push(token_id))
-        if self._text.stopped:
+        if self._text.stopped or self._sampler.is_complete:
             self.finish("stop")
         elif len(self.ids) >= self.max_tokens:
             self.finish("length")

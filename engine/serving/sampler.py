@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from engine.request import SamplingParams
+from engine.serving.grammar import GrammarMatcher
 
 # Most nuclei are far smaller than the vocabulary; the top of it is tried first, unsorted
 NUCLEUS_GUESS = 256
@@ -22,8 +23,10 @@ class Sampler:
     It has its own random generator and counts, so that no other stream can change its text.
     """
 
-    def __init__(self, params: SamplingParams) -> None:
+    def __init__(self, params: SamplingParams, grammar: GrammarMatcher | None = None) -> None:
+        """`grammar` is the compiled one of the parameters."""
         self._params = params
+        self._grammar = grammar
         self._generator = torch.Generator().manual_seed(params.seed)
         self._is_cold = params.temperature < LEAST_TEMPERATURE
         self._bias_ids = torch.tensor([token_id for token_id, _ in params.logit_bias]).long()
@@ -44,15 +47,25 @@ class Sampler:
             and not params.logit_bias
             and not self._counts_chosen
             and params.logprobs is None
+            and self._grammar is None
         )
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the tokens drawn make a whole sentence of the grammar, which cannot go on."""
+        return self._grammar is not None and self._grammar.is_complete
 
     def __call__(self, logits: Tensor, context_ids: Sequence[int]) -> int:
         """The next token id from `logits` (vocabulary,) after `context_ids`.
 
         All parameters that `SamplingParams` accepts give a token if at least one logit is finite.
         """
+        if self._grammar is not None:
+            logits = self._grammar.allow(logits)
         logits = self._penalised(logits.float(), context_ids)
         token_id = int(logits.argmax()) if self._is_cold else self._drawn(logits)
+        if self._grammar is not None:
+            self._grammar.advance(token_id)
         if self._counts_chosen:
             self._chosen[token_id] += 1
         return token_id

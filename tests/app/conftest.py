@@ -227,9 +227,9 @@ def model_says(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
         ids = serving_engine(service).renderer.completion(text)
 
         class Script:
-            is_greedy = False
+            is_greedy = is_complete = False
 
-            def __init__(self, _params: object) -> None:
+            def __init__(self, _params: object, _grammar: object) -> None:
                 self._rest = list(ids)
 
             def __call__(self, _logits: object, _context: object) -> int:

@@ -79,6 +79,26 @@ def test_what_clients_send_is_the_same_question_in_other_words(person: Person) -
     assert_refused(banned, 400, "the model has tokens 0 to ")
 
 
+def test_an_answer_follows_its_response_format(person: Person) -> None:
+    client = person()
+    schema = {"enum": ["red", "blue"]}
+    wanted = {
+        "type": "json_schema",
+        "json_schema": {"name": "colour", "strict": True, "schema": schema},
+    }
+    sampled = {"temperature": 1.5, "max_tokens": 20, "seed": 3, "n": 4}
+    choices = complete(client, HELLO, response_format=wanted, **sampled)["choices"]
+    assert {choice["message"]["content"] for choice in choices} <= {'"red"', '"blue"'}
+    assert {choice["finish_reason"] for choice in choices} == {"stop"}
+    grammar = {"type": "grammar", "syntax": "gbnf", "definition": 'root ::= "up" | "down"'}
+    assert text_of(complete(client, HELLO, response_format=grammar)) in ("up", "down")
+    anything = text_of(complete(client, HELLO, response_format={"type": "json_object"}))
+    assert anything.startswith("{")  # cut at eight tokens, it need not be whole
+    begun = {"role": "assistant", "content": "The"}
+    refused = client.post(CHAT, json={"messages": [HELLO, begun], "response_format": wanted})
+    assert_refused(refused, 400, "cannot follow a grammar")
+
+
 def test_a_begun_answer_is_continued_and_stored_whole(person: Person, service: Service) -> None:
     client = person()
     begun = {"role": "assistant", "content": "The river "}

@@ -95,6 +95,13 @@ class ChatGLM1Tokenizer:
         """Text for a window of a stream: spaces unchanged, nothing for special and unknown ids."""
         return self._pieces.join_window([self._plain_piece(i) for i in ids])
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """See `ChatGLMRenderer.token_bytes`."""
+        text = self._plain_piece(token_id)
+        if text in WHITESPACE.values():
+            return text.encode()
+        return self._pieces.bytes_of(token_id - self._offset) if text else b""
+
     def _piece(self, token_id: int) -> str:
         inner = token_id - self._offset
         return self._pieces.piece(inner) if inner >= 0 else f"<image_{token_id}>"
@@ -135,6 +142,10 @@ class ChatGLM1Renderer(ChatGLMRenderer):
     ) -> tuple[int, ...]:
         """Ids of the prompt, <sop> last."""
         return tuple(self.tokenizer.closed(self.tokenizer.encode_text(chat_text(messages))))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """See `ChatGLMRenderer`."""
+        return self.tokenizer.token_bytes(token_id)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer's ids; see `ChatGLMRenderer.decode`."""

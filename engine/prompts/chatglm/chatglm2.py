@@ -53,6 +53,10 @@ class ChatGLM2Tokenizer:
         """Text for a window of a stream: nothing for special and unknown ids."""
         return self._pieces.join_window([self._piece(i) for i in ids])
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """See `ChatGLMRenderer.token_bytes`."""
+        return self._pieces.bytes_of(token_id) if self._piece(token_id) else b""
+
     def _piece(self, token_id: int) -> str:
         if token_id in self._silent or not 0 <= token_id < len(self._pieces):
             return ""
@@ -86,6 +90,10 @@ class ChatGLM2Renderer(ChatGLMRenderer):
     ) -> tuple[int, ...]:
         """Ids of the prompt, those of 答： last."""
         return tuple(self.tokenizer.encode(chat_text(messages)))
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """See `ChatGLMRenderer`."""
+        return self.tokenizer.token_bytes(token_id)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer's ids; see `ChatGLMRenderer.decode`."""

@@ -68,6 +68,10 @@ class ChatGLM3Renderer(ChatGLMRenderer):
         ids = [i for m in messages for i in self.tokenizer.message(m.role, m.content)]
         return (*self.tokenizer.prefix, *ids, self.tokenizer.special_ids["<|assistant|>"])
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """See `ChatGLMRenderer`."""
+        return self.tokenizer.token_bytes(token_id)
+
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer's ids, its empty first line included; see `ChatGLMRenderer.decode`."""
         return self.tokenizer.decode_window(ids)

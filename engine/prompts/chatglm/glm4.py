@@ -83,6 +83,11 @@ class GLM4Tokenizer:
                 plain = []
         return " ".join(filter(None, [*stretches, self.decode_window(plain)]))
 
+    def token_bytes(self, token_id: int) -> bytes:
+        """See `ChatGLMRenderer.token_bytes`."""
+        known = 0 <= token_id < self._rank_count
+        return self._encoding.decode_single_token_bytes(token_id) if known else b""
+
     def decode_window(self, ids: Sequence[int]) -> str:
         """Text for a window of a stream: nothing for special and unknown ids."""
         known = [i for i in ids if 0 <= i < self._rank_count]
@@ -112,6 +117,10 @@ class GLM4Renderer(ChatGLMRenderer):
         said = [m for m in messages if m.content]
         ids = [i for m in said for i in self.tokenizer.message(m.role, m.content)]
         return (*self.tokenizer.prefix, *ids, self.tokenizer.special_ids["<|assistant|>"])
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """See `ChatGLMRenderer`."""
+        return self.tokenizer.token_bytes(token_id)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer's ids, its empty first line included; see `ChatGLMRenderer.decode`."""

@@ -50,6 +50,14 @@ class SentencePieces:
         """The piece of an id, which must be in the vocabulary."""
         return str(self._model.id_to_piece(token_id))
 
+    def bytes_of(self, token_id: int) -> bytes:
+        """The bytes of an id within a text; b"" for a control piece."""
+        if self._model.is_byte(token_id):
+            return bytes([int(self.piece(token_id)[3:-1], 16)])  # "<0x0A>"
+        if self._model.is_control(token_id) or self._model.is_unknown(token_id):
+            return b""
+        return self.piece(token_id).replace(SPACE, " ").encode()
+
     def join(self, pieces: Sequence[str]) -> str:
         """Pieces to text, without the space in front; strings that are no pieces stay unchanged."""
         return str(self._model.decode(list(pieces))) if pieces else ""

@@ -61,6 +61,10 @@ class ChatGLMRenderer(ABC):
         some formats is part of the text; `detokenizer` and `clean_answer` remove it.
         """
 
+    @abstractmethod
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for within a text; b"" for one that is no text."""
+
     def token_text(self, token_id: int) -> str:
         """See `ChatRenderer`; a control token is shown by its id."""
         return self.decode([token_id]) or f"<{token_id}>"
