@@ -216,9 +216,11 @@ def add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> 
         async for _ in second.updates():
             pass
         ended = second.latest
-        if ended.status != "done" or ended.answer_id is None:
+        if ended.answer_id is None:
             return {}
-        if not comparisons.is_offered(user, first.text, ended.text):
+        if ended.status != "done" or not comparisons.is_offered(user, first.text, ended.text):
+            # The person asked for no second answer, so it does not stand beside the first one
+            await run_sync(service.workspace.alternatives.hide, ended.answer_id, user)
             return {}
         found = await run_sync(store.answer, ended.answer_id, user)
         return {"second": answer_document(found, language)}

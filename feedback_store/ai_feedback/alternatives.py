@@ -154,10 +154,25 @@ class Alternatives:
                     )
                 )
 
+    def hide(self, answer_id: str, user_id: str) -> None:
+        """Keep a second answer that was not offered out of what the person sees.
+
+        Raises `UnknownId` where it was erased meanwhile.
+        """
+        with self._database.write() as connection:
+            own_turn(connection, answer_id, user_id)
+            row = {"answer_id": answer_id, "of_answer_id": answer_id, "shown": 0}
+            connection.execute(insert(t.alternatives).values(created_at=time.time(), **row))
+
     def count(self) -> int:
-        """The number of alternatives that were written and are still there."""
+        """The number of alternatives of bad answers that were written and are still there."""
+        given = t.alternatives.c
         with self._database.read() as connection:
-            query = select(func.count()).select_from(t.alternatives)
+            query = (
+                select(func.count())
+                .select_from(t.alternatives)
+                .where(given.answer_id != given.of_answer_id)
+            )
             return int(connection.execute(query).scalar_one())
 
 
@@ -169,6 +184,7 @@ def _judged_lately(connection: Connection) -> list[Any]:
     written = (
         select(answers.turn_id)
         .join(t.alternatives, t.alternatives.c.of_answer_id == answers.id)
+        .where(t.alternatives.c.answer_id != answers.id)
         .scalar_subquery()
     )
     query = (

@@ -158,7 +158,8 @@ comparisons = Table(
     Index(None, "turn_id"),
 )
 
-# Answers that the engine wrote to be compared, beside an answer that somebody disliked
+# Answers that the engine wrote to be compared, beside an answer that somebody disliked. A second
+# answer that was then not offered is one of itself: it is not shown, and says nothing of the first
 alternatives = Table(
     "alternatives",
     feedback_metadata,

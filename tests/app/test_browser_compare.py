@@ -14,6 +14,10 @@ from tests.app.stored import rows
 from tests.support.waiting import wait_until
 
 pytestmark = NEEDS_CHROMIUM
+HIDDEN = (
+    "SELECT answer_id FROM alternatives JOIN answers ON answers.id = answer_id"
+    " JOIN turns ON turns.id = turn_id WHERE conversation_id = ? AND answer_id = of_answer_id"
+)
 LOT = "crypto.getRandomValues = (drawn) => {{ drawn[0] = {drawn}; return drawn; }}"
 
 
@@ -190,6 +194,19 @@ def test_a_choice_is_offered_now_and_then_and_never_twice_in_a_row(
     chat.page.wait_for_timeout(300)
     expect(chat.offer).to_have_count(0)
     assert [choice for _, _, choice in choices(chat, played)] == ["left"]
+
+
+@pytest.mark.usefixtures("offering")
+def test_a_second_answer_that_is_not_offered_does_not_stand_beside_the_first(
+    chat: ChatPage, played: Played
+) -> None:
+    played.engine.answers = iter(["Salt.", "Salt.", "Sand."])  # two answers that read the same
+    chat.ask("What is the sea?")
+    wait_until(lambda: len(rows(played.service, HIDDEN, chat.conversation)) == 1)
+    expect(chat.offer).to_have_count(0)
+    chat.reload()
+    expect(chat.answers).to_have_text("Salt.")
+    assert "/2" not in chat.turns.inner_text()
 
 
 @pytest.mark.usefixtures("offering")

@@ -140,6 +140,20 @@ def test_alternatives_are_no_part_of_the_chat_until_their_person_has_compared_th
     assert "Three." in written  # the copy of all their data has what waits, too
 
 
+def test_a_second_answer_that_was_not_offered_is_not_shown_and_takes_nothing_from_the_first(
+    alternatives: Alternatives, talk: Conversations, store: FeedbackStore, database: Database
+) -> None:
+    first = disliked(talk, store, TRAIN)
+    second = talk.again(first, "Another.")
+    alternatives.hide(second, "ann")
+    (turn,) = ConversationList(database).view(TRAIN, "ann").turns
+    assert turn.answers == (first,)
+    assert alternatives.count() == 0
+    assert [each.id for each in alternatives.wanted(10)] == [first]
+    with pytest.raises(UnknownId):
+        alternatives.hide(second, "bob")
+
+
 def test_alternatives_go_with_their_conversation_and_their_person(
     alternatives: Alternatives,
     queue: ComparisonQueue,
