@@ -123,8 +123,8 @@ def _simple() -> Iterator[Schema]:
     yield from (
         {"type": "integer", "minimum": 0, "maximum": 40, "multipleOf": step} for step in (2, 5)
     )
-    for least, most in ((0, 1), (-2.5, 2.5)):
-        yield {"type": "number", "exclusiveMinimum": least, "exclusiveMaximum": most}
+    for low, high in ((0.0, 1.0), (-2.5, 2.5)):
+        yield {"type": "number", "exclusiveMinimum": low, "exclusiveMaximum": high}
     yield {"type": ["integer", "null"], "minimum": 0, "maximum": 20}
     yield {"type": ["boolean", "string"], "maxLength": 4}
     yield {"allOf": [{"type": "integer", "minimum": 3}, {"maximum": 12}]}
