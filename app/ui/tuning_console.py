@@ -184,9 +184,12 @@ def _curves(steps: Sequence[StepDone], language: str) -> list[Any]:
 def _curve(
     points: Sequence[tuple[float, float, str]], y: str, color: str, language: str
 ) -> dict[str, Any]:
-    """Return the update of a plot: its points and axis titles."""
-    frame = pd.DataFrame(points, columns=["step", y, color])
-    frame = frame.astype({"step": float, y: float, color: str})  # an empty one has no types
+    """Return the update of a plot: its points and axis titles.
+
+    Without points it has no value: Vega lays out an empty plot over an infinite range, and what is
+    drawn into it later stays flat.
+    """
+    frame = pd.DataFrame(points, columns=["step", y, color]) if points else None
     x_title, y_title = (say(f"console.axes.{axis}", language) for axis in ("step", y))
     update: dict[str, Any] = gr.update(value=frame, x_title=x_title, y_title=y_title)
     return update

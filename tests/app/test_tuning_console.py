@@ -140,7 +140,7 @@ def fail(workspace: Workspace, job: str, reason: str) -> None:
 
 def test_a_home_without_jobs_shows_none_and_no_button_can_be_pressed(workspace: Workspace) -> None:
     page = shown(workspace)
-    assert (len(page["jobs"]), len(page["loss"]), page["facts"]) == (0, 0, "")
+    assert (len(page["jobs"]), page["loss"], page["facts"]) == (0, None, "")
     assert [page[name]["interactive"] for name in ("cancel", "resume")] == [False, False]
 
 
@@ -387,21 +387,56 @@ def test_a_resumed_job_that_ends_without_a_bundle_says_why_and_leaves_room_for_t
 
 
 @pytest.fixture
-def console(chromium: Browser, url: str, service: Service, played: None) -> Iterator[Page]:
-    """The tab, over one running job and one that failed of a script."""
-    workspace = service.workspace
-    failed = start(workspace)
-    fail(workspace, failed, SCRIPT)
+def tab(chromium: Browser, url: str) -> Iterator[Callable[[], Page]]:
+    """Opens the tab in a new browser."""
+    context = chromium.new_context(locale="en-US", viewport={"width": 1300, "height": 900})
+
+    def opened() -> Page:
+        page = context.new_page()
+        page.goto(f"{url}/console/")
+        page.get_by_role("tab", name="Tuning").click()
+        return page
+
+    yield opened
+    context.close()
+
+
+def run_through_sft(workspace: Workspace) -> None:
+    """A running job that has made thirteen steps."""
     job = start(workspace, SNAPSHOTS[1])
     steps = [step("dpo", number, **JUDGED) for number in range(1, 9)]
     report(workspace, job, BEGUN, *[step("sft", n, of=5) for n in range(1, 6)], *steps)
-    context = chromium.new_context(locale="en-US", viewport={"width": 1300, "height": 900})
-    page = context.new_page()
-    page.goto(f"{url}/console/")
-    page.get_by_role("tab", name="Tuning").click()
+
+
+@pytest.fixture
+def console(tab: Callable[[], Page], service: Service, played: None) -> Page:
+    """The tab, over one running job and one that failed of a script."""
+    fail(service.workspace, start(service.workspace), SCRIPT)
+    run_through_sft(service.workspace)
+    page = tab()
     expect(page.locator("#jobs")).to_contain_text("running", timeout=30_000)
-    yield page
-    context.close()
+    return page
+
+
+def test_the_curves_of_a_job_are_drawn_after_those_of_one_without_steps(
+    tab: Callable[[], Page], service: Service, played: None
+) -> None:
+    fail(service.workspace, start(service.workspace), SCRIPT)
+    console = tab()
+    facts = console.locator("#job-facts textarea")
+    expect(facts).to_have_value(re.compile("state: failed"), timeout=30_000)
+    run_through_sft(service.workspace)
+    console.locator("#jobs span", has_text=re.compile("^running$")).click(timeout=20_000)
+    expect(facts).to_have_value(re.compile("state: running"), timeout=20_000)
+    for plot in ("loss", "accuracy", "rewards"):
+        lines = console.locator(f"#{plot} .mark-line path").first
+        expect(lines).to_be_attached()
+        box = lines.bounding_box()
+        assert box is not None
+        assert box["width"] > 100  # across the plot
+        drawn = console.locator(f"#{plot} svg.marks").bounding_box()
+        assert drawn is not None
+        assert drawn["y"] < box["y"] < drawn["y"] + drawn["height"]
 
 
 def test_the_operator_watches_a_job_stops_it_and_goes_on(console: Page, service: Service) -> None:
