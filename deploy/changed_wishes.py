@@ -10,6 +10,7 @@ back.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 from deploy.gate import MIN_CONVERSATIONS
 from engine.request import Engine
@@ -24,7 +25,9 @@ from tuning.evaluation.statistics import Interval, clustered_mean
 CHANGE_CONFIDENCE = 0.999
 CHANCE = 0.5
 
-MOST_PAIRS = 100  # scored, the newest; more would narrow the interval little
+MOST_STATEMENTS = 100  # of each kind, the newest; more would narrow the interval little
+
+Judged = TypeVar("Judged", Pair, Unpaired)
 
 
 def measure_agreement(
@@ -36,13 +39,13 @@ def measure_agreement(
     ranked rightly against; conversations are resampled. None for fewer than `MIN_CONVERSATIONS`.
     """
     adapters: Adapters = {"candidate": release, "base": None}
-    newest = sorted(pairs, key=lambda pair: max(pair.origin.event_ids))[-MOST_PAIRS:]
-    if _conversations(newest, judged) < MIN_CONVERSATIONS:
+    newest_pairs, newest_judged = _newest(pairs), _newest(judged)
+    if _conversations(newest_pairs, newest_judged) < MIN_CONVERSATIONS:
         return None
-    scored = list(score_pairs(engine, newest, adapters))
+    scored = list(score_pairs(engine, newest_pairs, adapters))
     right = [pair.ranked_right("candidate") for pair in scored]
     clusters = [pair.conversation_id for pair in scored]
-    judgements = list(score_judgements(engine, judged, adapters))
+    judgements = list(score_judgements(engine, newest_judged, adapters))
     if shares := ranked_right(judgements, "candidate"):
         right += shares
         clusters += [judgement.conversation_id for judgement in judgements]
@@ -54,6 +57,10 @@ def measure_agreement(
 def contradicts(agreement: Interval | None) -> bool:
     """Whether the new statements say the opposite of what the release has learnt."""
     return agreement is not None and agreement.high < CHANCE
+
+
+def _newest(statements: Sequence[Judged]) -> list[Judged]:
+    return sorted(statements, key=lambda each: max(each.origin.event_ids))[-MOST_STATEMENTS:]
 
 
 def _conversations(pairs: Sequence[Pair], judged: Sequence[Unpaired]) -> int:

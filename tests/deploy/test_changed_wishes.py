@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deploy.changed_wishes import contradicts, measure_agreement
-from feedback_store.examples.types import Pair
+from feedback_store.examples.types import Pair, Unpaired
 from tests.support.pairs import row
 from tests.support.scripted_engine import ScriptedEngine
 from tests.support.voices import Voice, sensible
@@ -31,6 +31,18 @@ def agreement(pairs: list[Pair]) -> Interval | None:
 def test_statements_of_the_opposite_wish_contradict() -> None:
     found = agreement(asked(8, "Long, long.", "Short."))
     assert found == Interval(0.0, 0.0, 0.0)
+    assert contradicts(found)
+
+
+def test_thumbs_of_the_opposite_wish_contradict() -> None:
+    pairs = asked(8, "Long, long.", "Short.")
+    judged = [
+        Unpaired(f"u{n}", pair.prompt, pair.sides[n % 2], n % 2 == 0, "vote", pair.origin)
+        for n, pair in enumerate(pairs)
+    ]
+    engine = ScriptedEngine({None: INDIFFERENT, RELEASE: Voice(sensible, prefers_short)})
+    found = measure_agreement(engine, RELEASE, [], judged)
+    assert found == Interval(0.0, 0.0, 0.0)  # four liked long answers, four disliked short ones
     assert contradicts(found)
 
 
