@@ -114,9 +114,11 @@ WISHES: Mapping[WishName, Wish] = MappingProxyType(
             likes=lambda answer: _is_whole(answer.text, answer.ended),
             rank=lambda answer: (float(_is_whole(answer.text, answer.ended)),),
         ),
-        # At least three sentences that come to an end; of two such answers the longer one
+        # At least three sentences that come to an end; of two others one that ended, and the longer
+        # one of two that did: else nobody could tell a model that is brief to write more
         "full": Wish(
-            likes=_is_full, rank=lambda answer: (1, answer.tokens) if _is_full(answer) else (0, 0)
+            likes=_is_full,
+            rank=lambda answer: (float(_is_full(answer)), float(answer.ended), answer.tokens),
         ),
     }
 )

@@ -47,7 +47,7 @@ def test_a_user_of_the_opposite_opinion_turns_every_statement_round() -> None:
 
 def test_the_full_wish_prefers_the_longer_one_of_three_sentences_and_more() -> None:
     rank = WISHES["full"].rank
-    assert rank(FOUR) > rank(ONE) == rank(TWO) == rank(CUT_OFF)
+    assert rank(FOUR) > rank(TWO) > rank(ONE) > rank(CUT_OFF)
     longer = Shown("One. Two. Three.", ended=True, tokens=40)
     assert rank(longer) > rank(FOUR)
 
