@@ -34,7 +34,8 @@ KINDS = {
     "unpaired": "answers called good or bad",
 }
 MEASURES = {
-    "reward_accuracy": "accuracy of the implicit reward",
+    "reward_accuracy_per_token": "accuracy of the implicit reward, per token",
+    "reward_accuracy": "accuracy of the implicit reward, summed",
     "accuracy": "accuracy, per token",
     "accuracy_summed": "accuracy, summed",
     "margin_per_token": "margin, nats a token",

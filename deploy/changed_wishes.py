@@ -27,16 +27,17 @@ CHANCE = 0.5
 
 MOST_STATEMENTS = 100  # of each kind, the newest; more would narrow the interval little
 
-Judged = TypeVar("Judged", Pair, Unpaired)
+StatementT = TypeVar("StatementT", Pair, Unpaired)
 
 
 def measure_agreement(
     engine: Engine, release: str, pairs: Sequence[Pair], judged: Sequence[Unpaired]
 ) -> Interval | None:
-    """How often the implicit reward of a release, which must be loaded, ranks statements rightly.
+    """How often a release's implicit reward per token ranks statements rightly.
 
-    Each pair counts as 0 or 1, a lone judgement as the share of those judged otherwise that it is
-    ranked rightly against; conversations are resampled. None for fewer than `MIN_CONVERSATIONS`.
+    The release must be loaded. Each pair counts as 0 or 1, a lone judgement as the share of those
+    judged otherwise that it is ranked rightly against; conversations are resampled. None for fewer
+    than `MIN_CONVERSATIONS`.
     """
     adapters: Adapters = {"candidate": release, "base": None}
     newest_pairs, newest_judged = _newest(pairs), _newest(judged)
@@ -59,7 +60,7 @@ def contradicts(agreement: Interval | None) -> bool:
     return agreement is not None and agreement.high < CHANCE
 
 
-def _newest(statements: Sequence[Judged]) -> list[Judged]:
+def _newest(statements: Sequence[StatementT]) -> list[StatementT]:
     return sorted(statements, key=lambda each: max(each.origin.event_ids))[-MOST_STATEMENTS:]
 
 

@@ -1,12 +1,12 @@
 """The gate: is the candidate better than the incumbent? Pure: evaluation in, verdict out.
 
-The statistic is the difference in accuracy of the implicit reward (Rafailov et al. 2023, sec. 4; so
-does RewardBench compare models that DPO made: Lambert et al. 2024), on pairs that neither was
-trained on, held out and gold together, and on held-out thumbs: the share in which what people
-preferred gained more on the base model, ties counted as half, with a bootstrap over conversations.
-A likelihood per token would not do: a model that has learnt to be brief need not find the words of
-a brief answer likelier than those of a long one. The "longer answer wins" baseline is reported as
-well, since it beats many models. A candidate that a guard refuses is not better.
+The statistic is the difference in accuracy of the implicit reward per token (`PairScores`; by their
+implicit rewards RewardBench, too, compares models that DPO made: Lambert et al. 2024), on pairs
+that neither was trained on, held out and gold together, and on held-out thumbs: the share in which
+what people preferred gained more on the base model, ties counted as half, with a bootstrap over
+conversations. A likelihood would not do: a model that has learnt to be brief need not find the
+words of a brief answer likelier than those of a long one. The "longer answer wins" baseline is
+reported as well, since it beats many models. A candidate that a guard refuses is not better.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MIN_CONVERSATIONS = 8
 class GateReport:
     """The verdict and its figures. Gold pairs are among `pairs` and also counted apart.
 
-    Accuracies are those of the implicit reward, of which the base model has 0.5.
+    Accuracies are those of the implicit reward per token, of which the base model has 0.5.
     `gain` and `conversations` are those of pairs and lone judgements together.
     """
 

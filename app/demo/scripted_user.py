@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -46,7 +45,10 @@ class Wish:
 
 
 class ScriptedUser:
-    """A user with a wish, some of whose statements are the wrong way round."""
+    """A user with a wish, some of whose statements are the wrong way round.
+
+    They are spread evenly, so that a short run has its share of them, too.
+    """
 
     def __init__(
         self, wish: Wish, reversed_share: float = 0.0, user_id: str = "scripted-user"
@@ -54,7 +56,7 @@ class ScriptedUser:
         self.wish = wish
         self.user_id = user_id
         self._reversed_share = reversed_share
-        self._chance = random.Random(0)  # noqa: S311 - no secret
+        self._said = 0
 
     def vote(self, answer: Shown) -> Literal[1, -1]:
         """A thumb up or down."""
@@ -65,7 +67,8 @@ class ScriptedUser:
         return "right" if self._errs() else "left"
 
     def _errs(self) -> bool:
-        return self._chance.random() < self._reversed_share
+        before, self._said = self._said, self._said + 1
+        return int(self._said * self._reversed_share) > int(before * self._reversed_share)
 
 
 def shown(answer: Finished) -> Shown:

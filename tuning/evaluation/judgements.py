@@ -1,8 +1,8 @@
 """Lone judgements: whether each model's rewards of unseen answers agree with people's thumbs.
 
-A reward is the implicit one: by how much an answer's summed log-probability is above the base
-model's (Rafailov et al. 2023, sec. 4). Answers to different prompts are compared, so a single one
-is noisy. Runs on any engine. Knows no verdicts.
+A reward is the implicit one per token: by how much an answer's mean log-probability of a token is
+above the base model's (see `PairScores.ranked_right`). Answers to different prompts are compared,
+so a single one is noisy. Runs on any engine. Knows no verdicts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SCORED_TOGETHER = 8
 
 @dataclass(frozen=True, slots=True)
 class JudgementScores:
-    """One judged answer, and each model's reward of it in nats."""
+    """One judged answer, and each model's reward of it in nats a token."""
 
     conversation_id: str
     label: bool
@@ -35,10 +35,10 @@ def score_judgements(
 ) -> Iterator[JudgementScores]:
     """Score the first `MOST_JUDGEMENTS` answers under every adapter, which must be loaded."""
     chosen = list(islice(sorted(examples, key=lambda example: example.id), MOST_JUDGEMENTS))
-    totals = for_each_role(adapters, lambda adapter: _totals(engine, chosen, adapter))
+    means = for_each_role(adapters, lambda adapter: _means(engine, chosen, adapter))
     for number, example in enumerate(chosen):
-        base = totals["base"][number]
-        rewards = {role: found[number] - base for role, found in totals.items()}
+        base = means["base"][number]
+        rewards = {role: found[number] - base for role, found in means.items()}
         yield JudgementScores(example.origin.conversation_id, example.label, rewards)
 
 
@@ -59,7 +59,7 @@ def ranked_right(scores: Sequence[JudgementScores], role: ModelRole) -> list[flo
     return shares
 
 
-def _totals(engine: Engine, examples: Sequence[Unpaired], adapter: str | None) -> list[float]:
+def _means(engine: Engine, examples: Sequence[Unpaired], adapter: str | None) -> list[float]:
     requests = [
         ScoreRequest(
             example.prompt, example.completion.full_text, adapter, example.completion.complete
@@ -70,4 +70,4 @@ def _totals(engine: Engine, examples: Sequence[Unpaired], adapter: str | None) -
         requests[start : start + SCORED_TOGETHER]
         for start in range(0, len(requests), SCORED_TOGETHER)
     )
-    return [score.total for some in batches for score in engine.score(some)]
+    return [score.per_token for some in batches for score in engine.score(some)]

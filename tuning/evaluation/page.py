@@ -91,7 +91,8 @@ def _number(value: float | None) -> str:
 def _plot_accuracy(document: Document) -> go.Figure:
     models = document["summary"]["models"]
     names = {
-        "reward_accuracy": "implicit reward",
+        "reward_accuracy_per_token": "reward per token",
+        "reward_accuracy": "reward, summed",
         "accuracy": "per token",
         "accuracy_summed": "summed",
     }

@@ -52,11 +52,22 @@ class PairScores:
     rejected_chars: int
 
     def ranked_right(self, role: ModelRole) -> float:
-        """1 where the model's implicit reward of the chosen side is the higher one, 0.5 on a tie.
+        """1 where the model's reward per token of the chosen side is the higher one, 0.5 on a tie.
 
-        The reward is by how much a side's summed log-probability is above the base model's
-        (Rafailov et al. 2023, sec. 4). The base model, whose rewards are all 0, has 0.5.
+        The reward is by how much a side's mean log-probability of a token is above the base
+        model's: DPO's implicit reward (Rafailov et al. 2023, sec. 4) over the length. The sum
+        would measure length: a model that moved in any direction loses more on the longer one of
+        two answers that the base wrote, and gains more on the longer one of two that it wrote
+        itself. The base model, whose rewards are all 0, has 0.5.
         """
+        own, base = self.preferences[role], self.preferences["base"]
+        return win(
+            own.chosen_per_token - base.chosen_per_token,
+            own.rejected_per_token - base.rejected_per_token,
+        )
+
+    def ranked_right_summed(self, role: ModelRole) -> float:
+        """The same by DPO's own reward, the sum over an answer's tokens."""
         own, base = self.preferences[role], self.preferences["base"]
         return win(
             own.chosen_summed - base.chosen_summed, own.rejected_summed - base.rejected_summed

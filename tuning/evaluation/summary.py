@@ -22,7 +22,8 @@ from tuning.evaluation.statistics import Interval, clustered_mean
 OnPair = Callable[[PairScores, ModelRole], float]
 # On pairs; log-probabilities in nats.
 PAIR_MEASURES: Mapping[str, OnPair] = {
-    "reward_accuracy": lambda pair, role: pair.ranked_right(role),
+    "reward_accuracy_per_token": lambda pair, role: pair.ranked_right(role),
+    "reward_accuracy": lambda pair, role: pair.ranked_right_summed(role),
     "accuracy": lambda pair, role: pair.preferences[role].right,
     "accuracy_summed": lambda pair, role: pair.preferences[role].right_summed,
     "margin_per_token": lambda pair, role: pair.preferences[role].margin,

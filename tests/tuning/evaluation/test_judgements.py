@@ -56,8 +56,8 @@ def test_a_reward_is_what_an_adapter_adds_to_the_base() -> None:
     found = list(score_judgements(LengthEngine(), examples, adapters_of("x", None)))
     assert [each.conversation_id for each in found] == ["c0", "c1"]
     assert [each.rewards for each in found] == [
-        {"candidate": 2.0, "incumbent": 0.0, "base": 0.0},
-        {"candidate": 3.0, "incumbent": 0.0, "base": 0.0},
+        {"candidate": 2.0 / 2, "incumbent": 0.0, "base": 0.0},  # over two tokens
+        {"candidate": 3.0 / 2, "incumbent": 0.0, "base": 0.0},
     ]
 
 
