@@ -138,6 +138,7 @@ export class Page {
   // Draw the view that `request` resolves with
   #read(request) {
     return this.#inOrder(async (here) => {
+      if (!here()) return;
       const view = await request();
       if (here()) this.#draw(view);
     });
