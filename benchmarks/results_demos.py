@@ -56,7 +56,7 @@ def _rounds(demo: DemoFigures) -> Iterator[str]:
             demo["evidence"],
             found["round"],
             found["wish"],
-            f"{found['pairs']}{', the newer ones' * found['older_left_out']}",
+            f"{found['pairs']}, the newer ones" if found["older_left_out"] else found["pairs"],
             _interval(found["win_rate"]),
             f"{found['median_tokens_before']:.0f} -> {found['median_tokens_after']:.0f}",
             f"{perplexity['base']:.2f} -> {perplexity['release']:.2f}",
@@ -70,7 +70,9 @@ def _name(demo: DemoFigures) -> str:
     if demo["reversed_share"]:
         told.append(f"{demo['reversed_share']:.0%} reversed")
     if demo["opposed"]:
-        told.append("two opposed users" + ", told apart" * ("opposed" in demo["alerts"]))
+        told.append("two opposed users")
+        if "opposed" in demo["alerts"]:
+            told.append("told apart")
     return ", ".join(told)
 
 

@@ -24,7 +24,6 @@ from tuning.evaluation.statistics import Interval, clustered_mean
 # own choice
 CHANGE_CONFIDENCE = 0.999
 CHANCE = 0.5
-
 MOST_STATEMENTS = 100  # of each kind, the newest; more would narrow the interval little
 
 StatementT = TypeVar("StatementT", Pair, Unpaired)
@@ -33,20 +32,17 @@ StatementT = TypeVar("StatementT", Pair, Unpaired)
 def measure_agreement(
     engine: Engine, release: str, pairs: Sequence[Pair], judged: Sequence[Unpaired]
 ) -> Interval | None:
-    """How often a release's implicit reward per token ranks statements rightly.
+    """Return the share of statements that a release's implicit reward per token ranks rightly.
 
     The release must be loaded. Each pair counts as 0 or 1, a lone judgement as the share of those
     judged otherwise that it is ranked rightly against; conversations are resampled. None for fewer
     than `MIN_CONVERSATIONS`.
     """
     adapters: Adapters = {"candidate": release, "base": None}
-    newest_pairs, newest_judged = _newest(pairs), _newest(judged)
-    if _conversations(newest_pairs, newest_judged) < MIN_CONVERSATIONS:
-        return None
-    scored = list(score_pairs(engine, newest_pairs, adapters))
+    scored = list(score_pairs(engine, _newest(pairs), adapters))
     right = [pair.ranked_right("candidate") for pair in scored]
     clusters = [pair.conversation_id for pair in scored]
-    judgements = list(score_judgements(engine, newest_judged, adapters))
+    judgements = list(score_judgements(engine, _newest(judged), adapters))
     if shares := ranked_right(judgements, "candidate"):
         right += shares
         clusters += [judgement.conversation_id for judgement in judgements]
@@ -62,8 +58,3 @@ def contradicts(agreement: Interval | None) -> bool:
 
 def _newest(statements: Sequence[StatementT]) -> list[StatementT]:
     return sorted(statements, key=lambda each: max(each.origin.event_ids))[-MOST_STATEMENTS:]
-
-
-def _conversations(pairs: Sequence[Pair], judged: Sequence[Unpaired]) -> int:
-    every: list[Pair | Unpaired] = [*pairs, *judged]
-    return len({example.origin.conversation_id for example in every})

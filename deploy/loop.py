@@ -273,5 +273,5 @@ def _sources(manifest: Mapping[str, Any]) -> Sources:
 
 
 def _after(event: int, examples: Sequence[Stated]) -> list[Stated]:
-    """Those that rest on statements after an event alone."""
-    return [each for each in examples if min(each.origin.event_ids, default=0) > event]
+    """Return the examples that rest on statements after an event alone."""
+    return [each for each in examples if each.origin.is_after(event)]

@@ -155,9 +155,10 @@ def loop_run(
         result = service.workspace.loop.run(
             service.engine, service.slots, recipe, origins, print_step, force=force
         )
-    outdated = "; without the older statements, since people want something else now"
     told = f"{result.bundle}: {result.reason}; {result.promoted=}"
-    print_result(as_json, result.as_dict(), told + outdated * bool(result.since_event))
+    if result.since_event:
+        told += "; without the older statements, since people want something else now"
+    print_result(as_json, result.as_dict(), told)
 
 
 @loop_app.command("status")

@@ -2,13 +2,13 @@
 
 `model` is `base`, `live` or a release id (or its beginning). Beyond OpenAI's fields, `ignore_eos`,
 `stream_options.include_usage`, `top_k`, `min_p`, `repetition_penalty` and
-`chat_template_kwargs.enable_thinking` work as in vLLM; `timeout_seconds` is our own. If the last
-message is the assistant's, it is continued, as in Anthropic's API and with vLLM's
-`continue_final_message`. A completion has the id of its first stored answer, and each choice has
-its `answer_id`, so that a vote can name it. A model's thought is `reasoning_content`, beside
-`content`, as in DeepSeek's API and llama.cpp; in a request's messages it is ignored, since no model
-is shown its earlier thoughts. `completion_request` defines requests, `completion_documents`
-responses.
+`chat_template_kwargs.enable_thinking` work as in vLLM; `timeout_seconds` and the type `grammar` of
+`response_format` are our own. If the last message is the assistant's, it is continued, as in
+Anthropic's API and with vLLM's `continue_final_message`. A completion has the id of its first
+stored answer, and each choice has its `answer_id`, so that a vote can name it. A model's thought is
+`reasoning_content`, beside `content`, as in DeepSeek's API and llama.cpp; in a request's messages
+it is ignored, since no model is shown its earlier thoughts. `completion_request` defines requests,
+`completion_documents` responses.
 """
 
 from __future__ import annotations

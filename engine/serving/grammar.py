@@ -21,6 +21,7 @@ from torch import Tensor
 from engine.errors import InvalidInput
 from engine.prompts.chatglm.renderer import ChatGLMRenderer
 from engine.prompts.interface import ChatRenderer
+from engine.prompts.render import Renderer
 from engine.request import Grammar
 
 MASK_BITS = 32  # of a word of llguidance's mask
@@ -58,8 +59,8 @@ class GrammarCompiler:
             return LLTokenizer(TokenizerWrapper(vocabulary), n_vocab=self._rows, eos_token=ends)
         from llguidance.hf import from_tokenizer  # it imports transformers
 
-        tokenizer: Any = self._renderer
-        return from_tokenizer(tokenizer.tokenizer, n_vocab=self._rows, eos_token=ends)
+        assert isinstance(self._renderer, Renderer), "there are two kinds of renderers"
+        return from_tokenizer(self._renderer.tokenizer, n_vocab=self._rows, eos_token=ends)
 
 
 class GrammarMatcher:

@@ -21,7 +21,7 @@ LengthStatement = CurrentVote | CurrentChoice
 def find_opposition(
     statements: Iterable[LengthStatement], lengths: Mapping[str, int]
 ) -> list[Alert]:
-    """An alert if some people favour the longer answers and others the shorter ones.
+    """Return an alert if some people favour the longer answers and others the shorter ones.
 
     A choice favours length if its winner is the longer one; a vote, if it is up for an answer
     longer than the median of those that this person voted on, or down for a shorter one. Whoever
@@ -38,7 +38,7 @@ def find_opposition(
     shorter: list[str] = []
     for user, said in by_user.items():
         favours = _favours_length(said, lengths)
-        if _by_chance(favours) < FALSE_ALERT / len(by_user):
+        if _p_value(favours) < FALSE_ALERT / len(by_user):
             (longer if 2 * sum(favours) > len(favours) else shorter).append(user)
     if not longer or not shorter:
         return []
@@ -64,7 +64,10 @@ def find_opposition(
 
 
 def _favours_length(said: Sequence[LengthStatement], lengths: Mapping[str, int]) -> list[bool]:
-    """Whether each statement of one person favours the longer answer, unless all are as long."""
+    """Return, for each statement of one person that tells, whether it favours the longer answer.
+
+    Ties, two bad answers and answers of equal length tell nothing.
+    """
     voted_on = [lengths[each.answer_id] for each in said if isinstance(each, CurrentVote)]
     usual = median(voted_on) if voted_on else 0
     found = []
@@ -81,8 +84,8 @@ def _favours_length(said: Sequence[LengthStatement], lengths: Mapping[str, int])
     return found
 
 
-def _by_chance(favours: Sequence[bool]) -> float:
-    """The probability of so one-sided a list where both values are as likely."""
+def _p_value(favours: Sequence[bool]) -> float:
+    """Return the two-sided p-value of a sign test; 1 without any values."""
     from scipy.stats import binomtest  # slow to import, and a server looks seldom
 
     return float(binomtest(sum(favours), len(favours)).pvalue) if favours else 1.0

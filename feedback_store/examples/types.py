@@ -78,6 +78,10 @@ class Origin:
     event_ids: tuple[int, ...]
     user_ids: tuple[str, ...]
 
+    def is_after(self, event: int) -> bool:
+        """Whether all of the statements came after an event."""
+        return min(self.event_ids, default=0) > event
+
 
 @dataclass(frozen=True, slots=True)
 class Pair:

@@ -136,7 +136,7 @@ def newer_part(root: Path, snapshot: Snapshot, since_event: int) -> str | None:
     return rewrite(
         root,
         snapshot,
-        lambda row: row.id in gold or min(row.origin.event_ids, default=0) > since_event,
+        lambda row: row.id in gold or row.origin.is_after(since_event),
         since_event=since_event,
         seen=snapshot.manifest["sources"],
     )

@@ -93,8 +93,8 @@ def _plot_accuracy(document: Document) -> go.Figure:
     names = {
         "reward_accuracy_per_token": "reward per token",
         "reward_accuracy": "reward, summed",
-        "accuracy": "per token",
-        "accuracy_summed": "summed",
+        "accuracy": "likelihood per token",
+        "accuracy_summed": "likelihood, summed",
     }
     figure = _bars(models, names)
     if (longer := document["summary"]["longer_wins_accuracy"]) is not None:
