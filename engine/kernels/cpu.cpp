@@ -42,13 +42,12 @@ class Pool {
     // The threads are never joined: a process ends without waiting for those that sleep.
     void start(long threads) {
         std::lock_guard<std::mutex> turn(callers_);
-        // A new thread has no part in the rounds before it
-        for (; count_ < threads; count_++)
-            std::thread([this, seen = round_.load()] { work(seen); }).detach();
+        for (; count_ < threads; count_++) std::thread([this] { work(); }).detach();
     }
 
-    // Calls body(i) for every i below count, on all threads; returns when all are done. Engines in
-    // one process take turns.
+    // Calls body(i) for every i below count, on all threads; returns when all are done. Waits for no
+    // thread that took none of them: on a busy machine one may be off its core for milliseconds.
+    // Engines in one process take turns.
     template <typename Body>
     void each(long count, const Body& body) {
         if (count_ == 1 || count <= 1) {
@@ -59,15 +58,14 @@ class Pool {
         const std::function<void(long)> call = std::cref(body);
         body_ = &call;
         total_ = count;
-        next_.store(0, std::memory_order_relaxed);
-        busy_.store(count_ - 1, std::memory_order_relaxed);
-        round_.fetch_add(1, std::memory_order_seq_cst);
+        done_.store(0, std::memory_order_relaxed);
+        left_.store(count, std::memory_order_seq_cst);
         if (asleep_.load(std::memory_order_seq_cst) > 0) {
             std::lock_guard<std::mutex> lock(sleepers_);
             wake_.notify_all();
         }
         take_all();
-        for (long spins = 0; busy_.load(std::memory_order_acquire) > 0; spins++) relax(spins);
+        for (long spins = 0; done_.load(std::memory_order_acquire) < count; spins++) relax(spins);
     }
 
   private:
@@ -79,33 +77,37 @@ class Pool {
         else std::this_thread::yield();
     }
 
+    // A call that was taken keeps body_ and total_ as they are until it is counted in done_
     void take_all() {
-        for (long i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < total_;) (*body_)(i);
+        long left = left_.load(std::memory_order_acquire);
+        while (left > 0) {
+            if (!left_.compare_exchange_weak(left, left - 1, std::memory_order_acq_rel)) continue;
+            (*body_)(total_ - left);
+            done_.fetch_add(1, std::memory_order_release);
+            left = left_.load(std::memory_order_acquire);
+        }
     }
 
-    void work(uint64_t seen) {
+    void work() {
         for (;;) {
-            for (long spins = 0; round_.load(std::memory_order_acquire) == seen; spins++) {
+            for (long spins = 0; left_.load(std::memory_order_acquire) <= 0; spins++) {
                 if (spins < PATIENCE) {
                     relax(spins);
                     continue;
                 }
                 std::unique_lock<std::mutex> lock(sleepers_);
                 asleep_.fetch_add(1, std::memory_order_seq_cst);
-                wake_.wait(lock, [&] { return round_.load(std::memory_order_seq_cst) != seen; });
+                wake_.wait(lock, [&] { return left_.load(std::memory_order_seq_cst) > 0; });
                 asleep_.fetch_sub(1, std::memory_order_seq_cst);
             }
-            seen++;
             take_all();
-            busy_.fetch_sub(1, std::memory_order_release);
         }
     }
 
     long count_ = 1;  // threads, the caller's included
     const std::function<void(long)>* body_ = nullptr;
     long total_ = 0;
-    std::atomic<long> next_{0}, busy_{0}, asleep_{0};
-    std::atomic<uint64_t> round_{0};
+    std::atomic<long> left_{0}, done_{0}, asleep_{0};
     std::mutex callers_, sleepers_;
     std::condition_variable wake_;
 };
