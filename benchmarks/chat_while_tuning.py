@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 from platformdirs import user_cache_path
 
-from benchmarks.serving import processor
+from benchmarks.serving_bench import processor
 from engine.fast import FastEngine
 from engine.home import Home
 from engine.messages import Message

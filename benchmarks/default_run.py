@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from platformdirs import user_cache_path
 
-from benchmarks.serving import processor
+from benchmarks.serving_bench import processor
 from engine.home import Home
 from engine.models.catalogue import resolve
 from engine.start import kernel_cache

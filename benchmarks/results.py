@@ -44,7 +44,7 @@ from benchmarks.results_runs import (
     score_preferences,
     train,
 )
-from benchmarks.serving import processor
+from benchmarks.serving_bench import processor
 from engine.adapters.slots import AdapterSlots
 from engine.fast import FastEngine
 from engine.home import Home

@@ -10,19 +10,14 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib.metadata
-import itertools
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,48 +25,30 @@ from typing import Any
 import torch
 from platformdirs import user_cache_path
 
-from benchmarks.adapters import make_adapter, publish_adapter
+from benchmarks.adapters import make_adapter
 from benchmarks.peers import LlamaCpp, Transformers, installed
 from benchmarks.profile import profile
-from engine.adapters.slots import AdapterSlots
-from engine.errors import BurnishError
+from benchmarks.serving_bench import (
+    NEW_TOKENS,
+    RANK,
+    Bench,
+    in_turns,
+    processor,
+    prompt_of,
+    story,
+    writer,
+)
+from benchmarks.serving_neighbours import busy_core, stall, swaps
 from engine.fast import FastEngine
 from engine.hardware import detect
 from engine.messages import Message
-from engine.models.catalogue import BaseModel, resolve
+from engine.models.catalogue import resolve
 from engine.prompts.examples import Example, default_examples_text, read_examples
 from engine.prompts.modes import make_template
 from engine.quantization import Quantization
-from engine.request import GenerationRequest, SamplingParams, TextDelta, collect
 
-NEW_TOKENS = 64
 PACKED: tuple[Quantization, ...] = ("int4", "int8")
-PEOPLE, SWAPS = 20, 30
-RANK = 16
 FEW_SHOT_TOKENS = 678
-
-
-@dataclass(frozen=True, slots=True)
-class Bench:
-    """The shared inputs of every measurement."""
-
-    base: BaseModel
-    kernel_cache: Path
-    rounds: int
-    threads: int
-    peers: bool
-    figures: dict[str, Any] = field(default_factory=dict)
-
-    def engine(self, quantization: Quantization, **settings: Any) -> FastEngine:
-        """Return a new engine."""
-        return FastEngine(
-            self.base, kernel_cache=self.kernel_cache, quantization=quantization, **settings
-        )
-
-    def tell(self, name: str, asked: str, reached: float, *, met: bool, **behind: Any) -> None:
-        """Record a figure and print it."""
-        self.figures[name] = {"asked": asked, "reached": reached, "met": met, **behind}
-        print(f"{name}: {reached:.3g} (asked {asked})", file=sys.stderr, flush=True)
 
 
 def main() -> None:
@@ -105,9 +82,9 @@ def decode(bench: Bench) -> None:
     """Measure the tokens a second of 1, 8 and 16 concurrent streams; prompts of about 40 tokens."""
     engines = {kind: bench.engine(kind) for kind in PACKED}
     for streams, wanted in ((1, 1.5), (8, 3.0), (16, 5.0)):
-        messages = [_story(number) for number in range(streams)]
+        messages = [story(number) for number in range(streams)]
         ours: dict[str, Callable[[], float]] = {
-            kind: _writer(engine, messages) for kind, engine in engines.items()
+            kind: writer(engine, messages) for kind, engine in engines.items()
         }
         with _llama(bench, streams) as llama:
             if llama is not None:
@@ -126,10 +103,10 @@ def prompts(bench: Bench) -> None:
     engine = bench.engine("int4", prefix_cache=False)
     with _llama(bench, 1) as llama:
         for tokens in (512, 2048):
-            messages = _prompt_of(engine, tokens)
+            messages = prompt_of(engine, tokens)
             ids = engine.renderer.prompt(messages)
             measured: dict[str, Callable[[], float]] = {
-                "int4": _writer(engine, [messages], new_tokens=1)
+                "int4": writer(engine, [messages], new_tokens=1)
             }
             if llama is not None:
                 measured["llama.cpp"] = partial(llama.write, [ids], 1)
@@ -149,12 +126,12 @@ def adapters(bench: Bench) -> None:
         digests = [f"sha256:{n:064x}" for n in range(4)]
         for n, digest in enumerate(digests):
             engine.load_adapter(digest, make_adapter(Path(folder) / str(n), bench.base, RANK, n))
-    stories = [_story(number) for number in range(8)]
+    stories = [story(number) for number in range(8)]
     for streams in (1, 8):
         seconds = in_turns(
             {
-                "without": _writer(engine, stories[:streams]),
-                "with": _writer(engine, stories[:streams], adapters=digests[:1]),
+                "without": writer(engine, stories[:streams]),
+                "with": writer(engine, stories[:streams], adapters=digests[:1]),
             },
             2 * bench.rounds,
         )
@@ -162,8 +139,8 @@ def adapters(bench: Bench) -> None:
         bench.tell(f"adapter_{streams}_streams", ">= 0.9", ratio, met=ratio >= 0.9, seconds=seconds)
     seconds = in_turns(
         {
-            "one": _writer(engine, stories, adapters=digests[:1]),
-            "four": _writer(engine, stories, adapters=digests),
+            "one": writer(engine, stories, adapters=digests[:1]),
+            "four": writer(engine, stories, adapters=digests),
         },
         2 * bench.rounds,
     )
@@ -179,12 +156,12 @@ def prefix(bench: Bench) -> None:
     messages = template.build((), "What is the capital of France?")
     while warm.count_prompt_tokens(messages) < FEW_SHOT_TOKENS:
         messages = (Message("system", messages[0].content + " Be kind."), *messages[1:])
-    _writer(warm, [messages], new_tokens=1)()
+    writer(warm, [messages], new_tokens=1)()
     questions = iter(range(10_000))
 
     def ask(engine: FastEngine) -> float:
         last = Message("user", f"What is the capital of country number {next(questions)}?")
-        return _writer(engine, [(*messages[:-1], last)], new_tokens=1)()
+        return writer(engine, [(*messages[:-1], last)], new_tokens=1)()
 
     seconds = in_turns({"cold": lambda: ask(cold), "warm": lambda: ask(warm)}, 2 * bench.rounds)
     ratio = seconds["warm"] / seconds["cold"]
@@ -202,12 +179,12 @@ def samples(bench: Bench) -> None:
     counter = iter(range(10_000))
 
     def message() -> tuple[Message, ...]:
-        return _prompt_of(engine, 512, salt=next(counter))
+        return prompt_of(engine, 512, salt=next(counter))
 
     seconds = in_turns(
         {
-            "together": lambda: _writer(engine, [message()] * 8, temperature=1.0)(),
-            "one": lambda: _writer(alone, [message()], temperature=1.0)(),
+            "together": lambda: writer(engine, [message()] * 8, temperature=1.0)(),
+            "one": lambda: writer(alone, [message()], temperature=1.0)(),
         },
         bench.rounds,
     )
@@ -215,131 +192,6 @@ def samples(bench: Bench) -> None:
     bench.tell("eight_samples", "a fraction", ratio, met=ratio < 1, seconds=seconds)
     engine.close()
     alone.close()
-
-
-# Swaps
-
-
-def swaps(bench: Bench) -> None:
-    """Measure the longest gap in a stream while adapters are activated; then many streams."""
-    engine = bench.engine("int4")
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        digests = [publish_adapter(root / "bundles", bench.base, RANK, n) for n in (1, 2)]
-        slots = AdapterSlots(engine, bench.base, root / "bundles")
-        for digest in digests:  # warm up
-            slots.activate(digest)
-        slots.activate(None)
-        quiet = _gaps(engine, lambda: None)
-        gaps = [
-            _gaps(engine, partial(slots.activate, digest))
-            for digest in [*digests, None] * bench.rounds
-        ]
-        step = statistics.median(quiet)
-        longest = max(max(g) for g in gaps)
-        typical = statistics.median(max(g) for g in gaps)
-        bench.tell(
-            "activation_longest_gap",
-            "<= 2 steps",
-            longest / step,
-            met=longest <= 2 * step,
-            step_seconds=step,
-            median_longest_gap_in_steps=typical / step,
-            longest_gap_without_activation_in_steps=max(quiet) / step,
-            activations=len(gaps),
-        )
-        failed, mixed = _crowd(engine, slots, [None, *digests])
-        bench.tell(
-            "streams_failed_or_mixed",
-            "0",
-            failed + mixed,
-            met=failed + mixed == 0,
-            streams=PEOPLE,
-            swaps=SWAPS,
-        )
-    engine.close()
-
-
-def _gaps(engine: FastEngine, activate: Callable[[], None]) -> list[float]:
-    """Return the seconds between tokens of a stream; `activate` is called in the middle."""
-    request = GenerationRequest(
-        _story(1), SamplingParams(temperature=0, max_new_tokens=200, ignore_eos=True)
-    )
-    times: list[float] = []
-    worker = threading.Thread(target=activate)
-    for event in engine.submit(request):
-        if isinstance(event, TextDelta):
-            times.append(time.perf_counter())
-            if len(times) == 50:
-                worker.start()
-    worker.join()
-    return [after - before for before, after in itertools.pairwise(times[10:])]
-
-
-def _crowd(
-    engine: FastEngine, slots: AdapterSlots, versions: Sequence[str | None]
-) -> tuple[int, int]:
-    """Let 20 users chat during 30 swaps; returns the number of (failed, mixed) answers."""
-    sampling = SamplingParams(temperature=0, max_new_tokens=32, ignore_eos=True)
-    expected = {}
-    for version in versions:
-        with slots.hold(version):
-            expected[version] = {
-                n: collect(engine.submit(GenerationRequest(_story(n), sampling, version))).text
-                for n in range(PEOPLE)
-            }
-    over, failed, mixed = threading.Event(), [0], [0]
-    count = threading.Lock()
-
-    def person(number: int) -> None:
-        while not over.is_set():
-            try:
-                with slots.pin_live() as version:
-                    text = collect(
-                        engine.submit(GenerationRequest(_story(number), sampling, version))
-                    ).text
-                if text != expected[version][number]:
-                    with count:
-                        mixed[0] += 1
-            except BurnishError as error:
-                print(error, file=sys.stderr)
-                with count:
-                    failed[0] += 1
-
-    people = [threading.Thread(target=person, args=(n,)) for n in range(PEOPLE)]
-    for thread in people:
-        thread.start()
-    for swap in range(SWAPS):
-        slots.activate(versions[(swap + 1) % len(versions)])
-        time.sleep(0.2)
-    over.set()
-    for thread in people:
-        thread.join()
-    return failed[0], mixed[0]
-
-
-def stall(bench: Bench) -> None:
-    """Measure the longest gap in a stream while another prompt of 2,048 tokens is prefilled."""
-    engine = bench.engine("int4", prefix_cache=False)
-    long = _prompt_of(engine, 2048)
-    one = SamplingParams(temperature=0, max_new_tokens=1)
-    quiet = _gaps(engine, lambda: None)
-
-    def read_long_prompt() -> None:
-        collect(engine.submit(GenerationRequest(long, one)))
-
-    busy = _gaps(engine, read_long_prompt)
-    step = statistics.median(quiet)
-    ratio = statistics.median(busy[40:]) / step
-    bench.tell(
-        "gap_beside_a_long_prompt",
-        "stated: <= 2 steps",
-        ratio,
-        met=ratio <= 2,
-        step_seconds=step,
-        longest_in_steps=max(busy) / step,
-    )
-    engine.close()
 
 
 # Memory
@@ -376,12 +228,9 @@ def beside_transformers(bench: Bench) -> None:
     """Compare one stream with transformers' generate in its faster number format."""
     engine, dtype = bench.engine("int4"), detect().dtype
     peer = Transformers(bench.base.folder, dtype)
-    ids = engine.renderer.prompt(_story(0))
+    ids = engine.renderer.prompt(story(0))
     seconds = in_turns(
-        {
-            "int4": _writer(engine, [_story(0)]),
-            "transformers": lambda: peer.write([ids], NEW_TOKENS),
-        },
+        {"int4": writer(engine, [story(0)]), "transformers": lambda: peer.write([ids], NEW_TOKENS)},
         bench.rounds,
     )
     ratio = seconds["transformers"] / seconds["int4"]
@@ -398,52 +247,13 @@ MEASURES: dict[str, Callable[[Bench], None]] = {
     "samples": samples,
     "swaps": swaps,
     "stall": stall,
+    "busy_core": busy_core,
     "memory": memory,
     "profile": where_time_goes,
 }
 
 
-# Helpers
-
-
-def in_turns(measured: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Return the median seconds of each; they alternate `rounds` times after one warm-up."""
-    seconds: dict[str, list[float]] = {name: [] for name in measured}
-    for number in range(rounds + 1):
-        for name, measure in measured.items():
-            found = measure()
-            if number:
-                seconds[name].append(found)
-    return {name: statistics.median(found) for name, found in seconds.items()}
-
-
-def _writer(
-    engine: FastEngine,
-    messages: Sequence[tuple[Message, ...]],
-    *,
-    new_tokens: int = NEW_TOKENS,
-    adapters: Sequence[str] = (),
-    temperature: float = 0,
-) -> Callable[[], float]:
-    """Return a function that times concurrent streams; adapters are assigned round-robin."""
-
-    def write() -> float:
-        requests = [
-            GenerationRequest(
-                each,
-                SamplingParams(
-                    temperature=temperature, max_new_tokens=new_tokens, ignore_eos=True, seed=n
-                ),
-                adapters[n % len(adapters)] if adapters else None,
-            )
-            for n, each in enumerate(messages)
-        ]
-        begun = time.perf_counter()
-        for stream in engine.submit_many(requests):
-            collect(stream)
-        return time.perf_counter() - begun
-
-    return write
+# Steps
 
 
 def _default_examples() -> tuple[Example, ...]:
@@ -451,33 +261,6 @@ def _default_examples() -> tuple[Example, ...]:
         file = Path(folder) / "examples.yaml"
         file.write_text(default_examples_text(), "utf-8")
         return read_examples(file)
-
-
-def _story(number: int) -> tuple[Message, ...]:
-    return (Message("user", f"Tell me a long story about lighthouse number {number}."),)
-
-
-def _prompt_of(engine: FastEngine, tokens: int, salt: int = 0) -> tuple[Message, ...]:
-    """Return a prompt of exactly `tokens` tokens, or one more."""
-    words = f"{salt} Read this list and say which word is the odd one out:"
-    message = (Message("user", words),)
-    while engine.count_prompt_tokens(message) < tokens:
-        missing = tokens - engine.count_prompt_tokens(message)
-        words += " stone" * max(1, missing)
-        message = (Message("user", words),)
-    return message
-
-
-@contextmanager
-def _llama(bench: Bench, slots: int) -> Iterator[LlamaCpp | None]:
-    if not bench.peers or bench.base.gguf is None:
-        yield None
-        return
-    peer = LlamaCpp(bench.base.gguf, slots=slots, threads=bench.threads, context_tokens=4096)
-    try:
-        yield peer
-    finally:
-        peer.close()
 
 
 def _tell_ratio(
@@ -494,6 +277,18 @@ def _tell_ratio(
     )
 
 
+@contextmanager
+def _llama(bench: Bench, slots: int) -> Iterator[LlamaCpp | None]:
+    if not bench.peers or bench.base.gguf is None:
+        yield None
+        return
+    peer = LlamaCpp(bench.base.gguf, slots=slots, threads=bench.threads, context_tokens=4096)
+    try:
+        yield peer
+    finally:
+        peer.close()
+
+
 def _surroundings(bench: Bench) -> dict[str, Any]:
     packages = ("torch", "transformers", "xllamacpp", "vllm")
     return {
@@ -508,14 +303,6 @@ def _surroundings(bench: Bench) -> dict[str, Any]:
         "model": bench.base.name,
         "python": platform.python_version(),
     }
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor())
 
 
 if __name__ == "__main__":

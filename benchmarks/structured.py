@@ -20,7 +20,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from platformdirs import user_cache_path
 
-from benchmarks.serving import processor
+from benchmarks.serving_bench import processor
 from engine.fast import FastEngine
 from engine.messages import Message
 from engine.models.catalogue import resolve

@@ -28,7 +28,7 @@ import torch
 from platformdirs import user_cache_path
 from safetensors.torch import load_file
 
-from benchmarks.serving import processor
+from benchmarks.serving_bench import processor
 from benchmarks.tuning_child import BATCH_PAIRS
 from benchmarks.tuning_data import SETS
 from engine.hardware import detect

@@ -21,7 +21,7 @@ import psutil
 from platformdirs import user_cache_path
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks.serving import processor
+from benchmarks.serving_bench import processor
 from benchmarks.web_load import idle_share, memory_growth, with_pages_open
 from benchmarks.web_page import (
     first_words,
