@@ -5,6 +5,9 @@ repetitive or refusing, since it never looks at what the model writes. Each guar
 comparison with the incumbent on the same items, and refuses when the whole confidence interval of
 the harm lies above what is tolerated.
 
+People may ask for longer answers by what they choose. Growth up to that of their choices is no
+harm; answers that do not end are, since nobody chose those.
+
 Many guards refuse a harmless candidate more often than one. So each interval is as wide as
 Bonferroni's correction asks, for all of them together to do so in about 5% of cases. A guard can
 only refuse, so none of them makes it easier to pass.
@@ -39,36 +42,50 @@ class GuardFinding:
     refused: bool
 
 
+def _nothing_wished(_: Evaluation) -> float:
+    return 0.0
+
+
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A measure of harm and how much is tolerated; `fault` completes "the candidate ..."."""
+    """A measure of harm and how much is tolerated; `fault` completes "the candidate ...".
+
+    Where people's own choices ask for more than the tolerance, `wished` returns how much.
+    """
 
     name: str
     fault: str
     tolerance: float
     harms: Callable[[Evaluation], Harms]
+    wished: Callable[[Evaluation], float] = _nothing_wished
 
 
 def check(evaluation: Evaluation) -> tuple[GuardFinding, ...]:
     """Findings of the guards that have enough items to judge by."""
     return tuple(
-        finding
-        for guard in GUARDS
-        if (finding := _finding(guard, guard.harms(evaluation))) is not None
+        finding for guard in GUARDS if (finding := _finding(guard, evaluation)) is not None
     )
 
 
-def _finding(guard: Guard, harms: Harms) -> GuardFinding | None:
-    items = {item for item, _ in harms}
-    if len(items) < MIN_ITEMS:
+def _finding(guard: Guard, evaluation: Evaluation) -> GuardFinding | None:
+    harms = guard.harms(evaluation)
+    harm = _mean_harm(harms)
+    if harm is None:
         return None
-    harm = clustered_mean(
+    tolerance = max(guard.tolerance, guard.wished(evaluation))
+    items = len({item for item, _ in harms})
+    return GuardFinding(guard.name, guard.fault, harm, tolerance, items, harm.low > tolerance)
+
+
+def _mean_harm(harms: Harms) -> Interval | None:
+    """The mean with its interval; None for too few items."""
+    items = [item for item, _ in harms]
+    if len(set(items)) < MIN_ITEMS:
+        return None
+    return clustered_mean(
         [value for _, value in harms],
-        [item for item, _ in harms],
+        items,
         confidence=1 - 2 * FALSE_ALARMS / len(GUARDS),  # two tails, of which one refuses
-    )
-    return GuardFinding(
-        guard.name, guard.fault, harm, guard.tolerance, len(items), harm.low > guard.tolerance
     )
 
 
@@ -88,6 +105,20 @@ def _on_answers(bad: Callable[[AnswerMeasures], float | None]) -> Callable[[Eval
 
 def _log_length(answer: AnswerMeasures) -> float:
     return math.log(max(1, answer.tokens))
+
+
+def _growth_chosen(evaluation: Evaluation) -> float:
+    """Log of the ratio of lengths between the side that people chose and the other, on average.
+
+    Over the held-out pairs, in characters; 0 unless its whole interval lies above 0.
+    """
+    growth = _mean_harm(
+        [
+            (p.conversation_id, math.log(max(1, p.chosen_chars) / max(1, p.rejected_chars)))
+            for p in evaluation.pairs
+        ]
+    )
+    return growth.estimate if growth is not None and growth.low > 0 else 0.0
 
 
 def _unformed(answer: AnswerMeasures) -> float | None:
@@ -111,7 +142,9 @@ def _gold(evaluation: Evaluation) -> Harms:
 GUARDS = (
     # Half as long again, in the geometric mean: people who like detail get some, and a model that
     # has learnt that longer wins grows further.
-    Guard("length", "gives longer answers", math.log(1.5), _on_answers(_log_length)),
+    Guard(
+        "length", "gives longer answers", math.log(1.5), _on_answers(_log_length), _growth_chosen
+    ),
     # Where the incumbent's answers are near the token limit the ratio cannot show growth; this can.
     Guard("unfinished", "does not come to an end", 0.0, _on_answers(lambda a: not a.finished)),
     Guard("empty", "gives empty answers", 0.0, _on_answers(lambda a: a.empty)),

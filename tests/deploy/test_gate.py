@@ -269,6 +269,39 @@ def test_a_candidate_that_ranks_better_and_answers_worse_is_refused(
     assert f"({guard} " in report.reason
 
 
+def chose_longer(times: int, share: float = 1.0) -> Evaluation:
+    """30 pairs; in a share of them people chose the answer that is so many times as long."""
+    longer, shorter = (100 * times, 100), (100, 100 * times)
+    return Evaluation(
+        tuple(
+            pair(f"c{n}", RIGHT, (RIGHT, WRONG)[n % 2], chars=longer if n < 30 * share else shorter)
+            for n in range(30)
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("evidence", "tokens", "refused"),
+    [
+        (chose_longer(1), 80, True),  # twice the incumbent's 40, and nobody asked for it
+        (chose_longer(3), 80, False),
+        (chose_longer(3), 120, False),
+        (chose_longer(3), 130, True),  # more than was asked for
+        (chose_longer(3, share=0.5), 80, True),  # as many asked for the opposite
+    ],
+)
+def test_answers_may_grow_as_far_as_people_chose_longer_ones(
+    evidence: Evaluation, tokens: int, refused: bool
+) -> None:
+    report = judge_candidate(with_answers(evidence, tokens=tokens))
+    assert [guard.name for guard in report.guards if guard.refused] == ["length"] * refused
+
+
+def test_answers_without_an_end_are_refused_though_people_chose_longer_ones() -> None:
+    report = judge_candidate(with_answers(chose_longer(3), finished=False))
+    assert [guard.name for guard in report.guards if guard.refused] == ["unfinished"]
+
+
 def test_a_candidate_that_loses_the_form_is_refused() -> None:
     """Only prompts that ask for one count: half of these do."""
     kept, lost = replace(GOOD, format_kept=True), replace(GOOD, format_kept=False)
