@@ -11,6 +11,7 @@ from markdown_it.token import Token
 
 from app.ui.markdown import NotMarkdown, parse
 from app.ui.rendering import answer_html, blocks_html, plain_html, wrapped
+from engine.common_prefix import common_prefix_length
 
 Patch = tuple[int, str]  # (UTF-16 units of the old HTML to keep, HTML that follows them)
 
@@ -26,7 +27,7 @@ class IncrementalHtml:
     def update(self, text: str, *, last: bool = False) -> Patch:
         """Return the patch to the HTML of a longer text; the last text is rendered as a whole."""
         html = answer_html(text) if last else self._render(text)
-        same = _common_length(self._html, html)
+        same = common_prefix_length(self._html, html)
         self._html = html
         return len(html[:same].encode("utf-16-le")) // 2, html[same:]
 
@@ -55,15 +56,3 @@ def _ended_tokens(tokens: list[Token], text: str) -> int:
     if len(starts) < 2 or text.count("\\[") != text.count("\\]") or text.count("$$") % 2:
         return 0
     return starts[-1]
-
-
-def _common_length(one: str, other: str) -> int:
-    """Return the length of the common prefix of two texts."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:  # bisection: comparing slices is faster than a loop over characters
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low

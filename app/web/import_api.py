@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,13 +34,14 @@ MAX_IMPORT_BYTES = 200 * 2**20
 PATH = "/chat/import"
 FILE_NAME = "conversations.json"  # its name in error messages
 WRITE_BUFFER_BYTES = 2**20
+LEFT_OVER_SECONDS = 24 * 3600  # longer than any import takes
 
 
 def import_router(service: Service) -> APIRouter:
     """Return the route, on one running service."""
     router = APIRouter(include_in_schema=False)
     folder = service.workspace.home.imports
-    shutil.rmtree(folder, ignore_errors=True)  # left over by a server that was killed
+    _remove_left_over(folder)
     running: set[str] = set()
     one_at_a_time = CapacityLimiter(1)
 
@@ -53,6 +55,13 @@ def import_router(service: Service) -> APIRouter:
         return _document(report, language_for(request))
 
     return router
+
+
+def _remove_left_over(folder: Path) -> None:
+    """Remove the files of killed servers; another server on this home may be importing."""
+    for own in folder.glob("*"):
+        if time.time() - own.stat().st_mtime > LEFT_OVER_SECONDS:
+            shutil.rmtree(own, ignore_errors=True)
 
 
 @contextmanager

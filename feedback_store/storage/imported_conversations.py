@@ -12,12 +12,12 @@ import hashlib
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import accumulate, count
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
+from engine.common_prefix import common_prefix_length
 from engine.messages import Message, is_blank, messages_from_dicts
 from engine.storage import digest_json
 from feedback_store.examples.split import split_of
@@ -41,16 +41,13 @@ class NewTurn:
     # Whether its prompt is the questions and answers before it, and need not be stored again
     follows_parents: bool = False
     answer_ids: list[str] = field(init=False)
+    # A digest of each beginning of its prompt, the shortest first
+    beginnings: list[bytes] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         """Give it a conversation, as the same turn from another file gets it, and ids."""
         self.conversation_id = _imported_id(_key(self.turn))
         self.answer_ids = [uuid.uuid4().hex for _ in self.turn.answers]
-
-    @cached_property
-    def beginnings(self) -> list[bytes]:
-        """A digest of each beginning of its prompt, the shortest first."""
-        return _beginnings(self.turn.prompt)
 
 
 @dataclass
@@ -88,8 +85,8 @@ class _Conversation:
         """Find the answer that ends the longest part of the prompt that another turn brought."""
         new.conversation_id = self.id
         *before, _ = new.beginnings
-        parents = [self.answers.get(each) for each in new.beginnings]
-        new.parent_answer_id = next((each for each in reversed(parents) if each is not None), None)
+        parents = (self.answers.get(each) for each in reversed(new.beginnings))
+        new.parent_answer_id = next((each for each in parents if each is not None), None)
         last = self.answers.get(before[-1]) if before else None
         new.follows_parents = not before or last in self.follow_parents
         if new.follows_parents:
@@ -103,6 +100,7 @@ class ImportedLists:
         self._connection = connection
         self._user_id = user_id
         self._conversations: dict[str, _Conversation] = {}  # by the id without a list
+        self._digests = _PromptDigests()
 
     def add(self, turns: Sequence[NewTurn]) -> list[NewTurn]:
         """Give turns their conversations and parents, and write what lists and search need.
@@ -113,6 +111,7 @@ class ImportedLists:
         begun: list[_Conversation] = []
         of: dict[str, _Conversation] = {}
         for new in turns:
+            new.beginnings = self._digests.beginnings_of(new.turn.prompt)
             conversation = self._conversations.get(new.conversation_id)
             if conversation is None:
                 conversation = self._own(new)
@@ -222,6 +221,25 @@ class ImportedLists:
             yield document_row(conversation_id, user_id, answer.text, answer_id=answer_id)
 
 
+class _PromptDigests:
+    """Digests of the beginnings of prompts, of which each mostly goes on from the one before.
+
+    What two prompts share is digested once, since a conversation of n turns has n prompts.
+    """
+
+    def __init__(self) -> None:
+        self._prompt: tuple[Message, ...] = ()
+        self._digests: list[bytes] = []
+
+    def beginnings_of(self, prompt: tuple[Message, ...]) -> list[bytes]:
+        """A digest of each beginning of a prompt, the shortest first."""
+        same = common_prefix_length(self._prompt, prompt)
+        shared = self._digests[:same]
+        self._prompt = prompt
+        self._digests = shared + _beginnings(prompt[same:], shared[-1] if shared else b"")
+        return self._digests
+
+
 def _imported_id(parts: object) -> str:
     return f"import-{digest_json(parts)[7:39]}"
 
@@ -239,8 +257,8 @@ def _title(turn: ImportedTurn) -> str:
     return title_of(next(asked, ""))
 
 
-def _beginnings(messages: Iterable[Message]) -> list[bytes]:
-    return list(accumulate(messages, _after, initial=b""))[1:]
+def _beginnings(messages: Iterable[Message], before: bytes = b"") -> list[bytes]:
+    return list(accumulate(messages, _after, initial=before))[1:]
 
 
 def _after(before: bytes, message: Message) -> bytes:

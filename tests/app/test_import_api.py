@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
+import time
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
 from typing import Any
@@ -172,3 +174,19 @@ def test_one_person_imports_one_file_at_a_time(person: Callable[..., httpx.Clien
     assert send(ann, slowly()).status_code == 200
     assert status == [409]
     assert send(ann, as_json(conversation())).status_code == 200  # and now another one
+
+
+def test_a_server_that_starts_removes_what_was_left_over_and_not_what_another_one_imports(
+    played: Played,
+) -> None:
+    imports = played.service.workspace.home.imports
+    left_over, running = imports / "left-over", imports / "running"
+    for folder in (left_over, running):
+        folder.mkdir(parents=True)
+        (folder / import_api.FILE_NAME).write_text("[]")
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(left_over, (two_days_ago, two_days_ago))
+    import_api.import_router(played.service)
+    assert list(imports.iterdir()) == [running]
+    (running / import_api.FILE_NAME).unlink()
+    running.rmdir()
