@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
@@ -203,6 +204,19 @@ def test_processes_share_the_threads_of_their_job(threads: int, processes: int, 
 def test_a_job_takes_the_processors_that_it_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 2, 5})
     assert default_threads() == 3
+
+
+@pytest.mark.usefixtures("played")
+@pytest.mark.parametrize(("own", "policy"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_a_jobs_threads_sleep_while_they_wait_unless_the_operator_says_otherwise(
+    runner: JobRunner, monkeypatch: pytest.MonkeyPatch, own: str | None, policy: str
+) -> None:
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", own)
+    job = start(runner, SNAPSHOTS[0])
+    assert psutil.Process(pid_of(runner, job)).environ()["OMP_WAIT_POLICY"] == policy
+    end(runner, job)
 
 
 @pytest.mark.usefixtures("played")
