@@ -1,15 +1,20 @@
-"""Messages of a chat. Knows roles and text; knows nothing of templates or tokens."""
+"""Messages of a chat, with the calls of functions and their results.
+
+Knows roles and text; knows nothing of templates or tokens.
+"""
 
 from __future__ import annotations
 
+import json
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast, get_args
 
 from engine.errors import InvalidInput, InvalidText
+from engine.tools import Tool, ToolCall, to_json, with_strings_changed
 
-Role = Literal["system", "user", "assistant"]
+Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
 INVISIBLE = {"Zs", "Zl", "Zp", "Cc", "Cf"}  # Unicode categories
 FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that are drawn as nothing
@@ -17,17 +22,63 @@ FILLERS = "\u115f\u1160\u2800\u3164\uffa0"  # letters and symbols that are drawn
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """The words of one role."""
+    """The words of one role.
+
+    A system message may offer `tools`, as in the published formats of GLM-4; an assistant's may
+    hold `calls`; a tool's is the result of the call `call_id`. So a prompt, wherever it is stored
+    or trained on, has all that the model was shown.
+    """
 
     role: Role
     content: str
+    tools: tuple[Tool, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
 
-    def as_dict(self) -> dict[str, str]:
-        """`{"role": ..., "content": ...}`, the shape TRL and chat templates use."""
-        return {"role": self.role, "content": self.content}
+    def as_dict(self) -> dict[str, Any]:
+        """`{"role": ..., "content": ...}`, the shape TRL and chat templates use.
+
+        Calls and their results are as in OpenAI's API; tools stand beside the system's content.
+        """
+        row: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tools:
+            row["tools"] = [tool.as_dict() for tool in self.tools]
+        if self.calls:
+            row["tool_calls"] = [call.as_dict() for call in self.calls]
+        if self.call_id:
+            row["tool_call_id"] = self.call_id
+        return row
+
+    @property
+    def uses_tools(self) -> bool:
+        """Whether it offers tools, calls them, or is a result."""
+        return bool(self.tools or self.calls or self.role == "tool")
+
+    @property
+    def transcript(self) -> str:
+        """All of it as text for a reader: the content, then a line for each tool or call."""
+        calls = (f"{call.name}({call.arguments})" for call in self.calls)
+        tools = (to_json(tool.as_dict()["function"]) for tool in self.tools)
+        return "\n".join(filter(None, [self.content, *tools, *calls]))
+
+    def changed(self, change: Callable[[str], str]) -> Message:
+        """The message with `change` applied to its words, in tools and calls too."""
+
+        def in_json(text: str) -> str:
+            return to_json(with_strings_changed(json.loads(text), change))
+
+        return replace(
+            self,
+            content=change(self.content),
+            tools=tuple(
+                Tool(each.name, change(each.description), in_json(each.parameters))
+                for each in self.tools
+            ),
+            calls=tuple(replace(each, arguments=in_json(each.arguments)) for each in self.calls),
+        )
 
 
-def messages_from_dicts(items: Iterable[Mapping[str, str]]) -> tuple[Message, ...]:
+def messages_from_dicts(items: Iterable[Mapping[str, Any]]) -> tuple[Message, ...]:
     """Inverse of `Message.as_dict`; raises `InvalidText` on an unknown role."""
     messages = []
     for item in items:
@@ -35,8 +86,21 @@ def messages_from_dicts(items: Iterable[Mapping[str, str]]) -> tuple[Message, ..
             raise InvalidText(f"unknown role {item['role']!r}; known roles: {', '.join(ROLES)}")
         if not isinstance(item["content"], str):
             raise InvalidText("a message's content must be text")
-        messages.append(Message(cast(Role, item["role"]), clean_text(item["content"])))
+        messages.append(
+            Message(
+                cast(Role, item["role"]),
+                clean_text(item["content"]),
+                tuple(map(Tool.from_dict, item.get("tools", ()))),
+                tuple(map(ToolCall.from_dict, item.get("tool_calls", ()))),
+                item.get("tool_call_id", ""),
+            )
+        )
     return tuple(messages)
+
+
+def tools_of(messages: Iterable[Message]) -> tuple[Tool, ...]:
+    """The tools that a conversation offers."""
+    return tuple(tool for message in messages for tool in message.tools)
 
 
 def split_prefill(messages: Sequence[Message]) -> tuple[tuple[Message, ...], str]:
@@ -47,10 +111,14 @@ def split_prefill(messages: Sequence[Message]) -> tuple[tuple[Message, ...], str
 
 
 def question_index(messages: Sequence[Message]) -> int | None:
-    """Index of the last message that is not a system message; None unless it is a user's."""
+    """Index of the user's message that awaits an answer; None if there is none.
+
+    Behind it may stand system messages, and calls with their results.
+    """
     for index in reversed(range(len(messages))):
-        if messages[index].role != "system":
-            return index if messages[index].role == "user" else None
+        message = messages[index]
+        if message.role not in ("system", "tool") and not message.calls:
+            return index if message.role == "user" else None
     return None
 
 

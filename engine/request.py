@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from engine.errors import BurnishError, InvalidInput
-from engine.messages import Message
+from engine.messages import Message, tools_of
+from engine.prompts.calls.formats import CallFormat
 from engine.time_slices import YieldToEngine
+from engine.tools import ToolChoice
 
 SEEDS = 2**63  # a seed is one of the integers from 0 up to this
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -50,6 +52,7 @@ class SamplingParams:
     already loses `n * frequency_penalty + presence_penalty`, the latter if n > 0 (OpenAI's API
     reference). `repetition_penalty` counts the prompt too (Keskar et al. 2019, 4.1). `grammar`
     forbids every token that leads out of its language, and ends an answer that is complete.
+    `tool_choice` is the rule for calls where the messages offer tools; None is "auto".
     """
 
     temperature: float = 0.7
@@ -66,6 +69,7 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     logit_bias: tuple[tuple[int, float], ...] = ()  # (token id, what is added)
     grammar: Grammar | None = None
+    tool_choice: ToolChoice | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -124,7 +128,8 @@ class GenerationRequest:
     `Failed(DeadlineExceeded(...))`, whether it was running or still waiting. `prefill` is the given
     beginning of the answer: the events have what follows it, and its tokens count as the prompt's.
     It also continues an answer that was cut off. `thinking` switches thoughts on or off where the
-    chat template has that switch (`enable_thinking`); None leaves it to the template.
+    chat template has that switch (`enable_thinking`); None leaves it to the template. An answer to
+    messages that offer tools is in the engine's `call_format`, with arguments that are valid.
     """
 
     messages: tuple[Message, ...]
@@ -140,6 +145,11 @@ class GenerationRequest:
             raise InvalidInput("timeout_seconds must be a number above 0")
         if self.prefill and self.sampling.grammar is not None:
             raise InvalidInput("an answer that is given in part cannot follow a grammar")
+        if tools_of(self.messages):
+            if self.prefill:
+                raise InvalidInput("an answer that is given in part cannot be offered tools")
+            if self.sampling.grammar is not None:
+                raise InvalidInput("an answer that is offered tools cannot follow a grammar, too")
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +269,10 @@ class Engine(Protocol):
     @property
     def thinks_unasked(self) -> bool | None:
         """Whether the model thinks first where `thinking` is None; None: it has no such switch."""
+
+    @property
+    def call_format(self) -> CallFormat:
+        """How an answer to messages that offer tools writes its calls."""
 
     def count_prompt_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         """Tokens of the rendered prompt, generation prompt included."""

@@ -8,6 +8,7 @@ question, messages in a row become one. Knows roles and texts; knows nothing of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from engine.messages import Message, is_blank
 from engine.prompts.template_check import TemplateAbilities
@@ -43,9 +44,9 @@ def _without_system(messages: Iterable[Message]) -> list[Message]:
 def _without_repeats(messages: Iterable[Message]) -> list[Message]:
     shaped: list[Message] = []
     for message in messages:
-        if shaped and shaped[-1].role == message.role:
+        if shaped and shaped[-1].role == message.role and not message.uses_tools:
             text = BETWEEN.join([shaped[-1].content, message.content])
-            shaped[-1] = Message(message.role, text)
+            shaped[-1] = replace(shaped[-1], content=text)
         else:
             shaped.append(message)
     return shaped

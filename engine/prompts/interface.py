@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from engine.messages import Message
+from engine.prompts.calls.formats import CallFormat
 from engine.prompts.detokenizer import Detokenizer
 from engine.prompts.render import Rendered
 
@@ -24,6 +25,14 @@ class ChatRenderer(Protocol):
     @property
     def thinks_unasked(self) -> bool | None:
         """Whether the model thinks first unless it is told not to; None: it has no such switch."""
+
+    @property
+    def call_format(self) -> CallFormat:
+        """How the model writes calls of functions."""
+
+    @property
+    def added_tokens(self) -> Mapping[str, int]:
+        """Ids of the tokens beside the plain vocabulary that markup may consist of, by text."""
 
     def prompt(
         self, messages: Sequence[Message], *, thinking: bool | None = None

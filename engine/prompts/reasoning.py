@@ -136,7 +136,7 @@ def _split_blocks(text: str, *, finished: bool, given: int) -> tuple[str, str]:
     while block := _OPENING.match(text, at):
         inside, close, _ = text[block.end() :].partition(CLOSE)
         at = block.end() + len(inside) + len(close)
-        inside = inside if close or finished else _without_part_of(CLOSE, inside)
+        inside = inside if close or finished else without_part_of(CLOSE, inside)
         blanks = len(inside) - len(inside.lstrip())
         thoughts.append(inside[max(blanks, given - block.end()) :].rstrip())
     rest = text[at:].lstrip() if at else text
@@ -146,8 +146,8 @@ def _split_blocks(text: str, *, finished: bool, given: int) -> tuple[str, str]:
     return "\n\n".join(filter(None, thoughts)), rest
 
 
-def _without_part_of(tag: str, text: str) -> str:
-    """Remove the beginning of a tag from the end of a text."""
+def without_part_of(tag: str, text: str) -> str:
+    """Remove the beginning of a tag, but not a whole tag, from the end of a text."""
     parts = (tag[:length] for length in range(len(tag) - 1, 0, -1))
     return text.removesuffix(next(filter(text.endswith, parts), ""))
 

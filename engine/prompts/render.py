@@ -7,18 +7,28 @@ rewritten first (`conversation_shape.py`).
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any, Protocol
 
 from engine.errors import InvalidInput, InvalidText
-from engine.messages import Message
+from engine.messages import Message, tools_of
+from engine.prompts.calls.formats import HERMES, CallFormat
+from engine.prompts.calls.messages import (
+    TemplateRow,
+    as_plain,
+    template_messages,
+    without_tools,
+)
 from engine.prompts.conversation_shape import shape
 from engine.prompts.detokenizer import Detokenizer
 from engine.prompts.reasoning import after_opening, opening_of
 from engine.prompts.template_check import TemplateAbilities
+from engine.tools import to_json, with_strings_changed
 
 PRIVATE_USE = [*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)]
 
@@ -36,7 +46,7 @@ class Tokenizer(Protocol):
 
     def apply_chat_template(
         self,
-        conversation: list[dict[str, str]],
+        conversation: list[TemplateRow],
         *,
         tokenize: bool,
         add_generation_prompt: bool,
@@ -103,6 +113,11 @@ class Renderer:
         self._specials = [
             token.content for token in tokenizer.added_tokens_decoder.values() if token.special
         ]
+        self._markup = {
+            token_id: token.content
+            for token_id, token in tokenizer.added_tokens_decoder.items()
+            if token.special and token.content in self.call_format.markup
+        }
         # A lock, since transformers sets `split_special_tokens` on the tokenizer itself
         self._encoding = threading.Lock()
 
@@ -120,6 +135,16 @@ class Renderer:
     def thinks_unasked(self) -> bool | None:
         """See `ChatRenderer`."""
         return self._abilities.thinks_unasked
+
+    @property
+    def call_format(self) -> CallFormat:
+        """See `ChatRenderer`; a template that knows no tools is shown them as text."""
+        return self._abilities.calls or HERMES
+
+    @property
+    def added_tokens(self) -> Mapping[str, int]:
+        """See `ChatRenderer`."""
+        return {t.content: i for i, t in self._tokenizer.added_tokens_decoder.items()}
 
     def prompt(
         self, messages: Sequence[Message], *, thinking: bool | None = None
@@ -142,7 +167,7 @@ class Renderer:
 
     def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
         """See `ChatRenderer`: the ids that the model would have generated."""
-        ids = self._encode(after_opening(text, opening) if opening else text, plain=True)
+        ids = self._encode_answer(after_opening(text, opening) if opening else text)
         ids += [self._end_id] if complete else []
         self._require_embedded(ids)
         return tuple(ids)
@@ -157,8 +182,13 @@ class Renderer:
         )
 
     def decode(self, ids: Sequence[int]) -> str:
-        """See `ChatRenderer`."""
-        return self._tokenizer.decode(ids, skip_special_tokens=True)
+        """See `ChatRenderer`; control tokens that mark a call are a part of the text."""
+        return "".join(
+            "".join(map(self._markup.__getitem__, group))
+            if is_markup
+            else self._tokenizer.decode(list(group), skip_special_tokens=True)
+            for is_markup, group in groupby(ids, self._markup.__contains__)
+        )
 
     def token_text(self, token_id: int) -> str:
         """See `ChatRenderer`."""
@@ -183,17 +213,31 @@ class Renderer:
 
     def _render(self, messages: Sequence[Message], thinking: bool | None) -> tuple[str, _Escape]:
         """The text of the template, with control-token look-alikes hidden by the `_Escape`."""
-        shaped = shape(messages, self._abilities)
-        escaped = _Escape(self._specials, shaped)
-        switch = {} if thinking is None else {"enable_thinking": thinking}
-        hidden = [Message(m.role, escaped.hide(m.content)).as_dict() for m in shaped]
+        rows, tools = self._template_rows(messages)
+        escaped = _Escape(self._specials, to_json([rows, tools]))
+        variables: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
+        if tools:
+            variables["tools"] = with_strings_changed(tools, escaped.hide)
         try:
             text = self._tokenizer.apply_chat_template(
-                hidden, tokenize=False, add_generation_prompt=True, **switch
+                with_strings_changed(rows, escaped.hide),
+                tokenize=False,
+                add_generation_prompt=True,
+                **variables,
             )
         except Exception as error:  # a template is untrusted code and may raise anything
             raise InvalidInput(f"the model's chat template refuses this: {error}") from error
         return text, escaped
+
+    def _template_rows(
+        self, messages: Sequence[Message]
+    ) -> tuple[list[TemplateRow], list[TemplateRow]]:
+        """The messages and the tools as the template takes them."""
+        if self._abilities.calls is None:
+            return template_messages(shape(as_plain(messages), self._abilities), [], HERMES), []
+        tools = [tool.as_dict() for tool in tools_of(messages)]
+        shaped = shape(without_tools(messages), self._abilities)
+        return template_messages(shaped, tools, self._abilities.calls), tools
 
     def _require_embedded(self, ids: Sequence[int]) -> None:
         limit = self._embedded_tokens
@@ -204,6 +248,16 @@ class Renderer:
                 f"the tokenizer makes {token!r} token {beyond[0]}, and the model knows tokens "
                 f"below {limit} alone; its tokenizer and its weights do not fit"
             )
+
+    def _encode_answer(self, text: str) -> list[int]:
+        """Ids of a model's text. Of the control tokens in it, only those that mark a call are more
+        than their characters."""
+        if not any(token in text for token in self._markup.values()):
+            return self._encode(text, plain=True)
+        others = set(self._specials) - set(self._markup.values())
+        among = "|".join(map(re.escape, sorted(others, key=len, reverse=True))) or r"(?!)"
+        pieces = filter(None, re.split(f"({among})", text))
+        return [i for piece in pieces for i in self._encode(piece, plain=piece in others)]
 
     def _encode(self, text: str, *, plain: bool) -> list[int]:
         with self._encoding:
@@ -250,9 +304,8 @@ class _Escape:
     ids are exactly those of the checkpoint's own template.
     """
 
-    def __init__(self, specials: Sequence[str], messages: Sequence[Message]) -> None:
+    def __init__(self, specials: Sequence[str], contents: str) -> None:
         self._specials = sorted(specials, key=len, reverse=True)
-        contents = "".join(m.content for m in messages)
         unused = (c for c in map(chr, PRIVATE_USE) if c not in contents)
         self._mark = next(unused, "")
         if not self._mark:

@@ -2,8 +2,8 @@
 
 It renders small conversations in a process of its own, with limits on time and memory, inside the
 same kind of sandbox that transformers uses. That also shows which conversations it accepts (some
-templates refuse a system message, or two messages of one role in a row), and whether
-`enable_thinking` changes its text. The result is cached for each template.
+templates refuse a system message, or two messages of one role in a row), whether `enable_thinking`
+changes its text, and how it writes calls of tools. The result is cached for each template.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from engine.errors import ModelUnavailable
+from engine.prompts.calls.formats import CallFormat
+from engine.prompts.calls.probe import probes, recognised
 
 SECONDS = 1  # of computing; waiting for a busy machine does not count
 WAIT_SECONDS = 20  # waiting included
@@ -44,10 +46,10 @@ template = environment.from_string(source)
 def message(role, content):
     return dict(role=role, content=content)
 
-def render(*messages, **more):  # None: it refuses them
+def render(*messages, tools=None, **more):  # None: it refuses them
     try:
         text = template.render(
-            messages=list(messages), tools=None, documents=None, add_generation_prompt=True,
+            messages=list(messages), tools=tools, documents=None, add_generation_prompt=True,
             bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>", **more,
         )
     except jinja2.exceptions.SecurityError:
@@ -74,7 +76,17 @@ found = dict(
     takes_repeats=takes(user, message("user", "Why?")),
     thinks_unasked=thinks_unasked(user),
 )
-print(json.dumps(found))
+
+def uses_tools(probe):  # None: it refuses tools in whatever way
+    try:
+        return render(*probe["messages"], tools=probe["tools"])
+    except jinja2.exceptions.SecurityError:
+        raise
+    except Exception:
+        return None
+
+probes = json.loads({json.dumps(probes())!r})
+print(json.dumps([found, {{name: uses_tools(probe) for name, probe in probes.items()}}]))
 """
 
 
@@ -86,6 +98,8 @@ class TemplateAbilities:
     takes_repeats: bool = True  # several messages of one role in a row
     # Whether the model thinks first unless `enable_thinking` forbids it; None: there is no switch
     thinks_unasked: bool | None = None
+    # How it writes calls of tools; None: it does not, and tools are offered as text
+    calls: CallFormat | None = None
 
 
 def examine_template(template: str) -> TemplateAbilities:
@@ -115,7 +129,8 @@ def _abilities_or_problem(template: str) -> TemplateAbilities | str:
     except subprocess.TimeoutExpired:
         return f"it does not end within {WAIT_SECONDS} seconds"
     if done.returncode == 0:
-        return TemplateAbilities(**json.loads(done.stdout))
+        found, with_tools = json.loads(done.stdout)
+        return TemplateAbilities(**found, calls=recognised(with_tools))
     if done.returncode < 0:
         return f"it does not end within {SECONDS} s of computing"
     said = done.stderr.strip().splitlines() or ["it failed"]

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from engine.errors import InvalidInput, UnknownId
-from engine.messages import Message
+from engine.messages import Message, tools_of
 from engine.models.catalogue import BaseModel
+from engine.prompts.calls.formats import CallFormat
 from engine.prompts.interface import ChatRenderer
-from engine.request import GenerationRequest, Grammar, Score, ScoreRequest
+from engine.request import GenerationRequest, Score, ScoreRequest
 from engine.serving.generation_task import GenerationTask
 from engine.serving.grammar import GrammarCompiler, GrammarMatcher
 from engine.serving.loop import EngineLoop
@@ -27,6 +28,7 @@ from engine.serving.sequence import Adapter, Sequence
 from engine.serving.stream import QueuedStream
 from engine.serving.task import Task
 from engine.time_slices import YieldToEngine
+from engine.tools import ToolChoice
 
 Runner = TypeVar("Runner", bound=ModelRunner)
 
@@ -81,6 +83,11 @@ class ServingEngine(Generic[Runner]):
         """See `Engine`."""
         return self.renderer.thinks_unasked
 
+    @property
+    def call_format(self) -> CallFormat:
+        """See `Engine`."""
+        return self.renderer.call_format
+
     def count_prompt_tokens(
         self, messages: abc.Sequence[Message], thinking: bool | None = None
     ) -> int:
@@ -99,7 +106,7 @@ class ServingEngine(Generic[Runner]):
             request.sampling.require_known_tokens(self.runner.vocabulary)
             adapter = self._adapter(request.adapter)
             prompt = fit_prompt(request, self.renderer, self._context_beside(adapter))
-            grammar = self._grammar(request.sampling.grammar, prompt)
+            grammar = self._grammar(request, prompt)
             tasks.append(GenerationTask(request, prompt, self.renderer, grammar))
             sequences.append(self._sequence(tasks[-1], adapter, request.user))
         self.loop.submit(sequences)
@@ -150,13 +157,20 @@ class ServingEngine(Generic[Runner]):
             raise UnknownId(f"no adapter {digest[:80]} is loaded")
         return adapter
 
-    def _grammar(self, grammar: Grammar | None, prompt: TokenizedPrompt) -> GrammarMatcher | None:
+    def _grammar(self, request: GenerationRequest, prompt: TokenizedPrompt) -> GrammarMatcher | None:
         """The matcher of one answer; raises `InvalidInput`."""
-        if grammar is None:
+        if tools := tools_of(request.messages):
+            return self._grammars.compile_calls(
+                tools,
+                request.sampling.tool_choice or ToolChoice(),
+                opening=prompt.opening,
+                may_think=self.thinks_unasked is not None and request.thinking is not False,
+            )
+        if request.sampling.grammar is None:
             return None
         if prompt.opening:
             raise InvalidInput("the answer begins with a thought, so it cannot follow a grammar")
-        return self._grammars.compile(grammar)
+        return self._grammars.compile(request.sampling.grammar)
 
     def _context_beside(self, adapter: Adapter | None) -> int:
         """Tokens of the context that an adapter's virtual ones leave."""

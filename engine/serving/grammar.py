@@ -7,6 +7,7 @@ models.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,10 +20,12 @@ from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
 from torch import Tensor
 
 from engine.errors import InvalidInput
+from engine.prompts.calls.grammar import arguments_schema, call_grammar
 from engine.prompts.chatglm.renderer import ChatGLMRenderer
 from engine.prompts.interface import ChatRenderer
 from engine.prompts.render import Renderer
-from engine.request import Grammar
+from engine.request import MAX_GRAMMAR_CHARS, Grammar
+from engine.tools import Tool, ToolChoice
 
 MASK_BITS = 32  # of a word of llguidance's mask
 # Between the tokens of JSON: nothing, a blank, or a line end with an indentation. Without a limit a
@@ -40,16 +43,58 @@ class GrammarCompiler:
 
     def compile(self, grammar: Grammar) -> GrammarMatcher:
         """A matcher at the beginning of an answer; raises `InvalidInput` with what is wrong."""
-        with self._preparing:  # the vocabulary takes a second, once
-            tokenizer = self._tokenizer
+        matcher = self._matcher_or_problem(grammar)
+        if isinstance(matcher, str):
+            raise InvalidInput(f"the grammar ({grammar.kind}) is refused: {matcher}")
+        return GrammarMatcher(matcher, self._rows)
+
+    def compile_calls(
+        self, tools: Sequence[Tool], choice: ToolChoice, *, opening: str, may_think: bool
+    ) -> GrammarMatcher:
+        """A matcher of an answer that may or must call tools.
+
+        See `call_grammar`. Raises `InvalidInput` with the tool whose schema cannot be kept.
+        """
+        text = call_grammar(
+            self._renderer.call_format,
+            tools,
+            choice,
+            self._control_tokens,
+            opening=opening,
+            may_think=may_think,
+        )
+        if len(text) > MAX_GRAMMAR_CHARS:
+            raise InvalidInput(f"the tools may have at most {MAX_GRAMMAR_CHARS} characters in all")
+        matcher = self._matcher_or_problem(Grammar("lark", text))
+        if isinstance(matcher, str):
+            self._require_schemas(tools)
+            raise InvalidInput(f"the tools are refused: {matcher}")
+        return GrammarMatcher(matcher, self._rows)
+
+    def _require_schemas(self, tools: Sequence[Tool]) -> None:
+        for tool in tools:
+            schema = Grammar("json_schema", json.dumps(arguments_schema(tool)))
+            if isinstance(problem := self._matcher_or_problem(schema), str):
+                raise InvalidInput(f"the parameters of the tool {tool.name} are refused: {problem}")
+
+    def _matcher_or_problem(self, grammar: Grammar) -> LLMatcher | str:
         try:
-            matcher = LLMatcher(tokenizer, _compiled(grammar), log_level=0)
+            matcher = LLMatcher(self._vocabulary, _compiled(grammar), log_level=0)
             problem = matcher.get_error() if matcher.is_error() else ""
         except (ValueError, GbnfToLarkError) as error:
             problem = str(error)
-        if problem:
-            raise InvalidInput(f"the grammar ({grammar.kind}) is refused: {_first_line(problem)}")
-        return GrammarMatcher(matcher, self._rows)
+        return _first_line(problem) if problem else matcher
+
+    @property
+    def _vocabulary(self) -> LLTokenizer:
+        with self._preparing:  # it takes a second, once
+            return self._tokenizer
+
+    @cached_property
+    def _control_tokens(self) -> dict[str, int]:
+        """The added tokens that no regular expression of llguidance matches, by their text."""
+        is_control, added = self._vocabulary.is_special_token, self._renderer.added_tokens
+        return {text: token_id for text, token_id in added.items() if is_control(token_id)}
 
     @cached_property
     def _tokenizer(self) -> LLTokenizer:

@@ -56,7 +56,7 @@ def _require_plausible(
 ) -> None:
     """Raise `PromptTooLong` for more bytes than the context's tokens can stand for."""
     require_plausible_count(len(request.messages), context_tokens)
-    texts = [message.content for message in request.messages] + [request.prefill]
+    texts = [message.transcript for message in request.messages] + [request.prefill]
     size = sum(len(said.encode("utf-8", "surrogatepass")) for said in texts)
     if size > context_tokens * longest_token_bytes:
         raise PromptTooLong(

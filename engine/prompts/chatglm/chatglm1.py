@@ -137,9 +137,7 @@ class ChatGLM1Renderer(ChatGLMRenderer):
         )
         self.tokenizer = tokenizer
 
-    def prompt(
-        self, messages: Sequence[Message], *, thinking: bool | None = None
-    ) -> tuple[int, ...]:
+    def chat_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the prompt, <sop> last."""
         return tuple(self.tokenizer.closed(self.tokenizer.encode_text(chat_text(messages))))
 

@@ -85,9 +85,7 @@ class ChatGLM2Renderer(ChatGLMRenderer):
         )
         self.tokenizer = tokenizer
 
-    def prompt(
-        self, messages: Sequence[Message], *, thinking: bool | None = None
-    ) -> tuple[int, ...]:
+    def chat_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the prompt, those of 答： last."""
         return tuple(self.tokenizer.encode(chat_text(messages)))
 

@@ -1,6 +1,6 @@
 """ChatGLM3-6B: the tokenizer of ChatGLM2 with role tokens, and messages opened by them.
 
-Knows the ids and the chat format of the third generation. Tools are not offered to the model.
+Knows the ids and the chat format of the third generation. Tools are offered as text.
 Sources: the published `tokenization_chatglm.py`, its `build_chat_input` and `build_single_message`,
 and the `chat` method of the published model for what ends an answer.
 """
@@ -61,9 +61,7 @@ class ChatGLM3Renderer(ChatGLMRenderer):
         )
         self.tokenizer = tokenizer
 
-    def prompt(
-        self, messages: Sequence[Message], *, thinking: bool | None = None
-    ) -> tuple[int, ...]:
+    def chat_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the prompt, <|assistant|> last."""
         ids = [i for m in messages for i in self.tokenizer.message(m.role, m.content)]
         return (*self.tokenizer.prefix, *ids, self.tokenizer.special_ids["<|assistant|>"])

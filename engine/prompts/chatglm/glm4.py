@@ -1,7 +1,7 @@
 """GLM-4-9b-chat in its remote-code layout: a list of ranks, and messages opened by role tokens.
 
 Knows the ids and the chat format of that layout; the layout which transformers reads by itself
-(`tokenizer.json`) is not this module's. Tools are not offered to the model.
+(`tokenizer.json`) is not this module's.
 Sources: the published `tokenization_chatglm.py` and the chat template of `tokenizer_config.json`.
 """
 
@@ -9,20 +9,30 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import tiktoken
 
 from engine.errors import ModelUnavailable
-from engine.messages import Message
+from engine.messages import Message, tools_of
+from engine.prompts.calls.formats import GLM4
+from engine.prompts.calls.messages import template_messages, without_tools
 from engine.prompts.chatglm.renderer import ChatGLMRenderer
+from engine.tools import Tool
 
 # How text is cut before pairs of bytes are merged.
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# The published words of the system message that offers tools
+ASSISTANT = (
+    "你是一个名为 ChatGLM 的人工智能助手。你是基于智谱AI训练的语言模型 GLM-4 模型开发的，"
+    "你的任务是针对用户的问题和要求提供适当的答复和支持。\n\n# 可用工具"
+)
+ARGUMENTS_ARE_JSON = "在调用上述函数时，请使用 Json 格式表示调用的参数。"
 NEEDED_SPECIALS = (
     "[gMASK]",
     "<sop>",
@@ -99,8 +109,11 @@ class GLM4Renderer(ChatGLMRenderer):
     token, a line that is empty where no tool is meant, and the content; then <|assistant|>.
 
     An answer of the model thus opens with an empty line. It ends with <|user|>, which opens the
-    next message: a prompt with its completion is the beginning of the next prompt.
+    next message: a prompt with its completion is the beginning of the next prompt. A call of a
+    function opens with its name instead, and its arguments are the content.
     """
+
+    call_format = GLM4
 
     def __init__(self, tokenizer: GLM4Tokenizer) -> None:
         ids = tokenizer.special_ids
@@ -113,10 +126,29 @@ class GLM4Renderer(ChatGLMRenderer):
     def prompt(
         self, messages: Sequence[Message], *, thinking: bool | None = None
     ) -> tuple[int, ...]:
-        """Ids of the prompt, <|assistant|> last."""
-        said = [m for m in messages if m.content]
-        ids = [i for m in said for i in self.tokenizer.message(m.role, m.content)]
+        """Ids of the prompt, <|assistant|> last; tools as the published template offers them."""
+        tools = tools_of(messages)
+        offer = [Message("system", _offer(tools))] if tools else []
+        return self.chat_ids([*offer, *without_tools(messages)])
+
+    def chat_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Ids of the prompt of messages without an offer of tools."""
+        message_ids, said = self.tokenizer.message, template_messages(messages, [], GLM4)
+        rows = ((row["role"], row["content"], row["metadata"]) for row in said if row["content"])
+        ids = [i for row in rows for i in message_ids(*row)]
         return (*self.tokenizer.prefix, *ids, self.tokenizer.special_ids["<|assistant|>"])
+
+    def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
+        """See `ChatRenderer`. A call begins with the function's name, and <|observation|> ends it.
+
+        A text is taken for a call where it has the form of one, and nothing else, from its
+        beginning to its end.
+        """
+        calls = GLM4.read(text).calls
+        if not calls or GLM4.write(calls) != text:
+            return super().completion(text, complete=complete)
+        ids = self.tokenizer.message("assistant", calls[0].arguments, calls[0].name)[1:]
+        return (*ids, *([self.tokenizer.special_ids["<|observation|>"]] if complete else []))
 
     def token_bytes(self, token_id: int) -> bytes:
         """See `ChatGLMRenderer`."""
@@ -128,6 +160,16 @@ class GLM4Renderer(ChatGLMRenderer):
 
     def _answer(self, text: str) -> list[int]:
         return self.tokenizer.message("assistant", text)[1:]
+
+
+def _offer(tools: Sequence[Tool]) -> str:
+    functions = [tool.as_dict()["function"] for tool in tools]
+    described = (
+        f"\n\n## {function['name']}\n\n{json.dumps(function, ensure_ascii=False, indent=4)}"
+        f"\n{ARGUMENTS_ARE_JSON}"
+        for function in functions
+    )
+    return ASSISTANT + "".join(described)
 
 
 def read_ranks(file: Path) -> dict[bytes, int]:

@@ -6,9 +6,12 @@ Knows the rounds of a conversation and the clean-up of an answer; knows no ids.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 from engine.messages import Message
+from engine.prompts.calls.formats import HERMES, CallFormat
+from engine.prompts.calls.messages import as_plain
 from engine.prompts.detokenizer import Detokenizer
 from engine.prompts.render import Rendered
 
@@ -22,6 +25,8 @@ class ChatGLMRenderer(ABC):
     """
 
     thinks_unasked: bool | None = None  # no switch: `thinking` changes nothing below
+    call_format: CallFormat = HERMES
+    added_tokens: Mapping[str, int] = MappingProxyType({})  # none stands in markup
 
     def __init__(
         self, end_id: int, end_ids: frozenset[int], token_count: int, longest_token_bytes: int
@@ -31,11 +36,15 @@ class ChatGLMRenderer(ABC):
         self.token_count = token_count
         self.longest_token_bytes = longest_token_bytes
 
-    @abstractmethod
     def prompt(
         self, messages: Sequence[Message], *, thinking: bool | None = None
     ) -> tuple[int, ...]:
-        """See `ChatRenderer`."""
+        """See `ChatRenderer`; tools are shown as text unless the family has a form for them."""
+        return self.chat_ids(as_plain(messages))
+
+    @abstractmethod
+    def chat_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Ids of the prompt of messages without tools."""
 
     def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
         """See `ChatRenderer`; no prompt of the family opens a think block."""

@@ -1,0 +1,121 @@
+"""The grammar of an answer that may or must call functions, in llguidance's Lark.
+
+    start: thought? (WORDS | introduced calls)      "auto"
+    start: thought? calls                           "required"
+
+`introduced` are words up to the trigger of the format. Arguments follow the function's schema,
+written as chat templates write JSON. Knows formats and schemas; of tokens it knows the ids of those
+that stand in markup and that no regular expression can match.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.prompts.calls.formats import CallFormat
+from engine.prompts.reasoning import CLOSE, OPEN
+from engine.tools import FUNCTION_NAME, Tool, ToolChoice
+
+# JSON as `engine.tools.to_json` writes it
+SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+COMBINING = ("allOf", "anyOf", "oneOf", "$ref", "patternProperties", "unevaluatedProperties")
+BLANKS = "{0,4}"  # of characters; a small model may otherwise write blanks until its last token
+ControlTokens = Mapping[str, int]
+
+
+def call_grammar(
+    form: CallFormat,
+    tools: Sequence[Tool],
+    choice: ToolChoice,
+    control: ControlTokens,
+    *,
+    opening: str = "",
+    may_think: bool = False,
+) -> str:
+    """Return the grammar of an answer.
+
+    `control` has the ids of control tokens by their text. `opening` is the think block that the
+    prompt has opened; without one, an answer may open one itself if it `may_think`.
+    """
+    offered = [tool for tool in tools if choice.name in (None, tool.name)]
+    calls = _calls(form, control, parallel=choice.parallel and form.parallel)
+    words = f"WORDS | introduced {calls}" if form.trigger else f"WORDS | {calls}"
+    thought = ("thought " if opening else "thought? ") if opening or may_think else ""
+    forced = f"{'BLANK? ' if thought and form.trigger else ''}{_literal(form.trigger, control)} {calls}"
+    rules = {
+        "start": f"{thought}answer",
+        "answer": words if choice.mode == "auto" else forced,
+        "call": " | ".join(f"call_{number}" for number in range(len(offered))),
+        **{f"call_{number}": _call(form, tool, control) for number, tool in enumerate(offered)},
+        **_words(form, control, may_think=bool(thought)),
+        **(_thought(control, is_open=bool(opening)) if thought else {}),
+    }
+    return "".join(f"{name}: {body}\n" for name, body in rules.items())
+
+
+def arguments_schema(tool: Tool) -> dict[str, Any]:
+    """The schema that a tool's arguments are held to.
+
+    It is the tool's own, without properties that it does not name unless it allows them itself: a
+    small model would make some up.
+    """
+    schema: dict[str, Any] = json.loads(tool.parameters)
+    names_all = "properties" in schema and not schema.keys() & set(COMBINING)
+    closed = {"additionalProperties": False} if names_all else {}
+    return {"type": "object", **closed, **schema}
+
+
+def _calls(form: CallFormat, control: ControlTokens, *, parallel: bool) -> str:
+    """What follows the trigger: one call, or several where that is allowed."""
+    optional = f"{_literal(form.optional, control)}?" if form.optional in control else ""
+    more = f"({_literal(form.between, control)} call)*" if parallel else ""
+    opening, closing = _literal(form.opening, control), _literal(form.closing, control)
+    return f"{optional} {opening} call {more} {closing}"
+
+
+def _call(form: CallFormat, tool: Tool, control: ControlTokens) -> str:
+    schema = arguments_schema(tool) | {"x-guidance": SPACING}
+    head = f"{form.before}{tool.name}{form.after}"
+    # In one lexeme, so that blanks before it are not taken for words
+    begin = _literal(head, control) if form.trigger else rf"/\s{BLANKS}{_escaped(head)}/"
+    return f"{begin} %json {json.dumps(schema)} {_literal(form.behind, control)}"
+
+
+def _words(form: CallFormat, control: ControlTokens, *, may_think: bool) -> dict[str, str]:
+    """Text that holds no trigger and begins neither as a call nor as a thought."""
+    if form.trigger:
+        forbidden = [rf"/(?s:.*){_escaped(form.trigger)}(?s:.*)/"]
+    else:
+        head = rf"{_escaped(form.before)}{FUNCTION_NAME}{_escaped(form.after)}"
+        forbidden = [rf"/\s*{head}\{{(?s:.*)/"]
+    if may_think:
+        forbidden.append(rf"/\s*{_escaped(OPEN)}(?s:.*)/")
+    words = " & ".join(["/(?s:.*)/", *(f"~{each}" for each in forbidden)])
+    trigger = _literal(form.trigger, control)
+    introduced = {"introduced[lazy]": f"WORDS {trigger}"} if form.trigger else {}
+    if form.trigger in control:
+        introduced = {"introduced": f"WORDS? {trigger}"}
+    return {"WORDS": words, "BLANK": rf"/\s{BLANKS}/", **introduced}
+
+
+def _thought(control: ControlTokens, *, is_open: bool) -> dict[str, str]:
+    begin = "" if is_open else _literal(OPEN, control)
+    if CLOSE in control:
+        return {"thought": f"{begin} /(?s:.*)/ {_literal(CLOSE, control)}"}
+    return {"thought": f"{begin} inside", "inside[lazy]": rf"/(?s:.*){_escaped(CLOSE)}/"}
+
+
+def _literal(text: str, control: ControlTokens) -> str:
+    """A text as Lark's string literals, with its control tokens by their ids."""
+    among = "|".join(map(re.escape, sorted(control, key=len, reverse=True))) or r"(?!)"
+    parts = re.split(f"({among})", text)
+    written = (f"<[{control[p]}]>" if p in control else json.dumps(p) for p in parts if p)
+    return " ".join(written)
+
+
+def _escaped(text: str) -> str:
+    """A text as a part of a regular expression between slashes."""
+    return re.escape(text).replace("/", r"\/").replace("\n", "n").replace("\\ ", " ")

@@ -1,0 +1,97 @@
+"""Functions that a model may call, its calls, and the rule for them: OpenAI's terms as values.
+
+Knows JSON and names; knows nothing of the texts in which a model writes calls.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from engine.errors import InvalidInput
+
+FUNCTION_NAME = r"[A-Za-z0-9_-]{1,64}"  # OpenAI's rule
+NO_ARGUMENTS = '{"type": "object", "properties": {}, "additionalProperties": false}'
+
+
+def require_function_name(name: object, what: str) -> str:
+    """Return a function's name; raises `InvalidInput`."""
+    if not isinstance(name, str) or not re.fullmatch(FUNCTION_NAME, name):
+        raise InvalidInput(f"{what} must be 1 to 64 letters, digits, underscores and hyphens")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that is offered. `parameters` is a JSON Schema of an object, as JSON."""
+
+    name: str
+    description: str = ""
+    parameters: str = NO_ARGUMENTS
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape of OpenAI's `tools` and of the `tools` of chat templates."""
+        described = {"description": self.description} if self.description else {}
+        function = {"name": self.name, **described, "parameters": json.loads(self.parameters)}
+        return {"type": "function", "function": function}
+
+    @classmethod
+    def from_dict(cls, item: Mapping[str, Any]) -> Tool:
+        """Inverse of `as_dict`."""
+        function = item["function"]
+        return cls(
+            function["name"], function.get("description", ""), to_json(function["parameters"])
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a function. `arguments` is a JSON object, as JSON; `id` names it for its result."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The shape of OpenAI's `tool_calls`."""
+        function = {"name": self.name, "arguments": self.arguments}
+        return {"id": self.id, "type": "function", "function": function}
+
+    @classmethod
+    def from_dict(cls, item: Mapping[str, Any]) -> ToolCall:
+        """Inverse of `as_dict`."""
+        return cls(item["id"], item["function"]["name"], item["function"]["arguments"])
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Whether an answer may or must call, which function (`name`), and whether several times."""
+
+    mode: Literal["auto", "required"] = "auto"
+    name: str | None = None
+    parallel: bool = True
+
+
+def to_json(value: object) -> str:
+    """JSON as chat templates and models write it: blanks after commas and colons, no escapes."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def with_strings_changed(value: Any, change: Callable[[str], str]) -> Any:
+    """A JSON value with `change` applied to every string in it, keys included.
+
+    A number becomes a string where `change` alters its digits.
+    """
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {change(k): with_strings_changed(v, change) for k, v in value.items()}
+    if isinstance(value, list):
+        return [with_strings_changed(each, change) for each in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        changed = change(str(value))
+        return value if changed == str(value) else changed
+    return value
