@@ -18,6 +18,7 @@ from app.self_consistency import Chains, draw_chains
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, StorageFull
 from engine.messages import Message
+from engine.prompts.calls.formats import CallFormat, Spoken, WrittenCall
 from engine.prompts.reasoning import Reasoned, split_reasoning
 from engine.request import (
     Engine,
@@ -43,7 +44,8 @@ class AnswerUpdate:
     `status` is "streaming" until the last update, which has `finished` or `error`. `logprobs`,
     where requested, cover the tokens since the previous update. `example_ids` are the judged
     answers that were shown to the model as examples. `chains` is (ended, total) of the chains of
-    thought; `votes` has each of their answers with its number of votes.
+    thought; `votes` has each of their answers with its number of votes. `calls` are those of the
+    tools that were offered; `text` is without their markup.
     """
 
     answer_id: str | None
@@ -58,6 +60,7 @@ class AnswerUpdate:
     example_ids: tuple[str, ...] = ()
     chains: tuple[int, int] | None = None
     votes: tuple[tuple[str, int], ...] = ()
+    calls: tuple[WrittenCall, ...] = ()
 
 
 class RunningAnswer:
@@ -87,7 +90,8 @@ class AnswerRequest:
     `store_turn` stores the question and returns the turn's id; with None nothing is stored. Where
     `is_shown`, the answer replaces the one that its conversation showed. `continued_id` is the id
     of a stored answer that begins with `prefill` and is to be continued. With several `chains` of
-    thought, their answers are put to a vote (`app.self_consistency`).
+    thought, their answers are put to a vote (`app.self_consistency`). `call_format` is given where
+    the messages offer tools.
     """
 
     messages: tuple[Message, ...]
@@ -104,6 +108,7 @@ class AnswerRequest:
     example_ids: tuple[str, ...] = ()
     chains: int = 1
     thinking: bool | None = None
+    call_format: CallFormat | None = None
     extra_sampling: Mapping[str, Any] = field(default_factory=dict)  # stored beside the sampling
 
     def for_engine(self, adapter: str | None) -> GenerationRequest:
@@ -143,6 +148,12 @@ class AnswerRequest:
             given=0 if self.continued_id else len(self.prefill),
         )
 
+    def spoken(self, reasoned: Reasoned, *, finished: bool) -> Spoken:
+        """Split what follows the thought into words and calls."""
+        if self.call_format is None:
+            return Spoken(reasoned.answer)
+        return self.call_format.read(reasoned.answer, finished=finished)
+
 
 class Answering:
     """Generates and stores answers with one engine and one store."""
@@ -152,6 +163,11 @@ class Answering:
         self._slots = slots
         self._store = store
         self.running = RunningAnswers()
+
+    @property
+    def call_format(self) -> CallFormat:
+        """How answers to messages that offer tools write their calls."""
+        return self._engine.call_format
 
     def start(self, request: AnswerRequest) -> RunningAnswer:
         """Queue one answer; raises `ShuttingDown` and the errors of `Engine.submit_many`."""
@@ -223,16 +239,18 @@ class Answering:
 
         def current() -> AnswerUpdate:
             reasoned = request.split(text, finished=False)
+            spoken = request.spoken(reasoned, finished=False)
             return AnswerUpdate(
                 answer_id,
                 reasoned.thought,
-                "" if chains else reasoned.answer,
+                "" if chains else spoken.content,
                 "streaming",
                 request.note,
                 adapter=adapter,
                 logprobs=logprobs,
                 example_ids=request.example_ids,
                 chains=(chains.ended, request.chains) if chains else None,
+                calls=spoken.calls,
             )
 
         try:
@@ -278,19 +296,21 @@ class Answering:
     ) -> AnswerUpdate:
         """Store the answer's end and return its last update."""
         reasoned = request.split(event.text, finished=True)
+        spoken = request.spoken(reasoned, finished=True)
         whole = request.split_whole(event.text)
         failed = isinstance(event, Failed)
         stopped = isinstance(event, Finished) and event.reason == "cancelled"
         update = AnswerUpdate(
             answer_id,
             reasoned.thought,
-            reasoned.answer,
+            spoken.content,
             "failed" if failed else "stopped" if stopped else "done",
             str(event.error) if isinstance(event, Failed) else request.note,
             finished=event if isinstance(event, Finished) else None,
             error=event.error if isinstance(event, Failed) else None,
             example_ids=request.example_ids,
             votes=votes,
+            calls=spoken.calls,
         )
         if not request.is_stored:
             return update

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from app.answering import LIVE, Answering, AnswerRequest, RunningAnswer
-from engine.messages import Message, question_of, require_text, split_prefill
+from engine.messages import Message, question_of, require_text, split_prefill, tools_of
 from engine.prompts.modes import PromptTemplate
 from engine.prompts.reasoning import without_thoughts
 from engine.request import SamplingParams
@@ -45,7 +45,8 @@ class Completions:
         The thoughts of earlier answers are left out. If the last message is the assistant's, it is
         continued: updates contain the text after it, and the store gets the whole answer. `user`
         names the person on whose behalf the caller asks, for the queue's fairness. Each answer's
-        first update comes before its first token.
+        first update comes before its first token. Where the messages offer tools, updates have the
+        calls apart from the text; the store has the text with its markup, as the model wrote it.
 
         Raises `InvalidInput`, `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or
         `ShuttingDown`; nothing is stored then.
@@ -65,6 +66,7 @@ class Completions:
             ).id
 
         turn = _Once(store_turn)
+        call_format = self._answering.call_format if tools_of(messages) else None
         asker = f"{user_id}/{user}" if user else user_id
         requests = [
             AnswerRequest(
@@ -76,6 +78,7 @@ class Completions:
                 prefill=prefill,
                 timeout_seconds=timeout_seconds,
                 thinking=thinking,
+                call_format=call_format,
             )
             for each in samplings
         ]

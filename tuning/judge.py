@@ -203,7 +203,7 @@ def _pair(judge: str, siblings: Siblings, better: Side, worse: Side) -> AiPair:
 
 
 def _question(prompt: Sequence[Message], a: str, b: str) -> str:
-    conversation = "\n\n".join(f"{message.role}: {message.content}" for message in prompt)
+    conversation = "\n\n".join(f"{message.role}: {message.transcript}" for message in prompt)
     return QUESTION.format(conversation=conversation, a=a, b=b)
 
 

@@ -96,7 +96,7 @@ def detail_updates(
         gr.update(visible=False),
         gr.update(visible=True),
         "\n".join(
-            _line(say(f"console.roles.{m.role}", language), m.content, language)
+            _line(say(f"console.roles.{m.role}", language), m.transcript, language)
             for m in selected.prompt
         ),
         *(*sides, nothing, nothing)[:2],

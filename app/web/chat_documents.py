@@ -76,7 +76,7 @@ def waiting_document(waiting: WaitingComparison) -> dict[str, Any]:
     *before, question = (m for m in waiting.messages if m.role != "system")
     return {
         "id": waiting.id,
-        "before": [{"role": each.role, "html": plain_html(each.content)} for each in before],
+        "before": [{"role": each.role, "html": plain_html(each.transcript)} for each in before],
         "question_html": plain_html(question.content),
         "first": answer_html(waiting.first.text),
         "second": answer_html(waiting.second.text),

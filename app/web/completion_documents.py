@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from app.answering import AnswerUpdate
 from app.web.completion_request import CompletionRequest
 from app.web.error_responses import error_document
-from app.web.relay import Piece
+from app.web.relay import CallPiece, Piece
 from engine.errors import BurnishError
 from engine.request import TokenLogprob
 
@@ -31,7 +33,7 @@ def completion_document(body: CompletionRequest, pieces: Sequence[Piece]) -> dic
         {
             "index": index,
             "answer_id": end.answer_id or UNSAVED,
-            "message": {"role": "assistant", "content": end.text, **_reasoning(end.thought)},
+            "message": _message(end),
             "logprobs": _logprobs(body, end.finished.logprobs if end.finished else ()),
             **_ending(end),
         }
@@ -62,8 +64,12 @@ async def completion_events(
     try:
         async for piece in _chain(opening, rest):
             new = piece.update.logprobs
-            if piece.thought or piece.text or new:
-                delta = {"content": piece.text, **_reasoning(piece.thought)}
+            if piece.has_text or new:
+                delta = {
+                    "content": piece.text,
+                    **_reasoning(piece.thought),
+                    **_call_deltas(piece.calls),
+                }
                 yield event(piece.index, {"delta": delta, "logprobs": _logprobs(body, new)})
             if piece.is_last:
                 yield end(piece.index, piece.update)
@@ -97,6 +103,37 @@ def _head(body: CompletionRequest, first: AnswerUpdate, kind: str) -> dict[str, 
     }
 
 
+def _message(end: AnswerUpdate) -> dict[str, Any]:
+    """Return the assistant's message; its content is null where it only calls."""
+    calls = [{"id": _call_id(), "type": "function", "function": asdict(call)} for call in end.calls]
+    return {
+        "role": "assistant",
+        "content": end.text if end.text or not calls else None,
+        **_reasoning(end.thought),
+        **({"tool_calls": calls} if calls else {}),
+    }
+
+
+def _call_deltas(pieces: Sequence[CallPiece]) -> dict[str, Any]:
+    """Return the deltas of calls: the first of each has its id and name."""
+    deltas = [
+        {
+            "index": piece.index,
+            **({"id": _call_id(), "type": "function"} if piece.name else {}),
+            "function": {
+                **({"name": piece.name} if piece.name else {}),
+                "arguments": piece.arguments,
+            },
+        }
+        for piece in pieces
+    ]
+    return {"tool_calls": deltas} if deltas else {}
+
+
+def _call_id() -> str:
+    return f"call_{uuid.uuid4().hex[:24]}"
+
+
 def _reasoning(thought: str) -> dict[str, str]:
     return {"reasoning_content": thought} if thought else {}
 
@@ -104,7 +141,8 @@ def _reasoning(thought: str) -> dict[str, str]:
 def _ending(update: AnswerUpdate) -> dict[str, Any]:
     if update.finished is None:
         return {"finish_reason": "error", "error": str(update.error)}
-    return {"finish_reason": FINISH_REASONS[update.finished.reason]}
+    reason = FINISH_REASONS[update.finished.reason]
+    return {"finish_reason": "tool_calls" if update.calls and reason == "stop" else reason}
 
 
 def _logprobs(

@@ -15,8 +15,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.answering import LIVE
+from app.web.chat_messages import messages_of
+from app.web.chat_tools import read_tool_choice, read_tools
 from engine.errors import InvalidInput
+from engine.messages import Message
 from engine.request import MAX_LOGIT_BIAS, MAX_LOGPROBS, SEEDS, Grammar, SamplingParams
+from engine.tools import ToolChoice
 
 MAX_CHOICES = 16
 MAX_STOPS = 16
@@ -29,13 +33,10 @@ UNSUPPORTED_FIELDS: Mapping[str, tuple[object, ...]] = {
     "function_call": ("none", "auto"),  # without functions
     "functions": ([],),
     "modalities": (["text"],),
-    "parallel_tool_calls": (True, False),  # without tools
     "prediction": (),
     "reasoning_effort": (),
     "service_tier": ("auto", "default"),
     "store": (False,),
-    "tool_choice": ("none", "auto"),  # without tools
-    "tools": ([],),
     "verbosity": ("medium",),
     "web_search_options": (),
 }
@@ -120,6 +121,9 @@ class CompletionRequest(_Lenient):
     timeout_seconds: float | None = None
     chat_template_kwargs: TemplateOptions = TemplateOptions()
     response_format: ResponseFormat = ResponseFormat(type="text")
+    tools: list[dict[str, Any]] = []
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool = True
 
     @model_validator(mode="before")
     @classmethod
@@ -138,7 +142,20 @@ class CompletionRequest(_Lenient):
         asked = self.chat_template_kwargs.enable_thinking
         return False if asked is None and self.response_format.type != "text" else asked
 
-    def samplings(self, usual: SamplingParams) -> list[SamplingParams]:
+    def chat(self) -> tuple[tuple[Message, ...], ToolChoice | None]:
+        """Return the messages, with the tools that may be called, and the rule for calls.
+
+        Raises `InvalidInput` or `InvalidText`.
+        """
+        tools = read_tools(self.tools)
+        choice = read_tool_choice(self.tool_choice, parallel=self.parallel_tool_calls, tools=tools)
+        if choice is not None and self.response_format.type != "text":
+            raise InvalidInput("tools and response_format cannot be used together")
+        return messages_of(self.messages, tools if choice else ()), choice
+
+    def samplings(
+        self, usual: SamplingParams, tool_choice: ToolChoice | None = None
+    ) -> list[SamplingParams]:
         """Return the sampling parameters of each choice.
 
         Parameters that the body leaves out come from `usual`, the operator's. Raises
@@ -163,6 +180,7 @@ class CompletionRequest(_Lenient):
             ignore_eos=self.ignore_eos,
             logprobs=self.top_logprobs if self.logprobs else None,
             grammar=self.response_format.grammar(),
+            tool_choice=tool_choice,
         )
         return [replace(first, seed=(first.seed + index) % SEEDS) for index in range(self.n)]
 

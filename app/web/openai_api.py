@@ -4,11 +4,12 @@
 `stream_options.include_usage`, `top_k`, `min_p`, `repetition_penalty` and
 `chat_template_kwargs.enable_thinking` work as in vLLM; `timeout_seconds` and the type `grammar` of
 `response_format` are our own. If the last message is the assistant's, it is continued, as in
-Anthropic's API and with vLLM's `continue_final_message`. A completion has the id of its first
-stored answer, and each choice has its `answer_id`, so that a vote can name it. A model's thought is
-`reasoning_content`, beside `content`, as in DeepSeek's API and llama.cpp; in a request's messages
-it is ignored, since no model is shown its earlier thoughts. `completion_request` defines requests,
-`completion_documents` responses.
+Anthropic's API and with vLLM's `continue_final_message`. Calls of tools are parts of the message
+beside `content`, and their arguments are valid under the tools' schemas. A completion has the id of
+its first stored answer, and each choice has its `answer_id`, so that a vote can name it. A model's
+thought is `reasoning_content`, beside `content`, as in DeepSeek's API and llama.cpp; in a request's
+messages it is ignored, since no model is shown its earlier thoughts. `completion_request` defines
+requests, `completion_documents` responses.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from starlette.types import Receive, Scope, Send
 from app.answering import BASE, LIVE, RunningAnswer
 from app.service import Service
 from app.web.body import StrictJsonRoute
-from app.web.chat_messages import messages_of
 from app.web.completion_documents import completion_document, completion_events
 from app.web.completion_request import CompletionRequest
 from app.web.identity import user_of
@@ -85,10 +85,11 @@ def openai_router(service: Service) -> APIRouter:
 def _submit(service: Service, user_id: str, body: CompletionRequest) -> list[RunningAnswer]:
     """Queue the choices; errors are raised here, before a status is sent."""
     require_plausible_count(len(body.messages), service.engine.context_tokens)
+    messages, tool_choice = body.chat()
     return service.completions.complete(
         user_id,
-        messages_of(body.messages),
-        body.samplings(service.chat.sampling()),
+        messages,
+        body.samplings(service.chat.sampling(), tool_choice),
         adapter=service.adapter_named(body.model),
         user=body.user,
         timeout_seconds=body.timeout_seconds,
@@ -137,7 +138,7 @@ async def _opening(body: CompletionRequest, pieces: AsyncIterator[Piece]) -> lis
     async for piece in pieces:
         opening.append(piece)
         begun.add(piece.index)
-        speaks = speaks or bool(piece.thought or piece.text) or piece.update.finished is not None
+        speaks = speaks or piece.has_text or piece.update.finished is not None
         if body.stream and speaks and len(begun) == body.n:
             return opening
     errors = [piece.update.error for piece in opening if piece.update.error]

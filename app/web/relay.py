@@ -12,13 +12,24 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 from app.answering import AnswerUpdate, RunningAnswer
 from engine.errors import BurnishError, EngineFailure
+from engine.prompts.calls.formats import WrittenCall
 
 LIVENESS_SECONDS = 1.0
 
 Submit = Callable[[], Sequence[RunningAnswer]]
+
+
+@dataclass(frozen=True, slots=True)
+class CallPiece:
+    """New text of the call `index` of an answer: its name first, then its arguments."""
+
+    index: int
+    name: str  # "" after the first piece
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +43,12 @@ class Piece:
     thought: str
     text: str
     update: AnswerUpdate
+    calls: tuple[CallPiece, ...] = ()
+
+    @property
+    def has_text(self) -> bool:
+        """Whether there is something new to show."""
+        return bool(self.thought or self.text or self.calls)
 
     @property
     def is_last(self) -> bool:
@@ -97,13 +114,15 @@ class Relay:
     def _follow(self, index: int, answer: RunningAnswer) -> None:
         """Read one answer to its end, in a thread, so that it is stored in any case."""
         sent_thought = sent_text = 0  # characters
+        sent_calls: tuple[WrittenCall, ...] = ()
         try:
             for update in answer:
                 new = update.thought[sent_thought:], update.text[sent_text:]
                 sent_thought, sent_text = len(update.thought), len(update.text)
+                calls, sent_calls = _new_in(update.calls, sent_calls), update.calls
                 is_last = update.status != "streaming"
-                small = update if is_last else replace(update, thought="", text="")
-                self._send(Piece(index, *new, small))
+                small = update if is_last else replace(update, thought="", text="", calls=())
+                self._send(Piece(index, *new, small, calls))
         except Exception as error:  # noqa: BLE001 - the thread's edge: the reader waits for an end
             if not isinstance(error, BurnishError):
                 error = BurnishError(f"the answer was lost: {type(error).__name__}")
@@ -112,3 +131,14 @@ class Relay:
     def _send(self, piece: Piece) -> None:
         with suppress(RuntimeError):  # the event loop is closed: there is no reader
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
+
+
+def _new_in(calls: Sequence[WrittenCall], sent: Sequence[WrittenCall]) -> tuple[CallPiece, ...]:
+    """The pieces of calls that have grown since they were sent."""
+    pieces = []
+    for index, (call, before) in enumerate(zip_longest(calls, sent)):
+        if before is None:
+            pieces.append(CallPiece(index, call.name, call.arguments))
+        elif call != before:
+            pieces.append(CallPiece(index, "", call.arguments[len(before.arguments) :]))
+    return tuple(pieces)

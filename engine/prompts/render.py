@@ -18,12 +18,7 @@ from typing import Any, Protocol
 from engine.errors import InvalidInput, InvalidText
 from engine.messages import Message, tools_of
 from engine.prompts.calls.formats import HERMES, CallFormat
-from engine.prompts.calls.messages import (
-    TemplateRow,
-    as_plain,
-    template_messages,
-    without_tools,
-)
+from engine.prompts.calls.messages import TemplateRow, as_plain, template_messages, without_tools
 from engine.prompts.conversation_shape import shape
 from engine.prompts.detokenizer import Detokenizer
 from engine.prompts.reasoning import after_opening, opening_of

@@ -157,7 +157,9 @@ class ServingEngine(Generic[Runner]):
             raise UnknownId(f"no adapter {digest[:80]} is loaded")
         return adapter
 
-    def _grammar(self, request: GenerationRequest, prompt: TokenizedPrompt) -> GrammarMatcher | None:
+    def _grammar(
+        self, request: GenerationRequest, prompt: TokenizedPrompt
+    ) -> GrammarMatcher | None:
         """The matcher of one answer; raises `InvalidInput`."""
         if tools := tools_of(request.messages):
             return self._grammars.compile_calls(

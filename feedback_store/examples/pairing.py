@@ -328,7 +328,7 @@ class _PromptBuilder:
 
 
 def _topic(evidence: PromptEvidence) -> bytes:
-    asked = (f"{m.role}:{m.content}" for m in evidence.prompt if m.role != "system")
+    asked = (f"{m.role}:{m.transcript}" for m in evidence.prompt if m.role != "system")
     return hashlib.blake2b("\0".join(asked).encode(), digest_size=16).digest()
 
 

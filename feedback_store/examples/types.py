@@ -227,7 +227,7 @@ def redacted(example: TrainingExample, redact: Redact) -> TrainingExample:
 
 def redacted_prompt(prompt: Sequence[Message], redact: Redact) -> tuple[Message, ...]:
     """A prompt with `redact` applied to every message."""
-    return tuple(Message(message.role, redact(message.content)) for message in prompt)
+    return tuple(message.changed(redact) for message in prompt)
 
 
 def example_id(

@@ -22,6 +22,7 @@ from feedback_store.formats.csv_files import csv_bytes
 
 JsonRow = dict[str, object]
 TO_SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt"}
+SHAREGPT_FORMATS = ("sharegpt", "llama-factory")
 SHAREGPT_TAGS = {
     "role_tag": "from",
     "content_tag": "value",
@@ -48,8 +49,8 @@ def export_examples(
 
     `trl` and `csv` write one file of one kind of example, `sharegpt` one of demonstrations,
     `llama-factory` a folder with a file for each kind and the `dataset_info.json` that names them.
-    Raises `InvalidInput` for an unknown format, an existing target or kinds that do not go
-    together, `StorageFull` when the disk is; nothing is written then.
+    Raises `InvalidInput` for an unknown format, an existing target, or kinds or prompts that the
+    format cannot hold, `StorageFull` when the disk is; nothing is written then.
     """
     if format not in EXPORT_FORMATS:
         known = ", ".join(EXPORT_FORMATS)
@@ -57,6 +58,8 @@ def export_examples(
     if os.path.lexists(target):
         raise InvalidInput(f"{target} exists already")
     rows = list(examples)
+    if format in SHAREGPT_FORMATS and any(m.uses_tools for row in rows for m in row.prompt):
+        raise InvalidInput(f"{format} cannot hold prompts that offer tools; trl and csv can")
     try:
         EXPORT_FORMATS[format](rows, target)
     except OSError as error:

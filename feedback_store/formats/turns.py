@@ -31,6 +31,7 @@ from engine.storage import digest_json
 from feedback_store.formats.fields import (
     ENDS_IN_THOUGHT,
     HOLDS_MEDIA,
+    OFFERS_TOOLS,
     USES_TOOLS,
     RawRow,
     UnusableRecord,
@@ -75,6 +76,8 @@ def read_message(item: object, what: str) -> Message:
     role = value(row, "from" if "from" in row else "role")
     if role in TOOL_MESSAGE_ROLES or row.get("tool_calls") or row.get("function_call"):
         raise UnusableRecord(USES_TOOLS)
+    if row.get("tools"):
+        raise UnusableRecord(OFFERS_TOOLS)
     if not isinstance(role, str) or role not in MESSAGE_ROLES:
         known = ", ".join(MESSAGE_ROLES)
         raise InvalidInput(f"unknown role {str(role)[:40]!r} in {what!r}; known roles: {known}")

@@ -19,6 +19,7 @@ from engine.prompts.reasoning import untagged
 from engine.prompts.similarity import SimilarExamples, tokens
 from feedback_store.examples.rules import USABLE
 from feedback_store.storage import tables as t
+from feedback_store.storage.prompts import stored_with_tools
 from feedback_store.storage.statements import current_statements
 
 MAX_EXAMPLES = 500  # of a pool, the newest
@@ -27,6 +28,7 @@ MAX_EXAMPLE_CHARS = 2_000
 LEAST_WORDS_OF_A_FOLLOW_UP = 2  # "And now?" and "Shorter!" mean nothing without what came before
 STATEMENTS = ("vote", "correction", "flag")
 BROKEN_OFF = "the answer is no example: it is empty or was broken off"
+WITH_TOOLS = "the answer is no example: its question was asked with tools"
 FOLLOW_UP = "the answer is no example: its question means nothing without what was said before"
 
 
@@ -141,6 +143,7 @@ def examine(
             t.events.c.answer_id,
             t.events.c.correction,
             t.turns.c.question,
+            t.turns.c.prompt,
             t.turns.c.parent_answer_id,
             t.answers.c.status,
             t.answers.c.text,
@@ -160,6 +163,8 @@ def _example(row: RowMapping, is_shared: bool) -> FeedbackExample | str:
     # A correction stands for itself, whatever became of the answer that it is about
     if is_blank(answer) or (liked and row["status"] not in USABLE):
         return BROKEN_OFF
+    if stored_with_tools(row["prompt"]):
+        return WITH_TOOLS
     chars = len(question) + len(answer)
     if chars > MAX_EXAMPLE_CHARS:
         return (

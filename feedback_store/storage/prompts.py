@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from engine.messages import Message, messages_from_dicts
 from engine.prompts.modes import PromptTemplate
@@ -31,8 +32,13 @@ def read_history(answer_id: str | None, read: ReadExchange) -> list[Message]:
     return messages[::-1]
 
 
+def stored_with_tools(stored: Sequence[Mapping[str, Any]] | None) -> bool:
+    """Whether stored messages, if there are any, offer tools, call them, or are results."""
+    return any(message.uses_tools for message in messages_from_dicts(stored or ()))
+
+
 def rebuild_prompt(
-    stored: Sequence[Mapping[str, str]] | None,
+    stored: Sequence[Mapping[str, Any]] | None,
     template: PromptTemplate,
     question: str,
     parent_answer_id: str | None,

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InvalidText
-from engine.messages import Message, clean_text, is_blank, messages_from_dicts, require_text
+from engine.messages import (
+    Message,
+    clean_text,
+    is_blank,
+    messages_from_dicts,
+    question_index,
+    require_text,
+)
+from engine.tools import Tool, ToolCall
 
 FAMILY = "👩\u200d👩\u200d👧\u200d👦"  # four people joined by zero-width joiners
 OVERRIDE = "invoice\u202egpj.exe"  # a right-to-left override
@@ -64,9 +74,49 @@ def test_messages_survive_the_round_trip_through_dicts() -> None:
 
 def test_an_unknown_role_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
-        InvalidText, match="unknown role 'tool'; known roles: system, user, assistant"
+        InvalidText, match="unknown role 'critic'; known roles: system, user, assistant, tool"
     ):
-        messages_from_dicts([{"role": "tool", "content": "x"}])
+        messages_from_dicts([{"role": "critic", "content": "x"}])
+
+
+def test_tools_calls_and_results_survive_the_round_trip_and_stand_where_openai_has_them() -> None:
+    tool = Tool("clock", "The time.", '{"type": "object", "properties": {}}')
+    call = ToolCall("call_1", "clock", '{"zone": "北京"}')
+    messages = (
+        Message("system", "", tools=(tool,)),
+        Message("user", "How late is it?"),
+        Message("assistant", "", calls=(call,)),
+        Message("tool", "Noon.", call_id="call_1"),
+    )
+    rows = [m.as_dict() for m in messages]
+    assert messages_from_dicts(json.loads(json.dumps(rows))) == messages
+    assert rows[0]["tools"][0]["function"]["parameters"] == {"type": "object", "properties": {}}
+    assert rows[2]["tool_calls"] == [
+        {
+            "id": "call_1",
+            "type": "function",
+            "function": {"name": "clock", "arguments": '{"zone": "北京"}'},
+        }
+    ]
+    assert rows[3] == {"role": "tool", "content": "Noon.", "tool_call_id": "call_1"}
+
+
+def test_a_question_waits_behind_its_calls_and_their_results() -> None:
+    asked = (Message("system", "S"), Message("user", "How late is it?"))
+    called = Message("assistant", "", calls=(ToolCall("1", "clock", "{}"),))
+    told = Message("tool", "Noon.", call_id="1")
+    assert question_index([*asked, called, told]) == 1
+    assert question_index([*asked, called, told, Message("assistant", "Noon.")]) is None
+
+
+def test_words_are_changed_in_tools_and_calls_too_and_json_stays_json() -> None:
+    def redact(text: str) -> str:
+        return text.replace("Ann", "[NAME]").replace("5551234", "[PHONE]")
+
+    call = ToolCall("1", "dial", '{"to": ["Ann", 5551234], "loud": true}')
+    changed = Message("assistant", "Ann?", calls=(call,)).changed(redact)
+    assert changed.content == "[NAME]?"
+    assert json.loads(changed.calls[0].arguments) == {"to": ["[NAME]", "[PHONE]"], "loud": True}
 
 
 @pytest.mark.parametrize("text", ["\u3164", "\u2800", "\u115f"])

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from engine.errors import DeadlineExceeded, EngineFailure, Overloaded, PromptTooLong
 from engine.messages import Message
+from engine.prompts.calls.formats import HERMES
 from engine.request import (
     Failed,
     Finished,
@@ -45,6 +46,7 @@ class ScriptedEngine:
     base_digest = "sha256:" + "f" * 64
     context_tokens = 4096
     thinks_unasked: bool | None = None
+    call_format = HERMES
 
     def __init__(
         self,

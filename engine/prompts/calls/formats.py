@@ -81,7 +81,9 @@ class CallFormat:
         While it grows (not `finished`), words, names and arguments only grow: what may yet turn out
         to be markup is held back.
         """
-        return self._read_marked(text, finished) if self.trigger else self._read_bare(text, finished)
+        return (
+            self._read_marked(text, finished) if self.trigger else self._read_bare(text, finished)
+        )
 
     def _read_marked(self, text: str, finished: bool) -> Spoken:
         words, trigger, rest = text.partition(self.trigger)
@@ -93,7 +95,9 @@ class CallFormat:
         said = text.lstrip().removeprefix(self.optional)
         if calls := self._calls(said):
             return Spoken("", calls)
-        held = not finished and (self._may_become_call(said) or self.optional.startswith(text.lstrip()))
+        held = not finished and (
+            self._may_become_call(said) or self.optional.startswith(text.lstrip())
+        )
         return Spoken("" if held else text)
 
     def _calls(self, text: str) -> tuple[WrittenCall, ...]:
@@ -170,4 +174,3 @@ def _end_of_object(text: str, begin: int) -> int | None:
         if not depth:
             return begin + piece.end()
     return None
-
