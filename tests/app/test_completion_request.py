@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from pydantic import ValidationError
 from app.web.chat_messages import messages_of
 from app.web.completion_request import LABELS, UNSUPPORTED_FIELDS, CompletionRequest
 from engine.errors import InvalidInput, InvalidText
-from engine.messages import Message, question_of, split_prefill
+from engine.messages import Message, question_of, split_prefill, tools_of
 from engine.request import SamplingParams
+from engine.tools import ToolCall, ToolChoice
 
 ASKED = {"messages": [{"role": "user", "content": "Hi"}]}
 USUAL = SamplingParams(temperature=0.3, top_p=0.6, max_new_tokens=8, seed=11)
@@ -34,7 +36,7 @@ DOCUMENT: dict[str, Any] = {
     "metadata": {"job": "nightly"},
     "modalities": ["text", "audio"],
     "n": 2,
-    "parallel_tool_calls": "never",
+    "parallel_tool_calls": False,
     "prediction": {"type": "content", "content": "x"},
     "presence_penalty": -1.5,
     "prompt_cache_key": "k",
@@ -196,6 +198,10 @@ def test_any_number_in_any_field_is_refused_or_understood(numbers: dict[str, Any
 # Messages
 
 
+def call(name: str, arguments: str) -> dict[str, Any]:
+    return {"id": "c", "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
 def said(*items: Any) -> list[tuple[str, str]]:
     return [(m.role, m.content) for m in messages_of(items)]
 
@@ -213,12 +219,26 @@ def test_parts_of_text_are_joined_and_a_developer_is_the_system() -> None:
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        ({"role": "tool", "content": "4", "tool_call_id": "c"}, "messages.1: the role 'tool'"),
+        ({"role": "tool", "content": "4", "tool_call_id": "c"}, "messages.1: no call before it"),
+        ({"role": "tool", "content": "4"}, "messages.1.tool_call_id must be a text"),
         ({"role": "function", "name": "f", "content": "4"}, "messages.1: the role 'function'"),
         (
             {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]},
-            "messages.1: 'tool_calls' is not supported",
+            "messages.1.tool_calls.0 must be an object with an 'id' and a 'function'",
         ),
+        (
+            {"role": "assistant", "tool_calls": [call("clock", "[1]")]},
+            "messages.1.tool_calls.0.function.arguments must be a JSON object",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [call("a clock", "{}")]},
+            "messages.1.tool_calls.0.function.name must be 1 to 64 letters",
+        ),
+        (
+            {"role": "assistant", "tool_calls": [call("clock", "{}")]},
+            "messages.1: its calls have no results yet",
+        ),
+        ({"role": "user", "tool_calls": [call("clock", "{}")]}, "messages.1: only the assistant"),
         ({"role": "assistant", "audio": {"id": "a"}}, "messages.1: 'audio' is not supported"),
         ({"role": "wizard", "content": "hi"}, "messages.1: unknown role 'wizard'"),
         ({"role": ["user"], "content": "hi"}, "messages.1: unknown role"),
@@ -264,3 +284,109 @@ def test_the_last_message_is_the_answers_beginning_where_it_is_the_assistants() 
     for nobody in ([], [system], [assistant], [user, assistant], [user, assistant, system]):
         with pytest.raises(InvalidInput, match="must end with a user message"):
             question_of(nobody)
+
+
+# Tools
+
+
+def function(name: object, **more: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, **more}}
+
+
+def test_tools_are_offered_in_the_system_message() -> None:
+    schema = {"type": "object", "properties": {"zone": {"type": "string"}}}
+    asked = read(tools=[function("clock", description="The time.", parameters=schema)])
+    (offer, user), choice = asked.chat()
+    assert offer.as_dict()["tools"] == asked.tools
+    assert (offer.role, offer.content, user.role) == ("system", "", "user")
+    assert choice == ToolChoice("auto", None, parallel=True)
+    system = {"role": "developer", "content": "Be kind."}
+    (offer, _), _ = read(messages=[system, *ASKED["messages"]], tools=asked.tools).chat()
+    assert offer.content == "Be kind."
+    assert offer.tools
+
+
+def test_a_function_without_parameters_takes_none() -> None:
+    ((offer, _), _) = read(tools=[function("clock")]).chat()
+    assert json.loads(offer.tools[0].parameters) == {
+        "type": "object",
+        "properties": {},
+        "additionalProperties": False,
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "choice"),
+    [
+        ({"tool_choice": "auto", "parallel_tool_calls": False}, ToolChoice(parallel=False)),
+        ({"tool_choice": "required"}, ToolChoice("required")),
+        ({"tool_choice": function("clock")}, ToolChoice("required", "clock", parallel=False)),
+        ({"tool_choice": "none"}, None),
+    ],
+)
+def test_the_choice_of_a_tool_is_read(more: dict[str, Any], choice: ToolChoice | None) -> None:
+    asked = read(tools=[function("clock")], **more)
+    messages, found = asked.chat()
+    assert found == choice
+    assert bool(tools_of(messages)) is (choice is not None)  # "none" shows the model no tools
+    assert asked.samplings(USUAL, found)[0].tool_choice == choice
+
+
+def test_calls_and_results_come_back_with_the_arguments_as_json() -> None:
+    messages = messages_of(
+        [
+            {"role": "user", "content": "How late?"},
+            {
+                "role": "assistant",
+                "content": None,
+                "tool_calls": [call("clock", '{"z":"\\u5317"}')],
+            },
+            {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "Noon."}]},
+        ]
+    )
+    assert messages[1:] == (
+        Message("assistant", "", calls=(ToolCall("c", "clock", '{"z": "北"}'),)),
+        Message("tool", "Noon.", call_id="c"),
+    )
+
+
+BEGUN = [*ASKED["messages"], {"role": "assistant", "content": "One,"}]
+JSON_ANSWER = {"response_format": {"type": "json_object"}}
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"tools": [{"type": "web_search"}]}, "tools.0: a tool of type 'web_search' is not supp"),
+        ({"tools": [{"type": "function"}]}, "tools.0.function must be an object"),
+        ({"tools": [function("a b")]}, "tools.0.function.name must be 1 to 64 letters"),
+        ({"tools": [function("a" * 65)]}, "tools.0.function.name must be 1 to 64 letters"),
+        ({"tools": [function(None)]}, "tools.0.function.name must be 1 to 64 letters"),
+        ({"tools": [function("a", description=7)]}, "tools.0.function.description must be text"),
+        ({"tools": [function("a", parameters=[])]}, "tools.0.function.parameters must be an obj"),
+        (
+            {"tools": [function("a", parameters={"type": "string"})]},
+            "tools.0.function.parameters must be the schema of an object",
+        ),
+        ({"tools": [function("a"), function("a")]}, "tools has two functions with the name a"),
+        (
+            {"tools": [function(f"f{i}") for i in range(129)]},
+            "tools may have at most 128 functions",
+        ),
+        ({"tool_choice": "required"}, "tool_choice asks for a call, and the request has no tools"),
+        ({"tool_choice": "always", "tools": [function("a")]}, "tool_choice must be 'none'"),
+        ({"tool_choice": function("b"), "tools": [function("a")]}, "tool_choice: tools has no fun"),
+        (
+            {"tool_choice": {"type": "allowed_tools"}, "tools": [function("a")]},
+            "tool_choice must be 'none'",
+        ),
+        ({"tools": [function("a")], **JSON_ANSWER}, "tools and response_format cannot be used"),
+        ({"tools": [function("a")], "messages": BEGUN}, "tools: an answer that is given in part"),
+    ],
+)
+def test_a_tool_that_cannot_be_offered_is_refused_by_name(
+    more: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        read(**more).chat()
+    assert str(raised.value).startswith(reason)

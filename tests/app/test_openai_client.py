@@ -82,12 +82,8 @@ def test_an_answer_is_parsed_as_the_model_that_was_asked_for(client: openai.Open
 
 
 def test_a_refusal_is_an_exception_with_the_sentence(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="tools is not supported"):
-        client.chat.completions.create(
-            model="live",
-            messages=MESSAGES,
-            tools=[{"type": "function", "function": {"name": "clock", "parameters": {}}}],
-        )
+    with pytest.raises(openai.BadRequestError, match="reasoning_effort is not supported"):
+        client.chat.completions.create(model="live", messages=MESSAGES, reasoning_effort="high")
     with pytest.raises(openai.APIConnectionError):
         gone = openai.OpenAI(base_url="http://127.0.0.1:9/v1", api_key="none", max_retries=0)
         gone.with_options(timeout=2).models.list()
