@@ -3,7 +3,7 @@
 The embedded model answers 200 schemas, whose shapes are those of the public JSON Schema test suite,
 rebuilt; `jsonschema` validates the answers. Then batches of eight answers with and without a
 grammar are timed alternately: a regular expression that allows every text, so that both write as
-many tokens.
+many tokens; and with a tool that may be called, beside the same prompt as plain text.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from benchmarks.serving_bench import processor
 from engine.fast import FastEngine
 from engine.messages import Message
 from engine.models.catalogue import resolve
+from engine.prompts.calls.messages import as_plain
 from engine.request import Finished, GenerationRequest, Grammar, SamplingParams, collect
 from engine.start import kernel_cache
+from engine.tools import Tool
 
 Schema = dict[str, Any]
 ROWS = 8
@@ -34,6 +36,11 @@ SPEED_TOKENS = 128
 ANYTHING = Grammar("regex", r"(?s:.*)")
 OPEN_SCHEMA = Grammar(
     "json_schema", json.dumps({"type": "array", "items": {"type": "string"}, "minItems": 99})
+)
+QUESTION = (Message("user", "Describe a town by the sea as JSON."),)
+WITH_TOOL = (
+    Message("system", "", tools=(Tool("find_town", "Find a town by its name."),)),
+    *QUESTION,
 )
 
 
@@ -163,11 +170,13 @@ def _is_valid(schema: Schema, text: str) -> bool:
 
 def measure_speed(engine: FastEngine) -> dict[str, Any]:
     """Tokens per second with a grammar over those without, alternately, in batches of eight."""
-    ratios: dict[str, list[float]] = {"anything": [], "schema": []}
+    ratios: dict[str, list[float]] = {"anything": [], "schema": [], "tools": []}
     for _ in range(ROUNDS):
         plain = _tokens_per_second(engine, None)
         ratios["anything"].append(_tokens_per_second(engine, ANYTHING) / plain)
         ratios["schema"].append(_tokens_per_second(engine, OPEN_SCHEMA) / plain)
+        as_text = _tokens_per_second(engine, None, tuple(as_plain(WITH_TOOL)))
+        ratios["tools"].append(_tokens_per_second(engine, None, WITH_TOOL) / as_text)
     return {
         f"speed_{name}": {
             "median": round(statistics.median(found), 3),
@@ -177,17 +186,21 @@ def measure_speed(engine: FastEngine) -> dict[str, Any]:
     }
 
 
-def _tokens_per_second(engine: FastEngine, grammar: Grammar | None) -> float:
+def _tokens_per_second(
+    engine: FastEngine, grammar: Grammar | None, messages: tuple[Message, ...] = QUESTION
+) -> float:
     begun = time.perf_counter()
-    answers = _answers(engine, [grammar] * ROWS, SPEED_TOKENS)
+    answers = _answers(engine, [grammar] * ROWS, SPEED_TOKENS, messages)
     return sum(answer.completion_tokens for answer in answers) / (time.perf_counter() - begun)
 
 
 def _answers(
-    engine: FastEngine, grammars: Sequence[Grammar | None], max_new_tokens: int
+    engine: FastEngine,
+    grammars: Sequence[Grammar | None],
+    max_new_tokens: int,
+    messages: tuple[Message, ...] = QUESTION,
 ) -> list[Finished]:
     """One answer by each grammar, in one batch; without one they go on past end tokens."""
-    messages = (Message("user", "Describe a town by the sea as JSON."),)
     requests = [
         GenerationRequest(
             messages,

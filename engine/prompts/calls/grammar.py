@@ -22,6 +22,7 @@ from engine.tools import FUNCTION_NAME, Tool, ToolChoice
 # JSON as `engine.tools.to_json` writes it
 SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 COMBINING = ("allOf", "anyOf", "oneOf", "$ref", "patternProperties", "unevaluatedProperties")
+MAX_CALLS = 16  # in one answer; a small model may otherwise go on calling until its last token
 BLANKS = "{0,4}"  # of characters; a small model may otherwise write blanks until its last token
 ControlTokens = Mapping[str, int]
 
@@ -73,7 +74,7 @@ def arguments_schema(tool: Tool) -> dict[str, Any]:
 def _calls(form: CallFormat, control: ControlTokens, *, parallel: bool) -> str:
     """What follows the trigger: one call, or several where that is allowed."""
     optional = f"{_literal(form.optional, control)}?" if form.optional in control else ""
-    more = f"({_literal(form.between, control)} call)*" if parallel else ""
+    more = f"({_literal(form.between, control)} call){{0,{MAX_CALLS - 1}}}" if parallel else ""
     opening, closing = _literal(form.opening, control), _literal(form.closing, control)
     return f"{optional} {opening} call {more} {closing}"
 

@@ -6,14 +6,15 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.errors import InvalidInput, StorageFull
-from engine.messages import ROLES, Message, Role, is_blank
+from engine.messages import Message, Role, is_blank, messages_from_dicts
+from engine.tools import Tool, ToolCall
 from feedback_store.examples.types import (
     Demonstration,
     Origin,
@@ -32,6 +33,13 @@ from tests.feedback_store.formats.helpers import chat, openai, sharegpt, turns_o
 from tests.feedback_store.helpers import examples_now
 
 ORIGIN = Origin("conversation-1", "sha256:t", (3, 5), ("ann", "bob"))
+SPEAKERS: tuple[Role, ...] = ("system", "user", "assistant")
+WITH_TOOLS = (
+    Message("system", "", tools=(Tool("clock"),)),
+    Message("user", "How late?"),
+    Message("assistant", "", calls=(ToolCall("c", "clock", "{}"),)),
+    Message("tool", "Noon.", call_id="c"),
+)
 PROMPT = chat("One?", "1", "Two?", system="Count.")
 
 
@@ -99,7 +107,7 @@ def test_llama_factory_finds_its_files_columns_and_roles(tmp_path: Path) -> None
 def _as_llama_factory(folder: Path, entry: Any) -> list[Any]:
     assert entry["formatting"] == "sharegpt"
     columns, tags = entry["columns"], entry["tags"]
-    roles: dict[str, Role] = {tags[f"{role}_tag"]: role for role in get_args(Role)}
+    roles: dict[str, Role] = {tags[f"{role}_tag"]: role for role in SPEAKERS}
 
     def message(said: Any) -> Message:
         return Message(roles[said[tags["role_tag"]]], said[tags["content_tag"]])
@@ -188,7 +196,7 @@ SIDES = st.builds(side, SAID, TEXTS, st.booleans())
 # All that the API takes: a question, before it anybody in any order, after it the system again
 PROMPTS = st.builds(
     lambda before, question, after: (*before, Message("user", question), *after),
-    st.lists(st.builds(Message, st.sampled_from(ROLES), TEXTS), max_size=4).map(tuple),
+    st.lists(st.builds(Message, st.sampled_from(SPEAKERS), TEXTS), max_size=4).map(tuple),
     SAID,
     st.lists(st.builds(Message, st.just("system"), TEXTS), max_size=2).map(tuple),
 )
@@ -283,6 +291,8 @@ def test_an_export_never_overwrites_anything(tmp_path: Path) -> None:
         ([pair(), unpaired(True)], "trl", "one kind of example, not Pair and Unpaired"),
         ([pair(), demonstration()], "csv", "one kind of example, not Demonstration and Pair"),
         ([pair()], "sharegpt", "demonstrations alone"),
+        ([demonstration(WITH_TOOLS)], "sharegpt", "sharegpt cannot hold prompts that offer tools"),
+        ([pair(WITH_TOOLS)], "llama-factory", "llama-factory cannot hold prompts that offer tools"),
         ([pair()], "tlr", "known formats: csv, llama-factory, sharegpt, trl"),
     ],
 )
@@ -292,6 +302,19 @@ def test_what_cannot_be_written_is_refused_and_leaves_no_file(
     with pytest.raises(InvalidInput, match=reason):
         export_examples(examples, tmp_path / "out", format=how)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("how", "name"), [("trl", "out.jsonl"), ("csv", "out.csv")])
+def test_a_prompt_with_tools_is_written_whole_and_not_learnt_from_a_file(
+    how: str, name: str, store: FeedbackStore, tmp_path: Path
+) -> None:
+    export_examples([demonstration(WITH_TOOLS)], tmp_path / name, format=how)
+    assert "clock" in (tmp_path / name).read_text("utf-8")
+    if how == "trl":
+        (row,) = rows_of(tmp_path / name)
+        assert messages_from_dicts(row["prompt"]) == WITH_TOOLS
+    with pytest.raises(InvalidInput, match="tools"):
+        import_file(store, tmp_path / name)
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
