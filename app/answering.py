@@ -18,7 +18,6 @@ from app.self_consistency import Chains, draw_chains
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, StorageFull
 from engine.messages import Message
-from engine.prompts.calls.formats import CallFormat, Spoken, WrittenCall
 from engine.prompts.reasoning import Reasoned, split_reasoning
 from engine.request import (
     Engine,
@@ -30,6 +29,7 @@ from engine.request import (
     TextDelta,
     TokenLogprob,
 )
+from engine.tools import CallReader, Spoken, WrittenCall
 from feedback_store.storage.store import FeedbackStore
 
 PARTIAL_SAVE_SECONDS = 1.0
@@ -108,7 +108,7 @@ class AnswerRequest:
     example_ids: tuple[str, ...] = ()
     chains: int = 1
     thinking: bool | None = None
-    call_format: CallFormat | None = None
+    call_format: CallReader | None = None
     extra_sampling: Mapping[str, Any] = field(default_factory=dict)  # stored beside the sampling
 
     def for_engine(self, adapter: str | None) -> GenerationRequest:
@@ -165,7 +165,7 @@ class Answering:
         self.running = RunningAnswers()
 
     @property
-    def call_format(self) -> CallFormat:
+    def call_format(self) -> CallReader:
         """How answers to messages that offer tools write their calls."""
         return self._engine.call_format
 

@@ -11,9 +11,8 @@ from typing import Literal, Protocol
 
 from engine.errors import BurnishError, InvalidInput
 from engine.messages import Message, tools_of
-from engine.prompts.calls.formats import CallFormat
 from engine.time_slices import YieldToEngine
-from engine.tools import ToolChoice
+from engine.tools import CallReader, ToolChoice
 
 SEEDS = 2**63  # a seed is one of the integers from 0 up to this
 FinishReason = Literal["stop", "length", "cancelled"]
@@ -271,7 +270,7 @@ class Engine(Protocol):
         """Whether the model thinks first where `thinking` is None; None: it has no such switch."""
 
     @property
-    def call_format(self) -> CallFormat:
+    def call_format(self) -> CallReader:
         """How an answer to messages that offer tools writes its calls."""
 
     def count_prompt_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from engine.errors import InvalidInput
 
@@ -73,6 +73,32 @@ class ToolChoice:
     mode: Literal["auto", "required"] = "auto"
     name: str | None = None
     parallel: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenCall:
+    """A call as it stands in an answer; while the answer grows, its arguments may be cut off."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """An answer without its markup: what it says, and what it calls."""
+
+    content: str
+    calls: tuple[WrittenCall, ...] = ()
+
+
+class CallReader(Protocol):
+    """How the answers of a model are read that may call tools."""
+
+    def read(self, text: str, *, finished: bool = True) -> Spoken:
+        """Split an answer's text into words and calls.
+
+        While it grows (not `finished`), words, names and arguments only grow.
+        """
 
 
 def to_json(value: object) -> str:

@@ -66,13 +66,13 @@ def _message(item: Mapping[str, Any], place: str) -> Message:
             raise InvalidInput(f"{place}: {name!r} is not supported; leave it out")
     if role != "assistant" and item.get("tool_calls"):
         raise InvalidInput(f"{place}: only the assistant makes tool_calls")
+    result_of, its_place = item.get("tool_call_id"), f"{place}.tool_call_id"
+    call_id = _call_id(result_of, its_place) if role == "tool" else ""
     return Message(
         ROLES_OF_DOCUMENT[role],
         clean_text(_content(item.get("content"), place)),
         calls=_calls(item.get("tool_calls") or [], f"{place}.tool_calls"),
-        call_id=_call_id(item.get("tool_call_id"), f"{place}.tool_call_id")
-        if role == "tool"
-        else "",
+        call_id=call_id,
     )
 
 

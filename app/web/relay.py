@@ -16,7 +16,7 @@ from itertools import zip_longest
 
 from app.answering import AnswerUpdate, RunningAnswer
 from engine.errors import BurnishError, EngineFailure
-from engine.prompts.calls.formats import WrittenCall
+from engine.tools import WrittenCall
 
 LIVENESS_SECONDS = 1.0
 

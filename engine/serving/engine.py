@@ -162,11 +162,11 @@ class ServingEngine(Generic[Runner]):
     ) -> GrammarMatcher | None:
         """The matcher of one answer; raises `InvalidInput`."""
         if tools := tools_of(request.messages):
+            choice = request.sampling.tool_choice or ToolChoice()
+            # A call that is forced follows a thought only in models that are known to think
+            thinks = self.thinks_unasked is not None and request.thinking is not False
             return self._grammars.compile_calls(
-                tools,
-                request.sampling.tool_choice or ToolChoice(),
-                opening=prompt.opening,
-                may_think=self.thinks_unasked is not None and request.thinking is not False,
+                tools, choice, opening=prompt.opening, may_think=choice.mode == "auto" or thinks
             )
         if request.sampling.grammar is None:
             return None

@@ -17,8 +17,9 @@ from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolUnio
 from pydantic import SecretStr
 
 from app.service import Service
-from engine.prompts.calls.formats import HERMES, WrittenCall
+from engine.prompts.calls.formats import HERMES
 from engine.request import Engine
+from engine.tools import WrittenCall
 from feedback_store.examples.building import build_examples
 from feedback_store.examples.rules import Rules
 from feedback_store.personal.example_pool import WITH_TOOLS, examine

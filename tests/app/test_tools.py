@@ -9,7 +9,8 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolUnionParam
 
-from engine.prompts.calls.formats import HERMES, WrittenCall
+from engine.prompts.calls.formats import HERMES
+from engine.tools import WrittenCall
 from tests.app.conftest import Played
 
 SCHEMA: dict[str, Any] = {

@@ -35,6 +35,7 @@ from engine.request import (
 )
 from engine.serving.stream import QueuedStream
 from engine.time_slices import YieldToEngine, do_not_yield
+from engine.tools import CallReader
 from tests.support.voices import Voice, tokens
 
 HANG_SECONDS = 1.0  # without a sign of life for so long, the engine calls itself dead
@@ -46,7 +47,7 @@ class ScriptedEngine:
     base_digest = "sha256:" + "f" * 64
     context_tokens = 4096
     thinks_unasked: bool | None = None
-    call_format = HERMES
+    call_format: CallReader = HERMES
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ A text of a format can be written, recognised as it grows, and bound by a gramma
 (`calls.grammar`), all from the same few pieces. Knows texts; knows no tokens and no templates.
 
     format    as published with
-    hermes    Hermes 2 Pro, Qwen2.5, Qwen3; ours for templates without tools (`calls.plain`)
+    hermes    Hermes 2 Pro, Qwen2.5, Qwen3; ours for templates without tools (`as_plain`)
     llama3    Llama 3.1 to 3.3: JSON with "parameters", after <|python_tag|> or without it
     mistral   Mistral 7B v0.3 to Small 3.1: a JSON list after [TOOL_CALLS]
     mistral11 Mistral Small 3.2 and later: [TOOL_CALLS]name[ARGS]{...}
@@ -20,35 +20,20 @@ from functools import cached_property
 from typing import Literal
 
 from engine.prompts.reasoning import without_part_of
-from engine.tools import FUNCTION_NAME
+from engine.tools import FUNCTION_NAME, Spoken, WrittenCall
 
 Dialect = Literal["openai", "glm"]  # how a chat template reads calls: see `calls.messages`
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenCall:
-    """A call as it stands in an answer; while the answer grows, its arguments may be cut off."""
-
-    name: str
-    arguments: str
-
-
-@dataclass(frozen=True, slots=True)
-class Spoken:
-    """An answer without its markup: what it says, and what it calls."""
-
-    content: str
-    calls: tuple[WrittenCall, ...] = ()
-
-
 @dataclass(frozen=True)
 class CallFormat:
-    """A format: words, then `trigger`, `opening` and the calls with `between` them, then `closing`.
+    """Implements `CallReader`.
 
-    A call is `before`, its name, `after`, its arguments as a JSON object, `behind`. Words never
-    contain the `trigger`. A format without one has calls or words, and words never begin as a call
-    does; `optional` may stand before such a call. Only where `parallel` can there be several calls
-    in one answer.
+    An answer is words, then `trigger`, `opening` and calls with `between` them, then `closing`. A
+    call is `before`, its name, `after`, its arguments as a JSON object, `behind`. Words never hold
+    the `trigger`. In a format without one, an answer is words or a call, and words never begin as a
+    call does; `optional` may stand before it. Only where `parallel` can one answer call several
+    times.
     """
 
     name: str

@@ -45,9 +45,8 @@ def call_grammar(
     calls = _calls(form, control, parallel=choice.parallel and form.parallel)
     words = f"WORDS | introduced {calls}" if form.trigger else f"WORDS | {calls}"
     thought = ("thought " if opening else "thought? ") if opening or may_think else ""
-    forced = (
-        f"{'BLANK? ' if thought and form.trigger else ''}{_literal(form.trigger, control)} {calls}"
-    )
+    blank = "BLANK? " if thought and form.trigger else ""
+    forced = f"{blank}{_literal(form.trigger, control)} {calls}"
     rules = {
         "start": f"{thought}answer",
         "answer": words if choice.mode == "auto" else forced,

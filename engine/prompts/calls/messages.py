@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Any
 
 from engine.messages import Message, is_blank
-from engine.prompts.calls.formats import HERMES, CallFormat, WrittenCall
-from engine.tools import ToolCall, to_json
+from engine.prompts.calls.formats import HERMES, CallFormat
+from engine.tools import ToolCall, WrittenCall, to_json
 
 TemplateRow = dict[str, Any]
 INSTRUCTIONS = """\

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.messages import Message
-from engine.prompts.calls.formats import FORMATS, GLM4, HERMES, CallFormat, Dialect, WrittenCall
+from engine.prompts.calls.formats import FORMATS, GLM4, HERMES, CallFormat, Dialect
 from engine.prompts.calls.messages import template_messages
-from engine.tools import Tool, ToolCall
+from engine.tools import Tool, ToolCall, WrittenCall
 
 TOOL = Tool("probe_tool", "It probes a thing.", '{"type": "object", "properties": {}}')
 CALL = ToolCall("call00000", TOOL.name, '{"thing": 1}')

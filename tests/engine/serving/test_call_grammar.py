@@ -24,15 +24,13 @@ from engine.prompts.calls.formats import (
     MISTRAL,
     MISTRAL11,
     CallFormat,
-    Spoken,
-    WrittenCall,
 )
 from engine.prompts.reasoning import split_reasoning
 from engine.prompts.render import Renderer
 from engine.prompts.template_check import TemplateAbilities
 from engine.request import Finished, GenerationRequest, Grammar, SamplingParams, collect
 from engine.serving.grammar import GrammarCompiler
-from engine.tools import Tool, ToolChoice
+from engine.tools import Spoken, Tool, ToolChoice, WrittenCall
 from tests.support.engines import AnyEngine
 
 SCHEMAS: dict[str, dict[str, Any]] = {
@@ -235,7 +233,7 @@ def test_a_thought_may_come_first_and_holds_no_call(accepts: Accepts, opening: s
     form = accepts.form
     call = form.write([WrittenCall("stop", "{}")])
     thought = ("" if opening else "<think>") + "It names a city: {so}.\n</think>\n\n"
-    said = {"opening": opening, "may_think": not opening}
+    said: Any = {"opening": opening, "may_think": not opening}
     for choice in (AUTO, REQUIRED):
         assert accepts(thought + call, choice, **said)
         assert accepts(call, choice, **said) is not bool(opening)

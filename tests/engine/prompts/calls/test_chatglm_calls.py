@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from engine.messages import Message
-from engine.prompts.calls.formats import GLM4, HERMES, WrittenCall
+from engine.prompts.calls.formats import GLM4, HERMES
 from engine.prompts.load import load_renderer
 from engine.serving.grammar import GrammarCompiler
-from engine.tools import Tool, ToolCall, ToolChoice
+from engine.tools import Tool, ToolCall, ToolChoice, WrittenCall
 from tests.support.chatglm_folders import write_chatglm1, write_chatglm2, write_chatglm3, write_glm4
 
 CLOCK = Tool(

@@ -18,10 +18,8 @@ from engine.prompts.calls.formats import (
     MISTRAL11,
     MISTRAL_SPACED,
     CallFormat,
-    Spoken,
-    WrittenCall,
 )
-from engine.tools import FUNCTION_NAME
+from engine.tools import FUNCTION_NAME, Spoken, WrittenCall
 
 ONE = WrittenCall("get_weather", '{"city": "Paris"}')
 TWO = WrittenCall("clock", '{"zone": "a \\"b\\" }", "n": {"m": [1, "{"]}}')
