@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast, get_args
 
 from engine.errors import InvalidInput, InvalidText
-from engine.tools import Tool, ToolCall, to_json, with_strings_changed
+from engine.tools import Tool, ToolCall, spaced_json, with_strings_changed
 
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[str, ...] = get_args(Role)
@@ -38,11 +38,12 @@ class Message:
     def as_dict(self) -> dict[str, Any]:
         """`{"role": ..., "content": ...}`, the shape TRL and chat templates use.
 
-        Calls and their results are as in OpenAI's API; tools stand beside the system's content.
+        Calls and their results are as in OpenAI's API; tools (`Tool.as_row`) stand beside the
+        system's content.
         """
         row: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tools:
-            row["tools"] = [tool.as_dict() for tool in self.tools]
+            row["tools"] = [tool.as_row() for tool in self.tools]
         if self.calls:
             row["tool_calls"] = [call.as_dict() for call in self.calls]
         if self.call_id:
@@ -58,14 +59,14 @@ class Message:
     def transcript(self) -> str:
         """All of it as text for a reader: the content, then a line for each tool or call."""
         calls = (f"{call.name}({call.arguments})" for call in self.calls)
-        tools = (to_json(tool.as_dict()["function"]) for tool in self.tools)
+        tools = (spaced_json(tool.as_dict()["function"]) for tool in self.tools)
         return "\n".join(filter(None, [self.content, *tools, *calls]))
 
     def changed(self, change: Callable[[str], str]) -> Message:
         """The message with `change` applied to its words, in tools and calls too."""
 
         def in_json(text: str) -> str:
-            return to_json(with_strings_changed(json.loads(text), change))
+            return spaced_json(with_strings_changed(json.loads(text), change))
 
         return replace(
             self,
@@ -90,7 +91,7 @@ def messages_from_dicts(items: Iterable[Mapping[str, Any]]) -> tuple[Message, ..
             Message(
                 cast(Role, item["role"]),
                 clean_text(item["content"]),
-                tuple(map(Tool.from_dict, item.get("tools", ()))),
+                tuple(map(Tool.from_row, item.get("tools", ()))),
                 tuple(map(ToolCall.from_dict, item.get("tool_calls", ()))),
                 item.get("tool_call_id", ""),
             )

@@ -33,18 +33,19 @@ class Tool:
     parameters: str = NO_ARGUMENTS
 
     def as_dict(self) -> dict[str, Any]:
-        """The shape of OpenAI's `tools` and of the `tools` of chat templates."""
+        """The shape of OpenAI's `tools` and of those that chat templates read."""
         described = {"description": self.description} if self.description else {}
         function = {"name": self.name, **described, "parameters": json.loads(self.parameters)}
         return {"type": "function", "function": function}
 
+    def as_row(self) -> dict[str, str]:
+        """The shape that is stored: with the schema as text, since the order of its keys counts."""
+        return {"name": self.name, "description": self.description, "parameters": self.parameters}
+
     @classmethod
-    def from_dict(cls, item: Mapping[str, Any]) -> Tool:
-        """Inverse of `as_dict`."""
-        function = item["function"]
-        return cls(
-            function["name"], function.get("description", ""), to_json(function["parameters"])
-        )
+    def from_row(cls, row: Mapping[str, Any]) -> Tool:
+        """Inverse of `as_row`."""
+        return cls(row["name"], row["description"], row["parameters"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class CallReader(Protocol):
         """
 
 
-def to_json(value: object) -> str:
+def spaced_json(value: object) -> str:
     """JSON as chat templates and models write it: blanks after commas and colons, no escapes."""
     return json.dumps(value, ensure_ascii=False)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.errors import InvalidInput
 from engine.messages import Message, Role, clean_text
-from engine.tools import Tool, ToolCall, require_function_name, to_json
+from engine.tools import Tool, ToolCall, require_function_name, spaced_json
 
 ROLES_OF_DOCUMENT: Mapping[str, Role] = {
     "assistant": "assistant",
@@ -107,7 +107,7 @@ def _arguments(value: object, place: str) -> str:
         arguments = None
     if not isinstance(arguments, dict):
         raise InvalidInput(f"{place} must be a JSON object, as text")
-    return clean_text(to_json(arguments), what="arguments")
+    return clean_text(spaced_json(arguments), what="arguments")
 
 
 def _content(content: object, place: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 from engine.errors import InvalidInput
 from engine.messages import clean_text
-from engine.tools import NO_ARGUMENTS, Tool, ToolChoice, require_function_name, to_json
+from engine.tools import NO_ARGUMENTS, Tool, ToolChoice, require_function_name, spaced_json
 
 MAX_TOOLS = 128  # OpenAI's limit
 
@@ -73,7 +73,7 @@ def _parameters(schema: object, place: str) -> str:
         return NO_ARGUMENTS
     if _object(schema, place).get("type", "object") != "object":
         raise InvalidInput(f"{place} must be the schema of an object")
-    return clean_text(to_json(schema), what="schema")
+    return clean_text(spaced_json(schema), what="schema")
 
 
 def _object(value: object, place: str) -> Mapping[str, Any]:

@@ -23,7 +23,7 @@ from engine.prompts.conversation_shape import shape
 from engine.prompts.detokenizer import Detokenizer
 from engine.prompts.reasoning import after_opening, opening_of
 from engine.prompts.template_check import TemplateAbilities
-from engine.tools import to_json, with_strings_changed
+from engine.tools import spaced_json, with_strings_changed
 
 PRIVATE_USE = [*range(0xE000, 0xF900), *range(0xF0000, 0xFFFFE)]
 
@@ -209,7 +209,7 @@ class Renderer:
     def _render(self, messages: Sequence[Message], thinking: bool | None) -> tuple[str, _Escape]:
         """The text of the template, with control-token look-alikes hidden by the `_Escape`."""
         rows, tools = self._template_rows(messages)
-        escaped = _Escape(self._specials, to_json([rows, tools]))
+        escaped = _Escape(self._specials, spaced_json([rows, tools]))
         variables: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
         if tools:
             variables["tools"] = with_strings_changed(tools, escaped.hide)

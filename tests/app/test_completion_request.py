@@ -297,7 +297,7 @@ def test_tools_are_offered_in_the_system_message() -> None:
     schema = {"type": "object", "properties": {"zone": {"type": "string"}}}
     asked = read(tools=[function("clock", description="The time.", parameters=schema)])
     (offer, user), choice = asked.chat()
-    assert offer.as_dict()["tools"] == asked.tools
+    assert [each.as_dict() for each in offer.tools] == asked.tools
     assert (offer.role, offer.content, user.role) == ("system", "", "user")
     assert choice == ToolChoice("auto", None, parallel=True)
     system = {"role": "developer", "content": "Be kind."}

@@ -17,6 +17,7 @@ from engine.messages import (
     question_index,
     require_text,
 )
+from engine.storage import canonical_json
 from engine.tools import Tool, ToolCall
 
 FAMILY = "👩\u200d👩\u200d👧\u200d👦"  # four people joined by zero-width joiners
@@ -80,7 +81,8 @@ def test_an_unknown_role_is_refused_with_the_known_ones() -> None:
 
 
 def test_tools_calls_and_results_survive_the_round_trip_and_stand_where_openai_has_them() -> None:
-    tool = Tool("clock", "The time.", '{"type": "object", "properties": {}}')
+    # The order of a schema's keys is a part of the prompt, which JSON with sorted keys must keep
+    tool = Tool("clock", "The time.", '{"type": "object", "properties": {"b": {}, "a": {}}}')
     call = ToolCall("call_1", "clock", '{"zone": "北京"}')
     messages = (
         Message("system", "", tools=(tool,)),
@@ -89,8 +91,7 @@ def test_tools_calls_and_results_survive_the_round_trip_and_stand_where_openai_h
         Message("tool", "Noon.", call_id="call_1"),
     )
     rows = [m.as_dict() for m in messages]
-    assert messages_from_dicts(json.loads(json.dumps(rows))) == messages
-    assert rows[0]["tools"][0]["function"]["parameters"] == {"type": "object", "properties": {}}
+    assert messages_from_dicts(json.loads(canonical_json(rows))) == messages
     assert rows[2]["tool_calls"] == [
         {
             "id": "call_1",

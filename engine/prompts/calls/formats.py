@@ -148,7 +148,7 @@ MISTRAL11 = CallFormat(
     short_ids=True,
 )
 GLM4 = CallFormat("glm4", before="", after="\n", parallel=False, dialect="glm")
-FORMATS = (HERMES, LLAMA3, MISTRAL, MISTRAL_SPACED, MISTRAL11, GLM4)
+CALL_FORMATS = (HERMES, LLAMA3, MISTRAL, MISTRAL_SPACED, MISTRAL11, GLM4)
 
 
 def _end_of_object(text: str, begin: int) -> int | None:

@@ -19,7 +19,7 @@ from engine.prompts.calls.formats import CallFormat
 from engine.prompts.reasoning import CLOSE, OPEN
 from engine.tools import FUNCTION_NAME, Tool, ToolChoice
 
-# JSON as `engine.tools.to_json` writes it
+# JSON as `engine.tools.spaced_json` writes it
 SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 COMBINING = ("allOf", "anyOf", "oneOf", "$ref", "patternProperties", "unevaluatedProperties")
 MAX_CALLS = 16  # in one answer; a small model may otherwise go on calling until its last token

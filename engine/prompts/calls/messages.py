@@ -14,7 +14,7 @@ from typing import Any
 
 from engine.messages import Message, is_blank
 from engine.prompts.calls.formats import HERMES, CallFormat
-from engine.tools import ToolCall, WrittenCall, to_json
+from engine.tools import ToolCall, WrittenCall, spaced_json
 
 TemplateRow = dict[str, Any]
 INSTRUCTIONS = """\
@@ -83,7 +83,7 @@ def one_call_each(messages: Iterable[Message]) -> list[Message]:
 
 
 def _offer(message: Message) -> str:
-    tools = "\n".join(to_json(tool.as_dict()["function"]) for tool in message.tools)
+    tools = "\n".join(spaced_json(tool.as_dict()["function"]) for tool in message.tools)
     offer = INSTRUCTIONS.format(tools=tools, example=EXAMPLE)
     return offer if is_blank(message.content) else f"{message.content}\n\n{offer}"
 
@@ -123,4 +123,4 @@ def _glm_rows(message: Message) -> list[TemplateRow]:
 
 def _spaced(call: ToolCall) -> str:
     """The arguments as models are shown them, whatever blanks the caller's JSON has."""
-    return to_json(json.loads(call.arguments))
+    return spaced_json(json.loads(call.arguments))

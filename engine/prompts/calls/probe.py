@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from engine.messages import Message
-from engine.prompts.calls.formats import FORMATS, GLM4, HERMES, CallFormat, Dialect
+from engine.prompts.calls.formats import CALL_FORMATS, GLM4, HERMES, CallFormat, Dialect
 from engine.prompts.calls.messages import template_messages
 from engine.tools import Tool, ToolCall, WrittenCall
 
 TOOL = Tool("probe_tool", "It probes a thing.", '{"type": "object", "properties": {}}')
 CALL = ToolCall("call00000", TOOL.name, '{"thing": 1}')
 RESULT = "The thing is probed."
-CONVERSATION = (
+PROBED = (
     Message("user", "Probe it."),
     Message("assistant", "", calls=(CALL,)),
     Message("tool", RESULT, call_id=CALL.id),
@@ -28,14 +28,14 @@ def probes() -> dict[Dialect, dict[str, Any]]:
     """The variables `messages` and `tools` of each dialect's rendering."""
     tools = [TOOL.as_dict()]
     return {
-        form.dialect: {"messages": template_messages(CONVERSATION, tools, form), "tools": tools}
+        form.dialect: {"messages": template_messages(PROBED, tools, form), "tools": tools}
         for form in (HERMES, GLM4)
     }
 
 
 def recognised(rendered: Mapping[Dialect, str | None]) -> CallFormat | None:
     """The format of a template that made these texts of the probes (None: it refused one)."""
-    return next((form for form in FORMATS if _shows_all(rendered[form.dialect], form)), None)
+    return next((form for form in CALL_FORMATS if _shows_all(rendered[form.dialect], form)), None)
 
 
 def _shows_all(text: str | None, form: CallFormat) -> bool:

@@ -17,7 +17,7 @@ from engine.fast import FastEngine
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.calls.formats import (
-    FORMATS,
+    CALL_FORMATS,
     GLM4,
     HERMES,
     LLAMA3,
@@ -186,7 +186,7 @@ def vocabularies(smollm_tokenizer: Any) -> dict[str, Any]:
     return {"letters": smollm_tokenizer, "tokens": marked}
 
 
-@pytest.fixture(params=list(itertools.product(FORMATS, ("letters", "tokens"))))
+@pytest.fixture(params=list(itertools.product(CALL_FORMATS, ("letters", "tokens"))))
 def accepts(request: pytest.FixtureRequest, vocabularies: dict[str, Any]) -> Accepts:
     form, kind = request.param
     return Accepts(vocabularies[kind], form)

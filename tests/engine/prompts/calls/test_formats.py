@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.prompts.calls.formats import (
-    FORMATS,
+    CALL_FORMATS,
     GLM4,
     HERMES,
     LLAMA3,
@@ -72,7 +72,7 @@ def test_a_format_is_written_and_read_as_published(
     assert form.read(text) == Spoken("", calls)
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+@pytest.mark.parametrize("form", CALL_FORMATS, ids=lambda form: form.name)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_arguments_come_back_and_each_beginning_shows_a_beginning(
@@ -92,7 +92,7 @@ def test_any_arguments_come_back_and_each_beginning_shows_a_beginning(
             assert new.arguments.startswith(old.arguments)
 
 
-@pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
+@pytest.mark.parametrize("form", CALL_FORMATS, ids=lambda form: form.name)
 @pytest.mark.parametrize(
     "words", ["", "Hello there.", "get_weather", 'Say {"a": 1}.', "[1, 2]", "a < b\n", "{", "f\nx"]
 )
