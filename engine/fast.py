@@ -31,7 +31,7 @@ from engine.prompts.load import load_renderer
 from engine.quantization import Quantization
 from engine.serving.block_manager import BlockManager
 from engine.serving.engine import ServingEngine
-from engine.serving.kv_cache import PagedCache, page_bytes
+from engine.serving.kv_cache import PagedCache, page_bytes, pages_for
 from engine.serving.runner import EngineThread
 from engine.serving.sequence import ScheduledChunk, Sequence
 from engine.serving.watchdog import HANG_SECONDS
@@ -39,6 +39,10 @@ from engine.serving.watchdog import HANG_SECONDS
 # The part of the free memory that keys and values may take unless a budget is given
 CACHE_SHARE = 0.2
 MAX_CACHE_BYTES = 2 << 30
+# What conversations that nobody goes on with may hold, unless the operator has set a budget: some
+# 11,000 tokens of the embedded model. Our own choice; more would grow a day's memory, less would
+# read the conversations of a few people anew
+MAX_IDLE_CACHE_BYTES = 256 << 20
 
 
 class DecoderRunner:
@@ -204,10 +208,15 @@ class FastEngine(ServingEngine[DecoderRunner]):
 def _make_cache(
     config: DecoderConfig, dtype: torch.dtype, device: str, *, budget: int | None, share: bool
 ) -> PagedCache:
-    """A cache of as many pages as the budget in bytes holds."""
+    """A cache of as many pages as the budget in bytes holds.
+
+    Without a budget, those that no sequence uses keep a whole context at least.
+    """
+    each = page_bytes(config.layer_count, config.heads, dtype)
+    most_idle_pages = None
     if budget is None:
         budget = min(MAX_CACHE_BYTES, int(CACHE_SHARE * psutil.virtual_memory().available))
-    each = page_bytes(config.layer_count, config.heads, dtype)
+        most_idle_pages = max(pages_for(config.context_tokens), MAX_IDLE_CACHE_BYTES // each)
     page_count = budget // each
     if page_count < 1:
         raise ModelUnavailable(
@@ -221,6 +230,7 @@ def _make_cache(
         dtype=dtype,
         device=device,
         share=share and not config.prefix_lm,
+        most_idle_pages=most_idle_pages,
     )
 
 

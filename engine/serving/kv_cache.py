@@ -1,8 +1,10 @@
 """The paged cache: keys and values in pages of 32 tokens, shared by sequences that begin alike.
 
 The key of a full page is a hash of everything before its end: the adapter and all token ids. A page
-that no sequence uses keeps its contents until its room is needed, and the least recently used one
-is evicted first. Knows pages and token ids; knows nothing of requests or time.
+that no sequence uses keeps its contents until its room is needed, or until more than
+`most_idle_pages` do; the least recently used one is evicted first. The system gives a page memory
+once it is written to, so that limit is one of memory. Knows pages and token ids; knows nothing of
+requests or time.
 """
 
 from __future__ import annotations
@@ -67,7 +69,9 @@ class PagedCache:
         dtype: torch.dtype,
         device: str,
         share: bool = True,
+        most_idle_pages: int | None = None,
     ) -> None:
+        """`most_idle_pages`: None keeps as many as there are."""
         shape = (page_count, heads.kv, heads.dim, PAGE_TOKENS)
         self.layers = [
             LayerCache(
@@ -80,6 +84,7 @@ class PagedCache:
         ]
         self.page_count = page_count
         self._share = share
+        self._most_idle_pages = page_count if most_idle_pages is None else most_idle_pages
         self._ref_count = [0] * page_count
         self._free = list(range(page_count))
         self._published: dict[PageKey, int] = {}
@@ -209,7 +214,7 @@ class PagedCache:
         return taken
 
     def _take_page(self) -> int:
-        if not self._free:
+        if not self._free or len(self._idle) > self._most_idle_pages:
             page, _ = self._idle.popitem(last=False)
             del self._published[self._key_of.pop(page)]
         else:

@@ -17,8 +17,16 @@ from engine.serving.kv_cache import BlockTable, PagedCache, page_bytes, pages_fo
 HEADS = Heads(query=2, kv=1, dim=2, rotated=2)
 
 
-def cache_of(pages: int, *, share: bool = True) -> PagedCache:
-    return PagedCache(1, HEADS, page_count=pages, dtype=torch.float32, device="cpu", share=share)
+def cache_of(pages: int, *, share: bool = True, most_idle_pages: int | None = None) -> PagedCache:
+    return PagedCache(
+        1,
+        HEADS,
+        page_count=pages,
+        dtype=torch.float32,
+        device="cpu",
+        share=share,
+        most_idle_pages=most_idle_pages,
+    )
 
 
 def prompt(pages: int, seed: int = 0) -> tuple[int, ...]:
@@ -160,6 +168,22 @@ class TestRoom:
         hungry = allocate(cache, prompt(1, 4), tokens=3 * PAGE_TOKENS)
         cache.free(hungry)
         assert shared(cache, ids) == 1
+
+    def test_no_more_pages_are_written_to_than_may_be_idle_and_are_in_use(self) -> None:
+        cache = cache_of(100, most_idle_pages=8)
+        written: set[int] = set()
+        for seed in range(30):  # conversations that nobody goes on with, of three pages and a part
+            written |= set(keep(cache, prompt(3, seed)))
+        assert cache.idle_pages <= 8 + 3
+        assert len(written) <= 8 + 2 * 4
+        assert [shared(cache, prompt(3, seed)) for seed in (28, 29)] == [3, 3]
+
+    def test_a_conversation_that_goes_on_is_kept_while_others_come_and_go(self) -> None:
+        cache, own = cache_of(100, most_idle_pages=8), prompt(2, seed=99)
+        for seed in range(30):
+            keep(cache, own)
+            keep(cache, prompt(2, seed))
+            assert shared(cache, own) == 2
 
     def test_a_page_in_use_is_never_taken(self) -> None:
         cache, ids = cache_of(4), prompt(3)
