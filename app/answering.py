@@ -24,6 +24,8 @@ from engine.request import (
     Failed,
     Finished,
     GenerationRequest,
+    PromptRead,
+    RawPrompt,
     SamplingParams,
     Stream,
     TextDelta,
@@ -43,9 +45,10 @@ class AnswerUpdate:
 
     `status` is "streaming" until the last update, which has `finished` or `error`. `logprobs`,
     where requested, cover the tokens since the previous update. `example_ids` are the judged
-    answers that were shown to the model as examples. `chains` is (ended, total) of the chains of
-    thought; `votes` has each of their answers with its number of votes. `calls` are those of the
-    tools that were offered; `text` is without their markup.
+    answers that were shown to the model as examples. `prompt` is what `echo` asked for: one update
+    before the first token has it. `chains` is (ended, total) of the chains of thought; `votes` has
+    each of their answers with its number of votes. `calls` are those of the tools that were
+    offered; `text` is without their markup.
     """
 
     answer_id: str | None
@@ -58,6 +61,7 @@ class AnswerUpdate:
     logprobs: tuple[TokenLogprob, ...] = ()
     error: BurnishError | None = None
     example_ids: tuple[str, ...] = ()
+    prompt: PromptRead | None = None
     chains: tuple[int, int] | None = None
     votes: tuple[tuple[str, int], ...] = ()
     calls: tuple[WrittenCall, ...] = ()
@@ -91,7 +95,8 @@ class AnswerRequest:
     `is_shown`, the answer replaces the one that its conversation showed. `continued_id` is the id
     of a stored answer that begins with `prefill` and is to be continued. With several `chains` of
     thought, their answers are put to a vote (`app.self_consistency`). `call_format` is given where
-    the messages offer tools.
+    the messages offer tools. A raw `prompt` takes the place of the messages; what follows it is not
+    split into thought and answer.
     """
 
     messages: tuple[Message, ...]
@@ -109,6 +114,8 @@ class AnswerRequest:
     chains: int = 1
     thinking: bool | None = None
     call_format: CallReader | None = None
+    prompt: RawPrompt | None = None
+    echo: bool = False
     extra_sampling: Mapping[str, Any] = field(default_factory=dict)  # stored beside the sampling
 
     def for_engine(self, adapter: str | None) -> GenerationRequest:
@@ -121,6 +128,8 @@ class AnswerRequest:
             self.timeout_seconds,
             self.prefill,
             self.thinking,
+            self.prompt,
+            self.echo,
         )
 
     @property
@@ -141,6 +150,8 @@ class AnswerRequest:
 
     def split(self, text: str, *, finished: bool) -> Reasoned:
         """Split the text as it is shown: without the prefill, unless an answer is continued."""
+        if self.prompt is not None:
+            return Reasoned("", text)
         return split_reasoning(
             self.prefill + text,
             finished=finished,
@@ -181,7 +192,7 @@ class Answering:
         Raises `ShuttingDown` and the errors of `Engine.submit_many`.
         """
         with ExitStack() as unless_queued:
-            pinned = unless_queued.enter_context(self._pin(requests[0].adapter))
+            pinned = unless_queued.enter_context(self.pin(requests[0].adapter))
             pins = [unless_queued.enter_context(ExitStack()) for _ in requests]
             for pin in pins:
                 pin.enter_context(self._slots.hold(pinned))
@@ -207,7 +218,8 @@ class Answering:
         with pin, _ending(stream):
             yield from self._follow(stream, request, self._begin(request, adapter), adapter)
 
-    def _pin(self, adapter: str | None) -> AbstractContextManager[str | None]:
+    def pin(self, adapter: str | None) -> AbstractContextManager[str | None]:
+        """Yield the adapter of that name or digest, which stays loaded while the block runs."""
         return self._slots.pin_live() if adapter == LIVE else self._slots.hold(adapter)
 
     def _begin(self, request: AnswerRequest, adapter: str | None) -> str | None:
@@ -256,7 +268,9 @@ class Answering:
         try:
             yield current()
             for event in stream:
-                if isinstance(event, TextDelta):
+                if isinstance(event, PromptRead):
+                    yield replace(current(), prompt=event)
+                elif isinstance(event, TextDelta):
                     first_token_at = first_token_at or time.time()
                     yield current()
                     text += event.text

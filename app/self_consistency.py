@@ -78,7 +78,7 @@ class Chains:
 
     def _read(self) -> Iterator[StreamEvent]:
         for number, event in _merged(self._streams):
-            if not isinstance(event, TextDelta):
+            if isinstance(event, Finished | Failed):
                 self._ends[number] = event
                 yield TextDelta("")  # makes the reader look at `ended`
             elif number == 0:
@@ -124,5 +124,5 @@ def _merged(streams: Sequence[Stream]) -> Iterator[tuple[int, StreamEvent]]:
     running = len(streams)
     while running:
         number, event = events.get()
-        running -= not isinstance(event, TextDelta)
+        running -= isinstance(event, Finished | Failed)
         yield number, event

@@ -6,6 +6,7 @@ streams are `engine.serving`'s.
 
 from __future__ import annotations
 
+from collections import abc
 from pathlib import Path
 from typing import cast
 
@@ -32,7 +33,7 @@ from engine.quantization import Quantization
 from engine.serving.block_manager import BlockManager
 from engine.serving.engine import ServingEngine
 from engine.serving.kv_cache import PagedCache, page_bytes, pages_for
-from engine.serving.runner import EngineThread
+from engine.serving.runner import EngineThread, StepOutput
 from engine.serving.sequence import ScheduledChunk, Sequence
 from engine.serving.watchdog import HANG_SECONDS
 
@@ -93,13 +94,18 @@ class DecoderRunner:
         """See `ModelRunner`: what the model and the cache's budget can hold."""
         return min(self._config.context_tokens, self.cache_manager.capacity_tokens)
 
-    def run(self, chunks: list[ScheduledChunk]) -> Tensor:
+    def prefix_tokens(self, prompt_ids: abc.Sequence[int]) -> int:
+        """See `ModelRunner`."""
+        return self._positions.prefix(prompt_ids)
+
+    def run(self, chunks: list[ScheduledChunk]) -> StepOutput:
         """See `ModelRunner`: all chunks in one forward pass."""
         ids: list[int] = []
         positions: list[Tensor] = []
         slots: list[Tensor] = []
         sequences: list[tuple[int, int, int, int]] = []
-        rows: list[int] = []
+        logit_rows: list[int] = []
+        hidden_rows: list[int] = []
         tables: list[list[int]] = []
         for chunk in chunks:
             sequence, begin, end = chunk.sequence, chunk.begin, chunk.end
@@ -112,6 +118,7 @@ class DecoderRunner:
             slots.append(table.slots(begin, end))
             tables.append(table.pages)
             sequences.append((first, end - begin, begin, self._positions.prefix(prompt_ids)))
+            rows = hidden_rows if chunk.takes_hidden_states else logit_rows
             rows += [first + token for token in chunk.wanted]
         cos, sin = self.decoder.angles(torch.cat(positions).to(self._device))
         metadata = AttentionMetadata(
@@ -121,14 +128,15 @@ class DecoderRunner:
             cos,
             sin,
         )
-        logits = self.decoder(
+        hidden = self.decoder.last_hidden_states(
             torch.tensor(ids, device=self._device),
             metadata,
             self.cache.layers,
-            torch.tensor(rows, dtype=torch.long, device=self._device),
+            torch.tensor(logit_rows + hidden_rows, dtype=torch.long, device=self._device),
             self._step_adapters(chunks),
         )
-        return logits.cpu()
+        logits = self.decoder.head(hidden[: len(logit_rows)])
+        return StepOutput(logits.cpu(), hidden[len(logit_rows) :].cpu())
 
     def open_adapter(self, digest: str, folder: Path, thread: EngineThread) -> DecoderAdapter:
         """See `ModelRunner`: read in pieces between two steps."""

@@ -8,6 +8,7 @@ passes of a transformers model; the engine's thread, its queue and its streams a
 from __future__ import annotations
 
 import inspect
+from collections import abc
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +34,7 @@ from engine.prompts.load import load_renderer
 from engine.quantization import Quantization
 from engine.serving.engine import ServingEngine
 from engine.serving.row_batch import RowBatch, new_cache
-from engine.serving.runner import EngineThread
+from engine.serving.runner import EngineThread, StepOutput
 from engine.serving.sequence import ScheduledChunk, Sequence
 
 NO_ADAPTER = "__base__"  # peft's name for "no adapter" in a mixed batch
@@ -116,26 +117,43 @@ class TransformersRunner:
 
     # Steps
 
-    def run(self, chunks: list[ScheduledChunk]) -> Tensor:
+    def prefix_tokens(self, prompt_ids: abc.Sequence[int]) -> int:
+        """See `ModelRunner`; attention is causal."""
+        return 0
+
+    def run(self, chunks: list[ScheduledChunk]) -> StepOutput:
         """See `ModelRunner`: one pass for all rows that decode, one for each prompt."""
         begun = {*self._rows, *self._computed}
         decoding = [chunk.sequence for chunk in chunks if chunk.sequence in begun]
         rows = self._decode(decoding) if decoding else {}
-        logits = [
-            rows[chunk.sequence] if chunk.sequence in rows else self._prefill(chunk)
-            for chunk in chunks
-        ]
-        return torch.cat(logits)
+        logits: list[Tensor] = []
+        hidden: list[Tensor] = []
+        for chunk in chunks:
+            if chunk.sequence in rows:
+                logits.append(rows[chunk.sequence])
+            else:
+                (hidden if chunk.takes_hidden_states else logits).append(self._prefill(chunk))
+        return StepOutput(
+            torch.cat(logits) if logits else torch.empty(0, self.vocabulary),
+            torch.cat(hidden) if hidden else torch.empty(0, 0),
+        )
 
     def _prefill(self, chunk: ScheduledChunk) -> Tensor:
-        """Logits (wanted, vocabulary) of a prompt, whose wanted tokens are its last."""
+        """The output of a prompt for its wanted tokens, which are its last: logits (wanted,
+        vocabulary), or hidden states (wanted, hidden size)."""
         sequence = chunk.sequence
         cache = self._new_cache(sequence)
         ids = torch.tensor([sequence.ids(chunk.begin, chunk.end)], device=self._device)
         mask = torch.ones(1, chunk.end, dtype=torch.long)
-        logits = self._forward(ids, mask, None, [sequence], cache, logits_to_keep=len(chunk.wanted))
+        kept = len(chunk.wanted)
+        if chunk.takes_hidden_states:
+            output = self._forward(ids, mask, None, [sequence], cache, output_hidden_states=True)
+            rows = output.hidden_states[-1]  # the last one is after the final norm
+        else:
+            rows = self._forward(ids, mask, None, [sequence], cache, logits_to_keep=kept).logits
         self._computed[sequence] = cache
-        return logits[0]
+        wanted: Tensor = rows[0, -kept:].cpu()
+        return wanted
 
     def _decode(self, sequences: list[Sequence]) -> dict[Sequence, Tensor]:
         """Logits (1, vocabulary) after the last token of each sequence."""
@@ -149,8 +167,8 @@ class TransformersRunner:
                 self._rows.append(sequence)
         last = torch.tensor([[row.task.ids[-1]] for row in self._rows], device=self._device)
         mask, positions = self._batch.grow()
-        logits = self._forward(last, mask, positions, self._rows, self._batch.cache)
-        return dict(zip(self._rows, logits, strict=True))
+        logits = self._forward(last, mask, positions, self._rows, self._batch.cache).logits
+        return dict(zip(self._rows, logits[:, -1:].cpu(), strict=True))
 
     def _new_cache(self, sequence: Sequence) -> Cache:
         """The cache of one row, empty or with the virtual tokens of its adapter."""
@@ -168,8 +186,12 @@ class TransformersRunner:
         rows: list[Sequence],
         cache: Cache,
         logits_to_keep: int = 1,
-    ) -> Tensor:
-        """Logits (rows, kept tokens, vocabulary) on the CPU; `ids` may be input embeddings."""
+        output_hidden_states: bool = False,
+    ) -> Any:
+        """The output of transformers' model; `ids` may be input embeddings.
+
+        Not every model heeds `logits_to_keep`.
+        """
         offered: dict[str, Any] = {
             "attention_mask": mask.to(self._device),
             "past_key_values": cache,
@@ -180,11 +202,12 @@ class TransformersRunner:
             offered["position_ids"] = positions.to(self._device)
         arguments = {name: value for name, value in offered.items() if name in self._accepted}
         arguments["inputs_embeds" if ids.is_floating_point() else "input_ids"] = ids
+        if output_hidden_states:
+            arguments["output_hidden_states"] = True
         digests = [row.adapter_digest or NO_ADAPTER for row in rows] or [NO_ADAPTER]
         names = [digest if digest in self._layers else NO_ADAPTER for digest in digests]
         with adapters_of_rows(self._model, names) if self._layers else nullcontext():
-            logits: Tensor = self._model(**arguments).logits
-        return logits[:, -logits_to_keep:].cpu()
+            return self._model(**arguments)
 
     # Adapters
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
@@ -16,6 +17,7 @@ from engine.tools import CallReader, ToolChoice
 
 SEEDS = 2**63  # a seed is one of the integers from 0 up to this
 FinishReason = Literal["stop", "length", "cancelled"]
+RawPrompt = str | tuple[int, ...]  # text or token ids that no chat template has rendered
 GrammarKind = Literal["json_schema", "regex", "lark", "gbnf"]
 MAX_GRAMMAR_CHARS = 2**16  # it is stored with each answer
 MAX_LOGPROBS = 20
@@ -129,6 +131,10 @@ class GenerationRequest:
     It also continues an answer that was cut off. `thinking` switches thoughts on or off where the
     chat template has that switch (`enable_thinking`); None leaves it to the template. An answer to
     messages that offer tools is in the engine's `call_format`, with arguments that are valid.
+
+    A raw `prompt` takes the place of `messages`, which are () then: it is encoded as the tokenizer
+    encodes any text (its bos token where it adds one, control tokens by their names), and the
+    answer is all text that follows. With `echo` the first event is `PromptRead`.
     """
 
     messages: tuple[Message, ...]
@@ -138,8 +144,12 @@ class GenerationRequest:
     timeout_seconds: float | None = None
     prefill: str = ""
     thinking: bool | None = None
+    prompt: RawPrompt | None = None
+    echo: bool = False
 
     def __post_init__(self) -> None:
+        if self.prompt is not None and (self.messages or self.prefill):
+            raise InvalidInput("a request has either messages or a raw prompt")
         if self.timeout_seconds is not None and not 0 < self.timeout_seconds < math.inf:
             raise InvalidInput("timeout_seconds must be a number above 0")
         if self.prefill and self.sampling.grammar is not None:
@@ -161,13 +171,27 @@ class TokenLogprob:
     logits may differ between a checkpoint's bf16 and int4 forms, which must not change a score.
 
     `top` has the most likely tokens as (id, text, log-probability), the likeliest first. A `text`
-    is the token decoded alone: it may be half a character, and a control token's is empty.
+    is the token decoded alone: it may be half a character, and a control token's is empty, or its
+    name where the prompt is raw.
     """
 
     token_id: int
     text: str
     logprob: float
     top: tuple[tuple[int, str, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRead:
+    """The prompt itself, where `echo` asks for it: before the first new token.
+
+    `logprobs`, where asked for, are those of all its tokens but the first, whose text is
+    `first_token`: nothing precedes it that could make it likely.
+    """
+
+    text: str
+    first_token: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +230,7 @@ class Failed:
     text: str
 
 
-StreamEvent = TextDelta | Finished | Failed
+StreamEvent = PromptRead | TextDelta | Finished | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +258,28 @@ class Score:
     def per_token(self) -> float:
         """Mean log-probability of a token; 0 for a completion without tokens."""
         return self.total / max(1, len(self.token_logprobs))
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingRequest:
+    """A text whose embedding under an adapter is wanted, encoded like a raw prompt.
+
+    `user` is as in `GenerationRequest`; `name` is what an error calls the text.
+    """
+
+    prompt: RawPrompt
+    adapter: str | None = None
+    user: str = ""
+    name: str = "the text"
+
+
+@dataclass(frozen=True, slots=True)
+class TextEmbedding:
+    """The mean of the last hidden states of all tokens, after the model's final norm, scaled to
+    length 1; `vector` is (hidden size,) in float32."""
+
+    vector: array[float]
+    prompt_tokens: int
 
 
 class Stream(Protocol):
@@ -264,6 +310,9 @@ class Engine(Protocol):
 
     def score(self, requests: Sequence[ScoreRequest]) -> Sequence[Score]:
         """Log-probabilities of given completions. Raises `PromptTooLong`, `UnknownId`."""
+
+    def embed(self, requests: Sequence[EmbeddingRequest]) -> Sequence[TextEmbedding]:
+        """Embeddings of texts. Raises `PromptTooLong`, `UnknownId`, `InvalidInput`."""
 
     @property
     def thinks_unasked(self) -> bool | None:

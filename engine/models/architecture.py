@@ -17,7 +17,10 @@ class Positions(Protocol):
     """The interface of a family's positions: how it numbers the tokens of a sequence."""
 
     def prefix(self, prompt_ids: Sequence[int]) -> int:
-        """Leading tokens that see each other both ways; 0 where attention is causal."""
+        """Leading tokens that see each other both ways; 0 where attention is causal.
+
+        Raises `InvalidInput` for ids that are no prompt of the family.
+        """
 
     def __call__(self, prompt_ids: Sequence[int], begin: int, end: int) -> Tensor:
         """Positions (end - begin, channels) of tokens begin..end of prompt and answer."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.errors import ModelUnavailable
+from engine.errors import InvalidInput, ModelUnavailable
 from engine.kernels.interface import Heads
 from engine.models.architecture import (
     Architecture,
@@ -199,19 +199,21 @@ class PrefixPositions:
     mask_id: int
 
     def prefix(self, prompt_ids: Sequence[int]) -> int:
-        """Tokens before the first bos."""
+        """Tokens before the first bos; raises `InvalidInput` without a bos or a mask token."""
         if self.bos_id not in prompt_ids:
-            raise ModelUnavailable("a ChatGLM-6B prompt must hold its bos token")
+            raise InvalidInput("a ChatGLM-6B prompt must hold its bos token")
+        if self._mask(prompt_ids) not in prompt_ids:
+            raise InvalidInput("a ChatGLM-6B prompt must hold a mask token")
         return list(prompt_ids).index(self.bos_id)
 
     def __call__(self, prompt_ids: Sequence[int], begin: int, end: int) -> Tensor:
         """(end - begin, 2)."""
         prefix = self.prefix(prompt_ids)
-        mask = self.gmask_id if self.gmask_id in prompt_ids else self.mask_id
-        if mask not in prompt_ids:
-            raise ModelUnavailable("a ChatGLM-6B prompt must hold a mask token")
-        place = list(prompt_ids).index(mask)
+        place = list(prompt_ids).index(self._mask(prompt_ids))
         index = torch.arange(begin, end)
         first = torch.where(index < prefix, index, torch.tensor(place))
         second = (index - prefix + 1).clamp(min=0)
         return torch.stack([first, second], dim=1)
+
+    def _mask(self, prompt_ids: Sequence[int]) -> int:
+        return self.gmask_id if self.gmask_id in prompt_ids else self.mask_id

@@ -217,8 +217,19 @@ class Decoder:
         adapters: RowAdapters | None = None,
     ) -> Tensor:
         """Logits (wanted, vocabulary) of the rows `wanted` of ids (T,); fills the cache."""
+        return self.head(self.last_hidden_states(ids, metadata, cache, wanted, adapters))
+
+    def last_hidden_states(
+        self,
+        ids: Tensor,
+        metadata: AttentionMetadata,
+        cache: Sequence[LayerCache],
+        wanted: Tensor,
+        adapters: RowAdapters | None = None,
+    ) -> Tensor:
+        """What the head takes, (wanted, hidden size), after the final norm; fills the cache."""
         hidden = self.run(self.embedding.rows(ids), metadata, cache, adapters)
-        return self.head(self.final_norm(hidden[wanted]))
+        return self.final_norm(hidden[wanted])
 
     def run(
         self,

@@ -42,6 +42,10 @@ class ChatRenderer(Protocol):
         Raises `InvalidInput` where the chat template refuses the messages.
         """
 
+    def raw(self, text: str) -> tuple[int, ...]:
+        """Ids of a text as the tokenizer encodes any: its bos token where it adds one, control
+        tokens by their names. No chat template renders it."""
+
     def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
         """The think block that the prompt of these messages opens at its end; else ""."""
 

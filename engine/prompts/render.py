@@ -152,6 +152,12 @@ class Renderer:
         self._require_embedded(ids)
         return tuple(ids)
 
+    def raw(self, text: str) -> tuple[int, ...]:
+        """See `ChatRenderer`."""
+        ids = self._encode(text, plain=False, add_special_tokens=True)
+        self._require_embedded(ids)
+        return tuple(ids)
+
     def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
         """See `ChatRenderer`.
 
@@ -254,10 +260,10 @@ class Renderer:
         pieces = filter(None, re.split(f"({among})", text))
         return [i for piece in pieces for i in self._encode(piece, plain=piece in others)]
 
-    def _encode(self, text: str, *, plain: bool) -> list[int]:
+    def _encode(self, text: str, *, plain: bool, add_special_tokens: bool = False) -> list[int]:
         with self._encoding:
             return self._tokenizer.encode(
-                text, add_special_tokens=False, split_special_tokens=plain
+                text, add_special_tokens=add_special_tokens, split_special_tokens=plain
             )
 
 

@@ -17,11 +17,18 @@ from engine.messages import Message, tools_of
 from engine.models.catalogue import BaseModel
 from engine.prompts.calls.formats import CallFormat
 from engine.prompts.interface import ChatRenderer
-from engine.request import GenerationRequest, Score, ScoreRequest
+from engine.request import EmbeddingRequest, GenerationRequest, Score, ScoreRequest, TextEmbedding
+from engine.serving.embedding_task import EmbeddingTask
 from engine.serving.generation_task import GenerationTask
 from engine.serving.grammar import GrammarCompiler, GrammarMatcher
 from engine.serving.loop import EngineLoop
-from engine.serving.prompt import TokenizedPrompt, fit_prompt, require_context_room
+from engine.serving.prompt import (
+    TokenizedPrompt,
+    fit_prompt,
+    raw_ids,
+    require_context_room,
+    require_known_ids,
+)
 from engine.serving.runner import ModelRunner
 from engine.serving.scoring_task import ScoringTask
 from engine.serving.sequence import Adapter, Sequence
@@ -106,6 +113,7 @@ class ServingEngine(Generic[Runner]):
             request.sampling.require_known_tokens(self.runner.vocabulary)
             adapter = self._adapter(request.adapter)
             prompt = fit_prompt(request, self.renderer, self._context_beside(adapter))
+            self._require_readable(request, prompt.ids)
             grammar = self._grammar(request, prompt)
             tasks.append(GenerationTask(request, prompt, self.renderer, grammar))
             sequences.append(self._sequence(tasks[-1], adapter, request.user))
@@ -121,12 +129,28 @@ class ServingEngine(Generic[Runner]):
                 request.messages, request.completion, complete=request.complete
             )
             adapter = self._adapter(request.adapter)
-            require_context_room(len(rendered.input_ids) - 1, self._context_beside(adapter))
+            context = self._context_beside(adapter)
+            require_context_room(len(rendered.input_ids), context, new_tokens=0)
             tasks.append(ScoringTask(rendered))
             if rendered.completion_ids:
                 sequences.append(self._sequence(tasks[-1], adapter))
             else:
                 tasks[-1].future.set_result(Score(()))
+        self.loop.submit(sequences)
+        return [task.future.result() for task in tasks]
+
+    def embed(self, requests: abc.Sequence[EmbeddingRequest]) -> list[TextEmbedding]:
+        """See `Engine`: computed between the tokens of running streams."""
+        tasks: list[EmbeddingTask] = []
+        sequences: list[Sequence] = []
+        for request in requests:
+            adapter = self._adapter(request.adapter)
+            context, name = self._context_beside(adapter), request.name
+            ids = raw_ids(request.prompt, self.renderer, context, name=name)
+            require_context_room(len(ids), context, new_tokens=0, name=name)
+            self._require_computable(ids, name)
+            tasks.append(EmbeddingTask(ids))
+            sequences.append(self._sequence(tasks[-1], adapter, request.user))
         self.loop.submit(sequences)
         return [task.future.result() for task in tasks]
 
@@ -173,6 +197,21 @@ class ServingEngine(Generic[Runner]):
         if prompt.opening:
             raise InvalidInput("the answer begins with a thought, so it cannot follow a grammar")
         return self._grammars.compile(request.sampling.grammar)
+
+    def _require_readable(self, request: GenerationRequest, ids: tuple[int, ...]) -> None:
+        """Raise `InvalidInput` for a raw prompt that the model cannot compute or tell of."""
+        if request.prompt is None:
+            return
+        both_ways = self._require_computable(ids, "the prompt")
+        if both_ways and request.echo and request.sampling.logprobs is not None:
+            raise InvalidInput(
+                "this model reads a prompt both ways, so its tokens have no log-probabilities"
+            )
+
+    def _require_computable(self, ids: tuple[int, ...], name: str) -> int:
+        """The leading tokens that see each other both ways; raises `InvalidInput`."""
+        require_known_ids(ids, self.runner.vocabulary, name=name)
+        return self.runner.prefix_tokens(ids)
 
     def _context_beside(self, adapter: Adapter | None) -> int:
         """Tokens of the context that an adapter's virtual ones leave."""

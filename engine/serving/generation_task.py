@@ -22,6 +22,7 @@ from engine.request import (
 )
 from engine.serving.grammar import GrammarMatcher
 from engine.serving.prompt import TokenizedPrompt
+from engine.serving.prompt_reader import PromptReader
 from engine.serving.sampler import Sampler, token_logprobs
 from engine.serving.stream import QueuedStream
 
@@ -30,6 +31,7 @@ class GenerationTask:
     """Implements `Task`: the tokens, the text and the stream of one request."""
 
     is_answer = True
+    takes_hidden_states = False
 
     def __init__(
         self,
@@ -38,6 +40,7 @@ class GenerationTask:
         renderer: ChatRenderer,
         grammar: GrammarMatcher | None = None,
     ) -> None:
+        is_raw = request.prompt is not None
         sampling = request.sampling
         self.prompt_ids = prompt.ids
         self.ids: list[int] = []
@@ -48,8 +51,13 @@ class GenerationTask:
         self._end_ids = frozenset() if sampling.ignore_eos else renderer.end_ids
         self._sampler = Sampler(sampling, grammar)
         self._text = renderer.detokenizer(sampling.stop, prompt.prefill_ids, prompt.opening)
-        self._decode = renderer.decode
+        self._token_text = renderer.token_text if is_raw else lambda i: renderer.decode([i])
         self._top = sampling.logprobs
+        self._reader: PromptReader | None = None
+        if request.echo:
+            given = request.prompt
+            text = given if isinstance(given, str) else renderer.decode(prompt.ids)
+            self._reader = PromptReader(text, prompt.ids, self._token_text, self._top)
         self._logprobs: list[TokenLogprob] = []
         self._logprobs_shown = 0
         timeout = request.timeout_seconds
@@ -57,12 +65,12 @@ class GenerationTask:
 
     @property
     def reusable_tokens(self) -> int:
-        """See `Task`; the logits of the prompt's last token are wanted."""
-        return len(self.prompt_ids) - 1
+        """See `Task`; the logits of the prompt's last token are wanted, or those of all."""
+        return len(self.prompt_ids) - 1 if self._reader is None else self._reader.first_wanted
 
     def wanted(self, begin: int, end: int) -> range:
-        """See `Task`: the last token alone, once all of them are computed."""
-        return range(end - 1 if end == len(self.prompt_ids) + len(self.ids) else end, end)
+        """See `Task`: the tokens of the prompt to be read, its last one and those that follow."""
+        return range(max(begin, self.reusable_tokens), end)
 
     def end_if_due(self) -> None:
         """See `Task`."""
@@ -72,14 +80,25 @@ class GenerationTask:
             self.fail(DeadlineExceeded("the answer was not done by its deadline"))
 
     def take(self, logits: Tensor, most_likely: Sequence[int]) -> None:
-        """Choose the next token from logits (1, vocabulary) and publish its text."""
+        """Choose the next token from logits (1, vocabulary) and publish its text.
+
+        While a prompt is read, the logits are those of its tokens; the last ones choose.
+        """
+        if self._reader is not None and not self._reader.done:
+            self._reader.take(logits)
+            if not self._reader.done:
+                return
+            self.stream.put(self._reader.event())
+        self._choose(logits[-1], most_likely[-1])
+
+    def _choose(self, logits: Tensor, most_likely: int) -> None:
         if self._sampler.is_greedy:
-            token_id = most_likely[0]
+            token_id = most_likely
         else:
-            token_id = self._sampler(logits[0], [*self.prompt_ids, *self.ids])
+            token_id = self._sampler(logits, [*self.prompt_ids, *self.ids])
         self.ids.append(token_id)
         if self._top is not None:
-            self._logprobs.append(self._logprob(logits[0], token_id, self._top))
+            self._logprobs.append(self._logprob(logits, token_id, self._top))
         if token_id in self._end_ids:
             self.finish("stop")
             return
@@ -123,7 +142,7 @@ class GenerationTask:
         logprob, likely = token_logprobs(logits, token_id, top)
         return TokenLogprob(
             token_id,
-            self._decode([token_id]),
+            self._token_text(token_id),
             logprob,
-            tuple((other, self._decode([other]), value) for other, value in likely),
+            tuple((other, self._token_text(other), value) for other, value in likely),
         )

@@ -20,10 +20,11 @@ from torch import Tensor
 
 from engine.errors import Conflict, EngineFailure, Overloaded, UnknownId
 from engine.serving.commands import Commands
-from engine.serving.runner import ModelRunner
+from engine.serving.runner import ModelRunner, StepOutput
 from engine.serving.sampler import forbid
 from engine.serving.scheduler import Scheduler
 from engine.serving.sequence import Adapter, ScheduledChunk, Sequence
+from engine.serving.task import Task
 from engine.serving.watchdog import POLL_SECONDS, Watchdog
 from engine.time_slices import TimeSlices, YieldToEngine
 
@@ -124,8 +125,7 @@ class EngineLoop:
             self._end_due_tasks()
             chunks = self.scheduler.schedule()
             if chunks:
-                logits = self._compute(chunks)
-                self._sample_and_publish(chunks, logits)
+                self._sample_and_publish(chunks, self._compute(chunks))
         except Exception as error:  # noqa: BLE001 - the thread's edge: no stream may be left waiting
             # Fail the running sequences; if none is running, fail the queued ones
             self._fail([*self.scheduler.running] or self._all_sequences(), _failure(error))
@@ -155,27 +155,27 @@ class EngineLoop:
         for sequence in [*self.scheduler.running, *self.scheduler.waiting]:
             sequence.task.end_if_due()
 
-    def _compute(self, chunks: list[ScheduledChunk]) -> Tensor:
-        """Logits (n, vocabulary) of the wanted tokens, and the pace measured for the next plan."""
+    def _compute(self, chunks: list[ScheduledChunk]) -> StepOutput:
+        """Run the model, and measure the pace for the next plan."""
         self._watchdog.expect(self.scheduler.expected_seconds(chunks))
         begun = time.perf_counter()
-        logits = self.runner.run(chunks)
+        output = self.runner.run(chunks)
         self.scheduler.complete(chunks, time.perf_counter() - begun)
-        return logits
+        return output
 
-    def _sample_and_publish(self, chunks: list[ScheduledChunk], logits: Tensor) -> None:
+    def _sample_and_publish(self, chunks: list[ScheduledChunk], output: StepOutput) -> None:
         """Hand each task the rows of its chunk: it samples and tells its reader."""
-        allowed = forbid(logits, self._padding_ids)  # for scores too: see `Score`
+        allowed = forbid(output.logits, self._padding_ids)  # for scores too: see `Score`
         likeliest = allowed.argmax(-1).tolist()
-        row = 0
+        row = hidden_row = 0
         for chunk in chunks:
-            begin, row = row, row + len(chunk.wanted)
-            if begin == row:
-                continue
-            try:
-                chunk.sequence.task.take(allowed[begin:row], likeliest[begin:row])
-            except Exception as error:  # noqa: BLE001 - the fault of one row, such as NaN
-                chunk.sequence.task.fail(_failure(error))
+            task, count = chunk.sequence.task, len(chunk.wanted)
+            if chunk.takes_hidden_states:
+                _hand_over(task, output.hidden[hidden_row : hidden_row + count], [])
+                hidden_row += count
+            elif count:
+                _hand_over(task, allowed[row : row + count], likeliest[row : row + count])
+                row += count
 
     # Failures
 
@@ -198,6 +198,13 @@ class EngineLoop:
     def _fail_all(self, failure: EngineFailure) -> None:
         self._fail(self._all_sequences(), failure)
         self._commands.fail(failure)
+
+
+def _hand_over(task: Task, rows: Tensor, most_likely: abc.Sequence[int]) -> None:
+    try:
+        task.take(rows, most_likely)
+    except Exception as error:  # noqa: BLE001 - the fault of one row, such as NaN
+        task.fail(_failure(error))
 
 
 def _failure(error: Exception) -> EngineFailure:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import abc
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -15,6 +17,18 @@ from engine.serving.sequence import Adapter, ScheduledChunk
 from engine.time_slices import YieldToEngine
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What a step computed of the wanted tokens of its chunks, in the chunks' order, on the CPU.
+
+    `logits` (n, vocabulary) are those of the tasks that take logits, `hidden` (m, hidden size)
+    those of the tasks that take hidden states.
+    """
+
+    logits: Tensor
+    hidden: Tensor
 
 
 class EngineThread(Protocol):
@@ -45,8 +59,14 @@ class ModelRunner(Protocol):
     def context_tokens(self) -> int:
         """Longest prompt plus answer, in tokens, that fits beside the loaded adapters."""
 
-    def run(self, chunks: list[ScheduledChunk]) -> Tensor:
-        """Compute chunks; returns the logits (n, vocabulary) of their wanted tokens, on the CPU."""
+    def prefix_tokens(self, prompt_ids: abc.Sequence[int]) -> int:
+        """Leading tokens of a prompt that see each other both ways; 0 where attention is causal.
+
+        Raises `InvalidInput` for ids that are no prompt of this model.
+        """
+
+    def run(self, chunks: list[ScheduledChunk]) -> StepOutput:
+        """Compute chunks."""
 
     def open_adapter(self, digest: str, folder: Path, thread: EngineThread) -> Adapter:
         """Load a *verified* PEFT adapter; called on the thread of whoever loads it.

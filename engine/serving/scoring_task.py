@@ -18,6 +18,7 @@ class ScoringTask:
     """Implements `Task`: its `prompt_ids` are those of the prompt and the completion together."""
 
     is_answer = False
+    takes_hidden_states = False
 
     def __init__(self, rendered: Rendered) -> None:
         self.prompt_ids = tuple(rendered.input_ids[:-1])  # the last token's logits score nothing

@@ -116,6 +116,11 @@ class ScheduledChunk:
         self.wanted = range(wanted.start - start, wanted.stop - start)
 
     @property
+    def takes_hidden_states(self) -> bool:
+        """See `Task`."""
+        return self.sequence.task.takes_hidden_states
+
+    @property
     def tokens(self) -> int:
         """Number of tokens."""
         return self.end - self.begin

@@ -14,8 +14,14 @@ from engine.errors import BurnishError
 
 
 class Task(Protocol):
-    """An answer to generate (`GenerationTask`) or a completion to score (`ScoringTask`)."""
+    """An answer to generate (`GenerationTask`), a completion to score (`ScoringTask`) or a text to
+    embed (`EmbeddingTask`).
 
+    Most tasks take the logits of their tokens; one with `takes_hidden_states` takes the last hidden
+    states, after the final norm, in their place.
+    """
+
+    takes_hidden_states: bool
     prompt_ids: tuple[int, ...]
     ids: list[int]  # the tokens generated so far
     max_tokens: int  # the most that may be generated
@@ -37,7 +43,10 @@ class Task(Protocol):
         """Those of the tokens begin..end (of prompt and answer) whose logits are wanted."""
 
     def take(self, logits: Tensor, most_likely: Sequence[int]) -> None:
-        """Use the logits (n, vocabulary) of the next n wanted tokens, and their argmax (n)."""
+        """Use the logits (n, vocabulary) of the next n wanted tokens, and their argmax (n).
+
+        Hidden states are (n, hidden size), and nothing is the most likely then.
+        """
 
     def end_if_due(self) -> None:
         """End the task if it was cancelled or its deadline has passed."""

@@ -2,7 +2,7 @@
 
 The adapter's `Voice` gives the answer to a request. An engine without voices answers `says`, and
 where that is empty "w0 w1 w2 ..." up to the request's limit. One word, or one Chinese character, is
-a token.
+a token. The token ids of a raw prompt are words as well: t0, t1 and so on.
 
 The engine keeps the promises of `engine.request.Engine` (a bounded queue, rows decoded together,
 one terminal event a stream, deadlines, cancelling within a step). With `token_seconds`, a thread
@@ -13,9 +13,11 @@ been submitted.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections import deque
+from array import array
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -24,13 +26,17 @@ from engine.errors import DeadlineExceeded, EngineFailure, Overloaded, PromptToo
 from engine.messages import Message
 from engine.prompts.calls.formats import HERMES
 from engine.request import (
+    EmbeddingRequest,
     Failed,
     Finished,
     FinishReason,
     GenerationRequest,
+    PromptRead,
+    RawPrompt,
     Score,
     ScoreRequest,
     TextDelta,
+    TextEmbedding,
     TokenLogprob,
 )
 from engine.serving.stream import QueuedStream
@@ -38,6 +44,7 @@ from engine.time_slices import YieldToEngine, do_not_yield
 from engine.tools import CallReader
 from tests.support.voices import Voice, tokens
 
+CHANNELS = 8  # of an embedding
 HANG_SECONDS = 1.0  # without a sign of life for so long, the engine calls itself dead
 
 
@@ -129,7 +136,7 @@ class ScriptedEngine:
         if not self.alive:
             raise EngineFailure("the engine is not running")
         for request in requests:
-            if self.count_prompt_tokens(request.messages) >= self.context_tokens:
+            if _prompt_tokens(request) >= self.context_tokens:
                 raise PromptTooLong("the prompt leaves no room for an answer")
         rows = [self._row(request) for request in requests]
         with self._lock:
@@ -148,6 +155,17 @@ class ScriptedEngine:
             Score((self._liking(request),) * len(tokens(request.completion)))
             for request in requests
         ]
+
+    def embed(self, requests: Sequence[EmbeddingRequest]) -> list[TextEmbedding]:
+        """The direction of a text has one channel for each first letter, counted."""
+        found = []
+        for request in requests:
+            words = tokens(_text_of(request.prompt))
+            counts = Counter(ord(word[0]) % CHANNELS for word in words)
+            length = math.hypot(*counts.values())
+            vector = array("f", [counts[channel] / length for channel in range(CHANNELS)])
+            found.append(TextEmbedding(vector, len(words)))
+        return found
 
     def count_prompt_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         return sum(len(message.content.split()) for message in messages)
@@ -171,7 +189,7 @@ class ScriptedEngine:
         if self._voices is None:
             return _Row(request, tokens(next(self.answers, self.says)) or None)
         voice = self._voices[request.adapter]
-        return _Row(request, tokens(voice.answers(request.messages[-1].content)), voice.ends)
+        return _Row(request, tokens(voice.answers(_text_of(request))), voice.ends)
 
     def _liking(self, request: ScoreRequest) -> float:
         """Log-probability of each of a completion's tokens."""
@@ -236,6 +254,8 @@ class _Row:
 
     def take(self) -> None:
         number = len(self._words)
+        if number == 0 and self._request.echo:
+            self.stream.put(self._prompt_read())
         if self._script is not None and number == len(self._script):
             self._finish("stop" if self._ends else "length")
             return
@@ -250,13 +270,19 @@ class _Row:
         if len(self._words) >= self._request.sampling.max_new_tokens:
             self._finish("length")
 
+    def _prompt_read(self) -> PromptRead:
+        text, top = _text_of(self._request), self._request.sampling.logprobs
+        first, *rest = tokens(text)
+        scored = () if top is None else tuple(TokenLogprob(0, word, -1.5, ()) for word in rest)
+        return PromptRead(text, first, scored)
+
     def fail(self, error: EngineFailure | DeadlineExceeded) -> None:
         self.ended = True
         self.stream.put(Failed(error, "".join(self._words)))
 
     def _finish(self, reason: FinishReason) -> None:
         self.ended = True
-        prompt_tokens = sum(len(m.content.split()) for m in self._request.messages)
+        prompt_tokens = _prompt_tokens(self._request)
         self.stream.put(
             Finished(
                 reason,
@@ -267,3 +293,16 @@ class _Row:
                 cached_prompt_tokens=prompt_tokens - 1,
             )
         )
+
+
+def _text_of(asked: GenerationRequest | RawPrompt) -> str:
+    """A raw prompt as text, or the last message."""
+    if isinstance(asked, GenerationRequest):
+        return asked.messages[-1].content if asked.prompt is None else _text_of(asked.prompt)
+    return asked if isinstance(asked, str) else " ".join(f"t{token_id}" for token_id in asked)
+
+
+def _prompt_tokens(request: GenerationRequest) -> int:
+    if request.prompt is not None:
+        return len(_text_of(request).split())
+    return sum(len(message.content.split()) for message in request.messages)

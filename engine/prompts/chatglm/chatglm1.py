@@ -141,6 +141,10 @@ class ChatGLM1Renderer(ChatGLMRenderer):
         """Ids of the prompt, <sop> last."""
         return tuple(self.tokenizer.closed(self.tokenizer.encode_text(chat_text(messages))))
 
+    def raw(self, text: str) -> tuple[int, ...]:
+        """See `ChatGLMRenderer`."""
+        return tuple(self.tokenizer.encode(text))
+
     def token_bytes(self, token_id: int) -> bytes:
         """See `ChatGLMRenderer`."""
         return self.tokenizer.token_bytes(token_id)

@@ -89,6 +89,10 @@ class ChatGLM2Renderer(ChatGLMRenderer):
         """Ids of the prompt, those of 答： last."""
         return tuple(self.tokenizer.encode(chat_text(messages)))
 
+    def raw(self, text: str) -> tuple[int, ...]:
+        """See `ChatGLMRenderer`."""
+        return tuple(self.tokenizer.encode(text))
+
     def token_bytes(self, token_id: int) -> bytes:
         """See `ChatGLMRenderer`."""
         return self.tokenizer.token_bytes(token_id)

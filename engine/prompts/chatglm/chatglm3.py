@@ -66,6 +66,10 @@ class ChatGLM3Renderer(ChatGLMRenderer):
         ids = [i for m in messages for i in self.tokenizer.message(m.role, m.content)]
         return (*self.tokenizer.prefix, *ids, self.tokenizer.special_ids["<|assistant|>"])
 
+    def raw(self, text: str) -> tuple[int, ...]:
+        """See `ChatGLMRenderer`."""
+        return tuple(self.tokenizer.encode(text))
+
     def token_bytes(self, token_id: int) -> bytes:
         """See `ChatGLMRenderer`."""
         return self.tokenizer.token_bytes(token_id)

@@ -150,6 +150,10 @@ class GLM4Renderer(ChatGLMRenderer):
         ids = self.tokenizer.message("assistant", calls[0].arguments, calls[0].name)[1:]
         return (*ids, *([self.tokenizer.special_ids["<|observation|>"]] if complete else []))
 
+    def raw(self, text: str) -> tuple[int, ...]:
+        """See `ChatGLMRenderer`."""
+        return tuple(self.tokenizer.encode(text))
+
     def token_bytes(self, token_id: int) -> bytes:
         """See `ChatGLMRenderer`."""
         return self.tokenizer.token_bytes(token_id)

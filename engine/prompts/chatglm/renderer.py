@@ -46,6 +46,10 @@ class ChatGLMRenderer(ABC):
     def chat_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the prompt of messages without tools."""
 
+    @abstractmethod
+    def raw(self, text: str) -> tuple[int, ...]:
+        """See `ChatRenderer`: ids as the published wrapper makes them."""
+
     def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
         """See `ChatRenderer`; no prompt of the family opens a think block."""
         return ""

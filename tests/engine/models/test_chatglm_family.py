@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from engine.errors import ModelUnavailable
+from engine.errors import InvalidInput, ModelUnavailable
 from engine.models.families import architecture_of
 from engine.models.kernel_selection import KernelChoice
 from tests.support.chatglm_oracles import FIRST, OTHERS, Oracle
@@ -208,7 +208,7 @@ def test_a_chatglm_6b_prompt_without_its_marks_is_refused(missing: int, tmp_path
     _write(1, tmp_path)
     find = architecture_of(tmp_path).positions
     ids = [token for token in PROMPTS["a question"] if token != missing]
-    with pytest.raises(ModelUnavailable, match="prompt must hold"):
+    with pytest.raises(InvalidInput, match="prompt must hold"):
         find(ids, 0, len(ids))
 
 

@@ -150,6 +150,19 @@ def test_chatglm1_ids_follow_those_left_to_images(tmp_path: Path) -> None:
     assert renderer.decode([7, *shifted]) == " hello"
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_raw_text_has_the_ids_of_the_published_wrapper_alone(
+    tiny: Callable[[str], Any], name: str
+) -> None:
+    renderer = tiny(name)
+    tokenizer = renderer.tokenizer
+    text = tuple(tokenizer.encode_text("hello"))
+    if name == "chatglm1":  # its marks follow the text that they end
+        assert renderer.raw("hello") == (*text, tokenizer.gmask_id, tokenizer.bos_id)
+    else:
+        assert renderer.raw("hello") == (*tokenizer.prefix, *text)
+
+
 def test_chatglm2_writes_rounds_from_one(tiny: Callable[[str], Any]) -> None:
     renderer = tiny("chatglm2")
     asked = spelled2("▁[Round▁1]\n\n问：hello\n\n答：")

@@ -144,13 +144,13 @@ class TestFailures:
         real = engine.runner.run
 
         def nan_where_drawn(chunks: list[Any]) -> Any:
-            logits = real(chunks)
+            output = real(chunks)
             row = 0
             for chunk in chunks:
                 if chunk.wanted and chunk.sequence.user == "unlucky":
-                    logits[row] = float("nan")
+                    output.logits[row] = float("nan")
                 row += len(chunk.wanted)
-            return logits
+            return output
 
         monkeypatch.setattr(engine.runner, "run", nan_where_drawn)
         requests = [ask(q, max_new_tokens=40) for q in QUESTIONS[:3]]
