@@ -1,4 +1,4 @@
-"""Completions of the HTTP API: answers to messages that the caller sends, rendered unchanged.
+"""Completions of the HTTP API: answers to messages, and texts that follow raw prompts.
 
 Knows messages and the store; knows nothing of HTTP.
 """
@@ -12,7 +12,7 @@ from app.answering import LIVE, Answering, AnswerRequest, RunningAnswer
 from engine.messages import Message, question_of, require_text, split_prefill, tools_of
 from engine.prompts.modes import PromptTemplate
 from engine.prompts.reasoning import without_thoughts
-from engine.request import SamplingParams
+from engine.request import RawPrompt, SamplingParams
 from feedback_store.storage.answers import new_id
 from feedback_store.storage.store import FeedbackStore
 
@@ -20,7 +20,11 @@ AS_GIVEN = PromptTemplate("plain", "", "", ())  # callers send their own message
 
 
 class Completions:
-    """Each request is a conversation of its own, of one turn with sibling answers."""
+    """Each request of messages is a conversation of its own, of one turn with sibling answers.
+
+    A raw prompt is no conversation: it asks nothing that a person could judge the answer to, so
+    nothing of it is stored.
+    """
 
     def __init__(
         self, answering: Answering, store: FeedbackStore, *, max_message_chars: int
@@ -67,14 +71,13 @@ class Completions:
 
         turn = _Once(store_turn)
         call_format = self._answering.call_format if tools_of(messages) else None
-        asker = f"{user_id}/{user}" if user else user_id
         requests = [
             AnswerRequest(
                 messages,
                 each,
                 turn,
                 adapter=adapter,
-                user=asker,
+                user=asker_of(user_id, user),
                 prefill=prefill,
                 timeout_seconds=timeout_seconds,
                 thinking=thinking,
@@ -83,6 +86,43 @@ class Completions:
             for each in samplings
         ]
         return self._answering.start_all(requests)
+
+    def complete_raw(
+        self,
+        user_id: str,
+        prompts: Sequence[RawPrompt],
+        samplings: Sequence[SamplingParams],
+        *,
+        echo: bool = False,
+        adapter: str | None = LIVE,
+        user: str = "",
+        timeout_seconds: float | None = None,
+    ) -> list[RunningAnswer]:
+        """Queue a completion of each prompt for each of `samplings`, all or none.
+
+        Those of one prompt come together, and nothing is stored. Raises `InvalidInput`,
+        `PromptTooLong`, `UnknownId`, `Overloaded` or `ShuttingDown`.
+        """
+        requests = [
+            AnswerRequest(
+                (),
+                each,
+                store_turn=None,
+                adapter=adapter,
+                user=asker_of(user_id, user),
+                timeout_seconds=timeout_seconds,
+                prompt=prompt,
+                echo=echo,
+            )
+            for prompt in prompts
+            for each in samplings
+        ]
+        return self._answering.start_all(requests)
+
+
+def asker_of(user_id: str, user: str) -> str:
+    """Return whom the queue treats fairly: the caller, or whom the caller asks on behalf of."""
+    return f"{user_id}/{user}" if user else user_id
 
 
 class _Once:

@@ -21,6 +21,7 @@ from app.claims import open_home
 from app.comparing import Comparisons
 from app.completions import Completions
 from app.conversation import Chat
+from app.embeddings import Embeddings
 from app.schedules import each_minute, on_crontab
 from app.settings import Settings
 from app.shared_prompts import default_prompts_text, read_prompts
@@ -229,6 +230,7 @@ class Service:
         self.completions = Completions(
             answering, workspace.store, max_message_chars=settings.max_message_chars
         )
+        self.embeddings = Embeddings(self.engine, answering)
         self.chat = Chat(
             self.engine,
             answering,

@@ -35,7 +35,7 @@ def completion_document(body: CompletionRequest, pieces: Sequence[Piece]) -> dic
             "answer_id": end.answer_id or UNSAVED,
             "message": _message(end),
             "logprobs": _logprobs(body, end.finished.logprobs if end.finished else ()),
-            **_ending(end),
+            **ending_of(end),
         }
         for index, end in enumerate(ends)
     ]
@@ -57,12 +57,12 @@ async def completion_events(
     def end(index: int, update: AnswerUpdate) -> str:
         ends[index] = update
         more = {} if update.error is None else error_document(update.error)
-        return event(index, {"answer_id": update.answer_id or UNSAVED, **_ending(update)}, **more)
+        return event(index, {"answer_id": update.answer_id or UNSAVED, **ending_of(update)}, **more)
 
     for index in range(body.n):
         yield event(index, {"delta": {"role": "assistant", "content": ""}})
     try:
-        async for piece in _chain(opening, rest):
+        async for piece in chain_pieces(opening, rest):
             new = piece.update.logprobs
             if piece.has_text or new:
                 delta = {
@@ -82,7 +82,10 @@ async def completion_events(
     yield "data: [DONE]\n\n"
 
 
-async def _chain(opening: Sequence[Piece], rest: AsyncIterator[Piece]) -> AsyncIterator[Piece]:
+async def chain_pieces(
+    opening: Sequence[Piece], rest: AsyncIterator[Piece]
+) -> AsyncIterator[Piece]:
+    """Yield the pieces that have come, then the rest."""
     for piece in opening:
         yield piece
     async for piece in rest:
@@ -138,7 +141,8 @@ def _reasoning(thought: str) -> dict[str, str]:
     return {"reasoning_content": thought} if thought else {}
 
 
-def _ending(update: AnswerUpdate) -> dict[str, Any]:
+def ending_of(update: AnswerUpdate) -> dict[str, Any]:
+    """Return why a choice has ended, as its fields tell."""
     if update.finished is None:
         return {"finish_reason": "error", "error": str(update.error)}
     reason = FINISH_REASONS[update.finished.reason]

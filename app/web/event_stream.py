@@ -14,7 +14,7 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.web.openai_api import STREAM_HEADERS
+from app.web.relayed_response import STREAM_HEADERS
 
 GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's way to ask for gzip's format
 

@@ -14,16 +14,11 @@ requests, `completion_documents` responses.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
 
 from app.answering import BASE, LIVE, RunningAnswer
 from app.service import Service
@@ -31,15 +26,12 @@ from app.web.body import StrictJsonRoute
 from app.web.completion_documents import completion_document, completion_events
 from app.web.completion_request import CompletionRequest
 from app.web.identity import user_of
-from app.web.relay import Piece, Relay
+from app.web.relay import Relay
+from app.web.relayed_response import relayed_response
 from engine.serving.prompt import require_plausible_count
 from engine.storage import find_digest, folder_of
 
-T = TypeVar("T")
 SUBMIT_THREADS = 8  # each tokenizes a prompt and queues it; waiting happens elsewhere
-CLIENT_CLOSED = 499  # nginx's status; no client reads it
-# A proxy that caches or buffers events would deliver a stream as one block
-STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 def openai_router(service: Service) -> APIRouter:
@@ -63,21 +55,14 @@ def openai_router(service: Service) -> APIRouter:
 
     @router.post("/chat/completions", response_model=None)
     async def completions(body: CompletionRequest, request: Request) -> Response:
-        relay = Relay(lambda: service.engine.alive)
-        submit = partial(_submit, service, user_of(request.session), body)
-        try:
-            await _while_connected(request, relay.start(submitters, submit))
-            pieces = relay.pieces()
-            opening = await _while_connected(request, _opening(body, pieces))
-        except ClientDisconnect:
-            relay.close()
-            return Response(status_code=CLIENT_CLOSED)
-        except BaseException:
-            relay.close()
-            raise
-        if body.stream:
-            return _EventStream(relay, completion_events(body, opening, pieces))
-        return JSONResponse(completion_document(body, opening))
+        return await relayed_response(
+            request,
+            Relay(lambda: service.engine.alive),
+            submitters,
+            partial(_submit, service, user_of(request.session), body),
+            document=partial(completion_document, body),
+            events=partial(completion_events, body) if body.stream else None,
+        )
 
     return router
 
@@ -106,56 +91,3 @@ def _models(service: Service) -> dict[str, float]:
 
 def _model(name: str, created: float) -> dict[str, Any]:
     return {"id": name, "object": "model", "created": int(created), "owned_by": "burnish"}
-
-
-async def _while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`; raises `ClientDisconnect` if the client disconnects before."""
-    tasks = asyncio.create_task(work), asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if not tasks[0].done():
-            raise ClientDisconnect
-        return tasks[0].result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _opening(body: CompletionRequest, pieces: AsyncIterator[Piece]) -> list[Piece]:
-    """Return all pieces or, for a stream, those until every choice has started and one has text.
-
-    Raises the first error if nothing but errors came, so that it gets its own status.
-    """
-    opening: list[Piece] = []
-    begun: set[int] = set()
-    speaks = False
-    async for piece in pieces:
-        opening.append(piece)
-        begun.add(piece.index)
-        speaks = speaks or piece.has_text or piece.update.finished is not None
-        if body.stream and speaks and len(begun) == body.n:
-            return opening
-    errors = [piece.update.error for piece in opening if piece.update.error]
-    if len(errors) == body.n:
-        raise errors[0]
-    return opening
-
-
-class _EventStream(StreamingResponse):
-    """A stream of server-sent events that ends its answers when it ends."""
-
-    def __init__(self, relay: Relay, events: AsyncIterator[str]) -> None:
-        super().__init__(events, headers=STREAM_HEADERS, media_type="text/event-stream")
-        self._relay = relay
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        finally:
-            self._relay.close()

@@ -71,6 +71,11 @@ class Relay:
         """Call `submit` in a thread of `executor` and follow its answers; raises its errors."""
         await self._loop.run_in_executor(executor, self._start, submit)
 
+    @property
+    def count(self) -> int:
+        """The number of answers, once they are started."""
+        return len(self._answers)
+
     def close(self) -> None:
         """End every answer within a step; the rest is not wanted."""
         with self._lock:

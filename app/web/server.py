@@ -17,6 +17,7 @@ from app.web import import_api
 from app.web.api_paths import add_api_fallback
 from app.web.body import BodyLimit
 from app.web.chat_api import chat_router
+from app.web.embeddings_api import embeddings_router
 from app.web.error_responses import add_error_handlers
 from app.web.feedback_api import feedback_router
 from app.web.headers import ScriptNonces
@@ -25,6 +26,7 @@ from app.web.my_feedback_api import my_feedback_router
 from app.web.openai_api import openai_router
 from app.web.origins import AllowedHosts, CrossOriginProtection
 from app.web.prompts_api import prompts_router
+from app.web.text_completions_api import text_completions_router
 
 
 def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastAPI:
@@ -33,6 +35,8 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     _add_middleware(app, service)
     add_error_handlers(app)
     app.include_router(openai_router(service))
+    app.include_router(text_completions_router(service))
+    app.include_router(embeddings_router(service))
     app.include_router(feedback_router(service))
     app.include_router(prompts_router(service))
     live = LiveAnswers(service.workspace.settings.max_unfinished)

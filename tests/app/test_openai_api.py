@@ -183,14 +183,15 @@ def test_every_path_and_method_has_the_documented_answer(person: Person) -> None
         wrong = client.post(path, headers={"accept": "text/html"})
         assert_refused(wrong, 405, f"{path} takes GET, HEAD and not POST")
         assert wrong.headers["allow"] == "GET, HEAD"
-    for method in ("GET", "HEAD", "DELETE", "OPTIONS"):
-        refused = client.request(method, CHAT)
-        assert (refused.status_code, refused.headers["allow"]) == (405, "POST"), method
+    for path in (CHAT, "/v1/completions", "/v1/embeddings"):
+        for method in ("GET", "HEAD", "DELETE", "OPTIONS"):
+            refused = client.request(method, path)
+            assert (refused.status_code, refused.headers["allow"]) == (405, "POST"), method
     assert client.patch("/api/consent").headers["allow"] == "GET, HEAD, PUT"
     for path in (
         "/v1",
         "/v1/",
-        "/v1/embeddings",
+        "/v1/images/generations",
         "/v1/models/",
         f"{CHAT}/",
         "/v1/models/a/b",
