@@ -19,6 +19,8 @@ from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, StorageFull
 from engine.messages import Message
 from engine.prompts.reasoning import Reasoned, split_reasoning
+from engine.request import BASE as BASE  # for the rest of this floor, too
+from engine.request import LIVE as LIVE
 from engine.request import (
     Engine,
     Failed,
@@ -35,7 +37,6 @@ from engine.tools import CallReader, Spoken, WrittenCall
 from feedback_store.storage.store import FeedbackStore
 
 PARTIAL_SAVE_SECONDS = 1.0
-BASE, LIVE = "base", "live"  # names of a release, beside the digests of adapters
 NOT_SAVED = "This answer could not be saved; it cannot be voted on."
 
 

@@ -15,6 +15,7 @@ from engine.messages import Message, tools_of
 from engine.time_slices import YieldToEngine
 from engine.tools import CallReader, ToolChoice
 
+BASE, LIVE = "base", "live"  # names of a release, beside the digests of adapters
 SEEDS = 2**63  # a seed is one of the integers from 0 up to this
 FinishReason = Literal["stop", "length", "cancelled"]
 RawPrompt = str | tuple[int, ...]  # text or token ids that no chat template has rendered

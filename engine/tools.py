@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal, Protocol
 
 from engine.errors import InvalidInput
@@ -82,6 +83,28 @@ class WrittenCall:
 
     name: str
     arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallPiece:
+    """New text of the call `index` of an answer: its name first, then its arguments."""
+
+    index: int
+    name: str  # "" after the first piece
+    arguments: str
+
+
+def new_call_pieces(
+    calls: Sequence[WrittenCall], sent: Sequence[WrittenCall]
+) -> tuple[CallPiece, ...]:
+    """The pieces of calls that have grown since they were sent."""
+    pieces = []
+    for index, (call, before) in enumerate(zip_longest(calls, sent)):
+        if before is None:
+            pieces.append(CallPiece(index, call.name, call.arguments))
+        elif call != before:
+            pieces.append(CallPiece(index, "", call.arguments[len(before.arguments) :]))
+    return tuple(pieces)
 
 
 @dataclass(frozen=True, slots=True)

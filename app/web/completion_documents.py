@@ -15,13 +15,13 @@ from typing import Any
 from app.answering import AnswerUpdate
 from app.web.completion_request import CompletionRequest
 from app.web.error_responses import error_document
-from app.web.relay import CallPiece, Piece
+from app.web.relay import Piece
 from engine.errors import BurnishError
+from engine.openai_logprobs import logprobs_document
 from engine.request import TokenLogprob
+from engine.tools import CallPiece
 
 FINISH_REASONS = {"stop": "stop", "length": "length", "cancelled": "stop"}
-MIN_LOGPROB = -9999.0  # JSON has no infinity; OpenAI's value for "very unlikely"
-REPLACEMENT = "\ufffd"
 UNSAVED = "unsaved"
 
 
@@ -154,24 +154,7 @@ def _logprobs(
 ) -> dict[str, list[dict[str, Any]]] | None:
     if not body.logprobs:
         return None
-    content = [
-        {
-            **_token(token.text, token.logprob),
-            "top_logprobs": [_token(text, logprob) for _, text, logprob in token.top],
-        }
-        for token in tokens
-    ]
-    return {"content": content}
-
-
-def _token(text: str, logprob: float) -> dict[str, Any]:
-    """Return one token; its bytes are unknown if it is only a part of a character."""
-    whole = REPLACEMENT not in text
-    return {
-        "token": text,
-        "logprob": max(logprob, MIN_LOGPROB),
-        "bytes": list(text.encode()) if whole else None,
-    }
+    return {"content": logprobs_document(tokens)}
 
 
 def _usage(ends: Sequence[AnswerUpdate]) -> dict[str, Any]:

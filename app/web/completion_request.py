@@ -14,11 +14,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from app.answering import LIVE
-from app.web.chat_messages import messages_of
-from app.web.chat_tools import read_tool_choice, read_tools
 from app.web.sampling_fields import Lenient, SamplingFields, refuse_unsupported
 from engine.errors import InvalidInput
 from engine.messages import Message
+from engine.openai_messages import messages_of
+from engine.openai_tools import read_tool_choice, read_tools
 from engine.request import MAX_LOGPROBS, Grammar, SamplingParams
 from engine.tools import ToolChoice
 

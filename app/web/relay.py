@@ -12,24 +12,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 
 from app.answering import AnswerUpdate, RunningAnswer
 from engine.errors import BurnishError, EngineFailure
-from engine.tools import WrittenCall
+from engine.tools import CallPiece, WrittenCall, new_call_pieces
 
 LIVENESS_SECONDS = 1.0
 
 Submit = Callable[[], Sequence[RunningAnswer]]
-
-
-@dataclass(frozen=True, slots=True)
-class CallPiece:
-    """New text of the call `index` of an answer: its name first, then its arguments."""
-
-    index: int
-    name: str  # "" after the first piece
-    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +114,7 @@ class Relay:
             for update in answer:
                 new = update.thought[sent_thought:], update.text[sent_text:]
                 sent_thought, sent_text = len(update.thought), len(update.text)
-                calls, sent_calls = _new_in(update.calls, sent_calls), update.calls
+                calls, sent_calls = new_call_pieces(update.calls, sent_calls), update.calls
                 is_last = update.status != "streaming"
                 small = update if is_last else replace(update, thought="", text="", calls=())
                 self._send(Piece(index, *new, small, calls))
@@ -136,14 +126,3 @@ class Relay:
     def _send(self, piece: Piece) -> None:
         with suppress(RuntimeError):  # the event loop is closed: there is no reader
             self._loop.call_soon_threadsafe(self._pieces.put_nowait, piece)
-
-
-def _new_in(calls: Sequence[WrittenCall], sent: Sequence[WrittenCall]) -> tuple[CallPiece, ...]:
-    """The pieces of calls that have grown since they were sent."""
-    pieces = []
-    for index, (call, before) in enumerate(zip_longest(calls, sent)):
-        if before is None:
-            pieces.append(CallPiece(index, call.name, call.arguments))
-        elif call != before:
-            pieces.append(CallPiece(index, "", call.arguments[len(before.arguments) :]))
-    return tuple(pieces)

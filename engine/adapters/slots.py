@@ -10,14 +10,23 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from engine.adapters.bundle import open_bundle
 from engine.errors import InvalidBundle
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
-from engine.request import Engine, GenerationRequest, SamplingParams, ScoreRequest, collect
+from engine.request import (
+    BASE,
+    LIVE,
+    Engine,
+    GenerationRequest,
+    SamplingParams,
+    ScoreRequest,
+    collect,
+)
+from engine.storage import find_digest
 
 PROBE_MESSAGES = (Message("user", "Say hello."),)
 
@@ -53,6 +62,15 @@ class AdapterSlots:
                     self._flip(digest)
             else:
                 self._flip(None)
+
+    def pin(self, release: str) -> AbstractContextManager[str | None]:
+        """Keep the adapter that a release's name means: "live", "base", or a digest's beginning.
+
+        Raises `UnknownId` if no digest or several begin so.
+        """
+        if release == LIVE:
+            return self.pin_live()
+        return self.hold(None if release == BASE else find_digest(self._bundles, release))
 
     @contextmanager
     def pin_live(self) -> Iterator[str | None]:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from app.web.chat_messages import messages_of
 from app.web.completion_request import LABELS, UNSUPPORTED_FIELDS, CompletionRequest
 from engine.errors import InvalidInput, InvalidText
 from engine.messages import Message, question_of, split_prefill, tools_of
+from engine.openai_messages import messages_of
 from engine.request import SamplingParams
 from engine.tools import ToolCall, ToolChoice
 

@@ -142,6 +142,19 @@ class TestActivation:
             assert engine.adapters == {adapters.a, adapters.b}
         assert engine.adapters == {adapters.a}
 
+    def test_a_release_is_pinned_by_its_name(
+        self, engine: AnyEngine, slots: AdapterSlots, adapters: Adapters
+    ) -> None:
+        slots.activate(adapters.a)
+        named = {"live": adapters.a, "base": None, adapters.b: adapters.b}
+        for name, digest in (*named.items(), (adapters.b[7:19], adapters.b)):
+            with slots.pin(name) as pinned:
+                assert pinned == digest
+                assert answer(engine, "Why?", adapter=pinned).text
+        with pytest.raises(UnknownId):
+            slots.pin("nothing")
+        assert engine.adapters == {adapters.a}
+
     def test_of_activations_at_once_the_last_one_stays_and_nothing_else_is_loaded(
         self, engine: AnyEngine, slots: AdapterSlots, adapters: Adapters
     ) -> None:
