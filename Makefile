@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LANGCHAIN := $(VENV)/langchain-tests
 PORT ?= 7860
 # Options of pip and uv for every install, such as --index-url
 PIP_ARGS ?=
@@ -13,7 +14,7 @@ TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 CPU_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 export BURNISH_PORT ?= $(PORT)
 
-.PHONY: setup chat demo test test-all check bench clean
+.PHONY: setup chat demo test test-all check bench langchain-suite clean
 
 setup: $(VENV)/.runtime
 
@@ -40,8 +41,20 @@ bench: $(VENV)/.dev
 	$(UV) --editable ".[bench]"
 	$(BIN)/python -m benchmarks.serving --json
 
+# pytest loads every plugin that it finds, so those of langchain-tests stay out of the other tests' way
+langchain-suite: $(LANGCHAIN)/.done
+	$(LANGCHAIN)/bin/python -m pytest --asyncio-mode=auto tests/app/test_langchain_suite.py
+
 clean:
 	rm -rf $(VENV) build *.egg-info
+
+$(LANGCHAIN)/.done: $(VENV)/.dev
+	@$(BIN)/python -m venv --without-pip $(LANGCHAIN)
+	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	    > "$$($(LANGCHAIN)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
+	@$(BIN)/uv pip install --quiet --python $(LANGCHAIN)/bin/python --constraint constraints.txt $(PIP_ARGS) \
+	    langchain-tests==1.1.9
+	@touch $@
 
 # torch first and by its pinned version, so that nothing else chooses another build. PyPI's build for
 # Linux brings gigabytes of CUDA libraries; a machine without a GPU takes torch's own build for CPUs
