@@ -169,6 +169,7 @@ class _EventReader:
         if isinstance(event, TextDelta):
             self._text += event.text
             return self._new(event.logprobs, finished=False)
+        assert isinstance(event, Finished), "a conversation is not echoed"
         self._text = event.text
         rest = self._new(event.logprobs[self._sent_logprobs :], finished=True)
         return [*rest, self._last(event)]

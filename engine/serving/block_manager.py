@@ -58,8 +58,8 @@ class BlockManager:
             self._cache.publish(table, sequence.ids, sequence.computed)
 
     def could_share(self, sequence: Sequence, other: Sequence) -> bool:
-        """See `CacheManager`."""
-        return self._cache.could_share(
+        """See `CacheManager`; one whose logits are all wanted computes all of its tokens anyway."""
+        return sequence.reusable_tokens > sequence.virtual_tokens and self._cache.could_share(
             sequence.prompt_ids, sequence.adapter_digest, other.prompt_ids, other.adapter_digest
         )
 

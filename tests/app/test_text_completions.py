@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,9 +16,10 @@ import torch
 from app.web.legacy_logprobs import token_offsets
 from engine.hardware import detect
 from engine.models.catalogue import BaseModel
-from tests.app.conftest import Shared, served, serving_engine, settings_of
+from tests.app.conftest import Played, Shared, served, serving_engine, settings_of
 from tests.helpers import make_bundle
 from tests.support.engines import TransformersPeer
+from tests.support.waiting import wait_until
 
 JSON = {"content-type": "application/json"}
 HALF_A_PAIR = b'{"prompt": "\\ud800"}'
@@ -298,3 +300,25 @@ def test_offsets_are_those_of_the_characters_in_the_text(
     tokens: list[str], text: str, offsets: list[int]
 ) -> None:
     assert token_offsets(tokens, text) == offsets
+
+
+def test_a_text_whose_reader_leaves_is_ended(played: Played) -> None:
+    body = {"prompt": [TEXT, "Say"], "stream": True, "max_tokens": 4000, "echo": True}
+    with httpx.stream("POST", f"{played.url}/v1/completions", json=body, timeout=60) as response:
+        first = next(line for line in response.iter_lines() if line)
+        assert json.loads(first.removeprefix("data: "))["choices"][0]["text"] in (TEXT, "Say")
+        assert played.engine.running == 2
+    wait_until(lambda: played.engine.active_streams == 0)
+
+
+def test_a_text_that_fails_says_so_at_the_end_of_its_stream(played: Played) -> None:
+    body = {"prompt": TEXT, "stream": True, "max_tokens": 4000}
+    with httpx.stream("POST", f"{played.url}/v1/completions", json=body, timeout=60) as response:
+        lines = (line for line in response.iter_lines() if line)
+        next(lines)
+        played.engine.break_off("out of luck")
+        *_, last, done = lines
+    assert done == "data: [DONE]"
+    end = json.loads(last.removeprefix("data: "))
+    assert end["choices"][0]["finish_reason"] == "error"
+    assert "out of luck" in end["error"]["message"]
