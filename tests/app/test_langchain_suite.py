@@ -20,13 +20,17 @@ pytest.importorskip(
     reason="needs langchain-tests in an environment of its own: make langchain-suite",
 )
 
+from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage
 from langchain_tests.integration_tests import ChatModelIntegrationTests
 from langchain_tests.unit_tests import ChatModelUnitTests
 
 from engine.langchain import ChatBurnish
 from engine.models.catalogue import BaseModel
+from engine.prompts.calls.formats import HERMES
+from engine.tools import WrittenCall
 from tests.app.conftest import Shared, served, settings_of
+from tests.support.scripted_engine import ScriptedEngine
 
 # So small a model repeats itself, words as well as calls
 STEADY = {
@@ -94,6 +98,15 @@ class Suite(ChatModelIntegrationTests):
         assert answer.usage_metadata["input_token_details"]["cache_read"] > 0
         return answer
 
+    @pytest.mark.xfail(reason="the embedded model does not write the keys that a message asks for")
+    def test_json_mode(self, model: BaseChatModel) -> None:
+        super().test_json_mode(model)
+
+    @pytest.mark.xfail(reason="the embedded model does not call by itself where it may answer")
+    @pytest.mark.parametrize("model", [{}, {"output_version": "v1"}], indirect=True)
+    def test_agent_loop(self, model: BaseChatModel) -> None:
+        super().test_agent_loop(model)
+
 
 class TestInProcess(Suite):
     @pytest.fixture(autouse=True)
@@ -109,3 +122,21 @@ class TestByUrl(Suite):
     @property
     def structured_output_kwargs(self) -> dict[str, Any]:
         return {"method": "function_calling"}  # the other way is tested in process
+
+
+# The two tests that the embedded model fails, with an engine that writes what a wiser one would
+
+
+def test_json_mode_passes_with_a_model_that_follows() -> None:
+    engine = ScriptedEngine()
+    engine.says = '{"setup": "Why do cats purr?", "punchline": "They are content."}'
+    ChatModelIntegrationTests.test_json_mode(TestInProcess(), ChatBurnish(engine=engine))
+
+
+@pytest.mark.parametrize("output_version", ["v0", "v1"])
+def test_the_agent_loop_passes_with_a_model_that_calls(output_version: str) -> None:
+    engine = ScriptedEngine()
+    call = HERMES.write([WrittenCall("get_weather", '{"location": "San Francisco, CA"}')])
+    engine.answers = iter([call, "It is sunny."])
+    model = ChatBurnish(engine=engine, output_version=output_version)
+    ChatModelIntegrationTests.test_agent_loop(TestInProcess(), model)
