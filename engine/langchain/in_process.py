@@ -42,7 +42,7 @@ from engine.tools import CallPiece, CallReader, Spoken, WrittenCall, new_call_pi
 FINISH_REASON = {"stop": "stop", "length": "length", "cancelled": "stop"}
 
 
-class Releases(Protocol):
+class ReleasePins(Protocol):
     """Resolves names of releases, as `engine.adapters.slots.AdapterSlots` does."""
 
     def pin(self, release: str) -> AbstractContextManager[str | None]:
@@ -57,7 +57,7 @@ class InProcess:
     """
 
     engine: Engine
-    releases: Releases | None = None
+    releases: ReleasePins | None = None
 
     def stream(self, request: ChatRequest) -> Iterator[AIMessageChunk]:
         """See `ChunkSource`."""

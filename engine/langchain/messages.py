@@ -26,7 +26,7 @@ from engine.errors import InvalidInput
 # Blocks of an answer that are no words: thoughts, which no model is shown again, and calls, which
 # LangChain has in `tool_calls`, too
 NOT_WORDS = {"reasoning", "thinking", "redacted_thinking", "tool_call", "invalid_tool_call"}
-CUT_OFF = "the answer ended before the arguments did"
+_CUT_OFF = "the answer ended before the arguments did"
 
 
 def openai_messages(messages: Sequence[BaseMessage]) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ def _calls(chunks: Sequence[ToolCallChunk]) -> tuple[list[ToolCall], list[Invali
         except ValueError:
             invalid.append(
                 invalid_tool_call(
-                    name=chunk["name"], args=chunk["args"], id=chunk["id"], error=CUT_OFF
+                    name=chunk["name"], args=chunk["args"], id=chunk["id"], error=_CUT_OFF
                 )
             )
     return calls, invalid

@@ -57,7 +57,7 @@ def test_a_model_is_live_base_or_a_release(real: ChatBurnish, shared: Shared) ->
 
 def test_arguments_are_valid_whatever_the_model_would_say(real: ChatBurnish) -> None:
     bound = real.bind_tools([warm_days], tool_choice="warm_days")
-    hot = {"temperature": 1.5, "max_tokens": 200, "parallel_tool_calls": False}
+    hot: dict[str, Any] = {"temperature": 1.5, "max_tokens": 200, "parallel_tool_calls": False}
     for seed in range(4):
         for answer in (
             bound.invoke("Where?", seed=seed, **hot),
@@ -74,16 +74,17 @@ def test_arguments_are_valid_whatever_the_model_would_say(real: ChatBurnish) -> 
 def test_answers_are_values_of_a_schema(
     real: ChatBurnish, method: Literal["json_schema", "function_calling"]
 ) -> None:
-    found = real.with_structured_output(Weather, method=method).invoke("How is it?")
-    assert isinstance(found, Weather)
+    enough: dict[str, Any] = {"method": method, "max_tokens": 200}
+    chain = real.with_structured_output(Weather, **enough)
+    assert isinstance(chain.invoke("How is it?"), Weather)
+    *_, last = chain.stream("How is it?")
+    assert isinstance(last, Weather)
     schema = Weather.model_json_schema()
-    chain = real.with_structured_output(schema, method=method, include_raw=True)
-    beside = asyncio.run(chain.ainvoke("How is it?"))
+    with_raw = real.with_structured_output(schema, include_raw=True, **enough)
+    beside = asyncio.run(with_raw.ainvoke("How is it?"))
     assert isinstance(beside["raw"], AIMessage)
     assert Weather(**beside["parsed"])
     assert beside["parsing_error"] is None
-    *_, last = real.with_structured_output(Weather, method=method).stream("How is it?")
-    assert isinstance(last, Weather)
 
 
 # The document
