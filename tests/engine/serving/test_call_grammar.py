@@ -186,7 +186,7 @@ def vocabularies(smollm_tokenizer: Any) -> dict[str, Any]:
     return {"letters": smollm_tokenizer, "tokens": marked}
 
 
-@pytest.fixture(params=list(itertools.product(CALL_FORMATS, ("letters", "tokens"))))
+@pytest.fixture(scope="module", params=list(itertools.product(CALL_FORMATS, ("letters", "tokens"))))
 def accepts(request: pytest.FixtureRequest, vocabularies: dict[str, Any]) -> Accepts:
     form, kind = request.param
     return Accepts(vocabularies[kind], form)
