@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -17,11 +16,10 @@ from app.web.completion_request import CompletionRequest
 from app.web.error_responses import error_document
 from app.web.relay import Piece
 from engine.errors import BurnishError
-from engine.openai_logprobs import logprobs_document
+from engine.openai_answers import finish_reason_of, logprobs_document, new_call_id
 from engine.request import TokenLogprob
 from engine.tools import CallPiece
 
-FINISH_REASONS = {"stop": "stop", "length": "length", "cancelled": "stop"}
 UNSAVED = "unsaved"
 
 
@@ -108,7 +106,9 @@ def _head(body: CompletionRequest, first: AnswerUpdate, kind: str) -> dict[str, 
 
 def _message(end: AnswerUpdate) -> dict[str, Any]:
     """Return the assistant's message; its content is null where it only calls."""
-    calls = [{"id": _call_id(), "type": "function", "function": asdict(call)} for call in end.calls]
+    calls = [
+        {"id": new_call_id(), "type": "function", "function": asdict(call)} for call in end.calls
+    ]
     return {
         "role": "assistant",
         "content": end.text if end.text or not calls else None,
@@ -122,7 +122,7 @@ def _call_deltas(pieces: Sequence[CallPiece]) -> dict[str, Any]:
     deltas = [
         {
             "index": piece.index,
-            **({"id": _call_id(), "type": "function"} if piece.name else {}),
+            **({"id": new_call_id(), "type": "function"} if piece.name else {}),
             "function": {
                 **({"name": piece.name} if piece.name else {}),
                 "arguments": piece.arguments,
@@ -133,10 +133,6 @@ def _call_deltas(pieces: Sequence[CallPiece]) -> dict[str, Any]:
     return {"tool_calls": deltas} if deltas else {}
 
 
-def _call_id() -> str:
-    return f"call_{uuid.uuid4().hex[:24]}"
-
-
 def _reasoning(thought: str) -> dict[str, str]:
     return {"reasoning_content": thought} if thought else {}
 
@@ -145,8 +141,7 @@ def ending_of(update: AnswerUpdate) -> dict[str, Any]:
     """Return why a choice has ended, as its fields tell."""
     if update.finished is None:
         return {"finish_reason": "error", "error": str(update.error)}
-    reason = FINISH_REASONS[update.finished.reason]
-    return {"finish_reason": "tool_calls" if update.calls and reason == "stop" else reason}
+    return {"finish_reason": finish_reason_of(update.finished.reason, calls=bool(update.calls))}
 
 
 def _logprobs(

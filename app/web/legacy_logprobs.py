@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from engine.openai_logprobs import MIN_LOGPROB, REPLACEMENT
+from engine.openai_answers import MIN_LOGPROB, REPLACEMENT
 from engine.request import PromptRead, TokenLogprob
 
 

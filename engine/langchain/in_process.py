@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import uuid
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from engine.errors import InvalidInput
 from engine.langchain.interface import ChatRequest
 from engine.langchain.messages import answer_chunk, call_chunk, last_chunk
 from engine.messages import question_of, require_text, split_prefill, tools_of
-from engine.openai_logprobs import logprobs_document
+from engine.openai_answers import finish_reason_of, logprobs_document, new_call_id
 from engine.openai_messages import messages_of
 from engine.openai_tools import read_tool_choice, read_tools
 from engine.prompts.reasoning import split_reasoning, without_thoughts
@@ -38,8 +37,6 @@ from engine.request import (
     TokenLogprob,
 )
 from engine.tools import CallPiece, CallReader, Spoken, WrittenCall, new_call_pieces
-
-FINISH_REASON = {"stop": "stop", "length": "length", "cancelled": "stop"}
 
 
 class ReleasePins(Protocol):
@@ -194,9 +191,8 @@ class _EventReader:
         return [answer_chunk(text, thought, map(_call_chunk, calls), logprobs_document(logprobs))]
 
     def _last(self, event: Finished) -> AIMessageChunk:
-        reason = FINISH_REASON[event.reason]
         return last_chunk(
-            "tool_calls" if self._sent_calls and reason == "stop" else reason,
+            finish_reason_of(event.reason, calls=bool(self._sent_calls)),
             event.prompt_tokens,
             event.completion_tokens,
             event.cached_prompt_tokens,
@@ -205,5 +201,5 @@ class _EventReader:
 
 
 def _call_chunk(piece: CallPiece) -> ToolCallChunk:
-    call_id = f"call_{uuid.uuid4().hex[:24]}" if piece.name else None
+    call_id = new_call_id() if piece.name else None
     return call_chunk(piece.index, piece.name or None, piece.arguments, call_id)

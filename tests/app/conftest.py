@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -224,17 +224,21 @@ def model_says(service: Service, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
     """Make the model write a given text, token by token, instead of what it would."""
 
     def say(text: str) -> None:
-        ids = serving_engine(service).renderer.completion(text)
-
-        class Script:
-            is_greedy = is_complete = False
-
-            def __init__(self, _params: object, _grammar: object) -> None:
-                self._rest = list(ids)
-
-            def __call__(self, _logits: object, _context: object) -> int:
-                return self._rest.pop(0)
-
-        monkeypatch.setattr("engine.serving.generation_task.Sampler", Script)
+        draw_ids(monkeypatch, serving_engine(service).renderer.completion(text))
 
     return say
+
+
+def draw_ids(monkeypatch: pytest.MonkeyPatch, ids: Sequence[int]) -> None:
+    """Make every answer's sampler draw these tokens."""
+
+    class Script:
+        is_greedy = is_complete = False
+
+        def __init__(self, _params: object, _grammar: object) -> None:
+            self._rest = list(ids)
+
+        def __call__(self, _logits: object, _context: object) -> int:
+            return self._rest.pop(0)
+
+    monkeypatch.setattr("engine.serving.generation_task.Sampler", Script)

@@ -16,7 +16,7 @@ import torch
 from app.web.legacy_logprobs import token_offsets
 from engine.hardware import detect
 from engine.models.catalogue import BaseModel
-from tests.app.conftest import Played, Shared, served, serving_engine, settings_of
+from tests.app.conftest import Played, Shared, draw_ids, served, serving_engine, settings_of
 from tests.helpers import make_bundle
 from tests.support.engines import TransformersPeer
 from tests.support.waiting import wait_until
@@ -125,17 +125,7 @@ class TestTexts:
         self, client: openai.OpenAI, monkeypatch: pytest.MonkeyPatch, shared: Shared
     ) -> None:
         ids = list(serving_engine(shared.service).renderer.raw("<think>no</think> yes"))
-
-        class Script:
-            is_greedy = is_complete = False
-
-            def __init__(self, _params: object, _grammar: object) -> None:
-                self._rest = list(ids)
-
-            def __call__(self, _logits: object, _context: object) -> int:
-                return self._rest.pop(0)
-
-        monkeypatch.setattr("engine.serving.generation_task.Sampler", Script)
+        draw_ids(monkeypatch, ids)
         said = client.completions.create(**GREEDY, prompt=TEXT, max_tokens=len(ids))
         assert said.choices[0].text == "<think>no</think> yes"
 

@@ -13,7 +13,6 @@ import pytest
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
-from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolUnionParam
 from pydantic import SecretStr
 
 from app.service import Service
@@ -26,21 +25,7 @@ from feedback_store.personal.example_pool import WITH_TOOLS, examine
 from feedback_store.storage.evidence import EvidenceReader
 from tests.app.conftest import Shared, serving_engine
 from tests.app.stored import answer as stored_answer
-
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "city": {"enum": ["Rome", "Oslo"]},
-        "days": {"type": "integer", "minimum": 1, "maximum": 3},
-    },
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
-TOOLS: list[ChatCompletionToolUnionParam] = [
-    {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}},
-    {"type": "function", "function": {"name": "clock", "description": "The time."}},
-]
-QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Where is it warm?"}]
+from tests.app.weather_tools import QUESTION, SCHEMA, TOOLS
 
 
 @pytest.fixture

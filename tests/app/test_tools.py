@@ -7,26 +7,12 @@ from typing import Any
 
 import openai
 import pytest
-from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolUnionParam
 
 from engine.prompts.calls.formats import HERMES
 from engine.tools import WrittenCall
 from tests.app.conftest import Played
+from tests.app.weather_tools import QUESTION, TOOLS
 
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {
-        "city": {"enum": ["Rome", "Oslo"]},
-        "days": {"type": "integer", "minimum": 1, "maximum": 3},
-    },
-    "required": ["city", "days"],
-    "additionalProperties": False,
-}
-TOOLS: list[ChatCompletionToolUnionParam] = [
-    {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}},
-    {"type": "function", "function": {"name": "clock", "description": "The time."}},
-]
-QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Where is it warm?"}]
 TWO = HERMES.write(
     [WrittenCall("weather", '{"city": "Rome", "days": 1}'), WrittenCall("clock", "{}")]
 )

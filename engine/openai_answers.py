@@ -1,14 +1,32 @@
-"""Log-probabilities of tokens in the format of OpenAI's chat completions."""
+"""Parts of an answer as OpenAI's chat completions name them: ends, ids of calls, probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import uuid
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from engine.request import TokenLogprob
+from engine.request import FinishReason, TokenLogprob
 
 MIN_LOGPROB = -9999.0  # JSON has no infinity; OpenAI's value for "very unlikely"
 REPLACEMENT = "\ufffd"
+# OpenAI has no name for an answer that its reader stopped
+FINISH_REASONS: Mapping[FinishReason, str] = {
+    "stop": "stop",
+    "length": "length",
+    "cancelled": "stop",
+}
+
+
+def finish_reason_of(reason: FinishReason, *, calls: bool) -> str:
+    """Return OpenAI's `finish_reason` of an answer that has made calls, or none."""
+    named = FINISH_REASONS[reason]
+    return "tool_calls" if calls and named == "stop" else named
+
+
+def new_call_id() -> str:
+    """Return an id for a call, by which its result will name it."""
+    return f"call_{uuid.uuid4().hex[:24]}"
 
 
 def logprobs_document(tokens: Iterable[TokenLogprob]) -> list[dict[str, Any]]:
