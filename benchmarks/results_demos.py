@@ -15,12 +15,17 @@ ROUNDS_HEAD = (
     " gate |",
     "|---|---|---|---|---|---|---|---|",
 )
+OPPOSED_HEAD = (
+    "| user wants | by | seed | win rate over the base | median tokens | told apart | gate | min |",
+    "|---|---|---|---|---|---|---|---|",
+)
 
 
 def demo_tables(demos: Sequence[DemoFigures]) -> list[str]:
-    """Return the Markdown lines of the runs' tables: of one round each, then of several."""
-    once = [demo for demo in demos if "rounds" not in demo]
+    """Return the Markdown lines of the tables: of one round, of several, of opposed users."""
     repeated = [demo for demo in demos if "rounds" in demo]
+    opposed = [demo for demo in demos if "opposed" in demo]
+    once = [demo for demo in demos if demo not in repeated and demo not in opposed]
     lines: list[str] = []
     if once:
         rows = [row for demo in once for row in _once(demo)]
@@ -28,6 +33,9 @@ def demo_tables(demos: Sequence[DemoFigures]) -> list[str]:
     if repeated:
         rows = [row for demo in repeated for row in _rounds(demo)]
         lines += ["## Round after round (`burnish demo --rounds`)", *ROUNDS_HEAD, *rows, ""]
+    if opposed:
+        rows = [row for demo in opposed for row in _opposed(demo)]
+        lines += ["## Two opposite wishes (`burnish demo --opposed`)", *OPPOSED_HEAD, *rows, ""]
     return lines
 
 
@@ -64,15 +72,28 @@ def _rounds(demo: DemoFigures) -> Iterator[str]:
         )
 
 
+def _opposed(demo: DemoFigures) -> Iterator[str]:
+    """For each user a row for their own examples, and one for the release that both taught."""
+    told_apart = "yes" if "opposed" in demo["alerts"] else "no"
+    for wish, found in demo["opposed"].items():
+        for by, figures in (("own examples", found["own_examples"]), ("release", found["release"])):
+            yield _row(
+                wish,
+                by,
+                demo["seed"],
+                _interval(figures["win_rate"]),
+                f"{figures['median_tokens_before']:.0f} -> {figures['median_tokens_after']:.0f}",
+                told_apart,
+                demo["gate"]["verdict"] if by == "release" else "-",
+                f"{demo['total_seconds'] / 60:.1f}",
+            )
+
+
 def _name(demo: DemoFigures) -> str:
     """The evidence, and what was changed about it."""
     told = [demo["evidence"]]
     if demo["reversed_share"]:
         told.append(f"{demo['reversed_share']:.0%} reversed")
-    if demo["opposed"]:
-        told.append("two opposed users")
-        if "opposed" in demo["alerts"]:
-            told.append("told apart")
     return ", ".join(told)
 
 

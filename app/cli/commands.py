@@ -118,7 +118,7 @@ def demo(
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the sampled answers and of the recipe.")] = 0,
     opposed: Annotated[
-        bool, typer.Option(help="Every second question is another user's, who says the opposite.")
+        bool, typer.Option(help="Two users with opposite wishes compare answers.")
     ] = False,
     other_prompts: Annotated[
         Path | None, typer.Option(help="A file that import reads: its questions are compared too.")
@@ -130,6 +130,7 @@ def demo(
     from app.settings import load_settings
 
     settings = load_settings(home=home)  # before any library reads the environment
+    from app.demo.opposed import run_opposed
     from app.demo.run import OTHER_PROMPTS, prompts_of_file, run_demo, run_rounds
 
     def say(text: str) -> None:
@@ -137,18 +138,16 @@ def demo(
 
     if rounds > 1 and (reversed_share or opposed or seed or other_prompts):
         raise typer.BadParameter("--rounds goes with --evidence alone")
-    if rounds > 1:
+    if opposed and (reversed_share or other_prompts or evidence != "mixed"):
+        raise typer.BadParameter("--opposed goes with --seed alone")
+    if opposed:
+        figures = run_opposed(settings, say, seed=seed)
+    elif rounds > 1:
         figures = run_rounds(settings, say, rounds, evidence)
     else:
         others = prompts_of_file(other_prompts, OTHER_PROMPTS) if other_prompts else ()
         figures = run_demo(
-            settings,
-            say,
-            evidence,
-            others,
-            reversed_share=reversed_share,
-            opposed=opposed,
-            seed=seed,
+            settings, say, evidence, others, reversed_share=reversed_share, seed=seed
         )
     print_result(as_json, figures, "")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from app.answer_options import AnswerOptions
@@ -16,7 +16,7 @@ from app.answering import AnswerUpdate
 from app.demo import EvidenceName
 from app.demo.scripted_user import Ranking, ScriptedUser, Shown, Wish, WishName, first_sentence
 from app.service import Service
-from engine.request import SamplingParams
+from engine.request import Finished, SamplingParams
 from engine.storage import digest_json
 
 REGENERATED, CORRECTED = 16, 50  # in the mixed evidence, at most
@@ -34,10 +34,6 @@ class Counts:
     regenerated: int = 0
     corrections: int = 0
     comparisons: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        """The counts of two users together."""
-        return Counts(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +79,18 @@ def give_thumbs(
 
 
 def give_comparisons(
-    service: Service, user: ScriptedUser, questions: Sequence[str], sampling: SamplingParams
+    service: Service,
+    user: ScriptedUser,
+    questions: Sequence[str],
+    sampling: SamplingParams,
+    *,
+    most: int = MOST_COMPARISONS,
+    likes_chosen: bool = False,
 ) -> Counts:
-    """Choices between the best and the worst of some sampled answers to each question."""
+    """Choices between the best and the worst of some sampled answers to each question.
+
+    There are `most` choices at most. With `likes_chosen`, each better answer gets a thumb up too.
+    """
     first = ask_all(service, user, questions, sampling)
     drawn = [[answer] for answer in first]
     for number in range(1, ANSWERS_EACH):
@@ -95,9 +100,11 @@ def give_comparisons(
             answers.append(more)
     made = 0
     for answers in drawn:
-        if made < MOST_COMPARISONS:
-            made += _compare(service, user, answers)
-    return Counts(len(questions), comparisons=made)
+        if made < most and (better := _compare(service, user, answers)) is not None:
+            made += 1
+            if likes_chosen:
+                service.workspace.store.vote(str(better.answer_id), user.user_id, 1)
+    return Counts(len(questions), votes_up=made * likes_chosen, comparisons=made)
 
 
 FEEDBACK_WAYS: Mapping[EvidenceName, Evidence] = MappingProxyType(
@@ -122,6 +129,18 @@ def ask_all(
         return _last(asked)
 
     return _many(ask, len(questions))
+
+
+def answers_to(
+    service: Service, user: ScriptedUser, questions: Sequence[str], sampling: SamplingParams
+) -> list[Finished]:
+    """Answer questions of this user as in a temporary chat, many at a time; stores nothing."""
+    options = AnswerOptions(sampling=sampling)
+
+    def ask(number: int) -> AnswerUpdate:
+        return _last(service.chat.ask_unstored(user.user_id, (), questions[number], options))
+
+    return [_finished(answer) for answer in _many(ask, len(questions))]
 
 
 def _regenerate(
@@ -168,23 +187,32 @@ def _correct(service: Service, user: ScriptedUser, answers: Sequence[AnswerUpdat
     return corrected
 
 
-def _compare(service: Service, user: ScriptedUser, answers: Sequence[AnswerUpdate]) -> bool:
-    """Choose between the best and the worst answer, unless the user likes all alike."""
+def _compare(
+    service: Service, user: ScriptedUser, answers: Sequence[AnswerUpdate]
+) -> AnswerUpdate | None:
+    """Choose between the best and the worst answer; returns the best.
+
+    Returns None, and chooses nothing, where the user likes all alike.
+    """
     rank = user.wish.rank
     by_rank = sorted(answers, key=lambda answer: rank(_shown(answer)))
     worst, best = by_rank[0], by_rank[-1]
     if rank(_shown(worst)) == rank(_shown(best)) or worst.text == best.text:
-        return False
+        return None
     store = service.workspace.store
     comparison = store.compare(str(best.answer_id), str(worst.answer_id), user.user_id)
     store.choose(comparison.id, user.user_id, user.choose())
-    return True
+    return best
 
 
 def _shown(answer: AnswerUpdate) -> Shown:
-    finished = answer.finished
-    assert finished is not None, "every answer is read to its end"
+    finished = _finished(answer)
     return Shown(answer.text, finished.reason == "stop", finished.completion_tokens)
+
+
+def _finished(answer: AnswerUpdate) -> Finished:
+    assert answer.finished is not None, "every answer is read to its end"
+    return answer.finished
 
 
 def _last(updates: Iterable[AnswerUpdate]) -> AnswerUpdate:

@@ -49,14 +49,12 @@ def run_demo(
     other_prompts: Sequence[str] = (),
     *,
     reversed_share: float = 0.0,
-    opposed: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Run the loop once and return the figures; `other_prompts` are compared as well.
 
-    `reversed_share` of the votes and choices are the wrong way round. With `opposed`, every
-    second question is asked by another user, who says the opposite. `seed` is that of the sampled
-    answers and of the recipe.
+    `reversed_share` of the votes and choices are the wrong way round. `seed` is that of the
+    sampled answers and of the recipe.
     """
     if not 0 <= reversed_share <= 1:
         raise InvalidInput("the share of reversed statements must lie in 0..1")
@@ -65,7 +63,7 @@ def run_demo(
     wish = WISHES[given.wish]
     user, rank = ScriptedUser(wish, reversed_share), given.rank(wish)
     with clock.stage("start"):
-        service, home = _start(settings)
+        service, home = start_in_new_home(settings)
         prompts = read_questions()
     asked = [*prompts["unseen"], *other_prompts]
     try:
@@ -74,10 +72,7 @@ def run_demo(
         with clock.stage(f"feedback: {evidence}"):
             questions = prompts["feedback"][: given.questions]
             sampling = SamplingParams(max_new_tokens=given.max_new_tokens, seed=SEEDS_APART * seed)
-            counts = given.give(service, user, questions[:: 2 if opposed else 1], sampling)
-            if opposed:
-                other = ScriptedUser(wish, 1 - reversed_share, "second-user")
-                counts += given.give(service, other, questions[1::2], sampling)
+            counts = given.give(service, user, questions, sampling)
         with clock.stage("snapshot, tune, gate"):
             recipe, origins = service.workspace.recipe()
             recipe = replace(recipe, seed=seed)
@@ -99,7 +94,6 @@ def run_demo(
     figures = {
         "evidence": evidence,
         "reversed_share": reversed_share,
-        "opposed": opposed,
         "seed": seed,
         **comparison(wish, rank, before[:unseen], after[:unseen]),
         "other_prompts": (
@@ -141,7 +135,7 @@ def run_rounds(
     if not 1 <= rounds <= MOST_ROUNDS:
         raise InvalidInput(f"rounds must lie in 1..{MOST_ROUNDS}, which there are prompts for")
     clock, given = StageClock(say), FEEDBACK_WAYS[evidence]
-    service, home = _start(settings)
+    service, home = start_in_new_home(settings)
     prompts = read_questions()
     sampling = SamplingParams(max_new_tokens=given.max_new_tokens)
     done: list[dict[str, Any]] = []
@@ -210,7 +204,8 @@ def _perplexities(service: Service, bundle: str) -> dict[str, float]:
     }
 
 
-def _start(settings: Settings) -> tuple[Service, Path]:
+def start_in_new_home(settings: Settings) -> tuple[Service, Path]:
+    """Start the service of a demo in a home of its own."""
     home = Home(settings.home).demos / time.strftime("%Y%m%d-%H%M%S")
     # Nobody is there to compare alternatives of what the user disliked
     own = {"home": home, "alternatives": 0}

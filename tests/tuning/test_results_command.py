@@ -197,7 +197,7 @@ def demo(**changed: Any) -> dict[str, Any]:
         "complete_before": 0.1,
         "complete_after": 0.875,
     }
-    about = {"evidence": "comparisons", "seed": 1, "reversed_share": 0.0, "opposed": False}
+    about = {"evidence": "comparisons", "seed": 1, "reversed_share": 0.0}
     gate = {"gate": {"verdict": "better"}, "alerts": ["opposed", "pace"], "total_seconds": 150.0}
     return {**figures, **about, **gate, "other_prompts": None, **changed}
 
@@ -216,11 +216,20 @@ def test_a_demos_last_line_becomes_a_row_for_each_kind_of_prompt(tmp_path: Path)
     assert f"| comparisons, 20% reversed | 1 | 60 of another kind | {row}" in text
 
 
-def test_opposed_users_are_named_and_whether_they_were_told_apart(tmp_path: Path) -> None:
+def test_opposed_users_have_a_row_for_their_own_examples_and_for_the_release(
+    tmp_path: Path,
+) -> None:
     page = tmp_path / "results.md"
     page.write_text(PAGE.read_text("utf-8"), "utf-8")
-    write_figures(page, [], [demo(opposed=True)])
-    assert "| comparisons, two opposed users, told apart | 1 |" in page.read_text("utf-8")
+    lost = {**demo(), "win_rate": {"estimate": 0.4, "low": 0.3, "high": 0.5, "prompts": 40}}
+    people = {"full": {"own_examples": demo(), "release": lost}}
+    write_figures(page, [], [demo(opposed=people)])
+    text = page.read_text("utf-8")
+    assert (
+        "| full | own examples | 1 | 0.90 (0.80 to 0.96) | 160 -> 43 | yes | - | 2.5 |\n"
+        "| full | release | 1 | 0.40 (0.30 to 0.50) | 160 -> 43 | yes | better | 2.5 |"
+    ) in text
+    assert "(`burnish demo`)" not in text
 
 
 def test_each_round_of_a_demo_is_a_row(tmp_path: Path) -> None:
