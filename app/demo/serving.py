@@ -16,6 +16,7 @@ from engine.prompts.modes import make_template
 from engine.request import Finished, GenerationRequest, SamplingParams, TextDelta, collect
 
 AT_ONCE = 32
+STREAM_TOKENS = 512  # some seconds of a fast machine: the stream outlasts the swap
 
 
 def greedy_answers(
@@ -38,7 +39,7 @@ def swap(service: Service, bundle: str, *, force: bool) -> dict[str, Any]:
     """Promote a bundle while a stream runs; returns how the stream was affected."""
     template = make_template("plain", (), service.workspace.settings.system_prompt)
     messages = template.build([], "Tell me a long story about a lighthouse.")
-    greedy = SamplingParams(temperature=0, max_new_tokens=128)
+    greedy = SamplingParams(temperature=0, max_new_tokens=STREAM_TOKENS)
     request = GenerationRequest(messages, replace(greedy, ignore_eos=True))
     alone = collect(service.engine.submit(request))
     stream = service.engine.submit(request)
