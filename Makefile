@@ -11,10 +11,12 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constrai
 # The tests of one file stay in one process, since they share a server; 0 is no process of their own
 WORKERS ?= 2
 TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+# A test among the slowest of these wants the marker `integration`
+QUICK_TESTS := $(TESTS) --durations 5 --durations-min 2 -m "not slow and not integration and not browser"
 CPU_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 export BURNISH_PORT ?= $(PORT)
 
-.PHONY: setup chat demo test test-all check bench langchain-suite clean
+.PHONY: setup chat demo test test-all lint check ci bench langchain-suite clean
 
 setup: $(VENV)/.runtime
 
@@ -25,16 +27,21 @@ demo: setup
 	$(BIN)/burnish demo
 
 test: $(VENV)/.dev
-	$(TESTS) -m "not slow"
+	$(QUICK_TESTS)
 
 test-all: $(VENV)/.dev
 	$(TESTS)
 
-check: $(VENV)/.dev
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: lint
+	$(QUICK_TESTS)
+
+ci: lint
 	$(TESTS) -m "not slow"
 
 bench: $(VENV)/.dev

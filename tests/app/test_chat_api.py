@@ -170,6 +170,7 @@ def test_nothing_of_a_temporary_chat_is_stored(person: Person, service: Service)
     assert client.get("/chat/conversations").json()["conversations"] == []
 
 
+@pytest.mark.integration
 def test_a_long_conversation_comes_in_pages(person: Person) -> None:
     client = person()
     last = ask(client, "0", sampling={"max_new_tokens": 1})

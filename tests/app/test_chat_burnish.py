@@ -151,6 +151,7 @@ def test_an_answer_that_is_given_in_part_is_continued(
 # Options
 
 
+@pytest.mark.integration
 def test_options_reach_the_engine_by_their_names(played: Played, scripted: ChatBurnish) -> None:
     options: dict[str, Any] = {
         "temperature": 0.3,
@@ -230,6 +231,7 @@ def test_a_call_that_was_cut_off_is_invalid(played: Played, scripted: ChatBurnis
     assert '{"city": "Rome", "windy": true}'.startswith(call["args"] or "?")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("choice", ["any", True, "required"])
 def test_a_call_can_be_demanded(played: Played, scripted: ChatBurnish, choice: Any) -> None:
     scripted.bind_tools([warm_days, clock], tool_choice=choice).invoke("Where?")

@@ -148,6 +148,7 @@ def test_an_adapter_of_other_software_is_imported_listed_and_waits_for_the_gate(
     assert "the base model is live" in errors
 
 
+@pytest.mark.integration
 def test_every_command_has_help() -> None:
     for command in COMMANDS:
         result = CliRunner().invoke(app, [*command, "--help"])
@@ -155,6 +156,7 @@ def test_every_command_has_help() -> None:
         assert "Usage" in result.output
 
 
+@pytest.mark.integration
 def test_help_answers_in_under_a_second() -> None:
     code = (
         "import sys; sys.argv = ['burnish', '--help']; from app.cli import main\n"
@@ -212,6 +214,7 @@ def test_ask_answers_the_same_for_the_same_seed(cli: Cli) -> None:
     assert cli.json(*arguments) == first
 
 
+@pytest.mark.integration
 def test_ask_takes_several_samples_to_a_vote(cli: Cli) -> None:
     question = ("ask", "Add one and one.", "--max-new-tokens", "8", "--temperature", "1", "--mode")
     asked = cli.json(*question, "self-consistency", "--samples", "3", "--seed", "5")
@@ -254,6 +257,7 @@ def test_doctor_names_the_model_folder(cli: Cli, tiny_base: BaseModel, kernel_ca
     assert findings["problems"] == []
 
 
+@pytest.mark.integration
 def test_the_loop_by_hand_from_import_to_rollback(cli: Cli, tmp_path: Path) -> None:
     """Import, tune, evaluate, promote, export, roll back: each command as an operator runs it."""
     cli("feedback", "import", str(pairs_file(tmp_path / "pairs.jsonl", 40)))

@@ -106,6 +106,7 @@ def test_the_local_model_labels_what_nobody_judged_and_is_held_against_people(
     ]
 
 
+@pytest.mark.integration
 def test_an_endpoint_is_asked_with_the_key_of_the_settings_which_is_never_shown(
     workspace: Workspace,
     cli: Cli,  # noqa: F811

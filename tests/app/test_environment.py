@@ -39,6 +39,8 @@ for mode in ("plain", "few-shot", "cot", "self-consistency"):
     list(service.chat.ask("person", "A secret question?", options, conversation_id="c" + mode))
 service.close()
 import json, gradio.analytics
+
+pytestmark = pytest.mark.integration
 print(json.dumps({"strangers": strangers, "left": sorted(
     name for name in os.environ if name.startswith(("LANG", "OTEL", "WANDB", "GRADIO_")))}))
 """

@@ -23,6 +23,8 @@ from feedback_store.storage.answers import MAX_ID_CHARS
 from tests.app.test_browser import SCRIPT
 from tests.feedback_store.helpers import examples_now
 
+pytestmark = pytest.mark.integration
+
 PLAIN = make_template("plain", (), "You are helpful.")
 HERE = "sha256:" + "b" * 64
 ENGLISH = cast(gr.Request, SimpleNamespace(headers={"accept-language": "en"}))

@@ -126,6 +126,7 @@ def test_a_folder_that_others_use_is_no_home_and_keeps_its_rights(tmp_path: Path
     assert mode(prepared) == 0o700
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", ["a?b", "a%41", "%s", "[x]", "a'b\"", "a;b", "~x", "ü {x}#"])
 def test_a_home_may_have_any_name(cli: Cli, settings: Settings, tmp_path: Path, name: str) -> None:
     cli.home = tmp_path / name

@@ -39,6 +39,8 @@ from engine.request import SamplingParams
 from tests.support.scripted_engine import ScriptedEngine
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.integration
+
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 4}
 ENDLESS = {**HELLO, "max_tokens": 100_000}

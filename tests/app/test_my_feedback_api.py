@@ -89,6 +89,7 @@ def test_reasons_come_in_the_persons_language(person: Person) -> None:
     )
 
 
+@pytest.mark.integration
 def test_many_statements_come_in_pages(person: Person) -> None:
     client = person()
     first = ask(client)

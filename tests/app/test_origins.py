@@ -50,6 +50,7 @@ def url(shared: Shared) -> str:
     return shared.url
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_no_route_answers_under_a_foreign_name_or_to_a_foreign_page(
     url: str, method: str, path: str

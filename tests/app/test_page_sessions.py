@@ -114,6 +114,7 @@ async def ask(client: httpx.AsyncClient, cookie: str, question: str = "Wait.") -
     return response
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("people", [60, pytest.param(200, marks=pytest.mark.slow)])
 def test_unfinished_questions_keep_no_vote_waiting(
     people: int, service: Service, url: str, monkeypatch: pytest.MonkeyPatch

@@ -27,6 +27,8 @@ from engine.models.catalogue import BaseModel
 from tests.support.scripted_engine import ScriptedEngine
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.integration
+
 CHAT = "/v1/chat/completions"
 BROWSER = {"accept": "text/html"}
 ENDLESS = 1_000_000

@@ -56,6 +56,7 @@ def test_the_operators_prompts_are_everybodys(
     assert person().get("/chat/prompts").json()["shared"] == []
 
 
+@pytest.mark.integration
 def test_a_question_is_asked_with_the_chosen_system_prompt_and_its_answers_keep_it(
     person: Callable[[], httpx.Client], played: Played
 ) -> None:

@@ -297,6 +297,7 @@ def test_brackets_without_end_are_not_parsed_for_seconds(mark: str) -> None:
     assert time.thread_time() - begun < 1
 
 
+@pytest.mark.integration
 @given(st.lists(PIECES, max_size=40).map(" ".join) | st.lists(PIECES, max_size=40).map("".join))
 @settings(max_examples=150, deadline=None)
 def test_nothing_that_was_typed_is_lost_and_nothing_that_is_made_acts(text: str) -> None:

@@ -96,6 +96,7 @@ def test_a_body_that_never_ends_is_waited_for_so_long_and_no_longer(port: int) -
     assert 0.55 < seconds < 5
 
 
+@pytest.mark.integration
 def test_whole_requests_and_long_answers_are_left_alone(port: int) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=10) as client:
         for text in ("one", "two"):

@@ -46,6 +46,8 @@ from tuning.jobs.runner import Job, JobRunner
 from tuning.recipe import Recipe, SearchRecipe
 from tuning.search import choose_slice
 
+pytestmark = pytest.mark.integration
+
 ENGLISH = cast(gr.Request, SimpleNamespace(headers={"accept-language": "en"}))
 SNAPSHOTS = [f"sha256:{number:064}" for number in range(2)]
 

@@ -50,6 +50,8 @@ from tuning.methods.orpo import OrpoRecipe
 from tuning.methods.sft import SftRecipe
 from tuning.recipe import AdapterRecipe, Recipe
 
+pytestmark = pytest.mark.integration
+
 PLAIN = make_template("plain", ())
 NAMES = [f"conversation-{number}" for number in range(100)]
 CONVERSATIONS = [

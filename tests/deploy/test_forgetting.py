@@ -181,6 +181,7 @@ def uses(home: HomeInUse, bundle: str) -> str | None:
     return labels_of(read_manifest(folder_of(home.bundles, bundle))["recipe"])
 
 
+@pytest.mark.integration
 def test_of_five_people_who_are_forgotten_one_by_one_nothing_is_left(any_home: HomeInUse) -> None:
     home = any_home
     early = [home.people.speaks(name) for name in ("ann", "bob")]
@@ -379,6 +380,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, home: HomeInUse, place: int) -> li
     return steps
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("what", ["person", "conversation"])
 def test_a_crash_at_any_step_is_made_good_by_forgetting_again(
     tmp_path: Path, tiny_base: BaseModel, what: str
@@ -464,6 +466,7 @@ def test_a_full_disk_while_forgetting_is_told_and_made_good_later(
 # Lineage through earlier erasures
 
 
+@pytest.mark.integration
 def test_retention_leaves_adapters_alone_and_later_finds_them_by_who_taught_them(
     any_home: HomeInUse,
 ) -> None:

@@ -337,6 +337,7 @@ def test_five_answers_of_24_that_became_bad_are_no_accident(worse: int, refused:
     assert (report.verdict == "not better") is refused
 
 
+@pytest.mark.integration
 def test_answers_as_bad_as_the_incumbents_are_refused_seldom_and_never_found_better() -> None:
     """Of 40, two may be refused by chance (5%), and one by chance be better (2.5%)."""
     reports = [judge_candidate(noisy_answers(seed)) for seed in range(40)]

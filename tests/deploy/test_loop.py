@@ -253,6 +253,7 @@ def test_lone_thumbs_start_a_round(loop: Loop, store: FeedbackStore) -> None:
     assert "the recipe learns nothing from lone thumbs" in result.reason
 
 
+@pytest.mark.integration
 def test_falling_ratings_of_the_live_release_start_a_round_once(
     loop: Loop,
     store: FeedbackStore,
@@ -454,6 +455,7 @@ def test_gold_conversations_are_judged_with_the_held_out_ones(
     assert (report.pairs, report.gold_pairs, report.verdict) == (10, 3, "better")
 
 
+@pytest.mark.integration
 def test_an_ai_judge_may_be_asked_about_the_answers(
     loop: Loop, store: FeedbackStore, slots: AdapterSlots, bundles: Path, tiny_base: BaseModel
 ) -> None:
@@ -471,6 +473,7 @@ def test_an_ai_judge_may_be_asked_about_the_answers(
     assert judged.gate.ai_win_rate.estimate == 0.5
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kept", [True, False], ids=["kept", "forgotten"])
 def test_the_reward_model_of_a_bundles_run_scores_its_answers(
     loop: Loop,

@@ -105,7 +105,7 @@ def sqlite(migrated: Path, tmp_path: Path) -> str:
     return sqlite_url(tmp_path)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
 def url(request: pytest.FixtureRequest) -> str:
     if request.param == "sqlite":
         found: str = request.getfixturevalue("sqlite")

@@ -14,6 +14,7 @@ from engine.models.catalogue import BaseModel
 from tests.support.tiny_model import write_tiny_model
 
 
+@pytest.mark.integration
 def test_a_part_trains_swaps_and_serves_and_tells_the_plan_beside_the_peak(
     tiny_base: BaseModel, tmp_path: Path, kernel_cache: Path
 ) -> None:

@@ -26,6 +26,8 @@ from feedback_store.examples.types import Demonstration, Origin, Side, Unpaired
 from tests.support.pairs import row
 from tuning.evaluation.preferences import PairScores, Preference
 
+pytestmark = pytest.mark.integration
+
 
 def pair_scores(conversation: str, chosen: float, rejected: float) -> PairScores:
     preference = Preference(chosen, rejected, chosen, rejected)

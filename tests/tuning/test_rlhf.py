@@ -86,6 +86,7 @@ def tune(
     return digest, events
 
 
+@pytest.mark.integration
 def test_one_recipe_trains_a_reward_model_and_then_a_bundle_on_it(
     tmp_path: Path, tiny_base: BaseModel
 ) -> None:
@@ -114,6 +115,7 @@ def test_a_reward_model_needs_pairs(tmp_path: Path, tiny_base: BaseModel) -> Non
         tune(tmp_path, tiny_base, snapshot, ALL)
 
 
+@pytest.mark.integration
 def test_a_share_of_the_ai_labels_joins_peoples_pairs_in_dpo_alone(
     tmp_path: Path, tiny_base: BaseModel
 ) -> None:

@@ -23,6 +23,8 @@ from tuning.search import choose_slice
 from tuning.train import run
 from tuning.training_run import TrainingRun
 
+pytestmark = pytest.mark.integration
+
 RATES = SearchRecipe(rates=2, lowest=1e-3, highest=1e-2, slice_share=0.25, least_conversations=3)
 SEARCHED = Recipe(
     adapter=SMALL,

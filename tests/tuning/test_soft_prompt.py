@@ -45,6 +45,8 @@ from tuning.soft_prompt import SoftPromptModel, soft_prompt_model
 from tuning.train import run
 from tuning.training_run import TrainingRun
 
+pytestmark = pytest.mark.integration
+
 TOKENS = 5
 RATE = 0.03
 BATCH = len(ROWS)  # all rows in one batch, so that a step is an epoch and its loss is known

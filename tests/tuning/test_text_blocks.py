@@ -106,6 +106,7 @@ def test_a_recipe_without_a_text_or_with_longer_blocks_than_rows_is_refused() ->
         recipe_from_dict({"pretrain": {"epochs": 1, "text": "x", "block_tokens": 2000}})
 
 
+@pytest.mark.integration
 def test_a_run_on_text_alone_needs_no_feedback_and_learns_the_text(
     tmp_path: Path, tiny_base: BaseModel
 ) -> None:

@@ -35,6 +35,8 @@ from tuning.step_reporter import StepReporter
 from tuning.train import run
 from tuning.training_run import TrainingRun
 
+pytestmark = pytest.mark.integration
+
 KTO = replace(QUICK, sft=OFF, dpo=NO_DPO, kto=KtoRecipe(epochs=1))
 
 

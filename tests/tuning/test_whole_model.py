@@ -28,6 +28,8 @@ from tuning.methods.pretrain import PretrainRecipe
 from tuning.methods.sft import SftRecipe
 from tuning.recipe import AdapterRecipe, read_recipe, recipe_from_dict
 
+pytestmark = pytest.mark.integration
+
 WHOLE = replace(
     QUICK,
     adapter=AdapterRecipe(kind="full"),

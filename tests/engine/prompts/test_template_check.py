@@ -30,6 +30,7 @@ HOSTILE = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_hostile_template_is_refused_soon(name: str) -> None:
     begun = time.monotonic()

@@ -14,6 +14,8 @@ from engine.request import ScoreRequest
 from engine.storage import folder_of
 from tests.helpers import make_bundle
 
+pytestmark = pytest.mark.integration
+
 SENTENCE = ScoreRequest(
     (Message("user", "Why is the sky blue?"),),
     "The sky looks blue because air scatters blue light more than red light.",

@@ -195,6 +195,7 @@ def accepts(request: pytest.FixtureRequest, vocabularies: dict[str, Any]) -> Acc
 AUTO, REQUIRED = ToolChoice(), ToolChoice("required")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", CALLS)
 def test_each_format_takes_its_calls_and_nothing_else(accepts: Accepts, name: str) -> None:
     form = accepts.form

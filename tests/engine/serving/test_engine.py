@@ -132,6 +132,7 @@ class TestScores:
 
 
 class TestAdapters:
+    @pytest.mark.integration
     def test_streams_on_different_adapters_each_say_what_their_adapter_says_alone(
         self, engine: AnyEngine, adapters: Adapters
     ) -> None:
@@ -251,6 +252,7 @@ class TestAdapters:
         assert isinstance(end_of(bystander), Finished)
         assert engine.adapters == {adapters.b}
 
+    @pytest.mark.integration
     def test_an_adapter_loaded_or_freed_meanwhile_does_not_change_a_running_answer(
         self, engine: AnyEngine, adapters: Adapters
     ) -> None:

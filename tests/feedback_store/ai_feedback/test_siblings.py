@@ -136,6 +136,7 @@ def test_a_judge_labels_no_answer_that_the_rules_find_too_long_with_its_thought(
     assert examples_now(training_set).set_aside_counts == {TOO_LONG: 1}
 
 
+@pytest.mark.integration
 def test_only_neighbours_that_read_differently_are_compared(
     talk: Conversations, find: Find
 ) -> None:

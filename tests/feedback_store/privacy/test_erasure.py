@@ -51,6 +51,7 @@ def mark_old(database: Database, *conversations: str, at: float = 100.0) -> None
 # A person
 
 
+@pytest.mark.integration
 def test_all_rows_of_a_person_go_and_no_other(people: People, database: Database) -> None:
     persons = [people.speaks(name) for name in NAMES]
     for person in persons:
@@ -305,6 +306,7 @@ ASKED = ImportedTurn(
 )
 
 
+@pytest.mark.integration
 def test_whoever_judged_what_another_asked_takes_only_their_judgements_along(
     people: People, database: Database, tmp_path: Path
 ) -> None:

@@ -168,6 +168,7 @@ def library_sources() -> list[str]:
     return [path.read_text(encoding="utf-8") for path in files]
 
 
+@pytest.mark.integration
 def test_of_real_code_under_2_percent_of_the_lines_are_touched() -> None:
     lines = 0
     touched: Counter[str] = Counter()

@@ -189,6 +189,7 @@ def test_the_conversations_of_some_users_are_those_they_asked_or_judged_in(
     assert reader.conversations_of([]) == set()
 
 
+@pytest.mark.integration
 def test_the_conversations_of_a_town_can_be_asked_for(
     talk: Conversations, reader: EvidenceReader
 ) -> None:

@@ -28,6 +28,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__])
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("rounds", "writers"), [(5, 20), pytest.param(30, 20, marks=pytest.mark.slow)]
 )

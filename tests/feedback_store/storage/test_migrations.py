@@ -401,6 +401,7 @@ def crash_at(database: Database, place: int) -> None:
     event.listen(database._engine, "before_cursor_execute", count)
 
 
+@pytest.mark.integration
 def test_an_upgrade_broken_off_at_any_statement_leaves_the_old_database(
     database: Database, url: str
 ) -> None:
@@ -446,6 +447,7 @@ def _upgrade_until_killed(url: str, statement: str) -> None:
     FeedbackStore(database)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("statement", ["INSERT INTO events ", "UPDATE alembic_version_feedback"])
 def test_kill_9_in_the_middle_of_an_upgrade_leaves_the_old_database(
     database: Database, url: str, statement: str

@@ -252,6 +252,7 @@ class Feedback(RuleBasedStateMachine):
         return answer_id, self.model.answers[answer_id]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("examples", "steps"), [(4, 25), pytest.param(60, 50, marks=pytest.mark.slow)]
 )

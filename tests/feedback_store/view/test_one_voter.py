@@ -36,6 +36,7 @@ def pair_of(user: str, number: int) -> ImportedTurn:
     )
 
 
+@pytest.mark.integration
 def test_ten_thousand_votes_of_one_user_are_a_fifth_of_what_is_trained_on(
     store: FeedbackStore, database: Database
 ) -> None:
@@ -55,6 +56,7 @@ def test_ten_thousand_votes_of_one_user_are_a_fifth_of_what_is_trained_on(
     assert examples.set_aside_counts == {"user over their cap": 2 * (5_000 - 25)}
 
 
+@pytest.mark.integration
 def test_ten_thousand_votes_on_one_answer_are_one(store: FeedbackStore, database: Database) -> None:
     votes = tuple(ImportedVote("eve", 1 if turn % 2 else -1) for turn in range(10_000))
     other = ImportedAnswer("That.", votes=(ImportedVote("eve", -1),))

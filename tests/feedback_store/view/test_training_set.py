@@ -575,6 +575,7 @@ class Life(RuleBasedStateMachine):
             return set(connection.execute(sa.select(tables.answers.c.id)).scalars())
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("examples", "steps"), [(6, 12), pytest.param(60, 30, marks=pytest.mark.slow)]
 )
@@ -612,6 +613,7 @@ class Imported:
         )
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("ranks", "count"), [("all", 618), ("adjacent", 341)])
 def test_every_ranked_pair_of_oasst_is_a_pair_or_set_aside(
     tmp_path: Path, ranks: Ranks, count: int
@@ -631,6 +633,7 @@ def test_every_ranked_pair_of_oasst_is_a_pair_or_set_aside(
     assert ranked - set(paired) == ranked & aside
 
 
+@pytest.mark.integration
 def test_thumbs_and_ranks_of_oasst_agree_as_often_as_is_known(tmp_path: Path) -> None:
     signs: Counter[int] = Counter()
     opposite = 0

@@ -42,6 +42,8 @@ from tuning.methods.stage import Stage
 from tuning.recipe import Recipe
 from tuning.step_reporter import StepReporter
 
+pytestmark = pytest.mark.integration
+
 RECIPE = Recipe(
     sft=SftRecipe(epochs=1, batch_pairs=4),
     dpo=DpoRecipe(epochs=1, batch_pairs=4, beta=0.5, sft_weight=0.7),

@@ -39,6 +39,8 @@ from tuning.jobs.progress import read_progress
 from tuning.jobs.runner import Job, JobRunner
 from tuning.kernels import choose_kernels
 
+pytestmark = pytest.mark.integration
+
 
 @dataclass(frozen=True)
 class Ran:

@@ -80,6 +80,7 @@ print(json.dumps([said, os.sched_getscheduler(0), found, psutil.Process().ionice
 """
 
 
+@pytest.mark.integration
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's schedulers")
 def test_a_worker_and_the_threads_it_starts_run_only_where_nobody_else_would() -> None:
     said, policy, of_thread, disk, group = json.loads(manners([sys.executable, "-c", MANNERS]))
@@ -123,6 +124,7 @@ def test_a_worker_says_how_many_threads_it_took_and_who_it_is(
 # A loss that is not a number
 
 
+@pytest.mark.integration
 @pytest.mark.usefixtures("in_this_process")
 def test_a_loss_that_is_no_number_keeps_the_checkpoint_before_and_the_job_goes_on_from_it(
     tmp_path: Path, tiny_base: BaseModel, monkeypatch: pytest.MonkeyPatch

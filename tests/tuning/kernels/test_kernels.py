@@ -273,6 +273,7 @@ def of_peft(model: PeftModel, layout: PackLayout) -> tuple[Tensor, dict[str, Ten
     }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_computes_what_it_does_by_peft(
     native: NativeTuningKernels, tmp_path: Path, kind: str

@@ -8,6 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
+import pytest
 from datasets import Dataset
 from peft import PeftModel
 from transformers import Trainer
@@ -64,6 +65,7 @@ class RecipeWithOneMore(Recipe):
     unlikelihood: UnlikelihoodRecipe = field(default_factory=UnlikelihoodRecipe)
 
 
+@pytest.mark.integration
 def test_a_method_that_a_recipe_has_a_field_for_is_a_stage_of_the_run(
     tmp_path: Path, tiny_base: BaseModel
 ) -> None:

@@ -99,6 +99,7 @@ def test_length_normalised(
     assert found == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.integration
 def test_each_loss_may_have_the_sft_term(
     model: PeftModel, pairs: TokenizedPairs, ratios: list[Tensor], tmp_path: Path, tokenizer: Any
 ) -> None:
@@ -110,6 +111,7 @@ def test_each_loss_may_have_the_sft_term(
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.integration
 def test_the_base_is_the_reference_for_trls_own_trainer_too(
     model: PeftModel,
     pairs: TokenizedPairs,

@@ -34,6 +34,8 @@ from tuning.methods.stage import Stage
 from tuning.recipe import AdapterRecipe, Recipe
 from tuning.rows import TokenizedPairs, TrainingData
 
+pytestmark = pytest.mark.integration
+
 BETA, PAIR_SFT, DEMONSTRATION, GOOD, BAD = 0.5, 0.2, 0.7, 1.5, 0.75
 PAIRS = [
     row("Say hello.", "Hello there, sailor!", "No."),

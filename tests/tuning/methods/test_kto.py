@@ -29,6 +29,8 @@ from tuning.methods.kto_trainer import (
 from tuning.methods.stage import Stage
 from tuning.recipe import Recipe
 
+pytestmark = pytest.mark.integration
+
 BETA, UP, DOWN = 0.5, 1.5, 0.75
 TEXTS = {"Hello there!": True, "No.": False, "Flour and water.": True, "I will not say.": False}
 

@@ -33,6 +33,7 @@ def model(tiny_base: BaseModel) -> PeftModel:
     return get_peft_model(plain_model(tiny_base), config)
 
 
+@pytest.mark.integration
 def test_the_first_dpo_loss_is_log_2_plus_the_likelihood_of_the_chosen_answers(
     model: PeftModel, pairs: TokenizedPairs, tiny_base: BaseModel, tmp_path: Path, tokenizer: Any
 ) -> None:
@@ -91,6 +92,7 @@ def test_the_first_sft_loss_is_the_likelihood_of_the_chosen_answers_alone(
     assert found.losses == [pytest.approx(chosen_nll(plain_model(tiny_base), pairs), rel=1e-4)]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("method", ["sft", "dpo"])
 def test_every_step_after_the_first_moves_the_adapter_and_nothing_else(
     method: str, model: PeftModel, pairs: TokenizedPairs, tmp_path: Path, tokenizer: Any

@@ -36,6 +36,7 @@ def model(tiny_base: BaseModel) -> PeftModel:
     return get_peft_model(plain_model(tiny_base), config)
 
 
+@pytest.mark.integration
 def test_the_first_loss_is_the_likelihood_of_the_chosen_and_the_odds_against_the_rejected(
     model: PeftModel, pairs: TokenizedPairs, tiny_base: BaseModel, tmp_path: Path, tokenizer: Any
 ) -> None:
@@ -59,6 +60,7 @@ def test_the_first_loss_is_the_likelihood_of_the_chosen_and_the_odds_against_the
     assert recorder.losses == [pytest.approx(float(expected), rel=1e-4)]
 
 
+@pytest.mark.integration
 def test_the_odds_grow_and_the_adapter_alone_moves(
     model: PeftModel, pairs: TokenizedPairs, tmp_path: Path, tokenizer: Any
 ) -> None:

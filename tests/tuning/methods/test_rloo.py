@@ -156,6 +156,7 @@ def test_later_the_divergence_from_the_adapter_that_came_in_is_taken_from_the_re
     assert advantages == pytest.approx(leave_one_out(shaped, group=3), rel=1e-2, abs=1e-2)
 
 
+@pytest.mark.integration
 def test_a_run_that_was_broken_off_goes_on_as_if_nothing_had_happened(
     tiny_base: BaseModel, prompts: list[list[int]], tmp_path: Path, tokenizer: Any
 ) -> None:

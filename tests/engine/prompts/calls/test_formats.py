@@ -72,6 +72,7 @@ def test_a_format_is_written_and_read_as_published(
     assert form.read(text) == Spoken("", calls)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("form", CALL_FORMATS, ids=lambda form: form.name)
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
