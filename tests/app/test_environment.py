@@ -16,6 +16,8 @@ import pytest
 from app.settings import FOREIGN_PREFIXES
 from engine.models.catalogue import BaseModel
 
+pytestmark = pytest.mark.integration
+
 # Asks in each mode through the whole server's own parts, in a process that reports every connection
 PROGRAM = """
 import os, sys
@@ -39,8 +41,6 @@ for mode in ("plain", "few-shot", "cot", "self-consistency"):
     list(service.chat.ask("person", "A secret question?", options, conversation_id="c" + mode))
 service.close()
 import json, gradio.analytics
-
-pytestmark = pytest.mark.integration
 print(json.dumps({"strangers": strangers, "left": sorted(
     name for name in os.environ if name.startswith(("LANG", "OTEL", "WANDB", "GRADIO_")))}))
 """
