@@ -49,7 +49,7 @@ class AnswerUpdate:
     answers that were shown to the model as examples. `prompt` is what `echo` asked for: one update
     before the first token has it. `chains` is (ended, total) of the chains of thought; `votes` has
     each of their answers with its number of votes. `calls` are those of the tools that were
-    offered; `text` is without their markup.
+    offered; `text` is without their markup. `prompt_tokens` are known from the first update on.
     """
 
     answer_id: str | None
@@ -66,6 +66,7 @@ class AnswerUpdate:
     chains: tuple[int, int] | None = None
     votes: tuple[tuple[str, int], ...] = ()
     calls: tuple[WrittenCall, ...] = ()
+    prompt_tokens: int = 0
 
 
 class RunningAnswer:
@@ -181,6 +182,19 @@ class Answering:
         """How answers to messages that offer tools write their calls."""
         return self._engine.call_format
 
+    @property
+    def context_tokens(self) -> int:
+        """Longest prompt plus answer, in tokens."""
+        return self._engine.context_tokens
+
+    def count_prompt_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
+        """Return the tokens of a rendered prompt, however long."""
+        return self._engine.count_prompt_tokens(messages, thinking)
+
+    def request_tokens(self, request: GenerationRequest) -> int:
+        """Return the tokens of a request's prompt; raises `PromptTooLong`."""
+        return self._engine.request_tokens(request)
+
     def start(self, request: AnswerRequest) -> RunningAnswer:
         """Queue one answer; raises `ShuttingDown` and the errors of `Engine.submit_many`."""
         (answer,) = self.start_all([request])
@@ -264,6 +278,7 @@ class Answering:
                 example_ids=request.example_ids,
                 chains=(chains.ended, request.chains) if chains else None,
                 calls=spoken.calls,
+                prompt_tokens=stream.prompt_tokens,
             )
 
         try:

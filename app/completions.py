@@ -7,20 +7,41 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypedDict, Unpack
 
 from app.answering import LIVE, Answering, AnswerRequest, RunningAnswer
+from app.fitting import drop_oldest
+from app.stored_completions import HAS_INSTRUCTIONS, StoredCompletion
 from engine.messages import Message, question_of, require_text, split_prefill, tools_of
 from engine.prompts.modes import PromptTemplate
 from engine.prompts.reasoning import without_thoughts
-from engine.request import RawPrompt, SamplingParams
+from engine.request import GenerationRequest, RawPrompt, SamplingParams
+from engine.tools import Spoken
 from feedback_store.storage.answers import new_id
 from feedback_store.storage.store import FeedbackStore
 
 AS_GIVEN = PromptTemplate("plain", "", "", ())  # callers send their own messages
 
 
+class CompletionOptions(TypedDict, total=False):
+    """What only some of the API's formats can ask for.
+
+    Answers are stored in a conversation of their own, unless they `follow` another answer, or are
+    not to be stored. `has_instructions`: the first message is this request's alone, and no answer
+    that follows is shown it. `drops_oldest`: the oldest messages are left out where the context
+    does not hold all.
+    """
+
+    follows: StoredCompletion | None
+    has_instructions: bool
+    is_stored: bool
+    drops_oldest: bool
+
+
 class Completions:
-    """Each request of messages is a conversation of its own, of one turn with sibling answers.
+    """Each request of messages is a conversation of its own, of one turn with sibling answers,
+    unless it follows a stored answer.
 
     A raw prompt is no conversation: it asks nothing that a person could judge the answer to, so
     nothing of it is stored.
@@ -43,6 +64,7 @@ class Completions:
         user: str = "",
         timeout_seconds: float | None = None,
         thinking: bool | None = None,
+        **options: Unpack[CompletionOptions],
     ) -> list[RunningAnswer]:
         """Queue one answer to the messages for each of `samplings`, all or none.
 
@@ -55,21 +77,26 @@ class Completions:
         Raises `InvalidInput`, `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or
         `ShuttingDown`; nothing is stored then.
         """
-        messages, prefill = split_prefill(messages)
+        messages, prefill = _split(messages)
         question = require_text(question_of(messages), limit_chars=self._max_message_chars)
-        messages = (*without_thoughts(messages[:-1]), messages[-1])
+        if options.get("drops_oldest"):
+            room = self._answering.context_tokens - max(each.max_new_tokens for each in samplings)
+            count = partial(self._answering.count_prompt_tokens, thinking=thinking)
+            messages = drop_oldest(messages, lambda kept: count(kept) <= room)
+        follows = options.get("follows")
 
         def store_turn() -> str:
             return self._store.add_turn(
                 user_id=user_id,
                 question=question,
                 template=AS_GIVEN,
-                conversation_id=new_id(),
+                conversation_id=follows.turn.conversation_id if follows else new_id(),
+                parent_answer_id=follows.answer.id if follows else None,
                 prompt=messages,
                 listed=False,
             ).id
 
-        turn = _Once(store_turn)
+        turn = _Once(store_turn) if options.get("is_stored", True) else None
         call_format = self._answering.call_format if tools_of(messages) else None
         requests = [
             AnswerRequest(
@@ -82,10 +109,31 @@ class Completions:
                 timeout_seconds=timeout_seconds,
                 thinking=thinking,
                 call_format=call_format,
+                extra_sampling={HAS_INSTRUCTIONS: True} if options.get("has_instructions") else {},
             )
             for each in samplings
         ]
         return self._answering.start_all(requests)
+
+    def stored(self, user_id: str, answer_id: str) -> StoredCompletion:
+        """Return an answer of this user's with its prompt; raises `UnknownId`."""
+        turn, prompt = self._store.shown_prompt(answer_id, user_id)
+        answer = self._store.answer(answer_id, user_id)
+        reader = self._answering.call_format
+        spoken = reader.read(answer.text) if tools_of(prompt) else Spoken(answer.text)
+        return StoredCompletion(turn, prompt, answer, spoken)
+
+    def count_tokens(
+        self, messages: tuple[Message, ...], *, adapter: str | None, thinking: bool | None
+    ) -> int:
+        """Return the tokens of a prompt, as `complete` renders it; raises its errors."""
+        messages, prefill = _split(messages)
+        question_of(messages)
+        with self._answering.pin(adapter) as pinned:
+            request = GenerationRequest(
+                messages, adapter=pinned, prefill=prefill, thinking=thinking
+            )
+            return self._answering.request_tokens(request)
 
     def complete_raw(
         self,
@@ -123,6 +171,12 @@ class Completions:
 def asker_of(user_id: str, user: str) -> str:
     """Return whom the queue treats fairly: the caller, or whom the caller asks on behalf of."""
     return f"{user_id}/{user}" if user else user_id
+
+
+def _split(messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], str]:
+    """Return the messages as the model is shown them, and the given beginning of the answer."""
+    messages, prefill = split_prefill(messages)
+    return (*without_thoughts(messages[:-1]), *messages[-1:]), prefill
 
 
 class _Once:

@@ -55,6 +55,26 @@ def fit(
     return FittedPrompt(with_newest(kept), with_newest(kept), (), kept < exchanges)
 
 
+def drop_oldest(
+    messages: tuple[Message, ...], fits: Callable[[Sequence[Message]], bool]
+) -> tuple[Message, ...]:
+    """Return the messages without the oldest exchanges, as many as are left out until the rest
+    `fits`; system messages at the beginning, and the last exchange, are always kept.
+
+    An exchange begins with a user's message, so that results stay with their calls.
+    """
+    head = next((i for i, each in enumerate(messages) if each.role != "system"), len(messages))
+    begins = [i for i in range(head, len(messages)) if messages[i].role == "user"]
+
+    def with_newest(kept: int) -> tuple[Message, ...]:
+        """The last exchange and `kept` before it; all of them are the whole conversation."""
+        if kept + 1 >= len(begins):
+            return messages
+        return (*messages[:head], *messages[begins[-1 - kept] :])
+
+    return with_newest(_largest(lambda kept: fits(with_newest(kept)), max(0, len(begins) - 1)))
+
+
 def require_room(prompt_tokens: int, context_tokens: int, max_new_tokens: int) -> None:
     """Raise `PromptTooLong` if a prompt leaves no room for an answer of that length."""
     if prompt_tokens + max_new_tokens > context_tokens:

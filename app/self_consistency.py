@@ -67,6 +67,11 @@ class Chains:
         return self._events
 
     @property
+    def prompt_tokens(self) -> int:
+        """See `Stream`."""
+        return self._streams[0].prompt_tokens
+
+    @property
     def ended(self) -> int:
         """The number of chains that have ended."""
         return len(self._ends)

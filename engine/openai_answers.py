@@ -24,9 +24,12 @@ def finish_reason_of(reason: FinishReason, *, calls: bool) -> str:
     return "tool_calls" if calls and named == "stop" else named
 
 
-def new_call_id() -> str:
-    """Return an id for a call, by which its result will name it."""
-    return f"call_{uuid.uuid4().hex[:24]}"
+def call_id_of(answer_id: str | None, index: int) -> str:
+    """Return the id of a call, by which its result will name it.
+
+    That of a stored answer's call is always the same, so that an answer can be followed by its id.
+    """
+    return f"call_{answer_id or uuid.uuid4().hex}_{index}"
 
 
 def logprobs_document(tokens: Iterable[TokenLogprob]) -> list[dict[str, Any]]:

@@ -157,9 +157,11 @@ class GenerationRequest:
             raise InvalidInput("an answer that is given in part cannot follow a grammar")
         if tools_of(self.messages):
             if self.prefill:
-                raise InvalidInput("an answer that is given in part cannot be offered tools")
+                raise InvalidInput("tools: an answer that is given in part is offered none")
             if self.sampling.grammar is not None:
-                raise InvalidInput("an answer that is offered tools cannot follow a grammar, too")
+                raise InvalidInput(
+                    "tools: an answer that follows a response format is offered none"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +214,8 @@ class Finished:
 
     `logprobs`, where asked for, are those of all `completion_tokens`, also of tokens that ended the
     answer and are not in its text. `cached_prompt_tokens` came from the prefix cache; two answers
-    may be equal and differ in them.
+    may be equal and differ in them. `stop_string` is the one that ended the answer; "" where none
+    did.
     """
 
     reason: FinishReason
@@ -221,6 +224,7 @@ class Finished:
     completion_tokens: int
     logprobs: tuple[TokenLogprob, ...] = ()
     cached_prompt_tokens: int = field(default=0, compare=False)
+    stop_string: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +292,10 @@ class Stream(Protocol):
 
     def __iter__(self) -> Iterator[StreamEvent]: ...
 
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of its prompt, with the given beginning of the answer."""
+
     def cancel(self) -> None:
         """Ask for its end within a step; the terminal event still comes."""
 
@@ -325,6 +333,9 @@ class Engine(Protocol):
 
     def count_prompt_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         """Tokens of the rendered prompt, generation prompt included."""
+
+    def request_tokens(self, request: GenerationRequest) -> int:
+        """Tokens of a request's prompt. Raises `PromptTooLong`, as `submit` would."""
 
     def background(self) -> AbstractContextManager[YieldToEngine]:
         """A context for long work beside running streams.

@@ -16,9 +16,8 @@ from app.web.completion_request import CompletionRequest
 from app.web.error_responses import error_document
 from app.web.relay import Piece
 from engine.errors import BurnishError
-from engine.openai_answers import finish_reason_of, logprobs_document, new_call_id
+from engine.openai_answers import call_id_of, finish_reason_of, logprobs_document
 from engine.request import TokenLogprob
-from engine.tools import CallPiece
 
 UNSAVED = "unsaved"
 
@@ -63,11 +62,7 @@ async def completion_events(
         async for piece in chain_pieces(opening, rest):
             new = piece.update.logprobs
             if piece.has_text or new:
-                delta = {
-                    "content": piece.text,
-                    **_reasoning(piece.thought),
-                    **_call_deltas(piece.calls),
-                }
+                delta = {"content": piece.text, **_reasoning(piece.thought), **_call_deltas(piece)}
                 yield event(piece.index, {"delta": delta, "logprobs": _logprobs(body, new)})
             if piece.is_last:
                 yield end(piece.index, piece.update)
@@ -107,7 +102,8 @@ def _head(body: CompletionRequest, first: AnswerUpdate, kind: str) -> dict[str, 
 def _message(end: AnswerUpdate) -> dict[str, Any]:
     """Return the assistant's message; its content is null where it only calls."""
     calls = [
-        {"id": new_call_id(), "type": "function", "function": asdict(call)} for call in end.calls
+        {"id": call_id_of(end.answer_id, index), "type": "function", "function": asdict(call)}
+        for index, call in enumerate(end.calls)
     ]
     return {
         "role": "assistant",
@@ -117,19 +113,15 @@ def _message(end: AnswerUpdate) -> dict[str, Any]:
     }
 
 
-def _call_deltas(pieces: Sequence[CallPiece]) -> dict[str, Any]:
+def _call_deltas(piece: Piece) -> dict[str, Any]:
     """Return the deltas of calls: the first of each has its id and name."""
-    deltas = [
-        {
-            "index": piece.index,
-            **({"id": new_call_id(), "type": "function"} if piece.name else {}),
-            "function": {
-                **({"name": piece.name} if piece.name else {}),
-                "arguments": piece.arguments,
-            },
-        }
-        for piece in pieces
-    ]
+    deltas = []
+    for call in piece.calls:
+        delta: dict[str, Any] = {"index": call.index, "function": {"arguments": call.arguments}}
+        if call.name:
+            delta |= {"id": call_id_of(piece.update.answer_id, call.index), "type": "function"}
+            delta["function"]["name"] = call.name
+        deltas.append(delta)
     return {"tool_calls": deltas} if deltas else {}
 
 

@@ -7,20 +7,18 @@ of HTTP and of how the answer is generated.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from app.answering import LIVE
-from app.web.sampling_fields import Lenient, SamplingFields, refuse_unsupported
+from app.web.sampling_fields import ChoiceFields, Lenient, refuse_unsupported
+from engine.answer_form import AnswerForm, read_response_format
 from engine.errors import InvalidInput
 from engine.messages import Message
 from engine.openai_messages import messages_of
 from engine.openai_tools import read_tool_choice, read_tools
-from engine.request import MAX_LOGPROBS, Grammar, SamplingParams
-from engine.tools import ToolChoice
+from engine.request import MAX_LOGPROBS, SamplingParams
 
 # Unsupported fields, each with the values that request nothing and are accepted, like null.
 UNSUPPORTED_FIELDS: Mapping[str, tuple[object, ...]] = {
@@ -45,40 +43,16 @@ class TemplateOptions(Lenient):
     enable_thinking: bool | None = None
 
 
-class JsonSchema(Lenient):
-    """The schema of `response_format`; `strict` and `name` change nothing: it always holds."""
+class CompletionRequest(ChoiceFields):
+    """Implements `ChatBody`. Messages, tools and biases are parsed by the thread that submits the
+    request, since a body may hold a hundred thousand of them."""
 
-    schema_: dict[str, Any] = Field(default={}, alias="schema")
-
-
-class ResponseFormat(Lenient):
-    """The language of the answer, as in OpenAI's API, and a grammar as in its custom tools."""
-
-    type: Literal["text", "json_object", "json_schema", "grammar"]
-    json_schema: JsonSchema = JsonSchema()
-    syntax: Literal["regex", "lark", "gbnf"] = "lark"
-    definition: str = ""
-
-    def grammar(self) -> Grammar | None:
-        """Return the grammar; None for plain text."""
-        if self.type == "json_schema":
-            return Grammar("json_schema", json.dumps(self.json_schema.schema_))
-        if self.type == "json_object":
-            return Grammar("json_schema", json.dumps({"type": "object"}))
-        return Grammar(self.syntax, self.definition) if self.type == "grammar" else None
-
-
-class CompletionRequest(SamplingFields):
-    """The request body. Messages and biases are parsed by the thread that submits the request,
-    since a body may hold a hundred thousand of them."""
-
-    model: str = LIVE
     messages: Annotated[list[dict[str, Any]], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: int | None = None
     logprobs: bool = False
     top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] = 0
     chat_template_kwargs: TemplateOptions = TemplateOptions()
-    response_format: ResponseFormat = ResponseFormat(type="text")
+    response_format: dict[str, Any] | None = None
     tools: list[dict[str, Any]] = Field(default=[])
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool = True
@@ -90,30 +64,32 @@ class CompletionRequest(SamplingFields):
         return refuse_unsupported(data, UNSUPPORTED_FIELDS)
 
     @property
-    def thinking(self) -> bool | None:
-        """The switch of thoughts. An answer that follows a grammar has none, unless asked for."""
-        asked = self.chat_template_kwargs.enable_thinking
-        return False if asked is None and self.response_format.type != "text" else asked
+    def asked_by(self) -> str:
+        """See `ChatBody`."""
+        return self.user
 
-    def chat(self) -> tuple[tuple[Message, ...], ToolChoice | None]:
-        """Return the messages, with the tools that may be called, and the rule for calls.
+    @property
+    def message_count(self) -> int:
+        """See `ChatBody`."""
+        return len(self.messages)
 
-        Raises `InvalidInput` or `InvalidText`.
-        """
+    @property
+    def asked_thinking(self) -> bool | None:
+        """See `ChatBody`."""
+        return self.chat_template_kwargs.enable_thinking
+
+    def form(self) -> AnswerForm:
+        """See `ChatBody`."""
         tools = read_tools(self.tools)
         choice = read_tool_choice(self.tool_choice, parallel=self.parallel_tool_calls, tools=tools)
-        if choice is not None and self.response_format.type != "text":
-            raise InvalidInput("tools and response_format cannot be used together")
-        return messages_of(self.messages, tools if choice else ()), choice
+        return AnswerForm(tools, choice, read_response_format(self.response_format))
 
-    def samplings(
-        self, usual: SamplingParams, tool_choice: ToolChoice | None = None
-    ) -> list[SamplingParams]:
-        """Return the sampling parameters of each choice.
+    def conversation(self, form: AnswerForm) -> tuple[Message, ...]:
+        """See `ChatBody`."""
+        return messages_of(self.messages, form.offered)
 
-        Parameters that the body leaves out come from `usual`, the operator's. Raises
-        `InvalidInput` for values out of range.
-        """
+    def samplings(self, usual: SamplingParams, form: AnswerForm) -> list[SamplingParams]:
+        """See `ChatBody`."""
         if self.top_logprobs and not self.logprobs:
             raise InvalidInput("top_logprobs needs logprobs to be true")
         limits = (self.max_completion_tokens, self.max_tokens, usual.max_new_tokens)
@@ -121,6 +97,6 @@ class CompletionRequest(SamplingFields):
             usual,
             max_new_tokens=next(limit for limit in limits if limit is not None),
             logprobs=self.top_logprobs if self.logprobs else None,
-            grammar=self.response_format.grammar(),
-            tool_choice=tool_choice,
+            grammar=form.grammar,
+            tool_choice=form.tool_choice,
         )

@@ -20,15 +20,15 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.answering import BASE, LIVE, RunningAnswer
+from app.answering import BASE, LIVE
 from app.service import Service
 from app.web.body import StrictJsonRoute
+from app.web.chat_body import submit_chat
 from app.web.completion_documents import completion_document, completion_events
 from app.web.completion_request import CompletionRequest
 from app.web.identity import user_of
 from app.web.relay import Relay
 from app.web.relayed_response import relayed_response
-from engine.serving.prompt import require_plausible_count
 from engine.storage import find_digest, folder_of
 
 SUBMIT_THREADS = 8  # each tokenizes a prompt and queues it; waiting happens elsewhere
@@ -59,27 +59,12 @@ def openai_router(service: Service) -> APIRouter:
             request,
             Relay(lambda: service.engine.alive),
             submitters,
-            partial(_submit, service, user_of(request.session), body),
+            partial(submit_chat, service, user_of(request.session), body),
             document=partial(completion_document, body),
             events=partial(completion_events, body) if body.stream else None,
         )
 
     return router
-
-
-def _submit(service: Service, user_id: str, body: CompletionRequest) -> list[RunningAnswer]:
-    """Queue the choices; errors are raised here, before a status is sent."""
-    require_plausible_count(len(body.messages), service.engine.context_tokens)
-    messages, tool_choice = body.chat()
-    return service.completions.complete(
-        user_id,
-        messages,
-        body.samplings(service.chat.sampling(), tool_choice),
-        adapter=service.adapter_named(body.model),
-        user=body.user,
-        timeout_seconds=body.timeout_seconds,
-        thinking=body.thinking,
-    )
 
 
 def _models(service: Service) -> dict[str, float]:

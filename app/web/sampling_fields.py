@@ -1,18 +1,19 @@
-"""The fields of sampling that requests for chat and text completions share.
+"""The fields of sampling, which requests of every format share.
 
-A number in quotation marks is refused, null is the default, and fields outside OpenAI's API are
-ignored. Knows nothing of HTTP and of prompts.
+A number in quotation marks is refused, null is the default, and fields outside an API's document
+are ignored. Knows nothing of HTTP and of prompts.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.answering import LIVE
 from engine.errors import InvalidInput
 from engine.request import MAX_LOGIT_BIAS, SEEDS, SamplingParams
 
@@ -20,6 +21,8 @@ MAX_CHOICES = 16
 MAX_STOPS = 16
 TOKEN_ID_DIGITS = 10
 StopString = Annotated[str, Field(max_length=1000)]
+StopStrings = Annotated[list[StopString], Field(max_length=MAX_STOPS, fail_fast=True)]
+CallersUser = Annotated[str, Field(max_length=256)]  # the person on whose behalf a caller asks
 
 
 class Lenient(BaseModel):
@@ -43,11 +46,10 @@ class StreamOptions(Lenient):
 
 
 class SamplingFields(Lenient):
-    """Numbers of choices and tokens, filters, penalties and ends."""
+    """The fields that requests of every kind have, whichever format they are in."""
 
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    model: str = LIVE
     stream: bool = False
-    stream_options: StreamOptions = StreamOptions()
     temperature: float | None = None
     top_p: float | None = None
     top_k: int = 0
@@ -56,21 +58,20 @@ class SamplingFields(Lenient):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     logit_bias: dict[str, Any] = {}
-    max_tokens: int | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS, fail_fast=True)] = []
     ignore_eos: bool = False
-    user: Annotated[str, Field(max_length=256)] = ""
     timeout_seconds: float | None = None
 
-    def choices_of(self, usual: SamplingParams, **own: Any) -> list[SamplingParams]:
-        """Return the sampling parameters of each choice; `own` are those of one kind of request.
+    def sampling(
+        self, usual: SamplingParams, stop: str | Sequence[str] = (), **own: Any
+    ) -> SamplingParams:
+        """Return the sampling parameters; `own` are those of one kind of request.
 
-        Parameters that the body leaves out come from `usual`. Raises `InvalidInput` for values out
-        of range.
+        Parameters that the body leaves out come from `usual`, the operator's. Raises
+        `InvalidInput` for values out of range.
         """
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop
-        first = SamplingParams(
+        stops = [stop] if isinstance(stop, str) else stop
+        return SamplingParams(
             temperature=usual.temperature if self.temperature is None else self.temperature,
             top_p=usual.top_p if self.top_p is None else self.top_p,
             top_k=self.top_k,
@@ -84,17 +85,34 @@ class SamplingFields(Lenient):
             ignore_eos=self.ignore_eos,
             **own,
         )
+
+
+class ChoiceFields(SamplingFields):
+    """The fields of OpenAI's completions, of chats and of texts: several choices, and their end."""
+
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    stream_options: StreamOptions = StreamOptions()
+    max_tokens: int | None = None
+    stop: StopString | StopStrings = []
+    user: CallersUser = ""
+
+    def choices_of(self, usual: SamplingParams, **own: Any) -> list[SamplingParams]:
+        """Return the sampling parameters of each choice, as `sampling` does."""
+        first = self.sampling(usual, self.stop, **own)
         return [replace(first, seed=(first.seed + index) % SEEDS) for index in range(self.n)]
 
 
-def refuse_unsupported(data: object, unsupported: Mapping[str, tuple[object, ...]]) -> object:
+def refuse_unsupported(
+    data: object, unsupported: Mapping[str, tuple[object, ...]], within: str = ""
+) -> object:
     """Return the body; raises `InvalidInput` for a field of `unsupported`, so that it is not
-    silently ignored. Each comes with the values that request nothing, like null."""
+    silently ignored. Each comes with the values that request nothing, like null. `within` is where
+    the fields stand ("reasoning.")."""
     if isinstance(data, dict):
         for name, neutral in unsupported.items():
             value = data.get(name)
             if value is not None and value not in neutral:
-                raise InvalidInput(_unsupported(name, neutral))
+                raise InvalidInput(_unsupported(f"{within}{name}", neutral))
     return data
 
 

@@ -11,9 +11,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from app.answering import LIVE
 from app.web.raw_prompts import raw_prompts_of
-from app.web.sampling_fields import SamplingFields, refuse_unsupported
+from app.web.sampling_fields import ChoiceFields, refuse_unsupported
 from engine.errors import InvalidInput
 from engine.request import MAX_LOGPROBS, RawPrompt, SamplingParams
 
@@ -28,10 +27,9 @@ UNSUPPORTED_TEXT_FIELDS: Mapping[str, tuple[object, ...]] = {
 }
 
 
-class TextCompletionRequest(SamplingFields):
+class TextCompletionRequest(ChoiceFields):
     """The request body. The prompts are parsed by the thread that submits the request."""
 
-    model: str = LIVE
     prompt: Any
     echo: bool = False
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None

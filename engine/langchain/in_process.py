@@ -16,13 +16,11 @@ from typing import Protocol
 from langchain_core.messages import AIMessageChunk
 from langchain_core.messages.tool import ToolCallChunk
 
-from engine.errors import InvalidInput
 from engine.langchain.interface import ChatRequest
 from engine.langchain.messages import answer_chunk, call_chunk, last_chunk
 from engine.messages import question_of, require_text, split_prefill, tools_of
-from engine.openai_answers import finish_reason_of, logprobs_document, new_call_id
+from engine.openai_answers import call_id_of, finish_reason_of, logprobs_document
 from engine.openai_messages import messages_of
-from engine.openai_tools import read_tool_choice, read_tools
 from engine.prompts.reasoning import split_reasoning, without_thoughts
 from engine.request import (
     BASE,
@@ -129,22 +127,16 @@ class _Answer:
 def generation_request(request: ChatRequest, adapter: str | None) -> GenerationRequest:
     """The request to an engine; raises `InvalidInput` or `InvalidText`."""
     options = request.options
-    tools = read_tools(options.tools)
-    choice = read_tool_choice(
-        options.tool_choice, parallel=options.parallel_tool_calls, tools=tools
-    )
-    if choice is not None and options.grammar is not None:
-        raise InvalidInput("tools and response_format cannot be used together")
-    given = messages_of(request.messages, tools if choice else ())
-    messages, prefill = split_prefill(given)
+    form = options.form()
+    messages, prefill = split_prefill(messages_of(request.messages, form.offered))
     require_text(question_of(messages))
     return GenerationRequest(
         (*without_thoughts(messages[:-1]), messages[-1]),
-        options.sampling(choice),
+        options.sampling(form),
         adapter,
         timeout_seconds=options.timeout,
         prefill=prefill,
-        thinking=options.thinking,
+        thinking=form.thinking(options.enable_thinking),
     )
 
 
@@ -201,5 +193,5 @@ class _EventReader:
 
 
 def _call_chunk(piece: CallPiece) -> ToolCallChunk:
-    call_id = new_call_id() if piece.name else None
+    call_id = call_id_of(None, piece.index) if piece.name else None
     return call_chunk(piece.index, piece.name or None, piece.arguments, call_id)

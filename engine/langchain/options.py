@@ -5,15 +5,15 @@ Knows their names, types and defaults; their ranges are the engine's to check.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from engine.answer_form import AnswerForm, read_response_format
 from engine.errors import InvalidInput
-from engine.request import LIVE, SEEDS, Grammar, SamplingParams
-from engine.tools import ToolChoice
+from engine.openai_tools import read_tool_choice, read_tools
+from engine.request import LIVE, SEEDS, SamplingParams
 
 
 class ModelOptions(BaseModel):
@@ -68,32 +68,13 @@ class CallOptions(ModelOptions):
         except ValidationError as error:
             raise InvalidInput(_sentence(error)) from None
 
-    @property
-    def thinking(self) -> bool | None:
-        """The switch of thoughts. An answer that follows a grammar has none, unless asked for."""
-        asked = self.enable_thinking
-        return False if asked is None and self.grammar is not None else asked
+    def form(self) -> AnswerForm:
+        """What an answer of an engine in process may be; raises `InvalidInput`."""
+        tools = read_tools(self.tools)
+        choice = read_tool_choice(self.tool_choice, parallel=self.parallel_tool_calls, tools=tools)
+        return AnswerForm(tools, choice, read_response_format(self.response_format))
 
-    @property
-    def grammar(self) -> Grammar | None:
-        """The language of the answer that `response_format` asks for; None for plain text."""
-        asked = self.response_format or {"type": "text"}
-        match asked.get("type"):
-            case "text":
-                return None
-            case "json_object":
-                return Grammar("json_schema", json.dumps({"type": "object"}))
-            case "json_schema":
-                schema = asked.get("json_schema", {}).get("schema", {})
-                return Grammar("json_schema", json.dumps(schema))
-            case "grammar" if asked.get("syntax", "lark") in ("lark", "regex", "gbnf"):
-                return Grammar(asked.get("syntax", "lark"), asked.get("definition", ""))
-        raise InvalidInput(
-            "response_format must be of type text, json_object, json_schema, or grammar"
-            " with the syntax lark, regex or gbnf"
-        )
-
-    def sampling(self, tool_choice: ToolChoice | None) -> SamplingParams:
+    def sampling(self, form: AnswerForm) -> SamplingParams:
         """The sampling parameters of an engine in process; raises `InvalidInput`."""
         if self.top_logprobs and not self.logprobs:
             raise InvalidInput("top_logprobs needs logprobs to be true")
@@ -106,8 +87,8 @@ class CallOptions(ModelOptions):
             stop=tuple(filter(None, self.stop or ())),
             logit_bias=tuple((self.logit_bias or {}).items()),
             logprobs=(self.top_logprobs or 0) if self.logprobs else None,
-            grammar=self.grammar,
-            tool_choice=tool_choice,
+            grammar=form.grammar,
+            tool_choice=form.tool_choice,
         )
 
     def body(self) -> dict[str, Any]:

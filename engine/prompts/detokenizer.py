@@ -28,16 +28,21 @@ class Detokenizer:
         self._settled_ids = len(prefill_ids)  # ids of the window that are settled too
         self._text = ""
         self._shown_chars = 0
-        self.stopped = False
+        self.stopped_at = ""  # the stop string that was met
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a stop string was met."""
+        return bool(self.stopped_at)
 
     def push(self, token_id: int) -> str:
-        """Add a token; returns the text to show now. Sets `stopped` on a stop string."""
+        """Add a token; returns the text to show now. Sets `stopped_at` on a stop string."""
         self._ids.append(token_id)
         self._settle()
-        found = [position for s in self._stop if (position := self._text.find(s)) >= 0]
+        found = [(position, s) for s in self._stop if (position := self._text.find(s)) >= 0]
         if found:
-            self._text = self._text[: min(found)]
-            self.stopped = True
+            position, self.stopped_at = min(found)
+            self._text = self._text[:position]
             return self._show(len(self._text))
         return self._show(len(self._text) - self._held_chars())
 

@@ -101,6 +101,11 @@ class ServingEngine(Generic[Runner]):
         """See `Engine`."""
         return len(self.renderer.prompt(messages, thinking=thinking))
 
+    def request_tokens(self, request: GenerationRequest) -> int:
+        """See `Engine`."""
+        context = self._context_beside(self._adapter(request.adapter))
+        return len(fit_prompt(request, self.renderer, context).ids)
+
     def submit(self, request: GenerationRequest) -> QueuedStream:
         """See `Engine`."""
         return self.submit_many([request])[0]

@@ -44,7 +44,7 @@ class GenerationTask:
         sampling = request.sampling
         self.prompt_ids = prompt.ids
         self.ids: list[int] = []
-        self.stream = QueuedStream()
+        self.stream = QueuedStream(len(prompt.ids))
         self.ended = False
         self.cached_prompt_tokens = 0
         self.max_tokens = min(sampling.max_new_tokens, prompt.room)
@@ -123,6 +123,7 @@ class GenerationTask:
                 len(self.ids),
                 tuple(self._logprobs),
                 self.cached_prompt_tokens,
+                self._text.stopped_at,
             )
         )
 

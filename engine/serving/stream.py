@@ -12,7 +12,8 @@ from engine.request import Failed, Finished, StreamEvent
 class QueuedStream:
     """Implements `Stream`: a queue of events; none follows the terminal one."""
 
-    def __init__(self) -> None:
+    def __init__(self, prompt_tokens: int = 0) -> None:
+        self.prompt_tokens = prompt_tokens
         self._events: queue.SimpleQueue[StreamEvent] = queue.SimpleQueue()
         self._cancelled = threading.Event()
         self._ended = False  # the engine's side

@@ -288,7 +288,7 @@ def test_a_schema_has_all_its_properties_and_no_others_unless_told(
         (lambda m: m.bind_tools([clock], tool_choice="cook"), "no tool has the name cook"),
         (
             lambda m: m.bind_tools([clock]).invoke("hi", response_format={"type": "json_object"}),
-            "tools and response_format cannot be used together",
+            "tools: an answer that follows a response format is offered none",
         ),
         (
             lambda m: m.invoke(

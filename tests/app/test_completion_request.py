@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from app.web.completion_request import LABELS, UNSUPPORTED_FIELDS, CompletionRequest
+from engine.answer_form import AnswerForm
 from engine.errors import InvalidInput, InvalidText
 from engine.messages import Message, question_of, split_prefill, tools_of
 from engine.openai_messages import messages_of
-from engine.request import SamplingParams
+from engine.request import GenerationRequest, SamplingParams
 from engine.tools import ToolCall, ToolChoice
 
 ASKED = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -73,6 +74,13 @@ def read(**more: Any) -> CompletionRequest:
     return CompletionRequest.model_validate({**ASKED, **more})
 
 
+def generation(asked: CompletionRequest) -> GenerationRequest:
+    """What the engine is asked for."""
+    form = asked.form()
+    messages, prefill = split_prefill(asked.conversation(form))
+    return GenerationRequest(messages, asked.samplings(USUAL, form)[0], prefill=prefill)
+
+
 def test_every_field_of_the_document_is_served_refused_or_a_label() -> None:
     served = set(CompletionRequest.model_fields) - OURS
     assert served | set(UNSUPPORTED_FIELDS) | set(LABELS) == set(DOCUMENT)
@@ -116,7 +124,7 @@ def test_values_that_ask_for_nothing_are_taken() -> None:
     ],
 )
 def test_stop_strings_come_in_every_form(stop: Any, taken: tuple[str, ...]) -> None:
-    assert read(stop=stop).samplings(USUAL)[0].stop == taken
+    assert read(stop=stop).samplings(USUAL, AnswerForm())[0].stop == taken
 
 
 @pytest.mark.parametrize(
@@ -130,19 +138,21 @@ def test_stop_strings_come_in_every_form(stop: Any, taken: tuple[str, ...]) -> N
     ],
 )
 def test_any_64_bit_integer_is_a_seed_for_every_choice(seed: int, taken: list[int]) -> None:
-    assert [s.seed for s in read(seed=seed, n=3).samplings(USUAL)] == taken
+    assert [s.seed for s in read(seed=seed, n=3).samplings(USUAL, AnswerForm())] == taken
 
 
 def test_penalties_and_biases_reach_the_engine() -> None:
     asked = {"presence_penalty": 1, "frequency_penalty": -0.5, "logit_bias": {"7": -100, "9": 2.5}}
-    (sampling,) = read(**asked, max_tokens=None, temperature=None, top_p=0).samplings(USUAL)
+    (sampling,) = read(**asked, max_tokens=None, temperature=None, top_p=0).samplings(
+        USUAL, AnswerForm()
+    )
     assert (sampling.presence_penalty, sampling.frequency_penalty) == (1, -0.5)
     assert sampling.logit_bias == ((7, -100), (9, 2.5))
     assert (sampling.max_new_tokens, sampling.temperature, sampling.top_p) == (8, 0.3, 0)
 
 
 def test_the_operators_sampling_holds_where_a_request_says_nothing() -> None:
-    first, second = read(n=2).samplings(USUAL)
+    first, second = read(n=2).samplings(USUAL, AnswerForm())
     assert first == USUAL
     assert (second.temperature, second.top_p, second.seed) == (0.3, 0.6, 12)
 
@@ -165,7 +175,7 @@ def test_the_operators_sampling_holds_where_a_request_says_nothing() -> None:
 )
 def test_a_bias_that_is_none_is_refused(bias: Any) -> None:
     with pytest.raises(InvalidInput, match="logit_bias"):
-        read(logit_bias=bias).samplings(USUAL)
+        read(logit_bias=bias).samplings(USUAL, AnswerForm())
 
 
 NUMBERS = st.floats() | st.integers() | st.floats(0, 1)
@@ -189,7 +199,7 @@ NUMERIC = (
 @given(st.dictionaries(st.sampled_from(NUMERIC), NUMBERS))
 def test_any_number_in_any_field_is_refused_or_understood(numbers: dict[str, Any]) -> None:
     try:
-        samplings = read(**numbers).samplings(USUAL)
+        samplings = read(**numbers).samplings(USUAL, AnswerForm())
     except (InvalidInput, ValidationError):
         return
     assert len(samplings) == numbers.get("n", 1)
@@ -296,18 +306,18 @@ def function(name: object, **more: Any) -> dict[str, Any]:
 def test_tools_are_offered_in_the_system_message() -> None:
     schema = {"type": "object", "properties": {"zone": {"type": "string"}}}
     asked = read(tools=[function("clock", description="The time.", parameters=schema)])
-    (offer, user), choice = asked.chat()
+    offer, user = generation(asked).messages
     assert [each.as_dict() for each in offer.tools] == asked.tools
     assert (offer.role, offer.content, user.role) == ("system", "", "user")
-    assert choice == ToolChoice("auto", None, parallel=True)
+    assert asked.form().tool_choice == ToolChoice("auto", None, parallel=True)
     system = {"role": "developer", "content": "Be kind."}
-    (offer, _), _ = read(messages=[system, *ASKED["messages"]], tools=asked.tools).chat()
+    offer, _ = generation(read(messages=[system, *ASKED["messages"]], tools=asked.tools)).messages
     assert offer.content == "Be kind."
     assert offer.tools
 
 
 def test_a_function_without_parameters_takes_none() -> None:
-    ((offer, _), _) = read(tools=[function("clock")]).chat()
+    offer, _ = generation(read(tools=[function("clock")])).messages
     assert json.loads(offer.tools[0].parameters) == {
         "type": "object",
         "properties": {},
@@ -325,11 +335,9 @@ def test_a_function_without_parameters_takes_none() -> None:
     ],
 )
 def test_the_choice_of_a_tool_is_read(more: dict[str, Any], choice: ToolChoice | None) -> None:
-    asked = read(tools=[function("clock")], **more)
-    messages, found = asked.chat()
-    assert found == choice
-    assert bool(tools_of(messages)) is (choice is not None)  # "none" shows the model no tools
-    assert asked.samplings(USUAL, found)[0].tool_choice == choice
+    asked = generation(read(tools=[function("clock")], **more))
+    assert asked.sampling.tool_choice == choice
+    assert bool(tools_of(asked.messages)) is (choice is not None)  # "none" shows the model no tools
 
 
 def test_calls_and_results_come_back_with_the_arguments_as_json() -> None:
@@ -380,7 +388,10 @@ JSON_ANSWER = {"response_format": {"type": "json_object"}}
             {"tool_choice": {"type": "allowed_tools"}, "tools": [function("a")]},
             "tool_choice must be 'none'",
         ),
-        ({"tools": [function("a")], **JSON_ANSWER}, "tools and response_format cannot be used"),
+        (
+            {"tools": [function("a")], **JSON_ANSWER},
+            "tools: an answer that follows a response format",
+        ),
         ({"tools": [function("a")], "messages": BEGUN}, "tools: an answer that is given in part"),
     ],
 )
@@ -388,5 +399,5 @@ def test_a_tool_that_cannot_be_offered_is_refused_by_name(
     more: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(InvalidInput) as raised:
-        read(**more).chat()
+        generation(read(**more))
     assert str(raised.value).startswith(reason)

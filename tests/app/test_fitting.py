@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.fitting import fit
+from app.fitting import drop_oldest, fit
 from engine.errors import PromptTooLong
 from engine.messages import Message
 from engine.prompts.modes import make_template
+from engine.tools import ToolCall
 from feedback_store.personal.example_pool import FeedbackExample
 
 TEMPLATE = make_template("plain", (), "SS")
@@ -57,3 +58,32 @@ def test_examples_go_before_the_history_the_least_similar_first(
 def test_a_question_that_does_not_fit_alone_is_refused() -> None:
     with pytest.raises(PromptTooLong, match=r"would have 9 tokens, and .* holds 8"):
         fit(TEMPLATE, HISTORY, "qq", EXAMPLES, context_tokens=8, max_new_tokens=5, count=letters)
+
+
+CALLED = (
+    Message("system", "SS"),
+    Message("user", "u1"),
+    Message("assistant", "A1", calls=(ToolCall("c", "clock", "{}"),)),
+    Message("tool", "T1", call_id="c"),
+    Message("assistant", "B1"),
+    Message("user", "u2"),
+    Message("assistant", "A2"),
+    Message("user", "u3"),
+)
+
+
+@pytest.mark.parametrize(
+    ("room", "expected"),
+    [
+        (16, "SS u1 A1 T1 B1 u2 A2 u3"),
+        (15, "SS u2 A2 u3"),
+        (8, "SS u2 A2 u3"),
+        (7, "SS u3"),
+        (1, "SS u3"),  # the engine refuses it
+    ],
+)
+def test_the_oldest_exchanges_are_dropped_with_their_calls_and_results(
+    room: int, expected: str
+) -> None:
+    kept = drop_oldest(CALLED, lambda messages: letters(messages) <= room)
+    assert " ".join(message.content for message in kept) == expected

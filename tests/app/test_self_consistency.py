@@ -26,6 +26,7 @@ class Said:
     def __init__(self, *events: StreamEvent) -> None:
         self._events = events
         self.cancelled = threading.Event()
+        self.prompt_tokens = 9
 
     def __iter__(self) -> Iterator[StreamEvent]:
         return iter(self._events)

@@ -173,6 +173,9 @@ class ScriptedEngine:
     def background(self) -> AbstractContextManager[YieldToEngine]:
         return nullcontext(do_not_yield)
 
+    def request_tokens(self, request: GenerationRequest) -> int:
+        return _prompt_tokens(request)
+
     def load_adapter(self, digest: str, folder: Path) -> None:
         """Adapters change nothing here."""
 
@@ -236,7 +239,7 @@ class _Row:
     def __init__(
         self, request: GenerationRequest, script: list[str] | None, ends: bool = True
     ) -> None:
-        self.stream = QueuedStream()
+        self.stream = QueuedStream(_prompt_tokens(request))
         self.ended = False
         self._request = request
         self._script = script  # None: it counts

@@ -125,3 +125,10 @@ def test_an_answer_cut_within_a_character_shows_no_replacement_character() -> No
         detokenizer.push(byte)
     detokenizer.finish()
     assert detokenizer.text == "a"
+
+
+def test_the_first_stop_string_in_the_text_is_named() -> None:
+    detokenizer = Detokenizer(bytes_to_text, ("three", "two"))
+    shown = "".join(map(detokenizer.push, b"one two"))
+    assert (shown, detokenizer.stopped_at) == ("one ", "two")
+    assert Detokenizer(bytes_to_text, ("a",)).stopped_at == ""

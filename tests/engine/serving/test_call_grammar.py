@@ -140,7 +140,7 @@ def test_the_schemas_of_all_tools_have_a_limit(smollm_tokenizer: Any) -> None:
 
 
 def test_tools_go_with_no_other_grammar_and_no_given_beginning() -> None:
-    with pytest.raises(InvalidInput, match="cannot follow a grammar"):
+    with pytest.raises(InvalidInput, match="follows a response format is offered none"):
         GenerationRequest(MESSAGES, SamplingParams(grammar=Grammar("regex", "yes")))
     with pytest.raises(InvalidInput, match="given in part"):
         GenerationRequest(MESSAGES, prefill="ye")
