@@ -45,7 +45,7 @@ class BodyLimit:
             return
         limit = self._paths.get(route_path(scope), self._max_bytes)
         if _declared_bytes(scope) > limit:
-            response = await http_error_response(None, _too_long(limit))
+            response = await http_error_response(Request(scope), _too_long(limit))
             await response(scope, receive, send)
             return
         received = 0

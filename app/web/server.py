@@ -14,6 +14,7 @@ from app.live_answers import LiveAnswers
 from app.service import Service
 from app.settings import session_secret
 from app.web import import_api
+from app.web.anthropic_api import anthropic_router
 from app.web.api_paths import add_api_fallback
 from app.web.body import BodyLimit
 from app.web.chat_api import chat_router
@@ -28,6 +29,9 @@ from app.web.origins import AllowedHosts, CrossOriginProtection
 from app.web.prompts_api import prompts_router
 from app.web.text_completions_api import text_completions_router
 
+# Headers that clients of Anthropic's API send from pages of other origins
+ANTHROPIC_HEADERS = ("X-Api-Key", "Anthropic-Version", "Anthropic-Beta")
+
 
 def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastAPI:
     """Return the whole application; `mount_pages` adds the browser's pages."""
@@ -37,6 +41,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     app.include_router(openai_router(service))
     app.include_router(text_completions_router(service))
     app.include_router(embeddings_router(service))
+    app.include_router(anthropic_router(service))
     app.include_router(feedback_router(service))
     app.include_router(prompts_router(service))
     live = LiveAnswers(service.workspace.settings.max_unfinished)
@@ -67,7 +72,7 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
         allow_methods=["GET", "POST", "PUT"],
-        allow_headers=["Authorization", "Content-Type"],
+        allow_headers=["Authorization", "Content-Type", *ANTHROPIC_HEADERS],
     )
     app.add_middleware(AllowedHosts, names=(*settings.allowed_hosts, settings.host))
 
