@@ -27,6 +27,7 @@ from app.web.my_feedback_api import my_feedback_router
 from app.web.openai_api import openai_router
 from app.web.origins import AllowedHosts, CrossOriginProtection
 from app.web.prompts_api import prompts_router
+from app.web.responses_api import responses_router
 from app.web.text_completions_api import text_completions_router
 
 # Headers that clients of Anthropic's API send from pages of other origins
@@ -41,6 +42,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     app.include_router(openai_router(service))
     app.include_router(text_completions_router(service))
     app.include_router(embeddings_router(service))
+    app.include_router(responses_router(service))
     app.include_router(anthropic_router(service))
     app.include_router(feedback_router(service))
     app.include_router(prompts_router(service))
