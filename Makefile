@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LANGCHAIN := $(VENV)/langchain-tests
+CLIENTS := $(VENV)/client-tests
 PORT ?= 7860
 # Options of pip and uv for every install, such as --index-url
 PIP_ARGS ?=
@@ -16,7 +17,7 @@ QUICK_TESTS := $(TESTS) --durations 5 --durations-min 2 -m "not slow and not int
 CPU_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 export BURNISH_PORT ?= $(PORT)
 
-.PHONY: setup chat demo test test-all lint check ci bench langchain-suite clean
+.PHONY: setup chat demo test test-all lint check ci bench langchain-suite client-suite clean
 
 setup: $(VENV)/.runtime
 
@@ -52,6 +53,10 @@ bench: $(VENV)/.dev
 langchain-suite: $(LANGCHAIN)/.done
 	$(LANGCHAIN)/bin/python -m pytest --asyncio-mode=auto tests/app/test_langchain_suite.py
 
+# LiteLLM and LlamaIndex need an older openai than the one that the other tests are a client with
+client-suite: $(CLIENTS)/.done
+	$(CLIENTS)/bin/python -m pytest tests/app/test_litellm_client.py tests/app/test_llama_index_client.py
+
 clean:
 	rm -rf $(VENV) build *.egg-info
 
@@ -61,6 +66,15 @@ $(LANGCHAIN)/.done: $(VENV)/.dev
 	    > "$$($(LANGCHAIN)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
 	@$(BIN)/uv pip install --quiet --python $(LANGCHAIN)/bin/python --constraint constraints.txt $(PIP_ARGS) \
 	    langchain-tests==1.1.9
+	@touch $@
+
+$(CLIENTS)/.done: $(VENV)/.dev
+	@$(BIN)/python -m venv --without-pip $(CLIENTS)
+	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	    > "$$($(CLIENTS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
+	@grep -v '^openai==' constraints.txt > $(CLIENTS)/constraints.txt
+	@$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python --constraint $(CLIENTS)/constraints.txt $(PIP_ARGS) \
+	    litellm==1.97.0 llama-index-llms-openai-like==0.8.1
 	@touch $@
 
 # torch first and by its pinned version, so that nothing else chooses another build. PyPI's build for
