@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from typing import TypedDict, Unpack
 
@@ -17,8 +18,8 @@ from engine.messages import Message, question_of, require_text, split_prefill, t
 from engine.prompts.modes import PromptTemplate
 from engine.prompts.reasoning import without_thoughts
 from engine.request import GenerationRequest, RawPrompt, SamplingParams
+from engine.storage import digest_json
 from engine.tools import Spoken
-from feedback_store.storage.answers import new_id
 from feedback_store.storage.store import FeedbackStore
 
 AS_GIVEN = PromptTemplate("plain", "", "", ())  # callers send their own messages
@@ -40,8 +41,11 @@ class CompletionOptions(TypedDict, total=False):
 
 
 class Completions:
-    """Each request of messages is a conversation of its own, of one turn with sibling answers,
-    unless it follows a stored answer.
+    """A caller's requests of the very same messages are one conversation for a day (UTC), and each
+    request is a turn with sibling answers: so answers to one question can be told apart by
+    thumbs and compared, whichever request they came from, and are held out or trained on together.
+    A day, so that a question which a program asks for ever does not keep its oldest answers.
+    A request that follows a stored answer goes on in that answer's conversation.
 
     A raw prompt is no conversation: it asks nothing that a person could judge the answer to, so
     nothing of it is stored.
@@ -90,7 +94,9 @@ class Completions:
                 user_id=user_id,
                 question=question,
                 template=AS_GIVEN,
-                conversation_id=follows.turn.conversation_id if follows else new_id(),
+                conversation_id=(
+                    follows.turn.conversation_id if follows else _conversation_of(user_id, messages)
+                ),
                 parent_answer_id=follows.answer.id if follows else None,
                 prompt=messages,
                 listed=False,
@@ -177,6 +183,13 @@ def _split(messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], str]:
     """Return the messages as the model is shown them, and the given beginning of the answer."""
     messages, prefill = split_prefill(messages)
     return (*without_thoughts(messages[:-1]), *messages[-1:]), prefill
+
+
+def _conversation_of(user_id: str, messages: Sequence[Message]) -> str:
+    """Return the conversation of a caller's messages today."""
+    today = datetime.now(UTC).date().isoformat()
+    digest = digest_json([user_id, today, [message.as_dict() for message in messages]])
+    return f"api-{digest[-32:]}"
 
 
 class _Once:

@@ -12,14 +12,13 @@ from dataclasses import asdict
 from typing import Any
 
 from app.answering import AnswerUpdate
+from app.web.completion_ids import UNSAVED, completion_id
 from app.web.completion_request import CompletionRequest
 from app.web.error_responses import error_document
 from app.web.relay import Piece
 from engine.errors import BurnishError
 from engine.openai_answers import call_id_of, finish_reason_of, logprobs_document
 from engine.request import TokenLogprob
-
-UNSAVED = "unsaved"
 
 
 def completion_document(body: CompletionRequest, pieces: Sequence[Piece]) -> dict[str, Any]:
@@ -91,7 +90,7 @@ def _data(document: dict[str, Any]) -> str:
 
 def _head(body: CompletionRequest, first: AnswerUpdate, kind: str) -> dict[str, Any]:
     return {
-        "id": first.answer_id or UNSAVED,
+        "id": completion_id(first.answer_id),
         "object": kind,
         "created": int(time.time()),
         "model": body.model,

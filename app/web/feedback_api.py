@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.service import Service
 from app.web.body import StrictJsonRoute
+from app.web.completion_ids import AnswerName
 from app.web.identity import user_of
 from engine.errors import InvalidInput, InvalidText, UnknownId
 from engine.prompts.reasoning import untagged
@@ -67,8 +68,8 @@ class ComparisonBody(BaseModel):
     """Two answers to one question, as they stand side by side."""
 
     model_config = ConfigDict(extra="forbid")
-    left: str
-    right: str
+    left: AnswerName
+    right: AnswerName
 
 
 class ChoiceBody(Statement):
@@ -96,14 +97,14 @@ def feedback_router(service: Service) -> APIRouter:
 def _add_answer_routes(router: APIRouter, store: FeedbackStore) -> None:
     @router.get("/answers/{answer_id}")
     @in_bounded_threadpool
-    def answer(answer_id: str, request: Request) -> dict[str, object]:
+    def answer(answer_id: AnswerName, request: Request) -> dict[str, object]:
         found = store.answer(answer_id, user_of(request.session))
         document = {name: getattr(found, name) for name in found.__dataclass_fields__}
         return {**document, "thought": untagged(found.thought)}
 
     @router.post("/answers/{answer_id}/vote")
     @in_bounded_threadpool
-    def vote(answer_id: str, body: VoteBody, request: Request) -> dict[str, str]:
+    def vote(answer_id: AnswerName, body: VoteBody, request: Request) -> dict[str, str]:
         try:
             store.vote(
                 answer_id,
@@ -121,7 +122,7 @@ def _add_answer_routes(router: APIRouter, store: FeedbackStore) -> None:
 
     @router.post("/answers/{answer_id}/correction")
     @in_bounded_threadpool
-    def correct(answer_id: str, body: CorrectionBody, request: Request) -> dict[str, str]:
+    def correct(answer_id: AnswerName, body: CorrectionBody, request: Request) -> dict[str, str]:
         user = user_of(request.session)
         store.correct(answer_id, user, body.text, idempotency_key=body.idempotency_key)
         return SAVED
@@ -132,13 +133,17 @@ def _add_answer_routes(router: APIRouter, store: FeedbackStore) -> None:
 
     @router.post("/answers/{answer_id}/copy")
     @in_bounded_threadpool
-    def copy(answer_id: str, request: Request, body: Statement | None = None) -> dict[str, str]:
+    def copy(
+        answer_id: AnswerName, request: Request, body: Statement | None = None
+    ) -> dict[str, str]:
         note(answer_id, body, request, "copy")
         return SAVED
 
     @router.post("/answers/{answer_id}/flag")
     @in_bounded_threadpool
-    def flag(answer_id: str, request: Request, body: Statement | None = None) -> dict[str, str]:
+    def flag(
+        answer_id: AnswerName, request: Request, body: Statement | None = None
+    ) -> dict[str, str]:
         note(answer_id, body, request, "flag")
         return SAVED
 

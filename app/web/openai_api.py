@@ -6,10 +6,10 @@
 `response_format` are our own. If the last message is the assistant's, it is continued, as in
 Anthropic's API and with vLLM's `continue_final_message`. Calls of tools are parts of the message
 beside `content`, and their arguments are valid under the tools' schemas. A completion has the id of
-its first stored answer, and each choice has its `answer_id`, so that a vote can name it. A model's
-thought is `reasoning_content`, beside `content`, as in DeepSeek's API and llama.cpp; in a request's
-messages it is ignored, since no model is shown its earlier thoughts. `completion_request` defines
-requests, `completion_documents` responses.
+its first stored answer behind a prefix, and each choice has its `answer_id`; feedback names either.
+A model's thought is `reasoning_content`, beside `content`, as in DeepSeek's API and llama.cpp; in a
+request's messages it is ignored, since no model is shown its earlier thoughts. `completion_request`
+defines requests, `completion_documents` responses.
 """
 
 from __future__ import annotations

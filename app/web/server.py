@@ -18,6 +18,7 @@ from app.web.anthropic_api import anthropic_router
 from app.web.api_paths import add_api_fallback
 from app.web.body import BodyLimit
 from app.web.chat_api import chat_router
+from app.web.completion_feedback_api import completion_feedback_router
 from app.web.embeddings_api import embeddings_router
 from app.web.error_responses import add_error_handlers
 from app.web.feedback_api import feedback_router
@@ -44,6 +45,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     app.include_router(embeddings_router(service))
     app.include_router(responses_router(service))
     app.include_router(anthropic_router(service))
+    app.include_router(completion_feedback_router(service))
     app.include_router(feedback_router(service))
     app.include_router(prompts_router(service))
     live = LiveAnswers(service.workspace.settings.max_unfinished)
@@ -73,8 +75,8 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
     app.add_middleware(
         CORSMiddleware,
         allow_origins=settings.allowed_origins,
-        allow_methods=["GET", "POST", "PUT"],
         allow_headers=["Authorization", "Content-Type", *ANTHROPIC_HEADERS],
+        allow_methods=["GET", "POST", "PUT", "DELETE"],
     )
     app.add_middleware(AllowedHosts, names=(*settings.allowed_hosts, settings.host))
 

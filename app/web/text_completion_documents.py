@@ -12,6 +12,7 @@ from typing import Any
 
 from app.answering import AnswerUpdate
 from app.web.completion_documents import chain_pieces, ending_of
+from app.web.completion_ids import TEXT_COMPLETION_PREFIX
 from app.web.error_responses import error_document
 from app.web.event_stream import event
 from app.web.legacy_logprobs import LegacyLogprobs
@@ -119,7 +120,7 @@ def _count(pieces: Sequence[Piece]) -> int:
 
 def _head(body: TextCompletionRequest, first: AnswerUpdate) -> dict[str, Any]:
     return {
-        "id": f"cmpl-{uuid.uuid4().hex}",
+        "id": f"{TEXT_COMPLETION_PREFIX}{uuid.uuid4().hex}",
         "object": "text_completion",
         "created": int(time.time()),
         "model": body.model,

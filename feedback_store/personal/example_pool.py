@@ -88,6 +88,7 @@ def current_events(connection: Connection, which: ColumnElement[bool]) -> list[R
             events.user_id,
             events.kind,
             events.vote,
+            events.correction,
             events.created_at,
             t.answers.c.finished_at,
         )

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Table, and_, exists, func, select
+from sqlalchemy import ColumnElement, Connection, Table, and_, case, exists, func, select
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from feedback_store.storage import tables as t
@@ -84,10 +84,11 @@ class Counters:
 
 
 def _said(connection: Connection, *which: ColumnElement[bool]) -> Counter[EventValue]:
-    """The number of events by kind and vote."""
+    """The number of events by kind and vote; a correction that takes one back has the vote 0."""
     events = t.events.c
-    query = select(events.kind, events.vote, func.count()).where(*which)
-    rows = connection.execute(query.group_by(events.kind, events.vote)).all()
+    vote = case((events.correction == "", 0), else_=events.vote)
+    query = select(events.kind, vote, func.count()).where(*which)
+    rows = connection.execute(query.group_by(events.kind, vote)).all()
     return Counter({(kind, vote): count for kind, vote, count in rows})
 
 

@@ -148,6 +148,8 @@ class _Conversation:
         said: dict[str, list[RowMapping]] = defaultdict(list)
         for event in current_statements(self.judgements):
             said[event["turn_id"]].append(event)
+            if event["kind"] == "choice":  # the other answer may be one to the same words of a turn
+                said[self.answers[event["right_answer_id"]].turn_id] += []
         turns_of: dict[tuple[str, str, tuple[Message, ...]], list[str]] = defaultdict(list)
         for turn_id, turn in self.turns.items():
             if turn_id in said:

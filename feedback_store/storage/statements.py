@@ -7,25 +7,53 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, or_, select
 
 from feedback_store.records import CurrentChoice, CurrentCorrection, CurrentVote
 from feedback_store.storage import tables as t
 
 JUDGEMENTS = ("vote", "correction", "choice", "flag")
+WITHDRAWABLE = ("vote", "correction", "choice")
 
 
 def current_statements(events: Iterable[RowMapping]) -> list[RowMapping]:
     """The current ones of events that are given in the order of their numbers.
 
-    Each has at least the columns `answer_id`, `comparison_id`, `user_id` and `kind`. A vote of 0 is
-    current, too: it says that the user has cleared an earlier one.
+    Each has at least the columns `answer_id`, `comparison_id`, `user_id`, `kind` and `correction`.
+    A vote of 0 is current, too: it says that the user has cleared an earlier one. A correction
+    without words takes an earlier one back, and is none.
     """
     latest = {
         (event["answer_id"], event["comparison_id"], event["user_id"], event["kind"]): event
         for event in events
     }
-    return list(latest.values())
+    return [each for each in latest.values() if each["kind"] != "correction" or each["correction"]]
+
+
+def read_own_statements(
+    connection: Connection, answer_id: str, conversation_id: str, user_id: str
+) -> list[RowMapping]:
+    """A user's current votes, corrections and choices about an answer of a conversation.
+
+    A choice has the two answers.
+    """
+    events, compared = t.events.c, t.comparisons.c
+    about_it = select(t.events).where(events.answer_id == answer_id, events.user_id == user_id)
+    beside_others = (
+        select(t.events, compared.left_answer_id, compared.right_answer_id)
+        .join(t.comparisons, compared.id == events.comparison_id)
+        .join(t.turns, t.turns.c.id == compared.turn_id)
+        .where(
+            t.turns.c.conversation_id == conversation_id,
+            events.user_id == user_id,
+            or_(compared.left_answer_id == answer_id, compared.right_answer_id == answer_id),
+        )
+    )
+    rows = [
+        *connection.execute(about_it.order_by(events.id)).mappings().all(),
+        *connection.execute(beside_others.order_by(events.id)).mappings().all(),
+    ]
+    return [each for each in current_statements(rows) if each["kind"] in WITHDRAWABLE]
 
 
 def read_judgements(

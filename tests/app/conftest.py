@@ -154,6 +154,19 @@ def stage(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel) -> Ite
             yield Played(service, engine, url)
 
 
+@pytest.fixture(scope="module")
+def api_stage(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel) -> Iterator[Played]:
+    """The same without the pages; an answer is there as soon as it is asked for."""
+    engine = ScriptedEngine()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.start.start_engine", lambda *_, **__: engine)
+        service = Service(Workspace(settings_of(tmp_path_factory.mktemp("api"), tiny_base)))
+        service.start()
+        with listening(service, api_alone(service)) as url:
+            yield Played(service, engine, url)
+        service.close()
+
+
 @pytest.fixture
 def played(stage: Played) -> Iterator[Played]:
     """The same, as it was at the start when the test is done."""

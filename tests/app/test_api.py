@@ -174,7 +174,7 @@ def test_choices_are_sibling_answers_of_one_turn_and_can_be_voted_on(
     client = person()
     answer = complete(client, n=2, temperature=1.0)
     ids = [choice["answer_id"] for choice in answer["choices"]]
-    assert answer["id"] == ids[0]
+    assert answer["id"] == f"chatcmpl-{ids[0]}"
     for answer_id, vote in zip(ids, (1, -1), strict=True):
         voted = client.post(f"/api/answers/{answer_id}/vote", json={"vote": vote})
         assert voted.status_code == 200

@@ -32,6 +32,7 @@ from app.conversation import Chat
 from app.service import Service, Workspace
 from app.settings import Settings
 from app.web.body import MAX_BODY_BYTES, BodyLimit
+from app.web.completion_ids import answer_named
 from app.web.server import build_app
 from engine.adapters.slots import AdapterSlots
 from engine.prompts.modes import make_template
@@ -287,7 +288,7 @@ class TestDeadlines:
             for c in chunks
             if c["choices"][0]["index"] == 0
         )
-        stored = workspace.store.answer(chunks[0]["id"], "api")
+        stored = workspace.store.answer(answer_named(chunks[0]["id"]), "api")
         assert (stored.status, stored.text) == ("failed", shown)
 
     def test_a_late_answer_that_is_not_streamed_is_504_and_its_text_is_stored(

@@ -111,7 +111,7 @@ def test_a_begun_answer_is_continued_and_stored_whole(person: Person, service: S
     stored = client.get(f"/api/answers/{answer['id']}").json()
     assert stored["text"] == "The river " + text_of(answer)
     store, user = service.workspace.store, stored_user(service)
-    turn, shown = store.shown_prompt(answer["id"], user)
+    turn, shown = store.shown_prompt(answer["choices"][0]["answer_id"], user)
     assert turn.question == "Say hello."
     assert [(m.role, m.content) for m in shown] == [("user", "Say hello.")]
     body = {"messages": [HELLO, begun], **GREEDY, "stream": True}

@@ -56,6 +56,17 @@ def test_a_thumb_that_was_turned_or_cleared_is_none(
     assert answers(own) == []
 
 
+def test_a_correction_that_was_taken_back_is_none_and_a_thumb_counts_again(
+    own: OwnExamples, store: FeedbackStore, talk: Conversations
+) -> None:
+    oak = talk.ask(OAK, "Tall.")
+    store.correct(oak, "ann", "30 m.")
+    store.withdraw(oak, "ann")
+    assert answers(own) == []
+    store.vote(oak, "ann", 1)
+    assert texts(own.of("ann")) == [("like", OAK, "Tall.")]
+
+
 def test_what_is_flagged_empty_broken_off_or_long_is_none(
     own: OwnExamples, store: FeedbackStore, talk: Conversations
 ) -> None:

@@ -417,6 +417,56 @@ def test_only_two_answers_to_the_same_question_can_be_compared(
     assert everything(database) == before
 
 
+def test_answers_to_two_turns_with_the_very_same_messages_can_be_compared(
+    store: FeedbackStore, talk: Conversations, database: Database
+) -> None:
+    one, two = talk.ask(text="One."), talk.ask(text="Two.")
+    other, elsewhere = talk.ask("Another?"), talk.ask(conversation="c2")
+    first, second = (store.compare(one, two, "ann", once=True) for _ in range(2))
+    assert first.id == second.id
+    store.choose(first.id, "ann", "right")
+    evidence = only_evidence(database)
+    assert [answer.text for answer in evidence.answers] == ["One.", "Two."]
+    assert [choice.winner for choice in evidence.choices] == [two]
+    for wrong in (other, elsewhere, one):
+        with pytest.raises(InvalidInput, match="the same question"):
+            store.compare(one, wrong, "ann", once=True)
+
+
+def test_what_is_taken_back_counts_no_more_and_its_history_stays(
+    store: FeedbackStore, talk: Conversations, database: Database
+) -> None:
+    one = talk.ask()
+    two = talk.again(one, "A green thing.")
+    store.vote(one, "ann", 1, reasons=["other"])
+    store.correct(one, "ann", "A part of a tree.")
+    store.choose(store.compare(two, one, "ann").id, "ann", "left")
+    said = store.statements_on(one, "ann")
+    assert said.vote is not None
+    assert (said.vote.vote, said.correction) == (1, "A part of a tree.")
+    assert [choice.winner for choice in said.choices] == [two]
+    with pytest.raises(UnknownId):
+        store.withdraw(one, "bob")
+    counted = store.counts()
+    assert (counted["votes"], counted["corrections"]) == (1, 1)
+    for _ in range(2):
+        store.withdraw(one, "ann")
+    left = store.statements_on(one, "ann")
+    assert (left.vote, left.correction, [each.choice for each in left.choices]) == (
+        None,
+        None,
+        ["tie"],
+    )
+    counted = store.counts()
+    assert (counted["votes"], counted["corrections"]) == (0, 0)
+    assert counted == FeedbackStore(database).counts()  # which counts from nothing
+    assert len(everything(database)["events"]) == 6
+    (evidence,) = EvidenceReader(database).all()
+    assert (evidence.votes, evidence.corrections) == ((), ())
+    store.correct(one, "ann", "A leaf of a tree.")
+    assert store.statements_on(one, "ann").correction == "A leaf of a tree."
+
+
 def test_a_choice_is_one_of_four_words(store: FeedbackStore, talk: Conversations) -> None:
     one = talk.ask()
     comparison = store.compare(one, talk.again(one, "B"), "ann")
