@@ -1,13 +1,13 @@
 """The API's responses to unknown paths and methods.
 
 The pages are mounted at `/` and answer every other path in their own way. So requests under the
-API's prefixes are answered here first: HEAD like GET, another method with 405 and the allowed ones,
-an unknown path with 404, each in the API's documented error format.
+API's prefixes are answered here first: HEAD like GET, OPTIONS with the allowed methods, another
+method with 405 and the same, an unknown path with 404, each in the API's documented error format.
 """
 
 from __future__ import annotations
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException, Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
@@ -41,6 +41,9 @@ class _Fallback:
         if "GET" in allowed:
             allowed.insert(1, "HEAD")
         names = ", ".join(allowed)
+        if scope["method"] == "OPTIONS":
+            await Response(status_code=204, headers={"Allow": names})(scope, receive, send)
+            return
         said = f"{scope['path'][:100]} takes {names} and not {scope['method'][:20]}"
         raise HTTPException(405, said, {"Allow": names})
 

@@ -24,15 +24,15 @@ from feedback_store.records import ChoiceValue, CurrentChoice, VoteValue
 from feedback_store.storage.statement_store import MAX_COMMENT_CHARS, require_reasons
 from feedback_store.storage.store import FeedbackStore
 
-Preference = Literal["better", "worse", "tie", "both_bad"]
+HowCompared = Literal["better", "worse", "tie", "both_bad"]
 # The completion stands on the left of the one that it is compared with
-CHOICE_OF: dict[Preference, ChoiceValue] = {
+CHOICE_OF: dict[HowCompared, ChoiceValue] = {
     "better": "left",
     "worse": "right",
     "tie": "tie",
     "both_bad": "both_bad",
 }
-KEY_CHARS = 48  # of the caller's; each statement of a body has a key of its own
+CALLER_KEY_CHARS = 48  # of the caller's; each statement of a body has a key of its own
 CompletionId = Annotated[AnswerName, Field(min_length=1, max_length=80)]
 
 
@@ -51,8 +51,8 @@ class FeedbackBody(BaseModel):
     comment: Annotated[str, Field(max_length=MAX_COMMENT_CHARS)] = ""
     correction: str | None = None
     compared_with: CompletionId | None = None
-    preference: Preference | None = None
-    idempotency_key: Annotated[str, Field(min_length=1, max_length=KEY_CHARS)] | None = None
+    preference: HowCompared | None = None
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=CALLER_KEY_CHARS)] | None = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -78,7 +78,7 @@ class ComparedCompletion(BaseModel):
     """How a completion compares with another one, by what its person said last."""
 
     completion_id: str
-    preference: Preference
+    preference: HowCompared
 
 
 class CompletionFeedback(BaseModel):
@@ -168,7 +168,7 @@ def _compared(choice: CurrentChoice, answer_id: str) -> ComparedCompletion:
     """Return a choice as it is seen from one of its two answers."""
     is_left = choice.left_answer_id == answer_id
     other = choice.right_answer_id if is_left else choice.left_answer_id
-    preference: Preference = "tie" if choice.choice == "tie" else "both_bad"
+    preference: HowCompared = "tie" if choice.choice == "tie" else "both_bad"
     if choice.winner is not None:
         preference = "better" if choice.winner == answer_id else "worse"
     return ComparedCompletion(completion_id=id_of(other), preference=preference)

@@ -92,6 +92,9 @@ class CompletionRequest(ChoiceFields):
         """See `ChatBody`."""
         if self.top_logprobs and not self.logprobs:
             raise InvalidInput("top_logprobs needs logprobs to be true")
+        for name in ("max_completion_tokens", "max_tokens"):
+            if (limit := getattr(self, name)) is not None and limit < 1:
+                raise InvalidInput(f"{name} must be at least 1")
         limits = (self.max_completion_tokens, self.max_tokens, usual.max_new_tokens)
         return self.choices_of(
             usual,

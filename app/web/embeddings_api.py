@@ -27,6 +27,7 @@ from app.web.identity import user_of
 from app.web.openai_api import SUBMIT_THREADS
 from app.web.raw_prompts import raw_prompts_of
 from app.web.relayed_response import CLIENT_CLOSED, while_connected
+from app.web.response_schemas import EmbeddingList
 from app.web.sampling_fields import Lenient, refuse_unsupported
 from engine.request import TextEmbedding
 
@@ -54,7 +55,7 @@ def embeddings_router(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1", route_class=StrictJsonRoute)
     submitters = ThreadPoolExecutor(SUBMIT_THREADS, thread_name_prefix="burnish-embed")
 
-    @router.post("/embeddings", response_model=None)
+    @router.post("/embeddings", response_model=None, responses={200: {"model": EmbeddingList}})
     async def embeddings(body: EmbeddingsBody, request: Request) -> Response:
         user_id, abandoned = user_of(request.session), threading.Event()
 

@@ -6,6 +6,7 @@ An unknown id and an id of another person both answer 404.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -20,7 +21,7 @@ from app.web.completion_ids import AnswerName
 from app.web.identity import user_of
 from engine.errors import InvalidInput, InvalidText, UnknownId
 from engine.prompts.reasoning import untagged
-from feedback_store.records import ChoiceValue, VoteValue
+from feedback_store.records import ChoiceValue, StoredAnswer, VoteValue
 from feedback_store.storage.statement_store import Noted
 from feedback_store.storage.store import FeedbackStore
 
@@ -97,10 +98,9 @@ def feedback_router(service: Service) -> APIRouter:
 def _add_answer_routes(router: APIRouter, store: FeedbackStore) -> None:
     @router.get("/answers/{answer_id}")
     @in_bounded_threadpool
-    def answer(answer_id: AnswerName, request: Request) -> dict[str, object]:
+    def answer(answer_id: AnswerName, request: Request) -> StoredAnswer:
         found = store.answer(answer_id, user_of(request.session))
-        document = {name: getattr(found, name) for name in found.__dataclass_fields__}
-        return {**document, "thought": untagged(found.thought)}
+        return replace(found, thought=untagged(found.thought))
 
     @router.post("/answers/{answer_id}/vote")
     @in_bounded_threadpool

@@ -29,6 +29,7 @@ from app.web.completion_request import CompletionRequest
 from app.web.identity import user_of
 from app.web.relay import Relay
 from app.web.relayed_response import relayed_response
+from app.web.response_schemas import ChatCompletion, ModelEntry, ModelList, streamed_or
 from engine.storage import find_digest, folder_of
 
 SUBMIT_THREADS = 8  # each tokenizes a prompt and queues it; waiting happens elsewhere
@@ -39,12 +40,12 @@ def openai_router(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1", route_class=StrictJsonRoute)
     submitters = ThreadPoolExecutor(SUBMIT_THREADS, thread_name_prefix="burnish-submit")
 
-    @router.get("/models")
+    @router.get("/models", response_model=ModelList)
     def models() -> dict[str, Any]:
         known = _models(service)
         return {"object": "list", "data": [_model(name, at) for name, at in known.items()]}
 
-    @router.get("/models/{model}")
+    @router.get("/models/{model}", response_model=ModelEntry)
     def model(model: str) -> dict[str, Any]:
         known = _models(service)
         if model in known:
@@ -53,7 +54,7 @@ def openai_router(service: Service) -> APIRouter:
         digest = find_digest(bundles, model)
         return _model(digest, known.get(digest, folder_of(bundles, digest).stat().st_mtime))
 
-    @router.post("/chat/completions", response_model=None)
+    @router.post("/chat/completions", response_model=None, responses=streamed_or(ChatCompletion))
     async def completions(body: CompletionRequest, request: Request) -> Response:
         return await relayed_response(
             request,

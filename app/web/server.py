@@ -28,6 +28,7 @@ from app.web.my_feedback_api import my_feedback_router
 from app.web.openai_api import openai_router
 from app.web.origins import AllowedHosts, CrossOriginProtection
 from app.web.prompts_api import prompts_router
+from app.web.response_schemas import ANY_ERRORS, ENGINE_ERRORS, STORE_ERRORS, Readiness
 from app.web.responses_api import responses_router
 from app.web.text_completions_api import text_completions_router
 
@@ -37,16 +38,16 @@ ANTHROPIC_HEADERS = ("X-Api-Key", "Anthropic-Version", "Anthropic-Beta")
 
 def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastAPI:
     """Return the whole application; `mount_pages` adds the browser's pages."""
-    app = FastAPIOffline(title="Burnish", docs_url="/docs", redoc_url=None)
+    app = FastAPIOffline(title="Burnish", docs_url="/docs", redoc_url=None, responses=ANY_ERRORS)
     _add_middleware(app, service)
     add_error_handlers(app)
-    app.include_router(openai_router(service))
-    app.include_router(text_completions_router(service))
-    app.include_router(embeddings_router(service))
-    app.include_router(responses_router(service))
+    app.include_router(openai_router(service), responses=ENGINE_ERRORS)
+    app.include_router(text_completions_router(service), responses=ENGINE_ERRORS)
+    app.include_router(embeddings_router(service), responses=ENGINE_ERRORS)
+    app.include_router(responses_router(service), responses=ENGINE_ERRORS)
     app.include_router(anthropic_router(service))
-    app.include_router(completion_feedback_router(service))
-    app.include_router(feedback_router(service))
+    app.include_router(completion_feedback_router(service), responses=STORE_ERRORS)
+    app.include_router(feedback_router(service), responses=STORE_ERRORS)
     app.include_router(prompts_router(service))
     live = LiveAnswers(service.workspace.settings.max_unfinished)
     app.include_router(chat_router(service, live))
@@ -103,7 +104,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.get("/readyz")
+    @app.get("/readyz", response_model=Readiness, responses={503: {"model": Readiness}})
     async def readyz() -> JSONResponse:
         status = (
             "engine down"
@@ -115,7 +116,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         body = {"status": status, "live": service.slots.live}
         return JSONResponse(body, 200 if status == "ready" else 503)
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     def prometheus() -> PlainTextResponse:
         for kind, count in service.workspace.store.counts().items():
             counts.labels(kind).set(count)

@@ -18,6 +18,7 @@ from app.web.identity import user_of
 from app.web.openai_api import SUBMIT_THREADS
 from app.web.relay import Relay
 from app.web.relayed_response import relayed_response
+from app.web.response_schemas import TextCompletion, streamed_or
 from app.web.text_completion_documents import text_completion_document, text_completion_events
 from app.web.text_completion_request import TextCompletionRequest
 
@@ -27,7 +28,7 @@ def text_completions_router(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1", route_class=StrictJsonRoute)
     submitters = ThreadPoolExecutor(SUBMIT_THREADS, thread_name_prefix="burnish-submit-text")
 
-    @router.post("/completions", response_model=None)
+    @router.post("/completions", response_model=None, responses=streamed_or(TextCompletion))
     async def text_completions(body: TextCompletionRequest, request: Request) -> Response:
         return await relayed_response(
             request,

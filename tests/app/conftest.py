@@ -87,7 +87,7 @@ def api_alone(service: Service) -> ASGIApp:
     """The application with an empty page in place of gradio's: those take long to build."""
 
     def add_empty_page(app: FastAPI) -> None:
-        @app.get("/", response_class=HTMLResponse)
+        @app.get("/", response_class=HTMLResponse, include_in_schema=False)
         def empty_page() -> str:
             return ""
 

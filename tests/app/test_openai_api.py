@@ -92,6 +92,8 @@ def test_an_answer_follows_its_response_format(person: Person) -> None:
     assert {choice["finish_reason"] for choice in choices} == {"stop"}
     grammar = {"type": "grammar", "syntax": "gbnf", "definition": 'root ::= "up" | "down"'}
     assert text_of(complete(client, HELLO, response_format=grammar)) in ("up", "down")
+    beyond_the_context = {"response_format": grammar, "max_tokens": 10**12}
+    assert text_of(complete(client, HELLO, **beyond_the_context)) in ("up", "down")
     anything = text_of(complete(client, HELLO, response_format={"type": "json_object"}))
     assert anything.startswith("{")  # cut at eight tokens, it need not be whole
     begun = {"role": "assistant", "content": "The"}
@@ -184,9 +186,13 @@ def test_every_path_and_method_has_the_documented_answer(person: Person) -> None
         assert_refused(wrong, 405, f"{path} takes GET, HEAD and not POST")
         assert wrong.headers["allow"] == "GET, HEAD"
     for path in (CHAT, "/v1/completions", "/v1/embeddings"):
-        for method in ("GET", "HEAD", "DELETE", "OPTIONS"):
+        for method in ("GET", "HEAD", "DELETE"):
             refused = client.request(method, path)
             assert (refused.status_code, refused.headers["allow"]) == (405, "POST"), method
+        allowed = client.options(path)
+        assert (allowed.status_code, allowed.headers["allow"]) == (204, "POST")
+    assert client.options("/v1/models").headers["allow"] == "GET, HEAD"
+    assert client.options("/v1/nothing").status_code == 404
     assert client.patch("/api/consent").headers["allow"] == "GET, HEAD, PUT"
     for path in (
         "/v1",

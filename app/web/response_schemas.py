@@ -1,0 +1,184 @@
+"""What the API answers, as its OpenAPI document describes it.
+
+The documents themselves are written elsewhere, field by field; these models only describe them, and
+a test compares the two. Errors have one format, `ErrorResponse`, and each group of routes the
+statuses that it may answer with. Knows nothing of how a response is made.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+class ErrorDetails(BaseModel):
+    """An error: one sentence, and its kind."""
+
+    message: str
+    type: str
+
+
+class ErrorResponse(BaseModel):
+    """The body of every status from 400 on."""
+
+    error: ErrorDetails
+
+
+ERROR_WORDS = {
+    400: "The request is invalid or asks for something that is not supported.",
+    403: "The request comes from a page of another site.",
+    404: "There is nothing of that id, or it is somebody else's.",
+    409: "The state of the thing does not allow it.",
+    413: "The body is too large, or the prompt cannot fit the context.",
+    422: "A text cannot be stored, or a word is none of those that are known.",
+    429: "The queue is full.",
+    500: "The server failed.",
+    503: "The engine or the database is not there.",
+    504: "The deadline passed before there was an answer.",
+    507: "The disk is full.",
+}
+RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+
+
+def error_responses(*statuses: int) -> Responses:
+    """Describe the errors of a group of routes."""
+    return {
+        status: {
+            "model": ErrorResponse,
+            "description": ERROR_WORDS[status],
+            **({"headers": RETRY_AFTER} if status == 429 else {}),
+        }
+        for status in statuses
+    }
+
+
+ANY_ERRORS = error_responses(400, 403, 413, 500, 503)
+STORE_ERRORS = error_responses(404, 422, 507)
+ENGINE_ERRORS = error_responses(404, 422, 429, 504, 507)
+
+
+# OpenAI's documents
+
+
+class ModelEntry(BaseModel):
+    """A valid value of `model`."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(BaseModel):
+    """All valid values of `model`."""
+
+    object: Literal["list"]
+    data: list[ModelEntry]
+
+
+class CachedTokens(BaseModel):
+    """How many of the prompt's tokens were read before."""
+
+    cached_tokens: int
+
+
+class Usage(BaseModel):
+    """Numbers of tokens."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: CachedTokens | None = None
+
+
+class AnswerMessage(BaseModel):
+    """The assistant's message; `content` is null where it only calls tools."""
+
+    role: Literal["assistant"]
+    content: str | None
+    reasoning_content: str = ""
+    tool_calls: list[dict[str, Any]] = []
+
+
+class CompletionChoice(BaseModel):
+    """One answer of a chat completion."""
+
+    index: int
+    answer_id: str
+    message: AnswerMessage
+    logprobs: dict[str, list[dict[str, Any]]] | None
+    finish_reason: Literal["stop", "length", "tool_calls", "error"]
+    error: str = ""
+
+
+class ChatCompletion(BaseModel):
+    """A chat completion."""
+
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[CompletionChoice]
+    usage: Usage
+
+
+class TextChoice(BaseModel):
+    """One text of a text completion."""
+
+    index: int
+    text: str
+    logprobs: dict[str, list[Any]] | None
+    finish_reason: Literal["stop", "length", "error"]
+    error: str = ""
+
+
+class TextCompletion(BaseModel):
+    """A text completion."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[TextChoice]
+    usage: Usage
+
+
+class EmbeddingUsage(BaseModel):
+    """Numbers of tokens of the texts."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingEntry(BaseModel):
+    """A text's vector: numbers, or the base64 of their float32 bytes."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingList(BaseModel):
+    """The vectors, in the order of the texts."""
+
+    object: Literal["list"]
+    data: list[EmbeddingEntry]
+    model: str
+    usage: EmbeddingUsage
+
+
+def streamed_or(document: type[BaseModel]) -> Responses:
+    """Describe a response that is a document or, with `stream`, server-sent events."""
+    return {200: {"model": document, "content": {"text/event-stream": {}}}}
+
+
+class Readiness(BaseModel):
+    """Whether new answers are taken, and the live release."""
+
+    status: Literal["ready", "engine down", "shutting down"]
+    live: str | None
