@@ -8,6 +8,7 @@ OpenAI's API lacks, and errors of `engine.errors`.
 
     chat_model.py      ChatBurnish: what LangChain calls
     options.py         the options of one call, by the names of OpenAI's and vLLM's APIs
+    prompts.py         the chat's prompt modes as prompt templates, and their examples
     messages.py        LangChain's messages in OpenAI's format, and whole answers from chunks
     in_process.py      an engine as the source of chunks
     over_http.py       a server as the source of chunks
@@ -17,5 +18,6 @@ The product's server does not import this package.
 """
 
 from engine.langchain.chat_model import ChatBurnish
+from engine.langchain.prompts import ModeExamples, mode_prompt
 
-__all__ = ["ChatBurnish"]
+__all__ = ["ChatBurnish", "ModeExamples", "mode_prompt"]

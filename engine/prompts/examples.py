@@ -37,6 +37,11 @@ def default_examples_text() -> str:
     return resources.files("engine.prompts").joinpath("examples.yaml").read_text("utf-8")
 
 
+def default_examples() -> tuple[Example, ...]:
+    """The examples of a new home."""
+    return _parse(yaml.safe_load(default_examples_text()), "examples.yaml")
+
+
 def _parse(entries: Any, source: str) -> tuple[Example, ...]:
     if not isinstance(entries, list) or not entries:
         raise InvalidInput(f"{source}: expected a list of examples")

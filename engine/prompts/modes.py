@@ -77,7 +77,7 @@ class PromptTemplate:
 
         The texts are values of the template's variables, so braces in them are plain text.
         """
-        return (*self._head, *history, Message("user", self._ask(question)))
+        return (*self._head, *history, Message("user", self.ask(question)))
 
     def with_examples(
         self, messages: Sequence[Message], own: Sequence[Example]
@@ -89,8 +89,8 @@ class PromptTemplate:
         head = len(self._head)
         shown: list[Message] = []
         for example in own:
-            shown.append(Message("user", self._ask(example.question)))
-            shown.append(Message("assistant", self._reply(example)))
+            shown.append(Message("user", self.ask(example.question)))
+            shown.append(Message("assistant", self.reply(example)))
         return (*messages[:head], *shown, *messages[head:])
 
     @cached_property
@@ -101,7 +101,7 @@ class PromptTemplate:
                 [("human", "{question}"), ("ai", "{answer}")]
             ),
             examples=[
-                {"question": self._ask(e.question), "answer": self._reply(e)} for e in self.examples
+                {"question": self.ask(e.question), "answer": self.reply(e)} for e in self.examples
             ],
             input_variables=[],
         )
@@ -110,10 +110,12 @@ class PromptTemplate:
         prompt = template.invoke({"system": self.system})
         return tuple(FROM_LANGCHAIN[m.type](str(m.content)) for m in prompt.to_messages())
 
-    def _ask(self, question: str) -> str:
+    def ask(self, question: str) -> str:
+        """Return a question as its user message has it, with the mode's instruction."""
         return f"{question}\n\n{self.instruction}" if self.instruction else question
 
-    def _reply(self, example: Example) -> str:
+    def reply(self, example: Example) -> str:
+        """Return an example's answer as its message has it, with the thought if the mode asks."""
         return join_reasoning(example.thought if self.has_answer_line else "", example.answer)
 
 

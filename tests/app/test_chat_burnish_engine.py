@@ -95,7 +95,7 @@ def examples() -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", document, re.M | re.S)
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(4))
 def test_the_examples_of_the_document_run(
     number: int,
     shared: Shared,
@@ -106,7 +106,7 @@ def test_the_examples_of_the_document_run(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("engine.models.catalogue.resolve", lambda _name, _cache: tiny_base)
-    assert len(examples()) == 3
+    assert len(examples()) == 4
     code = examples()[number].replace("http://127.0.0.1:7860", shared.url)
     exec(compile(code, f"example {number}", "exec", dont_inherit=True), {})
     assert capsys.readouterr().out.strip()
