@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LANGCHAIN := $(VENV)/langchain-tests
 CLIENTS := $(VENV)/client-tests
+OPEN_WEBUI := $(VENV)/open-webui
 PORT ?= 7860
 # Options of pip and uv for every install, such as --index-url
 PIP_ARGS ?=
@@ -17,7 +18,7 @@ QUICK_TESTS := $(TESTS) --durations 5 --durations-min 2 -m "not slow and not int
 CPU_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 export BURNISH_PORT ?= $(PORT)
 
-.PHONY: setup chat demo test test-all lint check ci bench langchain-suite client-suite clean
+.PHONY: setup chat demo test test-all lint check ci bench langchain-suite client-suite open-webui-test clean
 
 setup: $(VENV)/.runtime
 
@@ -57,6 +58,10 @@ langchain-suite: $(LANGCHAIN)/.done
 client-suite: $(CLIENTS)/.done
 	$(CLIENTS)/bin/python -m pytest tests/app/test_litellm_client.py tests/app/test_llama_index_client.py
 
+# Open WebUI pins a hundred packages of its own; of torch it takes ours, since another build has gigabytes
+open-webui-test: $(OPEN_WEBUI)/.done
+	BURNISH_OPEN_WEBUI=$(OPEN_WEBUI)/bin/python $(BIN)/python -m pytest tests/app/test_open_webui_server.py
+
 clean:
 	rm -rf $(VENV) build *.egg-info
 
@@ -75,6 +80,15 @@ $(CLIENTS)/.done: $(VENV)/.dev
 	@grep -v '^openai==' constraints.txt > $(CLIENTS)/constraints.txt
 	@$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python --constraint $(CLIENTS)/constraints.txt $(PIP_ARGS) \
 	    litellm==1.97.0 llama-index-llms-openai-like==0.8.1
+	@touch $@
+
+$(OPEN_WEBUI)/.done: $(VENV)/.dev
+	@$(BIN)/python -m venv --without-pip $(OPEN_WEBUI)
+	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	    > "$$($(OPEN_WEBUI)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
+	@echo 'torch ; python_version < "3"' > $(OPEN_WEBUI)/without-torch.txt
+	@$(BIN)/uv pip install --quiet --python $(OPEN_WEBUI)/bin/python --override $(OPEN_WEBUI)/without-torch.txt \
+	    $(PIP_ARGS) open-webui==0.12.4
 	@touch $@
 
 # torch first and by its pinned version, so that nothing else chooses another build. PyPI's build for

@@ -77,6 +77,7 @@ class Completions:
         names the person on whose behalf the caller asks, for the queue's fairness. Each answer's
         first update comes before its first token. Where the messages offer tools, updates have the
         calls apart from the text; the store has the text with its markup, as the model wrote it.
+        Where not `is_stored`, the store gets nothing.
 
         Raises `InvalidInput`, `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or
         `ShuttingDown`; nothing is stored then.

@@ -22,6 +22,7 @@ from app.comparing import Comparisons
 from app.completions import Completions
 from app.conversation import Chat
 from app.embeddings import Embeddings
+from app.open_webui import sync_before_round
 from app.schedules import each_minute, on_crontab
 from app.settings import Settings
 from app.shared_prompts import default_prompts_text, read_prompts
@@ -38,7 +39,7 @@ from engine.home import Home
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.examples import Example, default_examples_text, read_examples
 from engine.request import SamplingParams
-from engine.storage import find_digest, sweep, write_atomically
+from engine.storage import add_file, find_digest, sweep
 from feedback_store.ai_feedback.alternatives import Alternatives
 from feedback_store.ai_feedback.comparison_queue import ComparisonQueue
 from feedback_store.conversations.conversation_list import Conversations
@@ -76,8 +77,8 @@ class Workspace:
         open_home(self.home)
         for folder in self.home.artefacts:
             sweep(folder)
-        _add_file(self.home.examples, default_examples_text())
-        _add_file(self.home.prompts, default_prompts_text())
+        add_file(self.home.examples, default_examples_text())
+        add_file(self.home.prompts, default_prompts_text())
         self.database = Database(database_url(self.home, settings.database_url))
         self.store = FeedbackStore(self.database)
         self.curation = Curation(self.database, consent_by_default=settings.consent == "opt-out")
@@ -372,6 +373,7 @@ class Service:
         return self._round.locked() or any(job.state == "running" for job in jobs)
 
     def _loop_round(self, *, force: bool) -> LoopResult:
+        sync_before_round(self.workspace)
         recipe, recipe_origins = self.workspace.loop_recipe()
         result = self.workspace.loop.run(
             self.engine, self.slots, recipe, recipe_origins, lambda _event: None, force=force
@@ -391,9 +393,3 @@ class Service:
 def verdict_line(bundle: str, gate: GateReport) -> str:
     """Return the gate's verdict on a bundle as one line."""
     return f"{bundle[7:19]}: {gate.verdict} ({gate.reason})"
-
-
-def _add_file(path: Path, text: str) -> None:
-    """Write a file that the operator edits, unless the home has it."""
-    if not path.is_file():
-        write_atomically(path, text.encode())

@@ -152,6 +152,14 @@ class Settings(BaseSettings):
     judge_api_key: SecretStr | None = Field(
         default=None, min_length=1, description="for the endpoint of `burnish feedback judge`"
     )
+    open_webui_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="whose ratings and edits are taken over before each round of the loop",
+    )
+    open_webui_api_key: SecretStr | None = Field(
+        default=None, min_length=1, description="of one of its administrators"
+    )
     loop_enabled: bool = False
     loop_schedule: str = Field(
         default="0 3 * * *", description="crontab: minute hour day month dow"

@@ -12,6 +12,7 @@ BurnishError
 ├── DeadlineExceeded          the answer was not done by its deadline
 ├── StorageFull               the disk is full or not writable
 ├── DatabaseUnavailable       the database is damaged, locked or does not answer
+├── PeerUnavailable           another server that is asked does not answer as it should
 ├── ModelUnavailable          the base model cannot be found, read or held in memory
 └── EngineFailure             the engine itself failed; the stream ends with this
 """
@@ -73,6 +74,10 @@ class StorageFull(BurnishError):
 
 class DatabaseUnavailable(BurnishError):
     """The database is damaged, locked or does not answer."""
+
+
+class PeerUnavailable(BurnishError):
+    """Another server that is asked does not answer as it should."""
 
 
 class ModelUnavailable(BurnishError):

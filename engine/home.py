@@ -39,6 +39,11 @@ class Home:
         return self.root / "prompts.yaml"
 
     @property
+    def open_webui(self) -> Path:
+        """How far the feedback of an Open WebUI has been taken over, JSON."""
+        return self.root / "open-webui.json"
+
+    @property
     def session_key(self) -> Path:
         """The key that signs session cookies."""
         return self.root / "session.key"

@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from engine.messages import Message
 
 VoteValue = Literal[-1, 0, 1]
+ToldKind = Literal["vote", "correction", "choice"]
 ChoiceValue = Literal["left", "right", "tie", "both_bad"]
 AnswerStatus = Literal["streaming", "done", "stopped", "failed", "aborted"]
 
@@ -253,3 +254,19 @@ class ImportedTurn:
     title: str = ""
     time: float | None = None
     left_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedTurn:
+    """What a person says on another chat page of the first of a turn's answers, as it is now.
+
+    `answer_names` are the answers' names there, which never change, and `at` is when the first one
+    was written (seconds since 1970). Statements that are not there any more were taken back; of
+    what is not `told`, nothing is known.
+    """
+
+    turn: ImportedTurn
+    user: str
+    answer_names: tuple[str, ...]
+    at: float
+    told: frozenset[ToldKind]

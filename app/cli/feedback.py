@@ -12,6 +12,7 @@ from app.cli.common import HomeOption, Json, open_workspace, print_result
 from app.cli.examples import examples_app
 from app.cli.judging import judge
 from app.cli.siblings import siblings
+from app.cli.sync import sync_app
 
 if TYPE_CHECKING:
     from app.service import Workspace
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 feedback_app = typer.Typer(no_args_is_help=True, help="What people said, and what it can teach.")
 feedback_app.add_typer(examples_app, name="examples")
+feedback_app.add_typer(sync_app, name="sync")
 
 ExampleId = Annotated[str, typer.Argument(help="An example's id, or its beginning.")]
 Note = Annotated[str, typer.Option(help="Why; kept with the decision.")]

@@ -141,9 +141,11 @@ def loop_run(
     as_json: Json = False,
 ) -> None:
     """Run one round: snapshot, tune, gate, and promote if better."""
+    from app.open_webui import sync_before_round
     from app.tune import print_step
 
     with open_workspace(home) as workspace:
+        sync_before_round(workspace)
         status = workspace.loop_status()
         if not status.would_run and not force:
             print_result(

@@ -25,7 +25,7 @@ from app.web.relayed_response import relayed_response
 
 def anthropic_router(service: Service) -> APIRouter:
     """Return the routes, on one running service."""
-    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute)
+    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute, include_in_schema=False)
     submitters = ThreadPoolExecutor(SUBMIT_THREADS, thread_name_prefix="burnish-submit-message")
 
     @router.post("/messages", response_model=None)

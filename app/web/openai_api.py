@@ -14,19 +14,21 @@ defines requests, `completion_documents` responses.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from app.answering import BASE, LIVE
+from app.answering import BASE, LIVE, RunningAnswer
 from app.service import Service
 from app.web.body import StrictJsonRoute
-from app.web.chat_body import submit_chat
+from app.web.chat_body import complete_chat, plausible_form
 from app.web.completion_documents import completion_document, completion_events
 from app.web.completion_request import CompletionRequest
 from app.web.identity import user_of
+from app.web.page_tasks import is_page_task
 from app.web.relay import Relay
 from app.web.relayed_response import relayed_response
 from app.web.response_schemas import ChatCompletion, ModelEntry, ModelList, streamed_or
@@ -60,12 +62,22 @@ def openai_router(service: Service) -> APIRouter:
             request,
             Relay(lambda: service.engine.alive),
             submitters,
-            partial(submit_chat, service, user_of(request.session), body),
+            partial(_submit, service, user_of(request.session), request.headers, body),
             document=partial(completion_document, body),
             events=partial(completion_events, body) if body.stream else None,
         )
 
     return router
+
+
+def _submit(
+    service: Service, user_id: str, headers: Mapping[str, str], body: CompletionRequest
+) -> list[RunningAnswer]:
+    """Queue the choices; what a chat page asks for itself is not stored."""
+    form = plausible_form(service, body)
+    messages = body.conversation(form)
+    is_stored = not is_page_task(headers, messages)
+    return complete_chat(service, user_id, body, form, messages, is_stored=is_stored)
 
 
 def _models(service: Service) -> dict[str, float]:

@@ -29,7 +29,7 @@ from engine.errors import InvalidInput
 
 def responses_router(service: Service) -> APIRouter:
     """Return the routes, on one running service."""
-    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute)
+    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute, include_in_schema=False)
     submitters = ThreadPoolExecutor(SUBMIT_THREADS, thread_name_prefix="burnish-submit-response")
 
     @router.post("/responses", response_model=None)

@@ -3,19 +3,22 @@
 A row is one rating: `user_id`, `data` (rating, model_id, sibling_model_ids, reason, comment,
 details), `meta` (chat_id, message_id), and in `snapshot.chat.chat.history.messages` the whole chat
 by message id, each naming its parent. The shape is that of `feedbackHandler` in its
-ResponseMessage.svelte and of its models/feedbacks.py.
+ResponseMessage.svelte and of its models/feedbacks.py. A message that was edited keeps in
+`originalContent` what the model wrote.
 """
 
 from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from engine.errors import InvalidInput
-from engine.messages import Message, clean_text
+from engine.messages import Message, clean_text, is_blank
+from engine.prompts.reasoning import split_reasoning, with_opening
+from feedback_store.formats.chats import moment
 from feedback_store.formats.fields import (
     USES_TOOLS,
     RawRow,
@@ -33,7 +36,14 @@ from feedback_store.formats.turns import (
     system_of,
     with_thought,
 )
-from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn, ImportedVote
+from feedback_store.records import (
+    ImportedAnswer,
+    ImportedChoice,
+    ImportedTurn,
+    ImportedVote,
+    SyncedTurn,
+    ToldKind,
+)
 
 # The words of its RateComment.svelte that mean one of ours; the others are "other".
 REASONS: Mapping[str, str] = {
@@ -46,6 +56,7 @@ REASONS: Mapping[str, str] = {
     "too_verbose": "too_long",
     "dont_like_the_style": "bad_style",
 }
+ORIGINAL = "originalContent"  # what the model wrote, once a person has edited the message
 RATINGS: Mapping[object, Literal[-1, 0, 1]] = {
     1: 1,
     "1": 1,
@@ -68,22 +79,75 @@ def rating_turns(row: RawRow, options: Options) -> Iterator[ImportedTurn]:
     (`sibling_model_ids`) and a thumb down as a defeat. The second is not taken over: two answers
     can both be bad.
     """
+    del options  # each rating names its user
+    yield synced_rating(row).turn
+
+
+def synced_rating(row: RawRow) -> SyncedTurn:
+    """What a rating says now: its thumb, its siblings, and the person's words if they edited."""
     data, meta = mapping(row, "data"), mapping(row, "meta")
     chat = _chat(row)
     said = mapping(mapping(chat, "history"), "messages")
     rated = _message(said, required_text(meta, "message_id"))
-    user = f"openwebui:{required_text(row, 'user_id')}"
+    user = user_named(row)
     vote = _vote(data, user)
-    answer = _answer(rated, vote)
+    answer = _answer(rated, vote, user)
     siblings = list(_siblings(said, rated, data)) if vote and vote.vote > 0 else []
-    yield ImportedTurn(
+    turn = ImportedTurn(
         prompt=asked(_prompt(chat, said, rated)),
-        answers=(answer, *(_answer(sibling, None) for sibling in siblings)),
+        answers=(answer, *(_answer(each, None, user) for each in siblings)),
         choices=tuple(
             ImportedChoice(user, 0, place, "left") for place in range(1, len(siblings) + 1)
         ),
         conversation=optional_text(meta, "chat_id"),
     )
+    at = moment(rated.get("timestamp")) or moment(row.get("created_at")) or 0.0
+    return _synced(turn, user, [rated, *siblings], said, at, {"vote", "choice"})
+
+
+def edited_messages(row: RawRow) -> list[str]:
+    """The names of the messages of a chat that its person edited at some time."""
+    said = mapping(mapping(mapping(row, "chat"), "history"), "messages")
+    found = ((name, as_mapping(item, "messages")) for name, item in said.items())
+    return [
+        name
+        for name, message in found
+        if message.get("role") == "assistant" and optional_text(message, ORIGINAL)
+    ]
+
+
+def synced_edit(row: RawRow, name: str) -> SyncedTurn:
+    """An answer of a chat that its person edited; the words that stand there are a correction."""
+    chat, user = mapping(row, "chat"), user_named(row)
+    said = mapping(mapping(chat, "history"), "messages")
+    message = _message(said, name)
+    turn = ImportedTurn(
+        prompt=asked(_prompt(chat, said, message)),
+        answers=(_answer(message, None, user),),
+        conversation=required_text(row, "id"),
+    )
+    at = moment(message.get("timestamp")) or moment(row.get("updated_at")) or 0.0
+    return _synced(turn, user, [message], said, at, set())
+
+
+def user_named(row: RawRow) -> str:
+    """Our id of the person whose row it is."""
+    return f"openwebui:{required_text(row, 'user_id')}"
+
+
+def _synced(
+    turn: ImportedTurn,
+    user: str,
+    messages: Sequence[RawRow],
+    said: RawRow,
+    at: float,
+    told: set[ToldKind],
+) -> SyncedTurn:
+    """Name the answers by their messages; an edit is told where the first one was ever edited."""
+    keys = {id(each): key for key, each in said.items()}
+    names = tuple(f"{turn.conversation}/{keys[id(each)]}" for each in messages)
+    edited: set[ToldKind] = {"correction"} if optional_text(messages[0], ORIGINAL) else set()
+    return SyncedTurn(turn, user, names, at, frozenset(told | edited))
 
 
 def _chat(row: RawRow) -> RawRow:
@@ -118,18 +182,29 @@ def _prompt(chat: RawRow, said: RawRow, rated: RawRow) -> tuple[Message, ...]:
     return (*system, *reversed(path))
 
 
-def _answer(row: RawRow, vote: ImportedVote | None) -> ImportedAnswer:
+def _answer(row: RawRow, vote: ImportedVote | None, user: str) -> ImportedAnswer:
+    """A message as its model wrote it; what a person made of it is their correction."""
     message = read_message(row, "messages")
     if message.role != "assistant":
         raise InvalidInput("the rated message is not an assistant's")
-    if _uses_tools(message.content):
+    written = clean_text(optional_text(row, ORIGINAL)) or message.content
+    if _uses_tools(written):
         raise UnusableRecord(USES_TOOLS)
+    answer = answer_of(unfolded(written))
     return replace(
-        answer_of(unfolded(message.content)),
+        answer,
         complete=row.get("done") is not False,
         model=model_of(row),
         votes=(vote,) if vote else (),
+        corrections=tuple((user, text) for text in _edited(message.content, answer.text)),
     )
+
+
+def _edited(content: str, written: str) -> Iterator[str]:
+    """The words that stand in place of what a model wrote, if they are others."""
+    text = split_reasoning(with_opening(unfolded(content))).answer
+    if not is_blank(text) and text.strip() != written.strip():
+        yield text.strip()
 
 
 def _uses_tools(content: str) -> bool:

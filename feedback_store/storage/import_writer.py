@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Table, insert
 from engine.messages import clean_text
 from engine.prompts.modes import PromptTemplate
 from feedback_store.examples.types import IMPORTED
-from feedback_store.records import ImportedTurn
+from feedback_store.records import ImportedAnswer, ImportedTurn
 from feedback_store.storage import tables as t
 from feedback_store.storage.imported_conversations import ImportedLists, NewTurn
 
@@ -51,6 +51,40 @@ def add_conversations(
     return lists.finish()
 
 
+def turn_row(new: NewTurn, template: PromptTemplate, user_id: str) -> dict[str, Any]:
+    """The row of an imported turn."""
+    prompt = None if new.follows_parents else [each.as_dict() for each in new.turn.prompt]
+    return {
+        "id": new.id,
+        "conversation_id": new.conversation_id,
+        "parent_answer_id": new.parent_answer_id,
+        "user_id": user_id,
+        "question": new.turn.prompt[-1].content,
+        "mode": template.mode,
+        "template_hash": template.hash,
+        "prompt": prompt,
+        "created_at": new.at,
+    }
+
+
+def answer_row(answer: ImportedAnswer, answer_id: str, turn_id: str, at: float) -> dict[str, Any]:
+    """The row of an imported answer to a turn."""
+    return {
+        "id": answer_id,
+        "turn_id": turn_id,
+        "status": "done",
+        "text": answer.text,
+        "thought": answer.thought,
+        "complete": int(answer.complete),
+        "base_digest": IMPORTED,
+        "adapter_digest": None,
+        "sampling": {"model": answer.model} if answer.model else {},
+        "seed": 0,
+        "created_at": at,
+        "finished_at": at,
+    }
+
+
 def _write(
     connection: Connection, turns: Iterable[NewTurn], template: PromptTemplate, user_id: str
 ) -> None:
@@ -82,36 +116,10 @@ class _Turn:
     def add(self) -> None:
         """Add all of its rows."""
         new, turn = self._new, self._new.turn
-        prompt = None if new.follows_parents else [each.as_dict() for each in turn.prompt]
-        self._row(
-            t.turns,
-            id=new.id,
-            conversation_id=new.conversation_id,
-            parent_answer_id=new.parent_answer_id,
-            user_id=self._user_id,
-            question=turn.prompt[-1].content,
-            mode=self._template.mode,
-            template_hash=self._template.hash,
-            prompt=prompt,
-            created_at=self._new.at,
-        )
+        self._rows[t.turns].append(turn_row(new, self._template, self._user_id))
         for place, answer in enumerate(turn.answers):
             answer_id, at = new.answer_ids[place], new.at + MOMENT_SECONDS * (1 + place)
-            self._row(
-                t.answers,
-                id=answer_id,
-                turn_id=self._new.id,
-                status="done",
-                text=answer.text,
-                thought=answer.thought,
-                complete=int(answer.complete),
-                base_digest=IMPORTED,
-                adapter_digest=None,
-                sampling={"model": answer.model} if answer.model else {},
-                seed=0,
-                created_at=at,
-                finished_at=at,
-            )
+            self._rows[t.answers].append(answer_row(answer, answer_id, new.id, at))
             for vote in answer.votes:
                 self._event(
                     "vote",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
 from sqlalchemy import func, select
 
 from engine.prompts.modes import PromptTemplate
-from feedback_store.records import ImportedTurn
+from feedback_store.records import ImportedTurn, SyncedTurn
 from feedback_store.storage import tables as t
 from feedback_store.storage.answers import AnswerStore, insert_template
 from feedback_store.storage.counters import Counters
 from feedback_store.storage.database import Database
 from feedback_store.storage.import_writer import add_conversations, add_imported
 from feedback_store.storage.statement_store import StatementStore
+from feedback_store.storage.synced_turns import SyncKind, sync_turns
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -51,6 +53,17 @@ class FeedbackStore(AnswerStore, StatementStore):
         with self._database.write() as connection:
             insert_template(connection, template)
             return add_conversations(connection, turns, template, user_id)
+
+    def sync_turns(
+        self, turns: Iterable[SyncedTurn], template: PromptTemplate
+    ) -> Counter[SyncKind]:
+        """Store what people say now on another chat page, in one transaction; see `synced_turns`.
+
+        Returns the number of turns, of those whose answer was made here, and of new statements.
+        """
+        with self._database.write() as connection:
+            insert_template(connection, template)
+            return sync_turns(connection, turns, template)
 
     def event_count(self) -> int:
         """The number of feedback events; grows with each one."""
