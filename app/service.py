@@ -21,11 +21,12 @@ from app.claims import open_home
 from app.comparing import Comparisons
 from app.completions import Completions
 from app.conversation import Chat
+from app.default_files import add_default_files
 from app.embeddings import Embeddings
 from app.open_webui import sync_before_round
 from app.schedules import each_minute, on_crontab
 from app.settings import Settings
-from app.shared_prompts import default_prompts_text, read_prompts
+from app.shared_prompts import read_prompts
 from deploy.forgetting import Forgetting
 from deploy.gate import GateReport
 from deploy.learning import Learning, kinds_trained_on
@@ -37,9 +38,10 @@ from engine.adapters.bundle import open_model
 from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
 from engine.home import Home
 from engine.models.catalogue import BaseModel, resolve
-from engine.prompts.examples import Example, default_examples_text, read_examples
+from engine.prompts.examples import Example, read_examples
 from engine.request import SamplingParams
-from engine.storage import add_file, find_digest, sweep
+from engine.storage import find_digest, sweep
+from feedback_store.accounts.accounts import Accounts
 from feedback_store.ai_feedback.alternatives import Alternatives
 from feedback_store.ai_feedback.comparison_queue import ComparisonQueue
 from feedback_store.conversations.conversation_list import Conversations
@@ -77,10 +79,10 @@ class Workspace:
         open_home(self.home)
         for folder in self.home.artefacts:
             sweep(folder)
-        add_file(self.home.examples, default_examples_text())
-        add_file(self.home.prompts, default_prompts_text())
+        add_default_files(self.home)
         self.database = Database(database_url(self.home, settings.database_url))
         self.store = FeedbackStore(self.database)
+        self.accounts = Accounts(self.database)
         self.curation = Curation(self.database, consent_by_default=settings.consent == "opt-out")
         self.own_examples = OwnExamples(self.database, self.curation)
         self.shared_examples = SharedExamples(self.database, self.curation)

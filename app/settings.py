@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import warnings
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -27,11 +28,11 @@ from engine.errors import InvalidInput
 from engine.home import Home
 from engine.request import SamplingParams
 from engine.storage import write_atomically
+from feedback_store.accounts.passwords import MIN_PASSWORD_CHARS
 
 VARIABLE_PREFIX = "BURNISH_"
 SAMPLING = SamplingParams()  # the defaults of the sampling settings
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-MIN_PASSWORD_CHARS = 12
 SECRET_BYTES = 32
 # Environment variables that can make libraries send prompts elsewhere or open ports. They are
 # removed, so that the libraries' defaults and the values below apply
@@ -61,10 +62,17 @@ def _require_ascii(password: SecretStr) -> SecretStr:
     return password
 
 
+def _require_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
+    for network in networks:
+        ip_network(network, strict=False)  # its ValueError names the address
+    return networks
+
+
 Password = Annotated[
     SecretStr, Field(min_length=MIN_PASSWORD_CHARS), AfterValidator(_require_ascii)
 ]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_join_list)]
+Networks = Annotated[CommaSeparated, AfterValidator(_require_networks)]
 
 
 class Settings(BaseSettings):
@@ -106,7 +114,26 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=7860, ge=0, le=65535)
-    operator_password: Password | None = None
+    accounts: bool = Field(
+        default=False, description="let in who has an account alone; always so on other addresses"
+    )
+    operator_password: Password | None = Field(
+        default=None, description="of the console where there are no accounts"
+    )
+    trusted_proxies: Networks = Field(
+        default=(), description="addresses of proxies whose X-Forwarded-For is believed"
+    )
+    user_header: str | None = Field(
+        default=None, description="header in which those proxies say who signed in: X-Remote-User"
+    )
+    oidc_issuer: str | None = Field(
+        default=None, pattern="^https?://.*[^/]$", description="OpenID Connect: who signs people in"
+    )
+    oidc_client_id: str | None = None
+    oidc_client_secret: SecretStr | None = None
+    rate_limit: int = Field(
+        default=600, ge=1, description="requests a minute of one account, and of each of its keys"
+    )
     shutdown_grace_seconds: float = Field(
         default=20, ge=0, le=3600, description="seconds that running answers have to finish"
     )
@@ -211,6 +238,18 @@ class Settings(BaseSettings):
         """Whether only this machine can reach the server."""
         return self.host in LOOPBACK
 
+    @property
+    def has_accounts(self) -> bool:
+        """Whether people sign in: by choice, and wherever others can reach the server."""
+        return self.accounts or not self.is_local
+
+    @property
+    def public_url(self) -> str:
+        """The server's address for browsers, as far as the settings tell."""
+        scheme = "https" if self.secure_cookie else "http"
+        name = self.allowed_hosts[0] if self.allowed_hosts else f"{self.host}:{self.port}"
+        return f"{scheme}://{name}{self.path_prefix}"
+
     def origins(self) -> dict[str, str]:
         """Return the origin of each setting: environment, set (file or command line) or default."""
         environment = {name.lower() for name in os.environ}
@@ -230,11 +269,13 @@ def load_settings(**overrides: Any) -> Settings:
         settings = Settings(**given)
     except (ValidationError, ValueError) as error:
         raise InvalidInput(f"settings refused: {_sentences(error)}") from None
-    if not settings.is_local and settings.operator_password is None:
+    if settings.user_header and not (settings.trusted_proxies and settings.has_accounts):
         raise InvalidInput(
-            f"the server would listen on {settings.host}: set {VARIABLE_PREFIX}OPERATOR_PASSWORD"
-            " first, or anyone who reaches it could retrain and release"
+            f"{VARIABLE_PREFIX}USER_HEADER needs {VARIABLE_PREFIX}TRUSTED_PROXIES and accounts:"
+            " without them anybody could send the header"
         )
+    if settings.oidc_issuer and not settings.oidc_client_id:
+        raise InvalidInput(f"{VARIABLE_PREFIX}OIDC_ISSUER needs {VARIABLE_PREFIX}OIDC_CLIENT_ID")
     # Gradio's default is the system's temporary folder, under a predictable name
     os.environ["GRADIO_TEMP_DIR"] = str(Home(settings.home.absolute()).uploads)
     return settings

@@ -24,6 +24,7 @@ from engine.adapters.bundle import origin_of
 from engine.errors import Conflict, UnknownId
 from engine.home import Home
 from engine.storage import folder_of, list_digests, read_manifest, sweep
+from feedback_store.accounts.accounts import Accounts
 from feedback_store.ai_feedback.ai_pairs import rewrite_ai_pairs
 from feedback_store.privacy.erasure import (
     Erasure,
@@ -76,17 +77,19 @@ class Forgetting:
         self._database = database
         self._registry = registry
         self._jobs = jobs
+        self._accounts = Accounts(database)
 
     def forget(self, user_id: str) -> Receipt:
-        """Forget a person; raises `UnknownId` for one of whom nothing is known.
+        """Forget a person, and delete their account.
 
-        Raises `Conflict` while somebody else is being forgotten. After a crash, forgetting the
-        person again ends what was begun.
+        Raises `UnknownId` for one of whom nothing is known, `Conflict` while somebody else is being
+        forgotten. After a crash, forgetting the person again ends what was begun.
         """
         with self._locked():
             resumed = {e.person: self._carry_out(e) for e in unfinished_erasures(self._database)}
             try:
-                erasure = forget_user(self._database, user_id)
+                had_account = self._accounts.delete(user_id)
+                erasure = forget_user(self._database, user_id, known=had_account)
             except UnknownId:
                 if receipt := resumed.get(person_digest(user_id)):
                     return receipt

@@ -35,6 +35,18 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture(scope="session")
+def quick_passwords() -> Iterator[None]:
+    """Passwords that take no time and no memory to hash: the cost is argon2's affair."""
+    from argon2 import PasswordHasher
+
+    quick = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("feedback_store.accounts.passwords._hasher", quick)
+        patch.setattr("feedback_store.accounts.passwords._nobodys_hash", quick.hash("nobody's"))
+        yield
+
+
+@pytest.fixture(scope="session")
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where converted models are kept: BURNISH_MODEL_CACHE, or a folder of this session, which its
     workers share (pytest-xdist gives each of them a folder in the session's)."""

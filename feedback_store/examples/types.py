@@ -245,6 +245,15 @@ def example_id(
     return digest_bytes(named.encode())
 
 
+def correction_ids(answer_id: str, author: str) -> tuple[str, str]:
+    """The ids of what a person's correction of an answer makes: a pair and a demonstration."""
+    side = Side("", "", True, answer_id, PERSON, None)
+    return (
+        example_id("correction", (side, side), "correction", [author]),
+        example_id("demonstration", (side,), "correction", [author]),
+    )
+
+
 def derived_id(example: TrainingExample) -> str:
     """The id that an example must have."""
     origin = example.origin

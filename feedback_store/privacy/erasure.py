@@ -73,8 +73,11 @@ def deletion_digest(conversation_ids: Iterable[str]) -> str:
     return digest_json(["conversations", *sorted(set(conversation_ids))])
 
 
-def forget_user(database: Database, user_id: str) -> Erasure:
-    """Delete everything a person asked, got and said; raises `UnknownId` where there is nothing."""
+def forget_user(database: Database, user_id: str, *, known: bool = False) -> Erasure:
+    """Delete everything a person asked, got and said.
+
+    Raises `UnknownId` where there is nothing, unless the person is `known` (by an account).
+    """
     own_turns = t.turns.c.user_id == user_id
     own = select(t.turns.c.conversation_id).where(own_turns)
     rows: dict[str, int] = {}
@@ -98,7 +101,7 @@ def forget_user(database: Database, user_id: str) -> Erasure:
         _delete(connection, rows, t.prompts, t.prompts.c.user_id == user_id)
         # What they removed of others' answers; of their own it is gone already
         _delete(connection, rows, t.unused_examples, t.unused_examples.c.user_id == user_id)
-        if not any(rows.values()):
+        if not any(rows.values()) and not known:
             raise UnknownId(f"nothing is known of a user {user_id[:80]!r}")
         _delete_orphans(connection, rows)
         drop_derived(connection, {*conversations, *judged}, user_id)

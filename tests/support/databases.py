@@ -8,21 +8,23 @@ from pathlib import Path
 
 from deploy.registry import Registry
 from engine.home import Home
+from feedback_store.accounts.accounts import Accounts
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
 
 
 def migrate(url: str) -> None:
-    """Make the tables of the feedback store and of the releases."""
+    """Make the tables of the feedback store, of accounts and of the releases."""
     database = Database(url)
     FeedbackStore(database)
+    Accounts(database)
     Registry(database)
     database.close()
 
 
 @functools.cache
 def migrated_database() -> bytes:
-    """A SQLite file with all tables of the feedback store and of the releases, and no row."""
+    """A SQLite file with every table and no row."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "burnish.db"
         migrate(f"sqlite:///{path}")

@@ -1,0 +1,1 @@
+"""Accounts: who may use this server, how they prove it, and what operators did."""
