@@ -22,6 +22,7 @@ from typing import Any
 
 import uvicorn
 
+from app.account_links import first_operator_link
 from app.error_log import HideExceptionMessages, install_thread_excepthook
 from app.running_answers import RunningAnswers
 from app.service import Service, Workspace
@@ -29,7 +30,6 @@ from app.settings import Settings
 from app.ui.pages import mount_pages
 from app.web.comparisons_api import comparisons_router
 from app.web.headers import SecurityHeaders
-from app.web.operator import operator_check
 from app.web.server import build_app
 from app.web.timed_protocol import TimedProtocol
 from engine.messages import Message
@@ -39,24 +39,23 @@ _uvicorn_log = logging.getLogger("uvicorn.error")
 STOP_SECONDS = 1.0  # a stopped answer is stored within a step, unless the engine hangs
 FLUSH_SECONDS = 0.5  # to send the end of each answer; then connections are cut
 CLOSE_SECONDS = 2  # for the handlers of connections that were cut
+# Receives the server's address and, until there is an operator, the link for the first one
+Announce = Callable[[str, str | None], None]
 
 
 def make_app(service: Service) -> Any:
     """Return the web application with its pages."""
-    check = operator_check(service.workspace.settings)
 
     def mount(app: Any) -> None:
-        app.include_router(comparisons_router(service, check))
-        mount_pages(app, service, check)
+        app.include_router(comparisons_router(service))
+        mount_pages(app, service)
 
     app = build_app(service, mount)
     return SecurityHeaders(app)  # outermost, around Starlette's response to an unexpected error too
 
 
-def run_server(
-    settings: Settings, sockets: Sequence[socket.socket], announce: Callable[[str], None]
-) -> None:
-    """Run until told to stop; `announce` receives the address once the server is ready."""
+def run_server(settings: Settings, sockets: Sequence[socket.socket], announce: Announce) -> None:
+    """Run until told to stop; `announce` is called once the server is ready."""
     install_thread_excepthook()
     service = Service(Workspace(settings))
     try:
@@ -123,9 +122,9 @@ class Server(uvicorn.Server):
 
 
 def _announce_when_ready(
-    server: Server, service: Service, address: str, announce: Callable[[str], None]
+    server: Server, service: Service, address: str, announce: Announce
 ) -> None:
-    """Generate one token and request `/readyz`, then announce the address."""
+    """Generate one token and request `/readyz`, then announce the address and the link."""
     warm_up = GenerationRequest((Message("user", "Hi"),), SamplingParams(max_new_tokens=1))
     collect(service.engine.submit(warm_up))
     while not server.started:
@@ -137,7 +136,8 @@ def _announce_when_ready(
     except urllib.error.URLError as error:
         print(f"the server does not answer: {error}", file=sys.stderr)  # noqa: T201
         return
-    announce(address)
+    workspace = service.workspace
+    announce(address, first_operator_link(workspace.accounts, workspace.settings, address))
 
 
 def _address(settings: Settings, listener: socket.socket) -> str:

@@ -127,7 +127,7 @@ class Settings(BaseSettings):
         default=None, description="header in which those proxies say who signed in: X-Remote-User"
     )
     oidc_issuer: str | None = Field(
-        default=None, pattern="^https?://.*[^/]$", description="OpenID Connect: who signs people in"
+        default=None, pattern="^https?://", description="OpenID Connect: who signs people in"
     )
     oidc_client_id: str | None = None
     oidc_client_secret: SecretStr | None = None

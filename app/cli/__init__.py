@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
+from app.cli.accounts import key_app, show_audit, user_app
 from app.cli.commands import app
 from app.cli.feedback import feedback_app
 from app.cli.releases import loop_app, release_app
@@ -19,6 +20,9 @@ from engine.private_files import make_new_files_private
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(release_app, name="release")
 app.add_typer(loop_app, name="loop")
+app.add_typer(user_app, name="user")
+app.add_typer(key_app, name="key")
+app.command("audit")(show_audit)
 
 
 def main() -> None:

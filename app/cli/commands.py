@@ -47,11 +47,16 @@ def serve(
         print_note(as_json, f"Starting; the state is in {settings.home}")
         from app.serve import run_server  # takes seconds
 
-        run_server(
-            settings,
-            sockets,
-            lambda url: print_result(as_json, {"url": url}, f"Burnish is ready: {url}"),
-        )
+        run_server(settings, sockets, lambda url, link: print_result(as_json, *_ready(url, link)))
+
+
+def _ready(url: str, operator_link: str | None) -> tuple[dict[str, str], str]:
+    """Return what is printed of a server that is ready, as a document and as text."""
+    document, text = {"url": url}, f"Burnish is ready: {url}"
+    if operator_link:
+        document["operator_link"] = operator_link
+        text += f"\nThe first operator joins by this link, once: {operator_link}"
+    return document, text
 
 
 @app.command()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.accounts import COMMAND_LINE
 from app.cli.common import HomeOption, Json, open_workspace, print_result
 from app.cli.examples import examples_app
 from app.cli.judging import judge
@@ -269,6 +270,7 @@ def forget(
 
     with open_workspace(home) as workspace:
         receipt = workspace.forgetting.forget(user)
+        workspace.accounts.audit.record(COMMAND_LINE, "forget", f"erasure {receipt.number}")
         if receipt.bundles:
             workspace.releases.wait_until_served(workspace.registry.live())
     print_result(as_json, {"user": user, **asdict(receipt)}, _receipt(user, asdict(receipt)))

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from app.cli.accounts import COMMAND_LINE
 from app.cli.common import HomeOption, Json, open_service, open_workspace, print_result
 
 release_app = typer.Typer(no_args_is_help=True, help="Which adapter is live.")
@@ -101,6 +102,7 @@ def release_promote(
     with open_workspace(home) as workspace:
         digest = find_digest(workspace.home.bundles, release)
         live = workspace.releases.promote(digest, force=force)
+        workspace.accounts.audit.record(COMMAND_LINE, "promote", digest)
         servers = workspace.releases.wait_until_served(live)
     print_result(
         as_json, {"live": digest, "servers": servers}, f"live: {digest} ({servers} servers)"
@@ -112,6 +114,7 @@ def release_rollback(home: HomeOption = None, as_json: Json = False) -> None:
     """Return to the release that was live before and wait until running servers serve it."""
     with open_workspace(home) as workspace:
         live = workspace.releases.rollback()
+        workspace.accounts.audit.record(COMMAND_LINE, "roll back", live.bundle or "base")
         servers = workspace.releases.wait_until_served(live)
     name = live.bundle or "base"
     print_result(as_json, {"live": name, "servers": servers}, f"live: {name} ({servers} servers)")

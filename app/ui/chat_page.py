@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from app.ui.account_pages import ACCOUNT_SCRIPT
 from app.ui.blocks import PageBlocks
 from app.ui.queue_page import QUEUE_SCRIPT
 from app.ui.rendering import stylesheet
@@ -24,11 +25,12 @@ from app.ui.rendering import stylesheet
 FILES = resources.files("app.ui").joinpath("page")
 SCRIPTS = tuple(sorted(file.name for file in FILES.iterdir() if file.name.endswith(".js")))
 FRAMES = "frames.js"  # on every gradio page, before gradio's own scripts
-ELSEWHERE = (FRAMES, QUEUE_SCRIPT)  # scripts that the chat page does not preload
+ELSEWHERE = (FRAMES, QUEUE_SCRIPT, ACCOUNT_SCRIPT)  # scripts that the chat page does not preload
 STYLES = (
     "page.css",
     "my_feedback.css",
     "queue.css",
+    "sign_in.css",
 )  # in this order: the first defines the design tokens
 JAVASCRIPT = "text/javascript"
 HEAD_START = "".join(

@@ -17,6 +17,7 @@ from app.ui.feedback_console import build_training_tab
 from app.ui.language_choice import build_language_choice
 from app.ui.texts import language_for, say, text, translated
 from app.ui.tuning_console import build_tuning_tab
+from app.web.identity import person_of
 from engine.storage import find_digest
 
 OVERVIEW_SECONDS = 2.0
@@ -123,6 +124,7 @@ class ConsolePage:
         with report_errors(language):
             bundle = find_digest(self._workspace.home.bundles, release)
             live = self._workspace.releases.promote(bundle, force=force)
+            self._workspace.accounts.audit.record(_actor(request), "promote", bundle)
             self._workspace.releases.wait_until_served(live)
         gr.Info(say("console.overview.promoted", language), duration=3)
 
@@ -131,6 +133,9 @@ class ConsolePage:
         language = language_for(request)
         with report_errors(language):
             live = self._workspace.releases.rollback()
+            self._workspace.accounts.audit.record(
+                _actor(request), "roll back", live.bundle or "base"
+            )
             self._workspace.releases.wait_until_served(live)
         gr.Info(say("console.overview.rolled_back", language), duration=3)
 
@@ -186,6 +191,13 @@ def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
     tune.click(page.tune, None, None, **hidden)
     promote.click(page.promote, [chosen, force], None, **hidden)
     rollback.click(page.rollback, None, None, **hidden)
+
+
+def _actor(request: gr.Request) -> str:
+    """Return who is at the console, for the audit log; nobody in particular without accounts."""
+    assert request.request is not None  # gradio has none where a handler is called as a function
+    person = person_of(request.request)
+    return person.id if person.name else "console"
 
 
 def _figures(report: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -36,8 +35,8 @@ PRIMARY = {
 }
 
 
-def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> None:
-    """Add both pages to the web application; `operator` decides who may see the console.
+def mount_pages(app: Any, service: Service) -> None:
+    """Add both pages to the web application, whose identity layer decides who may see them.
 
     The console is mounted first, since the chat's path `/` matches everything.
     """
@@ -53,7 +52,6 @@ def mount_pages(app: Any, service: Service, operator: Callable[..., Any]) -> Non
         app,
         console,
         "/console",
-        auth_dependency=operator,
         css=f"{CSS}\n{stylesheet()}",
         **shared,
         app_kwargs=_middleware(

@@ -11,7 +11,7 @@ from fastapi import FastAPI, HTTPException, Response
 from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
-PREFIXES = ("v1", "api", "chat", "healthz", "readyz", "metrics", "openapi.json")
+PREFIXES = ("v1", "api", "chat", "account", "healthz", "readyz", "metrics", "openapi.json")
 HTTP_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 

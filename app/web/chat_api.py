@@ -20,6 +20,7 @@ from app.web.body import StrictJsonRoute
 from app.web.chat_documents import short_release
 from app.web.conversation_serializer import ConversationSerializer
 from app.web.conversations_api import add_conversation_routes
+from app.web.identity import person_of
 from app.web.import_api import MAX_IMPORT_BYTES
 from engine.prompts.modes import CHAINS, LEAST_CHAINS, MODES, MOST_CHAINS
 from feedback_store.records import BAD_REASONS, GOOD_REASONS
@@ -53,7 +54,8 @@ def _add_boot_route(router: APIRouter, service: Service) -> None:
             "thinks": service.engine.thinks_unasked,
             "reasons": {"1": GOOD_REASONS, "-1": BAD_REASONS},
             "release": short_release(service.slots.live),
-            "releases": _releases(service),
+            "releases": _releases(service) if person_of(request).is_at_least("operator") else [],
+            "account": person_of(request).name,
             "max_import_bytes": MAX_IMPORT_BYTES,
             "sampling": {
                 "temperature": settings.temperature,
@@ -64,12 +66,7 @@ def _add_boot_route(router: APIRouter, service: Service) -> None:
 
 
 def _releases(service: Service) -> list[str]:
-    """Return the releases that an operator may choose; none if others may use the page.
-
-    Without a password, every user of this machine is the operator.
-    """
-    if service.workspace.settings.operator_password is not None:
-        return []
+    """Return the releases that an operator may choose."""
     tainted = service.workspace.registry.tainted()
     known = [r.bundle for r in service.workspace.registry.list() if r.bundle not in tainted]
     return [LIVE, BASE, *known] if known else []

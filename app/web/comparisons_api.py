@@ -1,14 +1,14 @@
 """The console's queue of comparisons: its page, and the routes that its script calls.
 
-Operators only, as the console is. Two answers are shown without a word on how they were made.
+For reviewers and operators, as `access` says. Two answers are shown without a word on how they were
+made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from app.service import Service
@@ -25,11 +25,9 @@ Beside = Annotated[list[int] | None, Query(max_length=MOST_BESIDE)]
 QUEUE_PATH, QUEUE_ROUTES = "/console/compare", "/console/comparisons"
 
 
-def comparisons_router(service: Service, operator: Callable[[Request], Any]) -> APIRouter:
-    """Return the routes, on one running service; `operator` decides who may call them."""
-    router = APIRouter(
-        route_class=StrictJsonRoute, include_in_schema=False, dependencies=[Depends(operator)]
-    )
+def comparisons_router(service: Service) -> APIRouter:
+    """Return the routes, on one running service."""
+    router = APIRouter(route_class=StrictJsonRoute, include_in_schema=False)
     queue = service.workspace.comparison_queue
 
     @router.get(QUEUE_PATH)

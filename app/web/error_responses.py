@@ -62,7 +62,7 @@ ANTHROPIC_ERROR_TYPES: Mapping[int, str] = {
 
 def add_error_handlers(app: FastAPI) -> None:
     """Register the handlers that give every error this format."""
-    app.add_exception_handler(BurnishError, _burnish_error_response)
+    app.add_exception_handler(BurnishError, burnish_error_response)
     app.add_exception_handler(RequestValidationError, _validation_error_response)
     app.add_exception_handler(StarletteHTTPException, http_error_response)
     app.add_exception_handler(Exception, _unexpected_error_response)
@@ -97,7 +97,7 @@ async def _unexpected_error_response(request: Request, _error: Exception) -> JSO
     return _response(request, BurnishError("the server failed; its log says where"), 500)
 
 
-async def _burnish_error_response(request: Request, error: Exception) -> JSONResponse:
+async def burnish_error_response(request: Request, error: Exception) -> JSONResponse:
     """Return the response to a Burnish error, in the client's language."""
     assert isinstance(error, BurnishError)
     headers = None

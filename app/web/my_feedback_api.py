@@ -51,6 +51,12 @@ def _person_of(request: Request) -> str:
     return str(user)
 
 
+def _account(workspace: Workspace, user: str) -> dict[str, Any]:
+    """Return the person's account as a part of their data, if they have one."""
+    account = workspace.accounts.data(user)
+    return {"account": account} if account else {}
+
+
 def _add_outcome_routes(router: APIRouter, service: Service) -> None:
     workspace = service.workspace
 
@@ -134,7 +140,8 @@ def _add_person_routes(router: APIRouter, workspace: Workspace, live: LiveAnswer
     @in_bounded_threadpool
     def data(request: Request) -> Response:
         """Return all stored data of the person, as a file."""
-        document = personal_data(workspace.database, _person_of(request))
+        user = _person_of(request)
+        document = personal_data(workspace.database, user) | _account(workspace, user)
         return Response(
             json.dumps(document, ensure_ascii=False, indent=1),
             media_type="application/json",

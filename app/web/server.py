@@ -14,6 +14,7 @@ from app.live_answers import LiveAnswers
 from app.service import Service
 from app.settings import session_secret
 from app.web import import_api
+from app.web.accounts_api import accounts_router
 from app.web.anthropic_api import anthropic_router
 from app.web.api_paths import add_api_fallback
 from app.web.body import BodyLimit
@@ -23,7 +24,7 @@ from app.web.embeddings_api import embeddings_router
 from app.web.error_responses import add_error_handlers
 from app.web.feedback_api import feedback_router
 from app.web.headers import ScriptNonces
-from app.web.identity import AnonymousIdentity, SignedSession
+from app.web.identity import Identity
 from app.web.my_feedback_api import my_feedback_router
 from app.web.openai_api import openai_router
 from app.web.origins import AllowedHosts, CrossOriginProtection
@@ -53,6 +54,8 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     app.include_router(chat_router(service, live))
     app.include_router(import_api.import_router(service))
     app.include_router(my_feedback_router(service, live))
+    if service.workspace.settings.has_accounts:
+        app.include_router(accounts_router(service.workspace))
     _add_health(app, service)
     add_api_fallback(app)
     mount_pages(app)
@@ -62,12 +65,11 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
 def _add_middleware(app: FastAPI, service: Service) -> None:
     """Add the middleware of all routes, gradio's included; the last one added runs first."""
     settings = service.workspace.settings
-    app.add_middleware(AnonymousIdentity)
     app.add_middleware(
-        SignedSession,
+        Identity,
+        accounts=service.workspace.accounts,
+        settings=settings,
         secret_key=session_secret(service.workspace.home),
-        path=settings.path_prefix or "/",
-        https_only=settings.secure_cookie,
     )
     app.add_middleware(ScriptNonces)
     app.add_middleware(BodyLimit, paths={import_api.PATH: import_api.MAX_IMPORT_BYTES})

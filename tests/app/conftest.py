@@ -114,6 +114,12 @@ def settings(tmp_path: Path, tiny_base: BaseModel) -> Settings:
     return settings_of(tmp_path, tiny_base)
 
 
+@pytest.fixture(scope="module")
+def module_settings(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel) -> Settings:
+    """A fresh home on the tiny model, for the tests of a file."""
+    return settings_of(tmp_path_factory.mktemp("module"), tiny_base)
+
+
 @pytest.fixture
 def service(settings: Settings) -> Iterator[Service]:
     """A running service without a web server."""

@@ -10,11 +10,13 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.testclient import TestClient
 from pydantic import SecretStr
 
 from app.service import Service
 from app.ui.rendering import answer_html
 from deploy.registry import Release
+from tests.app.conftest import api_alone
 from tests.helpers import make_bundle
 
 Person = Callable[[], httpx.Client]
@@ -262,7 +264,7 @@ def test_an_operator_chooses_the_release_that_answers(
 
 
 def test_a_guest_of_an_operator_with_a_password_chooses_no_release(
-    person: Person, service: Service, monkeypatch: pytest.MonkeyPatch
+    service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = service.workspace.settings.model_copy(
         update={"operator_password": SecretStr("a long password")}
@@ -270,4 +272,5 @@ def test_a_guest_of_an_operator_with_a_password_chooses_no_release(
     monkeypatch.setattr(service.workspace, "settings", closed)
     known = [Release("sha256:" + "0" * 64, {"verdict": "better"}, 0.0)]
     monkeypatch.setattr(service.workspace.registry, "list", lambda: known)
-    assert person().get("/chat/boot").json()["releases"] == []
+    guest = TestClient(api_alone(service), base_url="http://localhost")
+    assert guest.get("/chat/boot").json()["releases"] == []

@@ -64,6 +64,18 @@ COMMANDS = [
     ["loop"],
     ["loop", "run"],
     ["loop", "status"],
+    ["user"],
+    ["user", "list"],
+    ["user", "invite"],
+    ["user", "role"],
+    ["user", "reset"],
+    ["user", "disable"],
+    ["user", "sessions"],
+    ["key"],
+    ["key", "create"],
+    ["key", "list"],
+    ["key", "revoke"],
+    ["audit"],
 ]
 
 

@@ -115,6 +115,23 @@ def test_what_the_store_refuses(workspace: Workspace) -> None:
         check_error(refused)
 
 
+def test_what_accounts_refuse(workspace: Workspace, quick_passwords: None) -> None:
+    accounts, password = workspace.accounts, "correct horse battery"
+    ann = accounts.join(accounts.invite(), "ann", password)
+    invitation = accounts.invite()
+    for refused in (
+        lambda: accounts.link("x"),
+        lambda: accounts.join(invitation, "bob", "short"),
+        lambda: accounts.join(invitation, "a b", password),
+        lambda: accounts.join(invitation, "ann", password),
+        lambda: accounts.sessions.end("x", ann.id),
+        lambda: accounts.keys.create(ann.id, ["everything"]),
+        lambda: accounts.keys.create(ann.id, label="x" * 65),
+        lambda: accounts.keys.revoke("x"),
+    ):
+        check_error(refused)
+
+
 def test_what_is_no_example_for_everybody(workspace: Workspace) -> None:
     store, shared = workspace.store, workspace.shared_examples
     silent, long, changed = (an_answer(workspace, question) for question in ("A?", "B?", "C?"))

@@ -9,7 +9,7 @@ import pytest
 
 from app.service import Service
 from app.settings import Settings, load_settings, session_secret
-from app.web.operator import _network
+from app.web.throttle import network_of
 from engine.errors import InvalidInput
 from engine.home import Home
 from tests.app.conftest import listening
@@ -64,8 +64,9 @@ def test_no_header_of_the_guesser_makes_another_address(
 
 
 def test_a_guesser_has_one_try_of_its_ipv6_network() -> None:
-    assert _network("2001:db8::1") == _network("2001:db8::ffff:1") != _network("2001:db8:1::1")
-    assert _network("192.0.2.1") != _network("192.0.2.2")
+    one, same, other = map(network_of, ("2001:db8::1", "2001:db8::ffff:1", "2001:db8:1::1"))
+    assert one == same != other
+    assert network_of("192.0.2.1") != network_of("192.0.2.2")
 
 
 def test_a_password_that_browsers_send_differently_is_refused(settings: Settings) -> None:

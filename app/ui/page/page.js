@@ -34,7 +34,7 @@ export class Page {
     this.sidebar = new Sidebar({
       open: (id) => this.open(id), begin: () => this.begin(), feedback: () => this.showFeedback(),
       settings: () => showSettings(this.boot, this.imports, this.fail), fail: this.fail, renamed: (summary) => this.#titled(summary),
-    });
+    }, boot.account);
     this.imports = new Imports(this);
     this.title = h("h1", {}, t("new_chat"));
     this.release = h("span", { class: "release", title: t("release") }, boot.release || t("base_model"));

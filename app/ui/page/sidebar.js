@@ -9,8 +9,9 @@ const TYPING_PAUSE_MS = 150;
 export const FEEDBACK = "feedback"; // marks "My feedback" instead of a conversation
 
 export class Sidebar {
-  // `actions` has open(id), begin(), feedback(), settings(), renamed(summary), fail(error)
-  constructor(actions) {
+  // `actions` has open(id), begin(), feedback(), settings(), renamed(summary), fail(error); `account` is
+  // the person's name, null where there are no accounts
+  constructor(actions, account) {
     this.actions = actions;
     this.current = "";
     this.rows = { pinned: [], conversations: [], more: false };
@@ -35,6 +36,7 @@ export class Sidebar {
         "footer",
         {},
         this.feedbackRow,
+        account && h("a", { class: "row", id: "account", href: "account" }, icon("person"), account),
         h("button", { type: "button", class: "row", id: "settings", onclick: actions.settings }, icon("sliders"), t("settings")),
       ),
     );
