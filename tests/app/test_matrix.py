@@ -1,0 +1,356 @@
+"""Two people and every route: nothing of the one is read or changed by the other.
+
+Ann has said everything that a person can. Bob, who knows all of her ids, and somebody who is not
+signed in try each route of the application with them. A route that `MATRIX` does not have fails.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import insert
+from starlette.routing import BaseRoute, Mount, Route
+
+from app.serve import make_app
+from app.service import Service, Workspace
+from app.settings import Settings
+from app.ui.gradio_routes import ALLOWED
+from app.web.access import need_of
+from app.web.api_paths import PREFIXES
+from feedback_store.personal.own_prompts import PromptText
+from feedback_store.personal.personal_data import personal_data
+from feedback_store.storage import tables
+from tests.app.conftest import BROWSER, listening
+from tests.app.test_identity import PASSWORD, account_of, signed_in
+from tests.support.scripted_engine import ScriptedEngine
+
+WORDS = "sesame-of-ann"
+NOWHERE = "http://127.0.0.1:1"
+OTHER = {"password": "x", "again": "y", "old": PASSWORD}
+FORBIDDEN, UNKNOWN, OWN, LED, REFUSED = 403, 404, 200, 303, 400
+
+
+@dataclass(frozen=True)
+class Try:
+    """What Bob sends, and the status that he gets: 200 is about himself alone."""
+
+    status: int
+    body: Any = None
+    query: str = ""
+    form: Mapping[str, str] | None = None
+
+
+IN_ANNS = {"question": "And?", "conversation_id": "{conversation_id}"}
+AFTER_ANNS = {"question": "And?", "parent_answer_id": "{answer_id}"}
+LETTER = {"kind": "saved", "title": "Mine", "text": "Now mine."}
+RAW = {"model": "base", "prompt": "Once", "max_tokens": 2}
+CHAT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+TWO = {"left": "{answer_id}", "right": "{other_answer_id}"}
+# (method, path): the tries. A path's parameters, and names in braces in a body, are Ann's ids
+MATRIX: dict[tuple[str, str], list[Try]] = {
+    ("GET", "/v1/models"): [Try(OWN)],
+    ("GET", "/v1/models/{model}"): [Try(OWN)],
+    ("POST", "/v1/chat/completions"): [Try(OWN, CHAT)],
+    ("POST", "/v1/completions"): [Try(OWN, RAW)],
+    ("POST", "/v1/embeddings"): [Try(OWN, {"model": "base", "input": "Hi"})],
+    ("GET", "/api/answers/{answer_id}"): [Try(UNKNOWN)],
+    ("POST", "/api/answers/{answer_id}/vote"): [Try(UNKNOWN, {"vote": -1})],
+    ("POST", "/api/answers/{answer_id}/correction"): [Try(UNKNOWN, {"text": "Bob's"})],
+    ("POST", "/api/answers/{answer_id}/copy"): [Try(UNKNOWN, {})],
+    ("POST", "/api/answers/{answer_id}/flag"): [Try(UNKNOWN, {})],
+    ("POST", "/api/comparisons"): [Try(UNKNOWN, TWO)],
+    ("POST", "/api/comparisons/{comparison_id}/choice"): [Try(UNKNOWN, {"choice": "right"})],
+    ("GET", "/api/consent"): [Try(OWN)],
+    ("PUT", "/api/consent"): [Try(OWN, {"allowed": False})],
+    ("GET", "/chat/boot"): [Try(OWN)],
+    ("GET", "/chat/conversations"): [Try(OWN), Try(OWN, query=f"?words={WORDS}")],
+    ("GET", "/chat/conversations/{conversation_id}"): [Try(UNKNOWN)],
+    ("POST", "/chat/conversations/{conversation_id}"): [
+        Try(UNKNOWN, {"title": "Bob's"}),
+        Try(UNKNOWN, {"pinned": True}),
+        Try(UNKNOWN, {"answer": "{other_answer_id}"}),
+        Try(UNKNOWN, {}),
+    ],
+    ("DELETE", "/chat/conversations/{conversation_id}"): [Try(UNKNOWN)],
+    ("POST", "/chat/conversations/{conversation_id}/restore"): [Try(UNKNOWN, {})],
+    ("GET", "/chat/conversations/{conversation_id}/export"): [
+        Try(UNKNOWN),
+        Try(UNKNOWN, query="?form=json"),
+    ],
+    ("POST", "/chat/questions"): [Try(UNKNOWN, IN_ANNS), Try(UNKNOWN, AFTER_ANNS)],
+    ("POST", "/chat/answers/{answer_id}/again"): [
+        Try(UNKNOWN, {}),
+        Try(UNKNOWN, {"change": "shorter", "instruction": "Shorter"}),
+        Try(UNKNOWN, {"to_compare": True}),
+    ],
+    ("POST", "/chat/answers/{answer_id}/continue"): [Try(UNKNOWN, {})],
+    ("POST", "/chat/answers/{answer_id}/now"): [Try(UNKNOWN, {})],
+    ("GET", "/chat/answers/{answer_id}/stream"): [Try(UNKNOWN)],
+    ("POST", "/chat/answers/{answer_id}/stop"): [Try(UNKNOWN, {})],
+    ("POST", "/chat/waiting/{waiting_id}/choice"): [Try(UNKNOWN, {"choice": "left"})],
+    ("GET", "/chat/answers/{answer_id}"): [Try(UNKNOWN)],
+    ("POST", "/chat/answers/{answer_id}/offer"): [Try(UNKNOWN, {})],
+    ("GET", "/chat/prompts"): [Try(OWN)],
+    ("POST", "/chat/prompts"): [Try(OWN, LETTER)],
+    ("PUT", "/chat/prompts/{prompt_id}"): [Try(UNKNOWN, LETTER)],
+    ("DELETE", "/chat/prompts/{prompt_id}"): [Try(UNKNOWN)],
+    ("POST", "/chat/import"): [Try(REFUSED, [])],  # no conversations are in it
+    ("GET", "/chat/feedback"): [Try(OWN)],
+    ("GET", "/chat/feedback/{event_id}"): [Try(UNKNOWN)],
+    ("GET", "/chat/examples"): [Try(OWN)],
+    ("DELETE", "/chat/examples/{answer_id}"): [Try(UNKNOWN)],
+    ("POST", "/chat/examples/{answer_id}/restore"): [Try(OWN, {})],
+    ("GET", "/chat/answers/{answer_id}/examples"): [Try(UNKNOWN)],
+    ("GET", "/chat/person/data"): [Try(OWN)],
+    ("POST", "/chat/person/forget"): [Try(OWN, {})],
+    ("GET", "/account/login"): [Try(LED)],
+    ("POST", "/account/login"): [Try(401, form={"name": "ann", "password": "a guess"})],
+    ("GET", "/account/link"): [Try(UNKNOWN, query="?token=guess")],
+    ("POST", "/account/link"): [Try(UNKNOWN, form={"token": "guess", **OTHER})],
+    ("GET", "/account/provider"): [Try(FORBIDDEN)],  # it does not answer
+    ("GET", "/account/callback"): [Try(FORBIDDEN, query="?code=guess&state=guess")],
+    ("GET", "/account/adopt"): [Try(LED)],
+    ("POST", "/account/adopt"): [Try(LED, form={"keep": "yes"})],
+    ("GET", "/account"): [Try(OWN)],
+    ("POST", "/account/logout"): [Try(LED, form={})],
+    ("POST", "/account/sessions/end"): [Try(LED, form={})],
+    ("POST", "/account/sessions/{session_id}/end"): [Try(UNKNOWN, form={})],
+    ("POST", "/account/password"): [Try(REFUSED, form=OTHER)],
+    ("POST", "/account/keys"): [Try(OWN, form={"scope": "chat"})],
+    ("POST", "/account/keys/{key_id}/revoke"): [Try(UNKNOWN, form={})],
+    ("GET", "/healthz"): [Try(OWN)],
+    ("GET", "/readyz"): [Try(OWN)],
+    ("GET", "/metrics"): [Try(FORBIDDEN)],
+    ("GET", "/openapi.json"): [Try(OWN)],
+    ("GET", "/docs"): [Try(OWN)],
+    ("GET", "/docs/oauth2-redirect"): [Try(OWN)],
+    ("GET", "/console"): [Try(FORBIDDEN)],
+    ("GET", "/console/compare"): [Try(FORBIDDEN)],
+    ("GET", "/console/comparisons"): [Try(FORBIDDEN)],
+    ("GET", "/console/comparisons/texts"): [Try(FORBIDDEN)],
+    ("POST", "/console/comparisons/{waiting_id}/choice"): [Try(FORBIDDEN, {"choice": "left"})],
+    ("POST", "/console/comparisons/{waiting_id}/skip"): [Try(FORBIDDEN, {})],
+    ("POST", "/console/comparisons/{waiting_id}/undo"): [Try(FORBIDDEN, {})],
+}
+# Gradio's: the chat page has no events, and the console none for Bob. What of them reads a session
+# is bound to the person (test_page_sessions.py)
+GRADIO = {
+    ("GET", ""),
+    ("GET", "/"),
+    ("GET", "/config"),
+    ("GET", "/config/"),
+    ("GET", "/theme.css"),
+    ("GET", "/favicon.ico"),
+    ("GET", "/manifest.json"),
+    ("GET", "/robots.txt"),
+    ("GET", "/assets/{path:path}"),
+    ("GET", "/static/{path:path}"),
+    ("GET", "/svelte/{path:path}"),
+    ("POST", "/gradio_api/queue/join"),
+    ("GET", "/gradio_api/queue/data"),
+    ("POST", "/gradio_api/run/{api_name}"),
+    ("POST", "/gradio_api/run/{api_name}/"),
+    ("POST", "/gradio_api/cancel"),
+    ("POST", "/gradio_api/reset"),
+    ("POST", "/gradio_api/reset/"),
+    ("GET", "/gradio_api/startup-events"),
+    ("GET", "/gradio_api/heartbeat/{session_hash}"),
+}
+
+
+@dataclass
+class House:
+    """A server with accounts, on which Ann has said everything."""
+
+    service: Service
+    app: FastAPI
+    url: str
+    ann: str
+    ids: dict[str, str]
+
+    @contextmanager
+    def bob(self, name: str) -> Iterator[httpx.Client]:
+        """Somebody else, who has just signed in."""
+        accounts = self.service.workspace.accounts
+        if name not in [account.name for account in accounts.list()]:
+            account_of(accounts, name)
+        with httpx.Client(base_url=self.url, timeout=60) as client:
+            yield signed_in(client, name)
+
+    def everything_of_ann(self) -> dict[str, Any]:
+        workspace = self.service.workspace
+        document = personal_data(workspace.database, self.ann)
+        document.pop("made_at")
+        return {**document, **workspace.accounts.data(self.ann)}
+
+
+@pytest.fixture(scope="module")
+def house(quick_passwords: None, module_settings: Settings) -> Iterator[House]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.start.start_engine", lambda *_, **__: ScriptedEngine())
+        changes = {"accounts": True, "oidc_issuer": NOWHERE, "oidc_client_id": "burnish"}
+        service = Service(Workspace(module_settings.model_copy(update=changes)))
+    service.start()
+    app = make_app(service)
+    with listening(service, app) as url:
+        ann = account_of(service.workspace.accounts, "ann").id
+        yield House(service, app._app, url, ann, _say_everything(service, url, ann))
+    service.close()
+
+
+def _say_everything(service: Service, url: str, ann: str) -> dict[str, str]:
+    """Ann's conversation, statements, prompt, key and session; returns their ids by name."""
+    workspace = service.workspace
+    client = signed_in(httpx.Client(base_url=url, timeout=60, headers=BROWSER), "ann")
+    client.post("/chat/questions", json={"question": f"What is {WORDS}?"}).read()
+    (listed,) = client.get("/chat/conversations").json()["conversations"]
+    data = personal_data(workspace.database, ann)
+    (turn,) = data["conversations"][0]["turns"]
+    first = turn["answers"][0]["id"]
+    client.post(f"/chat/answers/{first}/again", json={}).read()
+    (turn,) = personal_data(workspace.database, ann)["conversations"][0]["turns"]
+    second = next(a["id"] for a in turn["answers"] if a["id"] != first)
+    said = {"text": f"{WORDS} corrected"}
+    assert client.post(f"/api/answers/{first}/correction", json=said).status_code == 200
+    assert client.post(f"/api/answers/{second}/vote", json={"vote": 1}).status_code == 200
+    compared = client.post("/api/comparisons", json={"left": first, "right": second}).json()["id"]
+    workspace.feedback_examples.remove(ann, first)
+    prompt = workspace.own_prompts.add(ann, PromptText("saved", WORDS, f"{WORDS} text"))
+    key, _ = workspace.accounts.keys.create(ann, label=WORDS)
+    (session,) = workspace.accounts.sessions.of(ann)
+    waiting = {"turn_id": turn["id"], "first_answer_id": first, "second_answer_id": second}
+    row = {**waiting, "preference": 0.5, "entropy": 1.0, "created_at": 0.0}
+    with workspace.database.write() as connection:
+        done = connection.execute(insert(tables.waiting_comparisons).values(row))
+        number = (done.inserted_primary_key or (0,))[0]
+    event = personal_data(workspace.database, ann)["statements"][0]["id"]
+    return {
+        "model": "base",
+        "conversation_id": listed["id"],
+        "answer_id": first,
+        "other_answer_id": second,
+        "comparison_id": compared,
+        "prompt_id": prompt,
+        "key_id": key.id,
+        "session_id": session.id,
+        "waiting_id": str(number),
+        "event_id": str(event),
+    }
+
+
+def flattened(routes: Iterable[BaseRoute]) -> Iterator[BaseRoute]:
+    """Routes, and those of the routers among them."""
+    for route in routes:
+        router = getattr(route, "original_router", None)
+        yield from flattened(router.routes) if router else (route,)
+
+
+def routes_of(app: FastAPI) -> Iterator[tuple[str, str]]:
+    """Every method and path of the application, but for those in mounts."""
+    fallbacks = {f"/{prefix}{end}" for prefix in PREFIXES for end in ("", "/{rest:path}")}
+    for route in flattened(app.router.routes):
+        if isinstance(route, Mount):
+            assert route.path in ("", "/console", "/static-offline-docs")
+            continue
+        assert isinstance(route, Route), route
+        if route.path in fallbacks and not route.methods:
+            continue  # it answers what no other route takes: an unknown path or method
+        if route.path.startswith("/page/"):
+            assert need_of(route.path).scope is None
+            continue
+        for method in (route.methods or set()) - {"HEAD"}:
+            yield method, route.path
+
+
+def gradio_routes_of(app: FastAPI) -> Iterator[tuple[str, str, str]]:
+    """The mount, method and path of every route of gradio's that is let through."""
+    for mount in app.router.routes:
+        if isinstance(mount, Mount) and hasattr(mount.app, "routes"):
+            for route in flattened(mount.app.routes):
+                path = getattr(route, "path", "")
+                if ALLOWED.fullmatch(sample_of(path)):
+                    for method in (getattr(route, "methods", None) or {"GET"}) - {"HEAD"}:
+                        yield mount.path, method, path
+
+
+def sample_of(path: str) -> str:
+    """A path of gradio's with values for its parameters."""
+    return re.sub(r"\{[^}]*\}", "x", path).replace("/run/x", "/run/predict")
+
+
+def filled(value: Any, ids: Mapping[str, str]) -> Any:
+    """A path or body with Ann's ids for the names in braces."""
+    if isinstance(value, dict):
+        return {name: filled(each, ids) for name, each in value.items()}
+    if isinstance(value, str):
+        return re.sub(r"\{(\w+)\}", lambda found: ids[found[1]], value)
+    return value
+
+
+def tried(client: httpx.Client, method: str, path: str, each: Try, house: House) -> httpx.Response:
+    sent = {"data": each.form} if each.form is not None else {"json": filled(each.body, house.ids)}
+    if each.form is None and each.body is None:
+        sent = {}
+    return client.request(method, filled(path, house.ids) + each.query, **sent)
+
+
+def test_every_route_is_in_the_matrix(house: House) -> None:
+    routes = list(routes_of(house.app))
+    assert len(routes) > 60
+    assert set(routes) == set(MATRIX)
+    gradio = {(method, path) for _, method, path in gradio_routes_of(house.app)}
+    assert gradio
+    assert gradio - GRADIO == set()
+
+
+def test_ann_has_said_it_all(house: House) -> None:
+    """The test below would show nothing of an empty table."""
+    document = house.everything_of_ann()
+    said = json.dumps(document)
+    for name, value in house.ids.items():
+        if name not in ("model", "waiting_id"):
+            assert value in said, name
+    assert said.count(WORDS) >= 5
+    assert document["examples_removed"]
+
+
+@pytest.mark.parametrize(("method", "path"), sorted(MATRIX))
+def test_nobody_reads_or_changes_what_is_anns(house: House, method: str, path: str) -> None:
+    before = house.everything_of_ann()
+    name = f"bob-{sorted(MATRIX).index((method, path))}"
+    for each in MATRIX[method, path]:
+        with house.bob(name) as bob:
+            answer = tried(bob, method, path, each, house)
+            assert answer.status_code == each.status, answer.text
+            assert WORDS not in answer.text
+        with httpx.Client(base_url=house.url, timeout=60) as stranger:
+            answer = tried(stranger, method, path, each, house)
+            is_public = need_of(path).scope is None
+            assert is_public or answer.status_code == 401, answer.text
+            assert WORDS not in answer.text
+            led = stranger.request(method, filled(path, house.ids), headers=BROWSER)
+            assert is_public or led.status_code in (303, 401)
+    assert house.everything_of_ann() == before
+
+
+def test_gradios_routes_open_to_who_may_alone(house: House) -> None:
+    before = house.everything_of_ann()
+    with house.bob("bob-gradio") as bob, httpx.Client(base_url=house.url) as stranger:
+        for mount, method, path in gradio_routes_of(house.app):
+            whole = f"{mount}{sample_of(path)}" or "/"
+            if need_of(whole).scope is None:
+                continue
+            with stranger.stream(method, whole) as answer:
+                assert answer.status_code == 401, whole
+            if mount:
+                with bob.stream(method, whole) as answer:
+                    assert answer.status_code == 403, whole
+    assert house.everything_of_ann() == before
