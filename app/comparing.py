@@ -16,7 +16,7 @@ from statistics import median
 
 from app.answering import LIVE, RunningAnswer
 from app.conversation import Chat
-from engine.prompts.similarity import tokens
+from engine.prompts.terms import tokens
 from engine.request import SamplingParams
 
 # About half of the sampled answers, those whose pair differs most, lead to an offer

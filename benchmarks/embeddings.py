@@ -22,7 +22,7 @@ from platformdirs import user_cache_path
 from benchmarks.serving_bench import processor
 from engine.fast import FastEngine
 from engine.models.catalogue import resolve
-from engine.prompts.similarity import tokens
+from engine.prompts.terms import tokens
 from engine.request import EmbeddingRequest
 from engine.start import kernel_cache
 

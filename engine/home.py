@@ -113,6 +113,11 @@ class Home:
         return self.root / "uploads"
 
     @property
+    def documents(self) -> Path:
+        """Documents that questions are answered from, with their indices."""
+        return self.root / "documents"
+
+    @property
     def demos(self) -> Path:
         """Homes of `burnish demo`."""
         return self.root / "demo"

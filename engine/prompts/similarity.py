@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import logging
 import math
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from importlib import resources
 from typing import Any
 
 import bm25s
-import yaml
 from langchain_core.example_selectors import BaseExampleSelector
 
 from engine.prompts.examples import Example
+from engine.prompts.terms import tokens
 
 SHOWN = 3  # worked examples of a prompt: as many as the shipped file has
 # The part of a question's weight that an example must share. In the pairs of
@@ -32,37 +29,8 @@ K1, B = 1.5, 0.75  # Lucene's; bm25s' defaults
 # would have almost no weight, and the first correction would never be found
 OTHER_DOCUMENTS = 100
 PADDING = " "  # no token holds a space
-# Hiragana, ideographs and Hangul, whose words no spaces separate. Runs of Katakana are words
-_UNSPACED = (
-    r"\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af々\U00020000-\U0003ffff"
-)
-_PIECES = re.compile(rf"([{_UNSPACED}]+)|((?:(?![{_UNSPACED}])[^\W_])+)")
-_POSSESSIVE = re.compile(r"'s\b")
-_STOP = yaml.safe_load(
-    resources.files("engine.prompts").joinpath("stop_words.yaml").read_text("utf-8")
-)
-_WORDS = frozenset(_STOP["words"].split())
-_PHRASES = re.compile("|".join(sorted(_STOP["phrases"].split(), key=len, reverse=True)))
-_GRAMMAR = re.compile(r"[\u3040-\u309f]|.[のはがをにでとも]")  # Hiragana that begin or end a bigram
 
 logging.getLogger(bm25s.__name__).setLevel(logging.WARNING)  # it logs each index that it builds
-
-
-def tokens(text: str) -> list[str]:
-    """The content words of a question, in order: all but function words.
-
-    Runs of Chinese, Japanese or Korean become bigrams, a run of one character itself; those
-    that begin with Hiragana are grammar in Japanese. An English plural counts as its singular.
-    """
-    text = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
-    text = _POSSESSIVE.sub("", text).replace("'", "")
-    found: list[str] = []
-    for run, word in _PIECES.findall(_PHRASES.sub(" ", text)):
-        if run:
-            found += _bigrams(run)
-        elif word not in _WORDS:
-            found.append(_singular(word))
-    return found
 
 
 class SimilarExamples(BaseExampleSelector):
@@ -148,14 +116,3 @@ def most_similar(
 @lru_cache(maxsize=4)  # the file is read with each question, and seldom changes
 def _selector_of(questions: tuple[str, ...]) -> SimilarExamples:
     return SimilarExamples({"question": question} for question in questions)
-
-
-def _bigrams(run: str) -> list[str]:
-    pairs = [run] if len(run) == 1 else [run[at : at + 2] for at in range(len(run) - 1)]
-    return [pair for pair in pairs if not _GRAMMAR.match(pair)]
-
-
-def _singular(word: str) -> str:
-    """A word without the s of a plural, roughly: "leaves" does not become "leaf"."""
-    plural = word.isascii() and len(word) > 3 and word.endswith("s") and not word.endswith("ss")
-    return word[:-1] if plural else word

@@ -16,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, insert, or_, select
 
-from engine.prompts.similarity import tokens
+from engine.prompts.terms import tokens
 from feedback_store.examples.rules import USABLE
 from feedback_store.storage import tables as t
 from feedback_store.storage.answers import new_id, own_turn

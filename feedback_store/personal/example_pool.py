@@ -16,7 +16,8 @@ from sqlalchemy import ColumnElement, Connection, RowMapping, exists, select
 from engine.messages import is_blank
 from engine.prompts.examples import Example
 from engine.prompts.reasoning import untagged
-from engine.prompts.similarity import SimilarExamples, tokens
+from engine.prompts.similarity import SimilarExamples
+from engine.prompts.terms import tokens
 from feedback_store.examples.rules import USABLE
 from feedback_store.storage import tables as t
 from feedback_store.storage.prompts import stored_with_tools

@@ -9,7 +9,8 @@ import pytest
 from langchain_core.prompts import ChatPromptTemplate, FewShotChatMessagePromptTemplate
 
 from engine.prompts.examples import Example
-from engine.prompts.similarity import SimilarExamples, most_similar, tokens
+from engine.prompts.similarity import SimilarExamples, most_similar
+from engine.prompts.terms import tokens
 
 # An example's question and one that it should be found for
 SIMILAR = [

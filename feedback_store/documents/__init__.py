@@ -1,0 +1,1 @@
+"""The documents that people put into collections, and the search of passages in them."""

@@ -1,0 +1,95 @@
+"""Finds the passages that a question is about.
+
+Rankings by words, by character n-grams and, with an embedding model, by meaning are fused by
+reciprocal rank (Cormack, Clarke and Buettcher 2009). Passages that have hardly anything of the
+question are left out, so that nothing is found where nothing is said. Knows the library and
+langchain's interfaces; knows nothing of prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from langchain_core.callbacks import CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+from pydantic import ConfigDict
+
+from engine.prompts.terms import tokens
+from feedback_store.documents.bm25 import PassageScores, bm25
+from feedback_store.documents.library import Collection, Library, OpenDocument
+from feedback_store.documents.term_index import character_grams
+
+FOUND = 5  # passages
+RRF_CONSTANT = 60  # Cormack et al. 2009
+CANDIDATES = 100  # of each ranking; what lies lower adds next to nothing
+# What a passage must have of a question's weight, in words or, where words are inflected otherwise,
+# in character n-grams; measured by `python -m benchmarks.retrieval`
+MIN_WORDS, MIN_GRAMS = 0.3, 0.45
+
+
+class CollectionRetriever(BaseRetriever):
+    """A retriever of langchain over one collection; what is added to it is found at once.
+
+    Metadata of the passages: "source" (the document's name), "document" (its id), "passage" (its
+    number there), "score", and "page" or "heading".
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    library: Library
+    collection: Collection
+    k: int = FOUND
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        return find_passages(self.library, self.collection, query, self.k)
+
+
+def find_passages(
+    library: Library, collection: Collection, question: str, count: int = FOUND
+) -> list[Document]:
+    """Return the passages that fit a question best, the best first; none if none fits."""
+    documents = library.in_collection(collection)
+    if not documents:
+        return []
+    by_words, words = bm25([d.words for d in documents], list(tokens(question)))
+    by_grams, grams = bm25([d.grams for d in documents], list(character_grams(question)))
+    fused = fuse_rankings([_ranking(by_words), _ranking(by_grams)], len(by_words))
+    fused[(words < MIN_WORDS) & (grams < MIN_GRAMS)] = 0
+    best = [int(at) for at in _ranking(fused)[:count]]
+    return [
+        _passage(documents, at, round(float(fused[at]), 5))
+        for at in best  # a document may be removed meanwhile
+    ]
+
+
+def passage_row(passage: Document) -> dict[str, Any]:
+    """Return a passage as programs read it, JSON-ready."""
+    return {"text": passage.page_content, **passage.metadata}
+
+
+def fuse_rankings(rankings: Sequence[npt.NDArray[np.intp]], passages: int) -> PassageScores:
+    """Return the sum over rankings of 1 / (60 + rank), for each passage."""
+    fused = np.zeros(passages)
+    for ranking in rankings:
+        fused[ranking] += 1 / (RRF_CONSTANT + 1 + np.arange(len(ranking)))
+    return fused
+
+
+def _ranking(scores: PassageScores) -> npt.NDArray[np.intp]:
+    """The numbers of the best passages that have a score, the best first; equals in their order."""
+    best = np.argsort(-scores, kind="stable")[:CANDIDATES]
+    return best[scores[best] > 0]
+
+
+def _passage(documents: Sequence[OpenDocument], at: int, score: float) -> Document:
+    for document in documents:
+        if at < len(document.offsets):
+            passage = document.passage(at)
+            return Document(passage.page_content, metadata={**passage.metadata, "score": score})
+        at -= len(document.offsets)
+    raise IndexError(at)
