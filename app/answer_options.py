@@ -1,4 +1,4 @@
-"""The options of a question: mode, system prompt, thinking, release, sampling."""
+"""The options of a question: mode, system prompt, thinking, release, sampling, documents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from app.answering import LIVE
 from engine.prompts.modes import CHAINS
 from engine.request import SamplingParams
+from feedback_store.documents.library import Collection
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,8 @@ class AnswerOptions:
 
     In mode self-consistency `samples` chains of thought vote on the answer. `system` replaces the
     operator's system prompt. `thinking` switches thoughts on or off for models that have such a
-    switch (`GenerationRequest`). `adapter` is `LIVE`, a bundle, or None for the base model.
+    switch (`GenerationRequest`). `adapter` is `LIVE`, a bundle, or None for the base model. With
+    `documents` the question is answered from passages of that collection.
     """
 
     mode: str = "plain"
@@ -24,3 +26,4 @@ class AnswerOptions:
     thinking: bool | None = None
     adapter: str | None = LIVE
     sampling: SamplingParams | None = None
+    documents: Collection | None = None

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from app.fixed_answer import FixedAnswer
 from app.running_answers import RunningAnswers
 from app.self_consistency import Chains, draw_chains
 from engine.adapters.slots import AdapterSlots
@@ -50,6 +51,8 @@ class AnswerUpdate:
     before the first token has it. `chains` is (ended, total) of the chains of thought; `votes` has
     each of their answers with its number of votes. `calls` are those of the tools that were
     offered; `text` is without their markup. `prompt_tokens` are known from the first update on.
+    `passages` of documents, where the question was asked
+    with some, come with the last update.
     """
 
     answer_id: str | None
@@ -67,6 +70,7 @@ class AnswerUpdate:
     votes: tuple[tuple[str, int], ...] = ()
     calls: tuple[WrittenCall, ...] = ()
     prompt_tokens: int = 0
+    passages: tuple[Mapping[str, Any], ...] | None = None
 
 
 class RunningAnswer:
@@ -98,7 +102,8 @@ class AnswerRequest:
     of a stored answer that begins with `prefill` and is to be continued. With several `chains` of
     thought, their answers are put to a vote (`app.self_consistency`). `call_format` is given where
     the messages offer tools. A raw `prompt` takes the place of the messages; what follows it is not
-    split into thought and answer.
+    split into thought and answer. A `fixed` text is the answer itself, and no model is asked.
+    `passages` are those that the messages show (`Grounding.stored`).
     """
 
     messages: tuple[Message, ...]
@@ -118,6 +123,8 @@ class AnswerRequest:
     call_format: CallReader | None = None
     prompt: RawPrompt | None = None
     echo: bool = False
+    fixed: str = ""
+    passages: tuple[Mapping[str, Any], ...] | None = None
     extra_sampling: Mapping[str, Any] = field(default_factory=dict)  # stored beside the sampling
 
     def for_engine(self, adapter: str | None) -> GenerationRequest:
@@ -222,6 +229,8 @@ class Answering:
         ]
 
     def _submit(self, requests: Sequence[AnswerRequest], adapter: str | None) -> list[Stream]:
+        if requests[0].fixed:  # only the page's questions about documents have such an answer
+            return [FixedAnswer(request.fixed) for request in requests]
         generations = [request.for_engine(adapter) for request in requests]
         if (chains := requests[0].chains) > 1:  # only the page asks for chains, for one answer
             return [draw_chains(self._engine, generation, chains) for generation in generations]
@@ -341,6 +350,7 @@ class Answering:
             example_ids=request.example_ids,
             votes=votes,
             calls=spoken.calls,
+            passages=request.passages,
         )
         if not request.is_stored:
             return update

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from app.answer_options import AnswerOptions
 from app.answering import LIVE, Answering, AnswerRequest, RunningAnswer
 from app.fitting import FittedPrompt, fit, require_room
+from app.grounding import Grounding, ground
 from app.self_consistency import chain_count
 from engine.messages import Message, clean_text, require_text
 from engine.prompts.examples import Example
@@ -20,6 +21,7 @@ from engine.prompts.modes import CHAINS, PromptTemplate, has_answer_line, make_t
 from engine.prompts.reasoning import join_reasoning
 from engine.prompts.similarity import SHOWN, most_similar
 from engine.request import Engine, SamplingParams
+from feedback_store.documents.library import Library
 from feedback_store.personal.example_pool import FeedbackExample
 from feedback_store.personal.feedback_examples import FeedbackExamples
 from feedback_store.personal.own_prompts import MAX_PROMPT_CHARS
@@ -45,6 +47,7 @@ class Chat:
         sampling: SamplingParams,
         max_message_chars: int,
         feedback_examples: FeedbackExamples,
+        library: Library,
     ) -> None:
         self._engine = engine
         self._store = store
@@ -54,6 +57,7 @@ class Chat:
         self._sampling = sampling
         self._max_message_chars = max_message_chars
         self._feedback_examples = feedback_examples
+        self._library = library
         self.running = answering.running
 
     def ask(
@@ -69,7 +73,8 @@ class Chat:
 
         In every mode the model sees, as examples, answers to similar questions that the person
         corrected or liked, or that the operator shares with everybody. Chain-of-thought takes only
-        examples with a thought, since one without would teach the model to skip it.
+        examples with a thought, since one without would teach the model to skip it. A question
+        about documents shows passages of them, and no such examples: their answers cite nothing.
 
         Raises `InvalidText`, `PromptTooLong`, `UnknownId`, `Overloaded` or `ShuttingDown`; nothing
         is stored then.
@@ -77,20 +82,21 @@ class Chat:
         require_text(question, limit_chars=self._max_message_chars)
         sampling = options.sampling or self.sampling()
         history = self._store.history(parent_answer_id, user_id)
-        template, fitted, is_special = self._prompt(user_id, history, question, options, sampling)
+        prompt = self._prompt(user_id, history, question, options, sampling)
 
         def store_turn() -> str:
             return self._store.add_turn(
                 user_id=user_id,
                 question=question,
-                template=template,
+                template=prompt.template,
                 conversation_id=conversation_id,
                 parent_answer_id=parent_answer_id,
-                prompt=fitted.without_feedback if is_special else None,
-                example_ids=[example.reference for example in fitted.examples],
+                prompt=prompt.fitted.without_feedback if prompt.is_special else None,
+                example_ids=[example.reference for example in prompt.fitted.examples],
+                passages=prompt.grounding.stored if prompt.grounding else None,
             ).id
 
-        request = _question_request(template, fitted, options, sampling, user_id, store_turn)
+        request = _question_request(prompt, options, sampling, user_id, store_turn)
         return self._answering.start(request)
 
     def regenerate(
@@ -203,8 +209,8 @@ class Chat:
         """Answer a question of a temporary chat; nothing is stored, and updates have no id."""
         require_text(question, limit_chars=self._max_message_chars)
         sampling = options.sampling or self.sampling()
-        template, fitted, _ = self._prompt(user_id, history, question, options, sampling)
-        request = _question_request(template, fitted, options, sampling, user_id, None)
+        prompt = self._prompt(user_id, history, question, options, sampling)
+        request = _question_request(prompt, options, sampling, user_id, None)
         return self._answering.start(request)
 
     def answer_now(self, user_id: str, answer_id: str) -> RunningAnswer:
@@ -240,9 +246,7 @@ class Chat:
         question: str,
         options: AnswerOptions,
         sampling: SamplingParams,
-    ) -> tuple[PromptTemplate, FittedPrompt, bool]:
-        """Return the template to store, the prompt that is shown, and whether the prompt cannot be
-        rebuilt from the template."""
+    ) -> _Prompt:
         examples = self._examples()
         clean_text(options.system, what="system prompt", limit_chars=MAX_PROMPT_CHARS)
         system = options.system or self._system_prompt
@@ -251,38 +255,64 @@ class Chat:
         shown = template
         if template.examples:
             shown = make_template(options.mode, most_similar(examples, question), system)
-        similar = self._feedback_examples.similar(
-            user_id, question, with_thought=template.has_answer_line
-        )
+
+        def count(messages: Sequence[Message]) -> int:
+            return self._engine.count_prompt_tokens(messages, options.thinking)
+
+        room = self._engine.context_tokens - sampling.max_new_tokens
+        grounding, asked = None, question
+        similar: tuple[FeedbackExample, ...] = ()
+        if options.documents is None:
+            similar = self._feedback_examples.similar(
+                user_id, question, with_thought=template.has_answer_line
+            )
+        else:
+            found = ground(self._library, options.documents, question, history)
+            grounding = found.that_fits(lambda text: count(shown.build((), text)) <= room)
+            asked = grounding.shown_question
         fitted = fit(
             shown,
             history,
-            question,
+            asked,
             similar,
             context_tokens=self._engine.context_tokens,
             max_new_tokens=sampling.max_new_tokens,
-            count=lambda messages: self._engine.count_prompt_tokens(messages, options.thinking),
+            count=count,
         )
-        return template, fitted, fitted.trimmed or shown != template
+        is_special = fitted.trimmed or shown != template or grounding is not None
+        return _Prompt(template, fitted, grounding, is_special)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prompt:
+    """The prompt of a question: the template to store, the messages that are shown, the passages of
+    documents in them, and whether the messages cannot be rebuilt from the template."""
+
+    template: PromptTemplate
+    fitted: FittedPrompt
+    grounding: Grounding | None
+    is_special: bool
 
 
 def _question_request(
-    template: PromptTemplate,
-    fitted: FittedPrompt,
+    prompt: _Prompt,
     options: AnswerOptions,
     sampling: SamplingParams,
     user_id: str,
     store_turn: Callable[[], str] | None,
 ) -> AnswerRequest:
     """Return the request for the answer to a new question."""
+    fitted, grounding = prompt.fitted, prompt.grounding
     return AnswerRequest(
         fitted.messages,
         sampling,
         store_turn,
-        template.has_answer_line,
+        prompt.template.has_answer_line,
         TRIMMED * fitted.trimmed,
         user=user_id,
         example_ids=_ids(fitted.examples),
+        fixed=grounding.fixed_answer if grounding else "",
+        passages=tuple(grounding.stored) if grounding else None,
         chains=chain_count(options.mode, options.samples, sampling),
         thinking=options.thinking,
         adapter=options.adapter,

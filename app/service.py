@@ -47,6 +47,7 @@ from feedback_store.ai_feedback.comparison_queue import ComparisonQueue
 from feedback_store.conversations.conversation_list import Conversations
 from feedback_store.curation.alerts import find_alerts
 from feedback_store.curation.decisions import Curation
+from feedback_store.documents.library import Library
 from feedback_store.examples.rules import Rules
 from feedback_store.personal.feedback_examples import FeedbackExamples
 from feedback_store.personal.own_examples import OwnExamples
@@ -92,6 +93,7 @@ class Workspace:
             self.shared_examples,
         )
         self.own_prompts = OwnPrompts(self.database)
+        self.documents = Library(self.home.documents)
         self.alternatives = Alternatives(self.database, self.curation.refusing)
         self.comparison_queue = ComparisonQueue(self.database, self.store, self.curation.refusing)
         rules = Rules(
@@ -247,6 +249,7 @@ class Service:
             ),
             max_message_chars=settings.max_message_chars,
             feedback_examples=workspace.feedback_examples,
+            library=workspace.documents,
         )
         self.comparisons = Comparisons(
             self.chat, lambda: workspace.releases.waiting(), settings.compare_rate

@@ -26,6 +26,7 @@ from engine.home import Home
 from engine.storage import folder_of, list_digests, read_manifest, sweep
 from feedback_store.accounts.accounts import Accounts
 from feedback_store.ai_feedback.ai_pairs import rewrite_ai_pairs
+from feedback_store.documents.library import Library
 from feedback_store.privacy.erasure import (
     Erasure,
     deletion_digest,
@@ -87,9 +88,10 @@ class Forgetting:
         """
         with self._locked():
             resumed = {e.person: self._carry_out(e) for e in unfinished_erasures(self._database)}
+            documents = Library(self._home.documents).forget(user_id)
             try:
                 had_account = self._accounts.delete(user_id)
-                erasure = forget_user(self._database, user_id, known=had_account)
+                erasure = forget_user(self._database, user_id, documents, known=had_account)
             except UnknownId:
                 if receipt := resumed.get(person_digest(user_id)):
                     return receipt

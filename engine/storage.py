@@ -192,12 +192,6 @@ def write_atomically(path: Path, data: bytes) -> None:
         temporary.replace(path)
 
 
-def add_file(path: Path, text: str) -> None:
-    """Write a file that people edit, unless it is there."""
-    if not path.is_file():
-        write_atomically(path, text.encode())
-
-
 @contextmanager
 def translated_disk_errors() -> Iterator[None]:
     """Turn a full or read-only disk into `StorageFull`."""

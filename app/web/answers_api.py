@@ -29,6 +29,7 @@ from engine.errors import UnknownId
 from engine.messages import Message
 from engine.prompts.modes import CHAINS, LEAST_CHAINS, MOST_CHAINS
 from engine.request import SamplingParams
+from feedback_store.documents.library import MAX_NAME_CHARS, Collection
 from feedback_store.storage.answers import new_id
 
 PATCH_INTERVAL_SECONDS = 0.1  # between patches; each costs a browser about 10 ms
@@ -56,9 +57,21 @@ class TemporaryMessage(BaseModel):
     content: str
 
 
+class CollectionBody(BaseModel):
+    """A collection of documents: the person's own, or one that is shared with everybody."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(max_length=MAX_NAME_CHARS)
+    shared: bool = False
+
+    def of(self, user: str) -> Collection:
+        """Return the collection as this user may ask it."""
+        return Collection(self.name, None if self.shared else user)
+
+
 class QuestionBody(BaseModel):
     """A question. Without `conversation_id` it starts a conversation; with `temporary` nothing is
-    stored and `history` holds the earlier messages."""
+    stored and `history` holds the earlier messages; with `documents` it is answered from them."""
 
     model_config = ConfigDict(extra="forbid")
     question: str
@@ -72,11 +85,19 @@ class QuestionBody(BaseModel):
     sampling: SamplingBody = SamplingBody()
     temporary: bool = False
     history: list[TemporaryMessage] = Field(default=[], max_length=1_000)
+    documents: CollectionBody | None = None
 
-    def options(self, chat: Chat, adapter: str | None) -> AnswerOptions:
+    def options(self, chat: Chat, adapter: str | None, user: str) -> AnswerOptions:
         """Return the options of the answer; `adapter` is the release's digest."""
-        sampling = self.sampling.over(chat)
-        return AnswerOptions(self.mode, self.samples, self.system, self.thinking, adapter, sampling)
+        return AnswerOptions(
+            self.mode,
+            self.samples,
+            self.system,
+            self.thinking,
+            adapter,
+            self.sampling.over(chat),
+            self.documents.of(user) if self.documents else None,
+        )
 
     @property
     def history_messages(self) -> list[Message]:
@@ -119,7 +140,7 @@ def add_answer_routes(
     async def ask(body: QuestionBody, request: Request) -> Response:
         user = user_of(request.session)
         adapter = await run_sync(service.adapter_named, body.release)
-        options = body.options(chat, adapter)
+        options = body.options(chat, adapter, user)
         if body.temporary:
             begin = partial(chat.ask_unstored, user, body.history_messages, body.question, options)
             return await stream_new(request, None, begin)

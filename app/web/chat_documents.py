@@ -5,7 +5,7 @@ Knows the store's views and how texts are rendered; knows nothing of requests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from app.answering import AnswerUpdate
@@ -21,12 +21,15 @@ from feedback_store.conversations.conversation_list import (
     FoundConversation,
     ShownTurn,
 )
+from feedback_store.documents.support import unsupported_ends
 from feedback_store.examples.explanation import changes
 from feedback_store.records import StoredAnswer
 
 # The parameters that an answer's details show
 SHOWN_SAMPLING = ("temperature", "top_p", "max_new_tokens", "seed", "change", "thinking")
 CONTINUABLE = ("stopped", "failed", "aborted")
+UNSUPPORTED = "\ue000"  # stands behind a sentence; a private-use character, in no text
+Passages = Sequence[Mapping[str, Any]]
 
 
 def summary_document(summary: ConversationSummary) -> dict[str, Any]:
@@ -61,11 +64,36 @@ def turn_document(turn: ShownTurn, language: str) -> dict[str, Any]:
         "reasons": turn.reasons,
         "comment": turn.comment,
         "flagged": turn.flagged,
+        "passages": passage_documents(turn.passages),
         "correction": corrected,
         "correction_html": answer_html(corrected) if corrected else "",
         "changes_html": changes_html(changes(turn.answer.text, corrected)) if corrected else "",
-        "answer": answer_document(turn.answer, language),
+        "answer": answer_document(turn.answer, language, turn.passages),
     }
+
+
+def passage_documents(passages: Passages | None) -> list[dict[str, Any]]:
+    """Return the passages that an answer may cite, in the order of their numbers."""
+    return [
+        {
+            "source": each["source"],
+            "page": each.get("page"),
+            "heading": each.get("heading", ""),
+            "text_html": answer_html(each["text"]),
+        }
+        for each in passages or ()
+    ]
+
+
+def grounded_html(text: str, passages: Passages | None) -> str:
+    """Return an answer's HTML with a mark after each sentence that no passage supports.
+
+    The mark is one character that the page's script draws, since it can say what it means.
+    """
+    text = text.replace(UNSUPPORTED, "") if passages else text
+    for end in reversed(unsupported_ends(text, passages or ())):
+        text = text[:end] + UNSUPPORTED + text[end:]
+    return answer_html(text) if text else ""
 
 
 def waiting_document(waiting: WaitingComparison) -> dict[str, Any]:
@@ -83,13 +111,15 @@ def waiting_document(waiting: WaitingComparison) -> dict[str, Any]:
     }
 
 
-def answer_document(answer: StoredAnswer, language: str) -> dict[str, Any]:
+def answer_document(
+    answer: StoredAnswer, language: str, passages: Passages | None = None
+) -> dict[str, Any]:
     """Return a stored answer and how it was generated."""
     thought = untagged(answer.thought)
     return {
         "id": answer.id,
         "status": answer.status,
-        "html": answer_html(answer.text) if answer.text else "",
+        "html": grounded_html(answer.text, passages),
         "thought_html": answer_html(thought) if thought else "",
         "continuable": answer.status in CONTINUABLE
         or (answer.status == "done" and not answer.complete),
@@ -113,6 +143,13 @@ def _votes(samples: int, tally: Sequence[Sequence[Any]]) -> dict[str, Any] | Non
 def short_release(digest: str | None) -> str:
     """Return the beginning of an adapter's digest, as shown everywhere; "" for the base."""
     return digest.removeprefix("sha256:")[:12] if digest else ""
+
+
+def _unstored(update: AnswerUpdate) -> dict[str, Any]:
+    """Return what the page would read from the store, of an answer that is not stored."""
+    cited = passage_documents(update.passages)
+    html = grounded_html(update.text, update.passages) if cited else ""
+    return {"text": update.text, "passages": cited, "grounded_html": html}
 
 
 def _seconds(begun: float | None, ended: float | None) -> float | None:
@@ -149,7 +186,7 @@ class AnswerStreamRenderer:
             "id": update.answer_id,
             "status": update.status,
             "release": short_release(update.adapter),
-            "text": "" if self._live.conversation_id else update.text,  # not stored
+            **({} if self._live.conversation_id else _unstored(update)),
             "note": translated(update.note, language),
             "votes": _votes(update.chains[1] if update.chains else 0, update.votes),
             "thought_seconds": _seconds(begun, ended) if update.thought else None,

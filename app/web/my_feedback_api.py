@@ -141,7 +141,12 @@ def _add_person_routes(router: APIRouter, workspace: Workspace, live: LiveAnswer
     def data(request: Request) -> Response:
         """Return all stored data of the person, as a file."""
         user = _person_of(request)
-        document = personal_data(workspace.database, user) | _account(workspace, user)
+        documents = workspace.documents.copy_of(user)
+        document = {
+            **personal_data(workspace.database, user),
+            **_account(workspace, user),
+            "documents": documents,
+        }
         return Response(
             json.dumps(document, ensure_ascii=False, indent=1),
             media_type="application/json",

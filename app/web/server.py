@@ -13,7 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from app.live_answers import LiveAnswers
 from app.service import Service
 from app.settings import session_secret
-from app.web import import_api
+from app.web import documents_api, import_api
 from app.web.accounts_api import accounts_router
 from app.web.anthropic_api import anthropic_router
 from app.web.api_paths import add_api_fallback
@@ -50,6 +50,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     app.include_router(completion_feedback_router(service), responses=STORE_ERRORS)
     app.include_router(feedback_router(service), responses=STORE_ERRORS)
     app.include_router(prompts_router(service))
+    app.include_router(documents_api.documents_router(service))
     live = LiveAnswers(service.workspace.settings.max_unfinished)
     app.include_router(chat_router(service, live))
     app.include_router(import_api.import_router(service))
@@ -72,7 +73,11 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
         secret_key=session_secret(service.workspace.home),
     )
     app.add_middleware(ScriptNonces)
-    app.add_middleware(BodyLimit, paths={import_api.PATH: import_api.MAX_IMPORT_BYTES})
+    limits = {
+        import_api.PATH: import_api.MAX_IMPORT_BYTES,
+        documents_api.DOCUMENTS_PATH: documents_api.MAX_UPLOAD_BYTES,
+    }
+    app.add_middleware(BodyLimit, paths=limits)
     app.add_middleware(CrossOriginProtection, origins=settings.allowed_origins)
     # Gradio adds its own CORS policy unless the application has one
     app.add_middleware(

@@ -66,6 +66,7 @@ class ShownTurn:
     comment: str
     correction: str | None
     flagged: bool
+    passages: tuple[Mapping[str, Any], ...] | None  # of documents; None: asked without any
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +252,7 @@ def _summary(row: RowMapping) -> ConversationSummary:
 def _rows(connection: Connection, conversation_id: str, user_id: str) -> tuple[Branches, TurnRows]:
     """The tree of a conversation, and its turns by id."""
     own = t.turns.c.conversation_id == conversation_id, t.turns.c.user_id == user_id
-    asked = select(*TURN, t.turns.c.created_at, t.turns.c.example_ids).where(*own)
+    asked = select(*TURN, *t.columns(t.turns, "created_at example_ids passages")).where(*own)
     oldest = asked.order_by(t.turns.c.created_at, t.turns.c.id)
     turns = {row["id"]: row for row in connection.execute(oldest).mappings()}
     given = (
@@ -313,4 +314,5 @@ def _shown_turn(
         said.comment,
         said.correction,
         said.flagged,
+        None if row["passages"] is None else tuple(row["passages"]),
     )

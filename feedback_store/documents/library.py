@@ -111,7 +111,7 @@ class Library:
         own = self.documents(collection.person)
         before = [d for d in own if d.name == name and d.collection == collection]
         _require_room(collection, [d for d in own if d not in before])
-        folder = self._folder(collection.person)
+        folder, size = self._folder(collection.person), file.stat().st_size
         _sweep_old(folder)
 
         def fill(temporary: Path) -> dict[str, Any]:
@@ -120,7 +120,7 @@ class Library:
                 "kind": FORMAT,
                 "name": name,
                 "collection": title,
-                "bytes": file.stat().st_size,
+                "bytes": size,
                 "content": digest_file(file),
                 "added_at": time.time(),
                 **asdict(counts),

@@ -1,14 +1,14 @@
 """Finds the passages that a question is about.
 
-Rankings by words, by character n-grams and, with an embedding model, by meaning are fused by
-reciprocal rank (Cormack, Clarke and Buettcher 2009). Passages that have hardly anything of the
-question are left out, so that nothing is found where nothing is said. Knows the library and
-langchain's interfaces; knows nothing of prompts.
+Rankings by words and by character n-grams are fused by reciprocal rank (Cormack, Clarke and
+Buettcher 2009). Passages that have hardly anything of the question are left out, so that nothing is
+found where nothing is said. Knows the library and langchain's interfaces; knows nothing of prompts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -60,11 +60,11 @@ def find_passages(
     by_grams, grams = bm25([d.grams for d in documents], list(character_grams(question)))
     fused = fuse_rankings([_ranking(by_words), _ranking(by_grams)], len(by_words))
     fused[(words < MIN_WORDS) & (grams < MIN_GRAMS)] = 0
-    best = [int(at) for at in _ranking(fused)[:count]]
-    return [
-        _passage(documents, at, round(float(fused[at]), 5))
-        for at in best  # a document may be removed meanwhile
-    ]
+    found = []
+    for at in map(int, _ranking(fused)[:count]):
+        with suppress(FileNotFoundError):  # another process has just removed the document
+            found.append(_passage(documents, at, round(float(fused[at]), 5)))
+    return found
 
 
 def passage_row(passage: Document) -> dict[str, Any]:

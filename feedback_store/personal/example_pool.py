@@ -29,6 +29,7 @@ MAX_EXAMPLE_CHARS = 2_000
 LEAST_WORDS_OF_A_FOLLOW_UP = 2  # "And now?" and "Shorter!" mean nothing without what came before
 STATEMENTS = ("vote", "correction", "flag")
 BROKEN_OFF = "the answer is no example: it is empty or was broken off"
+FROM_DOCUMENTS = "the answer is no example: it was made from documents"
 WITH_TOOLS = "the answer is no example: its question was asked with tools"
 FOLLOW_UP = "the answer is no example: its question means nothing without what was said before"
 
@@ -146,6 +147,7 @@ def examine(
             t.events.c.correction,
             t.turns.c.question,
             t.turns.c.prompt,
+            t.turns.c.passages,
             t.turns.c.parent_answer_id,
             t.answers.c.status,
             t.answers.c.text,
@@ -165,6 +167,8 @@ def _example(row: RowMapping, is_shared: bool) -> FeedbackExample | str:
     # A correction stands for itself, whatever became of the answer that it is about
     if is_blank(answer) or (liked and row["status"] not in USABLE):
         return BROKEN_OFF
+    if row["passages"] is not None:
+        return FROM_DOCUMENTS
     if stored_with_tools(row["prompt"]):
         return WITH_TOOLS
     chars = len(question) + len(answer)

@@ -73,14 +73,17 @@ def deletion_digest(conversation_ids: Iterable[str]) -> str:
     return digest_json(["conversations", *sorted(set(conversation_ids))])
 
 
-def forget_user(database: Database, user_id: str, *, known: bool = False) -> Erasure:
+def forget_user(
+    database: Database, user_id: str, documents: int = 0, *, known: bool = False
+) -> Erasure:
     """Delete everything a person asked, got and said.
 
+    `documents` is the number of their documents, which are deleted already, for the receipt.
     Raises `UnknownId` where there is nothing, unless the person is `known` (by an account).
     """
     own_turns = t.turns.c.user_id == user_id
     own = select(t.turns.c.conversation_id).where(own_turns)
-    rows: dict[str, int] = {}
+    rows: dict[str, int] = {"documents": documents} if documents else {}
     with database.write() as connection:
         conversations = frozenset(connection.execute(own).scalars())
         judged = judged_conversations(connection, t.events.c.user_id == user_id)

@@ -78,12 +78,14 @@ class AnswerStore:
         parent_answer_id: str | None = None,
         prompt: Sequence[Message] | None = None,
         example_ids: Sequence[str] = (),
+        passages: Sequence[Mapping[str, Any]] | None = None,
         listed: bool = True,
     ) -> Turn:
         """Store what a person asked.
 
         `prompt` is given only where the messages shown are not the template over the chain of
         parent answers; examples from feedback are no part of it, `example_ids` refers to them.
+        `passages` of documents are those that the prompt shows; None: it was asked without any.
         Whoever goes on with a changed answer prefers it: see `kept_changes`.
         `listed`: in the person's list of conversations, and found in a search. Raises `UnknownId`
         for a parent that is not this user's, in this conversation, and for a conversation that is
@@ -110,6 +112,7 @@ class AnswerStore:
             row = t.row_of(turn)
             row["prompt"] = None if prompt is None else [m.as_dict() for m in prompt]
             row["example_ids"] = list(example_ids) or None
+            row["passages"] = None if passages is None else list(passages)
             now = time.time()
             connection.execute(insert(t.turns).values(created_at=now, **row))
             if listed:

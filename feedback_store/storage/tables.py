@@ -77,6 +77,8 @@ turns = Table(
     Column("prompt", JSON(none_as_null=True)),
     # References of the examples from feedback that were shown beside the prompt; NULL: none
     Column("example_ids", JSON(none_as_null=True)),
+    # Passages of documents that the prompt shows, as they were then; NULL: asked without documents
+    Column("passages", JSON(none_as_null=True)),
     Column("created_at", Float, nullable=False),
     Index(None, "conversation_id"),
     Index(None, "user_id"),

@@ -76,6 +76,7 @@ def url(engine: ScriptedEngine, workspace: Workspace) -> Iterator[str]:
         sampling=SamplingParams(),
         max_message_chars=20_000,
         feedback_examples=workspace.feedback_examples,
+        library=workspace.documents,
     )
     service = SimpleNamespace(
         workspace=workspace,

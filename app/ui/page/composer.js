@@ -13,8 +13,9 @@ const NUMBERS = [
 
 export class Composer {
   // `actions`: send(question), stop(), and edit() for the up arrow in an empty box
-  constructor(boot, prompts, actions) {
+  constructor(boot, prompts, documents, actions) {
     this.actions = actions;
+    this.documents = documents;
     this.draftKey = "draft.";
     this.box = h("textarea", {
       id: "question", rows: "1", placeholder: t("ask"), "aria-label": t("question"), autocomplete: "off",
@@ -56,9 +57,11 @@ export class Composer {
         this.slash.element,
         this.box,
         this.drawer,
+        documents.chip,
         h(
           "div",
           { class: "tools" },
+          documents.button,
           this.mode,
           this.thinks,
           this.presets.element,
@@ -79,6 +82,7 @@ export class Composer {
     const manner = { mode: this.mode.value, system: this.presets.system };
     if (this.#votes && this.samples.value) manner.samples = Number(this.samples.value);
     if (!this.thinks.hidden) manner.thinking = this.#isThinking;
+    if (this.documents.chosen) manner.documents = this.documents.chosen;
     return manner;
   }
 
@@ -101,6 +105,7 @@ export class Composer {
     this.draftKey = `draft.${conversation}`;
     this.#put(stored(this.draftKey));
     this.presets.about(conversation);
+    this.documents.about(conversation);
   }
 
   // The conversation has an id now; the text typed meanwhile becomes its draft
@@ -110,6 +115,7 @@ export class Composer {
     this.draftKey = `draft.${conversation}`;
     stored(this.draftKey, typed);
     this.presets.begun();
+    this.documents.begun(conversation);
   }
 
   giveBack(question) {

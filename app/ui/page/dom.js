@@ -18,6 +18,7 @@ const PATHS = {
   back: "M15 5l-7 7 7 7",
   change: "M4 7h10M18 7h2M4 17h2M10 17h10M16 4v6M8 14v6",
   check: "M5 13l4 4L19 7",
+  clip: "M20 11.5l-8 8a5 5 0 0 1-7-7l8.5-8.5a3.3 3.3 0 0 1 4.7 4.7L10 17a1.6 1.6 0 0 1-2.3-2.3l7.3-7.3",
   close: "M6 6l12 12M18 6L6 18",
   compare: "M12 4v16M4 7h4v10H4zM16 7h4v10h-4z",
   copy: "M9 9h11v11H9zM5 15H4V4h11v1",

@@ -1,14 +1,16 @@
 // Import of conversations from another chat application: a file chosen in the settings or dropped.
+// A dropped file of another kind is a document.
 import { upload } from "./api.js";
 import { h } from "./dom.js";
 import { toast } from "./notices.js";
 import { t } from "./texts.js";
 
 const MEGABYTE = 2 ** 20;
+const EXPORT = /\.(zip|json)$/i;
 const READING_SECONDS = 12; // for a report of several sentences
 
 export class Imports {
-  // `page` has boot, fail(error), sidebar and composer
+  // `page` has boot, fail(error), sidebar, composer and documents
   constructor(page) {
     this.page = page;
     this.curtain = h("div", { class: "curtain", hidden: true }, h("p", {}, t("import_drop")));
@@ -49,6 +51,12 @@ export class Imports {
     }
   }
 
+  async #addDocuments(files) {
+    const { documents } = this.page;
+    const box = await documents.open();
+    if (box) await documents.add(files, box.querySelector("#collection-name").value);
+  }
+
   #takeDrops() {
     const hasFile = (event) => event.dataTransfer?.types.includes("Files");
     addEventListener("dragover", (event) => {
@@ -64,7 +72,9 @@ export class Imports {
       event.preventDefault();
       this.curtain.hidden = true;
       for (const open of document.querySelectorAll("dialog[open]")) open.close();
-      this.take(event.dataTransfer.files[0]);
+      const files = [...event.dataTransfer.files];
+      if (EXPORT.test(files[0]?.name)) this.take(files[0]);
+      else this.#addDocuments(files);
     });
   }
 }

@@ -4,6 +4,7 @@ import { actionsOn, edit } from "./actions.js";
 import { Refused, get, post } from "./api.js";
 import { offer } from "./compare.js";
 import { Composer } from "./composer.js";
+import { Documents } from "./documents.js";
 import { copyText, h, iconButton, stored } from "./dom.js";
 import { Imports } from "./imports.js";
 import { MyFeedback } from "./my_feedback.js";
@@ -30,7 +31,8 @@ export class Page {
     this.streams = new Streams((running) => this.composer.running(running));
     this.scroller = new Scroller();
     this.prompts = new Prompts(this.fail);
-    this.composer = new Composer(boot, this.prompts, { send: (q) => this.ask(q), stop: () => this.streams.stop(), edit: () => this.#editLast() });
+    this.documents = new Documents(this.fail);
+    this.composer = new Composer(boot, this.prompts, this.documents, { send: (q) => this.ask(q), stop: () => this.streams.stop(), edit: () => this.#editLast() });
     this.sidebar = new Sidebar({
       open: (id) => this.open(id), begin: () => this.begin(), feedback: () => this.showFeedback(),
       settings: () => showSettings(this.boot, this.imports, this.fail), fail: this.fail, renamed: (summary) => this.#titled(summary),

@@ -1,4 +1,5 @@
 // A turn: a question, the answer that is shown for it, and the actions on both.
+import { decorate, sources } from "./citations.js";
 import { h, iconButton, morph } from "./dom.js";
 import { moment, number, t } from "./texts.js";
 
@@ -13,6 +14,7 @@ export class Turn {
     this.thoughtTitle = h("summary");
     this.thinking = h("details", { class: "thought", hidden: true }, this.thoughtTitle, this.thought);
     this.answer = h("div", { class: "answer" });
+    this.sources = h("div", { class: "sources", hidden: true });
     this.note = h("div", { class: "note", hidden: true });
     this.votes = h("div", { class: "votes", hidden: true });
     this.bar = h("div", { class: "bar" });
@@ -21,7 +23,7 @@ export class Turn {
       "article",
       { class: "turn" },
       h("div", { class: "asker" }, this.question, this.asked),
-      h("div", { class: "reply" }, this.thinking, this.answer, this.votes, this.note, this.bar, this.more),
+      h("div", { class: "reply" }, this.thinking, this.answer, this.sources, this.votes, this.note, this.bar, this.more),
     );
     this.html = { t: "", a: "" };
     this.remark = "";
@@ -49,6 +51,7 @@ export class Turn {
     this.element.setAttribute("aria-busy", "true");
     this.answer.replaceChildren(h("span", { class: "caret", title: t("answering") }));
     this.thinking.hidden = true;
+    this.sources.hidden = true;
     this.votes.hidden = true;
     this.note.hidden = true;
     this.bar.replaceChildren();
@@ -69,12 +72,14 @@ export class Turn {
     this.#tell(t("chains_ended", { ended: number(ended), of: number(of) }));
   }
 
-  end({ note, status, thought_seconds: seconds, votes = null }) {
+  end({ note, status, thought_seconds: seconds, votes = null, passages = [], grounded_html: grounded = "" }) {
     this.streaming = false;
     this.note.hidden = true;
     this.#drawVotes(votes);
     this.element.removeAttribute("aria-busy");
     if (!this.html.a) this.answer.replaceChildren();
+    if (grounded) morph(this.answer, grounded);
+    this.#drawSources(passages);
     this.thoughtTitle.textContent = seconds ? t("thought_for", { seconds: number(seconds, seconds < 10 ? 1 : 0) }) : t("thought");
     this.remark = status === "failed" ? "" : (note ?? "");
     if (note) this.#tell(note);
@@ -96,6 +101,7 @@ export class Turn {
     this.thoughtTitle.textContent ||= t("thought");
     morph(this.thought, answer.thought_html);
     this.#drawAnswer();
+    this.#drawSources(document.passages);
     this.#drawVotes(answer.votes);
     this.#drawNote();
     this.#drawBar();
@@ -120,6 +126,14 @@ export class Turn {
       h("div", { class: "corrected" }, h("p", { class: "small" }, t("your_correction")), h("div", { html: corrected })),
       original,
     );
+  }
+
+  // The passages of documents that the model was shown
+  #drawSources(passages) {
+    this.sources.hidden = !passages.length;
+    if (!passages.length) return;
+    const cited = decorate(this.answer, passages);
+    this.sources.replaceChildren(...sources(passages, cited, this.answer.querySelector(".doubt") !== null));
   }
 
   // The number of chains of thought that led to each answer
