@@ -44,6 +44,7 @@ from engine.storage import find_digest, sweep
 from feedback_store.accounts.accounts import Accounts
 from feedback_store.ai_feedback.alternatives import Alternatives
 from feedback_store.ai_feedback.comparison_queue import ComparisonQueue
+from feedback_store.ai_feedback.drafts import Drafts
 from feedback_store.conversations.conversation_list import Conversations
 from feedback_store.curation.alerts import find_alerts
 from feedback_store.curation.decisions import Curation
@@ -94,6 +95,7 @@ class Workspace:
         )
         self.own_prompts = OwnPrompts(self.database)
         self.documents = Library(self.home.documents)
+        self.drafts = Drafts(self.database)
         self.alternatives = Alternatives(self.database, self.curation.refusing)
         self.comparison_queue = ComparisonQueue(self.database, self.store, self.curation.refusing)
         rules = Rules(

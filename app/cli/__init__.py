@@ -12,12 +12,14 @@ from typing import NoReturn
 
 from app.cli.accounts import key_app, show_audit, user_app
 from app.cli.commands import app
+from app.cli.data import data_app
 from app.cli.documents import documents_app
 from app.cli.feedback import feedback_app
 from app.cli.releases import loop_app, release_app
 from engine.errors import BurnishError
 from engine.private_files import make_new_files_private
 
+app.add_typer(data_app, name="data")
 app.add_typer(documents_app, name="documents")
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(release_app, name="release")

@@ -294,6 +294,22 @@ prompts = Table(
     Index(None, "user_id"),
 )
 
+# Questions and answers drafted from shared documents, and what the operator decided about them
+drafts = Table(
+    "drafts",
+    feedback_metadata,
+    Column("id", String(32), primary_key=True),
+    Column("collection", Text, nullable=False),
+    Column("passage", JSON, nullable=False),
+    Column("question", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("created_at", Float, nullable=False),
+    CheckConstraint("status IN ('waiting', 'approved', 'dropped')", name="status"),
+    Index(None, "status"),
+)
+
 # What was erased, when and with what effect; names nobody
 erasures = Table(
     "erasures",
