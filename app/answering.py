@@ -51,8 +51,7 @@ class AnswerUpdate:
     before the first token has it. `chains` is (ended, total) of the chains of thought; `votes` has
     each of their answers with its number of votes. `calls` are those of the tools that were
     offered; `text` is without their markup. `prompt_tokens` are known from the first update on.
-    `passages` of documents, where the question was asked
-    with some, come with the last update.
+    `passages` of documents, where the question was asked with some, come with the last update.
     """
 
     answer_id: str | None

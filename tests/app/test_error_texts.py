@@ -20,6 +20,7 @@ from sqlalchemy.exc import OperationalError
 from app.answer_options import AnswerOptions
 from app.answering import NOT_SAVED, AnswerUpdate, RunningAnswer
 from app.conversation import TRIMMED
+from app.grounding import ground
 from app.live_answers import LiveAnswers
 from app.service import Service, Workspace, verdict_line
 from app.settings import Settings
@@ -35,11 +36,14 @@ from engine.prompts.modes import PromptTemplate
 from engine.request import GenerationRequest, SamplingParams
 from engine.storage import find_digest, folder_of, translated_disk_errors
 from feedback_store.curation.bursts import find_bursts
+from feedback_store.documents import reading, sections
+from feedback_store.documents.library import Collection
 from feedback_store.personal.example_pool import MAX_EXAMPLE_CHARS
 from feedback_store.storage.database import _translated
 from tests.feedback_store.curation.test_bursts import NEW, brigade, calm, vote
 from tests.helpers import make_bundle
 from tests.support.chatglm_weights import write_chatglm1_weights
+from tests.support.documents import write_blank_pdf
 from tuning.evaluation.statistics import Interval
 from tuning.methods.reward import RewardRecipe
 from tuning.recipe import AdapterRecipe, Recipe
@@ -130,6 +134,38 @@ def test_what_accounts_refuse(workspace: Workspace, quick_passwords: None) -> No
         lambda: accounts.keys.revoke("x"),
     ):
         check_error(refused)
+
+
+def test_what_is_refused_as_a_document(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sections, "MAX_PDF_PAGES", 1)
+    monkeypatch.setattr(reading, "MAX_FILE_BYTES", 2**20)
+    names = {
+        "a.exe": b"MZ",
+        "a.pdf": b"words",
+        "b.pdf": write_blank_pdf(tmp_path / "x", 2).read_bytes(),
+        "c.pdf": write_blank_pdf(tmp_path / "x", 1, "secret").read_bytes(),
+        "d.pdf": write_blank_pdf(tmp_path / "x", 1).read_bytes(),
+        "a.docx": b"words",
+        "a.txt": b"%PDF-",
+        "b.txt": b"PK\x03\x04",
+        "c.txt": bytes(99),
+        "d.txt": "Größe".encode("latin-1"),
+        "a.html": b"<div>" * 60_000 + b"deep",
+    }
+    for name, content in names.items():
+        file = tmp_path / name
+        file.write_bytes(content)
+        check_error(partial(sections.read_sections, file, name))
+    large = tmp_path / "e.txt"
+    large.write_bytes(bytes(2**20 + 1))
+    library, own = workspace.documents, Collection("Rules", "ann")
+    check_error(partial(reading.index_file, large, "e.txt", tmp_path))
+    check_error(partial(library.add, own, large, "x" * 130))
+    check_error(partial(library.add, Collection("", "ann"), large, "e.txt"))
+    check_error(partial(library.remove, "ann", ID))
+    check_error(partial(ground, library, own, "Who?", ()))
 
 
 def test_what_is_no_example_for_everybody(workspace: Workspace) -> None:
