@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,14 @@ from typer.testing import CliRunner
 
 from app.cli.commands import app
 from engine.errors import InvalidInput
+from tests.support.documents import read_in_this_process
+
+
+@pytest.fixture(autouse=True)
+def quick() -> Iterator[None]:
+    """Read files in this process."""
+    with read_in_this_process():
+        yield
 
 
 def run(home: Path, *arguments: str) -> Any:

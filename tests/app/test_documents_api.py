@@ -17,12 +17,22 @@ from feedback_store.documents import reading
 from feedback_store.documents.library import Collection
 from tests.app.conftest import Played
 from tests.app.test_chat_api import Stream, ask, view
-from tests.support.documents import write_pdf
+from tests.support.documents import read_in_this_process, write_pdf
 
 LEAVE = "# Leave\n\nEmployees have thirty days of vacation a year.\n\n# 差旅\n\n火车票订二等座。\n"
 ABOUT_LEAVE = "How many vacation days do employees have?"
 HANDBOOK = {"name": "Handbook", "shared": False}
 Person = Callable[[], httpx.Client]
+
+
+@pytest.fixture(autouse=True)
+def quick(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Read files in this process, but for the tests of real ones."""
+    if request.node.get_closest_marker("integration"):
+        yield
+    else:
+        with read_in_this_process():
+            yield
 
 
 @pytest.fixture
@@ -59,6 +69,7 @@ def prompt_of(played: Played) -> str:
     return played.engine.requests[-1].messages[-1].content
 
 
+@pytest.mark.integration
 def test_a_document_is_added_found_and_removed_by_its_person_alone(
     reader: httpx.Client, person: Person
 ) -> None:

@@ -15,6 +15,7 @@ from engine.errors import UnknownId
 from engine.messages import Message
 from engine.request import SamplingParams
 from feedback_store.ai_feedback.drafts import Draft
+from tests.support.documents import read_in_this_process
 from tests.support.scripted_engine import ScriptedEngine
 
 LEAVE = Document(
@@ -130,7 +131,8 @@ def test_the_commands_draft_list_approve_and_drop(
     service = Service(Workspace(settings))
     file = tmp_path / "leave.md"
     file.write_text(f"# Leave\n\n{LEAVE.page_content}\n")
-    service.workspace.documents.add(Collection("Handbook"), file, "leave.md")
+    with read_in_this_process():
+        service.workspace.documents.add(Collection("Handbook"), file, "leave.md")
     assert data._draft(service, "Handbook", 10) == (1, 1)
     assert data._draft(service, "Handbook", 10) == (0, 0)  # the passage has its draft
     (waiting,) = service.workspace.drafts.waiting()

@@ -1,13 +1,18 @@
-"""Files that a person might put into a collection, made by hand."""
+"""Files that a person might put into a collection, and a library that reads them quickly."""
 
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from pypdf import PdfWriter
 
 from benchmarks.pdf_files import pdf_of
+from feedback_store.documents import library, reading
+from feedback_store.documents.reading import TextCounts
 
 WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
 CONTENT_TYPES = (
@@ -52,3 +57,15 @@ def write_docx(file: Path, paragraphs: list[tuple[str, str]]) -> Path:
         archive.writestr("_rels/.rels", RELATIONS)
         archive.writestr("word/document.xml", document)
     return file
+
+
+@contextmanager
+def read_in_this_process() -> Iterator[None]:
+    """Let libraries read files here: a process takes seconds to start."""
+
+    def index_here(file: Path, name: str, folder: Path) -> TextCounts:
+        return TextCounts(**reading._write_index(file, name, folder))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "index_file", index_here)
+        yield

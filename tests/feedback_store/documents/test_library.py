@@ -18,9 +18,8 @@ from engine.errors import InvalidInput, UnknownId
 from feedback_store.documents import library as library_module
 from feedback_store.documents import reading
 from feedback_store.documents.library import Collection, Library
-from feedback_store.documents.reading import TextCounts
 from feedback_store.documents.retrieval import CollectionRetriever, find_passages
-from tests.support.documents import write_pdf
+from tests.support.documents import read_in_this_process, write_pdf
 from tests.support.waiting import wait_until
 
 HANDBOOK = Collection("Handbook", "ann")
@@ -38,22 +37,19 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Library:
     shelf = Library(folder / "documents")
     policy = folder / "policy.md"
     policy.write_text(POLICY)
-    shelf.add(HANDBOOK, policy, "policy.md")
     manual = write_pdf(folder / "manual.pdf", ["Oil the pump.", "Close the blue valve first."])
-    shelf.add(HANDBOOK, manual, "C:\\files\\manual.pdf")
-    shelf.add(Collection("House rules"), policy, "rules.md")
+    with read_in_this_process():
+        shelf.add(HANDBOOK, policy, "policy.md")
+        shelf.add(HANDBOOK, manual, "C:\\files\\manual.pdf")
+        shelf.add(Collection("House rules"), policy, "rules.md")
     return shelf
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Index in this process: what is tested is not the reading."""
-
-    def index_here(file: Path, name: str, folder: Path) -> TextCounts:
-        return TextCounts(**reading._write_index(file, name, folder))
-
-    monkeypatch.setattr(library_module, "index_file", index_here)
-    yield
+def quick() -> Iterator[None]:
+    """Read files in this process."""
+    with read_in_this_process():
+        yield
 
 
 def text_file(folder: Path, name: str, text: str) -> Path:
@@ -159,6 +155,17 @@ def test_a_name_that_is_none_is_refused(tmp_path: Path, name: str) -> None:
         Library(tmp_path / "documents").add(Collection(name[:150], "ann"), file, name or "a.txt")
 
 
+@pytest.mark.integration
+def test_a_process_of_its_own_reads_the_same(shelf: Library, tmp_path: Path) -> None:
+    other = Library(tmp_path / "documents")
+    other.add(HANDBOOK, text_file(tmp_path, "policy.md", POLICY), "policy.md")
+    (read,) = other.in_collection(HANDBOOK)
+    _, here = shelf.in_collection(HANDBOOK)  # after manual.pdf
+    assert [p.page_content for p in read] == [p.page_content for p in here]
+    assert (read.words.terms, read.grams.terms) == (here.words.terms, here.grams.terms)
+
+
+@pytest.mark.integration
 def test_a_refused_file_leaves_nothing(tmp_path: Path) -> None:
     shelf = Library(tmp_path / "documents")
     with pytest.raises(InvalidInput, match=r"^a\.txt cannot be read: its bytes are no text"):
@@ -173,6 +180,7 @@ def write_bomb(file: Path, elements: int) -> Path:
     return file
 
 
+@pytest.mark.integration
 def test_a_zip_bomb_is_refused(tmp_path: Path) -> None:
     bomb = write_bomb(tmp_path / "a.docx", 15_000_000)
     with pytest.raises(InvalidInput, match="unpacks to more than 50 MB"):
@@ -186,6 +194,7 @@ def test_a_file_that_fills_the_memory_is_refused(tmp_path: Path) -> None:
         Library(tmp_path / "documents").add(HANDBOOK, bomb, "a.docx")
 
 
+@pytest.mark.integration
 def test_a_file_or_a_text_that_is_too_large_is_refused_before_it_is_indexed(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
     with file.open("wb") as stream:
