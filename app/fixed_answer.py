@@ -10,6 +10,8 @@ from engine.request import Finished, StreamEvent, TextDelta
 class FixedAnswer:
     """A stream of one text; no token of it is the model's."""
 
+    prompt_tokens = 0
+
     def __init__(self, text: str) -> None:
         self._events: Iterator[StreamEvent] = iter(
             (TextDelta(text), Finished("stop", text, prompt_tokens=0, completion_tokens=0))

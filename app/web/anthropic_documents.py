@@ -14,7 +14,8 @@ from pydantic_core import from_json
 from app.answering import AnswerUpdate
 from app.web.answer_parts import AnswerPart, PartChange, PartReader, whole_parts
 from app.web.anthropic_request import MessageRequest
-from app.web.completion_documents import UNSAVED, chain_pieces
+from app.web.completion_documents import chain_pieces
+from app.web.completion_ids import UNSAVED
 from app.web.error_responses import anthropic_error_document, status_of
 from app.web.event_stream import event
 from app.web.relay import Piece
