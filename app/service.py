@@ -28,7 +28,7 @@ from app.schedules import each_minute, on_crontab
 from app.settings import Settings
 from app.shared_prompts import read_prompts
 from deploy.forgetting import Forgetting
-from deploy.gate import GateReport
+from deploy.gate import verdict_line
 from deploy.learning import Learning, kinds_trained_on
 from deploy.loop import Loop, LoopResult
 from deploy.registry import Registry
@@ -395,8 +395,3 @@ class Service:
             return work()
         finally:
             self._round.release()
-
-
-def verdict_line(bundle: str, gate: GateReport) -> str:
-    """Return the gate's verdict on a bundle as one line."""
-    return f"{bundle[7:19]}: {gate.verdict} ({gate.reason})"

@@ -101,6 +101,11 @@ def judge_candidate(
     )
 
 
+def verdict_line(bundle: str, gate: GateReport) -> str:
+    """Return the gate's verdict on a bundle as one line."""
+    return f"{bundle[7:19]}: {gate.verdict} ({gate.reason})"
+
+
 def _verdict(
     gain: Interval, conversations: int, minimum: int, guards: Sequence[GuardFinding]
 ) -> tuple[GateVerdict, str]:

@@ -29,7 +29,7 @@ from engine.errors import UnknownId
 from engine.messages import Message
 from engine.prompts.modes import CHAINS, LEAST_CHAINS, MOST_CHAINS
 from engine.request import SamplingParams
-from feedback_store.documents.library import MAX_NAME_CHARS, Collection
+from feedback_store.documents.library import MAX_DOCUMENT_NAME_CHARS, Collection
 from feedback_store.storage.answers import new_id
 
 PATCH_INTERVAL_SECONDS = 0.1  # between patches; each costs a browser about 10 ms
@@ -61,7 +61,7 @@ class CollectionBody(BaseModel):
     """A collection of documents: the person's own, or one that is shared with everybody."""
 
     model_config = ConfigDict(extra="forbid")
-    name: str = Field(max_length=MAX_NAME_CHARS)
+    name: str = Field(max_length=MAX_DOCUMENT_NAME_CHARS)
     shared: bool = False
 
     def of(self, user: str) -> Collection:

@@ -19,7 +19,7 @@ from app.web.feedback_api import in_bounded_threadpool
 from app.web.identity import user_of
 from app.web.uploads import private_folder, receive
 from engine.messages import require_text
-from feedback_store.documents.library import MAX_NAME_CHARS, Collection
+from feedback_store.documents.library import MAX_DOCUMENT_NAME_CHARS, Collection
 from feedback_store.documents.reading import MAX_FILE_BYTES
 from feedback_store.documents.retrieval import FOUND, find_passages, passage_row
 
@@ -49,8 +49,8 @@ def documents_router(service: Service) -> APIRouter:
     @router.post("")
     async def add(
         request: Request,
-        collection: str = Query(max_length=MAX_NAME_CHARS),
-        name: str = Query(max_length=MAX_NAME_CHARS),
+        collection: str = Query(max_length=MAX_DOCUMENT_NAME_CHARS),
+        name: str = Query(max_length=MAX_DOCUMENT_NAME_CHARS),
     ) -> dict[str, Any]:
         """Read a file, the request's body, into one of the person's collections.
 
@@ -75,7 +75,7 @@ def documents_router(service: Service) -> APIRouter:
     def search(
         request: Request,
         question: str,
-        collection: str = Query(max_length=MAX_NAME_CHARS),
+        collection: str = Query(max_length=MAX_DOCUMENT_NAME_CHARS),
         shared: bool = False,
         count: int = Query(default=FOUND, ge=1, le=100),
     ) -> dict[str, Any]:

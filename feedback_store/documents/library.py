@@ -37,7 +37,7 @@ from feedback_store.documents.term_index import TermIndex
 
 FORMAT = "burnish-document/1"
 SHARED_FOLDER = "shared"
-MAX_NAME_CHARS = 120
+MAX_DOCUMENT_NAME_CHARS = 120
 MAX_OWN_DOCUMENTS = 500  # of one person
 MAX_OWN_CHARS = 50_000_000
 MAX_OPEN_CHARS = 20_000_000  # of documents in memory; their indices take some 10 bytes each
@@ -207,7 +207,7 @@ def _require_room(collection: Collection, own: list[StoredDocument]) -> None:
 
 def _plain_name(text: str, what: str) -> str:
     """A name in one line."""
-    return " ".join(require_text(text, what=what, limit_chars=MAX_NAME_CHARS).split())
+    return " ".join(require_text(text, what=what, limit_chars=MAX_DOCUMENT_NAME_CHARS).split())
 
 
 def _read_document(folder: Path, digest: str, person: str | None) -> StoredDocument:

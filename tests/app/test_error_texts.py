@@ -22,12 +22,12 @@ from app.answering import NOT_SAVED, AnswerUpdate, RunningAnswer
 from app.conversation import TRIMMED
 from app.grounding import ground
 from app.live_answers import LiveAnswers
-from app.service import Service, Workspace, verdict_line
+from app.service import Service, Workspace
 from app.settings import Settings
 from app.ui.errors import report_errors
 from app.ui.texts import error_text, translated
 from deploy.change_point import RatingWatch
-from deploy.gate import GateReport, _verdict
+from deploy.gate import GateReport, _verdict, verdict_line
 from deploy.guards import GUARDS, GuardFinding
 from deploy.trigger import EVIDENCE, LoopStatus
 from engine.errors import BurnishError, EngineFailure, InvalidBundle, StorageFull
