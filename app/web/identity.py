@@ -57,9 +57,10 @@ class Identity:
         self._app = app
         self._accounts = accounts
         self._has_accounts = settings.has_accounts
-        self._password = ConsolePassword(settings.operator_password)
+        password = settings.operator_password
+        self._password = None if password is None else ConsolePassword(password)
         self._proxies = TrustedProxies(settings.trusted_proxies, settings.user_header)
-        self._rates = RequestRates(settings.rate_limit)
+        self._rates = RequestRates(settings.rate_limit) if settings.has_accounts else None
         self._threads = CapacityLimiter(MAX_THREADS_ASKING)
         self._with_cookie = SignedSession(
             self._by_cookie, secret_key, settings.path_prefix or "/", settings.secure_cookie
@@ -103,7 +104,7 @@ class Identity:
         session = scope["session"]
         if _wants_page(scope):
             session.setdefault("user", new_user())
-        is_operator = self._password.is_open or (
+        is_operator = self._password is None or (
             need.role != "user" and await self._password.check(scope)
         )
         return Person(user_of(session), "operator" if is_operator else "user")
@@ -139,7 +140,7 @@ class Identity:
         if not need.is_met_by(person):
             said = f"this needs the role {need.role} and the scope {need.scope}"
             return _error_response(scope, 403, said)
-        if self._has_accounts and (seconds := self._rates.seconds_to_wait(person)):
+        if self._rates and (seconds := self._rates.seconds_to_wait(person)):
             wait = {"Retry-After": str(seconds)}
             return _error_response(scope, 429, "too many requests: wait a minute", wait)
         return None

@@ -1,4 +1,4 @@
-"""The console's password where there are no accounts: HTTP Basic, or open if none is set."""
+"""The console's password where there are no accounts: HTTP Basic."""
 
 from __future__ import annotations
 
@@ -24,15 +24,10 @@ class ConsolePassword:
     that guessing takes years. Addresses are kept only in memory, and only for that minute.
     """
 
-    def __init__(self, password: SecretStr | None) -> None:
+    def __init__(self, password: SecretStr) -> None:
         self._password = password
         self._basic = HTTPBasic(auto_error=False)
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
-
-    @property
-    def is_open(self) -> bool:
-        """Whether no password is set: everybody here is the operator."""
-        return self._password is None
 
     async def check(self, scope: Scope) -> bool:
         """Return True for the right password; raises an HTTPException for any other."""
@@ -45,7 +40,6 @@ class ConsolePassword:
             raise HTTPException(
                 429, "too many wrong passwords: wait a minute", headers={"Retry-After": "60"}
             )
-        assert self._password is not None
         wanted = self._password.get_secret_value().encode()
         if not secrets.compare_digest(credentials.password.encode(), wanted):
             self._limiter.hit(WRONG_PASSWORDS, address)

@@ -314,11 +314,6 @@ def test_an_unknown_setting_is_an_error(cli: Cli) -> None:
     assert "max_newtokens" in cli("loop", "status", status=1)[1]
 
 
-def test_the_server_listens_beyond_this_machine_only_with_a_password(cli: Cli) -> None:
-    _, errors = cli("serve", "--host", "0.0.0.0", status=1)
-    assert "OPERATOR_PASSWORD" in errors
-
-
 # Feedback
 
 
