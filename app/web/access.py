@@ -36,6 +36,7 @@ RULES: tuple[tuple[re.Pattern[str], Need], ...] = tuple(
         (r"/console/(compare|comparisons(/.*)?)", Need("operate", "reviewer")),
         (r"/(console|metrics)(/.*)?", Need("operate", "operator")),
         (r"/chat/person/.*", Need("account")),  # all that is stored of a person, and its end
+        (r"/api/documents(/.*)?", Need("chat")),
         (r"/v1/feedback(/.*)?|/api/.*", Need("feedback")),
     )
 )

@@ -30,6 +30,7 @@ from feedback_store.personal.personal_data import personal_data
 from feedback_store.storage import tables
 from tests.app.conftest import BROWSER, listening
 from tests.app.test_identity import PASSWORD, account_of, signed_in
+from tests.support.documents import read_in_this_process
 from tests.support.scripted_engine import ScriptedEngine
 
 WORDS = "sesame-of-ann"
@@ -53,6 +54,7 @@ AFTER_ANNS = {"question": "And?", "parent_answer_id": "{answer_id}"}
 LETTER = {"kind": "saved", "title": "Mine", "text": "Now mine."}
 RAW = {"model": "base", "prompt": "Once", "max_tokens": 2}
 CHAT = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+UNANSWERED = {"messages": [{"role": "user", "content": "Hi"}]}
 TWO = {"left": "{answer_id}", "right": "{other_answer_id}"}
 # (method, path): the tries. A path's parameters, and names in braces in a body, are Ann's ids
 MATRIX: dict[tuple[str, str], list[Try]] = {
@@ -61,6 +63,25 @@ MATRIX: dict[tuple[str, str], list[Try]] = {
     ("POST", "/v1/chat/completions"): [Try(OWN, CHAT)],
     ("POST", "/v1/completions"): [Try(OWN, RAW)],
     ("POST", "/v1/embeddings"): [Try(OWN, {"model": "base", "input": "Hi"})],
+    ("POST", "/v1/responses"): [
+        Try(OWN, {"model": "base", "input": "Hi", "max_output_tokens": 16}),
+        Try(UNKNOWN, {"model": "base", "input": "And?", "previous_response_id": "{response_id}"}),
+    ],
+    ("GET", "/v1/responses/{response_id}"): [Try(UNKNOWN)],
+    ("POST", "/v1/messages"): [Try(OWN, {"model": "base", **CHAT})],
+    ("POST", "/v1/messages/count_tokens"): [Try(OWN, {"model": "base", **UNANSWERED})],
+    ("POST", "/v1/feedback"): [
+        Try(UNKNOWN, {"completion_id": "{answer_id}", "vote": -1}),
+        Try(UNKNOWN, {"completion_id": "{answer_id}", "correction": "Bob's"}),
+    ],
+    ("GET", "/v1/feedback/{completion_id}"): [Try(UNKNOWN)],
+    ("DELETE", "/v1/feedback/{completion_id}"): [Try(UNKNOWN)],
+    ("GET", "/api/documents"): [Try(OWN)],
+    ("POST", "/api/documents"): [
+        Try(OWN, "Bob's notes", query="?collection=Notes&name=notes.txt")  # as Ann's are called
+    ],
+    ("DELETE", "/api/documents/{document_id}"): [Try(UNKNOWN)],
+    ("GET", "/api/documents/search"): [Try(OWN, query="?collection=Notes&question=sesame")],
     ("GET", "/api/answers/{answer_id}"): [Try(UNKNOWN)],
     ("POST", "/api/answers/{answer_id}/vote"): [Try(UNKNOWN, {"vote": -1})],
     ("POST", "/api/answers/{answer_id}/correction"): [Try(UNKNOWN, {"text": "Bob's"})],
@@ -189,7 +210,8 @@ class House:
         workspace = self.service.workspace
         document = personal_data(workspace.database, self.ann)
         document.pop("made_at")
-        return {**document, **workspace.accounts.data(self.ann)}
+        documents = {"documents": workspace.documents.copy_of(self.ann)}
+        return {**document, **documents, **workspace.accounts.data(self.ann)}
 
 
 @pytest.fixture(scope="module")
@@ -200,7 +222,7 @@ def house(quick_passwords: None, module_settings: Settings) -> Iterator[House]:
         service = Service(Workspace(module_settings.model_copy(update=changes)))
     service.start()
     app = make_app(service)
-    with listening(service, app) as url:
+    with read_in_this_process(), listening(service, app) as url:
         ann = account_of(service.workspace.accounts, "ann").id
         yield House(service, app._app, url, ann, _say_everything(service, url, ann))
     service.close()
@@ -232,6 +254,10 @@ def _say_everything(service: Service, url: str, ann: str) -> dict[str, str]:
         done = connection.execute(insert(tables.waiting_comparisons).values(row))
         number = (done.inserted_primary_key or (0,))[0]
     event = personal_data(workspace.database, ann)["statements"][0]["id"]
+    body = {"model": "base", "input": f"{WORDS}?", "max_output_tokens": 16}
+    response = client.post("/v1/responses", json=body).json()["id"]
+    notes = {"collection": "Notes", "name": "notes.txt"}
+    document = client.post("/api/documents", params=notes, content=f"{WORDS} notes").json()["id"]
     return {
         "model": "base",
         "conversation_id": listed["id"],
@@ -243,6 +269,9 @@ def _say_everything(service: Service, url: str, ann: str) -> dict[str, str]:
         "session_id": session.id,
         "waiting_id": str(number),
         "event_id": str(event),
+        "response_id": response,
+        "completion_id": first,
+        "document_id": document,
     }
 
 
@@ -317,7 +346,7 @@ def test_ann_has_said_it_all(house: House) -> None:
     said = json.dumps(document)
     for name, value in house.ids.items():
         if name not in ("model", "waiting_id"):
-            assert value in said, name
+            assert value.removeprefix("resp_") in said, name
     assert said.count(WORDS) >= 5
     assert document["examples_removed"]
 
