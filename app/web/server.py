@@ -50,7 +50,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     app.include_router(completion_feedback_router(service), responses=STORE_ERRORS)
     app.include_router(feedback_router(service), responses=STORE_ERRORS)
     app.include_router(prompts_router(service))
-    app.include_router(documents_api.documents_router(service))
+    app.include_router(documents_api.documents_router(service), responses=STORE_ERRORS)
     live = LiveAnswers(service.workspace.settings.max_unfinished)
     app.include_router(chat_router(service, live))
     app.include_router(import_api.import_router(service))
