@@ -94,7 +94,7 @@ def test_a_home_that_cannot_be_written_is_said(
     def refuse(*_: object) -> None:
         raise refusal
 
-    monkeypatch.setattr("engine.storage.write_atomically", refuse)
+    monkeypatch.setattr("app.default_files.write_atomically", refuse)
     assert refusal.strerror is not None
     assert_one_sentence(cli, refusal.strerror, "feedback", "stats")
 

@@ -30,6 +30,8 @@ def test_the_names_are_those_of_every_home_so_far() -> None:
         "references": "/home/references",
         "imports": "/home/imports",
         "uploads": "/home/uploads",
+        "documents": "/home/documents",
+        "open_webui": "/home/open-webui.json",
         "demos": "/home/demo",
     }
 
