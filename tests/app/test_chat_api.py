@@ -20,6 +20,7 @@ from tests.app.conftest import api_alone
 from tests.helpers import make_bundle
 
 Person = Callable[[], httpx.Client]
+LONG = "One, two and three. " * 200  # longer than any answer here may be
 
 
 @pytest.fixture
@@ -126,8 +127,9 @@ def test_another_answer_is_a_sibling_and_a_changed_one_has_the_same_question(
 
 
 def test_an_answer_goes_on_without_its_page_and_another_page_joins(
-    person: Person, service: Service
+    person: Person, model_says: Callable[[str], None]
 ) -> None:
+    model_says(LONG)
     client = person()
     long = {"question": "Go on.", "sampling": {"max_new_tokens": 400}}
     with client.stream("POST", "/chat/questions", json=long) as response:
@@ -143,7 +145,10 @@ def test_an_answer_goes_on_without_its_page_and_another_page_joins(
     assert client.get(f"/chat/answers/{begun['live']}/stream").status_code == 404
 
 
-def test_a_stopped_answer_is_continued_in_place(person: Person) -> None:
+def test_a_stopped_answer_is_continued_in_place(
+    person: Person, model_says: Callable[[str], None]
+) -> None:
+    model_says(LONG)
     client = person()
     long = {"question": "Go on.", "sampling": {"max_new_tokens": 1_000}}
     with client.stream("POST", "/chat/questions", json=long) as response:
