@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.web.error_responses import http_error_response
@@ -36,7 +37,7 @@ class AllowedRoutes:
         """ASGI entry point, inside gradio's application."""
         if scope["type"] == "http" and not ALLOWED.fullmatch(route_path(scope)):
             error = HTTPException(404, f"there is no path {scope['path'][:100]}")
-            await (await http_error_response(None, error))(scope, receive, send)
+            await (await http_error_response(Request(scope), error))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -71,7 +72,7 @@ class BoundSessions:
             try:
                 body = _with_bound_session(await _whole_body(receive), user)
             except HTTPException as error:  # the body is too long; gradio would answer 500
-                await (await http_error_response(None, error))(scope, receive, send)
+                await (await http_error_response(Request(scope), error))(scope, receive, send)
                 return
             scope["headers"] = [h for h in scope["headers"] if h[0] != b"content-length"]
             scope["headers"].append((b"content-length", str(len(body)).encode()))

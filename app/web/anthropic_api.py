@@ -21,14 +21,15 @@ from app.web.identity import user_of
 from app.web.openai_api import SUBMIT_THREADS
 from app.web.relay import Relay
 from app.web.relayed_response import relayed_response
+from app.web.response_schemas import AnthropicMessage, TokenCount, streamed_or
 
 
 def anthropic_router(service: Service) -> APIRouter:
     """Return the routes, on one running service."""
-    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute, include_in_schema=False)
+    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute)
     submitters = ThreadPoolExecutor(SUBMIT_THREADS, thread_name_prefix="burnish-submit-message")
 
-    @router.post("/messages", response_model=None)
+    @router.post("/messages", response_model=None, responses=streamed_or(AnthropicMessage))
     async def messages(body: MessageRequest, request: Request) -> Response:
         require_thoughts(service, body, "thinking")
         return await relayed_response(
@@ -40,7 +41,7 @@ def anthropic_router(service: Service) -> APIRouter:
             events=partial(message_events, body) if body.stream else None,
         )
 
-    @router.post("/messages/count_tokens")
+    @router.post("/messages/count_tokens", response_model=TokenCount)
     def count_tokens(body: PromptRequest) -> dict[str, int]:
         require_thoughts(service, body, "thinking")
         return {"input_tokens": count_chat_tokens(service, body)}

@@ -85,7 +85,7 @@ def status_of(error: BurnishError) -> int:
     return next(code for kind, code in STATUS if isinstance(error, kind))
 
 
-async def http_error_response(request: Request | None, error: Exception) -> JSONResponse:
+async def http_error_response(request: Request, error: Exception) -> JSONResponse:
     """Return the response to an HTTPException."""
     assert isinstance(error, StarletteHTTPException)
     as_named = HTTPException(error.status_code)
@@ -118,7 +118,7 @@ async def _validation_error_response(request: Request, error: Exception) -> JSON
 
 
 def _response(
-    request: Request | None,
+    request: Request,
     error: Exception,
     status: int,
     sentence: str | None = None,
@@ -126,10 +126,9 @@ def _response(
 ) -> JSONResponse:
     """Return the response in the format of the API that the request's path belongs to."""
     document = error_document(error, sentence)
-    if request is not None:
-        path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
-        if path.startswith(ANTHROPIC_PATH):
-            document = anthropic_error_document(status, document["error"]["message"])
+    path = request.scope["path"].removeprefix(request.scope.get("root_path", ""))
+    if path.startswith(ANTHROPIC_PATH):
+        document = anthropic_error_document(status, document["error"]["message"])
     return JSONResponse(document, status, headers)
 
 

@@ -14,7 +14,7 @@ No addresses, no names. Knows headers and the rules of `access`; knows no passwo
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -23,13 +23,13 @@ from anyio import CapacityLimiter
 from anyio.to_thread import run_sync
 from fastapi import HTTPException, Request
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.settings import Settings
 from app.ui.texts import error_text, language_for
 from app.web.access import Need, need_of
-from app.web.error_responses import burnish_error_response, error_document, http_error_response
+from app.web.error_responses import burnish_error_response, http_error_response
 from app.web.operator import ConsolePassword
 from app.web.origins import route_path
 from app.web.proxies import TrustedProxies
@@ -129,41 +129,40 @@ class Identity:
             person = scope["person"] = await find(scope, need)
             refusal = None if need.scope is None else self._refusal(scope, need, person)
         except HTTPException as error:
-            refusal = await http_error_response(None, error)
+            refusal = await http_error_response(Request(scope), error)
         except BurnishError as error:  # the database does not answer
             refusal = await burnish_error_response(Request(scope), error)
         await (refusal or self._app)(scope, receive, send)
 
     def _refusal(self, scope: Scope, need: Need, person: Person | None) -> Response | None:
+        """Return a redirect to the log-in page, or None; raises an HTTPException to refuse."""
         if person is None:
             return _ask_to_sign_in(scope)
         if not need.is_met_by(person):
             said = f"this needs the role {need.role} and the scope {need.scope}"
-            return _error_response(scope, 403, said)
+            raise _error(scope, 403, said)
         if self._rates and (seconds := self._rates.seconds_to_wait(person)):
             wait = {"Retry-After": str(seconds)}
-            return _error_response(scope, 429, "too many requests: wait a minute", wait)
+            raise _error(scope, 429, "too many requests: wait a minute", wait)
         return None
 
 
 def _ask_to_sign_in(scope: Scope) -> Response:
-    """Lead a browser to the log-in page; tell a program that it needs a key."""
+    """Return a browser's redirect to the log-in page; raises 401 for a program."""
     if scope["method"] == "GET" and _wants_page(scope):
         root, path = scope.get("root_path", ""), route_path(scope)
         query = scope["query_string"].decode("latin-1")
         wanted = quote(f"{path}?{query}" if query else path, safe="/")
         return RedirectResponse(f"{root}{LOGIN_PATH}?next={wanted}", 303)
-    challenge = {"WWW-Authenticate": "Bearer"}
-    return _error_response(scope, 401, SIGN_IN, challenge)
+    raise _error(scope, 401, SIGN_IN, {"WWW-Authenticate": "Bearer"})
 
 
-def _error_response(
-    scope: Scope, code: int, sentence: str, headers: Mapping[str, str] | None = None
-) -> Response:
-    """Return an error in the documented form, in the language of the request."""
-    error = HTTPException(code)
+def _error(
+    scope: Scope, code: int, sentence: str, headers: dict[str, str] | None = None
+) -> HTTPException:
+    """Return an error whose sentence is in the language of the request."""
     said = error_text(InvalidInput(sentence), language_for(Request(scope)))
-    return JSONResponse(error_document(error, said), code, headers)
+    return HTTPException(code, said, headers)
 
 
 def new_user() -> str:

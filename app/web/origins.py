@@ -9,7 +9,7 @@ from collections.abc import Collection
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from fastapi import HTTPException
+from fastapi import HTTPException, Request
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -37,7 +37,7 @@ class AllowedHosts:
             error = HTTPException(
                 400, "unknown host name in the Host header: add it to BURNISH_ALLOWED_HOSTS"
             )
-            await (await http_error_response(None, error))(scope, receive, send)
+            await (await http_error_response(Request(scope), error))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
@@ -71,7 +71,7 @@ class CrossOriginProtection:
                 403,
                 "cross-origin request refused: add the page's origin to BURNISH_ALLOWED_ORIGINS",
             )
-            await (await http_error_response(None, error))(scope, receive, send)
+            await (await http_error_response(Request(scope), error))(scope, receive, send)
             return
         await self._app(scope, receive, send)
 

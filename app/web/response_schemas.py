@@ -22,19 +22,26 @@ class ErrorDetails(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The body of every status from 400 on."""
+    """The body of every status from 400 on, but under `/v1/messages`."""
 
     error: ErrorDetails
 
 
+class AnthropicErrorResponse(ErrorResponse):
+    """The same in Anthropic's format."""
+
+    type: Literal["error"]
+
+
 ERROR_WORDS = {
     400: "The request is invalid or asks for something that is not supported.",
-    403: "The request comes from a page of another site.",
+    401: "Nobody is signed in, or the API key does not work.",
+    403: "The request comes from a page of another site, or the person may not use this path.",
     404: "There is nothing of that id, or it is somebody else's.",
     409: "The state of the thing does not allow it.",
     413: "The body is too large, or the prompt cannot fit the context.",
     422: "A text cannot be stored, or a word is none of those that are known.",
-    429: "The queue is full.",
+    429: "The queue is full, or the person has asked too often.",
     500: "The server failed.",
     503: "The engine or the database is not there.",
     504: "The deadline passed before there was an answer.",
@@ -43,11 +50,11 @@ ERROR_WORDS = {
 RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 
 
-def error_responses(*statuses: int) -> Responses:
-    """Describe the errors of a group of routes."""
+def error_responses(*statuses: int, body: type[ErrorResponse] = ErrorResponse) -> Responses:
+    """Describe the errors of a group of routes, and the format of their bodies."""
     return {
         status: {
-            "model": ErrorResponse,
+            "model": body,
             "description": ERROR_WORDS[status],
             **({"headers": RETRY_AFTER} if status == 429 else {}),
         }
@@ -55,9 +62,12 @@ def error_responses(*statuses: int) -> Responses:
     }
 
 
-ANY_ERRORS = error_responses(400, 403, 413, 500, 503)
+ANY_STATUS = (400, 401, 403, 413, 429, 500, 503)
+ENGINE_STATUS = (404, 422, 504, 507)
+ANY_ERRORS = error_responses(*ANY_STATUS)
 STORE_ERRORS = error_responses(404, 422, 507)
-ENGINE_ERRORS = error_responses(404, 422, 429, 504, 507)
+ENGINE_ERRORS = error_responses(*ENGINE_STATUS)
+MESSAGE_ERRORS = error_responses(*ANY_STATUS, *ENGINE_STATUS, body=AnthropicErrorResponse)
 
 
 # OpenAI's documents
@@ -148,6 +158,20 @@ class TextCompletion(BaseModel):
     usage: Usage
 
 
+class StoredResponse(BaseModel):
+    """A response: its state, its output, and what was asked for (which OpenAI's document has)."""
+
+    id: str
+    object: Literal["response"]
+    created_at: int
+    completed_at: float | None
+    status: Literal["in_progress", "completed", "incomplete", "failed"]
+    error: dict[str, str] | None
+    incomplete_details: dict[str, str] | None
+    output: list[dict[str, Any]]
+    usage: dict[str, Any] | None
+
+
 class EmbeddingUsage(BaseModel):
     """Numbers of tokens of the texts."""
 
@@ -170,6 +194,37 @@ class EmbeddingList(BaseModel):
     data: list[EmbeddingEntry]
     model: str
     usage: EmbeddingUsage
+
+
+# Anthropic's documents
+
+
+class AnthropicUsage(BaseModel):
+    """Numbers of tokens; those read from the cache are not among `input_tokens`."""
+
+    input_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    output_tokens: int
+
+
+class AnthropicMessage(BaseModel):
+    """A message in Anthropic's format."""
+
+    id: str
+    type: Literal["message"]
+    role: Literal["assistant"]
+    model: str
+    content: list[dict[str, Any]]
+    stop_reason: str
+    stop_sequence: str | None
+    usage: AnthropicUsage
+
+
+class TokenCount(BaseModel):
+    """The number of a prompt's tokens."""
+
+    input_tokens: int
 
 
 def streamed_or(document: type[BaseModel]) -> Responses:

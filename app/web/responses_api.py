@@ -21,6 +21,7 @@ from app.web.identity import user_of
 from app.web.openai_api import SUBMIT_THREADS
 from app.web.relay import Relay
 from app.web.relayed_response import relayed_response
+from app.web.response_schemas import StoredResponse, streamed_or
 from app.web.responses_documents import response_document, response_events
 from app.web.responses_request import ResponseRequest
 from app.web.stored_responses import retrieved_response
@@ -29,10 +30,10 @@ from engine.errors import InvalidInput
 
 def responses_router(service: Service) -> APIRouter:
     """Return the routes, on one running service."""
-    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute, include_in_schema=False)
+    router = APIRouter(prefix="/v1", route_class=StrictJsonRoute)
     submitters = ThreadPoolExecutor(SUBMIT_THREADS, thread_name_prefix="burnish-submit-response")
 
-    @router.post("/responses", response_model=None)
+    @router.post("/responses", response_model=None, responses=streamed_or(StoredResponse))
     async def responses(body: ResponseRequest, request: Request) -> Response:
         require_thoughts(service, body, "reasoning.effort")
         return await relayed_response(
@@ -44,7 +45,9 @@ def responses_router(service: Service) -> APIRouter:
             events=partial(response_events, body) if body.stream else None,
         )
 
-    @router.get("/responses/{response_id}")
+    @router.get(
+        "/responses/{response_id}", response_model=None, responses={200: {"model": StoredResponse}}
+    )
     def response(response_id: str, request: Request, stream: bool = False) -> dict[str, Any]:
         if stream:
             raise InvalidInput("stream: a stored response is sent at once")

@@ -29,7 +29,13 @@ from app.web.my_feedback_api import my_feedback_router
 from app.web.openai_api import openai_router
 from app.web.origins import AllowedHosts, CrossOriginProtection
 from app.web.prompts_api import prompts_router
-from app.web.response_schemas import ANY_ERRORS, ENGINE_ERRORS, STORE_ERRORS, Readiness
+from app.web.response_schemas import (
+    ANY_ERRORS,
+    ENGINE_ERRORS,
+    MESSAGE_ERRORS,
+    STORE_ERRORS,
+    Readiness,
+)
 from app.web.responses_api import responses_router
 from app.web.text_completions_api import text_completions_router
 
@@ -46,7 +52,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     app.include_router(text_completions_router(service), responses=ENGINE_ERRORS)
     app.include_router(embeddings_router(service), responses=ENGINE_ERRORS)
     app.include_router(responses_router(service), responses=ENGINE_ERRORS)
-    app.include_router(anthropic_router(service))
+    app.include_router(anthropic_router(service), responses=MESSAGE_ERRORS)
     app.include_router(completion_feedback_router(service), responses=STORE_ERRORS)
     app.include_router(feedback_router(service), responses=STORE_ERRORS)
     app.include_router(prompts_router(service))
