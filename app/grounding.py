@@ -1,8 +1,10 @@
 """Grounds a question in documents: finds passages and shows them to the model with the question.
 
 The passages stand in the user's message, numbered, so that the stored prompt holds what the model
-was shown. Where no passage is found, the answer is given without the model. Knows the library and
-the wording; knows nothing of engines.
+was shown. The model is asked for an answer alone: a small one that is to cite, or may say that the
+passages do not answer, does little else. Citations are found afterwards (`support`), and where no
+passage is found, the answer is given without the model. Knows the library and the wording; knows
+nothing of engines.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ from langchain_core.documents import Document
 
 from engine.errors import InvalidInput
 from engine.messages import Message
+from engine.prompts.terms import tokens
 from feedback_store.documents.library import Collection, Library
 from feedback_store.documents.retrieval import find_passages
 
 SHOWN_PASSAGES = 4
+MOST_TERMS_OF_A_FOLLOW_UP = 2  # a question with more content words stands for itself
 STORED = ("source", "document", "page", "heading")  # of a passage's metadata
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
@@ -37,11 +41,7 @@ class Wording:
 
 
 ENGLISH = Wording(
-    instruction=(
-        "Answer the question from the passages below alone. After each sentence write the number"
-        " of the passage that it comes from in brackets, like [1]. If the passages do not answer"
-        " the question, write only: The documents do not say."
-    ),
+    instruction="Answer the question briefly, from the passages below alone.",
     none_found="(No passage fits the question.)",
     passages="Passages:",
     page="page {page}",
@@ -49,10 +49,7 @@ ENGLISH = Wording(
     not_there="The documents do not say.",
 )
 CHINESE_WORDING = Wording(
-    instruction=(
-        "请只根据下面的段落回答问题。每句话后面用方括号写出它所依据的段落的编号，例如 [1]。"
-        "如果这些段落没有回答这个问题，只写：文档中没有提到。"
-    ),
+    instruction="请只根据下面的段落，简短地回答问题。",
     none_found="（没有与问题相关的段落。）",
     passages="段落：",
     page="第 {page} 页",
@@ -112,14 +109,14 @@ def ground(
 ) -> Grounding:
     """Find the passages for a question; raises `InvalidInput` for a collection without documents.
 
-    "And in winter?" means nothing alone, so where nothing is found for a later question, it is
-    searched together with the question before it.
+    "And in winter?" means nothing alone, so where nothing is found for a later question of few
+    words, it is searched together with the question before it.
     """
     if not library.in_collection(collection):
         raise InvalidInput(f"the collection {collection.name[:80]!r} has no documents any more")
     found = find_passages(library, collection, question, SHOWN_PASSAGES)
     earlier = [message.content for message in history if message.role == "user"]
-    if not found and earlier:
+    if not found and earlier and len(set(tokens(question))) <= MOST_TERMS_OF_A_FOLLOW_UP:
         together = f"{earlier[-1]}\n{question}"
         found = find_passages(library, collection, together, SHOWN_PASSAGES)
     return Grounding(question, tuple(found))

@@ -21,7 +21,7 @@ from feedback_store.conversations.conversation_list import (
     FoundConversation,
     ShownTurn,
 )
-from feedback_store.documents.support import unsupported_ends
+from feedback_store.documents.support import judged_sentences
 from feedback_store.examples.explanation import changes
 from feedback_store.records import StoredAnswer
 
@@ -86,13 +86,17 @@ def passage_documents(passages: Passages | None) -> list[dict[str, Any]]:
 
 
 def grounded_html(text: str, passages: Passages | None) -> str:
-    """Return an answer's HTML with a mark after each sentence that no passage supports.
+    """Return an answer's HTML with the number of the passage that supports it after each sentence
+    that cites none, and a mark after each one that no passage supports.
 
     The mark is one character that the page's script draws, since it can say what it means.
     """
     text = text.replace(UNSUPPORTED, "") if passages else text
-    for end in reversed(unsupported_ends(text, passages or ())):
-        text = text[:end] + UNSUPPORTED + text[end:]
+    for sentence in reversed(list(judged_sentences(text, passages or ()))):
+        if sentence.passage is None:
+            text = text[: sentence.end] + UNSUPPORTED + text[sentence.end :]
+        elif not sentence.cites:
+            text = f"{text[: sentence.end]} [{sentence.passage}]{text[sentence.end :]}"
     return answer_html(text) if text else ""
 
 

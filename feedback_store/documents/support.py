@@ -1,4 +1,4 @@
-"""Which sentences of an answer the passages it was made from support.
+"""Which sentences of an answer the passages it was made from support, and which passage each.
 
 The rule: a sentence is unsupported if less than half of its content words (bigrams in Chinese)
 stand in the passages that it cites, or if it has a number that they lack. A sentence that cites
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from engine.prompts.terms import tokens
@@ -31,15 +32,36 @@ NUMBER = re.compile(r"\d+(?:[.,:]\d+)*")
 IDEOGRAPH = re.compile(r"[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]")
 
 
-def unsupported_ends(answer: str, passages: Sequence[Mapping[str, Any]]) -> list[int]:
-    """Return where the unsupported sentences of an answer end, in ascending order.
+@dataclass(frozen=True, slots=True)
+class JudgedSentence:
+    """The end of a sentence in its answer, and the number of the passage that supports it.
+
+    The number counts from 1, and is None where no passage supports the sentence. `cites`: it names
+    its passages itself.
+    """
+
+    end: int
+    passage: int | None
+    cites: bool
+
+
+def judged_sentences(
+    answer: str, passages: Sequence[Mapping[str, Any]]
+) -> Iterator[JudgedSentence]:
+    """Yield the sentences of an answer that are judged, in order.
 
     A passage has its "text", and "heading" and "source" where it has them.
     """
-    known = [_Passage(passage) for passage in passages]
-    if not known:
-        return []
-    return [end for sentence, end in prose_sentences(answer) if not _is_supported(sentence, known)]
+    known = [_Passage(number, passage) for number, passage in enumerate(passages, start=1)]
+    for sentence, end in prose_sentences(answer) if known else ():
+        if (judged := _judge(sentence, end, known)) is not None:
+            yield judged
+
+
+def unsupported_ends(answer: str, passages: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return where the sentences of an answer end that no passage supports, in ascending order."""
+    judged = judged_sentences(answer, passages)
+    return [sentence.end for sentence in judged if sentence.passage is None]
 
 
 def prose_sentences(answer: str) -> Iterator[tuple[str, int]]:
@@ -60,30 +82,33 @@ def prose_sentences(answer: str) -> Iterator[tuple[str, int]]:
 class _Passage:
     """What a sentence is compared with."""
 
-    def __init__(self, passage: Mapping[str, Any]) -> None:
+    def __init__(self, number: int, passage: Mapping[str, Any]) -> None:
+        self.number = number
         places = " ".join(str(passage.get(name, "")) for name in ("heading", "source"))
         self.words = set(tokens(f"{passage['text']} {places}"))
         self.numbers = set(NUMBER.findall(f"{passage['text']} {places}"))
         self.is_cjk = IDEOGRAPH.search(passage["text"]) is not None
 
 
-def _is_supported(sentence: str, passages: Sequence[_Passage]) -> bool:
+def _judge(sentence: str, end: int, passages: Sequence[_Passage]) -> JudgedSentence | None:
+    """Judge one sentence; returns None if it is none of those that are judged."""
     said = CITATION.sub(" ", sentence)
-    words = set(tokens(said))
+    words, numbers = set(tokens(said)), set(NUMBER.findall(said))
     cited = [n for found in CITATION.findall(sentence) for n in map(int, re.findall(r"\d+", found))]
     chosen = [passages[n - 1] for n in cited if 0 < n <= len(passages)]
     if cited and not chosen:
-        return False  # it cites what does not exist
+        return JudgedSentence(end, None, cites=True)  # it cites what does not exist
     is_cjk = IDEOGRAPH.search(said) is not None
-    compared = chosen or list(passages)
-    if len(words) < LEAST_WORDS or is_cjk not in {each.is_cjk for each in compared}:
-        return True
-    numbers = set(NUMBER.findall(said))
+    if len(words) < LEAST_WORDS or is_cjk not in {each.is_cjk for each in chosen or passages}:
+        return None
     if chosen:  # together, since a sentence may join two passages
         together = set().union(*(each.words for each in chosen))
         known = set().union(*(each.numbers for each in chosen))
-        return _covers(words, together) and numbers <= known
-    return any(_covers(words, each.words) and numbers <= each.numbers for each in compared)
+        is_supported = _covers(words, together) and numbers <= known
+        return JudgedSentence(end, chosen[0].number if is_supported else None, cites=True)
+    fitting = [p for p in passages if _covers(words, p.words) and numbers <= p.numbers]
+    best = max(fitting, key=lambda passage: len(words & passage.words), default=None)
+    return JudgedSentence(end, best.number if best else None, cites=False)
 
 
 def _covers(words: set[str], known: set[str]) -> bool:

@@ -123,6 +123,16 @@ def test_an_answer_is_made_from_passages_and_cites_them(
     assert f"for them [1].{UNSUPPORTED}" in turn["answer"]["html"]
 
 
+def test_a_sentence_that_cites_nothing_is_shown_with_the_passage_that_supports_it(
+    reader: httpx.Client, played: Played
+) -> None:
+    played.engine.says = "Employees have thirty days of vacation."
+    stream = ask(reader, ABOUT_LEAVE, documents=HANDBOOK)
+    (turn,) = view(reader, stream.conversation)["turns"]
+    assert "thirty days of vacation. [1]" in turn["answer"]["html"]
+    assert reader.get(f"/api/answers/{stream.answer}").json()["text"] == played.engine.says
+
+
 def test_training_sees_the_prompt_as_it_was_shown_whatever_became_of_the_document(
     reader: httpx.Client, played: Played
 ) -> None:
@@ -191,6 +201,16 @@ def test_a_question_that_means_nothing_alone_is_searched_with_the_one_before(
         parent_answer_id=first.answer,
     )
     assert "thirty days of vacation" in prompt_of(played)
+
+
+def test_a_later_question_that_stands_for_itself_is_searched_alone(
+    reader: httpx.Client, played: Played
+) -> None:
+    first = ask(reader, ABOUT_LEAVE, documents=HANDBOOK)
+    place = {"conversation_id": first.conversation, "parent_answer_id": first.answer}
+    later = ask(reader, "Who won the football cup?", documents=HANDBOOK, **place)
+    stored = reader.get(f"/api/answers/{later.answer}").json()
+    assert stored["text"] == ENGLISH.not_there
 
 
 def test_a_long_document_leaves_room_for_the_answer(person: Person, played: Played) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from feedback_store.documents.support import prose_sentences, unsupported_ends
+from feedback_store.documents.support import judged_sentences, prose_sentences, unsupported_ends
 
 PASSAGES = [
     {"text": "Employees have thirty days of vacation a year. 5 of them may be kept until March."},
@@ -49,6 +49,16 @@ def test_what_a_passage_says_is_not_marked(answer: str) -> None:
 def test_what_no_passage_says_is_marked_alone(sentence: str) -> None:
     answer = f"Employees have thirty days of vacation [1]. {sentence} Trains are second class [2]."
     assert marked(answer, PASSAGES) == [sentence]
+
+
+def test_a_sentence_that_cites_nothing_has_the_passage_that_says_most_of_it() -> None:
+    answer = (
+        "Trains are booked in second class. You may keep 5 days until March. Yes. Cheese melts."
+    )
+    judged = [(each.passage, each.cites) for each in judged_sentences(answer, PASSAGES)]
+    assert judged == [(2, False), (1, False)]  # "Yes." and "Cheese melts." are too short to judge
+    (cited,) = judged_sentences("Employees have thirty days of vacation [1].", PASSAGES)
+    assert (cited.passage, cited.cites) == (1, True)
 
 
 def test_chinese_sentences_are_judged_by_bigrams() -> None:
