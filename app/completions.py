@@ -26,12 +26,12 @@ AS_GIVEN = PromptTemplate("plain", "", "", ())  # callers send their own message
 
 
 class CompletionOptions(TypedDict, total=False):
-    """What only some of the API's formats can ask for.
+    """Options that only some of the API's formats have.
 
-    Answers are stored in a conversation of their own, unless they `follow` another answer, or are
-    not to be stored. `has_instructions`: the first message is this request's alone, and no answer
-    that follows is shown it. `drops_oldest`: the oldest messages are left out where the context
-    does not hold all.
+    `follows`: the stored answer whose conversation goes on. `is_stored`: whether the store gets the
+    answers (default: yes). `has_instructions`: the first message is this request's alone, and no
+    answer that follows is shown it. `drops_oldest`: the oldest messages are left out where the
+    context does not hold all.
     """
 
     follows: StoredCompletion | None
@@ -41,11 +41,12 @@ class CompletionOptions(TypedDict, total=False):
 
 
 class Completions:
-    """A caller's requests of the very same messages are one conversation for a day (UTC), and each
-    request is a turn with sibling answers: so answers to one question can be told apart by
-    thumbs and compared, whichever request they came from, and are held out or trained on together.
-    A day, so that a question which a program asks for ever does not keep its oldest answers.
-    A request that follows a stored answer goes on in that answer's conversation.
+    """Answers programs that send their own messages, and stores each request as a turn.
+
+    A caller's requests with the very same messages are one conversation for a day (UTC), so that
+    their answers can be compared, whichever request they came from, and are held out or trained on
+    together. The day is a limit for programs that send one question for ever. A request that
+    follows a stored answer continues that answer's conversation.
 
     A raw prompt is no conversation: it asks nothing that a person could judge the answer to, so
     nothing of it is stored.

@@ -1,4 +1,4 @@
-"""What each path asks of a person: a role and a scope. The one list of it.
+"""Access rules: the role and the scope that each path needs. The one list of them.
 
 A path that no rule names asks for the role "user" and the scope "chat", so that a new route is
 open to nobody who is not signed in. Knows paths; knows nothing of cookies and passwords.

@@ -1,4 +1,4 @@
-"""Who asks: the one layer in front of every route, gradio's included.
+"""Identity of requests: the one layer in front of every route, gradio's included.
 
 It finds the person behind a request and whether they may use its path; routes ask `user_of` or
 `person_of` and know nothing else. There are three ways to be somebody:

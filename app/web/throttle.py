@@ -1,4 +1,4 @@
-"""How often somebody may try: passwords by account and address, requests by person and key.
+"""Rate limits: of wrong passwords by account and address, of requests by person and key.
 
 The counts are in this process's memory for a few minutes; nothing is stored. Knows numbers alone.
 """

@@ -1,4 +1,4 @@
-"""Which sentences of an answer the passages it was made from support, and which passage each.
+"""Finds the passage that supports each sentence of an answer, among those it was made from.
 
 The rule: a sentence is unsupported if less than half of its content words (bigrams in Chinese)
 stand in the passages that it cites, or if it has a number that they lack. A sentence that cites
