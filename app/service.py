@@ -28,12 +28,12 @@ from app.schedules import each_minute, on_crontab
 from app.settings import Settings
 from app.shared_prompts import read_prompts
 from deploy.forgetting import Forgetting
-from deploy.gate import verdict_line
-from deploy.learning import Learning, kinds_trained_on
+from deploy.gate.verdict import verdict_line
 from deploy.loop import Loop, LoopResult
-from deploy.registry import Registry
-from deploy.release import Releases
-from deploy.trigger import LoopStatus
+from deploy.releases.learning import Learning, kinds_trained_on
+from deploy.releases.promotion import Releases
+from deploy.releases.registry import Registry
+from deploy.rounds.trigger import LoopStatus
 from engine.adapters.bundle import open_model
 from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
 from engine.home import Home
@@ -216,7 +216,7 @@ class Service:
     """A workspace with a running engine."""
 
     def __init__(self, workspace: Workspace) -> None:
-        from deploy.release import Follower
+        from deploy.releases.promotion import Follower
         from engine.adapters.slots import AdapterSlots
         from engine.start import start_engine
 

@@ -23,7 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from deploy.trigger import EVIDENCE_WEIGHTS
+from deploy.rounds.trigger import EVIDENCE_WEIGHTS
 from engine.errors import InvalidInput
 from engine.home import Home
 from engine.request import SamplingParams

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from deploy.registry import Registry
+from deploy.releases.registry import Registry
 from engine.adapters.bundle import origin_of
 from engine.errors import Conflict, UnknownId
 from engine.home import Home

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deploy.change_point import RatingWatch, watch_ratings
-from deploy.changed_wishes import contradicts, measure_agreement
-from deploy.gate import GateReport, judge_candidate
-from deploy.learning import kinds_trained_on
-from deploy.registry import Registry
-from deploy.release import Releases
-from deploy.trigger import ALL_KINDS, EVIDENCE_WEIGHTS, LoopStatus, Sources, weigh_evidence
+from deploy.gate.verdict import GateReport, judge_candidate
+from deploy.releases.learning import kinds_trained_on
+from deploy.releases.promotion import Releases
+from deploy.releases.registry import Registry
+from deploy.rounds.change_point import RatingWatch, watch_ratings
+from deploy.rounds.changed_wishes import contradicts, measure_agreement
+from deploy.rounds.trigger import ALL_KINDS, EVIDENCE_WEIGHTS, LoopStatus, Sources, weigh_evidence
 from engine.adapters.bundle import origin_of
 from engine.adapters.slots import AdapterSlots
 from engine.errors import InvalidInput

@@ -69,7 +69,7 @@ def release_import(
     LLaMA-Factory, Unsloth, peft and Alpaca-LoRA write such folders. Nothing is unpickled, and what
     cannot be served is refused by its name before anything is written.
     """
-    from deploy.importing import import_adapter
+    from deploy.releases.importing import import_adapter
 
     with open_workspace(home) as workspace:
         found = import_adapter(

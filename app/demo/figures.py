@@ -10,7 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from app.demo.scripted_user import Ranking, Wish, shown
-from deploy.gate import win_rate
+from deploy.gate.verdict import win_rate
 from engine.request import Finished
 
 Say = Callable[[str], None]

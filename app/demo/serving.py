@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from app.service import Service
-from deploy.release import FOLLOW_SECONDS
+from deploy.releases.promotion import FOLLOW_SECONDS
 from engine.prompts.modes import make_template
 from engine.request import Finished, GenerationRequest, SamplingParams, TextDelta, collect
 

@@ -12,7 +12,7 @@ from app.ui.changes import changes_html
 from app.ui.rendering import answer_html
 from app.ui.texts import translated
 from app.web.chat_documents import short_release
-from deploy.learning import LearntBy, Lineage
+from deploy.releases.learning import LearntBy, Lineage
 from feedback_store.examples.explanation import changes
 from feedback_store.examples.rules import NO_CONSENT
 from feedback_store.personal.example_pool import FeedbackExample

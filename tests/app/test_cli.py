@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from app.cli import main
 from app.cli.commands import app
-from deploy.registry import Registry
+from deploy.releases.registry import Registry
 from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.storage import folder_of

@@ -26,10 +26,10 @@ from app.service import Service, Workspace
 from app.settings import Settings
 from app.ui.errors import report_errors
 from app.ui.texts import error_text, translated
-from deploy.change_point import RatingWatch
-from deploy.gate import GateReport, _verdict, verdict_line
-from deploy.guards import GUARDS, GuardFinding
-from deploy.trigger import EVIDENCE, LoopStatus
+from deploy.gate.guards import GUARDS, GuardFinding
+from deploy.gate.verdict import GateReport, _verdict, verdict_line
+from deploy.rounds.change_point import RatingWatch
+from deploy.rounds.trigger import EVIDENCE, LoopStatus
 from engine.errors import BurnishError, EngineFailure, InvalidBundle, StorageFull
 from engine.messages import Message
 from engine.prompts.modes import PromptTemplate

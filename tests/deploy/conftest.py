@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.registry import Registry
+from deploy.releases.registry import Registry
 from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine

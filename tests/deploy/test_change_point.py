@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from deploy.change_point import (
+from deploy.rounds.change_point import (
     BASELINE_VOTES,
     VOTES_BETWEEN_FALSE_SIGNALS,
     change_point,

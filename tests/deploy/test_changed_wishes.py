@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deploy.changed_wishes import contradicts, measure_agreement
+from deploy.rounds.changed_wishes import contradicts, measure_agreement
 from feedback_store.examples.types import Pair, Unpaired
 from tests.support.pairs import row
 from tests.support.scripted_engine import ScriptedEngine

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 
 from deploy.export import export_merged
 from deploy.loop import Loop
-from deploy.registry import Registry
-from deploy.release import Releases
+from deploy.releases.promotion import Releases
+from deploy.releases.registry import Registry
 from engine.adapters.slots import AdapterSlots
 from engine.fast import FastEngine
 from engine.home import Home

@@ -13,8 +13,8 @@ from sqlalchemy import update
 
 from deploy import forgetting as forgetting_module
 from deploy.forgetting import BACKUPS, Forgetting, Receipt
-from deploy.registry import Registry
-from deploy.release import Releases
+from deploy.releases.promotion import Releases
+from deploy.releases.registry import Registry
 from engine.errors import BurnishError, Conflict, StorageFull, UnknownId
 from engine.home import Home
 from engine.models.catalogue import BaseModel

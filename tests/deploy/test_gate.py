@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from deploy.gate import judge_candidate, win_rate
-from deploy.guards import FALSE_ALARMS, GUARDS
+from deploy.gate.guards import FALSE_ALARMS, GUARDS
+from deploy.gate.verdict import judge_candidate, win_rate
 from tuning.evaluation.answers import (
     AnswerMeasures,
     EvaluationPrompt,

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from deploy.importing import ImportedRelease, import_adapter
-from deploy.registry import Registry
-from deploy.release import Releases
+from deploy.releases.importing import ImportedRelease, import_adapter
+from deploy.releases.promotion import Releases
+from deploy.releases.registry import Registry
 from engine.adapters.bundle import open_bundle, origin_of
 from engine.errors import Conflict, InvalidBundle
 from engine.models.catalogue import BaseModel, resolve

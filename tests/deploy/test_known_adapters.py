@@ -10,7 +10,7 @@ import itertools
 
 import pytest
 
-from deploy.gate import GateReport, judge_candidate
+from deploy.gate.verdict import GateReport, judge_candidate
 from feedback_store.examples.types import Pair
 from tests.support.pairs import row
 from tests.support.scripted_engine import ScriptedEngine

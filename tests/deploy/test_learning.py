@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from deploy.forgetting import Forgetting
-from deploy.learning import Learning, kinds_trained_on
-from deploy.registry import Registry
+from deploy.releases.learning import Learning, kinds_trained_on
+from deploy.releases.registry import Registry
 from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.storage import folder_of

@@ -12,9 +12,9 @@ from typing import Any, cast
 
 import pytest
 
-from deploy.change_point import BASELINE_VOTES
 from deploy.loop import Loop, LoopResult
-from deploy.registry import LiveRelease, Registry
+from deploy.releases.registry import LiveRelease, Registry
+from deploy.rounds.change_point import BASELINE_VOTES
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, InvalidInput
 from engine.home import Home

@@ -13,8 +13,8 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
-from deploy import registry as registry_module
-from deploy.registry import LiveRelease, Registry
+from deploy.releases import registry as registry_module
+from deploy.releases.registry import LiveRelease, Registry
 from engine.errors import BurnishError, Conflict, UnknownId
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
@@ -382,9 +382,9 @@ def test_a_server_heard_of_in_the_future_is_not_waited_for(
 ) -> None:
     """Its clock, or this one's, was set back after it went away."""
     now = time.time()
-    monkeypatch.setattr("deploy.registry.time.time", lambda: now + 3600)
+    monkeypatch.setattr("deploy.releases.registry.time.time", lambda: now + 3600)
     registry.report_server("gone", 0, None)
-    monkeypatch.setattr("deploy.registry.time.time", lambda: now)
+    monkeypatch.setattr("deploy.releases.registry.time.time", lambda: now)
     registry.report_server("here", 0, None)
     assert [server.id for server in registry.servers()] == ["here"]
 

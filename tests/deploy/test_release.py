@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from deploy import release
-from deploy.registry import LiveRelease, Registry
-from deploy.release import Follower, Releases
+from deploy.releases import promotion as release
+from deploy.releases.promotion import Follower, Releases
+from deploy.releases.registry import LiveRelease, Registry
 from engine.adapters.slots import AdapterSlots
 from engine.errors import Conflict, EngineFailure, InvalidBundle, UnknownId
 from engine.models.catalogue import BaseModel

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from app.demo.scripted_user import first_sentence
-from deploy.gate import GateReport, judge_candidate
+from deploy.gate.verdict import GateReport, judge_candidate
 from engine.adapters.slots import AdapterSlots
 from engine.fast import FastEngine
 from engine.home import Home

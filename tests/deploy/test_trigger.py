@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deploy.change_point import RatingWatch
-from deploy.trigger import EVIDENCE, EVIDENCE_WEIGHTS, LoopStatus, weigh_evidence
+from deploy.rounds.change_point import RatingWatch
+from deploy.rounds.trigger import EVIDENCE, EVIDENCE_WEIGHTS, LoopStatus, weigh_evidence
 
 NOW = {
     "pairs/comparison": 6,

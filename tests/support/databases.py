@@ -6,7 +6,7 @@ import functools
 import tempfile
 from pathlib import Path
 
-from deploy.registry import Registry
+from deploy.releases.registry import Registry
 from engine.home import Home
 from feedback_store.accounts.accounts import Accounts
 from feedback_store.storage.database import Database

@@ -1,7 +1,7 @@
 """The loop's trigger: whether the evidence since the last training is worth a round, and why.
 
 Evidence is counted by what it teaches, in pairs: `EVIDENCE` is the table. A round is also worth
-running where the ratings of the live release fell (`deploy.change_point`). Pure.
+running where the ratings of the live release fell (`deploy.rounds.change_point`). Pure.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from deploy.change_point import RatingWatch
+from deploy.rounds.change_point import RatingWatch
 from tuning.rows import ExampleKind
 
 Sources = Mapping[str, int]  # the number of examples by "kind/source", as a snapshot names them

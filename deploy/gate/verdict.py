@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from deploy.guards import GuardFinding, check
+from deploy.gate.guards import GuardFinding, check
 from tuning.evaluation.evaluate import Evaluation
 from tuning.evaluation.judgements import ranked_right
 from tuning.evaluation.preferences import PairScores

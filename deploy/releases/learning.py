@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
-from deploy.registry import Registry
+from deploy.releases.registry import Registry
 from engine.errors import UnknownId
 from engine.home import Home
 from engine.storage import folder_of, list_digests, read_manifest

@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from deploy.registry import Registry
+from deploy.releases.registry import Registry
 from engine.adapters.bundle import open_bundle, publish_bundle
 from engine.adapters.files import CONFIG, WEIGHTS
 from engine.adapters.foreign import ForeignAdapter, read_foreign

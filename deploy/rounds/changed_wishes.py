@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from deploy.gate import MIN_CONVERSATIONS
+from deploy.gate.verdict import MIN_CONVERSATIONS
 from engine.request import Engine
 from feedback_store.examples.types import Pair, Unpaired
 from tuning.evaluation.judgements import ranked_right, score_judgements

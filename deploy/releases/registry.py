@@ -127,7 +127,7 @@ class Registry:
     def __init__(self, database: Database) -> None:
         self._database = database
         database.migrate(
-            Path(__file__).with_name("migrations"), version_table="alembic_version_deploy"
+            Path(__file__).parents[1] / "migrations", version_table="alembic_version_deploy"
         )
 
     def add(self, bundle: str, report: Mapping[str, Any]) -> None:

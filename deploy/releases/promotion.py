@@ -13,7 +13,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from deploy.registry import SERVER_LOST_SECONDS, LiveRelease, Registry
+from deploy.releases.registry import SERVER_LOST_SECONDS, LiveRelease, Registry
 from engine.adapters.bundle import open_bundle
 from engine.adapters.slots import AdapterSlots
 from engine.errors import (

@@ -1,0 +1,1 @@
+"""The gate: whether a candidate is better than the incumbent. Pure."""

@@ -1,0 +1,1 @@
+"""The parts of a round of the periodic loop, which `deploy.loop` puts together."""
