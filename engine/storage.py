@@ -121,6 +121,21 @@ def publish(root: Path, fill: Callable[[Path], dict[str, Any]]) -> str:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def move_published(root: Path, other: Path, digest: str) -> None:
+    """Move a published folder to another root on the same file system, whole or not at all.
+
+    One that is there already stays, and this one is removed. Raises `UnknownId` if it is not here.
+    """
+    source, target = folder_of(root, digest), folder_of(other, digest)
+    if not source.exists():
+        raise UnknownId(f"no {digest[:80]} in {root.name}")
+    with translated_disk_errors():
+        other.mkdir(parents=True, exist_ok=True)
+        _make_visible(source, target)
+        shutil.rmtree(source, ignore_errors=True)
+        _sync(root)
+
+
 def _make_visible(temporary: Path, target: Path) -> None:
     """Rename the folder, unless the same content exists or is published at the same moment."""
     if target.exists():

@@ -93,10 +93,11 @@ class AccountPages:
         content = _problem(problem) + self._link("/account/login", "sign_in")
         return self._page("sign_in", content, narrow=True)
 
-    def adopt(self, count: int) -> str:
-        """Return the question whether this browser's conversations become the account's."""
+    def adopt(self, conversations: int, documents: int) -> str:
+        """Return the question whether what this browser had becomes the account's."""
+        found = {"conversations": conversations, "documents": documents}
         content = (
-            f"<p>{self._say('adopt_is', count=count)}</p>"
+            f"<p>{self._say('adopt_is', **found)}</p>"
             + self._form("/account/adopt", _hidden("keep", "yes"), _button(self._say("adopt_keep")))
             + self._form("/account/adopt", _hidden("keep", "no"), self._quiet("adopt_leave"))
         )

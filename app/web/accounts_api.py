@@ -7,6 +7,7 @@ here (`origins`). Knows requests and limits; the HTML is `account_pages`'.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from urllib.parse import parse_qs
 
@@ -28,30 +29,50 @@ from feedback_store.accounts.person import Person
 from feedback_store.privacy.adoption import adopt, adoptable_conversations
 
 HASHES_AT_A_TIME = 2  # each takes 64 MiB and a core
-FORMER_USER = "before"  # in the cookie: whose conversations this browser had before the log-in
+FORMER_USER = "before"  # in the cookie: whose words and documents this browser had before
 Form = dict[str, list[str]]
 
 
 def accounts_router(workspace: Workspace) -> APIRouter:
     """Return the routes, on one workspace."""
     router = APIRouter(prefix="/account", include_in_schema=False)
-    doors = _Doors(workspace)
+    adoption = _Adoption(workspace)
+    doors = _Doors(workspace, adoption)
     _add_doors(router, doors, workspace.accounts)
     if workspace.settings.oidc_issuer:
         _add_provider(router, doors, Provider(workspace.settings), workspace.accounts)
-    _add_adoption(router, workspace)
+    _add_adoption(router, adoption)
     _add_sessions(router, workspace.accounts)
     _add_password(router, doors, workspace.accounts)
     _add_keys(router, workspace.accounts)
     return router
 
 
+@dataclass(frozen=True, slots=True)
+class _Adoption:
+    """What a browser's person has, and how it becomes an account's."""
+
+    workspace: Workspace
+
+    def count(self, user_id: str) -> tuple[int, int]:
+        """Return the numbers of conversations and documents, none if it is an account already."""
+        if self.workspace.accounts.data(user_id):
+            return 0, 0
+        conversations = adoptable_conversations(self.workspace.database, user_id)
+        return conversations, len(self.workspace.documents.documents(user_id))
+
+    def keep(self, user_id: str, account_id: str) -> None:
+        """Give everything to an account; what a crash leaves is asked about again."""
+        self.workspace.documents.move(user_id, account_id)
+        adopt(self.workspace.database, user_id, account_id)
+
+
 class _Doors:
     """Checks passwords, a few at a time and not too often, and lets people in."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, adoption: _Adoption) -> None:
         self._accounts = workspace.accounts
-        self._database = workspace.database
+        self._adoption = adoption
         self._has_provider = workspace.settings.oidc_issuer is not None
         self._throttle = LoginThrottle()
         self._proxies = TrustedProxies(workspace.settings.trusted_proxies, None)
@@ -87,15 +108,10 @@ class _Doors:
         token = await run_sync(self._accounts.sessions.begin, account_id)
         session.clear()
         session.update({"user": account_id, TOKEN: token})
-        if before and await run_sync(self._count_before, str(before)):
+        if before and any(await run_sync(self._adoption.count, str(before))):
             session[FORMER_USER] = before
             return _redirect(request, "/account/adopt")
         return _redirect(request, _own_path(wanted))
-
-    def _count_before(self, user_id: str) -> int:
-        """Return how many conversations a browser had, unless they are an account's already."""
-        is_account = bool(self._accounts.data(user_id))
-        return 0 if is_account else adoptable_conversations(self._database, user_id)
 
 
 class _Blocked(InvalidInput):
@@ -184,23 +200,23 @@ def _add_provider(router: APIRouter, doors: _Doors, provider: Provider, accounts
         return await doors.let_in(person.id, request, str(request.session.get(WANTED, "/")))
 
 
-def _add_adoption(router: APIRouter, workspace: Workspace) -> None:
-    """Add the question what becomes of the conversations that this browser had before."""
+def _add_adoption(router: APIRouter, adoption: _Adoption) -> None:
+    """Add the question what becomes of the conversations and documents that this browser had."""
 
     @router.get("/adopt")
     def question(request: Request) -> Response:
         before = request.session.get(FORMER_USER)
-        count = adoptable_conversations(workspace.database, str(before)) if before else 0
-        if not count:
+        conversations, documents = adoption.count(str(before)) if before else (0, 0)
+        if not conversations and not documents:
             return _redirect(request, "/")
-        return HTMLResponse(_pages(request).adopt(count))
+        return HTMLResponse(_pages(request).adopt(conversations, documents))
 
     @router.post("/adopt")
     async def answer(request: Request) -> Response:
         keep = _value(await _form(request), "keep") == "yes"
         before = request.session.get(FORMER_USER)
         if keep and before:
-            await run_sync(adopt, workspace.database, str(before), person_of(request).id)
+            await run_sync(adoption.keep, str(before), person_of(request).id)
         request.session.pop(FORMER_USER, None)
         return _redirect(request, "/")
 

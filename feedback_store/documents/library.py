@@ -29,6 +29,7 @@ from engine.storage import (
     find_digest,
     folder_of,
     list_digests,
+    move_published,
     publish,
     read_manifest,
 )
@@ -180,6 +181,23 @@ class Library:
             raise UnknownId(f"no document {document_id[:80]!r}") from None
         shutil.rmtree(doomed, ignore_errors=True)
 
+    def move(self, old: str, new: str) -> None:
+        """Give all documents of a person, with their indices, to another.
+
+        Where both have one of the same name in the same collection, the newer one stays, as if one
+        person had added both. The limits of `add` do not apply.
+        """
+        stays: dict[tuple[str, str], StoredDocument] = {}
+        both = [*self.documents(old), *self.documents(new)] if old != new else []
+        for stored in sorted(both, key=lambda d: d.added_at):
+            replaced = stays.get((stored.collection.name, stored.name))
+            stays[stored.collection.name, stored.name] = stored
+            if replaced is not None:
+                self.remove(replaced.collection.person, replaced.id)
+        for stored in stays.values():
+            if stored.collection.person == old:
+                move_published(self._folder(old), self._folder(new), stored.id)
+
     def forget(self, person: str) -> int:
         """Remove everything of a person; returns how many documents there were."""
         folder = self._folder(person)
@@ -233,19 +251,20 @@ class _OpenDocuments:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._documents: OrderedDict[str, OpenDocument] = OrderedDict()
+        self._documents: OrderedDict[Path, OpenDocument] = OrderedDict()
         self._characters = 0
 
     def get(self, folder: Path, stored: StoredDocument) -> OpenDocument:
         """Return a document, from the disk where it is not in memory."""
+        place = folder_of(folder, stored.id)  # another one once the document has moved
         with self._lock:
-            if (known := self._documents.get(stored.id)) is not None:
-                self._documents.move_to_end(stored.id)
+            if (known := self._documents.get(place)) is not None:
+                self._documents.move_to_end(place)
                 return known
         opened = _open_document(folder, stored)
         with self._lock:
-            if stored.id not in self._documents:
-                self._documents[stored.id] = opened
+            if place not in self._documents:
+                self._documents[place] = opened
                 self._characters += stored.characters
             while self._characters > MAX_OPEN_CHARS and len(self._documents) > 1:
                 _, oldest = self._documents.popitem(last=False)

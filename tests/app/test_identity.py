@@ -370,46 +370,7 @@ def test_a_path_that_no_rule_names_asks_for_a_person() -> None:
         assert need_of(path).role == "operator", path
 
 
-# Old homes
-
-
-def test_a_browsers_conversations_are_kept_under_the_account_on_a_yes(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The home was used without accounts by two browsers; then accounts are switched on."""
-    engine = ScriptedEngine()
-    monkeypatch.setattr("engine.start.start_engine", lambda *_, **__: engine)
-    cookies = []
-    old = Service(Workspace(settings.model_copy(update={"accounts": False})))
-    with listening(old, api_alone(old)) as url:
-        for question in ("Why is the sea salt?", "Why is the sky blue?"):
-            with httpx.Client(base_url=url, headers=BROWSER, timeout=60) as browser:
-                browser.get("/")
-                assert browser.get("/account/login").status_code == 404
-                browser.post("/chat/questions", json={"question": question}).read()
-                cookies.append(dict(browser.cookies))
-    old.close()
-    new = Service(Workspace(settings))
-    for name in ("ann", "bob"):
-        account_of(new.workspace.accounts, name)
-    with listening(new, api_alone(new)) as url:
-        seen = {}
-        for name, cookie, keep in zip(("ann", "bob"), cookies, ("yes", "no"), strict=True):
-            with httpx.Client(base_url=url, cookies=cookie, headers=BROWSER) as browser:
-                assert browser.get("/chat/conversations").status_code == 303
-                form = {"name": name, "password": PASSWORD}
-                led = browser.post("/account/login", data=form)
-                assert led.headers["location"] == "/account/adopt"
-                assert "has 1 conversations" in browser.get("/account/adopt").text
-                assert browser.get("/chat/conversations").json()["conversations"] == []
-                assert browser.post("/account/adopt", data={"keep": keep}).status_code == 303
-                assert browser.get("/account/adopt").headers["location"] == "/"
-                found = browser.get("/chat/conversations").json()["conversations"]
-                seen[name] = [each["title"] for each in found]
-                searched = browser.get("/chat/conversations", params={"words": "salt"}).json()
-                assert len(searched["found"]) == (keep == "yes")
-    new.close()
-    assert seen == {"ann": ["Why is the sea salt?"], "bob": []}
+# Without accounts
 
 
 def test_without_accounts_a_key_is_its_person_and_other_words_are_ignored(

@@ -123,6 +123,42 @@ def test_what_is_removed_or_forgotten_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_what_moves_is_found_and_removed_by_its_new_person_alone(tmp_path: Path) -> None:
+    shelf, garden = Library(tmp_path / "documents"), Collection("Garden", "ben")
+    sings = shelf.add(HANDBOOK, text_file(tmp_path, "a.txt", "The canary sings."), "a.txt")
+    shelf.add(garden, text_file(tmp_path, "b.txt", "Ben grows tomatoes."), "b.txt")
+    assert find_passages(shelf, HANDBOOK, "canary")  # its index is in memory
+    shelf.move("ann", "eve")
+    assert shelf.documents("ann") == []
+    assert find_passages(shelf, HANDBOOK, "canary") == []
+    handbook = Collection("Handbook", "eve")
+    (found,) = find_passages(shelf, handbook, "canary")
+    assert found.page_content == "The canary sings."
+    assert [d.collection for d in shelf.documents("eve")] == [handbook]
+    assert find_passages(shelf, garden, "tomatoes")
+    with pytest.raises(UnknownId):
+        shelf.remove("ann", sings.id)
+    assert shelf.forget("eve") == 1
+    assert find_passages(shelf, handbook, "canary") == []
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("newer", ["ann", "eve"])
+def test_the_newer_of_two_with_one_name_stays_when_they_meet(tmp_path: Path, newer: str) -> None:
+    shelf = Library(tmp_path / "documents")
+    for person in sorted(("ann", "eve"), key=lambda each: each == newer):
+        file = text_file(tmp_path, "a.txt", f"The gate is {person}'s.")
+        shelf.add(Collection("Handbook", person), file, "a.txt")
+        shelf.add(Collection(person, person), file, "a.txt")  # in a collection of one alone
+    for _ in range(2):  # the second move has nothing to do
+        shelf.move("ann", "eve")
+    shelf.move("eve", "eve")
+    assert [d.collection.name for d in shelf.documents("eve")] == ["ann", "eve", "Handbook"]
+    (found,) = find_passages(shelf, Collection("Handbook", "eve"), "the gate")
+    assert found.page_content == f"The gate is {newer}'s."
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_new_document_leaves_the_others_files_as_they_are(tmp_path: Path) -> None:
     shelf = Library(tmp_path / "documents")
     shelf.add(HANDBOOK, text_file(tmp_path, "a.txt", "The canary sings."), "a.txt")
