@@ -21,8 +21,8 @@ from typing import Any
 import psutil
 from platformdirs import user_cache_path
 
-from benchmarks.serving_bench import processor
 from engine.fast import FastEngine
+from engine.hardware import processor_name
 from engine.home import Home
 from engine.messages import Message
 from engine.models.catalogue import BaseModel, resolve
@@ -60,7 +60,7 @@ def main() -> None:
     engine.close()
     document = {
         "figures": {"chat_while_tuning": {**figure, "job_threads": arguments.threads}},
-        "processor": processor(),
+        "processor": processor_name(),
         "processors": psutil.cpu_count(),
     }
     print(json.dumps(document) if arguments.json else json.dumps(document, indent=2))

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from platformdirs import user_cache_path
 
-from benchmarks.serving_bench import processor
+from engine.hardware import processor_name
 from engine.home import Home
 from engine.models.catalogue import resolve
 from engine.start import kernel_cache
@@ -77,7 +77,7 @@ def main() -> None:
         "steps": len(steps),
         "tokens": sum(step.tokens or 0 for step in _last_of_each_stage(steps)),
         "seconds": round(seconds, 1),
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
     }

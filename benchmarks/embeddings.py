@@ -19,8 +19,8 @@ import bm25s
 import numpy as np
 from platformdirs import user_cache_path
 
-from benchmarks.serving_bench import processor
 from engine.fast import FastEngine
+from engine.hardware import processor_name
 from engine.models.catalogue import resolve
 from engine.prompts.terms import tokens
 from engine.request import EmbeddingRequest
@@ -43,7 +43,7 @@ def main() -> None:
     document: dict[str, Any] = {
         "model": base.name,
         "quantization": arguments.quantization,
-        "processor": processor(),
+        "processor": processor_name(),
     }
     try:
         for name, read in DATA_SETS.items():

@@ -3,8 +3,8 @@
 Each experiment imports a file, freezes a snapshot, trains with a shipped recipe and scores held-out
 answers before and after, once for each seed. After every run the document so far is printed on one
 line of stdout, so that an interrupted command leaves its results; the last line is complete.
-`--markdown FILE...` puts the figures of such lines into `docs/results.md`, and those of files with
-the output of `burnish demo --json`.
+`--markdown` puts the figures of such lines into `docs/results.md`, and those of files with the
+output of `burnish demo --json`: of all files in `docs/measured`, or of those that it names.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from benchmarks.results_figures import (
     longer_wins,
     pair_measures,
 )
-from benchmarks.results_page import PAGE, demo_document, last_document, write_figures
+from benchmarks.results_page import MEASURED, PAGE, demo_document, last_document, write_figures
 from benchmarks.results_runs import (
     Experiment,
     Kind,
@@ -44,9 +44,9 @@ from benchmarks.results_runs import (
     score_preferences,
     train,
 )
-from benchmarks.serving_bench import processor
 from engine.adapters.slots import AdapterSlots
 from engine.fast import FastEngine
+from engine.hardware import describe_processor
 from engine.home import Home
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.load import load_renderer
@@ -84,8 +84,9 @@ class Bench:
 def main() -> None:
     """Run the experiments, or write the page."""
     arguments = _arguments()
-    if arguments.markdown:
-        texts = [file.read_text("utf-8") for file in arguments.markdown]
+    if arguments.markdown is not None:
+        files = arguments.markdown or sorted(MEASURED.iterdir())
+        texts = [file.read_text("utf-8") for file in files]
         demos = [demo for text in texts if (demo := demo_document(text)) is not None]
         documents = [last_document(text) for text in texts if demo_document(text) is None]
         write_figures(PAGE, documents, demos)
@@ -191,9 +192,8 @@ def _surroundings(bench: Bench) -> Document:
     return {
         "model": Path(bench.base.name).name,
         "base_digest": bench.base.digest,
-        "processor": processor(),
+        **describe_processor(),
         "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
         "scored_in": "fp32",
         "python": platform.python_version(),
         "versions": {name: version(name) for name in LIBRARIES},
@@ -221,7 +221,8 @@ def _say(line: str) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="the document on one line, as it grows")
-    parser.add_argument("--markdown", nargs="+", type=Path, metavar="FILE", help="write the page")
+    kept = "write the page, from the documents that are kept in docs/measured or from these"
+    parser.add_argument("--markdown", nargs="*", type=Path, metavar="FILE", help=kept)
     known = list(experiments())
     parser.add_argument("--only", nargs="+", default=known, choices=known)
     labels = sorted({label for each in experiments().values() for label in each.recipes})

@@ -1,23 +1,30 @@
-"""Tables of `burnish demo --json`: the whole loop with a scripted user. Computes nothing new."""
+"""Tables of `burnish demo --json`: the whole loop with a scripted user. Computes nothing new.
+
+Each row ends with the minutes that the run took, and the machine.
+"""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 DemoFigures = Mapping[str, Any]
 ONCE_HEAD = (
-    "| evidence | seed | prompts | win rate over the base | median tokens | ended | gate | min |",
-    "|---|---|---|---|---|---|---|---|",
+    "| evidence | seed | prompts | win rate over the base | median tokens | ended | gate | min |"
+    " on |",
+    "|---|---|---|---|---|---|---|---|---|",
 )
 ROUNDS_HEAD = (
     "| evidence | round | wish | pairs | win rate over the base | median tokens | perplexity |"
-    " gate |",
-    "|---|---|---|---|---|---|---|---|",
+    " gate | min | on |",
+    "|---|---|---|---|---|---|---|---|---|---|",
 )
 OPPOSED_HEAD = (
-    "| user wants | by | seed | win rate over the base | median tokens | told apart | gate | min |",
-    "|---|---|---|---|---|---|---|---|",
+    "| user wants | by | seed | win rate over the base | median tokens | told apart | gate | min |"
+    " on |",
+    "|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -28,7 +35,8 @@ def demo_tables(demos: Sequence[DemoFigures]) -> list[str]:
     once = [demo for demo in demos if demo not in repeated and demo not in opposed]
     lines: list[str] = []
     if once:
-        rows = [row for demo in once for row in _once(demo)]
+        once = sorted(once, key=lambda demo: (_name(demo), demo["seed"]))
+        rows = [row for demo in once for row in _once(demo)] + list(_over_seeds(once))
         lines += ["## The loop with a scripted user (`burnish demo`)", *ONCE_HEAD, *rows, ""]
     if repeated:
         rows = [row for demo in repeated for row in _rounds(demo)]
@@ -41,9 +49,7 @@ def demo_tables(demos: Sequence[DemoFigures]) -> list[str]:
 
 def _once(demo: DemoFigures) -> Iterator[str]:
     """A row for the unseen prompts, and one for those of another kind."""
-    for prompts, found in (("unseen", demo), ("of another kind", demo["other_prompts"])):
-        if found is None:
-            continue
+    for prompts, found in _by_prompts(demo):
         win = found["win_rate"]
         yield _row(
             _name(demo),
@@ -53,8 +59,27 @@ def _once(demo: DemoFigures) -> Iterator[str]:
             f"{found['median_tokens_before']:.0f} -> {found['median_tokens_after']:.0f}",
             f"{found['complete_before']:.0%} -> {found['complete_after']:.0%}",
             demo["gate"]["verdict"],
-            f"{demo['total_seconds'] / 60:.1f}",
+            *_cost(demo),
         )
+
+
+def _over_seeds(demos: Sequence[DemoFigures]) -> Iterator[str]:
+    """A row of means for each kind of evidence and prompts that several seeds were tried on."""
+    rates: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for demo in demos:
+        for prompts, found in _by_prompts(demo):
+            rates[_name(demo), prompts].append(found["win_rate"]["estimate"])
+    for (name, prompts), found in rates.items():
+        if len(found) > 1:
+            span = f"{mean(found):.2f} (seeds {min(found):.2f} to {max(found):.2f})"
+            yield _row(name, f"{len(found)} seeds", prompts, span, *[""] * 5)
+
+
+def _by_prompts(demo: DemoFigures) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The comparisons of a run, by the kind of its prompts."""
+    yield "unseen", demo
+    if demo["other_prompts"] is not None:
+        yield "of another kind", demo["other_prompts"]
 
 
 def _rounds(demo: DemoFigures) -> Iterator[str]:
@@ -69,6 +94,7 @@ def _rounds(demo: DemoFigures) -> Iterator[str]:
             f"{found['median_tokens_before']:.0f} -> {found['median_tokens_after']:.0f}",
             f"{perplexity['base']:.2f} -> {perplexity['release']:.2f}",
             found["gate"]["verdict"],
+            *_cost(demo),
         )
 
 
@@ -85,7 +111,7 @@ def _opposed(demo: DemoFigures) -> Iterator[str]:
                 f"{figures['median_tokens_before']:.0f} -> {figures['median_tokens_after']:.0f}",
                 told_apart,
                 demo["gate"]["verdict"] if by == "release" else "-",
-                f"{demo['total_seconds'] / 60:.1f}",
+                *_cost(demo),
             )
 
 
@@ -95,6 +121,16 @@ def _name(demo: DemoFigures) -> str:
     if demo["reversed_share"]:
         told.append(f"{demo['reversed_share']:.0%} reversed")
     return ", ".join(told)
+
+
+def _cost(demo: DemoFigures) -> tuple[str, str]:
+    """The minutes of a run, and the machine."""
+    return f"{demo['total_seconds'] / 60:.1f}", machine(demo["made_with"])
+
+
+def machine(made: Mapping[str, Any]) -> str:
+    """Name the machine of a document."""
+    return f"{made['processor']}, {made['units']}, threads: {made['threads']}"
 
 
 def _interval(win: Mapping[str, float]) -> str:

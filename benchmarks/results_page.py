@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.results_demos import demo_tables
+from benchmarks.results_demos import demo_tables, machine
 from benchmarks.results_runs import TRAINING_SIZES
 
 Document = Mapping[str, Any]
 PAGE = Path(__file__).parents[1] / "docs" / "results.md"
+MEASURED = PAGE.parent / "measured"
 FIGURES = ("<!-- figures: begin -->", "<!-- figures: end -->")
 DEMOS = ("<!-- demos: begin -->", "<!-- demos: end -->")
 TITLES = {
@@ -124,8 +125,8 @@ def _made_with(document: Document, names: Sequence[str]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     sizes = made["sizes"]
     return (
-        f"{told}: {made['model']} model on {made['processor']}, threads: {made['threads']}, scored"
-        f" in {made['scored_in']}; Python {made['python']}, {versions}. At most"
+        f"{told}: {made['model']} model on {machine(made)}, scored in"
+        f" {made['scored_in']}; Python {made['python']}, {versions}. At most"
         f" {sizes['training']} examples of {sizes['training_tokens']} tokens to train on and"
         f" {sizes['held_out']} of {sizes['held_out_tokens']} to score. The command took"
         f" {document['seconds'] / 60:.1f} min."

@@ -28,19 +28,10 @@ from platformdirs import user_cache_path
 from benchmarks.adapters import make_adapter
 from benchmarks.peers import LlamaCpp, Transformers, installed
 from benchmarks.profile import profile
-from benchmarks.serving_bench import (
-    NEW_TOKENS,
-    RANK,
-    Bench,
-    in_turns,
-    processor,
-    prompt_of,
-    story,
-    writer,
-)
+from benchmarks.serving_bench import NEW_TOKENS, RANK, Bench, in_turns, prompt_of, story, writer
 from benchmarks.serving_neighbours import busy_core, stall, swaps
 from engine.fast import FastEngine
-from engine.hardware import detect
+from engine.hardware import detect, processor_name
 from engine.messages import Message
 from engine.models.catalogue import resolve
 from engine.prompts.examples import Example, default_examples_text, read_examples
@@ -292,7 +283,7 @@ def _llama(bench: Bench, slots: int) -> Iterator[LlamaCpp | None]:
 def _surroundings(bench: Bench) -> dict[str, Any]:
     packages = ("torch", "transformers", "xllamacpp", "vllm")
     return {
-        "processor": processor(),
+        "processor": processor_name(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": bench.threads,
         "cores": os.cpu_count(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 import sys
 import time
@@ -98,11 +97,3 @@ def prompt_of(engine: FastEngine, tokens: int, salt: int = 0) -> tuple[Message, 
         words += " stone" * max(1, missing)
         message = (Message("user", words),)
     return message
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor())

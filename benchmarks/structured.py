@@ -20,8 +20,8 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from platformdirs import user_cache_path
 
-from benchmarks.serving_bench import processor
 from engine.fast import FastEngine
+from engine.hardware import processor_name
 from engine.messages import Message
 from engine.models.catalogue import resolve
 from engine.prompts.calls.messages import as_plain
@@ -53,7 +53,7 @@ def main() -> None:
         document = {
             **measure_validity(engine, list(schemas())),
             **measure_speed(engine),
-            "processor": processor(),
+            "processor": processor_name(),
         }
     finally:
         engine.close()

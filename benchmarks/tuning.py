@@ -28,10 +28,9 @@ import torch
 from platformdirs import user_cache_path
 from safetensors.torch import load_file
 
-from benchmarks.serving_bench import processor
 from benchmarks.tuning_child import BATCH_PAIRS
 from benchmarks.tuning_data import SETS
-from engine.hardware import detect
+from engine.hardware import detect, processor_name
 from tuning.evaluation.statistics import clustered_mean
 
 OFF = {"gradient_checkpointing": False}
@@ -342,7 +341,7 @@ def _in_turns(children: Sequence[Child], steps: int) -> None:
 
 def _surroundings(bench: Bench) -> dict[str, Any]:
     return {
-        "processor": processor(),
+        "processor": processor_name(),
         "weights": str(detect().dtype).removeprefix("torch."),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),

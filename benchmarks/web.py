@@ -21,7 +21,6 @@ import psutil
 from platformdirs import user_cache_path
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks.serving_bench import processor
 from benchmarks.web_load import idle_share, memory_growth, with_pages_open
 from benchmarks.web_page import (
     first_words,
@@ -32,6 +31,7 @@ from benchmarks.web_page import (
     thumb,
 )
 from benchmarks.web_server import WebServer, running_server
+from engine.hardware import processor_name
 
 Figures = dict[str, dict[str, Any]]
 # Each figure's goal: "<" or ">=" and the bound, in the figure's own unit
@@ -72,7 +72,7 @@ def main() -> None:
                 for figure, reached, more in part(server, browser, arguments):
                     figures[figure] = judged(figure, reached, more)
                     print(f"{figure}: {reached:.4g}", file=sys.stderr, flush=True)
-    document = {"figures": figures, "processor": processor(), "processors": psutil.cpu_count()}
+    document = {"figures": figures, "processor": processor_name(), "processors": psutil.cpu_count()}
     print(json.dumps(document) if arguments.json else json.dumps(document, indent=2))
 
 

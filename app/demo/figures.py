@@ -11,6 +11,7 @@ from typing import Any
 
 from app.demo.scripted_user import Ranking, Wish, shown
 from deploy.gate.verdict import win_rate
+from engine.hardware import describe_processor
 from engine.request import Finished
 
 Say = Callable[[str], None]
@@ -30,6 +31,14 @@ class StageClock:
         yield
         self.seconds[name] = round(time.monotonic() - begun, 1)
         self._say(f"{name}: {self.seconds[name]:.1f} s")
+
+    def cost(self) -> dict[str, Any]:
+        """Return the seconds of each stage and of all, and the machine that took them."""
+        return {
+            "seconds": self.seconds,
+            "total_seconds": round(sum(self.seconds.values()), 1),
+            "made_with": describe_processor(),
+        }
 
 
 def comparison(

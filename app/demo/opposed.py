@@ -1,9 +1,9 @@
 """Two scripted users with opposite wishes, whom one release cannot please. Read `run_opposed`.
 
-One wants one or two sentences, the other at least three. Each compares answers to questions of
-their own, and likes the ones that they chose. The figures tell whether an alert names the two, what
-the gate says of a release that is trained on both, and what each one's own examples do for that
-person alone, without training.
+One wants the shorter answer that comes to an end, the other the longer one. Each compares answers
+to questions of their own, and likes the ones that they chose. The figures tell whether an alert
+names the two, what the gate says of a release that is trained on both, and what each one's own
+examples do for that person alone, without training.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from app.tune import print_step
 from engine.request import SamplingParams
 
 JUDGEMENTS_EACH = 60  # at most: of some questions all answers are alike to a user
-OPPOSITES: Sequence[WishName] = ("short", "full")
+OPPOSITES: Sequence[WishName] = ("short", "long")
 
 
 def run_opposed(settings: Settings, say: Say, *, seed: int = 0) -> dict[str, Any]:
@@ -74,8 +74,7 @@ def run_opposed(settings: Settings, say: Say, *, seed: int = 0) -> dict[str, Any
         "seed": seed,
         "alerts": alerts,
         "gate": {"verdict": gate.verdict, "reason": gate.reason, "gain": asdict(gate.gain)},
-        "seconds": clock.seconds,
-        "total_seconds": round(sum(clock.seconds.values()), 1),
+        **clock.cost(),
         "home": str(home),
     }
     say(_summary(figures))

@@ -113,8 +113,7 @@ def run_demo(
         == [shown(a) for a in restored],
         "feedback": asdict(counts),
         "alerts": alerts,
-        "seconds": clock.seconds,
-        "total_seconds": round(sum(clock.seconds.values()), 1),
+        **clock.cost(),
         "snapshot": snapshot,
         "bundle": bundle,
         "home": str(home),
@@ -171,13 +170,7 @@ def run_rounds(
             done.append(figures)
     finally:
         service.close()
-    return {
-        "evidence": evidence,
-        "rounds": done,
-        "seconds": clock.seconds,
-        "total_seconds": round(sum(clock.seconds.values()), 1),
-        "home": str(home),
-    }
+    return {"evidence": evidence, "rounds": done, **clock.cost(), "home": str(home)}
 
 
 def read_questions() -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from typing import Literal
 from engine.prompts.reasoning import split_reasoning
 from engine.request import Finished
 
-WishName = Literal["short", "complete", "full"]
+WishName = Literal["short", "complete", "full", "long"]
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 _LIST_MARK = re.compile(r"^\s*(?:[-*•]|\d+[.)])\s", re.MULTILINE)
 
@@ -122,6 +122,11 @@ WISHES: Mapping[WishName, Wish] = MappingProxyType(
         "full": Wish(
             likes=_is_full,
             rank=lambda answer: (float(_is_full(answer)), float(answer.ended), answer.tokens),
+        ),
+        # As long as may be, ended or not: the opposite of "short"
+        "long": Wish(
+            likes=lambda answer: len(sentences(answer.text)) >= 3,
+            rank=lambda answer: (answer.tokens,),
         ),
     }
 )

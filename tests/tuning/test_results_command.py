@@ -201,7 +201,8 @@ def demo(**changed: Any) -> dict[str, Any]:
     }
     about = {"evidence": "comparisons", "seed": 1, "reversed_share": 0.0}
     gate = {"gate": {"verdict": "better"}, "alerts": ["opposed", "pace"], "total_seconds": 150.0}
-    return {**figures, **about, **gate, "other_prompts": None, **changed}
+    made = {"processor": "Xeon", "units": "AMX", "threads": 1}
+    return {**figures, **about, **gate, "made_with": made, "other_prompts": None, **changed}
 
 
 def test_a_demos_last_line_becomes_a_row_for_each_kind_of_prompt(tmp_path: Path) -> None:
@@ -212,10 +213,20 @@ def test_a_demos_last_line_becomes_a_row_for_each_kind_of_prompt(tmp_path: Path)
     page = tmp_path / "results.md"
     page.write_text(PAGE.read_text("utf-8"), "utf-8")
     write_figures(page, [], [found])
-    row = "0.90 (0.80 to 0.96) | 160 -> 43 | 10% -> 88% | better | 2.5 |"
+    row = "0.90 (0.80 to 0.96) | 160 -> 43 | 10% -> 88% | better | 2.5 | Xeon, AMX, threads: 1 |"
     text = page.read_text("utf-8")
     assert f"| comparisons, 20% reversed | 1 | 40 unseen | {row}" in text
     assert f"| comparisons, 20% reversed | 1 | 60 of another kind | {row}" in text
+
+
+def test_several_seeds_of_a_demo_have_a_row_of_means(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_text(PAGE.read_text("utf-8"), "utf-8")
+    worse = {**demo()["win_rate"], "estimate": 0.7}
+    write_figures(page, [], [demo(seed=1), demo(seed=0, win_rate=worse)])
+    rows = page.read_text("utf-8")
+    assert "| comparisons | 2 seeds | unseen | 0.80 (seeds 0.70 to 0.90) |" in rows
+    assert rows.index("| comparisons | 0 |") < rows.index("| comparisons | 1 |")
 
 
 def test_opposed_users_have_a_row_for_their_own_examples_and_for_the_release(
@@ -226,10 +237,10 @@ def test_opposed_users_have_a_row_for_their_own_examples_and_for_the_release(
     lost = {**demo(), "win_rate": {"estimate": 0.4, "low": 0.3, "high": 0.5, "prompts": 40}}
     people = {"full": {"own_examples": demo(), "release": lost}}
     write_figures(page, [], [demo(opposed=people)])
-    text = page.read_text("utf-8")
+    text, on = page.read_text("utf-8"), "Xeon, AMX, threads: 1"
     assert (
-        "| full | own examples | 1 | 0.90 (0.80 to 0.96) | 160 -> 43 | yes | - | 2.5 |\n"
-        "| full | release | 1 | 0.40 (0.30 to 0.50) | 160 -> 43 | yes | better | 2.5 |"
+        f"| full | own examples | 1 | 0.90 (0.80 to 0.96) | 160 -> 43 | yes | - | 2.5 | {on} |\n"
+        f"| full | release | 1 | 0.40 (0.30 to 0.50) | 160 -> 43 | yes | better | 2.5 | {on} |"
     ) in text
     assert "(`burnish demo`)" not in text
 
@@ -246,8 +257,8 @@ def test_each_round_of_a_demo_is_a_row(tmp_path: Path) -> None:
     }
     page = tmp_path / "results.md"
     page.write_text(PAGE.read_text("utf-8"), "utf-8")
-    write_figures(page, [], [{"evidence": "thumbs", "rounds": [one]}])
-    win = "0.90 (0.80 to 0.96) | 160 -> 43 | 10.00 -> 10.25 | not better |"
+    write_figures(page, [], [demo(evidence="thumbs", rounds=[one])])
+    win = "0.90 (0.80 to 0.96) | 160 -> 43 | 10.00 -> 10.25 | not better | 2.5 | Xeon"
     row = f"| thumbs | 4 | full | 14, the newer ones | {win}"
     assert row in page.read_text("utf-8")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import combinations
+
 import pytest
 
 from app.demo.figures import comparison
@@ -50,6 +52,12 @@ def test_the_full_wish_prefers_the_longer_one_of_three_sentences_and_more() -> N
     assert rank(FOUR) > rank(TWO) > rank(ONE) > rank(CUT_OFF)
     longer = Shown("One. Two. Three.", ended=True, tokens=40)
     assert rank(longer) > rank(FOUR)
+
+
+def test_the_long_wish_contradicts_the_short_one_on_any_two_answers() -> None:
+    short, long = WISHES["short"].rank, WISHES["long"].rank
+    for one, other in combinations([ONE, TWO, FOUR, CUT_OFF], 2):
+        assert (short(one) > short(other)) == (long(one) < long(other))
 
 
 def test_sentences_are_counted_without_what_follows_the_last_full_stop() -> None:
