@@ -35,9 +35,12 @@ class JointRecipe(Method):
 
     A pair adds its DPO loss and `pair_sft_weight` times the chosen answer's SFT loss; a lone
     judgement its KTO loss, times `good_weight` or `bad_weight`; a demonstration (a correction or a
-    liked answer) `demonstration_weight` times its SFT loss.
+    liked answer) `demonstration_weight` times its SFT loss. `label_smoothing` is the probability
+    that a pair's sides are swapped (Mitchell 2023): its loss is least at a margin of
+    log((1 - p) / p), so that more training on the same pairs does not push further and further.
 
-    A run has `epochs`, or fewer, though at least one, where that would be more than `most_steps`.
+    A run has `epochs`, or fewer, though at least one, where that would be more than `most_steps`;
+    or more, though at most `most_epochs`, where that would be less than `least_steps`.
     """
 
     needs: ClassVar[str] = "pairs, demonstrations, or good and bad lone judgements"
@@ -46,7 +49,10 @@ class JointRecipe(Method):
     learning_rate: float = 1e-4
     batch_rows: int = 4
     most_steps: int = 150
+    least_steps: int = 24
+    most_epochs: float = 8
     beta: float = 0.1
+    label_smoothing: float = 0.025
     pair_sft_weight: float = 0.2
     demonstration_weight: float = 1.0
     good_weight: float | FromStore = "store"
@@ -58,7 +64,11 @@ class JointRecipe(Method):
         return {
             "batch_rows must be at least 1": self.batch_rows >= 1,
             "most_steps must be at least 1": self.most_steps >= 1,
+            "least_steps and joint.most_epochs must not be negative": (
+                self.least_steps >= 0 and self.most_epochs >= 0
+            ),
             "beta must be positive": self.beta > 0,
+            "label_smoothing must lie in [0, 0.5)": 0 <= self.label_smoothing < 0.5,
             "pair_sft_weight must not be negative": self.pair_sft_weight >= 0,
             "demonstration_weight must not be negative": self.demonstration_weight >= 0,
             "good_weight and joint.bad_weight must not be negative": all(
@@ -68,7 +78,10 @@ class JointRecipe(Method):
 
     def epochs_of(self, rows: int) -> float:
         """The epochs of a run on so many rows."""
-        return min(self.epochs, max(1.0, self.most_steps * self.batch_rows / rows))
+        least, most = (
+            steps * self.batch_rows / rows for steps in (self.least_steps, self.most_steps)
+        )
+        return min(max(self.epochs, min(least, self.most_epochs)), max(1.0, most))
 
     @property
     def example_kinds(self) -> frozenset[ExampleKind]:

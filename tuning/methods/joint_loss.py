@@ -1,7 +1,7 @@
 """The losses of the joint objective, from log-probabilities. Knows no model and no batch layout.
 
-Pairs: DPO (Rafailov et al. 2023, eq. 7) with an SFT term on the chosen answer (Pang et al. 2024,
-eq. 2). Lone judgements: KTO (Ethayarajh et al. 2024, eq. 7 and 8). Demonstrations: the mean
+Pairs: DPO (Rafailov et al. 2023, eq. 7) with smoothed labels (Mitchell 2023, "A note on DPO with
+noisy preferences") and an SFT term on the chosen answer (Pang et al. 2024, eq. 2). Lone judgements: KTO (Ethayarajh et al. 2024, eq. 7 and 8). Demonstrations: the mean
 negative log-likelihood of a token.
 """
 
@@ -59,7 +59,9 @@ def row_losses(scores: RowScores, recipe: JointRecipe, drift: float) -> Tensor:
         return -recipe.demonstration_weight * scores.per_token
     if scores.kind == "pair":
         margins = scores.rewards(recipe.beta) - scores.rejected_rewards(recipe.beta)
-        return -F.logsigmoid(margins) - recipe.pair_sft_weight * scores.per_token
+        swapped = recipe.label_smoothing
+        preferences = (swapped - 1) * F.logsigmoid(margins) - swapped * F.logsigmoid(-margins)
+        return preferences - recipe.pair_sft_weight * scores.per_token
     assert scores.labels is not None
     gains = scores.rewards(recipe.beta) - recipe.beta * drift
     weights = torch.where(scores.labels, float(recipe.good_weight), float(recipe.bad_weight))

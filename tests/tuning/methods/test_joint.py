@@ -36,7 +36,7 @@ from tuning.rows import TokenizedPairs, TrainingData
 
 pytestmark = pytest.mark.integration
 
-BETA, PAIR_SFT, DEMONSTRATION, GOOD, BAD = 0.5, 0.2, 0.7, 1.5, 0.75
+BETA, SMOOTHING, PAIR_SFT, DEMONSTRATION, GOOD, BAD = 0.5, 0.1, 0.2, 0.7, 1.5, 0.75
 PAIRS = [
     row("Say hello.", "Hello there, sailor!", "No."),
     row("And the sea?", "Wide.", "The sea is", rejected_complete=False),
@@ -75,9 +75,11 @@ def model(tiny_base: BaseModel) -> PeftModel:
 def recipe(**changed: Any) -> JointRecipe:
     values = JointRecipe(
         epochs=4,
+        least_steps=0,
         batch_rows=6,
         learning_rate=0.01,
         beta=BETA,
+        label_smoothing=SMOOTHING,
         pair_sft_weight=PAIR_SFT,
         demonstration_weight=DEMONSTRATION,
         good_weight=GOOD,
@@ -122,13 +124,16 @@ def change(policy: Any, base: Any, data: TrainingData) -> float:
 
 
 def loss_by_hand(policy: Any, base: Any, data: TrainingData, drift: float) -> float:
-    """Rafailov et al. eq. 7 and Pang et al. eq. 2; Ethayarajh et al. eq. 7; SFT."""
+    """Rafailov et al. eq. 7, Mitchell 2023 and Pang et al. eq. 2; Ethayarajh et al. eq. 7; SFT."""
     losses = []
     for pair in data.pairs.rows:
         prompt, chosen, rejected = (pair[f"{n}_ids"] for n in ("prompt", "chosen", "rejected"))
         gain = total(policy, prompt, chosen) - total(base, prompt, chosen)
         loss = total(policy, prompt, rejected) - total(base, prompt, rejected)
-        losses.append(-log(sigmoid(BETA * (gain - loss))) - PAIR_SFT * mean(policy, prompt, chosen))
+        margin = BETA * (gain - loss)
+        right, swapped = -log(sigmoid(margin)), -log(sigmoid(-margin))
+        preference = (1 - SMOOTHING) * right + SMOOTHING * swapped
+        losses.append(preference - PAIR_SFT * mean(policy, prompt, chosen))
     for each in data.unpaired.rows:
         prompt, completion = each["prompt_ids"], each["completion_ids"]
         gain = total(policy, prompt, completion) - total(base, prompt, completion) - drift
@@ -225,10 +230,17 @@ def test_the_weights_of_judgements_follow_from_their_counts(
 
 
 @pytest.mark.parametrize(
-    ("rows", "epochs"), [(12, 3.0), (200, 3.0), (400, 1.5), (1000, 1.0), (5000, 1.0)]
+    ("rows", "epochs"),
+    [(2, 8.0), (12, 8.0), (16, 6.0), (32, 3.0), (200, 3.0), (400, 1.5), (1000, 1.0), (5000, 1.0)],
 )
-def test_little_data_is_read_three_times_and_much_data_once(rows: int, epochs: float) -> None:
-    assert JointRecipe(epochs=3, batch_rows=4, most_steps=150).epochs_of(rows) == epochs
+def test_little_data_is_read_eight_times_and_much_data_once(rows: int, epochs: float) -> None:
+    # 24 steps of 4 rows are 6 epochs of 16 rows; 150 are 1.5 epochs of 400
+    assert JointRecipe(epochs=3).epochs_of(rows) == epochs
+
+
+def test_a_recipes_own_epochs_count_where_no_least_steps_are_asked() -> None:
+    assert JointRecipe(epochs=3, least_steps=0).epochs_of(2) == 3.0
+    assert JointRecipe(epochs=12).epochs_of(2) == 12.0
 
 
 def test_judgements_that_are_all_bad_train_nothing_by_themselves(data: TrainingData) -> None:
