@@ -69,10 +69,10 @@ def _over_seeds(demos: Sequence[DemoFigures]) -> Iterator[str]:
     for demo in demos:
         for prompts, found in _by_prompts(demo):
             rates[_name(demo), prompts].append(found["win_rate"]["estimate"])
-    for (name, prompts), found in rates.items():
-        if len(found) > 1:
-            span = f"{mean(found):.2f} (seeds {min(found):.2f} to {max(found):.2f})"
-            yield _row(name, f"{len(found)} seeds", prompts, span, *[""] * 5)
+    for (name, prompts), each in rates.items():
+        if len(each) > 1:
+            span = f"{mean(each):.2f} (seeds {min(each):.2f} to {max(each):.2f})"
+            yield _row(name, f"{len(each)} seeds", prompts, span, *[""] * 5)
 
 
 def _by_prompts(demo: DemoFigures) -> Iterator[tuple[str, Mapping[str, Any]]]:
