@@ -7,8 +7,10 @@ import importlib
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -39,6 +41,13 @@ def name_of(file: Path) -> str:
 def test_every_module_can_be_imported() -> None:
     for file in sources(*FLOORS):
         importlib.import_module(name_of(file))
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """But for imports that only type checkers read."""
+    graph = grimp.build_graph(*FLOORS, exclude_type_checking_imports=True, cache_dir=None)
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    TopologicalSorter(imports).prepare()  # raises a CycleError that names the circle
 
 
 def test_no_file_is_too_long_to_read() -> None:

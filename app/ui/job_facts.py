@@ -14,7 +14,7 @@ from tuning.jobs.events import (
     TrialScored,
 )
 from tuning.jobs.runner import Job
-from tuning.methods.joint import ROW_KINDS
+from tuning.methods.joint_rows import ROW_KINDS
 
 
 def job_facts(job: Job, events: Sequence[JobEvent], language: str) -> str:

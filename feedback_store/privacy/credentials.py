@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from math import log2
 
-from feedback_store.privacy.redaction import Finding, Recognizer
+from feedback_store.privacy.findings import Finding, Recognizer
 
 _FLAGS = re.ASCII | re.VERBOSE
 

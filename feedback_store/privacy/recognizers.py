@@ -28,7 +28,7 @@ from stdnum import luhn, numdb
 from stdnum.cn import ric
 from stdnum.iso7064 import mod_97_10
 
-from feedback_store.privacy.redaction import Finding, Recognizer
+from feedback_store.privacy.findings import Finding, Recognizer
 
 # Not in the middle of a word or a number, nor behind a decimal point.
 _START = r"(?<![A-Za-z0-9])(?<!\d[.])"

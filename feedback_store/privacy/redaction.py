@@ -9,34 +9,15 @@ What has no shape of its own is not looked for: names, postal addresses, passwor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from functools import cached_property
-from typing import Literal
 
-Kind = Literal["EMAIL", "PHONE", "CARD", "IBAN", "IP", "CN_ID", "CN_MOBILE", "SECRET"]
+from feedback_store.privacy.findings import Finding, Recognizer
 
 _WIDE = {0xFF00 + offset: 0x20 + offset for offset in range(0x01, 0x5F)}  # U+FF01 is "!" and so on
 _SPACES = dict.fromkeys((0x00A0, 0x2007, 0x202F, 0x3000), " ")
 _DASHES = dict.fromkeys((*range(0x2010, 0x2016), 0x2212), "-")
 _PLAIN: dict[int, int | str] = {**_WIDE, **_SPACES, **_DASHES}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """`text[begin:end]` is of this kind; `begin` and `end` count characters.
-
-    `score` ranks the evidence in [0, 1]: 1 where a checksum holds, less where only the shape or
-    the words before speak for it. It is our own ranking, not a measured probability.
-    """
-
-    kind: Kind
-    begin: int
-    end: int
-    score: float
-
-
-Recognizer = Callable[[str], Iterator[Finding]]
 
 
 class Redactor:

@@ -1,21 +1,22 @@
 """One objective over all evidence: DPO on pairs, KTO on lone judgements, SFT on good answers.
 
 Supports: LoRA on a dense or quantized base; virtual tokens on a dense one. The losses and their
-sources: `joint_loss.py`; the trainer: `joint_trainer.py`.
+sources: `joint_loss.py`; the rows: `joint_rows.py`; the trainer: `joint_trainer.py`.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from engine.storage import canonical_json, write_atomically
 from tuning.methods.base import Method
 from tuning.methods.dpo import FromStore
-from tuning.rows import ExampleKind, Ids, TrainingData
+from tuning.methods.joint_rows import joint_rows
+from tuning.rows import ExampleKind, TrainingData
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from tuning.methods.stage import Stage
 
-RowKind = Literal["pair", "judgement", "demonstration"]
-ROW_KINDS: tuple[RowKind, ...] = get_args(RowKind)
 MOST_UNBALANCED = 10.0
 CONTRIBUTIONS = "contributions.json"
 
@@ -116,28 +115,8 @@ class JointRecipe(Method):
             write_contributions(stage.folder, trainer.contributions())
 
     def rows(self, data: TrainingData) -> list[dict[str, Any]]:
-        """Columns kind, prompt_ids, completion_ids, rejected_ids (of a pair) and label.
-
-        Judgements that are all bad say what to avoid and nothing of what to do, so by themselves
-        they are no rows.
-        """
-        good, _ = data.good_and_bad
-        demonstrations: Sequence[dict[str, Ids]] = [*data.demonstrations.rows, *data.replay]
-        pairs = [
-            _row("pair", row["prompt_ids"], row["chosen_ids"], row["rejected_ids"])
-            for row in data.preferences
-        ]
-        shown = [
-            _row("demonstration", row["prompt_ids"], row["completion_ids"])
-            for row in _each_once(demonstrations)
-        ]
-        if not (pairs or shown or good):
-            return []
-        judged = [
-            _row("judgement", row["prompt_ids"], row["completion_ids"], label=row["label"])
-            for row in data.unpaired.rows
-        ]
-        return [*pairs, *judged, *shown]
+        """See `joint_rows`."""
+        return joint_rows(data)
 
 
 def write_contributions(folder: Path, found: Mapping[str, Mapping[str, float | None]]) -> None:
@@ -152,20 +131,3 @@ def read_contributions(folder: Path) -> dict[str, Any] | None:
     """What was written into a stage's folder; None where the joint method did not run."""
     path = folder / CONTRIBUTIONS
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
-
-
-def _row(
-    kind: RowKind, prompt: Ids, completion: Ids, rejected: Ids | None = None, label: bool = True
-) -> dict[str, Any]:
-    return {
-        "kind": kind,
-        "prompt_ids": prompt,
-        "completion_ids": completion,
-        "rejected_ids": rejected or [],
-        "label": label,
-    }
-
-
-def _each_once(rows: Sequence[dict[str, Ids]]) -> list[dict[str, Ids]]:
-    once = {(tuple(row["prompt_ids"]), tuple(row["completion_ids"])): row for row in rows}
-    return list(once.values())

@@ -18,8 +18,8 @@ from engine.storage import digest_json
 from tuning.batch.forward import layout_tensors
 from tuning.batch.plan import Completion, TrainingPrompt, lay_out, pack
 from tuning.batch.steps import Pack
-from tuning.methods.joint import ROW_KINDS, RowKind
 from tuning.methods.joint_loss import RowScores
+from tuning.methods.joint_rows import ROW_KINDS, RowKind
 from tuning.reference_cache import PairLogProbs, PairRow
 
 Row = Mapping[str, Any]

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tuning.methods.joint import JointRecipe, RowKind
+from tuning.methods.joint_rows import RowKind
+
+if TYPE_CHECKING:
+    from tuning.methods.joint import JointRecipe
 
 
 @dataclass(frozen=True, slots=True)

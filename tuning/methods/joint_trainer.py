@@ -2,7 +2,7 @@
 
 Supports: LoRA on a dense or quantized base, in packs; virtual tokens, padded. The reference is the
 model as it is handed over.
-Assumes: rows as `JointRecipe.rows` makes them, whose weights are numbers by now.
+Assumes: rows as `joint_rows` makes them, whose weights are numbers by now.
 Raises: whatever transformers' Trainer raises.
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
@@ -25,7 +25,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from tuning.batch.collate import default_budget_tokens
 from tuning.batch.forward import accept_layouts, packing_blocker, positions_of
 from tuning.batch.steps import Pack, sum_over_processes
-from tuning.methods.joint import ROW_KINDS, JointRecipe, RowKind
 from tuning.methods.joint_batch import (
     JointCollator,
     Row,
@@ -36,7 +35,11 @@ from tuning.methods.joint_batch import (
     to_device,
 )
 from tuning.methods.joint_loss import RowScores, SliceScore, row_losses, score_slice
+from tuning.methods.joint_rows import ROW_KINDS, RowKind
 from tuning.methods.stage import Stage
+
+if TYPE_CHECKING:
+    from tuning.methods.joint import JointRecipe  # which imports this module to train
 
 DRIFT_STEPS = 10  # over which KTO's drift is a mean, since a step has few judgements
 Contributions = dict[str, dict[str, float | None]]

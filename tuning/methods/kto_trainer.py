@@ -2,7 +2,7 @@
 
 Supports: LoRA on a dense or quantized base; the reference is the adapter as it came in.
 Assumes: rows already rendered by the one renderer (`tuning.dataset`), good and bad ones; weights
-settled (`tuning.store_values`).
+settled (`KtoRecipe.store_values`).
 Raises: whatever trl's KTOTrainer raises.
 """
 
