@@ -263,15 +263,19 @@ def speed(folder: Path) -> dict[str, Any]:
     }
 
 
+def _paragraph(words: Sequence[str], weights: Sequence[float], chance: random.Random) -> str:
+    """Six sentences of 15 words."""
+    return ". ".join(" ".join(chance.choices(words, weights, k=15)) for _ in range(6))
+
+
 def _write_pages(
     folder: Path, words: Sequence[str], weights: Sequence[float], chance: random.Random
 ) -> Iterator[Path]:
     for number in range(FILES):
         pages = [
-            [". ".join(" ".join(chance.choices(words, weights, k=15)) for _ in range(6))
-             for _ in range(WORDS_A_PAGE // 90)]
+            [_paragraph(words, weights, chance) for _ in range(WORDS_A_PAGE // 90)]
             for _ in range(PAGES_A_FILE)
-        ]  # fmt: skip
+        ]
         if number % 2:
             file = folder / f"{number}.pdf"
             file.write_bytes(pdf_of([". ".join(page).split(". ") for page in pages]))

@@ -21,7 +21,7 @@ from feedback_store.records import (
     ImportedVote,
     PromptEvidence,
 )
-from feedback_store.storage import import_writer as intake
+from feedback_store.storage import import_writer
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import EvidenceReader
@@ -116,7 +116,7 @@ def test_turns_that_belong_together_share_a_conversation(
 def test_a_stream_of_turns_is_stored_whole_in_chunks(
     store: FeedbackStore, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(intake, "CHUNK_TURNS", chunk)
+    monkeypatch.setattr(import_writer, "CHUNK_TURNS", chunk)
     turns = (
         ImportedTurn((Message("user", f"Q{number}"),), (ImportedAnswer("A"),))
         for number in range(5)
@@ -129,7 +129,7 @@ def test_a_stream_of_turns_is_stored_whole_in_chunks(
 def test_of_a_file_that_breaks_off_nothing_is_stored(
     store: FeedbackStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "CHUNK_TURNS", 1)
+    monkeypatch.setattr(import_writer, "CHUNK_TURNS", 1)
 
     def broken() -> Iterator[ImportedTurn]:
         yield TURN
@@ -257,7 +257,7 @@ def test_an_import_of_judgements_is_in_nobodys_list(
 def test_the_turns_of_a_listed_conversation_may_come_in_several_chunks(
     store: FeedbackStore, database: Database, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(intake, "CHUNK_TURNS", chunk)
+    monkeypatch.setattr(import_writer, "CHUNK_TURNS", chunk)
     store.add_conversations(CHAT, CONVERSATION, "ann")
     assert shown(database, "ann") == [[("Q1", "A1"), ("Q2", "A2"), ("Q4", "A4")]]
 
