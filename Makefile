@@ -17,6 +17,9 @@ TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 QUICK_TESTS := $(TESTS) --durations 5 --durations-min 2 -m "not slow and not integration and not browser"
 CPU_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 export BURNISH_PORT ?= $(PORT)
+# Container images like to set it. Without bytecode every process compiles every library anew: 20 s
+# of the processor in each worker of the tests
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: setup chat demo test test-all lint check ci bench langchain-suite client-suite open-webui-test clean
 
