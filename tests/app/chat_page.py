@@ -9,6 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 
 PATIENCE_MS = 30_000  # a model on a busy machine is slow; what takes longer never comes
 Thumb = Literal["up", "down"]
+FOCUSED = "() => document.activeElement.id || document.activeElement.dataset.does || ''"
 
 
 class ChatPage:
@@ -249,11 +250,7 @@ class ChatPage:
 
     def focused(self) -> str:
         """What has the keyboard: an id, or what it does."""
-        return str(
-            self.page.evaluate(
-                "() => document.activeElement.id || document.activeElement.dataset.does || ''"
-            )
-        )
+        return str(self.page.evaluate(FOCUSED))
 
     def tab_to(self, name: str, presses: int = 60) -> None:
         """Press Tab until something has the keyboard."""

@@ -19,6 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, sync_playwright
 from starlette.types import ASGIApp
 
 from app.claims import listen
+from app.conversation import Chat
 from app.serve import Server, make_app
 from app.service import Service, Workspace
 from app.settings import Settings, load_settings
@@ -127,6 +128,12 @@ def service(settings: Settings) -> Iterator[Service]:
     service.start()
     yield service
     service.close()
+
+
+@pytest.fixture
+def chat(service: Service) -> Chat:
+    """The chat of the running service."""
+    return service.chat
 
 
 @pytest.fixture

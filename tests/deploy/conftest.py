@@ -12,6 +12,9 @@ from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine
 from feedback_store.storage.database import Database
+from tests.deploy.homes import HomeInUse
+from tests.feedback_store.conftest import postgresql  # noqa: F401 - a fixture
+from tests.postgresql import Server
 from tests.support.databases import migrated_sqlite
 
 
@@ -42,3 +45,26 @@ def engine(tiny_base: BaseModel) -> Iterator[ReferenceEngine]:
     engine = ReferenceEngine(tiny_base)
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, tiny_base: BaseModel) -> Iterator[HomeInUse]:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    home = HomeInUse(folder, migrated_sqlite(folder), tiny_base, tmp_path / "models")
+    yield home
+    home.database.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def any_home(
+    request: pytest.FixtureRequest, tmp_path: Path, tiny_base: BaseModel
+) -> Iterator[HomeInUse]:
+    if request.param == "sqlite":
+        yield request.getfixturevalue("home")
+        return
+    (tmp_path / "home").mkdir()
+    server: Server = request.getfixturevalue("postgresql")
+    home = HomeInUse(tmp_path / "home", server.create_migrated(), tiny_base, tmp_path / "models")
+    yield home
+    home.database.close()

@@ -24,6 +24,12 @@ from tests.support.engines import Adapters, AnyEngine
 from tests.support.waiting import wait_until
 
 
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Where folders are published; it is not there yet."""
+    return tmp_path / "root"
+
+
 class StartEngine(Protocol):
     """Starts an engine over a dense model in float32; it is closed when the test ends."""
 

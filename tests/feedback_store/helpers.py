@@ -17,6 +17,9 @@ from feedback_store.records import (
     CurrentChoice,
     CurrentCorrection,
     CurrentVote,
+    ImportedAnswer,
+    ImportedTurn,
+    ImportedVote,
     PromptEvidence,
     WrittenAnswer,
 )
@@ -111,3 +114,11 @@ def examples_now(training_set: TrainingSet, *, reestimate: bool = False) -> Exam
     training_set.refresh(reestimate=reestimate)
     _, examples = training_set.load_examples()
     return examples
+
+
+def judged(
+    answers: Iterable[tuple[str, str]], text: str = "A leaf.", user: str = "importer"
+) -> ImportedTurn:
+    """An imported answer with the thumbs of several people: (user, "+" or "-")."""
+    votes = tuple(ImportedVote(user, 1 if vote == "+" else -1) for user, vote in answers)
+    return ImportedTurn(PROMPT, (ImportedAnswer(text, votes=votes),))

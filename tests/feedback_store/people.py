@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.split import split_of
@@ -176,3 +176,11 @@ def examples_of(root: Path, digest: str) -> list[TrainingExample]:
     snapshot: Snapshot = open_snapshot(root, digest)
     splits = (snapshot.train, snapshot.heldout, snapshot.gold)
     return [example for split in splits for example in split.examples]
+
+
+def mark_old(database: Database, *conversations: str, at: float = 100.0) -> None:
+    """Let the turns of conversations have been asked long ago."""
+    turns = tables.turns
+    with database.write() as connection:
+        where = turns.c.conversation_id.in_(conversations)
+        connection.execute(update(turns).where(where).values(created_at=at))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from tests.helpers import CHATML
+from tests.support.decoders import randomize
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 VOCABULARY = [*SPECIALS, *bytes_to_unicode().values(), "he"]  # one token a byte, and a merge
@@ -128,3 +129,12 @@ def in_bfloat16(model: nn.Module) -> nn.Module:
         for parameter in model.parameters():
             parameter.copy_(parameter.bfloat16())
     return model
+
+
+def model_of(config: Any, seed: int = 0) -> nn.Module:
+    """A model of random weights that bfloat16 holds exactly."""
+    from transformers import AutoModelForCausalLM  # takes a second
+
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    randomize(model, seed)
+    return in_bfloat16(model)

@@ -5,7 +5,6 @@ Expected logits are transformers' with the configuration that llama.cpp's defini
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,16 +24,8 @@ from engine.models.gguf import GgufCheckpoint
 from engine.models.gguf_metadata import known_keys
 from engine.models.gguf_rope import RopeTensors, rope_parameters
 from engine.models.kernel_selection import KernelChoice
-from engine.prompts.load import load_renderer
-from tests.support.decoders import Runner, randomize
-from tests.support.gguf_files import (
-    ENDOFTEXT,
-    IM_END,
-    SIZES,
-    VOCABULARY,
-    in_bfloat16,
-    write_gguf_model,
-)
+from tests.support.decoders import Runner
+from tests.support.gguf_files import SIZES, VOCABULARY, model_of, write_gguf_model
 
 THETA = 10_000.0
 PAIRS = 8  # of a head's 16 channels
@@ -150,12 +141,6 @@ ROPES: dict[str, tuple[dict[str, Any], dict[str, list[float]], dict[str, Any]]] 
 }
 
 
-def model_of(config: Any, seed: int = 0) -> nn.Module:
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-    randomize(model, seed)
-    return in_bfloat16(model)
-
-
 def logits_of(model: nn.Module) -> Tensor:
     with torch.inference_mode():
         logits: Tensor = model(IDS).logits[0]
@@ -213,11 +198,6 @@ def test_a_file_computes_what_it_was_made_of(tmp_path: Path, name: str) -> None:
     file = write_gguf_model(tmp_path / "m.GGUF", model, head)  # in capitals, as some are named
     folder = resolve(str(file), tmp_path / "cache").folder
     torch.testing.assert_close(logits_of(loaded(folder)), logits_of(model), rtol=0, atol=1e-4)
-
-
-@pytest.fixture(scope="module")
-def plain() -> nn.Module:
-    return model_of(LlamaConfig(**SIZES))
 
 
 @pytest.mark.parametrize(
@@ -375,52 +355,3 @@ def test_a_file_too_large_to_convert_is_refused_before_its_weights_are_read(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     with pytest.raises(ModelUnavailable, match=r"needs about .* to be converted"):
         resolve(str(file), tmp_path / "cache")
-
-
-END_TOKENS: dict[str, tuple[dict[str, Any], set[int]]] = {
-    "an end of turn alone": ({"eos_token_id": None, "eot_token_id": 3}, {3}),
-    "a list": ({"eos_token_id": ENDOFTEXT, "eog_token_ids": [3, 4]}, {ENDOFTEXT, 3, 4}),
-    "a list alone": ({"eos_token_id": None, "eog_token_ids": [4]}, {4}),
-    "one token twice": ({"eos_token_id": 3, "eog_token_ids": [3]}, {3}),
-}
-
-
-@pytest.mark.parametrize("name", END_TOKENS)
-def test_each_token_that_the_file_says_ends_an_answer_does(
-    tmp_path: Path, plain: nn.Module, name: str
-) -> None:
-    said, expected = END_TOKENS[name]
-    metadata = {f"tokenizer.ggml.{key}": value for key, value in said.items()}
-    file = write_gguf_model(tmp_path / "m.gguf", plain, metadata)
-    folder = resolve(str(file), tmp_path / "cache").folder
-    found = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
-    assert ({found} if isinstance(found, int) else set(found)) == expected
-
-
-def test_a_file_that_names_no_end_token_gets_none_from_elsewhere(
-    tmp_path: Path, plain: nn.Module
-) -> None:
-    file = write_gguf_model(tmp_path / "m.gguf", plain, {"tokenizer.ggml.eos_token_id": None})
-    folder = resolve(str(file), tmp_path / "cache").folder
-    for name in ("config.json", "generation_config.json"):
-        assert json.loads((folder / name).read_text()).get("eos_token_id") is None
-
-
-@pytest.mark.parametrize("key", ["eot", "eom"])
-def test_an_end_of_turn_token_ends_an_answer(tmp_path: Path, plain: nn.Module, key: str) -> None:
-    metadata = {
-        "tokenizer.ggml.eos_token_id": ENDOFTEXT,
-        f"tokenizer.ggml.{key}_token_id": 3,
-        # a template whose own end of turn is no special token
-        "tokenizer.chat_template": "{% for m in messages %}{{ m.content }}\n{% endfor %}",
-    }
-    file = write_gguf_model(tmp_path / "m.gguf", plain, metadata)
-    folder = resolve(str(file), tmp_path / "cache").folder
-    assert load_renderer(folder).end_ids == {ENDOFTEXT, 3}
-
-
-def test_the_templates_end_of_turn_ends_an_answer(tmp_path: Path, plain: nn.Module) -> None:
-    file = write_gguf_model(tmp_path / "m.gguf", plain, {"tokenizer.ggml.eos_token_id": ENDOFTEXT})
-    renderer = load_renderer(resolve(str(file), tmp_path / "cache").folder)
-    assert renderer.end_ids == {ENDOFTEXT, IM_END}
-    assert renderer.completion("x")[-1] == IM_END  # what training teaches

@@ -116,3 +116,36 @@ def refused(tmp_path: Path, row: Any, reason: str, **options: Any) -> None:
     """That this row is not imported, and why."""
     with pytest.raises(InvalidInput, match=reason):
         turns_in(tmp_path, row, **options)
+
+
+def detected(tmp_path: Path, row: Any) -> str:
+    return import_file(Listener(), lines(tmp_path / "row", row)).format
+
+
+def demonstrated(turns: list[ImportedTurn]) -> list[tuple[tuple[Message, ...], str]]:
+    """Prompts and answers; each answer must have one thumb up and nothing else."""
+    for turn in turns:
+        assert [[(v.user, v.vote) for v in a.votes] for a in turn.answers] == [[("import", 1)]]
+    return [(turn.prompt, turn.answers[0].text) for turn in turns]
+
+
+def set_aside(tmp_path: Path, *rows: Any) -> tuple[int, Any]:
+    """How many turns came in, and why how many records did not."""
+    report = import_file(Listener(), lines(tmp_path / "rows", *rows))
+    return report.turns, report.set_aside
+
+
+ANSWERED = {"instruction": "Why?", "output": "Because."}
+
+
+def refusal(path: Path, **options: Any) -> str:
+    """Why a file is not imported; nothing of it may have reached the store."""
+    listener = Listener()
+    with pytest.raises(InvalidInput) as refused:
+        import_file(listener, path, **options)
+    assert not listener.turns
+    return str(refused.value).removeprefix(f"{path.name}: ")
+
+
+def problems(path: Path, **options: Any) -> list[str]:
+    return refusal(path, **options).split("; ")

@@ -12,38 +12,23 @@ import pytest
 
 from engine.errors import InvalidInput
 from engine.prompts.modes import PromptTemplate
-from feedback_store.formats import IMPORT_FORMATS, ImportReport, import_file, reading
+from feedback_store.formats import ImportReport, import_file, reading
 from feedback_store.records import ImportedTurn
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.storage.store import FeedbackStore
 from tests.feedback_store.formats.helpers import (
+    ANSWERED,
     Listener,
     array,
     chat,
     lines,
-    openai,
     preference,
     preferred,
-    sharegpt,
+    problems,
+    refusal,
     turns_of,
 )
-
-ANSWERED = {"instruction": "Why?", "output": "Because."}
-
-
-def refusal(path: Path, **options: Any) -> str:
-    """Why a file is not imported; nothing of it may have reached the store."""
-    listener = Listener()
-    with pytest.raises(InvalidInput) as refused:
-        import_file(listener, path, **options)
-    assert not listener.turns
-    return str(refused.value).removeprefix(f"{path.name}: ")
-
-
-def problems(path: Path, **options: Any) -> list[str]:
-    return refusal(path, **options).split("; ")
-
 
 # What comes in
 
@@ -312,63 +297,6 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.jsonl", tmp_path):
         with pytest.raises(InvalidInput, match="cannot read"):
             import_file(Listener(), path)
-
-
-# Formats
-
-
-def test_a_file_of_no_known_format_is_told_its_keys_and_the_known_ones(tmp_path: Path) -> None:
-    reason = refusal(lines(tmp_path / "in", {"frage": 1, "antwort": 2}))
-    assert "'frage', 'antwort'" in reason
-    assert all(name in reason for name in IMPORT_FORMATS)
-
-
-def test_a_record_that_fits_two_formats_must_be_told_which_it_is(tmp_path: Path) -> None:
-    row = ANSWERED | {"conversations": sharegpt(*chat("Why?", "No."))}
-    file = lines(tmp_path / "in", row)
-    assert "line 1: fits alpaca and sharegpt" in refusal(file)
-    assert turns_of(file, format="alpaca")[0].answers[0].text == "Because."
-    assert turns_of(file, format="sharegpt")[0].answers[0].text == "No."
-
-
-def test_a_conversation_beside_a_preference_is_the_preferred_one_once_more(tmp_path: Path) -> None:
-    """As in UltraFeedback."""
-    row = preference() | {"messages": openai(*chat("Why?", "Because."))}
-    (turn,) = turns_of(lines(tmp_path / "in", row))
-    assert preferred(turn) == ("Because.", "No.", "import")
-
-
-def test_the_first_line_of_another_format_is_named(tmp_path: Path) -> None:
-    conversation = {"conversations": sharegpt(*chat("Why?", "Because."))}
-    file = lines(tmp_path / "in", preference(), preference(), conversation, preference())
-    assert refusal(file) == "line 3: is sharegpt, while the file began as trl-preference"
-
-
-def test_a_judgement_without_its_label_is_no_demonstration(tmp_path: Path) -> None:
-    judged = {"conversations": sharegpt(*chat("Why?", "Because.")), "kto_tag": False}
-    praised = {"conversations": sharegpt(*chat("Why?", "Because."))}
-    found = refusal(lines(tmp_path / "in", praised, judged))
-    assert found == "line 2: is sharegpt-unpaired, while the file began as sharegpt"
-    with_neither = {"conversations": sharegpt(*chat("Why?", "Because.")), "chosen": "Because."}
-    assert "no known format" in refusal(lines(tmp_path / "in", with_neither))
-
-
-def test_a_bad_first_line_does_not_hide_the_format(tmp_path: Path) -> None:
-    found = problems(lines(tmp_path / "in", "oops", '{"a": 1}', ANSWERED, ANSWERED | {"output": 1}))
-    assert [problem.split(":")[0] for problem in found] == ["line 1", "line 2", "line 4"]
-
-
-def test_unknown_names_are_told_the_known_ones(tmp_path: Path) -> None:
-    file = lines(tmp_path / "in", ANSWERED)
-    assert "known formats: alpaca, alpaca-preference, " in refusal(file, format="alpacca")
-    assert "known: all, adjacent" in refusal(file, ranks="some")
-    assert "user is empty" in refusal(file, user=" ")
-
-
-def test_a_named_format_names_what_a_record_lacks(tmp_path: Path) -> None:
-    assert refusal(lines(tmp_path / "in", ANSWERED), format="oasst") == (
-        "line 1: missing 'message_tree_id'"
-    )
 
 
 # The real store
