@@ -11,6 +11,13 @@ import pytest
 from app.service import Service
 from tests.app.completing import Person, complete
 
+
+@pytest.fixture
+def url(api_url: str) -> str:
+    """No test here looks at a page."""
+    return api_url
+
+
 # Every route that takes an id, as (method, path, body): {a} and {b} are two answers to one
 # question, {c} is a comparison of them
 TAKES_AN_ID: list[tuple[str, str, Any]] = [

@@ -56,7 +56,7 @@ def home(tmp_path: Path, tiny_base: BaseModel) -> Iterator[HomeInUse]:
     home.database.close()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
 def any_home(
     request: pytest.FixtureRequest, tmp_path: Path, tiny_base: BaseModel
 ) -> Iterator[HomeInUse]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
 import torch
+from llguidance import LLTokenizer
+from llguidance.hf import from_tokenizer
 
 from engine.errors import InvalidInput
 from engine.fast import FastEngine
@@ -179,11 +182,23 @@ class Accepts:
 
 
 @pytest.fixture(scope="module")
-def vocabularies(smollm_tokenizer: Any) -> dict[str, Any]:
-    """The real vocabulary, and one in which the marks of calls are control tokens."""
+def vocabularies(smollm_tokenizer: Any) -> Iterator[dict[str, Any]]:
+    """The real vocabulary, and one in which the marks of calls are control tokens.
+
+    llguidance reads each once, which takes half a second, for the grammars of all formats.
+    """
     marked = copy.deepcopy(smollm_tokenizer)
     marked.add_special_tokens({"additional_special_tokens": [*MARKS, "</think>"]})
-    return {"letters": smollm_tokenizer, "tokens": marked}
+    read: dict[int, LLTokenizer] = {}
+
+    def read_once(tokenizer: Any, **options: Any) -> LLTokenizer:
+        if id(tokenizer) not in read:
+            read[id(tokenizer)] = from_tokenizer(tokenizer, **options)
+        return read[id(tokenizer)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("llguidance.hf.from_tokenizer", read_once)
+        yield {"letters": smollm_tokenizer, "tokens": marked}
 
 
 @pytest.fixture(scope="module", params=list(itertools.product(CALL_FORMATS, ("letters", "tokens"))))

@@ -30,7 +30,7 @@ def quick(quick_passwords: None) -> None:
     """The cost of a hash is argon2's affair."""
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.integration)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A database without a table."""
     if request.param == "sqlite":
