@@ -15,6 +15,8 @@ WORKERS ?= 2
 TESTS := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 # A test among the slowest of these wants the marker `integration`
 QUICK_TESTS := $(TESTS) --durations 5 --durations-min 2 -m "not slow and not integration and not browser"
+# hypothesis draws five times as many examples as in the quick tests
+THOROUGH := --hypothesis-profile thorough
 CPU_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
 export BURNISH_PORT ?= $(PORT)
 # Container images like to set it. Without bytecode every process compiles every library anew: 20 s
@@ -35,7 +37,7 @@ test: $(VENV)/.dev
 	$(QUICK_TESTS)
 
 test-all: $(VENV)/.dev
-	$(TESTS)
+	$(TESTS) $(THOROUGH)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -47,7 +49,7 @@ check: lint
 	$(QUICK_TESTS)
 
 ci: lint
-	$(TESTS) -m "not slow"
+	$(TESTS) $(THOROUGH) -m "not slow"
 
 bench: $(VENV)/.dev
 	$(UV) --editable ".[bench]"

@@ -24,6 +24,9 @@ from engine.models.catalogue import EMBEDDED, EMBEDDED_WHEEL, BaseModel, resolve
 hypothesis.settings.register_profile(
     "tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+hypothesis.settings.register_profile(
+    "thorough", hypothesis.settings.get_profile("tests"), max_examples=500
+)
 hypothesis.settings.load_profile("tests")
 
 

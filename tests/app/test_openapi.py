@@ -21,6 +21,7 @@ from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.generation import GenerationMode
 
 from tests.app.conftest import BROWSER, Played
+from tests.support.documents import read_in_this_process
 
 OPERATIONS = [
     "GET /v1/models",
@@ -81,7 +82,7 @@ def documented(api_stage: Played) -> Iterator[Documented]:
     document = httpx.get(f"{api_stage.url}/openapi.json").json()
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=api_stage.url)
-    with requests.Session() as session:
+    with read_in_this_process(), requests.Session() as session:
         session.get(api_stage.url, headers=BROWSER)
         body: dict[str, Any] = {"messages": PROMPTS["messages"], "n": 2}
         made = session.post(f"{api_stage.url}/v1/chat/completions", json=body).json()

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -31,6 +30,7 @@ from tests.app.test_browser import SCRIPT
 from tests.helpers import make_bundle
 from tests.support.jobs import WORKER
 from tests.support.pairs import row
+from tests.support.waiting import wait_until
 from tuning.jobs import runner as jobs_module
 from tuning.jobs.events import (
     BundlePublished,
@@ -307,13 +307,6 @@ def pairs(count: int) -> list[ImportedTurn]:
     ]
 
 
-def until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.02)
-
-
 # A job that is resumed in the console, with a running engine
 
 
@@ -364,7 +357,7 @@ def test_the_bundle_of_a_job_that_was_resumed_is_judged_as_any_other(
         service.run_round()
     assert service.workspace.registry.list() == []
     jobs.may_end.set()
-    until(lambda: not service._round.locked(), seconds=120)
+    wait_until(lambda: not service._round.locked())
     (release,) = service.workspace.registry.list()
     assert (release.bundle, release.report["snapshot"]) == (bundle, jobs.snapshot)
     assert service.last_round.startswith(f"{bundle[7:19]}: {release.report['verdict']}")
@@ -377,7 +370,7 @@ def test_a_resumed_job_that_ends_without_a_bundle_says_why_and_leaves_room_for_t
     jobs = played_jobs(service, BurnishError("tuning failed: the disk is full"))
     jobs.may_end.set()
     service.resume_in_background("job")
-    until(lambda: not service._round.locked())
+    wait_until(lambda: not service._round.locked())
     assert service.last_round == "failed: tuning failed: the disk is full"
     for _ in range(2):  # what refuses a job is heard by who asked, and holds up nothing
         with pytest.raises(Conflict, match="one runs at a time"):

@@ -18,6 +18,7 @@ from engine.errors import Conflict, EngineFailure, InvalidBundle, UnknownId
 from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine
 from tests.helpers import make_bundle
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -238,9 +239,7 @@ def test_a_release_that_a_server_refuses_is_taken_back_with_the_reason(
         assert slots.live == good
         damage(bundles, bad)
         registry.promote(bad, registry.live())  # past `Releases`, which would have looked
-        deadline = time.monotonic() + 10
-        while registry.live().generation < 3 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: registry.live().generation >= 3, seconds=10)
         assert registry.live() == LiveRelease(good, 3)
         assert releases.wait_until_served(registry.live(), timeout_seconds=10) == 1
         assert slots.live == good

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from engine.models.catalogue import BaseModel
 from engine.request import Finished, TextDelta
 from tests.helpers import answer, ask, make_bundle
 from tests.support.engines import Adapters, AnyEngine
+from tests.support.waiting import wait_until
 
 QUESTIONS = ("Tell me about the river.", "sea", "What is the answer?", "Why?")
 
@@ -58,10 +58,7 @@ class Chats:
         self.answered: list[tuple[str | None, str, str]] = []  # version, question, text
 
     def wait_for_a_question_to(self, version: str | None, since: int) -> None:
-        deadline = time.monotonic() + 60
-        while version not in self.asked[since:]:
-            assert time.monotonic() < deadline, f"nobody asks {version}"
-            time.sleep(0.002)
+        wait_until(lambda: version in self.asked[since:], seconds=60)
 
 
 @contextmanager
