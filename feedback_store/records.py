@@ -17,7 +17,7 @@ ToldKind = Literal["vote", "correction", "choice"]
 ChoiceValue = Literal["left", "right", "tie", "both_bad"]
 AnswerStatus = Literal["streaming", "done", "stopped", "failed", "aborted"]
 
-OPERATOR = "operator"  # the user of what is judged on the console, whoever sits there
+OPERATOR = "operator"  # the user of what is judged on the console where nobody signs in
 
 # Why a thumb points where it points: one word names a fault and its good twin.
 GoodReason = Literal[

@@ -17,6 +17,7 @@ from app.ui.texts import catalogue, language_for
 from app.web.body import StrictJsonRoute
 from app.web.chat_documents import waiting_document
 from app.web.feedback_api import SAVED, ChoiceBody, in_bounded_threadpool
+from app.web.identity import person_of
 from feedback_store.records import OPERATOR
 
 MOST_BESIDE = 60
@@ -48,8 +49,8 @@ def comparisons_router(service: Service) -> APIRouter:
 
     @router.post(QUEUE_ROUTES + "/{waiting_id}/choice")
     @in_bounded_threadpool
-    def choose(waiting_id: int, body: ChoiceBody) -> dict[str, str]:
-        queue.choose(waiting_id, OPERATOR, body.choice)
+    def choose(waiting_id: int, body: ChoiceBody, request: Request) -> dict[str, str]:
+        queue.choose(waiting_id, judge_of(request), body.choice)
         return SAVED
 
     @router.post(QUEUE_ROUTES + "/{waiting_id}/skip")
@@ -60,8 +61,14 @@ def comparisons_router(service: Service) -> APIRouter:
 
     @router.post(QUEUE_ROUTES + "/{waiting_id}/undo")
     @in_bounded_threadpool
-    def undo(waiting_id: int) -> dict[str, str]:
-        queue.undo(waiting_id, OPERATOR)
+    def undo(waiting_id: int, request: Request) -> dict[str, str]:
+        queue.undo(waiting_id, judge_of(request))
         return SAVED
 
     return router
+
+
+def judge_of(request: Request) -> str:
+    """Return whose choices on the console are: the account's, or `operator` where there is none."""
+    person = person_of(request)
+    return OPERATOR if person.name is None else person.id

@@ -181,14 +181,14 @@ class _PromptBuilder:
                 between[two].append(choice)
         for two, said in between.items():
             self._compared.add(two)
-            winners = {choice.winner for choice in said if choice.winner}
+            decided = [choice for choice in said if choice.winner]
+            winners = {choice.winner for choice in decided if choice.winner}
             if len(winners) > 1:
                 self._set_aside(CONTESTED, sorted(two), _events(said))
             elif winners:
                 (loser,) = two - winners
-                self._pair(
-                    self._side(winners.pop()), self._side(loser), "comparison", _events(said)
-                )
+                chosen, rejected = self._side(winners.pop()), self._side(loser)
+                self._pair(chosen, rejected, "comparison", _events(decided))
             else:
                 self._use_undecided(said, votes)
 
@@ -324,7 +324,8 @@ class _PromptBuilder:
     def _origin(self, events: Events) -> Origin:
         conversation_id, template = self._evidence.conversation_id, self._evidence.template_hash
         users = tuple(dict.fromkeys(events.values()))
-        return Origin(conversation_id, template, tuple(sorted(events)), users)
+        asked_by = self._evidence.user_id
+        return Origin(conversation_id, template, tuple(sorted(events)), users, asked_by)
 
 
 def _topic(evidence: PromptEvidence) -> bytes:

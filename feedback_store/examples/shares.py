@@ -9,18 +9,20 @@ import numpy as np
 
 from engine.errors import InvalidInput
 from feedback_store.examples.types import IMPORTED, TrainingExample
-from feedback_store.records import OPERATOR
 
 
 def users_of(example: TrainingExample) -> tuple[str, ...]:
     """The users whose share an example counts for.
 
-    An example from a file counts for nobody: the operator chose the file. Nor does what the
-    operator judged on the console.
+    An example from a file counts for nobody: the operator chose the file. Nor does a choice between
+    two answers for the reviewer who made it on the console, where alone others' answers are judged.
     """
-    imported = any(side.base == IMPORTED for side in example.sides)
-    users = () if imported else example.origin.user_ids
-    return tuple(user for user in users if user != OPERATOR)
+    origin = example.origin
+    if any(side.base == IMPORTED for side in example.sides):
+        return ()
+    if example.source == "comparison":
+        return tuple(user for user in origin.user_ids if user == origin.asked_by)
+    return origin.user_ids
 
 
 def user_cap(total: int, counts: Mapping[str, int], *, share: float, floor: int) -> int | None:

@@ -71,12 +71,16 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """The statements that an example rests on, and the conversation they were made in."""
+    """The statements that an example rests on, and the conversation they were made in.
+
+    `asked_by` is the user who asked, which snapshots do not keep.
+    """
 
     conversation_id: str
     template_hash: str
     event_ids: tuple[int, ...]
     user_ids: tuple[str, ...]
+    asked_by: str = field(default="", compare=False)
 
     def is_after(self, event: int) -> bool:
         """Whether all of the statements came after an event."""
@@ -295,11 +299,13 @@ def demonstration_from_dict(row: Mapping[str, Any]) -> Demonstration:
 
 
 def _head(example: TrainingExample) -> dict[str, Any]:
+    origin = asdict(example.origin)
+    del origin["asked_by"]
     return {
         "id": example.id,
         "prompt": [message.as_dict() for message in example.prompt],
         "source": example.source,
-        **asdict(example.origin),
+        **origin,
     }
 
 

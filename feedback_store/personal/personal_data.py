@@ -57,7 +57,9 @@ def _conversations(connection: Connection, user_id: str) -> TableRows:
     own = t.turns.c.user_id == user_id
     turn_ids = select(t.turns.c.id).where(own)
     answers = _by(_rows(connection, t.answers, t.answers.c.turn_id.in_(turn_ids)), "turn_id")
-    compared = _rows(connection, t.comparisons, t.comparisons.c.turn_id.in_(turn_ids))
+    compared = _unnamed(
+        _rows(connection, t.comparisons, t.comparisons.c.turn_id.in_(turn_ids)), user_id
+    )
     comparisons = _by(compared, "turn_id")
     used = select(t.turns.c.template_hash).where(own)
     templates = {
@@ -94,7 +96,14 @@ def _statements(connection: Connection, user_id: str) -> TableRows:
         t.events.c.answer_id.in_(answers),
         t.events.c.comparison_id.in_(comparisons),
     )
-    return _rows(connection, t.events, about)
+    return _unnamed(_rows(connection, t.events, about), user_id)
+
+
+def _unnamed(rows: TableRows, user_id: str) -> TableRows:
+    """The rows without the ids of others, such as a reviewer who compared two answers."""
+    return [
+        {k: value for k, value in row.items() if k != "user_id" or value == user_id} for row in rows
+    ]
 
 
 def _rows(connection: Connection, table: Table, which: ColumnElement[bool]) -> TableRows:

@@ -207,12 +207,13 @@ def _about_answers(connection: Connection, user_id: str) -> list[RowMapping]:
 
 
 def _about_comparisons(connection: Connection, user_id: str) -> Sequence[RowMapping]:
+    """Without what a reviewer chose on the console, which is about other people's questions."""
     sides = t.comparisons.c.left_answer_id, t.comparisons.c.right_answer_id
     query = (
         select(*STATEMENT_COLUMNS, *TURN_OF_EVENT, *sides)
         .join(t.comparisons, t.comparisons.c.id == t.events.c.comparison_id)
         .join(t.turns, t.turns.c.id == t.comparisons.c.turn_id)
-        .where(t.events.c.user_id == user_id)
+        .where(t.events.c.user_id == user_id, t.turns.c.user_id == user_id)
     )
     return connection.execute(query).mappings().all()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import InvalidInput
-from feedback_store.examples.shares import over_cap, share_cap
+from feedback_store.examples.shares import over_cap, share_cap, users_of
+from feedback_store.examples.types import IMPORTED
+from feedback_store.records import OPERATOR
+from tests.feedback_store.helpers import voted_pair
 
 # An item is the tuple of its users.
 MANY = st.lists(st.sets(st.sampled_from("abcdefgh"), max_size=3).map(tuple), max_size=60)
@@ -124,3 +128,14 @@ def test_nothing_to_cap() -> None:
 def test_a_share_that_makes_no_sense_is_refused(share: float, floor: int) -> None:
     with pytest.raises(InvalidInput, match="share"):
         cap_per_user([("ann",)], lambda item: item, share=share, floor=floor)
+
+
+def test_a_choice_counts_for_who_asked_and_for_no_reviewer() -> None:
+    pair = voted_pair("c1", user="ann")
+    chosen = replace(pair, source="comparison")
+    for judge, counts_for in (("ann", ("ann",)), ("rita", ()), (OPERATOR, ())):
+        origin = replace(pair.origin, user_ids=(judge,), asked_by="ann")
+        assert users_of(replace(chosen, origin=origin)) == counts_for
+    assert users_of(pair) == ("ann",)
+    imported = replace(pair, rejected=replace(pair.rejected, base=IMPORTED))
+    assert users_of(imported) == ()
