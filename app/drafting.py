@@ -17,11 +17,12 @@ from rapidfuzz.distance import Indel
 
 from app.grounding import CHINESE, Grounding
 from engine.errors import PromptTooLong
-from engine.messages import Message
+from engine.messages import Message, require_text
 from engine.prompts.modes import make_template
 from engine.request import Engine, GenerationRequest, SamplingParams, collect
-from feedback_store.ai_feedback.drafts import Draft
+from feedback_store.ai_feedback.drafts import Draft, Drafts, WaitingDraft
 from feedback_store.documents.support import CITATION, unsupported_ends
+from feedback_store.records import OPERATOR
 
 NEAR_QUESTIONS = 0.7  # ROUGE-L of two questions; Wang et al. 2023, section 2.2
 DRAFTED_AT_ONCE = 8
@@ -125,6 +126,23 @@ def demonstration_of(draft: Draft, system_prompt: str) -> tuple[tuple[Message, .
     prompt = make_template("plain", (), system_prompt).build((), asked)
     cited = draft.answer if CITATION.search(draft.answer) else f"{draft.answer} [1]"
     return prompt, replace(draft, answer=cited)
+
+
+def learn_draft(
+    drafts: Drafts, draft: WaitingDraft, system_prompt: str, judge: str = OPERATOR
+) -> Draft:
+    """Let training learn a draft as it is, with its passage shown; returns it as it is learnt.
+
+    Raises `UnknownId` for one that was decided about meanwhile, `InvalidText` for a text that
+    cannot be stored.
+    """
+    question = " ".join(require_text(draft.question, what="question").split())
+    answer = require_text(draft.answer, what="answer").strip()
+    prompt, shown = demonstration_of(
+        replace(draft, question=question, answer=answer), system_prompt
+    )
+    drafts.approve(shown, draft.id, prompt, judge)
+    return shown
 
 
 def _words(text: str) -> list[str]:

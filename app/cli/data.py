@@ -34,7 +34,7 @@ def draft(
     """
     with open_service(home) as service:
         passages, kept = _draft(service, collection, count)
-        waiting = len(service.workspace.drafts.waiting())
+        waiting = service.workspace.drafts.count_waiting()
     print_result(
         as_json,
         {"passages": passages, "drafts": kept, "waiting": waiting},
@@ -60,13 +60,12 @@ def approve_draft(
     as_json: Json = False,
 ) -> None:
     """Let training learn a draft's answer, as it is or in other words, with its passage shown."""
-    from app.drafting import demonstration_of
+    from app.drafting import learn_draft
 
     with open_workspace(home) as workspace:
         found = workspace.drafts.find(draft_id)
         changed = replace(found, question=question or found.question, answer=answer or found.answer)
-        prompt, shown = demonstration_of(changed, workspace.settings.system_prompt)
-        workspace.drafts.approve(shown, found.id, prompt)
+        shown = learn_draft(workspace.drafts, changed, workspace.settings.system_prompt)
     print_result(
         as_json,
         {"approved": found.id, "question": shown.question, "answer": shown.answer},
@@ -80,6 +79,14 @@ def drop_draft(draft_id: DraftId, home: HomeOption = None, as_json: Json = False
     with open_workspace(home) as workspace:
         dropped = workspace.drafts.drop(draft_id)
     print_result(as_json, {"dropped": dropped.id}, f"dropped: {dropped.id[:8]}")
+
+
+@data_app.command("undo")
+def undo_draft(draft_id: DraftId, home: HomeOption = None, as_json: Json = False) -> None:
+    """Let a draft wait again that was approved or dropped; nothing is learnt of it until then."""
+    with open_workspace(home) as workspace:
+        found = workspace.drafts.undo(draft_id)
+    print_result(as_json, {"waiting": found.id}, f"waits again: {found.id[:8]}")
 
 
 def _draft(service: Service, collection: str, count: int) -> tuple[int, int]:

@@ -117,6 +117,7 @@ class AccountPages:
         ways = [self._link("/", "to_chat")]
         if person.is_at_least("reviewer"):
             ways.append(self._link("/console/compare", "to_queue"))
+            ways.append(self._link("/console/drafts", "to_drafts"))
         if person.is_at_least("operator"):
             ways.append(self._link("/console/", "to_console"))
         content = "".join(

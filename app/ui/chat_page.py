@@ -19,13 +19,14 @@ from starlette.routing import Route
 
 from app.ui.account_pages import ACCOUNT_SCRIPT
 from app.ui.blocks import PageBlocks
-from app.ui.queue_page import QUEUE_SCRIPT
+from app.ui.queue_page import QUEUE_SCRIPTS
 from app.ui.rendering import stylesheet
 
 FILES = resources.files("app.ui").joinpath("page")
 SCRIPTS = tuple(sorted(file.name for file in FILES.iterdir() if file.name.endswith(".js")))
 FRAMES = "frames.js"  # on every gradio page, before gradio's own scripts
-ELSEWHERE = (FRAMES, QUEUE_SCRIPT, ACCOUNT_SCRIPT)  # scripts that the chat page does not preload
+# Scripts that the chat page does not preload
+ELSEWHERE = (FRAMES, *QUEUE_SCRIPTS, ACCOUNT_SCRIPT)
 STYLES = (
     "page.css",
     "my_feedback.css",

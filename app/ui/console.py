@@ -98,9 +98,11 @@ class ConsolePage:
         names = [release.bundle[7:19] for release in self._workspace.registry.list()]
         choices = gr.skip() if names == offered else gr.update(choices=names)
         waiting = self._workspace.comparison_queue.counts()["waiting"]
+        drafts = self._workspace.drafts.count_waiting()
         return (
             self.status(language),
             gr.update(value=say("console.overview.compare", language, count=waiting)),
+            gr.update(value=say("console.overview.drafts", language, count=drafts)),
             self.feedback(language),
             self.releases(language),
             self.history(language),
@@ -158,8 +160,10 @@ def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
     status = gr.Textbox(
         interactive=False, show_label=False, container=False, max_lines=4, elem_id="status"
     )
-    # A link relative to the console's own address, so that it holds behind a path prefix
-    compare = gr.Button("…", link="compare", size="sm", elem_id="compare")
+    # Links relative to the console's own address, so that they hold behind a path prefix
+    with gr.Row():
+        compare = gr.Button("…", link="compare", size="sm", elem_id="compare")
+        drafts = gr.Button("…", link="drafts", size="sm", elem_id="drafts")
     with gr.Row():
         with gr.Column(scale=1):
             feedback = gr.Dataframe(
@@ -183,7 +187,7 @@ def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
     )
 
     offered = gr.State([])
-    shown: Any = [status, compare, feedback, releases, history, chosen, offered]
+    shown: Any = [status, compare, drafts, feedback, releases, history, chosen, offered]
     hidden: Any = {"api_visibility": "private"}
     quiet: Any = {"show_progress": "hidden", **hidden}
     blocks.load(page.refresh, [offered], shown, **hidden)

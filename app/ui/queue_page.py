@@ -1,7 +1,7 @@
-"""The console's page on which an operator compares answers, by keys alone.
+"""The console's pages on which people compare answers and decide about drafts, by keys alone.
 
-Gradio sends a round trip for each key and has no place for the next pair, so this page is a script
-of its own (`page/queue.js`), which has the next comparison before it is needed.
+Gradio sends a round trip for each key and has no place for the next one, so each page is a script
+of its own over `page/queue.js`, which has the next one before it is needed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from html import escape
 
 from app.ui.texts import say
 
-QUEUE_SCRIPT = "queue.js"
+COMPARISON_SCRIPT, DRAFT_SCRIPT = "comparison_queue.js", "draft_queue.js"
+QUEUE_SCRIPTS = ("queue.js", COMPARISON_SCRIPT, DRAFT_SCRIPT)
 QUEUE_HTML = """<!doctype html>
 <html lang="{language}">
 <head>
@@ -26,7 +27,7 @@ QUEUE_HTML = """<!doctype html>
 """
 
 
-def queue_page(language: str) -> str:
-    """Return the page's frame in a language; the script adds the visible content."""
-    title = escape(say("chat.queue_title", language))
-    return QUEUE_HTML.format(language=language, title=title, script=QUEUE_SCRIPT)
+def queue_page(language: str, title_key: str, script: str) -> str:
+    """Return a page's frame in a language; its script adds the visible content."""
+    title = escape(say(title_key, language))
+    return QUEUE_HTML.format(language=language, title=title, script=script)

@@ -33,7 +33,7 @@ RULES: tuple[tuple[re.Pattern[str], Need], ...] = tuple(
         (r"(/console)?/((assets|static)/.*|theme\.css)", PUBLIC),  # gradio's own files
         (r"/account/(login|link|provider|callback)", PUBLIC),
         (r"/account(/.*)?", Need("account")),
-        (r"/console/(compare|comparisons(/.*)?)", Need("operate", "reviewer")),
+        (r"/console/(compare|comparisons(/.*)?|drafts(/.*)?)", Need("operate", "reviewer")),
         (r"/(console|metrics)(/.*)?", Need("operate", "operator")),
         (r"/chat/person/.*", Need("account")),  # all that is stored of a person, and its end
         (r"/api/documents(/.*)?", Need("chat")),

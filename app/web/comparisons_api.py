@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 
 from app.service import Service
-from app.ui.queue_page import queue_page
+from app.ui.queue_page import COMPARISON_SCRIPT, queue_page
 from app.ui.texts import catalogue, language_for
 from app.web.body import StrictJsonRoute
 from app.web.chat_documents import waiting_document
@@ -33,14 +33,16 @@ def comparisons_router(service: Service) -> APIRouter:
 
     @router.get(QUEUE_PATH)
     def page(request: Request) -> HTMLResponse:
-        return HTMLResponse(queue_page(language_for(request)))
+        return HTMLResponse(
+            queue_page(language_for(request), "chat.queue_title", COMPARISON_SCRIPT)
+        )
 
     @router.get(QUEUE_ROUTES)
     @in_bounded_threadpool
     def waiting(beside: Beside = None) -> dict[str, Any]:
         """Return the next comparisons, but for those that the page has already."""
         found = queue.waiting(COMPARISONS_SENT, live=service.slots.live, beside=beside or ())
-        return {"comparisons": [waiting_document(each) for each in found], "counts": queue.counts()}
+        return {"waiting": [waiting_document(each) for each in found], "counts": queue.counts()}
 
     @router.get(QUEUE_ROUTES + "/texts")
     def texts(request: Request) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langchain_core.documents import Document
 
-from app.drafting import Drafter, demonstration_of, draft_order, is_near, read_draft
+from app.drafting import Drafter, demonstration_of, draft_order, is_near, learn_draft, read_draft
 from app.grounding import ENGLISH
 from app.service import Workspace
 from app.settings import Settings
-from engine.errors import UnknownId
+from engine.errors import InvalidInput, UnknownId
 from engine.messages import Message
 from engine.request import SamplingParams
 from feedback_store.ai_feedback.drafts import Draft
@@ -38,6 +40,13 @@ def drafts_of(says: list[str], passages: list[Document], known: list[str]) -> li
     engine.answers = iter(says)
     drafter = Drafter(engine, None, "base", SamplingParams())
     return list(drafter.draft("Handbook", passages, known))
+
+
+def learnt_by(workspace: Workspace) -> list[tuple[str, ...]]:
+    """Who said so, of each demonstration that training would learn."""
+    workspace.training_set.refresh()
+    learnt = workspace.training_set.load_examples()[1].demonstrations
+    return [each.origin.user_ids for each in learnt]
 
 
 def test_a_draft_is_a_question_an_answer_and_the_passage_of_both() -> None:
@@ -115,6 +124,40 @@ def test_a_dropped_draft_is_neither_learnt_nor_drafted_again(workspace: Workspac
     workspace.training_set.refresh()
     assert workspace.training_set.load_examples()[1].every == []
     assert drafts.drafted("Handbook") == ({LEAVE.page_content}, [waiting.question])
+    workspace.close()
+
+
+def test_what_is_taken_back_waits_again_and_is_learnt_no_more(workspace: Workspace) -> None:
+    drafts = workspace.drafts
+    drafts.add(drafts_of([WRITTEN], [LEAVE], []))
+    (waiting,) = drafts.waiting()
+    with pytest.raises(UnknownId):
+        drafts.undo(waiting.id)  # nothing was decided
+    drafts.drop(waiting.id)
+    assert drafts.undo(waiting.id[:6], "rita").id == waiting.id  # as nobody's name is at a drop
+    assert learn_draft(drafts, waiting, "", "rita").answer == "There are thirty vacation days. [1]"
+    assert learnt_by(workspace) == [("rita",)]
+    with pytest.raises(UnknownId):
+        drafts.undo(waiting.id, "rob")
+    drafts.undo(waiting.id, "rita")
+    assert learnt_by(workspace) == []
+    assert [each.id for each in drafts.waiting()] == [waiting.id]
+    learn_draft(drafts, drafts.waiting()[0], "", "rob")
+    with pytest.raises(UnknownId):
+        drafts.undo(waiting.id, "rita")  # it is rob's by now
+    assert learnt_by(workspace) == [("rob",)]
+    workspace.close()
+
+
+@pytest.mark.parametrize("changed", [{"question": " "}, {"answer": "\n"}, {"answer": "\0"}])
+def test_a_draft_without_words_is_not_approved(
+    workspace: Workspace, changed: dict[str, Any]
+) -> None:
+    workspace.drafts.add(drafts_of([WRITTEN], [LEAVE], []))
+    (waiting,) = workspace.drafts.waiting()
+    with pytest.raises(InvalidInput):
+        learn_draft(workspace.drafts, replace(waiting, **changed), "")
+    assert workspace.drafts.count_waiting() == 1
     workspace.close()
 
 

@@ -160,6 +160,13 @@ MATRIX: dict[tuple[str, str], list[Try]] = {
     ("POST", "/console/comparisons/{waiting_id}/choice"): [Try(FORBIDDEN, {"choice": "left"})],
     ("POST", "/console/comparisons/{waiting_id}/skip"): [Try(FORBIDDEN, {})],
     ("POST", "/console/comparisons/{waiting_id}/undo"): [Try(FORBIDDEN, {})],
+    ("GET", "/console/drafts"): [Try(FORBIDDEN)],
+    ("GET", "/console/drafts/waiting"): [Try(FORBIDDEN)],
+    ("POST", "/console/drafts/{draft_id}/approve"): [
+        Try(FORBIDDEN, {"question": "Bob's?", "answer": "Bob's."})
+    ],
+    ("POST", "/console/drafts/{draft_id}/drop"): [Try(FORBIDDEN, {})],
+    ("POST", "/console/drafts/{draft_id}/undo"): [Try(FORBIDDEN, {})],
 }
 # Gradio's: the chat page has no events, and the console none for Bob. What of them reads a session
 # is bound to the person (test_page_sessions.py)
@@ -272,6 +279,7 @@ def _say_everything(service: Service, url: str, ann: str) -> dict[str, str]:
         "response_id": response,
         "completion_id": first,
         "document_id": document,
+        "draft_id": "0" * 32,
     }
 
 

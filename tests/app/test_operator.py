@@ -37,7 +37,7 @@ def test_the_console_opens_for_the_password_alone(console: Callable[..., httpx.R
     assert console().headers["www-authenticate"] == "Basic"
     assert console(auth=("", "")).status_code == 401
     assert console(auth=("anyone", PASSWORD)).status_code == 200
-    for path in ("compare", "comparisons", "comparisons/texts"):
+    for path in ("compare", "comparisons", "comparisons/texts", "drafts", "drafts/waiting"):
         assert console(path).status_code == 401
         assert console(path).headers["www-authenticate"] == "Basic"
         assert console(path, auth=("anyone", PASSWORD)).status_code == 200

@@ -57,7 +57,8 @@ function drawn(part, passages, cited) {
 
 const place = ({ page, heading }) => (page ? t("on_page", { page: number(page) }) : heading);
 
-function label(passage) {
+// Where a passage stands: its document, and the page or heading
+export function label(passage) {
   return [passage.source, place(passage)].filter(Boolean).join(" · ");
 }
 
