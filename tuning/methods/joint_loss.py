@@ -1,8 +1,9 @@
 """The losses of the joint objective, from log-probabilities. Knows no model and no batch layout.
 
 Pairs: DPO (Rafailov et al. 2023, eq. 7) with smoothed labels (Mitchell 2023, "A note on DPO with
-noisy preferences") and an SFT term on the chosen answer (Pang et al. 2024, eq. 2). Lone judgements: KTO (Ethayarajh et al. 2024, eq. 7 and 8). Demonstrations: the mean
-negative log-likelihood of a token.
+noisy preferences") and an SFT term on the chosen answer (Pang et al. 2024, eq. 2). Lone judgements:
+KTO (Ethayarajh et al. 2024, eq. 7 and 8). Demonstrations: the mean negative log-likelihood of a
+token.
 """
 
 from __future__ import annotations
