@@ -155,13 +155,11 @@ class Forgetting:
     def _unlearn(self, erasure: Erasure) -> Erasure:
         """Take out of service, and delete, the artefacts that were trained on erased data."""
         held_erased = self._lineage(erasure)
+        # The live release gives way at once; a job takes a while to end, and may yet publish
+        erasure = self._retire(erasure, held_erased)
         self._end_jobs(held_erased)
-        found = {b for b in list_digests(self._home.bundles) if self._learnt(b, held_erased)}
-        bundles = sorted(found.union(erasure.receipt["bundles"]))
-        erasure = replace(erasure, receipt={**erasure.receipt, "bundles": bundles})
-        save_erasure(self._database, erasure)
-        self._registry.taint(bundles, REASON if erasure.person is not None else DELETED_REASON)
-        _remove(folder_of(self._home.bundles, bundle) for bundle in bundles)
+        erasure = self._retire(erasure, held_erased)
+        _remove(folder_of(self._home.bundles, bundle) for bundle in erasure.receipt["bundles"])
         rewards = self._home.rewards
         _remove(
             folder_of(rewards, digest)
@@ -169,6 +167,18 @@ class Forgetting:
             if held_erased(str(read_manifest(folder_of(rewards, digest))["snapshot"]), None)
         )
         _remove([self._home.references])  # digests of their rows; computed anew when needed
+        return erasure
+
+    def _retire(self, erasure: Erasure, held_erased: HeldErased) -> Erasure:
+        """Taint the bundles that learnt from erased data; a live one gives way to its ancestor.
+
+        The receipt names them first: after a crash, `finish` finds by it those that are gone.
+        """
+        found = {b for b in list_digests(self._home.bundles) if self._learnt(b, held_erased)}
+        bundles = sorted(found.union(erasure.receipt["bundles"]))
+        erasure = replace(erasure, receipt={**erasure.receipt, "bundles": bundles})
+        save_erasure(self._database, erasure)
+        self._registry.taint(bundles, REASON if erasure.person is not None else DELETED_REASON)
         return erasure
 
     def _lineage(self, erasure: Erasure) -> HeldErased:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deploy.gate.verdict import GateReport, judge_candidate
+from deploy.releases.events import LOOP
 from deploy.releases.learning import kinds_trained_on
 from deploy.releases.promotion import Releases
+from deploy.releases.registration import registration_of
 from deploy.releases.registry import Registry
 from deploy.rounds.change_point import RatingWatch, watch_ratings
 from deploy.rounds.changed_wishes import contradicts, measure_agreement
 from deploy.rounds.trigger import ALL_KINDS, EVIDENCE_WEIGHTS, LoopStatus, Sources, weigh_evidence
-from engine.adapters.bundle import origin_of
 from engine.adapters.slots import AdapterSlots
 from engine.errors import InvalidInput
 from engine.home import Home
@@ -59,7 +60,7 @@ class LoopResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedBundle:
     """A verdict and the folder of the evaluation behind it."""
 
     gate: GateReport
@@ -112,7 +113,7 @@ class Loop:
         snapshot, bundle, gate = self.train_and_judge(engine, slots, recipe, origins, report)
         promoted = gate.verdict == "better" and bundle != self._registry.live().bundle
         if promoted:
-            self._releases.promote(bundle)
+            self._releases.promote(bundle, reason=gate.reason, actor=LOOP)
         since = self._manifest(snapshot).get("since_event", 0)
         return LoopResult(True, gate.reason, snapshot, bundle, gate, promoted, since)
 
@@ -198,7 +199,7 @@ class Loop:
         against: str | None = None,
         *,
         ai_judge: Judge | None = None,
-    ) -> Judged:
+    ) -> JudgedBundle:
         """Judge a bundle against the live release (or `against`) and record the verdict.
 
         The evaluation is published under `evaluations`; an `ai_judge` compares answers in it, and
@@ -228,9 +229,9 @@ class Loop:
         }
         digest = write_report(self._home.evaluations, evaluation, about, gate.as_dict())
         evidence = {"incumbent": incumbent, "snapshot": snapshot, "evaluation": digest}
-        origin = origin_of(read_manifest(folder_of(self._home.bundles, bundle)))
-        self._registry.add(bundle, {**gate.as_dict(), **evidence, "origin": origin})
-        return Judged(gate, folder_of(self._home.evaluations, digest))
+        self._registry.register(registration_of(self._home, self._jobs, bundle))
+        self._registry.add(bundle, {**gate.as_dict(), **evidence})
+        return JudgedBundle(gate, folder_of(self._home.evaluations, digest))
 
     def _reward_model_of(self, bundle: str) -> Scorer | None:
         """The reward model that was trained in the bundle's run; it may have been forgotten."""

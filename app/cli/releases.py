@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,9 @@ from app.cli.common import HomeOption, Json, open_service, open_workspace, print
 
 release_app = typer.Typer(no_args_is_help=True, help="Which adapter is live.")
 loop_app = typer.Typer(no_args_is_help=True, help="The periodic loop.")
+
+Reason = Annotated[str, typer.Option(help="Why; it is recorded. Asked for at a terminal.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")]
 
 
 @release_app.command("list")
@@ -93,7 +97,11 @@ def release_import(
 def release_promote(
     release: Annotated[str, typer.Argument(help="A release's id, or its beginning.")],
     home: HomeOption = None,
-    force: Annotated[bool, typer.Option(help="Even if the gate did not find it better.")] = False,
+    force: Annotated[
+        bool, typer.Option(help="Even if the gate did not find it better; needs a reason.")
+    ] = False,
+    reason: Reason = "",
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Make a release live and wait until running servers serve it."""
@@ -101,7 +109,9 @@ def release_promote(
 
     with open_workspace(home) as workspace:
         digest = find_digest(workspace.home.bundles, release)
-        live = workspace.releases.promote(digest, force=force)
+        workspace.registry.get(digest)
+        reason = _confirmed(f"make {digest[7:19]} everybody's model", reason, yes)
+        live = workspace.releases.promote(digest, force=force, reason=reason, actor=COMMAND_LINE)
         workspace.accounts.audit.record(COMMAND_LINE, "promote", digest)
         servers = workspace.releases.wait_until_served(live)
     print_result(
@@ -110,14 +120,27 @@ def release_promote(
 
 
 @release_app.command("rollback")
-def release_rollback(home: HomeOption = None, as_json: Json = False) -> None:
+def release_rollback(
+    home: HomeOption = None, reason: Reason = "", yes: Yes = False, as_json: Json = False
+) -> None:
     """Return to the release that was live before and wait until running servers serve it."""
     with open_workspace(home) as workspace:
-        live = workspace.releases.rollback()
+        target = workspace.registry.rollback_target(workspace.registry.live())
+        name = target[7:19] if target else "the base model"
+        reason = _confirmed(f"return everybody to {name}", reason, yes)
+        live = workspace.releases.rollback(reason=reason, actor=COMMAND_LINE)
         workspace.accounts.audit.record(COMMAND_LINE, "roll back", live.bundle or "base")
         servers = workspace.releases.wait_until_served(live)
     name = live.bundle or "base"
     print_result(as_json, {"live": name, "servers": servers}, f"live: {name} ({servers} servers)")
+
+
+def _confirmed(act: str, reason: str, yes: bool) -> str:
+    """Ask a person at a terminal whether and why; returns the reason. A script is not asked."""
+    if not yes and sys.stdin.isatty():
+        typer.confirm(f"{act}?", abort=True, err=True)
+        reason = reason or typer.prompt("why", default="", show_default=False, err=True)
+    return reason
 
 
 @release_app.command("export")

@@ -16,7 +16,7 @@ from app.demo.feedback import FEEDBACK_WAYS, answers_to, give_comparisons
 from app.demo.figures import Say, StageClock, comparison, comparison_lines
 from app.demo.run import SEEDS_APART, read_questions, start_in_new_home
 from app.demo.scripted_user import WISHES, ScriptedUser, WishName
-from app.demo.serving import greedy_answers
+from app.demo.serving import MEASURED, greedy_answers
 from app.settings import Settings
 from app.tune import print_step
 from engine.request import SamplingParams
@@ -61,7 +61,7 @@ def run_opposed(settings: Settings, say: Say, *, seed: int = 0) -> dict[str, Any
                 service.engine, service.slots, replace(recipe, seed=seed), origins, print_step
             )
         with clock.stage("the release's answers"):
-            live = service.workspace.releases.promote(bundle, force=True)
+            live = service.workspace.releases.promote(bundle, force=True, reason=MEASURED)
             service.workspace.releases.wait_until_served(live)
             after = greedy_answers(service, unseen, most_tokens)
         for name, user in users.items():

@@ -21,7 +21,7 @@ from app.demo import EvidenceName
 from app.demo.feedback import FEEDBACK_WAYS
 from app.demo.figures import Say, StageClock, comparison, comparison_lines, summary
 from app.demo.scripted_user import WISHES, ScriptedUser, WishName, shown
-from app.demo.serving import greedy_answers, roll_back, swap
+from app.demo.serving import MEASURED, greedy_answers, roll_back, swap
 from app.service import Service, Workspace
 from app.settings import Settings
 from app.tune import print_step
@@ -153,7 +153,7 @@ def run_rounds(
                     service.engine, service.slots, recipe, origins, print_step
                 )
             manifest = read_manifest(folder_of(service.workspace.home.snapshots, snapshot))
-            live = service.workspace.releases.promote(bundle, force=True)
+            live = service.workspace.releases.promote(bundle, force=True, reason=MEASURED)
             service.workspace.releases.wait_until_served(live)
             now = greedy_answers(service, prompts["unseen"], given.max_new_tokens)
             figures = {

@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from deploy.releases.events import Registered
 from deploy.releases.registry import Registry
 from engine.adapters.bundle import open_bundle, publish_bundle
 from engine.adapters.files import CONFIG, WEIGHTS
@@ -76,5 +77,6 @@ def _record(digest: str, registry: Registry) -> str:
     with suppress(UnknownId):
         return str(registry.get(digest).report["verdict"])
     reason = "it was trained elsewhere and has not been compared with the live release"
-    registry.add(digest, {"verdict": UNJUDGED, "reason": reason, "origin": "imported"})
+    registry.register(Registered(bundle=digest, origin="imported"))
+    registry.add(digest, {"verdict": UNJUDGED, "reason": reason})
     return UNJUDGED

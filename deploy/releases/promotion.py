@@ -21,6 +21,7 @@ from engine.errors import (
     Conflict,
     DatabaseUnavailable,
     EngineFailure,
+    InvalidInput,
     Overloaded,
     StorageFull,
 )
@@ -39,17 +40,34 @@ class Releases:
         self._bundles = bundles
         self._base = base
 
-    def promote(self, bundle: str, *, force: bool = False) -> LiveRelease:
-        """Make a release live; raises `Conflict` unless the gate found it better, or `force`."""
+    def promote(
+        self, bundle: str, *, reason: str = "", actor: str = "", force: bool = False
+    ) -> LiveRelease:
+        """Make a release live; raises `Conflict` unless the gate found it better, or `force`.
+
+        `reason` and `actor` are recorded. Raises `InvalidInput` where the gate is overridden and no
+        reason is given.
+        """
         seen = self._registry.live()
         report = self._registry.get(bundle).report
         verdict = report.get("verdict")
-        if report.get("incumbent", seen.bundle) != seen.bundle and not force:
+        outdated = report.get("incumbent", seen.bundle) != seen.bundle
+        if outdated and not force:
             raise Conflict("it was judged against a release that is no longer live; judge it again")
         if verdict != "better" and not force:
             raise Conflict(f"the gate's verdict is {verdict!r}; force it if you know better")
+        overridden = f"{verdict}, against another release" if outdated else str(verdict)
+        overrides = outdated or verdict != "better"
+        if overrides and not reason.strip():
+            raise InvalidInput("an override of the gate needs a reason")
         open_bundle(self._bundles, bundle, self._base)
-        return self._registry.promote(bundle, seen, note="forced" if force else str(verdict))
+        return self._registry.promote(
+            bundle,
+            seen,
+            note=reason.strip(),
+            actor=actor,
+            overridden=overridden if overrides else None,
+        )
 
     def waiting(self) -> str | None:
         """The newest release that the gate found better than what is live, and that never was live.
@@ -66,7 +84,7 @@ class Releases:
                 return release.bundle if folder_of(self._bundles, release.bundle).is_dir() else None
         return None
 
-    def rollback(self) -> LiveRelease:
+    def rollback(self, *, reason: str = "", actor: str = "") -> LiveRelease:
         """Make the release before the live one live; raises `Conflict` when it is gone."""
         seen = self._registry.live()
         target = self._registry.rollback_target(seen)
@@ -75,7 +93,7 @@ class Releases:
                 open_bundle(self._bundles, target, self._base)
             except BurnishError as error:
                 raise Conflict(f"cannot roll back to {target}: {error}") from error
-        return self._registry.rollback(seen)
+        return self._registry.rollback(seen, note=reason.strip(), actor=actor)
 
     def wait_until_served(self, wanted: LiveRelease, timeout_seconds: float = 60) -> int:
         """Wait for every running server to serve a generation; returns how many do.
@@ -138,7 +156,9 @@ class Follower:
             return  # too busy to try it just now; it is looked at again in a moment
         except Exception as refused:  # noqa: BLE001 - whatever it is, this release cannot be served
             with suppress(Conflict):  # somebody moved the pointer already
-                self._registry.rollback(wanted, note=f"refused by a server: {refused}")
+                self._registry.rollback(
+                    wanted, note=f"refused by a server: {refused}", actor=f"server {self.server_id}"
+                )
         self._report(wanted.generation)
 
     def _report(self, generation: int) -> None:

@@ -1,17 +1,20 @@
 """The registry: which bundles are releases, which one is live, and what each server serves.
 
-"Live" is one row with a generation number that every change raises; a change names the generation
-it saw, so of two changes at once one wins and the other gets `Conflict`. Servers follow the row and
-report what they serve. Knows no engine.
+Everything that happens to a release is appended to one table of events (`deploy.releases.events`),
+from which the states of releases are derived (`deploy.releases.record`). "Live" is one row with a
+generation number that every change raises; a change names the generation it saw, so of two changes
+at once one wins and the other gets `Conflict`. Servers follow the row and report what they serve.
+Knows no engine.
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import (
     JSON,
@@ -21,26 +24,45 @@ from sqlalchemy import (
     Float,
     Integer,
     MetaData,
-    RowMapping,
     String,
     Table,
-    Text,
     delete,
     insert,
     select,
     update,
 )
 
+from deploy.releases.events import (
+    Activated,
+    Judged,
+    LiveChanged,
+    Promoted,
+    Registered,
+    ReleaseEvent,
+    Retired,
+    RolledBack,
+    Tainted,
+    document_of,
+    event_of,
+    name_of,
+)
+from deploy.releases.record import Release, ReleaseChange, ReleaseRecord, derive_record
 from engine.errors import Conflict, UnknownId
-from feedback_store.storage.database import Database, insert_once
+from feedback_store.storage.database import Database
 
 release_tables = MetaData()
-releases = Table(
-    "releases",
+release_events = Table(
+    "release_events",
     release_tables,
-    Column("bundle", String(71), primary_key=True),
-    Column("report", JSON, nullable=False),
-    Column("created_at", Float, nullable=False),
+    Column(
+        "id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True
+    ),
+    Column("at", Float, nullable=False),
+    Column("kind", String(24), nullable=False),
+    Column("bundle", String(71)),  # NULL: the base model
+    Column("actor", String(128), nullable=False),
+    Column("document", JSON, nullable=False),
+    sqlite_autoincrement=True,
 )
 live = Table(
     "live",
@@ -48,16 +70,6 @@ live = Table(
     Column("id", Integer, primary_key=True),
     Column("bundle", String(71)),  # NULL: the base model
     Column("generation", Integer, nullable=False),
-)
-history = Table(
-    "release_history",
-    release_tables,
-    Column("generation", BigInteger, primary_key=True),
-    Column("action", String(16), nullable=False),
-    Column("bundle", String(71)),
-    Column("previous", String(71)),
-    Column("note", Text, nullable=False),
-    Column("at", Float, nullable=False),
 )
 servers = Table(
     "servers",
@@ -67,28 +79,11 @@ servers = Table(
     Column("bundle", String(71)),
     Column("seen_at", Float, nullable=False),
 )
-taints = Table(
-    "taints",
-    release_tables,
-    Column("bundle", String(71), primary_key=True),
-    Column("reason", Text, nullable=False),
-    Column("at", Float, nullable=False),
-)
 SERVER_LOST_SECONDS = 10.0
 
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """A bundle that went through the gate, or an imported one that is yet to."""
-
-    bundle: str
-    report: Mapping[str, Any]
-    created_at: float
-
-    @property
-    def origin(self) -> str:
-        """Who trained it: "trained" here or "imported"; older reports do not say, and are ours."""
-        return str(self.report.get("origin", "trained"))
+EventT = TypeVar("EventT", bound=ReleaseEvent)
+# The number of the last event, all events, and what is derived from them
+ReadSoFar = tuple[int, list[ReleaseEvent], ReleaseRecord]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +92,6 @@ class LiveRelease:
 
     bundle: str | None
     generation: int
-
-
-@dataclass(frozen=True, slots=True)
-class ReleaseChange:
-    """One change of the pointer."""
-
-    generation: int
-    action: str
-    bundle: str | None
-    previous: str | None
-    note: str
-    at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,95 +105,166 @@ class RunningServer:
 
 
 class Registry:
-    """Releases, the live pointer and its history."""
+    """Releases, the live pointer and the record of both."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._lock = threading.Lock()
+        self._read: ReadSoFar = (0, [], ReleaseRecord())
         database.migrate(
             Path(__file__).parents[1] / "migrations", version_table="alembic_version_deploy"
         )
 
-    def add(self, bundle: str, report: Mapping[str, Any]) -> None:
-        """Record a bundle with the gate's report; a newer report replaces an older one."""
-        row = {"report": dict(report), "created_at": time.time()}
+    # The record
+
+    def append(self, event: EventT) -> EventT:
+        """Append an event to the record, with the time of now; returns it as it is recorded.
+
+        Changes of the pointer and taints have methods of their own.
+        """
+        assert not isinstance(event, LiveChanged | Tainted), "these change more than the record"
         with self._database.write() as connection:
-            done = connection.execute(
-                update(releases).where(releases.c.bundle == bundle).values(row)
-            )
-            if done.rowcount == 0:
-                connection.execute(insert(releases).values(bundle=bundle, **row))
+            return _append(connection, event)
+
+    def events(self, bundle: str | None = None) -> Sequence[ReleaseEvent]:
+        """All events, the oldest first; of one release alone, if it is given.
+
+        An event that took a release out of service counts as one of that release, too.
+        """
+        with self._database.read() as connection:
+            _, events, _ = self._up_to_date(connection)
+        if bundle is None:
+            return tuple(events)
+        return tuple(e for e in events if bundle in (e.bundle, getattr(e, "previous", None)))
+
+    def record(self) -> ReleaseRecord:
+        """The states of all releases now."""
+        with self._database.read() as connection:
+            return self._up_to_date(connection)[2]
+
+    def register(self, event: Registered) -> None:
+        """Record how a release was made, unless that is recorded already."""
+        assert event.bundle is not None, "the base model is no release"
+        with self._database.write() as connection:
+            known = self._up_to_date(connection)[2].releases.get(event.bundle)
+            if known is None or known.registered is None:
+                _append(connection, event)
+
+    def add(self, bundle: str, report: Mapping[str, Any]) -> None:
+        """Record the gate's report on a bundle; a newer report stands for an older one."""
+        self.append(Judged(bundle=bundle, report=dict(report)))
 
     def list(self) -> Sequence[Release]:
         """All releases, the newest first."""
-        with self._database.read() as connection:
-            rows = connection.execute(select(releases).order_by(releases.c.created_at.desc()))
-            return [Release(**row) for row in rows.mappings()]
+        found = self.record().releases.values()
+        return sorted(found, key=lambda release: release.created_at, reverse=True)
 
     def get(self, bundle: str) -> Release:
         """One release; raises `UnknownId`."""
-        with self._database.read() as connection:
-            return Release(**_release_row(connection, bundle))
+        return _known(self.record(), bundle)
+
+    def tainted(self) -> Mapping[str, str]:
+        """Bundles that are never served again, and why."""
+        return self.record().tainted
+
+    def history(self) -> Sequence[ReleaseChange]:
+        """Every change of the pointer, the newest first."""
+        return tuple(reversed(self.record().changes))
+
+    # The pointer
 
     def live(self) -> LiveRelease:
         """The live release now."""
         with self._database.read() as connection:
             return _live(connection)
 
-    def promote(self, bundle: str, expected: LiveRelease, note: str = "") -> LiveRelease:
-        """Make a release live; raises `Conflict` when the live one is no longer `expected`."""
+    def promote(
+        self,
+        bundle: str,
+        expected: LiveRelease,
+        note: str = "",
+        *,
+        actor: str = "",
+        overridden: str | None = None,
+    ) -> LiveRelease:
+        """Make a release live; raises `Conflict` when the live one is no longer `expected`.
+
+        `note` is the reason, `overridden` the gate's verdict where this goes against it.
+        """
         with self._database.write() as connection:
-            _release_row(connection, bundle)
-            if bundle in _taints(connection):
+            record = self._up_to_date(connection)[2]
+            _known(record, bundle)
+            if bundle in record.tainted:
                 raise Conflict("this release is tainted; retrain instead")
-            return _move(connection, "promote", bundle, expected, note)
+            return _move(
+                connection,
+                Promoted(
+                    bundle=bundle,
+                    actor=actor,
+                    generation=expected.generation + 1,
+                    previous=expected.bundle,
+                    reason=note,
+                    overridden=overridden,
+                ),
+            )
 
     def rollback_target(self, seen: LiveRelease) -> str | None:
         """The bundle that was live before `seen` was promoted; None is the base model.
 
         Raises `Conflict` when the base model is live already.
         """
-        with self._database.read() as connection:
-            return _before(connection, seen)
+        return _ancestor(self.record(), seen)
 
-    def rollback(self, expected: LiveRelease, note: str = "") -> LiveRelease:
+    def rollback(self, expected: LiveRelease, note: str = "", *, actor: str = "") -> LiveRelease:
         """Make `rollback_target` live; raises `Conflict` when the live one is not `expected`."""
         with self._database.write() as connection:
-            return _move(connection, "rollback", _before(connection, expected), expected, note)
+            return _move(
+                connection,
+                RolledBack(
+                    bundle=_ancestor(self._up_to_date(connection)[2], expected),
+                    actor=actor,
+                    generation=expected.generation + 1,
+                    previous=expected.bundle,
+                    reason=note,
+                ),
+            )
 
     def taint(self, bundles: Iterable[str], reason: str) -> LiveRelease:
-        """Mark bundles as never to be served; a live one gives way to the release before it."""
+        """Mark bundles as never to be served; a live one gives way to its untainted ancestor."""
         with self._database.write() as connection:
-            for bundle in bundles:
-                insert_once(
-                    connection, taints, {"bundle": bundle, "reason": reason, "at": time.time()}
-                )
+            record = self._up_to_date(connection)[2]
+            new = [bundle for bundle in bundles if bundle not in record.tainted]
+            for bundle in new:
+                _append(connection, Tainted(bundle=bundle, reason=reason))
+            record = replace(record, tainted={**record.tainted, **dict.fromkeys(new, reason)})
             seen = _live(connection)
-            if seen.bundle is None or seen.bundle not in _taints(connection):
+            if seen.bundle is None or seen.bundle not in record.tainted:
                 return seen
-            return _move(connection, "retire", _before(connection, seen), seen, reason)
-
-    def tainted(self) -> Mapping[str, str]:
-        """Bundles that are never served again, and why."""
-        with self._database.read() as connection:
-            return _taints(connection)
-
-    def history(self) -> Sequence[ReleaseChange]:
-        """Every change of the pointer, the newest first."""
-        with self._database.read() as connection:
-            rows = connection.execute(select(history).order_by(history.c.generation.desc()))
-            return [ReleaseChange(**row) for row in rows.mappings()]
+            return _move(
+                connection,
+                Retired(
+                    bundle=_ancestor(record, seen),
+                    generation=seen.generation + 1,
+                    previous=seen.bundle,
+                    reason=reason,
+                ),
+            )
 
     # Servers
 
     def report_server(self, server_id: str, generation: int, bundle: str | None) -> None:
-        """Record what a server serves, as its heartbeat."""
+        """Record what a server serves, as its heartbeat, and that it activated a release."""
         values = {"generation": generation, "bundle": bundle, "seen_at": time.time()}
         with self._database.write() as connection:
-            done = connection.execute(
-                update(servers).where(servers.c.id == server_id).values(values)
-            )
-            if done.rowcount == 0:
+            query = select(servers.c.bundle).where(servers.c.id == server_id)
+            known = connection.execute(query).one_or_none()
+            if known is None:
                 connection.execute(insert(servers).values(id=server_id, **values))
+            else:
+                connection.execute(update(servers).where(servers.c.id == server_id).values(values))
+            if bundle != (known.bundle if known else None):
+                event = Activated(bundle=bundle, actor=f"server {server_id}", generation=generation)
+                _append(connection, event)
 
     def remove_server(self, server_id: str) -> None:
         """Remove a server that shuts down."""
@@ -226,68 +280,72 @@ class Registry:
             )
             return [RunningServer(**row) for row in connection.execute(query).mappings()]
 
+    def _up_to_date(self, connection: Connection) -> ReadSoFar:
+        """All events and what is derived from them.
+
+        Events are never changed, so those that were read before are not read again.
+        """
+        with self._lock:
+            last, events, _ = self._read
+            query = select(release_events).where(release_events.c.id > last).order_by("id")
+            rows = connection.execute(query).mappings().all()
+            if rows:
+                read = (
+                    event_of(r["kind"], r["bundle"], r["actor"], r["at"], r["document"])
+                    for r in rows
+                )
+                events = [*events, *(event for event in read if event is not None)]
+                self._read = rows[-1]["id"], events, derive_record(events)
+            return self._read
+
+
+def _append(connection: Connection, event: EventT) -> EventT:
+    recorded = replace(event, at=time.time())
+    connection.execute(
+        insert(release_events).values(
+            at=recorded.at,
+            kind=name_of(recorded),
+            bundle=recorded.bundle,
+            actor=recorded.actor,
+            document=document_of(recorded),
+        )
+    )
+    return recorded
+
 
 def _live(connection: Connection) -> LiveRelease:
     row = connection.execute(select(live.c.bundle, live.c.generation)).mappings().one()
     return LiveRelease(**row)
 
 
-def _before(connection: Connection, seen: LiveRelease) -> str | None:
-    """The bundle that was live before, by replaying the history as a stack.
+def _known(record: ReleaseRecord, bundle: str) -> Release:
+    found = record.releases.get(bundle)
+    if found is None:
+        raise UnknownId(f"no release {bundle[:80]!r}")
+    return found
 
-    A promotion pushes, a rollback pops, and a retirement also pops the tainted ones under it.
-    """
-    stack: list[str | None] = [None]
-    query = select(history.c.action, history.c.bundle).order_by(history.c.generation)
-    for action, bundle in connection.execute(query):
-        if action == "promote":
-            stack.append(bundle)
-        else:
-            stack.pop()
-            while stack[-1] != bundle:
-                stack.pop()
-    if stack[-1] != seen.bundle:
+
+def _ancestor(record: ReleaseRecord, seen: LiveRelease) -> str | None:
+    """The newest untainted release that was live before; raises `Conflict` if it is not `seen`."""
+    if record.live_before()[-1] != seen.bundle:
         raise Conflict("the live release was changed meanwhile; look again")
     if seen.bundle is None:
         raise Conflict("nothing to roll back: the base model is live")
-    tainted = _taints(connection)
-    return next(bundle for bundle in reversed(stack[:-1]) if bundle not in tainted)
+    return record.ancestor()
 
 
-def _taints(connection: Connection) -> dict[str, str]:
-    return {row.bundle: row.reason for row in connection.execute(select(taints))}
-
-
-def _move(
-    connection: Connection, action: str, bundle: str | None, expected: LiveRelease, note: str
-) -> LiveRelease:
+def _move(connection: Connection, change: LiveChanged) -> LiveRelease:
+    """Move the pointer and record it; raises `Conflict` unless it is where `change` begins."""
     now = _live(connection)
-    if now != expected:
+    if now != LiveRelease(change.previous, change.generation - 1):
         raise Conflict("the live release was changed meanwhile; look again")
-    if now.bundle == bundle:
+    if now.bundle == change.bundle:
         raise Conflict("this release is already live")
-    moved = LiveRelease(bundle, now.generation + 1)
+    moved = LiveRelease(change.bundle, change.generation)
     connection.execute(
         update(live)
         .where(live.c.generation == now.generation)
-        .values(bundle=bundle, generation=moved.generation)
+        .values(bundle=moved.bundle, generation=moved.generation)
     )
-    connection.execute(
-        insert(history).values(
-            generation=moved.generation,
-            action=action,
-            bundle=bundle,
-            previous=now.bundle,
-            note=note,
-            at=time.time(),
-        )
-    )
+    _append(connection, change)
     return moved
-
-
-def _release_row(connection: Connection, bundle: str) -> RowMapping:
-    query = select(releases).where(releases.c.bundle == bundle)
-    row = connection.execute(query).mappings().one_or_none()
-    if row is None:
-        raise UnknownId(f"no release {bundle[:80]!r}")
-    return row

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from app.service import Service
 from app.ui.rendering import answer_html
-from deploy.releases.registry import Release
+from deploy.releases.record import Release
 from tests.app.conftest import api_alone
 from tests.helpers import make_bundle
 

@@ -296,7 +296,9 @@ def test_the_loop_by_hand_from_import_to_rollback(cli: Cli, tmp_path: Path) -> N
     assert judged["verdict"] in {"better", "not better", "not enough data"}
     assert [r["release"] for r in cli.json("release", "list")["releases"]] == [tuned["bundle"]]
 
-    promoted = cli.json("release", "promote", tuned["bundle"][:15], "--force")
+    promoted = cli.json(
+        "release", "promote", tuned["bundle"][:15], "--force", "--reason", "to try it"
+    )
     assert promoted == {"live": tuned["bundle"], "servers": 0}
     question = ("ask", "Question 1?", "--temperature", "0", "--max-new-tokens", "12")
     live, base = cli.json(*question), cli.json(*question, "--adapter", "base")

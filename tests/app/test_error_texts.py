@@ -223,11 +223,12 @@ def test_what_the_console_refuses(workspace: Workspace, monkeypatch: pytest.Monk
         lambda: folder_of(workspace.home.bundles, "x"),
         lambda: releases.promote(ID),
         lambda: releases.promote(bundle),
+        lambda: releases.promote(bundle, force=True),
         releases.rollback,
     ):
         check_error(refused)
-    live = releases.promote(bundle, force=True)
-    check_error(lambda: releases.promote(bundle, force=True))
+    live = releases.promote(bundle, force=True, reason="why not")
+    check_error(lambda: releases.promote(bundle, force=True, reason="why not"))
     check_error(lambda: registry.promote(bundle, seen))
     assert live.bundle == bundle
     taken = jobs.start(

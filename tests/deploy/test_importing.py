@@ -47,7 +47,7 @@ def test_it_is_a_release_that_waits_for_the_gate(
     assert releases.waiting() is None
     with pytest.raises(Conflict, match="the gate's verdict is 'not judged'"):
         releases.promote(found.bundle)
-    assert releases.promote(found.bundle, force=True).bundle == found.bundle
+    assert releases.promote(found.bundle, force=True, reason="a gift").bundle == found.bundle
     assert releases.rollback().bundle is None
 
 

@@ -434,16 +434,6 @@ def test_the_evidence_of_a_verdict_can_be_read_and_names_nobody(
     assert not any(name in written for name in (*HELDOUT[:10], "ann", "Better.", "Q of"))
 
 
-def test_a_verdict_of_an_older_release_loses_the_conversations_it_named(
-    registry: Registry, database: Database
-) -> None:
-    bundle = "sha256:" + "a" * 64
-    registry.add(bundle, {"verdict": "better", "scores": [{"conversation_id": HELDOUT[0]}]})
-    with database.write() as connection:  # as the version before left it
-        connection.exec_driver_sql("UPDATE alembic_version_deploy SET version_num = 'deploy_0002'")
-    assert Registry(database).get(bundle).report == {"verdict": "better"}
-
-
 def test_gold_conversations_are_judged_with_the_held_out_ones(
     loop: Loop, store: FeedbackStore, curation: Curation, slots: AdapterSlots
 ) -> None:

@@ -14,6 +14,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from deploy.releases import registry as registry_module
+from deploy.releases.events import Judged
 from deploy.releases.registry import LiveRelease, Registry
 from engine.errors import BurnishError, Conflict, UnknownId
 from feedback_store.storage.database import Database
@@ -55,7 +56,7 @@ def promote(registry: Registry, *bundles: str) -> None:
 
 def test_the_base_model_is_live_at_first(registry: Registry) -> None:
     assert registry.live() == LiveRelease(None, 0)
-    assert registry.history() == []
+    assert registry.history() == ()
 
 
 def test_a_promotion_moves_the_pointer_and_is_remembered(registry: Registry) -> None:
@@ -65,12 +66,19 @@ def test_a_promotion_moves_the_pointer_and_is_remembered(registry: Registry) -> 
     assert told == [(2, "promote", B, A, "promote b"), (1, "promote", A, None, "promote a")]
 
 
-def test_a_newer_report_replaces_the_older_one(registry: Registry) -> None:
+def test_a_newer_report_stands_for_the_older_one_and_the_releases_date_stays(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter((1.0, 2.0, 3.0))
+    monkeypatch.setattr(registry_module, "time", SimpleNamespace(time=lambda: next(clock)))
     registry.add(A, {"verdict": "not better"})
     registry.add(B, {"verdict": "not better"})
     registry.add(A, {"verdict": "better"})
-    assert registry.get(A).report == {"verdict": "better"}
-    assert [release.bundle for release in registry.list()] == [A, B]
+    release = registry.get(A)
+    assert (release.report, release.created_at, release.judged_at) == ({"verdict": "better"}, 1, 3)
+    assert [release.bundle for release in registry.list()] == [B, A]
+    verdicts = [e.report["verdict"] for e in registry.events(A) if isinstance(e, Judged)]
+    assert verdicts == ["not better", "better"]
 
 
 def test_an_unknown_bundle_cannot_be_promoted(registry: Registry) -> None:
@@ -255,7 +263,7 @@ def test_a_tainted_release_is_never_promoted(registry: Registry) -> None:
     registry.add(A, {"verdict": "better"})  # a newer report washes nothing off
     with pytest.raises(Conflict, match="tainted"):
         registry.promote(A, seen)
-    assert (registry.live(), registry.history()) == (LiveRelease(None, 0), [])
+    assert (registry.live(), registry.history()) == (LiveRelease(None, 0), ())
 
 
 def test_the_first_reason_for_a_taint_stays(registry: Registry) -> None:
@@ -352,7 +360,9 @@ def test_a_registry_of_the_first_version_keeps_every_row(empty_database: Databas
         " bundle VARCHAR(71), seen_at FLOAT NOT NULL)",
         "CREATE TABLE alembic_version_deploy (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
         "INSERT INTO alembic_version_deploy VALUES ('deploy_0001')",
-        f"INSERT INTO releases VALUES ('{A}', '{{}}', 1.0), ('{B}', '{{}}', 2.0)",
+        # Its reports named the conversations that a verdict rests on
+        f"""INSERT INTO releases VALUES ('{A}', '{{"scores": [{{"conversation": 1}}]}}', 1.0),"""
+        f" ('{B}', '{{}}', 2.0)",
         f"INSERT INTO live VALUES (1, '{B}', 2)",
         f"INSERT INTO release_history VALUES (1, 'promote', '{A}', NULL, '', 1.0),"
         f" (2, 'promote', '{B}', '{A}', '', 2.0)",
@@ -360,7 +370,7 @@ def test_a_registry_of_the_first_version_keeps_every_row(empty_database: Databas
         with empty_database.write() as connection:
             connection.exec_driver_sql(statement)
     registry = Registry(empty_database)
-    assert [release.bundle for release in registry.list()] == [B, A]
+    assert [(release.bundle, release.report) for release in registry.list()] == [(B, {}), (A, {})]
     assert [change.bundle for change in registry.history()] == [B, A]
     assert registry.live() == LiveRelease(B, 2)
     assert registry.taint([B], "forgotten") == LiveRelease(A, 3)

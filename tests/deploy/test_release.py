@@ -14,7 +14,7 @@ from deploy.releases import promotion as release
 from deploy.releases.promotion import Follower, Releases
 from deploy.releases.registry import LiveRelease, Registry
 from engine.adapters.slots import AdapterSlots
-from engine.errors import Conflict, EngineFailure, InvalidBundle, UnknownId
+from engine.errors import Conflict, EngineFailure, InvalidBundle, InvalidInput, UnknownId
 from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine
 from tests.helpers import make_bundle
@@ -71,17 +71,24 @@ def test_only_force_promotes_what_the_gate_did_not_find_better(
     registry.add(bundle, report)
     with pytest.raises(Conflict, match="force it"):
         releases.promote(bundle)
+    with pytest.raises(InvalidInput, match="needs a reason"):
+        releases.promote(bundle, force=True, reason=" ")
     assert registry.live() == LiveRelease(None, 0)
-    assert releases.promote(bundle, force=True) == registry.live() == LiveRelease(bundle, 1)
-    assert registry.history()[0].note == "forced"
+    live = releases.promote(bundle, force=True, reason="it is kinder", actor="ann")
+    assert live == registry.live() == LiveRelease(bundle, 1)
+    change = registry.history()[0]
+    told = (change.actor, change.note, change.overridden)
+    assert told == ("ann", "it is kinder", str(report.get("verdict")))
 
 
 def test_what_the_gate_found_better_is_promoted(
     releases: Releases, registry: Registry, better: Callable[[int], str]
 ) -> None:
     bundle = better(1)
-    assert releases.promote(bundle) == registry.live() == LiveRelease(bundle, 1)
-    assert registry.history()[0].note == "better"
+    live = releases.promote(bundle, reason="a gain", actor="loop")
+    assert live == registry.live() == LiveRelease(bundle, 1)
+    change = registry.history()[0]
+    assert (change.actor, change.note, change.overridden) == ("loop", "a gain", None)
 
 
 @pytest.mark.parametrize("force", [False, True])
@@ -91,7 +98,7 @@ def test_a_damaged_bundle_is_never_promoted(
     bundle = better(1)
     damage(bundles, bundle)
     with pytest.raises(InvalidBundle, match=r"adapter_model.safetensors differs"):
-        releases.promote(bundle, force=force)
+        releases.promote(bundle, force=force, reason="")
     assert registry.live() == LiveRelease(None, 0)
 
 
@@ -99,7 +106,7 @@ def test_a_bundle_that_was_never_judged_is_unknown(
     releases: Releases, bundles: Path, tiny_base: BaseModel
 ) -> None:
     with pytest.raises(UnknownId):
-        releases.promote(make_bundle(bundles, tiny_base), force=True)
+        releases.promote(make_bundle(bundles, tiny_base), force=True, reason="why not")
 
 
 # Waiting for promotion
