@@ -3,8 +3,9 @@
 Each experiment imports a file, freezes a snapshot, trains with a shipped recipe and scores held-out
 answers before and after, once for each seed. After every run the document so far is printed on one
 line of stdout, so that an interrupted command leaves its results; the last line is complete.
-`--markdown` puts the figures of such lines into `docs/results.md`, and those of files with the
-output of `burnish demo --json`: of all files in `docs/measured`, or of those that it names.
+`--keep FILE...` copies the last document of each file into `docs/measured`, also of files with the
+output of `burnish demo --json`, and makes the tables of `docs/results.md` from all that are kept.
+`--markdown FILE...` makes them from files that are not kept.
 """
 
 from __future__ import annotations
@@ -32,7 +33,14 @@ from benchmarks.results_figures import (
     longer_wins,
     pair_measures,
 )
-from benchmarks.results_page import MEASURED, PAGE, demo_document, last_document, write_figures
+from benchmarks.results_page import (
+    MEASURED,
+    PAGE,
+    demo_document,
+    keep_document,
+    last_document,
+    write_figures,
+)
 from benchmarks.results_runs import (
     Experiment,
     Kind,
@@ -82,9 +90,11 @@ class Bench:
 
 
 def main() -> None:
-    """Run the experiments, or write the page."""
+    """Run the experiments, or keep their documents and write the page."""
     arguments = _arguments()
-    if arguments.markdown is not None:
+    for file in arguments.keep:
+        keep_document(file, MEASURED)
+    if arguments.keep or arguments.markdown is not None:
         files = arguments.markdown or sorted(MEASURED.iterdir())
         texts = [file.read_text("utf-8") for file in files]
         demos = [demo for text in texts if (demo := demo_document(text)) is not None]
@@ -221,8 +231,10 @@ def _say(line: str) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="the document on one line, as it grows")
-    kept = "write the page, from the documents that are kept in docs/measured or from these"
-    parser.add_argument("--markdown", nargs="*", type=Path, metavar="FILE", help=kept)
+    keep = "copy the documents of these outputs into docs/measured, and write the page"
+    parser.add_argument("--keep", nargs="+", type=Path, metavar="FILE", default=[], help=keep)
+    written = "write the page, from the documents in docs/measured or from these"
+    parser.add_argument("--markdown", nargs="*", type=Path, metavar="FILE", help=written)
     known = list(experiments())
     parser.add_argument("--only", nargs="+", default=known, choices=known)
     labels = sorted({label for each in experiments().values() for label in each.recipes})

@@ -77,6 +77,20 @@ def last_document(text: str) -> Document:
     raise ValueError("there is no document of benchmarks.results in this file")
 
 
+def keep_document(output: Path, folder: Path) -> None:
+    """Write the document of a command's output into a folder, without what names a machine's paths.
+
+    Raises ValueError if there is none.
+    """
+    text = output.read_text("utf-8")
+    document = demo_document(text) or last_document(text)
+    kept = {name: value for name, value in document.items() if name != "home"}
+    folder.mkdir(exist_ok=True)
+    (folder / f"{output.stem}.json").write_text(
+        json.dumps(kept, ensure_ascii=False) + "\n", "utf-8"
+    )
+
+
 def write_figures(
     page: Path, documents: Sequence[Document], demos: Sequence[Document] = ()
 ) -> None:

@@ -16,7 +16,14 @@ from benchmarks.results_figures import (
     longer_wins,
     pair_measures,
 )
-from benchmarks.results_page import PAGE, demo_document, last_document, verdict, write_figures
+from benchmarks.results_page import (
+    PAGE,
+    demo_document,
+    keep_document,
+    last_document,
+    verdict,
+    write_figures,
+)
 from benchmarks.results_runs import Sizes, cmath_pairs, experiments
 from engine.fast import FastEngine
 from engine.messages import Message
@@ -217,6 +224,16 @@ def test_a_demos_last_line_becomes_a_row_for_each_kind_of_prompt(tmp_path: Path)
     text = page.read_text("utf-8")
     assert f"| comparisons, 20% reversed | 1 | 40 unseen | {row}" in text
     assert f"| comparisons, 20% reversed | 1 | 60 of another kind | {row}" in text
+
+
+def test_a_kept_document_is_the_last_one_without_the_paths_of_its_machine(tmp_path: Path) -> None:
+    output = tmp_path / "thumbs-1.jsonl"
+    output.write_text(f"start: 2 s\n{json.dumps({**demo(), 'home': '/somewhere'})}\n", "utf-8")
+
+    keep_document(output, tmp_path / "measured")
+
+    kept = (tmp_path / "measured" / "thumbs-1.json").read_text("utf-8")
+    assert demo_document(kept) == demo()
 
 
 def test_several_seeds_of_a_demo_have_a_row_of_means(tmp_path: Path) -> None:
