@@ -30,6 +30,7 @@ from app.settings import Settings
 from app.ui.pages import mount_pages
 from app.web.comparisons_api import comparisons_router
 from app.web.drafts_api import drafts_router
+from app.web.evaluation_page import evaluations_router
 from app.web.headers import SecurityHeaders
 from app.web.server import build_app
 from app.web.timed_protocol import TimedProtocol
@@ -50,6 +51,7 @@ def make_app(service: Service) -> Any:
     def mount(app: Any) -> None:
         app.include_router(comparisons_router(service))
         app.include_router(drafts_router(service))
+        app.include_router(evaluations_router(service.workspace))
         mount_pages(app, service)
 
     app = build_app(service, mount)

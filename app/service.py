@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
@@ -23,19 +21,22 @@ from app.completions import Completions
 from app.conversation import Chat
 from app.default_files import add_default_files
 from app.embeddings import Embeddings
-from app.open_webui import sync_before_round
+from app.loop_settings import loop_timetable, loop_webhook
+from app.rounds import Rounds
 from app.schedules import each_minute, on_crontab
 from app.settings import Settings
 from app.shared_prompts import read_prompts
 from deploy.forgetting import Forgetting
-from deploy.gate.verdict import verdict_line
-from deploy.loop import Loop, LoopResult
+from deploy.gate.thresholds import read_thresholds
+from deploy.loop import Loop
 from deploy.releases.learning import Learning, kinds_trained_on
 from deploy.releases.promotion import Releases
 from deploy.releases.registry import Registry
+from deploy.releases.trend import Trend, trend_of
+from deploy.rounds.store import RoundStore
 from deploy.rounds.trigger import LoopStatus
 from engine.adapters.bundle import open_model
-from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
+from engine.errors import Conflict, InvalidInput, UnknownId
 from engine.home import Home
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.examples import Example, read_examples
@@ -60,7 +61,7 @@ from feedback_store.storage.database import Database, database_url
 from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.storage.store import FeedbackStore
 from feedback_store.view.outcomes import Outcomes
-from feedback_store.view.ratings import read_ratings
+from feedback_store.view.ratings import count_ratings_by_day, read_ratings
 from feedback_store.view.training_set import TrainingSet
 from tuning.jobs.runner import JobRunner
 from tuning.recipe import Recipe, read_recipe_with_origins
@@ -146,6 +147,7 @@ class Workspace:
             take_snapshot=self.take_snapshot,
             registry=self.registry,
             jobs=self.jobs,
+            rounds=RoundStore(self.database),
             min_new_pairs=settings.loop_min_new_pairs,
             weights=settings.loop_weights,
             read_ratings=(
@@ -153,6 +155,9 @@ class Workspace:
                 if settings.loop_watch_ratings
                 else None
             ),
+            timetable=loop_timetable(settings),
+            notify=loop_webhook(settings),
+            thresholds=read_thresholds(settings.gate_thresholds),
         )
 
     def loop_status(self) -> LoopStatus:
@@ -162,6 +167,11 @@ class Workspace:
         except InvalidInput:  # a round would say so; what people said still counts
             return self.loop.status()
         return self.loop.status(taught)
+
+    def release_trend(self) -> Trend:
+        """Return whether it is getting better: releases and their thumbs, as points to draw."""
+        thumbs = count_ratings_by_day(self.database, self.base.digest)
+        return trend_of(self.registry.record(), self.registry.live().bundle, thumbs)
 
     def take_snapshot(self, *, may_be_empty: bool = False) -> str:
         """Freeze the current examples under the settings; returns the snapshot's digest."""
@@ -267,9 +277,8 @@ class Service:
             count=settings.alternatives,
             busy=self._is_training,
         )
+        self.rounds = Rounds(workspace, self.engine, self.slots)
         self._schedulers: list[Any] = []
-        self._round = threading.Lock()
-        self.last_round = "none yet"
 
     def start(self) -> None:
         """Serve the live release and start the schedules that the settings ask for."""
@@ -277,8 +286,7 @@ class Service:
         self.workspace.store.abort_unfinished()
         self.workspace.forgetting.finish()
         self.follower.start()
-        if settings.loop_enabled:
-            self._schedulers.append(on_crontab(settings.loop_schedule, self.run_round))
+        self._schedulers.append(each_minute(self.rounds.tick))
         self._schedulers.append(each_minute(self.erase_deleted))
         self._schedulers.append(each_minute(self.alternative_writer.write_while_idle))
         if settings.retention_days is not None:
@@ -310,88 +318,7 @@ class Service:
             with suppress(Conflict, UnknownId):  # another erasure runs, or all were restored now
                 self.workspace.forgetting.forget_conversations(due, deleted_before=before)
 
-    def run_round(self) -> LoopResult:
-        """Run one round of the periodic loop; raises `Conflict` while another one runs."""
-        return self._exclusively(lambda: self._loop_round(force=False))
-
-    def tune_in_background(self) -> None:
-        """Take a snapshot, tune and evaluate in a thread; the console shows the progress.
-
-        Raises `Conflict` while a round runs, and `InvalidInput` for an invalid recipe.
-        """
-        recipe, recipe_origins = self.workspace.recipe()
-
-        def tune() -> str:
-            _, bundle, gate = self.workspace.loop.train_and_judge(
-                self.engine, self.slots, recipe, recipe_origins, lambda _event: None
-            )
-            return verdict_line(bundle, gate)
-
-        self._in_background(tune)
-
-    def resume_in_background(self, job: str) -> None:
-        """Resume a stopped job and evaluate its bundle, as `tune_in_background` does.
-
-        Raises the errors of `JobRunner.resume`, and `Conflict` while a round runs.
-        """
-        self._in_background(
-            lambda: self._judge_at_its_end(job), begin=lambda: self.workspace.jobs.resume(job)
-        )
-
-    def _judge_at_its_end(self, job: str) -> str:
-        jobs = self.workspace.jobs
-        for _ in jobs.wait(job):
-            pass
-        bundle = jobs.result(job)
-        judged = self.workspace.loop.evaluate(
-            self.engine, self.slots, bundle, jobs.get(job).snapshot
-        )
-        return verdict_line(bundle, judged.gate)
-
-    def _in_background(
-        self, work: Callable[[], str], begin: Callable[[], object] | None = None
-    ) -> None:
-        """Call `begin` here, so that it raises in the caller, and then `work` in a thread."""
-        if not self._round.acquire(blocking=False):
-            raise Conflict("a round is already running")
-        try:
-            if begin is not None:
-                begin()
-        except BaseException:
-            self._round.release()
-            raise
-
-        def in_thread() -> None:
-            outcome = "failed: the server's log says why"
-            try:
-                outcome = work()
-            except BurnishError as error:
-                outcome = f"failed: {error}"
-            finally:
-                self.last_round = outcome
-                self._round.release()
-
-        self.last_round = "running"
-        threading.Thread(target=in_thread, name="burnish-tune", daemon=True).start()
-
     def _is_training(self) -> bool:
         """Whether a round or a tuning job runs, which gets the processors before idle work."""
         jobs = self.workspace.jobs.list()
-        return self._round.locked() or any(job.state == "running" for job in jobs)
-
-    def _loop_round(self, *, force: bool) -> LoopResult:
-        sync_before_round(self.workspace)
-        recipe, recipe_origins = self.workspace.loop_recipe()
-        result = self.workspace.loop.run(
-            self.engine, self.slots, recipe, recipe_origins, lambda _event: None, force=force
-        )
-        self.last_round = result.reason
-        return result
-
-    def _exclusively(self, work: Callable[[], T]) -> T:
-        if not self._round.acquire(blocking=False):
-            raise Conflict("a round is already running")
-        try:
-            return work()
-        finally:
-            self._round.release()
+        return self.rounds.running or any(job.state == "running" for job in jobs)

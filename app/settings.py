@@ -23,6 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from deploy.rounds.timetable import HOURS
 from deploy.rounds.trigger import EVIDENCE_WEIGHTS
 from engine.errors import InvalidInput
 from engine.home import Home
@@ -208,6 +209,28 @@ class Settings(BaseSettings):
     loop_watch_ratings: bool = Field(
         default=True, description="start a round where the live release's ratings fell"
     )
+    loop_every_days: int | None = Field(
+        default=None, ge=1, description="start a round so often at least, if anything is new"
+    )
+    loop_quiet_hours: str | None = Field(
+        default=None,
+        pattern=HOURS.pattern,
+        description="hours in which the loop does not work: 08:00-18:00",
+    )
+    loop_minutes_a_day: int | None = Field(
+        default=None, ge=1, description="of work of the loop; a job goes on the next day"
+    )
+    loop_webhook_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://\S+$",
+        description="which gets one signed JSON object for each finished round",
+    )
+    loop_webhook_secret: SecretStr | None = Field(
+        default=None, min_length=16, description="that the objects are signed with"
+    )
+    gate_thresholds: Path | None = Field(
+        default=None, description="YAML: what the gate asks of a candidate"
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -273,6 +296,10 @@ def load_settings(**overrides: Any) -> Settings:
         raise InvalidInput(
             f"{VARIABLE_PREFIX}USER_HEADER needs {VARIABLE_PREFIX}TRUSTED_PROXIES and accounts:"
             " without them anybody could send the header"
+        )
+    if settings.loop_webhook_url and not settings.loop_webhook_secret:
+        raise InvalidInput(
+            f"{VARIABLE_PREFIX}LOOP_WEBHOOK_URL needs {VARIABLE_PREFIX}LOOP_WEBHOOK_SECRET"
         )
     if settings.oidc_issuer and not settings.oidc_client_id:
         raise InvalidInput(f"{VARIABLE_PREFIX}OIDC_ISSUER needs {VARIABLE_PREFIX}OIDC_CLIENT_ID")

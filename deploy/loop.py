@@ -1,50 +1,49 @@
-"""The periodic loop: evidence -> snapshot -> bundle -> verdict -> live.
+"""The periodic loop: enough evidence, falling ratings or the calendar -> snapshot -> tune ->
+evaluate and gate -> canary -> promote or not -> report.
 
-`run` is the loop of the design, one call after the other; `status` says what it would do and why.
+`_carry_out` is that line, one call after the other. A round is a row of events (`deploy.rounds`):
+each stage is recorded when it is done and never done again, so a loop that is killed at any moment
+goes on where it was, in whatever process. One loop at a time works on a store.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from deploy.gate.verdict import GateReport, judge_candidate
+from deploy.gate.thresholds import Thresholds
+from deploy.gate.verdict import GateReport, gate_report_of
 from deploy.releases.events import LOOP
 from deploy.releases.learning import kinds_trained_on
 from deploy.releases.promotion import Releases
-from deploy.releases.registration import registration_of
 from deploy.releases.registry import Registry
-from deploy.rounds.change_point import RatingWatch, watch_ratings
-from deploy.rounds.changed_wishes import contradicts, measure_agreement
-from deploy.rounds.trigger import ALL_KINDS, EVIDENCE_WEIGHTS, LoopStatus, Sources, weigh_evidence
+from deploy.rounds.canary_stage import CanaryStage
+from deploy.rounds.evidence import EvidenceWatch
+from deploy.rounds.judging import Judging
+from deploy.rounds.plan import LoopPlan, loop_plan
+from deploy.rounds.round import Outcome, Round
+from deploy.rounds.stages import ERASED, Notify, Stages
+from deploy.rounds.store import LEASE_SECONDS, RoundStore
+from deploy.rounds.timetable import Timetable
+from deploy.rounds.trigger import ALL_KINDS, EVIDENCE_WEIGHTS, LoopStatus
+from deploy.rounds.work import RoundEnded, RoundWork, StageDocument, Unfinished
 from engine.adapters.slots import AdapterSlots
-from engine.errors import InvalidInput
 from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.request import Engine
-from engine.storage import folder_of, list_digests, read_manifest
-from feedback_store.examples.types import TrainingExample
 from feedback_store.records import Rating
-from feedback_store.snapshots.snapshot import newer_part, open_snapshot
 from feedback_store.view.training_set import TrainingSet
-from tuning.best_of import Scorer
-from tuning.evaluation.evaluate import evaluate
-from tuning.evaluation.report import write_report
 from tuning.jobs.events import Report
 from tuning.jobs.runner import JobRunner
-from tuning.judge import Judge
 from tuning.recipe import Recipe
 from tuning.rows import ExampleKind
-from tuning.trainability import require_trainable
-
-Stated = TypeVar("Stated", bound=TrainingExample)
 
 
 @dataclass(frozen=True, slots=True)
 class LoopResult:
-    """The result of a round."""
+    """The result of a round, or where it stands: `outcome` is "waits" then."""
 
     ran: bool
     reason: str
@@ -53,6 +52,8 @@ class LoopResult:
     report: GateReport | None = None
     promoted: bool = False
     since_event: int = 0  # the statements up to here were left out, since wishes have changed
+    outcome: Outcome | None = None
+    round: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -60,11 +61,24 @@ class LoopResult:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgedBundle:
-    """A verdict and the folder of the evaluation behind it."""
+class RoundRequest:
+    """What a round is begun with. `forced`: somebody asked for it, whatever the evidence.
 
-    gate: GateReport
-    folder: Path
+    Such a round heeds neither quiet hours nor minutes a day. `job` is a tuning job that is there
+    already, to be judged at its end.
+    """
+
+    recipe: Recipe
+    origins: Mapping[str, str]
+    forced: bool = False
+    promotes: bool = True
+    actor: str = LOOP
+    job: str | None = None
+
+    def as_document(self, cause: str, reason: str) -> dict[str, Any]:
+        """The document of the round's first event."""
+        values = {"recipe": self.recipe.as_dict(), "origins": dict(self.origins)}
+        return {**asdict(self), **values, "cause": cause, "reason": reason}
 
 
 class Loop:
@@ -79,200 +93,191 @@ class Loop:
         take_snapshot: Callable[[], str],
         registry: Registry,
         jobs: JobRunner,
+        rounds: RoundStore,
         min_new_pairs: int,
         weights: Mapping[str, float] = EVIDENCE_WEIGHTS,
         read_ratings: Callable[[str | None], Sequence[Rating]] | None = None,
+        timetable: Timetable | None = None,
+        canary: CanaryStage | None = None,
+        notify: Notify | None = None,
+        thresholds: Thresholds | None = None,
+        now: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`read_ratings` returns the thumbs of a release; without it nobody watches them."""
-        self._home = home
-        self._base = base
-        self._training_set = training_set
-        self._take_snapshot = take_snapshot
+        """`read_ratings` returns the thumbs of a release; without it nobody watches them.
+
+        Without a `canary` a better candidate goes live at once; without `notify` nobody is told.
+        """
         self._registry = registry
         self._jobs = jobs
-        self._min_new_pairs = min_new_pairs
-        self._weights = weights
-        self._read_ratings = read_ratings
-        self._watched: tuple[object, RatingWatch | None] = (None, None)
-        self._releases = Releases(registry, home.bundles, base)
+        self._rounds = rounds
+        self._timetable = timetable or Timetable()
+        self._now, self._monotonic = now, monotonic
+        self._looked_at = now()
+        self._evidence = EvidenceWatch(
+            home=home,
+            training_set=training_set,
+            registry=registry,
+            jobs=jobs,
+            min_new_pairs=min_new_pairs,
+            weights=weights,
+            read_ratings=read_ratings,
+        )
+        self.judging = Judging(home, base, registry, jobs, thresholds)
+        self._stages = Stages(
+            home=home,
+            base=base,
+            take_snapshot=take_snapshot,
+            registry=registry,
+            releases=Releases(registry, home.bundles, base),
+            jobs=jobs,
+            rounds=rounds,
+            evidence=self._evidence,
+            judging=self.judging,
+            timetable=self._timetable,
+            canary=canary,
+            notify=notify,
+            now=now,
+        )
 
     def run(
         self,
         engine: Engine,
         slots: AdapterSlots,
-        recipe: Recipe,
-        origins: dict[str, str],
+        request: RoundRequest,
         report: Report,
         *,
-        force: bool = False,
+        patience_seconds: float = 2 * LEASE_SECONDS,
     ) -> LoopResult:
-        """One round. `force` trains even without enough new evidence; the gate still decides."""
-        status = self.status(kinds_trained_on(asdict(recipe)))
-        if not status.would_run and not force:
-            return LoopResult(ran=False, reason=status.reason)
-        snapshot, bundle, gate = self.train_and_judge(engine, slots, recipe, origins, report)
-        promoted = gate.verdict == "better" and bundle != self._registry.live().bundle
-        if promoted:
-            self._releases.promote(bundle, reason=gate.reason, actor=LOOP)
-        since = self._manifest(snapshot).get("since_event", 0)
-        return LoopResult(True, gate.reason, snapshot, bundle, gate, promoted, since)
+        """One round, or the rest of the one that was interrupted.
 
-    def train_and_judge(
+        A forced one trains even without enough new evidence; the gate still decides. Raises
+        `Conflict` while another process runs the loop, and the error of a stage that failed: the
+        round is tried again then, by the next call or by `tick`.
+        """
+        with self._rounds.lease.held(patience_seconds):
+            going_on = self._rounds.history().unfinished
+            if going_on is None:
+                status = self.status(kinds_trained_on(asdict(request.recipe)))
+                if not status.would_run and not request.forced:
+                    return LoopResult(ran=False, reason=status.reason)
+                cause = "asked" if request.forced else str(status.cause)
+                self._begin(request.as_document(cause, status.reason))
+            return self._finish(engine, slots, report)
+
+    def tick(
         self,
         engine: Engine,
         slots: AdapterSlots,
-        recipe: Recipe,
-        origins: dict[str, str],
+        request: Callable[[], RoundRequest],
         report: Report,
-    ) -> tuple[str, str, GateReport]:
-        """Snapshot, tune, gate; nothing is promoted. Returns (snapshot, bundle, gate's report)."""
-        require_trainable(self._base.folder, recipe)
-        snapshot = self._without_outdated(engine, slots, self._take_snapshot())
-        job = self._jobs.start(
-            base_name=self._base.name,
-            base_digest=self._base.digest,
-            snapshot=snapshot,
-            recipe=recipe,
-            recipe_origins=origins,
-        )
-        for event in self._jobs.wait(job):
-            report(event)
-        bundle = self._jobs.result(job)
-        return snapshot, bundle, self.evaluate(engine, slots, bundle, snapshot).gate
+        *,
+        enabled: bool,
+    ) -> LoopResult | None:
+        """Do what is due, as a server does each minute; None if there is nothing to do.
 
-    def _without_outdated(self, engine: Engine, slots: AdapterSlots, snapshot: str) -> str:
-        """The snapshot without what was said before people changed their minds, if they did.
-
-        They did where the live release contradicts the statements that came after its training.
-        What its own snapshot left out stays out.
+        A round that was interrupted goes on, also where the loop is not `enabled`.
         """
-        live = self._registry.live().bundle
-        trained_on = self._snapshot_of(live)
-        if live is None or trained_on is None:
-            return snapshot
-        data = open_snapshot(self._home.snapshots, snapshot)
-        since, until = trained_on.get("since_event", 0), trained_on.get("last_event", 0)
-        with slots.hold(live):
-            agreement = measure_agreement(
-                engine,
-                live,
-                _after(until, [*data.train.pairs, *data.heldout.pairs]),
-                _after(until, [*data.train.unpaired, *data.heldout.unpaired]),
-            )
-        if contradicts(agreement):
-            since = until
-        newer = newer_part(self._home.snapshots, data, since) if since else None
-        return newer or snapshot
+        plan = self.plan(enabled=enabled)
+        if plan.action == "wait":
+            return None
+        if plan.action == "go on":
+            with self._rounds.lease.held():
+                if self._rounds.history().unfinished is None:
+                    return None  # another process has finished it meanwhile
+                return self._finish(engine, slots, report)
+        self._looked_at = self._now()
+        result = self.run(engine, slots, request(), report, patience_seconds=0)
+        if not result.ran:
+            self._rounds.record_look(result.reason)
+        return result
+
+    def plan(self, *, enabled: bool) -> LoopPlan:
+        """What `tick` would do now, and why."""
+        history, now = self._rounds.history(), self._now()
+        self._looked_at = min(self._looked_at, now)  # the clock may have been set back
+        looks = [at for at in (history.looked_at, self._looked_at) if at is not None and at <= now]
+        return loop_plan(history, self._timetable, now=now, looked_at=looks[0], enabled=enabled)
 
     def status(self, taught: Collection[ExampleKind] = ALL_KINDS) -> LoopStatus:
-        """Whether `run` would train now, and why; `taught`: the kinds that its recipe trains on."""
-        summary = self._training_set.refresh()
-        trained = [self._manifest(snapshot) for snapshot in self._trained_snapshots()]
-        return weigh_evidence(
-            {f"{k}/{source}": n for k in ALL_KINDS for source, n in summary.counts[k].items()},
-            [_sources(manifest) for manifest in trained],
-            min_new_pairs=self._min_new_pairs,
-            job_running=any(job.state == "running" for job in self._jobs.list()),
-            weights=self._weights,
-            taught=taught,
-            ratings=self._watch(
-                summary.last_event, max((m.get("last_event", 0) for m in trained), default=0)
-            ),
-        )
+        """Whether the evidence starts a round, and why.
 
-    def _watch(self, last_event: int, acted_on: int) -> RatingWatch | None:
-        """Test the ratings of the live release, once for each new event."""
-        if self._read_ratings is None:
-            return None
-        live = self._registry.live().bundle
-        if self._watched[0] != (last_event, acted_on, live):
-            found = watch_ratings(self._read_ratings(live), acted_on=acted_on)
-            self._watched = (last_event, acted_on, live), found
-        return self._watched[1]
-
-    def evaluate(
-        self,
-        engine: Engine,
-        slots: AdapterSlots,
-        bundle: str,
-        snapshot: str,
-        against: str | None = None,
-        *,
-        ai_judge: Judge | None = None,
-    ) -> JudgedBundle:
-        """Judge a bundle against the live release (or `against`) and record the verdict.
-
-        The evaluation is published under `evaluations`; an `ai_judge` compares answers in it, and
-        the reward model that the bundle's run made, if it made one, scores them.
+        `taught` are the kinds of examples that the recipe trains on.
         """
-        incumbent = against or self._registry.live().bundle
-        if incumbent == bundle:
-            raise InvalidInput("a bundle cannot be judged against itself")
-        data = open_snapshot(self._home.snapshots, snapshot)
-        with slots.hold(bundle), slots.hold(incumbent):
-            evaluation = evaluate(
-                engine,
-                data.heldout.pairs,
-                data.gold.pairs,
-                data.heldout.unpaired,
-                candidate=bundle,
-                incumbent=incumbent,
-                judge=ai_judge,
-                scorer=self._reward_model_of(bundle),
-            )
-        gate = judge_candidate(evaluation)
-        about = {
-            "candidate": bundle,
-            "incumbent": incumbent,
-            "base": self._base.digest,
-            "snapshot": snapshot,
-        }
-        digest = write_report(self._home.evaluations, evaluation, about, gate.as_dict())
-        evidence = {"incumbent": incumbent, "snapshot": snapshot, "evaluation": digest}
-        self._registry.register(registration_of(self._home, self._jobs, bundle))
-        self._registry.add(bundle, {**gate.as_dict(), **evidence})
-        return JudgedBundle(gate, folder_of(self._home.evaluations, digest))
+        rounds = self._rounds.history().rounds
+        last_end = next((r.ended.at for r in reversed(rounds) if r.ended is not None), None)
+        overdue = self._timetable.is_overdue(last_end, self._now())
+        return self._evidence.status(taught, overdue=overdue)
 
-    def _reward_model_of(self, bundle: str) -> Scorer | None:
-        """The reward model that was trained in the bundle's run; it may have been forgotten."""
-        reward = read_manifest(folder_of(self._home.bundles, bundle)).get("reward_model")
-        rewards = self._home.rewards
-        if reward is None or reward not in list_digests(rewards):
-            return None
-        from tuning.methods.reward_model import RewardModel  # trl takes seconds to import
+    def rounds(self) -> Sequence[Round]:
+        """All rounds, the newest first."""
+        return tuple(reversed(self._rounds.history().rounds))
 
-        return RewardModel.open(rewards, reward, self._base)
+    # A round
 
-    def _trained_snapshots(self) -> set[str]:
-        """The snapshots that some bundle was trained on, of those that exist."""
-        bundles = self._home.bundles
-        trained = {
-            str(read_manifest(folder_of(bundles, digest))["snapshot"])
-            for digest in list_digests(bundles)
-        }
-        return trained & set(list_digests(self._home.snapshots))
+    def _begin(self, document: StageDocument) -> None:
+        number = self._rounds.begin(document)
+        if (job := document.get("job")) is not None:
+            snapshot = self._jobs.get(job).snapshot
+            self._rounds.record(number, "snapshot", {"snapshot": snapshot})
 
-    def _snapshot_of(self, bundle: str | None) -> Mapping[str, Any] | None:
-        """The manifest of the snapshot that a bundle was trained on, if it is still there."""
-        if bundle is None:
-            return None
-        snapshot = read_manifest(folder_of(self._home.bundles, bundle)).get("snapshot")
-        known = snapshot in list_digests(self._home.snapshots)
-        return self._manifest(str(snapshot)) if known else None
+    def _finish(self, engine: Engine, slots: AdapterSlots, report: Report) -> LoopResult:
+        """Carry out the round that goes on; one whose data was erased begins anew."""
+        while True:
+            round_ = self._rounds.history().unfinished
+            assert round_ is not None, "a round was begun"
+            work = RoundWork(self._rounds, round_, self._stages.require_artefacts, self._monotonic)
+            result = self._carry_out(work, engine, slots, report)
+            if result.outcome != "erased":
+                return result
+            self._begin({**round_.begun, "job": None})
 
-    def _manifest(self, snapshot: str) -> Mapping[str, Any]:
-        return read_manifest(folder_of(self._home.snapshots, snapshot))
+    def _carry_out(
+        self, work: RoundWork, engine: Engine, slots: AdapterSlots, report: Report
+    ) -> LoopResult:
+        """The algorithm. Each stage is done once, and the first that is missing comes next."""
+        stages = self._stages
+        try:
+            if work.ended is None:
+                work.once("snapshot", lambda: stages.freeze(work, engine, slots))
+                work.once("tune", lambda: stages.tune(work, report))
+                work.once("evaluate", lambda: stages.evaluate(work, engine, slots))
+                work.once("canary", lambda: stages.ask_canary(work))
+                promotion = work.once("promote", lambda: stages.promote(work))
+                outcome: Outcome = "promoted" if promotion["promoted"] else "not promoted"
+                work.end(outcome, promotion["reason"])
+        except Unfinished as waits:
+            if work.stage == "tune":  # the canary is asked each minute
+                work.pause(str(waits))
+            return self._result(work, "waits", str(waits))
+        except RoundEnded as ended:
+            erased = stages.is_erased(work.round)  # which cancels its job, too
+            work.end("erased" if erased else ended.outcome, ERASED if erased else ended.reason)
+        except Exception as error:
+            if stages.is_erased(work.round):  # whatever it ran into
+                work.end("erased", ERASED)
+            else:
+                work.fail(error)
+                if work.ended is not None:
+                    work.once("report", lambda: stages.tell(work))
+                raise
+        work.once("report", lambda: stages.tell(work))
+        assert work.ended is not None, "every way here ends the round"
+        return self._result(work, work.ended.document["outcome"], work.ended.document["reason"])
 
-
-def _sources(manifest: Mapping[str, Any]) -> Sources:
-    """The examples by source that a snapshot had, what it left out as outdated among them.
-
-    One of "burnish-snapshot/1" has no such counts.
-    """
-    sources: Sources = manifest.get("seen", manifest.get("sources", {}))
-    return sources
-
-
-def _after(event: int, examples: Sequence[Stated]) -> list[Stated]:
-    """Return the examples that rest on statements after an event alone."""
-    return [each for each in examples if each.origin.is_after(event)]
+    def _result(self, work: RoundWork, outcome: Outcome, reason: str) -> LoopResult:
+        """Return where a round stands, as its events tell."""
+        stages = work.round.stages
+        bundle = stages.get("tune", {}).get("bundle")
+        report = self._registry.get(str(bundle)).report if "evaluate" in stages else None
+        return LoopResult(
+            ran=True,
+            reason=reason,
+            snapshot=stages.get("snapshot", {}).get("snapshot"),
+            bundle=bundle,
+            report=gate_report_of(report) if report else None,
+            promoted=outcome == "promoted",
+            since_event=stages.get("snapshot", {}).get("since_event", 0),
+            outcome=outcome,
+            round=work.round.number,
+        )

@@ -52,7 +52,7 @@ def evaluate_bundle(
             if ask_judge
             else None
         )
-        judged = workspace.loop.evaluate(
+        judged = workspace.loop.judging.evaluate(
             service.engine, service.slots, digest, chosen, other, ai_judge=ai_judge
         )
     report, files = judged.gate, {name: judged.folder / name for name in (JSON_FILE, PAGE_FILE)}

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.accounts import COMMAND_LINE
 from app.cli.common import HomeOption, Json, open_service, open_workspace, print_result
 
+if TYPE_CHECKING:
+    from app.service import Workspace
+    from tuning.evaluation.statistics import Interval
+
 release_app = typer.Typer(no_args_is_help=True, help="Which adapter is live.")
 loop_app = typer.Typer(no_args_is_help=True, help="The periodic loop.")
 
+ROUNDS_SHOWN = 5
 Reason = Annotated[str, typer.Option(help="Why; it is recorded. Asked for at a terminal.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask whether it is meant.")]
 
@@ -47,16 +52,66 @@ def release_show(
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Show the gate's report and the training manifest of a release."""
-    from engine.storage import find_digest, folder_of, read_manifest
+    """Tell the story of a release: what it learnt from, its verdicts, who made it live and why."""
+    from deploy.releases.story import event_documents, tell_story
+    from engine.errors import UnknownId
+    from engine.storage import folder_of, read_manifest
 
     with open_workspace(home) as workspace:
-        digest = find_digest(workspace.home.bundles, release)
-        found = workspace.registry.get(digest)
-        manifest = read_manifest(folder_of(workspace.home.bundles, digest))
-    report = {key: value for key, value in found.report.items() if key != "scores"}
-    document = {"release": digest, "origin": found.origin, "report": report, "manifest": manifest}
-    print_result(as_json, document, json.dumps(document, indent=2))
+        digest = _find_release(workspace, release)
+        found, events = workspace.registry.get(digest), workspace.registry.events(digest)
+        names = {each.id: each.name for each in workspace.accounts.list()}
+        try:
+            manifest = read_manifest(folder_of(workspace.home.bundles, digest))
+        except UnknownId:  # an erasure has deleted it; the record stays
+            manifest = None
+    document = {
+        "release": digest,
+        "origin": found.origin,
+        "report": dict(found.report),
+        "manifest": manifest,
+        "events": event_documents(events),
+    }
+    lines = tell_story(events, digest, lambda actor: names.get(actor, actor))
+    print_result(as_json, document, "\n".join([digest, *lines]))
+
+
+@release_app.command("lineage")
+def release_lineage(home: HomeOption = None, as_json: Json = False) -> None:
+    """Show whether it is getting better: each release against the one before it and the base."""
+    with open_workspace(home) as workspace:
+        trend = workspace.release_trend()
+    lines = [
+        f"{'*' if p.is_live else ' '} {p.number:>3}  {p.release[7:19]}  {p.verdict or '':<15}"
+        f"  on the one before {_gain(p.gain)}  on the base {_gain(p.gain_on_base)}"
+        f"  {'' if p.seconds is None else f'{p.seconds:g} s'}"
+        for p in trend.releases
+    ]
+    lines += [
+        f"{each.day}  {each.adapter[7:19] if each.adapter else 'base':<12}"
+        f"  {each.up} up, {each.down} down"
+        for each in trend.thumbs
+    ]
+    print_result(as_json, trend.as_dict(), "\n".join(lines) or "no releases yet")
+
+
+def _gain(gain: Interval | None) -> str:
+    return "-" if gain is None else f"{gain.estimate:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
+
+
+def _find_release(workspace: Workspace, release: str) -> str:
+    """The id of a release by its beginning, also of one whose bundle an erasure has deleted."""
+    from engine.errors import UnknownId
+    from engine.storage import find_digest
+
+    try:
+        return find_digest(workspace.home.bundles, release)
+    except UnknownId:
+        beginning = f"sha256:{release.removeprefix('sha256:')}"
+        known = [e for e in workspace.registry.record().releases if e.startswith(beginning)]
+        if len(known) != 1:
+            raise
+        return known[0]
 
 
 @release_app.command("import")
@@ -166,24 +221,27 @@ def loop_run(
     force: Annotated[bool, typer.Option(help="Even without enough new evidence.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run one round: snapshot, tune, gate, and promote if better."""
+    """Run one round: snapshot, tune, gate, canary, and promote if better; or the rest of one."""
     from app.open_webui import sync_before_round
     from app.tune import print_step
+    from deploy.loop import RoundRequest
 
     with open_workspace(home) as workspace:
         sync_before_round(workspace)
         status = workspace.loop_status()
-        if not status.would_run and not force:
+        goes_on = any(not each.finished for each in workspace.loop.rounds())
+        if not (status.would_run or force or goes_on):
             print_result(
                 as_json, {"ran": False, "reason": status.reason}, f"not run: {status.reason}"
             )
             return
     with open_service(home) as service:
         recipe, origins = service.workspace.loop_recipe()
-        result = service.workspace.loop.run(
-            service.engine, service.slots, recipe, origins, print_step, force=force
-        )
+        request = RoundRequest(recipe, origins, forced=force, actor=COMMAND_LINE)
+        result = service.workspace.loop.run(service.engine, service.slots, request, print_step)
     told = f"{result.bundle}: {result.reason}; {result.promoted=}"
+    if result.outcome == "waits":
+        told = f"round {result.round} goes on later: {result.reason}"
     if result.since_event:
         told += "; without the older statements, since people want something else now"
     print_result(as_json, result.as_dict(), told)
@@ -191,8 +249,24 @@ def loop_run(
 
 @loop_app.command("status")
 def loop_status(home: HomeOption = None, as_json: Json = False) -> None:
-    """Show what the loop would do now, and why."""
+    """Show what the loop would do now, and why, and what came of its last rounds."""
     with open_workspace(home) as workspace:
         status = workspace.loop_status()
+        plan = workspace.loop.plan(enabled=workspace.settings.loop_enabled)
+        rounds = workspace.loop.rounds()[:ROUNDS_SHOWN]
     verb = "would run" if status.would_run else "would not run"
-    print_result(as_json, status.as_dict(), f"{verb}: {status.reason}")
+    lines = [f"{verb}: {status.reason}", f"now: {plan.action}, {plan.reason}"]
+    if plan.until is not None:
+        lines[-1] += f", until {_moment(plan.until)}"
+    lines += [f"round {each.number}, {_moment(each.begun_at)}: {each.told}" for each in rounds]
+    document = {
+        **status.as_dict(),
+        "plan": plan.as_dict(),
+        "rounds": [each.as_dict() for each in rounds],
+    }
+    print_result(as_json, document, "\n".join(lines))
+
+
+def _moment(at: float) -> str:
+    """A time of this machine's zone, to the minute."""
+    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")

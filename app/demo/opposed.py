@@ -16,9 +16,8 @@ from app.demo.feedback import FEEDBACK_WAYS, answers_to, give_comparisons
 from app.demo.figures import Say, StageClock, comparison, comparison_lines
 from app.demo.run import SEEDS_APART, read_questions, start_in_new_home
 from app.demo.scripted_user import WISHES, ScriptedUser, WishName
-from app.demo.serving import MEASURED, greedy_answers
+from app.demo.serving import MEASURED, greedy_answers, tune_and_judge
 from app.settings import Settings
-from app.tune import print_step
 from engine.request import SamplingParams
 
 JUDGEMENTS_EACH = 60  # at most: of some questions all answers are alike to a user
@@ -57,9 +56,7 @@ def run_opposed(settings: Settings, say: Say, *, seed: int = 0) -> dict[str, Any
             people[name]["own_examples"] = comparison(user.wish, user.wish.rank, base, own)
         with clock.stage("snapshot, tune, gate"):
             recipe, origins = service.workspace.recipe()
-            _, bundle, gate = service.workspace.loop.train_and_judge(
-                service.engine, service.slots, replace(recipe, seed=seed), origins, print_step
-            )
+            _, bundle, gate = tune_and_judge(service, replace(recipe, seed=seed), origins)
         with clock.stage("the release's answers"):
             live = service.workspace.releases.promote(bundle, force=True, reason=MEASURED)
             service.workspace.releases.wait_until_served(live)

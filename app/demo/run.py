@@ -21,10 +21,9 @@ from app.demo import EvidenceName
 from app.demo.feedback import FEEDBACK_WAYS
 from app.demo.figures import Say, StageClock, comparison, comparison_lines, summary
 from app.demo.scripted_user import WISHES, ScriptedUser, WishName, shown
-from app.demo.serving import MEASURED, greedy_answers, roll_back, swap
+from app.demo.serving import MEASURED, greedy_answers, roll_back, swap, tune_and_judge
 from app.service import Service, Workspace
 from app.settings import Settings
-from app.tune import print_step
 from engine.errors import InvalidInput
 from engine.home import Home
 from engine.request import SamplingParams
@@ -76,9 +75,7 @@ def run_demo(
         with clock.stage("snapshot, tune, gate"):
             recipe, origins = service.workspace.recipe()
             recipe = replace(recipe, seed=seed)
-            snapshot, bundle, gate = service.workspace.loop.train_and_judge(
-                service.engine, service.slots, recipe, origins, print_step
-            )
+            snapshot, bundle, gate = tune_and_judge(service, recipe, origins)
         alerts = sorted({alert["kind"] for alert in service.workspace.alerts()})
         say(f"gate: {gate.verdict}: {gate.reason}")
         with clock.stage("swap under a running stream"):
@@ -149,9 +146,7 @@ def run_rounds(
             with clock.stage(f"round {number}: feedback"):
                 counts = given.give(service, ScriptedUser(wish), questions, sampling)
             with clock.stage(f"round {number}: snapshot, tune, gate"):
-                snapshot, bundle, gate = service.workspace.loop.train_and_judge(
-                    service.engine, service.slots, recipe, origins, print_step
-                )
+                snapshot, bundle, gate = tune_and_judge(service, recipe, origins)
             manifest = read_manifest(folder_of(service.workspace.home.snapshots, snapshot))
             live = service.workspace.releases.promote(bundle, force=True, reason=MEASURED)
             service.workspace.releases.wait_until_served(live)

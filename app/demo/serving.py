@@ -11,9 +11,14 @@ from itertools import pairwise
 from typing import Any
 
 from app.service import Service
+from app.tune import print_step
+from deploy.gate.verdict import GateReport
+from deploy.loop import RoundRequest
 from deploy.releases.promotion import FOLLOW_SECONDS
+from engine.errors import EngineFailure
 from engine.prompts.modes import make_template
 from engine.request import Finished, GenerationRequest, SamplingParams, TextDelta, collect
+from tuning.recipe import Recipe
 
 AT_ONCE = 32
 MEASURED = "the demo measures what it has trained, whatever the gate says"
@@ -34,6 +39,17 @@ def greedy_answers(
             requests = [GenerationRequest(template.build([], q), greedy, adapter) for q in some]
             answers += [collect(stream) for stream in service.engine.submit_many(requests)]
     return answers
+
+
+def tune_and_judge(
+    service: Service, recipe: Recipe, origins: dict[str, str]
+) -> tuple[str, str, GateReport]:
+    """Run a round that promotes nothing; returns (snapshot, bundle, gate's report)."""
+    request = RoundRequest(recipe, origins, forced=True, promotes=False, actor="demo")
+    result = service.workspace.loop.run(service.engine, service.slots, request, print_step)
+    if result.snapshot is None or result.bundle is None or result.report is None:
+        raise EngineFailure(f"the demo's round ended without a release: {result.reason}")
+    return result.snapshot, result.bundle, result.report
 
 
 def swap(service: Service, bundle: str, *, force: bool) -> dict[str, Any]:

@@ -2,27 +2,62 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import gradio as gr
 import pandas as pd
 
-from app.service import Service
+from app.service import Service, Workspace
 from app.ui.blocks import PageBlocks
 from app.ui.columns import column_headers
-from app.ui.errors import report_errors
 from app.ui.feedback_console import build_training_tab
 from app.ui.language_choice import build_language_choice
+from app.ui.release_changes import ReleaseChanges, build_release_changes
 from app.ui.texts import language_for, say, text, translated
+from app.ui.trend_console import build_trend_tab
 from app.ui.tuning_console import build_tuning_tab
-from app.web.identity import person_of
-from engine.storage import find_digest
 
 OVERVIEW_SECONDS = 2.0
 RELEASE_COLUMNS = ["release", "live", "origin", "verdict", "gain", "accuracy", "pairs", "made"]
 HISTORY_COLUMNS = ["when", "action", "now_live", "before", "note"]
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What all consoles show of the feedback: counts by kind, and what the loop would do."""
+
+    counts: Mapping[str, int]
+    loop_reason: str
+
+
+class SharedOverview:
+    """The overview, read once for all open consoles and for what one of them shows at a time.
+
+    Reading it brings the training set up to date, of which once in `OVERVIEW_SECONDS` is enough.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._lock = threading.Lock()
+        self._read: tuple[float, Overview] | None = None
+
+    def read(self) -> Overview:
+        """Return the overview, at most `OVERVIEW_SECONDS` old."""
+        with self._lock:
+            now = time.monotonic()
+            if self._read is None or now - self._read[0] >= OVERVIEW_SECONDS:
+                status = self._workspace.loop_status()  # brings the training set up to date
+                examples = self._workspace.training_set.summary()
+                counts = self._workspace.store.counts() | {
+                    place: examples.count(place) for place in examples.counts
+                }
+                self._read = now, Overview(counts, status.reason)
+            return self._read[1]
 
 
 class ConsolePage:
@@ -31,13 +66,11 @@ class ConsolePage:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._workspace = service.workspace
+        self._overview = SharedOverview(service.workspace)
 
     def feedback(self, language: str) -> pd.DataFrame:
         """Return the counts of feedback and of training examples."""
-        examples = self._workspace.training_set.refresh()
-        counts = self._workspace.store.counts() | {
-            place: examples.count(place) for place in examples.counts
-        }
+        counts = self._overview.read().counts
         what, count = column_headers("counts", ("what", "count"), language)
         names = [say(f"console.counts.{name}", language) for name in counts]
         return pd.DataFrame({what: names, count: list(counts.values())})
@@ -85,8 +118,8 @@ class ConsolePage:
             "console.overview.status",
             language,
             live=_short(self._workspace.registry.live().bundle, language),
-            loop=translated(self._workspace.loop_status().reason, language),
-            round=translated(self._service.last_round, language),
+            loop=translated(self._overview.read().loop_reason, language),
+            round=translated(self._service.rounds.last, language),
         )
 
     def refresh(self, offered: list[str], request: gr.Request) -> tuple[Any, ...]:
@@ -110,53 +143,25 @@ class ConsolePage:
             names,
         )
 
-    def tune(self, request: gr.Request) -> None:
-        """Start a tuning job on the current examples."""
-        language = language_for(request)
-        with report_errors(language):
-            self._service.tune_in_background()
-        gr.Info(say("console.overview.tuning_started", language), duration=2)
-
-    def promote(self, release: str | None, force: bool, request: gr.Request) -> None:
-        """Make a release live."""
-        language = language_for(request)
-        if not release:
-            message = say("console.overview.choose_release", language)
-            raise gr.Error(message, print_exception=False)
-        with report_errors(language):
-            bundle = find_digest(self._workspace.home.bundles, release)
-            live = self._workspace.releases.promote(bundle, force=force)
-            self._workspace.accounts.audit.record(_actor(request), "promote", bundle)
-            self._workspace.releases.wait_until_served(live)
-        gr.Info(say("console.overview.promoted", language), duration=3)
-
-    def rollback(self, request: gr.Request) -> None:
-        """Return to the release that was live before."""
-        language = language_for(request)
-        with report_errors(language):
-            live = self._workspace.releases.rollback()
-            self._workspace.accounts.audit.record(
-                _actor(request), "roll back", live.bundle or "base"
-            )
-            self._workspace.releases.wait_until_served(live)
-        gr.Info(say("console.overview.rolled_back", language), duration=3)
-
 
 def build_console_page(service: Service) -> gr.Blocks:
     """Return the page with its tabs."""
     with PageBlocks(title="Burnish console", fill_width=True) as blocks:
         with gr.Tab(text("console.tabs.overview")):
-            _build_overview(ConsolePage(service), blocks)
+            _build_overview(service, blocks)
+        with gr.Tab(text("console.tabs.releases")):
+            build_trend_tab(service.workspace, blocks)
         with gr.Tab(text("console.tabs.training_data")) as training_data:
             build_training_tab(service.workspace, training_data)
         with gr.Tab(text("console.tabs.tuning")):
-            build_tuning_tab(service.workspace, blocks, service.resume_in_background)
+            build_tuning_tab(service.workspace, blocks, service.rounds.resume_job)
         build_language_choice(blocks, "console.title")
     return blocks  # type: ignore[no-any-return]  # gradio types its context manager as Any
 
 
-def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
+def _build_overview(service: Service, blocks: gr.Blocks) -> None:
     """Build the overview, which is refreshed on a timer."""
+    page = ConsolePage(service)
     status = gr.Textbox(
         interactive=False, show_label=False, container=False, max_lines=4, elem_id="status"
     )
@@ -182,6 +187,12 @@ def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
         force = gr.Checkbox(label=text("console.overview.force"), elem_id="force")
         promote = gr.Button(text("console.overview.promote"), variant="primary", elem_id="promote")
         rollback = gr.Button(text("console.overview.rollback"), variant="stop", elem_id="rollback")
+    build_release_changes(
+        ReleaseChanges(service),
+        chosen=chosen,
+        force=force,
+        buttons={"promote": promote, "rollback": rollback, "tune": tune},
+    )
     history = gr.Dataframe(
         label=text("console.overview.history"), interactive=False, elem_id="history"
     )
@@ -192,16 +203,6 @@ def _build_overview(page: ConsolePage, blocks: gr.Blocks) -> None:
     quiet: Any = {"show_progress": "hidden", **hidden}
     blocks.load(page.refresh, [offered], shown, **hidden)
     gr.Timer(OVERVIEW_SECONDS).tick(page.refresh, [offered], shown, **quiet)
-    tune.click(page.tune, None, None, **hidden)
-    promote.click(page.promote, [chosen, force], None, **hidden)
-    rollback.click(page.rollback, None, None, **hidden)
-
-
-def _actor(request: gr.Request) -> str:
-    """Return who is at the console, for the audit log; nobody in particular without accounts."""
-    assert request.request is not None  # gradio has none where a handler is called as a function
-    person = person_of(request.request)
-    return person.id if person.name else "console"
 
 
 def _figures(report: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -25,7 +25,10 @@ def job_facts(job: Job, events: Sequence[JobEvent], language: str) -> str:
 
     begun = next((e for e in reversed(events) if isinstance(e, JobStarted)), None)
     steps = last_steps(events)
-    lines = [line("id", id=job.id), line("state", state=translated(job.state, language))]
+    lines = [
+        line("id", id=job.id),
+        line("state", state=translated("stopping" if job.stopping else job.state, language)),
+    ]
     if begun:
         priority = translated(begun.priority, language)
         lines.append(line("threads", threads=begun.threads, priority=priority))

@@ -154,7 +154,7 @@ def _row(job: Job, events: Sequence[JobEvent], language: str) -> list[str]:
     last = steps[-1] if steps else None
     return [
         job.id[7:19],
-        translated(job.state, language),
+        translated("stopping" if job.stopping else job.state, language),
         datetime.fromtimestamp(job.started_at, UTC).strftime("%Y-%m-%d %H:%M"),
         last.stage if last else "",
         f"{last.step}/{last.steps}" if last else "",
@@ -204,7 +204,7 @@ def _thinned(steps: Sequence[StepDone]) -> Sequence[StepDone]:
 def _buttons(job: Job | None) -> tuple[Any, Any]:
     """Return updates of the cancel and resume buttons."""
     return (
-        gr.update(interactive=job is not None and job.state == "running"),
+        gr.update(interactive=job is not None and job.state == "running" and not job.stopping),
         gr.update(interactive=job is not None and job.state in STOPPED),
     )
 

@@ -19,13 +19,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from deploy.gate.thresholds import GuardThresholds
 from tuning.evaluation.answers import AnswerMeasures
 from tuning.evaluation.evaluate import Evaluation
 from tuning.evaluation.statistics import Interval, clustered_mean
-
-FALSE_ALARMS = 0.05  # of all guards together
-# Below this many independent items a bootstrap's interval is far too narrow.
-MIN_ITEMS = 8
 
 Harms = Sequence[tuple[str, float]]  # (what it was found on, by how much the candidate is worse)
 
@@ -42,50 +39,54 @@ class GuardFinding:
     refused: bool
 
 
-def _nothing_wished(_: Evaluation) -> float:
+def _nothing_wished(_: Evaluation, __: GuardThresholds) -> float:
     return 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """A measure of harm and how much is tolerated; `fault` completes "the candidate ...".
+    """A measure of harm; `fault` completes "the candidate ...".
 
-    Where people's own choices ask for more than the tolerance, `wished` returns how much.
+    How much is tolerated is in `deploy.gate.thresholds`, by its name. Where people's own choices
+    ask for more than that, `wished` returns how much.
     """
 
     name: str
     fault: str
-    tolerance: float
     harms: Callable[[Evaluation], Harms]
-    wished: Callable[[Evaluation], float] = _nothing_wished
+    wished: Callable[[Evaluation, GuardThresholds], float] = _nothing_wished
 
 
-def check(evaluation: Evaluation) -> tuple[GuardFinding, ...]:
+def check(evaluation: Evaluation, thresholds: GuardThresholds) -> tuple[GuardFinding, ...]:
     """Findings of the guards that have enough items to judge by."""
     return tuple(
-        finding for guard in GUARDS if (finding := _finding(guard, evaluation)) is not None
+        finding
+        for guard in GUARDS
+        if (finding := _finding(guard, evaluation, thresholds)) is not None
     )
 
 
-def _finding(guard: Guard, evaluation: Evaluation) -> GuardFinding | None:
+def _finding(
+    guard: Guard, evaluation: Evaluation, thresholds: GuardThresholds
+) -> GuardFinding | None:
     harms = guard.harms(evaluation)
-    harm = _mean_harm(harms)
+    harm = _mean_harm(harms, thresholds)
     if harm is None:
         return None
-    tolerance = max(guard.tolerance, guard.wished(evaluation))
+    tolerance = max(thresholds.tolerances[guard.name], guard.wished(evaluation, thresholds))
     items = len({item for item, _ in harms})
     return GuardFinding(guard.name, guard.fault, harm, tolerance, items, harm.low > tolerance)
 
 
-def _mean_harm(harms: Harms) -> Interval | None:
+def _mean_harm(harms: Harms, thresholds: GuardThresholds) -> Interval | None:
     """The mean with its interval; None for too few items."""
     items = [item for item, _ in harms]
-    if len(set(items)) < MIN_ITEMS:
+    if len(set(items)) < thresholds.min_items:
         return None
     return clustered_mean(
         [value for _, value in harms],
         items,
-        confidence=1 - 2 * FALSE_ALARMS / len(GUARDS),  # two tails, of which one refuses
+        confidence=1 - 2 * thresholds.false_alarms / len(GUARDS),  # two tails, of which one refuses
     )
 
 
@@ -107,7 +108,7 @@ def _log_length(answer: AnswerMeasures) -> float:
     return math.log(max(1, answer.tokens))
 
 
-def _growth_chosen(evaluation: Evaluation) -> float:
+def _growth_chosen(evaluation: Evaluation, thresholds: GuardThresholds) -> float:
     """Log of the ratio of lengths between the side that people chose and the other, on average.
 
     Over the held-out pairs, in characters; 0 unless its whole interval lies above 0.
@@ -116,7 +117,8 @@ def _growth_chosen(evaluation: Evaluation) -> float:
         [
             (p.conversation_id, math.log(max(1, p.chosen_chars) / max(1, p.rejected_chars)))
             for p in evaluation.pairs
-        ]
+        ],
+        thresholds,
     )
     return growth.estimate if growth is not None and growth.low > 0 else 0.0
 
@@ -137,24 +139,15 @@ def _gold(evaluation: Evaluation) -> Harms:
     ]
 
 
-# Tolerances. Shares of answers have none: that the whole interval lies above 0 takes five answers
-# of 24 that became bad and none that became good, which is what a reader would notice.
 GUARDS = (
-    # Half as long again, in the geometric mean: people who like detail get some, and a model that
-    # has learnt that longer wins grows further.
-    Guard(
-        "length", "gives longer answers", math.log(1.5), _on_answers(_log_length), _growth_chosen
-    ),
+    Guard("length", "gives longer answers", _on_answers(_log_length), _growth_chosen),
     # Where the incumbent's answers are near the token limit the ratio cannot show growth; this can.
-    Guard("unfinished", "does not come to an end", 0.0, _on_answers(lambda a: not a.finished)),
-    Guard("empty", "gives empty answers", 0.0, _on_answers(lambda a: a.empty)),
-    # A tenth of all four-word phrases: small models repeat some when they answer at length.
-    Guard("repetition", "repeats itself", 0.1, _on_answers(lambda a: a.repetition)),
-    Guard("refusal", "refuses to answer", 0.0, _on_answers(lambda a: a.refused)),
-    Guard("language", "leaves the language", 0.0, _on_answers(lambda a: not a.language_kept)),
-    Guard("format", "leaves the form asked for", 0.0, _on_answers(_unformed)),
-    # One nat a token: what the base would say has lost a factor of e at each token. An adapter that
-    # learnt its lesson stays well below; one that collapsed does not.
-    Guard("drift", "is far from the base model", 1.0, _drift),
-    Guard("gold", "ranks fewer gold pairs rightly", 0.0, _gold),
+    Guard("unfinished", "does not come to an end", _on_answers(lambda a: not a.finished)),
+    Guard("empty", "gives empty answers", _on_answers(lambda a: a.empty)),
+    Guard("repetition", "repeats itself", _on_answers(lambda a: a.repetition)),
+    Guard("refusal", "refuses to answer", _on_answers(lambda a: a.refused)),
+    Guard("language", "leaves the language", _on_answers(lambda a: not a.language_kept)),
+    Guard("format", "leaves the form asked for", _on_answers(_unformed)),
+    Guard("drift", "is far from the base model", _drift),
+    Guard("gold", "ranks fewer gold pairs rightly", _gold),
 )

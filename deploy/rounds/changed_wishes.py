@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from deploy.gate.verdict import MIN_CONVERSATIONS
 from engine.request import Engine
 from feedback_store.examples.types import Pair, Unpaired
 from tuning.evaluation.judgements import ranked_right, score_judgements
@@ -24,6 +23,7 @@ from tuning.evaluation.statistics import Interval, clustered_mean
 # own choice
 CHANGE_CONFIDENCE = 0.999
 CHANCE = 0.5
+MIN_CONVERSATIONS = 8  # below, a bootstrap's interval is far too narrow
 MOST_STATEMENTS = 100  # of each kind, the newest; more would narrow the interval little
 
 StatementT = TypeVar("StatementT", Pair, Unpaired)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from deploy.rounds.change_point import RatingWatch
 from tuning.rows import ExampleKind
 
+Cause = Literal["evidence", "ratings", "schedule"]
 Sources = Mapping[str, int]  # the number of examples by "kind/source", as a snapshot names them
 
 
@@ -73,6 +74,7 @@ class LoopStatus:
     evidence: Mapping[str, EvidenceCount] = field(default_factory=dict)
     untaught: tuple[str, ...] = ()
     ratings: RatingWatch | None = None
+    overdue: bool = False  # the last round is longer ago than the operator wants
 
     @property
     def worth(self) -> float:
@@ -87,7 +89,16 @@ class LoopStatus:
     @property
     def would_run(self) -> bool:
         """Whether there is enough new evidence, or reason to act, and nothing in the way."""
-        return not self.job_running and (self.worth >= self.min_new_pairs or self.fell)
+        return not self.job_running and self.cause is not None
+
+    @property
+    def cause(self) -> Cause | None:
+        """What starts a round: enough evidence, falling ratings or the calendar, in this order."""
+        if self.worth >= self.min_new_pairs:
+            return "evidence"
+        if self.fell:
+            return "ratings"
+        return "schedule" if self.overdue and self.worth > 0 else None
 
     @property
     def reason(self) -> str:
@@ -100,7 +111,7 @@ class LoopStatus:
             f" {new['corrections']} corrections, {new['thumbs']} lone thumbs and {new['liked']}"
             f" liked answers, worth {self.worth:g} pairs where {self.min_new_pairs} are asked"
         )
-        return "; ".join([counted, *self._fall(), *self._untaught()])
+        return "; ".join([counted, *self._fall(), *self._late(), *self._untaught()])
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready form."""
@@ -111,6 +122,7 @@ class LoopStatus:
             "job_running": self.job_running,
             "would_run": self.would_run,
             "reason": self.reason,
+            "cause": self.cause,
             "worth": self.worth,
             "evidence": {
                 name: {"total": each.total, "new": each.new, "weight": each.weight}
@@ -129,6 +141,10 @@ class LoopStatus:
                 f" in its last {found.recent} votes, which starts a round by itself"
             )
 
+    def _late(self) -> Iterable[str]:
+        if self.cause == "schedule":
+            yield "the last round is so long ago that what is new starts one by itself"
+
     def _untaught(self) -> Iterable[str]:
         return (
             f"the recipe learns nothing from {each.plural}"
@@ -146,6 +162,7 @@ def weigh_evidence(
     weights: Mapping[str, float] = EVIDENCE_WEIGHTS,
     taught: Collection[ExampleKind] = ALL_KINDS,
     ratings: RatingWatch | None = None,
+    overdue: bool = False,
 ) -> LoopStatus:
     """Weigh the evidence of now against that of the snapshots trained on.
 
@@ -173,6 +190,7 @@ def weigh_evidence(
         evidence,
         tuple(k.name for k in EVIDENCE if not _teaches(k, taught) and evidence[k.name].new),
         ratings,
+        overdue,
     )
 
 

@@ -96,7 +96,7 @@ def test_training_and_a_setting_of_none_come_first(
 ) -> None:
     service = played.service
     idle(service, monkeypatch)
-    with service._round:
+    with service.rounds._one:
         assert service.alternative_writer.write_while_idle() == 0
     monkeypatch.setattr(service.alternative_writer, "_count", 0)
     assert service.alternative_writer.write_while_idle() == 0

@@ -369,9 +369,15 @@ def test_the_console_shows_the_counts_and_promotes_and_rolls_back(
     page.get_by_label("Release", exact=True).click()
     page.get_by_role("option", name=bundle[7:19]).click()
     page.click("#promote")
+    expect(page.locator("#asked textarea")).to_have_value(re.compile(bundle[7:19]))
+    assert service.slots.live is None  # a click alone asks
+    page.get_by_label("Why (it is recorded)").fill("people like it")
+    page.click("#confirm")
     expect(page.get_by_text("Promoted: the next turn uses it.")).to_be_visible(timeout=30_000)
     status = page.locator("#status textarea")
     expect(status).to_have_value(re.compile(bundle[7:19]), timeout=20_000)
     assert service.slots.live == bundle
+    assert service.workspace.registry.history()[0].note == "people like it"
     page.click("#rollback")
+    page.click("#confirm")
     expect(status).to_have_value(re.compile("^Live: base"), timeout=20_000)

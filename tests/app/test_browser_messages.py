@@ -222,7 +222,7 @@ def test_the_console_shows_what_people_wrote_as_text(url: str, tab: Tab, service
     store, answer_id = service.workspace.store, str(answer.answer_id)
     store.vote(answer_id, "ann", -1, comment=text)
     store.correct(answer_id, "ann", text)
-    service.last_round = f"failed: {text}"
+    service.rounds.last = f"failed: {text}"
     fetched = Fetched(tab)
     tab.goto(f"{url}/console")
     status = tab.locator("#status textarea")

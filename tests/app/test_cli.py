@@ -68,6 +68,7 @@ COMMANDS = [
     ["release"],
     ["release", "list"],
     ["release", "show"],
+    ["release", "lineage"],
     ["release", "promote"],
     ["release", "rollback"],
     ["release", "export"],
@@ -309,6 +310,14 @@ def test_the_loop_by_hand_from_import_to_rollback(cli: Cli, tmp_path: Path) -> N
     assert (merged / "model.safetensors").is_file()
     assert cli.json("release", "rollback")["live"] == "base"
     cli("release", "rollback", status=1)
+    story = cli("release", "show", tuned["bundle"][7:15])[0]
+    assert "40 pairs of answers that were compared" in story
+    assert "promoted by command line against the gate's verdict" in story
+    events = [each["event"] for each in cli.json("release", "show", tuned["bundle"])["events"]]
+    assert events == ["registered", "judged", "promote", "rollback"]
+    (point,) = cli.json("release", "lineage")["releases"]
+    assert (point["release"], point["verdict"]) == (tuned["bundle"], judged["verdict"])
+    assert point["seconds"] > 0
 
 
 def test_an_unknown_setting_is_an_error(cli: Cli) -> None:

@@ -6,12 +6,20 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
 
+import gradio as gr
 import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from app.service import Workspace
 from app.settings import Settings
 from app.ui.console import ConsolePage
+from app.ui.release_changes import ReleaseChanges
+from app.ui.trend_console import TrendPage, gain_points
+from app.web.evaluation_page import evaluations_router
+from engine.storage import publish
 
+ENGLISH = cast(gr.Request, SimpleNamespace(headers={"accept-language": "en"}))
 JUDGED = {
     "verdict": "better",
     "pairs": 9,
@@ -40,3 +48,62 @@ def test_an_imported_release_is_shown_as_such_before_it_was_judged(
         ["a" * 12, "", "trained here", "better", "+0.50", "0.40 → 0.90", "9"],
     ]
     assert page.releases("zh").values.tolist()[0][2:4] == ["导入", "未评估"]
+
+
+def test_the_training_set_is_brought_up_to_date_once_for_all_open_consoles(
+    page: ConsolePage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training_set, refreshed = page._workspace.training_set, []
+    refresh = training_set.refresh
+
+    def counted(**options: bool) -> object:
+        refreshed.append(options)
+        return refresh(**options)
+
+    monkeypatch.setattr(training_set, "refresh", counted)
+    page._service.rounds = cast(Any, SimpleNamespace(last="none yet"))
+    for _ in range(3):  # three consoles, within two seconds
+        assert "worth 0 pairs" in page.status("en")
+        assert len(page.feedback("en")) > 5
+    assert len(refreshed) == 1
+
+
+def test_a_click_asks_first_and_says_on_how_little_it_would_train(page: ConsolePage) -> None:
+    changes = ReleaseChanges(page._service)
+    act, group, words, reason = changes.ask_tune(ENGLISH)
+    assert (act, group["visible"], reason["visible"]) == ("tune", True, False)
+    assert "Train on 0 pairs? 20 make a first training worth trying" in words
+    act, group, words, reason = changes.ask_promote("abc", True, ENGLISH)
+    assert (act, reason["visible"]) == ("promote", True)
+    assert "This needs a reason" in words
+    assert page._workspace.registry.events() == ()
+    with pytest.raises(gr.Error, match="the base model is live"):
+        changes.ask_rollback(ENGLISH)
+
+
+def test_the_trend_has_a_line_for_each_measure_and_each_release(page: ConsolePage) -> None:
+    registry = page._workspace.registry
+    assert gain_points(page._workspace.release_trend(), "en") is None
+    gain = {"estimate": 0.2, "low": 0.1, "high": 0.3}
+    registry.add("sha256:" + "a" * 64, {**JUDGED, "gain": gain, "gain_on_base": gain})
+    registry.add("sha256:" + "b" * 64, {**JUDGED, "gain": gain})
+    points = gain_points(page._workspace.release_trend(), "en")
+    assert points is not None
+    assert sorted(set(points["of"]))[0] == "on the base model"
+    assert len(points) == 9  # three of each measure: both of the first release, one of the second
+    assert points["release"].tolist().count(1) == 6
+    story, link = TrendPage(page._workspace).tell("a" * 12)
+    assert "judged against the base model: better" in story
+    assert link["visible"] is False
+
+
+def test_the_page_of_an_evaluation_is_served(page: ConsolePage) -> None:
+    workspace = page._workspace
+    digest = publish(
+        workspace.home.evaluations,
+        lambda folder: {"bytes": (folder / "evaluation.html").write_text("<p>Figures</p>")},
+    )
+    app = FastAPI()
+    app.include_router(evaluations_router(workspace))
+    client = TestClient(app)
+    assert client.get(f"/console/evaluations/{digest[7:]}").text == "<p>Figures</p>"

@@ -27,9 +27,11 @@ from app.settings import Settings
 from app.ui.errors import report_errors
 from app.ui.texts import error_text, translated
 from deploy.gate.guards import GUARDS, GuardFinding
+from deploy.gate.thresholds import default_thresholds
 from deploy.gate.verdict import GateReport, _verdict, verdict_line
 from deploy.rounds.change_point import RatingWatch
-from deploy.rounds.trigger import EVIDENCE, LoopStatus
+from deploy.rounds.stages import CANARY_RUNS, CANCELLED_JOB, ERASED, QUIET_NOW, USED_UP, unchanged
+from deploy.rounds.trigger import EVIDENCE, EvidenceCount, LoopStatus
 from engine.errors import BurnishError, EngineFailure, InvalidBundle, StorageFull
 from engine.messages import Message
 from engine.prompts.modes import PromptTemplate
@@ -331,9 +333,11 @@ def test_the_notes_under_an_answer(note: str) -> None:
 
 def test_what_the_loop_and_the_gate_say() -> None:
     fell = RatingWatch(90, 0.8, 0.4, 30, fell=True)
+    some = {kind.name: EvidenceCount(9, 1, kind.weight) for kind in EVIDENCE}
     for status in (
         LoopStatus(9, 7, 20, False),
         LoopStatus(9, 7, 20, False, {}, tuple(kind.name for kind in EVIDENCE), fell),
+        LoopStatus(9, 7, 20, False, some, overdue=True),
     ):
         check(status.reason, translated(status.reason, "zh"))
     for rule in GUARDS:
@@ -347,11 +351,12 @@ def test_what_the_loop_and_the_gate_say() -> None:
         (Interval(0.0, -1.0, 1.0), 3, ()),
         (Interval(0.62, 0.25, 0.88), 9, (long, again)),
     ):
-        verdict, reason = _verdict(gain, conversations, 8, guards)
+        verdict, reason = _verdict(gain, conversations, default_thresholds(), guards)
         report = cast(GateReport, SimpleNamespace(verdict=verdict, reason=reason))
         check(verdict_line(ID, report), translated(verdict_line(ID, report), "zh"))
         check(verdict, translated(verdict, "zh"))
-    for round_ in ("none yet", "running", "failed: the server's log says why"):
+    said = ERASED, CANARY_RUNS, QUIET_NOW, USED_UP, CANCELLED_JOB, unchanged(ID)
+    for round_ in ("none yet", "running", "failed: the server's log says why", *said):
         check(round_, translated(round_, "zh"))
     check("failed: not saved: quota 7", translated("failed: not saved: quota 7", "zh"))
 

@@ -156,6 +156,7 @@ MATRIX: dict[tuple[str, str], list[Try]] = {
     ("GET", "/console"): [Try(FORBIDDEN)],
     ("GET", "/console/compare"): [Try(FORBIDDEN)],
     ("GET", "/console/comparisons"): [Try(FORBIDDEN)],
+    ("GET", "/console/evaluations/{evaluation}"): [Try(FORBIDDEN)],
     ("GET", "/console/comparisons/texts"): [Try(FORBIDDEN)],
     ("POST", "/console/comparisons/{waiting_id}/choice"): [Try(FORBIDDEN, {"choice": "left"})],
     ("POST", "/console/comparisons/{waiting_id}/skip"): [Try(FORBIDDEN, {})],
@@ -280,6 +281,7 @@ def _say_everything(service: Service, url: str, ann: str) -> dict[str, str]:
         "completion_id": first,
         "document_id": document,
         "draft_id": "0" * 32,
+        "evaluation": "sha256:" + "e" * 64,
     }
 
 
@@ -353,7 +355,7 @@ def test_ann_has_said_it_all(house: House) -> None:
     document = house.everything_of_ann()
     said = json.dumps(document)
     for name, value in house.ids.items():
-        if name not in ("model", "waiting_id"):
+        if name not in ("model", "waiting_id", "evaluation"):  # of no person
             assert value.removeprefix("resp_") in said, name
     assert said.count(WORDS) >= 5
     assert document["examples_removed"]

@@ -246,7 +246,7 @@ def test_each_round_of_the_loop_begins_with_what_was_said_there(
         return LoopResult(ran=False, reason="not enough")
 
     monkeypatch.setattr(Loop, "run", run)
-    assert service.run_round().reason == "not enough"
+    assert service.rounds.run().reason == "not enough"
     assert votes == [(ANN, 1)]
 
 

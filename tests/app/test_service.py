@@ -12,6 +12,7 @@ from apscheduler.triggers.cron import CronTrigger
 
 from app.service import Service, Workspace
 from app.settings import Settings
+from deploy.loop import Loop, LoopResult
 from engine.adapters.bundle import publish_bundle
 from engine.errors import Conflict, InvalidBundle, StorageFull
 from engine.home import Home
@@ -32,25 +33,27 @@ def jobs_by_calendar(service: Service) -> list[Any]:
     return [job for job in jobs if isinstance(job.trigger, CronTrigger)]
 
 
-def test_the_loop_runs_on_its_schedule_only_when_enabled(
+def test_the_loop_looks_at_the_times_of_its_schedule_only_when_enabled(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rounds: list[Service] = []
-    monkeypatch.setattr(Service, "run_round", lambda self: rounds.append(self))
-    quiet = Service(Workspace(settings))
-    quiet.start()
-    assert jobs_by_calendar(quiet) == []
-    quiet.close()
+    looked: list[str] = []
 
-    enabled = settings.model_copy(update={"loop_enabled": True, "loop_schedule": "5 4 * * 6"})
-    service = Service(Workspace(enabled))
-    service.start()
-    (job,) = jobs_by_calendar(service)
-    assert (job.next_run_time.hour, job.next_run_time.minute) == (4, 5)
-    assert job.next_run_time.strftime("%A") == "Sunday"  # APScheduler counts Monday as 0
-    job.modify(next_run_time=job.next_run_time.now(job.next_run_time.tzinfo))
-    wait_until(lambda: rounds == [service])
-    service.close()
+    def run(loop: Loop, *_: object, **__: object) -> LoopResult:
+        looked.append("looked")
+        return LoopResult(ran=False, reason="not enough")
+
+    monkeypatch.setattr(Loop, "run", run)
+    for enabled in (False, True):
+        values = {"loop_enabled": enabled, "loop_schedule": "5 4 * * 6"}  # Sundays: 0 is Monday
+        service = Service(Workspace(settings.model_copy(update=values)))
+        service.rounds.tick()
+        assert looked == []  # a server that starts waits for the next time
+        service.workspace.loop._looked_at -= 8 * 24 * 3600
+        service.rounds.tick()
+        service.rounds.tick()
+        assert len(looked) == enabled
+        assert service.rounds.last == ("not enough" if enabled else "none yet")
+        service.close()
 
 
 def test_what_is_older_than_the_operator_keeps_is_forgotten_at_the_start_and_each_day(
@@ -90,13 +93,16 @@ def test_tuning_from_the_console_ends_in_a_release_that_is_not_yet_live(service:
         for number in range(40)
     ]
     service.workspace.store.add_imported(turns, TEMPLATE, "ann")
-    service.tune_in_background()
-    wait_until(lambda: service.last_round == "running")
+    service.rounds.tune("console")
+    wait_until(lambda: service.rounds.last == "running")
     with pytest.raises(Conflict):
-        service.run_round()
-    wait_until(lambda: service.last_round != "running", seconds=240)
+        service.rounds.run()
+    wait_until(lambda: service.rounds.last != "running", seconds=240)
     (release,) = service.workspace.registry.list()
-    assert service.last_round.startswith(release.bundle[7:19])
+    assert service.rounds.last.startswith(release.bundle[7:19])
+    with pytest.raises(Conflict, match="nothing has changed since release"):
+        service.rounds.tune("console")
+    assert service.workspace.registry.list() == [release]
     assert service.workspace.registry.live().bundle is None
 
 

@@ -42,7 +42,7 @@ from tuning.jobs.events import (
     TrialScored,
 )
 from tuning.jobs.progress import ProgressLog
-from tuning.jobs.runner import Job, JobRunner
+from tuning.jobs.runner import Job, JobRunner, JobState
 from tuning.recipe import Recipe, SearchRecipe
 from tuning.search import choose_slice
 
@@ -318,6 +318,7 @@ class Played:
     bundle: str | BurnishError
     resumed: list[str] = field(default_factory=list)
     may_end: threading.Event = field(default_factory=threading.Event)
+    id: str = "sha256:" + "7" * 64
 
     def resume(self, job_id: str) -> str:
         if self.resumed:
@@ -335,7 +336,17 @@ class Played:
         return self.bundle
 
     def get(self, job_id: str) -> Job:
-        return Job(job_id, "done", self.snapshot, None, None, 0.0)
+        failed = isinstance(self.bundle, BurnishError)
+        state: JobState = "running" if self.resumed else "interrupted"
+        if self.resumed and self.may_end.is_set():
+            state = "failed" if failed else "done"
+        return Job(job_id, state, self.snapshot, None, None, 0.0)
+
+    def list(self) -> list[Job]:
+        return []
+
+    def recipe(self, job_id: str) -> dict[str, Any]:
+        return Recipe().as_dict()
 
 
 def played_jobs(service: Service, bundle: str | BurnishError) -> Played:
@@ -351,16 +362,16 @@ def test_the_bundle_of_a_job_that_was_resumed_is_judged_as_any_other(
 ) -> None:
     bundle = make_bundle(service.workspace.home.bundles, tiny_base)
     jobs = played_jobs(service, bundle)
-    service.resume_in_background("job")
-    assert (jobs.resumed, service.last_round) == (["job"], "running")
+    service.rounds.resume_job(jobs.id)
+    assert (jobs.resumed, service.rounds.last) == ([jobs.id], "running")
     with pytest.raises(Conflict, match="a round is already running"):
-        service.run_round()
+        service.rounds.run()
     assert service.workspace.registry.list() == []
     jobs.may_end.set()
-    wait_until(lambda: not service._round.locked())
+    wait_until(lambda: not service.rounds.running, seconds=120)
     (release,) = service.workspace.registry.list()
     assert (release.bundle, release.report["snapshot"]) == (bundle, jobs.snapshot)
-    assert service.last_round.startswith(f"{bundle[7:19]}: {release.report['verdict']}")
+    assert service.rounds.last.startswith(f"{bundle[7:19]}: {release.report['verdict']}")
     assert service.workspace.registry.live().bundle is None
 
 
@@ -369,13 +380,14 @@ def test_a_resumed_job_that_ends_without_a_bundle_says_why_and_leaves_room_for_t
 ) -> None:
     jobs = played_jobs(service, BurnishError("tuning failed: the disk is full"))
     jobs.may_end.set()
-    service.resume_in_background("job")
-    wait_until(lambda: not service._round.locked())
-    assert service.last_round == "failed: tuning failed: the disk is full"
+    service.rounds.resume_job(jobs.id)
+    wait_until(lambda: not service.rounds.running)
+    assert service.rounds.last == "failed: tuning failed: the disk is full"
+    assert not service.workspace.loop.rounds()[0].finished  # it is tried again
     for _ in range(2):  # what refuses a job is heard by who asked, and holds up nothing
         with pytest.raises(Conflict, match="one runs at a time"):
-            service.resume_in_background("job")
-    assert service.last_round == "failed: tuning failed: the disk is full"
+            service.rounds.resume_job(jobs.id)
+    assert service.rounds.last == "failed: tuning failed: the disk is full"
 
 
 # In a browser

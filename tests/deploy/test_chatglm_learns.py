@@ -18,9 +18,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from deploy.export import export_merged
-from deploy.loop import Loop
+from deploy.loop import Loop, RoundRequest
 from deploy.releases.promotion import Releases
 from deploy.releases.registry import Registry
+from deploy.rounds.store import RoundStore
 from engine.adapters.slots import AdapterSlots
 from engine.fast import FastEngine
 from engine.home import Home
@@ -42,7 +43,7 @@ from tests.support.chatglm_models import WRITERS, write_tiny_chatglm
 from tests.support.pairs import row
 from tests.support.runs import frozen, origin, trained
 from tuning.jobs.events import JobEvent, StepDone
-from tuning.jobs.runner import JobRunner
+from tuning.jobs.runner import Job, JobRunner
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.joint import JointRecipe
 from tuning.methods.kto import KtoRecipe
@@ -83,6 +84,12 @@ class JobsHere:
     def result(self, job: str) -> str:
         return job
 
+    def get(self, job: str) -> Job:
+        return Job(job, "done", "", job, None, 0.0)
+
+    def folder(self, job: str) -> Path:
+        return folder_of(self._home.jobs, job)
+
     def list(self) -> list[Any]:
         return []
 
@@ -103,6 +110,7 @@ def test_feedback_changes_the_greedy_answer_and_rollback_restores_it(
         take_snapshot=partial(take_snapshot, home.snapshots, training_set, curation),
         registry=registry,
         jobs=cast(JobRunner, JobsHere(home, base)),
+        rounds=RoundStore(database),
         min_new_pairs=3,
     )
     with contextlib.closing(FastEngine(base, kernel_cache=kernel_cache)) as engine:
@@ -115,13 +123,13 @@ def test_feedback_changes_the_greedy_answer_and_rollback_restores_it(
         assert WANTED not in before
         for number, name in enumerate(CONVERSATIONS):
             _correct(store, name, f"ni hao {number}?")
-        result = loop.run(engine, slots, RECIPE, {}, lambda event: None)
+        result = loop.run(engine, slots, RoundRequest(RECIPE, {}), lambda event: None)
         assert result.report is not None
         # A model of random weights does not learn a word without forgetting what little it says
         assert "drift" in {guard.name for guard in result.report.guards if guard.refused}
         assert registry.get(str(result.bundle)).report["verdict"] == "not better"
         releases = Releases(registry, home.bundles, base)
-        slots.activate(releases.promote(str(result.bundle), force=True).bundle)
+        slots.activate(releases.promote(str(result.bundle), force=True, reason="to see it").bundle)
         learnt, unlearnt = engine.score(
             [ScoreRequest((Message("user", "ni hao 1?"),), WANTED, a) for a in (slots.live, None)]
         )

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deploy import forgetting as forgetting_module
-from deploy.forgetting import BACKUPS, Receipt
+from deploy.forgetting import BACKUPS, Forgetting, Receipt
 from engine.errors import BurnishError, Conflict, UnknownId
 from engine.home import Home
 from engine.storage import folder_of, list_digests, publish, read_manifest
@@ -243,3 +243,21 @@ def test_a_job_that_is_learning_from_a_person_is_killed_and_leaves_nothing(home:
     assert process.wait() == -15  # it was told to end, and did not end by itself
     assert (home.jobs.list(), home.bundles_left()) == ([], set())
     assert not home.jobs.folder(job).exists()
+
+
+def test_the_live_release_gives_way_to_its_ancestor_before_anything_is_waited_for(
+    home: HomeInUse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.people.speaks("bob")
+    ancestor = home.bundle(home.freeze(), 1, promoted=True)
+    person = home.people.speaks("ann")
+    learnt = home.bundle(home.freeze(), 2, promoted=True)
+    live_then: list[str | None] = []
+    monkeypatch.setattr(
+        Forgetting, "_end_jobs", lambda *_: live_then.append(home.registry.live().bundle)
+    )
+    home.forgetting.forget(person.id)
+    assert live_then == [ancestor]
+    change = home.registry.history()[0]
+    assert (change.action, change.bundle, change.previous) == ("retire", ancestor, learnt)
+    assert change.note == forgetting_module.REASON

@@ -6,14 +6,18 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from deploy.gate.guards import FALSE_ALARMS, GUARDS
-from deploy.gate.verdict import judge_candidate, win_rate
+from deploy.gate.guards import GUARDS
+from deploy.gate.thresholds import default_thresholds, read_thresholds
+from deploy.gate.verdict import gate_report_of, judge_candidate, judge_document, win_rate
+from engine.errors import InvalidInput
+from engine.storage import folder_of
 from tuning.evaluation.answers import (
     AnswerMeasures,
     EvaluationPrompt,
@@ -25,6 +29,7 @@ from tuning.evaluation.evaluate import Evaluation
 from tuning.evaluation.generic import Drift
 from tuning.evaluation.judgements import JudgementScores
 from tuning.evaluation.preferences import PairScores, Preference
+from tuning.evaluation.report import write_report
 from tuning.evaluation.roles import MODEL_ROLES, ModelRole
 from tuning.evaluation.statistics import Interval, clustered_mean
 
@@ -330,7 +335,7 @@ def test_five_answers_of_24_that_became_bad_are_no_accident(worse: int, refused:
 
     That is 1.3% for four and 0.37% for five; a guard's tail has 5% / 9 = 0.56%.
     """
-    assert FALSE_ALARMS / len(GUARDS) == pytest.approx(0.0056, abs=1e-4)
+    assert default_thresholds().guards.false_alarms / len(GUARDS) == pytest.approx(0.0056, abs=1e-4)
     bad = with_answers(CLEARLY_BETTER, empty=True).answers[:worse]
     good = with_answers(CLEARLY_BETTER).answers[worse:]
     report = judge_candidate(replace(CLEARLY_BETTER, answers=(*bad, *good)))
@@ -485,3 +490,52 @@ def test_votes_that_are_the_wrong_way_round_by_half_promote_nothing() -> None:
     report = judge_candidate(Evaluation((), judgements=noise))
     assert report.verdict == "not better"
     assert abs(report.gain.estimate) < 0.1
+
+
+# The file and the thresholds
+
+ABOUT = {"candidate": "c", "incumbent": None, "base": "b", "snapshot": "s"}
+
+
+def test_the_verdict_is_a_function_of_the_written_evaluation_and_the_thresholds(
+    tmp_path: Path,
+) -> None:
+    thumbs_too = replace(with_answers(CLEARLY_BETTER), judgements=tuple(thumbs(2.0, -1.0)))
+    for evaluation in (CLEARLY_BETTER, thumbs_too, with_answers(CLEARLY_BETTER, empty=True)):
+        judged = judge_candidate(evaluation)
+        digest = write_report(tmp_path, evaluation, ABOUT, judged.as_dict())
+        text = (folder_of(tmp_path, digest) / "evaluation.json").read_text("utf-8")
+        document = json.loads(text)
+        assert judge_document(document, default_thresholds()) == judged
+        assert gate_report_of(document["verdict"]) == judged
+
+
+def test_an_operator_may_ask_for_more_or_tolerate_more(tmp_path: Path) -> None:
+    file = tmp_path / "thresholds.yaml"
+    file.write_text("min_gain: 0.9999\nguards: {tolerances: {empty: 1.0}}")
+    mine = read_thresholds(file)
+    assert judge_candidate(CLEARLY_BETTER).verdict == "better"
+    report = judge_candidate(CLEARLY_BETTER, replace(mine, min_gain=1.0))
+    assert (report.verdict, "above 1" in report.reason) == ("not better", True)
+    emptied = with_answers(CLEARLY_BETTER, empty=True)
+    assert judge_candidate(emptied).verdict == "not better"
+    assert not any(guard.refused for guard in judge_candidate(emptied, mine).guards)
+
+
+def test_thresholds_that_cannot_be_meant_are_all_named(tmp_path: Path) -> None:
+    file = tmp_path / "thresholds.yaml"
+    file.write_text("min_gian: 1\nmin_conversations: 2.5\nguards: {tolerances: {drift: far}}")
+    with pytest.raises(InvalidInput) as refused:
+        read_thresholds(file)
+    for problem in (
+        "min_gian is unknown",
+        "min_conversations is not a whole number",
+        "guards.tolerances.drift is not a number",
+    ):
+        assert problem in str(refused.value)
+
+
+@pytest.mark.parametrize("document", [{}, {"evidence": {}}, {"evidence": {"pairs": [1]}}])
+def test_what_is_no_evaluation_is_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="no evaluation"):
+        judge_document(document, default_thresholds())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,11 @@ from typing import Any, cast
 
 import pytest
 
-from deploy.loop import Loop, LoopResult
+from deploy.loop import Loop, LoopResult, RoundRequest
+from deploy.releases.events import CanaryDecision
 from deploy.releases.registry import LiveRelease, Registry
 from deploy.rounds.change_point import BASELINE_VOTES
+from deploy.rounds.store import RoundStore
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, InvalidInput
 from engine.home import Home
@@ -35,9 +37,9 @@ from feedback_store.view.ratings import read_ratings
 from feedback_store.view.training_set import TrainingSet
 from tests.helpers import make_bundle
 from tests.support.judges import LengthScorer, ScriptedJudge
+from tests.support.played_jobs import PlayedJobs
 from tests.support.scripted_engine import ScriptedEngine
 from tests.support.voices import Voice, sensible
-from tuning.jobs.events import JobEvent, JobStarted
 from tuning.jobs.runner import Job, JobRunner
 from tuning.methods.reward_model import RewardModel
 from tuning.recipe import Recipe, recipe_from_dict
@@ -47,32 +49,6 @@ PLAIN = make_template("plain", ())
 NAMES = [f"conversation-{number}" for number in range(100)]
 TRAIN = [name for name in NAMES if split_of(name) == "train"]
 HELDOUT = [name for name in NAMES if split_of(name) == "heldout"]
-
-
-class PlayedJobs:
-    """Stands for `JobRunner`: each job ends at once, with a random adapter or a failure."""
-
-    def __init__(self, bundles: Path, base: BaseModel) -> None:
-        self._bundles, self._base = bundles, base
-        self.started: list[dict[str, Any]] = []
-        self.failure: str | None = None
-        self.running: list[Job] = []
-
-    def start(self, **given: Any) -> str:
-        self.started.append(given)
-        return "job"
-
-    def wait(self, _job: str) -> Iterator[JobEvent]:
-        yield JobStarted(pid=1, threads=1, priority="idle")
-
-    def result(self, _job: str) -> str:
-        if self.failure:
-            raise BurnishError(self.failure)
-        snapshot = self.started[-1]["snapshot"]
-        return make_bundle(self._bundles, self._base, manifest={"snapshot": snapshot})
-
-    def list(self) -> list[Job]:
-        return self.running
 
 
 class Judge(ScriptedEngine):
@@ -129,6 +105,7 @@ def loop(
     snap: Callable[[], str],
     registry: Registry,
     jobs: PlayedJobs,
+    database: Database,
 ) -> Loop:
     return Loop(
         home=Home(tmp_path),
@@ -137,6 +114,7 @@ def loop(
         take_snapshot=snap,
         registry=registry,
         jobs=cast(JobRunner, jobs),
+        rounds=RoundStore(database),
         min_new_pairs=3,
     )
 
@@ -172,10 +150,18 @@ def correct(
         store.correct(answered(store, name, user, text=worse), user, better)
 
 
-def run(loop: Loop, judge: Judge | None, slots: AdapterSlots | None, **options: Any) -> LoopResult:
+def run(
+    loop: Loop,
+    judge: Judge | None,
+    slots: AdapterSlots | None,
+    *,
+    recipe: Recipe | None = None,
+    force: bool = False,
+) -> LoopResult:
     """One round; without engine and slots where nothing is to be judged."""
     engine, slots = cast(Engine, judge), cast(AdapterSlots, slots)
-    return loop.run(engine, slots, Recipe(), {}, lambda event: None, **options)
+    request = RoundRequest(recipe or Recipe(), {}, forced=force)
+    return loop.run(engine, slots, request, lambda event: None)
 
 
 # What it would do
@@ -248,7 +234,7 @@ def test_lone_thumbs_start_a_round(loop: Loop, store: FeedbackStore) -> None:
     store.vote(answered(store, TRAIN[5]), "ann", 1)
     assert loop.status().worth == 3.25
     assert loop.status().would_run
-    result = loop.run(cast(Engine, None), cast(AdapterSlots, None), DPO_ALONE, {}, print)
+    result = run(loop, None, None, recipe=DPO_ALONE)
     assert not result.ran
     assert "the recipe learns nothing from lone thumbs" in result.reason
 
@@ -262,8 +248,8 @@ def test_falling_ratings_of_the_live_release_start_a_round_once(
     bundles: Path,
     tiny_base: BaseModel,
 ) -> None:
-    loop._read_ratings = partial(read_ratings, database, tiny_base.digest)
-    loop._min_new_pairs = 10_000
+    loop._evidence._read_ratings = partial(read_ratings, database, tiny_base.digest)
+    loop._evidence._min_new_pairs = 10_000
     for number in range(BASELINE_VOTES):
         who = f"person {number % 4}"
         store.vote(answered(store, f"good {number}", who, tiny_base.digest), who, 1)
@@ -375,7 +361,7 @@ def test_an_imported_adapter_is_judged_as_ours_is_and_stays_known_as_imported(
     bundle = make_bundle(bundles, tiny_base, manifest=imported)
     correct(store, *TRAIN[:3], *HELDOUT[:10])
     assert loop.status().new_pairs == 13  # it has learnt none of them
-    judged = loop.evaluate(cast(Engine, Judge(True, False)), slots, bundle, snap())
+    judged = loop.judging.evaluate(cast(Engine, Judge(True, False)), slots, bundle, snap())
     assert judged.gate.verdict == "better"
     release = registry.get(bundle)
     assert (release.report["verdict"], release.origin) == ("better", "imported")
@@ -400,13 +386,114 @@ def test_a_failed_job_leaves_what_is_live_alone(
     assert (registry.live(), registry.list()) == (LiveRelease(None, 0), [])
 
 
+class Killed(BaseException):
+    """The server is killed."""
+
+
+def test_a_server_that_was_restarted_during_a_job_judges_its_bundle(
+    loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots, jobs: PlayedJobs
+) -> None:
+    """The loop need not be enabled: somebody has asked for this round."""
+
+    def kill() -> None:
+        jobs.while_running = lambda: None  # type: ignore[method-assign]
+        raise Killed
+
+    correct(store, *TRAIN[:5], *HELDOUT[:10])
+    jobs.while_running = kill  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        run(loop, Judge(True, False), slots, force=True)
+    assert registry.list() == []
+    judge = cast(Engine, Judge(True, False))
+    asked = lambda: RoundRequest(Recipe(), {})  # noqa: E731
+    result = loop.tick(judge, slots, asked, lambda event: None, enabled=False)
+    assert result is not None
+    assert (result.outcome, result.round) == ("promoted", 1)
+    assert registry.live().bundle == result.bundle
+    assert len(jobs.started) == 1  # it ran on meanwhile
+    assert loop.tick(judge, slots, asked, lambda event: None, enabled=False) is None
+
+
+def test_what_is_trained_on_unchanged_data_is_no_new_release(
+    loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots
+) -> None:
+    correct(store, *TRAIN[:5], *HELDOUT[:10])
+    first = run(loop, Judge(True, False), slots)
+    made = registry.list()
+    again = run(loop, Judge(True, False), slots, force=True)
+    assert (again.outcome, again.promoted) == ("unchanged", False)
+    assert str(first.bundle)[7:19] in again.reason
+    assert registry.list() == made
+
+
+def test_a_job_that_is_cancelled_ends_its_round(
+    loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots, jobs: PlayedJobs
+) -> None:
+    correct(store, *TRAIN[:5])
+    jobs.while_running = lambda: jobs.cancel(jobs.trained[0])  # type: ignore[method-assign]
+    result = run(loop, Judge(True, False), slots)
+    assert (result.outcome, result.bundle) == ("cancelled", None)
+    assert loop.rounds()[0].finished
+    assert registry.list() == []
+
+
+class PlayedCanary:
+    """A canary whose decision a test makes."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.says: CanaryDecision = "running"
+
+    def start(self, release: str) -> None:
+        self.started.append(release)
+
+    def decision(self) -> CanaryDecision:
+        return self.says
+
+
+@pytest.mark.parametrize("decision", ["promote", "roll back", "undecided"])
+def test_a_better_candidate_waits_for_its_canary(
+    loop: Loop,
+    store: FeedbackStore,
+    registry: Registry,
+    slots: AdapterSlots,
+    decision: CanaryDecision,
+) -> None:
+    canary = PlayedCanary()
+    loop._stages = replace(loop._stages, canary=canary)
+    correct(store, *TRAIN[:5], *HELDOUT[:10])
+    waits = run(loop, Judge(True, False), slots)
+    assert (waits.outcome, registry.live().bundle) == ("waits", None)
+    assert run(loop, Judge(True, False), slots).outcome == "waits"
+    assert canary.started == [waits.bundle]
+    canary.says = decision
+    result = run(loop, Judge(True, False), slots)
+    assert result.promoted == (decision == "promote")
+    assert registry.live().bundle == (waits.bundle if result.promoted else None)
+    assert result.promoted or decision in result.reason
+
+
+def test_a_stage_that_failed_is_tried_again_and_five_times_end_the_round(
+    loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots, jobs: PlayedJobs
+) -> None:
+    correct(store, *TRAIN[:5])
+    jobs.failure = "tuning failed: out of memory"
+    for attempt in range(1, 6):
+        with pytest.raises(BurnishError, match="out of memory"):
+            run(loop, Judge(True, False), slots)
+        (only,) = loop.rounds()
+        assert len(only.failures) == attempt
+        assert only.finished == (attempt == 5)
+    assert only.told == "failed (tuning failed: out of memory)"
+
+
 def test_a_bundle_is_never_judged_against_itself(
     loop: Loop, store: FeedbackStore, registry: Registry, slots: AdapterSlots
 ) -> None:
     correct(store, *TRAIN[:5], *HELDOUT[:10])
     result = run(loop, Judge(True, False), slots)
     with pytest.raises(InvalidInput, match="against itself"):
-        loop.evaluate(Judge(True, False), slots, str(result.bundle), str(result.snapshot))
+        loop.judging.evaluate(Judge(True, False), slots, str(result.bundle), str(result.snapshot))
 
 
 def test_the_evidence_of_a_verdict_can_be_read_and_names_nobody(
@@ -452,7 +539,7 @@ def test_an_ai_judge_may_be_asked_about_the_answers(
     correct(store, *TRAIN[:5], *HELDOUT[:10])
     result = run(loop, Judge(True, False), slots)
     other = make_bundle(bundles, tiny_base, seed=7, manifest={"snapshot": result.snapshot})
-    judged = loop.evaluate(
+    judged = loop.judging.evaluate(
         Judge(True, False),
         slots,
         other,
@@ -483,7 +570,7 @@ def test_the_reward_model_of_a_bundles_run_scores_its_answers(
         "reward_model": reward if kept else "sha256:" + "0" * 64,
     }
     bundle = make_bundle(bundles, tiny_base, seed=7, manifest=manifest)
-    judged = loop.evaluate(Judge(True, False), slots, bundle, str(result.snapshot))
+    judged = loop.judging.evaluate(Judge(True, False), slots, bundle, str(result.snapshot))
     figures = json.loads((judged.folder / "evaluation.json").read_text("utf-8"))["summary"]
     best = figures["models"]["candidate"]["reward_best_of_4"]
     assert (best is not None and best > 0) if kept else best is None
@@ -495,6 +582,7 @@ def test_a_home_without_jobs_has_none_running(
     training_set: TrainingSet,
     snap: Callable[[], str],
     registry: Registry,
+    database: Database,
 ) -> None:
     real = Loop(
         home=Home(tmp_path),
@@ -503,6 +591,7 @@ def test_a_home_without_jobs_has_none_running(
         take_snapshot=snap,
         registry=registry,
         jobs=JobRunner(Home(tmp_path), tmp_path),
+        rounds=RoundStore(database),
         min_new_pairs=1,
     )
     status = real.status().as_dict()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from engine.errors import InvalidInput
 from engine.request import Engine
 from feedback_store.examples.types import Pair, Unpaired
 from tuning.best_of import Scorer
@@ -49,6 +50,24 @@ class Evaluation:
             name = each.pop("conversation_id")
             each["conversation"] = numbers.setdefault(name, len(numbers))
         return document
+
+
+def evaluation_from_dict(document: Any) -> Evaluation:
+    """The evaluation of a document that `as_dict` made; a conversation's number is its id.
+
+    Raises `InvalidInput` for a document of another form.
+    """
+    from pydantic import TypeAdapter, ValidationError  # takes a while to read the types
+
+    try:
+        numbered = {**document}
+        for kind in ("pairs", "judgements"):
+            numbered[kind] = [
+                {**each, "conversation_id": str(each["conversation"])} for each in document[kind]
+            ]
+        return TypeAdapter(Evaluation).validate_python(numbered)
+    except (ValidationError, LookupError, TypeError) as error:
+        raise InvalidInput(f"this is no evaluation: {type(error).__name__}") from error
 
 
 def evaluate(

@@ -81,6 +81,7 @@ class Job:
     bundle: str | None
     error: str | None
     started_at: float
+    stopping: bool = False  # it was told to stop, and still runs
 
 
 class JobRunner:
@@ -119,8 +120,23 @@ class JobRunner:
         A job that is already done is not run again: the same inputs make the same adapter. Raises
         `InvalidInput` for a configuration of `accelerate` that cannot be used.
         """
+        return self._launch(self._spec(base_name, base_digest, snapshot, recipe, recipe_origins))
+
+    def find_done(self, base_digest: str, snapshot: str, recipe: Recipe) -> str | None:
+        """The bundle of a finished job with these inputs, which `start` would not run again."""
+        result = self._result(self._spec("", base_digest, snapshot, recipe, {}).id)
+        return result.get("bundle") if result.get("state") == "done" else None
+
+    def _spec(
+        self,
+        base_name: str,
+        base_digest: str,
+        snapshot: str,
+        recipe: Recipe,
+        recipe_origins: dict[str, str],
+    ) -> JobSpec:
         config = self._accelerate_config
-        spec = JobSpec(
+        return JobSpec(
             str(self._home.root),
             str(self._models),
             base_name,
@@ -131,7 +147,6 @@ class JobRunner:
             self._threads,
             1 if config is None else processes_of(config),
         )
-        return self._launch(spec)
 
     def resume(self, job_id: str) -> str:
         """Start a job again with what it was first given; returns its id, as `start` does.
@@ -223,13 +238,15 @@ class JobRunner:
         document = self._manifest(job_id)
         holder = self._leaseholder()  # before the result: a job ends by writing it, then exits
         result = self._result(job_id)
+        state = result.get("state") or self._unfinished(job_id, holder)
         return Job(
             job_id,
-            result.get("state") or self._unfinished(job_id, holder),
+            state,
             document["snapshot"],
             result.get("bundle"),
             result.get("error"),
             document["started_at"],
+            stopping=state == "running" and (self.folder(job_id) / CANCELLED).is_file(),
         )
 
     def recipe(self, job_id: str) -> dict[str, Any]:
