@@ -49,7 +49,7 @@ from feedback_store.ai_feedback.drafts import Drafts
 from feedback_store.conversations.conversation_list import Conversations
 from feedback_store.curation.alerts import find_alerts
 from feedback_store.curation.decisions import Curation
-from feedback_store.documents.library import Library
+from feedback_store.documents.library import open_library
 from feedback_store.examples.rules import Rules
 from feedback_store.personal.feedback_examples import FeedbackExamples
 from feedback_store.personal.own_examples import OwnExamples
@@ -95,7 +95,7 @@ class Workspace:
             self.shared_examples,
         )
         self.own_prompts = OwnPrompts(self.database)
-        self.documents = Library(self.home.documents)
+        self.documents = open_library(self.home.documents, settings.embedding_model)
         self.drafts = Drafts(self.database)
         self.alternatives = Alternatives(self.database, self.curation.refusing)
         self.comparison_queue = ComparisonQueue(self.database, self.store, self.curation.refusing)

@@ -92,6 +92,9 @@ class Settings(BaseSettings):
         default=None, ge=1, description="for keys and values; None is a share of the free memory"
     )
     max_rows: int = Field(default=32, ge=1, description="answers decoded at the same time")
+    embedding_model: Path | None = Field(
+        default=None, description="a folder: documents are searched by its vectors, too"
+    )
     max_queue: int = Field(default=256, ge=1, description="answers waiting; more are refused")
 
     system_prompt: str = "You are a helpful assistant."

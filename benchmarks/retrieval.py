@@ -3,7 +3,9 @@
 Questions with known passages are asked of one collection: this repository's documents, and fact
 sheets in English and Chinese that are made here. Printed are the share of questions whose passage
 is among the first five, of the product's fused ranking, of its ranking by words alone, and of bm25s
-with its own tokenizer over the same passages; how many questions that nothing answers find nothing;
+with its own tokenizer over the same passages; with `--embedding-model` (a folder, or "served" for
+what `/v1/embeddings` gives with the embedded model) also of the fused ranking with its vectors, and
+of the vectors alone; how many questions that nothing answers find nothing;
 how often the rule on unsupported sentences errs; and time and memory of indexing a thousand pages,
 half of them PDF, and of a question to them. The last line of stdout is one JSON document.
 """
@@ -17,6 +19,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +29,21 @@ import numpy as np
 import psutil
 import yaml
 from langchain_core.documents import Document
+from platformdirs import user_cache_path
 
 from benchmarks.pdf_files import pdf_of
+from engine.embedder import TextEmbedder
+from engine.fast import FastEngine
+from engine.models.catalogue import resolve
 from engine.prompts.terms import tokens
+from engine.request import EmbeddingRequest
+from engine.start import kernel_cache
 from feedback_store.documents.bm25 import bm25
 from feedback_store.documents.library import Collection, Library, OpenDocument
 from feedback_store.documents.passages import searched_text
 from feedback_store.documents.retrieval import FOUND, find_passages
 from feedback_store.documents.support import unsupported_ends
+from feedback_store.documents.vectors import Embedder, VectorArray, cosines
 
 ROOT = Path(__file__).parents[1]
 DATA = yaml.safe_load(Path(__file__).with_name("retrieval.yaml").read_text("utf-8"))
@@ -68,11 +78,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="for scripts; it is printed anyway")
     parser.add_argument("--part", choices=["quality", "speed", "all"], default="all")
+    parser.add_argument("--embedding-model", help='a folder, or "served"')
     arguments = parser.parse_args()
     figures: dict[str, Any] = {"support": support_errors()}
     with tempfile.TemporaryDirectory() as folder:
         if arguments.part != "speed":
-            figures["quality"] = quality(Path(folder))
+            with embedder_named(arguments.embedding_model) as embedder:
+                figures["quality"] = quality(Path(folder), embedder)
         if arguments.part != "quality":
             figures["speed"] = speed(Path(folder))
     print(json.dumps(figures, ensure_ascii=False))
@@ -81,7 +93,43 @@ def main() -> None:
 # How often the right passage is found
 
 
-def quality(folder: Path) -> dict[str, Any]:
+@contextmanager
+def embedder_named(name: str | None) -> Iterator[Embedder | None]:
+    """The embedding model of a folder, or the embedded chat model as `/v1/embeddings` serves it."""
+    if name is None:
+        yield None
+    elif name != "served":
+        yield TextEmbedder(Path(name))
+    else:
+        cache = user_cache_path("burnish") / "models"
+        base = resolve("embedded", cache)
+        engine = FastEngine(base, quantization="int4", kernel_cache=kernel_cache(cache))
+        yield ServedEmbedder(engine)
+        engine.close()
+
+
+@dataclass(frozen=True, slots=True)
+class ServedEmbedder:
+    """The mean-pooled states of a chat model."""
+
+    engine: FastEngine
+
+    @property
+    def digest(self) -> str:
+        """What the vectors depend on."""
+        return self.engine.base_digest
+
+    def embed_question(self, question: str) -> VectorArray:
+        """Return the vector of a question, (1, dimensions)."""
+        return self.embed_passages([question])
+
+    def embed_passages(self, texts: Sequence[str]) -> VectorArray:
+        """Return the vectors of passages, (texts, dimensions)."""
+        found = self.engine.embed([EmbeddingRequest(text) for text in texts])
+        return np.array([each.vector for each in found], dtype=np.float32)
+
+
+def quality(folder: Path, embedder: Embedder | None) -> dict[str, Any]:
     """Recall over the known questions, and what is found where nothing is to be found."""
     library = Library(folder / "documents")
     asked = [KnownQuestion(**each) for each in DATA["questions"]]
@@ -98,6 +146,9 @@ def quality(folder: Path) -> dict[str, Any]:
     def fused(question: str) -> list[Document]:
         return find_passages(library, REPOSITORY, question, FOUND)
 
+    def fused_with_vectors(question: str) -> list[Document]:
+        return find_passages(with_vectors, REPOSITORY, question, FOUND)
+
     unanswered = [question for question in DATA["unanswerable"] if not fused(question)]
     missed = [each.question for each in asked if not finds(fused, each)]
     groups = {
@@ -105,12 +156,21 @@ def quality(folder: Path) -> dict[str, Any]:
         "zh": [each for each in asked if not each.question.isascii()],
         "all": asked,
     }
-    searches = {
+    took: dict[str, Any] = {}
+    searches: dict[str, Callable[[str], list[Document]]] = {
         "fused": fused,
         "bm25s": plain_bm25(passages),
         "words alone": words_alone(opened, passages),
     }
+    if embedder is not None:
+        with_vectors = Library(folder / "documents", embedder)
+        begun = time.perf_counter()
+        vectors = [d.vectors for d in with_vectors.in_collection(REPOSITORY)]
+        took["passages_embedded_a_second"] = round(len(passages) / (time.perf_counter() - begun))
+        searches["fused with vectors"] = fused_with_vectors
+        searches["vectors alone"] = vectors_alone(vectors, embedder, passages)
     return {
+        **took,
         "passages": len(passages),
         "questions": len(asked),
         "recall_at_5": {
@@ -158,6 +218,19 @@ def words_alone(
         scores, _ = bm25(indices, tokens(question))
         best = np.argsort(-scores, kind="stable")[:FOUND]
         return [passages[at] for at in best if scores[at] > 0]
+
+    return search
+
+
+def vectors_alone(
+    vectors: Sequence[VectorArray | None], embedder: Embedder, passages: Sequence[Document]
+) -> Callable[[str], list[Document]]:
+    """A search by the cosine of an embedding model's vectors."""
+    known = [each for each in vectors if each is not None]
+
+    def search(question: str) -> list[Document]:
+        best = np.argsort(-cosines(known, embedder, question), kind="stable")[:FOUND]
+        return [passages[at] for at in best]
 
     return search
 

@@ -1,9 +1,10 @@
 """The library: collections of documents, each collection a person's own or shared by the operator.
 
 A document is a published folder (`engine.storage`) that never changes: its passages, the counts of
-their terms, and a manifest with its name and collection. So adding one touches no other, a crash
-leaves it whole or absent, and removing its folder removes all there is of it; the file itself is
-not kept. A collection is the documents with its name. Knows folders; knows nothing of questions.
+their terms, and a manifest with its name and collection; beside them the passages' vectors, where
+there is an embedding model. So adding one touches no other, a crash leaves it whole or absent, and
+removing its folder removes all there is of it; the file itself is not kept. A collection is the
+documents with its name. Knows folders; knows nothing of questions.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from langchain_core.documents import Document
 
+from engine.embedder import TextEmbedder
 from engine.errors import Conflict, InvalidInput, UnknownId
 from engine.messages import require_text
 from engine.storage import (
@@ -33,8 +36,10 @@ from engine.storage import (
     publish,
     read_manifest,
 )
+from feedback_store.documents.passages import searched_text
 from feedback_store.documents.reading import GRAMS, PASSAGES, WORDS, TextCounts, index_file
 from feedback_store.documents.term_index import TermIndex
+from feedback_store.documents.vectors import Embedder, VectorArray, read_vectors
 
 FORMAT = "burnish-document/1"
 SHARED_FOLDER = "shared"
@@ -79,6 +84,7 @@ class OpenDocument:
     grams: TermIndex
     folder: Path
     offsets: tuple[int, ...]  # of the passages in their file, in bytes
+    vectors: VectorArray | None = None  # of the passages, where there is an embedding model
 
     def __iter__(self) -> Iterator[Document]:
         return map(self.passage, range(len(self.offsets)))
@@ -93,12 +99,21 @@ class OpenDocument:
         return Document(text, metadata={**source, **row})
 
 
+def open_library(root: Path, embedding_model: Path | None) -> Library:
+    """Return the documents under a folder, searched by an embedding model's vectors too if named.
+
+    Raises `InvalidInput` for a folder without such a model.
+    """
+    return Library(root, None if embedding_model is None else TextEmbedder(embedding_model))
+
+
 class Library:
     """The documents under one folder."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, embedder: Embedder | None = None) -> None:
+        self.embedder = embedder
         self._root = root
-        self._opened = _OpenDocuments()
+        self._opened = _OpenDocuments(embedder)
 
     def add(self, collection: Collection, file: Path, name: str) -> StoredDocument:
         """Read a file into a collection; one of the same name there is replaced.
@@ -133,7 +148,11 @@ class Library:
             raise Conflict("these documents were just deleted; add the file again") from None
         for replaced in before:
             self.remove(collection.person, replaced.id)
-        return _read_document(folder, digest, collection.person)
+        stored = _read_document(folder, digest, collection.person)
+        if self.embedder is not None:  # the first question need not wait for its vectors
+            with suppress(FileNotFoundError):  # it was removed meanwhile
+                self._opened.get(folder, stored)
+        return stored
 
     def documents(self, person: str | None) -> list[StoredDocument]:
         """Return the documents of a person, or the shared ones, by collection and name."""
@@ -249,7 +268,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
 class _OpenDocuments:
     """The documents that were asked last, in memory up to a limit. For several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, embedder: Embedder | None) -> None:
+        self._embedder = embedder
         self._lock = threading.Lock()
         self._documents: OrderedDict[Path, OpenDocument] = OrderedDict()
         self._characters = 0
@@ -261,7 +281,7 @@ class _OpenDocuments:
             if (known := self._documents.get(place)) is not None:
                 self._documents.move_to_end(place)
                 return known
-        opened = _open_document(folder, stored)
+        opened = _open_document(folder, stored, self._embedder)
         with self._lock:
             if place not in self._documents:
                 self._documents[place] = opened
@@ -272,7 +292,9 @@ class _OpenDocuments:
         return opened
 
 
-def _open_document(folder: Path, stored: StoredDocument) -> OpenDocument:
+def _open_document(
+    folder: Path, stored: StoredDocument, embedder: Embedder | None = None
+) -> OpenDocument:
     place = folder_of(folder, stored.id)
     offsets, at = [], 0
     with (place / PASSAGES).open("rb") as stream:
@@ -280,7 +302,11 @@ def _open_document(folder: Path, stored: StoredDocument) -> OpenDocument:
             offsets.append(at)
             at += len(line)
     words, grams = TermIndex.load(place / WORDS), TermIndex.load(place / GRAMS)
-    return OpenDocument(stored, words, grams, place, tuple(offsets))
+    opened = OpenDocument(stored, words, grams, place, tuple(offsets))
+    if embedder is None:
+        return opened
+    texts = [searched_text(passage) for passage in opened]
+    return replace(opened, vectors=read_vectors(place, embedder, texts))
 
 
 def _sweep_old(folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Finds the passages that a question is about.
 
-Rankings by words and by character n-grams are fused by reciprocal rank (Cormack, Clarke and
-Buettcher 2009). Passages that have hardly anything of the question are left out, so that nothing is
-found where nothing is said. Knows the library and langchain's interfaces; knows nothing of prompts.
+Rankings by words, by character n-grams and, where there is an embedding model, by its vectors are
+fused by reciprocal rank (Cormack, Clarke and Buettcher 2009). Passages that have hardly anything of
+the question are left out, so that nothing is found where nothing is said. Knows the library and
+langchain's interfaces; knows nothing of prompts.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from engine.prompts.terms import tokens
 from feedback_store.documents.bm25 import PassageScores, bm25
 from feedback_store.documents.library import Collection, Library, OpenDocument
 from feedback_store.documents.term_index import character_grams
+from feedback_store.documents.vectors import VectorArray, cosines
 
 FOUND = 5  # passages
 RRF_CONSTANT = 60  # Cormack et al. 2009
@@ -58,7 +60,11 @@ def find_passages(
         return []
     by_words, words = bm25([d.words for d in documents], list(tokens(question)))
     by_grams, grams = bm25([d.grams for d in documents], list(character_grams(question)))
-    fused = fuse_rankings([_ranking(by_words), _ranking(by_grams)], len(by_words))
+    rankings = [_ranking(by_words), _ranking(by_grams)]
+    vectors = [d.vectors for d in documents if d.vectors is not None]
+    if library.embedder is not None and len(vectors) == len(documents):
+        rankings.append(_ranking(cosines(vectors, library.embedder, question)))
+    fused = fuse_rankings(rankings, len(by_words))
     fused[(words < MIN_WORDS) & (grams < MIN_GRAMS)] = 0
     found = []
     for at in map(int, _ranking(fused)[:count]):
@@ -80,7 +86,7 @@ def fuse_rankings(rankings: Sequence[npt.NDArray[np.intp]], passages: int) -> Pa
     return fused
 
 
-def _ranking(scores: PassageScores) -> npt.NDArray[np.intp]:
+def _ranking(scores: PassageScores | VectorArray) -> npt.NDArray[np.intp]:
     """The numbers of the best passages that have a score, the best first; equals in their order."""
     best = np.argsort(-scores, kind="stable")[:CANDIDATES]
     return best[scores[best] > 0]
