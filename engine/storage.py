@@ -21,12 +21,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.errors import StorageFull, UnknownId
+from engine.errors import InvalidInput, StorageFull, UnknownId
 from engine.time_slices import YieldToEngine, do_not_yield
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MANIFEST = "manifest.json"
 PIECE_BYTES = 1 << 18  # hashed at once; larger pieces are no faster
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def canonical_json(value: object) -> bytes:
@@ -136,6 +137,31 @@ def move_published(root: Path, other: Path, digest: str) -> None:
         _sync(root)
 
 
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Give a folder to fill, which becomes `target` when the block ends without an error.
+
+    Until then it lies beside the target, on the same file system: nobody sees a part of it, and
+    an error leaves nothing. A killed process leaves a `.tmp-*` folder at most.
+    Raises `InvalidInput` where the target exists, `StorageFull` on a full disk.
+    """
+    if target.exists():
+        raise InvalidInput(f"{target} exists already")
+    with translated_disk_errors():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".tmp-{secrets.token_hex(8)}-{target.name}")
+        try:
+            temporary.mkdir()
+            yield temporary
+            for path in sorted(temporary.rglob("*")):
+                _sync(path)
+            _sync(temporary)
+            temporary.rename(target)
+            _sync(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _make_visible(temporary: Path, target: Path) -> None:
     """Rename the folder, unless the same content exists or is published at the same moment."""
     if target.exists():
@@ -209,14 +235,23 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def translated_disk_errors() -> Iterator[None]:
-    """Turn a full or read-only disk into `StorageFull`."""
+    """Turn a full or read-only disk into `StorageFull`, whichever library met it."""
     try:
         yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            where = f" {error.filename}" if error.filename else ""
-            raise StorageFull(f"cannot write{where}: {os.strerror(error.errno)}") from error
-        raise
+    except Exception as error:
+        number = _disk_error(error)
+        if number is None:
+            raise
+        filename = getattr(error, "filename", None)
+        where = f" {filename}" if filename else ""
+        raise StorageFull(f"cannot write{where}: {os.strerror(number)}") from error
+
+
+def _disk_error(error: Exception) -> int | None:
+    """The system's number for a full or read-only disk; safetensors gives it in its text alone."""
+    if isinstance(error, OSError):
+        return error.errno if error.errno in DISK_ERRORS else None
+    return next((n for n in DISK_ERRORS if f"(os error {n})" in str(error)), None)
 
 
 def _write_synced(path: Path, data: bytes) -> None:

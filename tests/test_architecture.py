@@ -17,11 +17,12 @@ ROOT = Path(__file__).parents[1]
 FLOORS = ("engine", "feedback_store", "tuning", "deploy", "app")
 MAX_FILE_LINES, MAX_CLASS_LINES = 400, 250
 # Each file of a room that holds one kind of thing gives the same names: a family of checkpoints, a
-# kind of adapter, a version of ChatGLM's prompts
+# kind of adapter, a version of ChatGLM's prompts, a format of exports
 SHARED_BY_PLUGINS = {
     "engine/models": {"MODEL_TYPES", "architecture"},
     "engine/adapters": {"CHECKED", "PEFT_TYPES", "config_problems", "open_adapter", "problems"},
     "engine/prompts/chatglm": {"chat_text"},
+    "deploy/export": {"QUANTIZATIONS", "refusal", "write"},
 }
 CONVENTIONS = {"log", "main"}  # a module's logger, and a program's entry
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]+)?\)")

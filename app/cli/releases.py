@@ -200,19 +200,42 @@ def _confirmed(act: str, reason: str, yes: bool) -> str:
 
 @release_app.command("export")
 def release_export(
-    release: Annotated[str, typer.Argument(help="A release's id, or its beginning.")],
+    release: Annotated[
+        str, typer.Argument(help="A release's id, or its beginning; 'base' is the base model.")
+    ],
     folder: Annotated[Path, typer.Argument(help="Where to write; must not exist.")],
+    export_format: Annotated[
+        str, typer.Option("--format", help="peft, merged, gguf, gguf-lora, ollama, or chatglm.")
+    ] = "merged",
+    quantization: Annotated[
+        str | None, typer.Option(help="Of gguf and ollama: f16, q8_0, or q4_1.  [default: f16]")
+    ] = None,
     home: HomeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Write the base model with the adapter merged in, in Hugging Face layout."""
-    from deploy.export import export_merged
+    """Write a release for other software, with a model card.
+
+    What a format cannot hold is refused before anything is written.
+    """
+    from deploy.export.facts import read_facts
+    from deploy.export.formats import export_release
     from engine.storage import find_digest
 
     with open_workspace(home) as workspace:
-        digest = find_digest(workspace.home.bundles, release)
-        export_merged(workspace.base, workspace.home.bundles, digest, folder)
-    print_result(as_json, {"release": digest, "folder": str(folder)}, f"written to {folder}")
+        paths = workspace.home
+        digest = None if release == "base" else find_digest(paths.bundles, release)
+        facts = read_facts(workspace.registry, paths.bundles, paths.snapshots, digest)
+        export_release(
+            workspace.base,
+            paths.bundles,
+            digest,
+            folder,
+            export_format,
+            quantization=quantization,
+            facts=facts,
+        )
+    document = {"release": digest or "base", "folder": str(folder), "format": export_format}
+    print_result(as_json, document, f"written to {folder}")
 
 
 @loop_app.command("run")

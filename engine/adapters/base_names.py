@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from engine.models.catalogue import EMBEDDED, BaseModel
-from engine.models.presets import preset
+from engine.models.presets import Preset, preset, presets
 
 # What is added to a checkpoint's name by Unsloth's and other quantized copies, GGUF files and
 # conversions to the layout of transformers
@@ -34,6 +34,15 @@ def other_base(claimed: object, base: BaseModel) -> Iterator[str]:
             f" {', '.join(sorted(known))}; if both are one model under two names, import it with"
             " --trust-base"
         )
+
+
+def known_preset(base: BaseModel) -> Preset | None:
+    """The published checkpoint that a base model is, by its names; None if none of them is known.
+
+    It says nothing of the weights: a quantized or changed copy may go by the same name.
+    """
+    plain = {_plain(name) for name in _names_of(base)}
+    return next((known for known in presets().values() if _plain(known.hub_id) in plain), None)
 
 
 def _names_of(base: BaseModel) -> set[str]:

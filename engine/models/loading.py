@@ -200,13 +200,16 @@ def make_linear(weight: Tensor, bias: Tensor | None, weight_format: WeightFormat
     native, four = weight_format.kernels.native, weight_format.quantization == "int4"
     if native is None and not four:
         return TorchInt8Linear(weight, bias)
-    blocks = _in_slabs(quantize_int4 if four else quantize_int8, weight)
+    blocks = quantize_in_slabs(quantize_int4 if four else quantize_int8, weight)
     if native is None:
         return TorchInt4Linear(blocks, bias)
     return NativeLinear(native, blocks, bias, in_features=weight.shape[1])
 
 
-def _in_slabs(quantize: Callable[[Tensor], QuantizedMatrix], weight: Tensor) -> QuantizedMatrix:
+def quantize_in_slabs(
+    quantize: Callable[[Tensor], QuantizedMatrix], weight: Tensor
+) -> QuantizedMatrix:
+    """Quantize a dense matrix (out, in) a few rows at a time, which gives the same groups."""
     rows = max(1, SLAB_WEIGHTS // weight.shape[1])
     return _join([quantize(slab) for slab in torch.split(weight, rows)])
 

@@ -308,6 +308,16 @@ def test_the_loop_by_hand_from_import_to_rollback(cli: Cli, tmp_path: Path) -> N
     merged = tmp_path / "merged"
     cli("release", "export", tuned["bundle"], str(merged))
     assert (merged / "model.safetensors").is_file()
+    card = (merged / "README.md").read_text()
+    assert f"verdict: **{judged['verdict']}**" in card
+    assert "| pairs | " in card
+    lora = cli.json(
+        "release", "export", tuned["bundle"][7:19], str(tmp_path / "lora"), "--format", "gguf-lora"
+    )
+    assert (lora["release"], lora["format"]) == (tuned["bundle"], "gguf-lora")
+    assert list((tmp_path / "lora").glob("*-lora.gguf"))
+    refused = ("release", "export", "base", str(tmp_path / "no"), "--format", "peft")
+    assert "a base model is no adapter" in cli(*refused, status=1)[1]
     assert cli.json("release", "rollback")["live"] == "base"
     cli("release", "rollback", status=1)
     story = cli("release", "show", tuned["bundle"][7:15])[0]

@@ -17,7 +17,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from deploy.export import export_merged
+from deploy.export.formats import export_release
 from deploy.loop import Loop, RoundRequest
 from deploy.releases.promotion import Releases
 from deploy.releases.registry import Registry
@@ -154,7 +154,7 @@ def _correct(store: FeedbackStore, conversation: str, question: str) -> None:
 
 def _check_export(base: BaseModel, home: Home, bundle: str, target: Path) -> None:
     """The merged model is a checkpoint in the published layout, too."""
-    export_merged(base, home.bundles, bundle, target)
+    export_release(base, home.bundles, bundle, target)
     ours, theirs = (
         set(load_file(next(folder.glob("*.safetensors")))) for folder in (target, base.folder)
     )

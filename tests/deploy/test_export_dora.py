@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from deploy.export import export_merged
+from deploy.export.formats import export_release
 from engine.errors import InvalidBundle, InvalidInput
 from engine.models.catalogue import BaseModel, resolve
 from engine.storage import folder_of
@@ -43,7 +43,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel) -> 
     home = tmp_path_factory.mktemp("dora")
     recipe = replace(QUICK, adapter=DORA, sft=STRONG, dpo=DpoRecipe(epochs=0))
     bundle, _ = trained(home, tiny_base, snapshot_of(home, 6), recipe)
-    export_merged(tiny_base, home / "bundles", bundle, home / "merged")
+    export_release(tiny_base, home / "bundles", bundle, home / "merged")
     return Exported(home, bundle, home / "merged")
 
 
@@ -87,7 +87,7 @@ def test_it_is_a_base_model_like_any_other(
 def test_a_plain_lora_bundle_is_merged_too(tiny_base: BaseModel, tmp_path: Path) -> None:
     """Hu et al. 2021, eq. 3."""
     bundle = make_bundle(tmp_path / "bundles", tiny_base)
-    export_merged(tiny_base, tmp_path / "bundles", bundle, tmp_path / "merged")
+    export_release(tiny_base, tmp_path / "bundles", bundle, tmp_path / "merged")
     adapter = load_file(folder_of(tmp_path / "bundles", bundle) / "adapter_model.safetensors")
     a, b = (adapter[f"base_model.model.{MODULE}.lora_{side}.weight"] for side in "AB")
     base = AutoModelForCausalLM.from_pretrained(tiny_base.folder, dtype=torch.float32)
@@ -99,7 +99,7 @@ def test_a_plain_lora_bundle_is_merged_too(tiny_base: BaseModel, tmp_path: Path)
 def test_an_existing_target_is_not_touched(exported: Exported, tiny_base: BaseModel) -> None:
     before = sorted(exported.target.iterdir())
     with pytest.raises(InvalidInput, match="exists already"):
-        export_merged(tiny_base, exported.home / "bundles", exported.bundle, exported.target)
+        export_release(tiny_base, exported.home / "bundles", exported.bundle, exported.target)
     assert sorted(exported.target.iterdir()) == before
 
 
@@ -108,7 +108,7 @@ def test_a_bundle_of_another_base_is_refused(
 ) -> None:
     other = replace(tiny_base, digest="sha256:" + "0" * 64)
     with pytest.raises(InvalidBundle, match="another base model"):
-        export_merged(other, exported.home / "bundles", exported.bundle, tmp_path / "merged")
+        export_release(other, exported.home / "bundles", exported.bundle, tmp_path / "merged")
     assert not (tmp_path / "merged").exists()
 
 
@@ -117,7 +117,7 @@ def test_a_damaged_bundle_is_refused(tiny_base: BaseModel, tmp_path: Path) -> No
     weights = folder_of(tmp_path / "bundles", bundle) / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
     with pytest.raises(InvalidBundle):
-        export_merged(tiny_base, tmp_path / "bundles", bundle, tmp_path / "merged")
+        export_release(tiny_base, tmp_path / "bundles", bundle, tmp_path / "merged")
 
 
 def test_weights_that_are_not_numbers_are_refused(tiny_base: BaseModel, tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ def test_weights_that_are_not_numbers_are_refused(tiny_base: BaseModel, tmp_path
         doctor=lambda tensors: {name: t * float("nan") for name, t in tensors.items()},
     )
     with pytest.raises(InvalidBundle, match="NaN"):
-        export_merged(tiny_base, tmp_path / "bundles", bundle, tmp_path / "merged")
+        export_release(tiny_base, tmp_path / "bundles", bundle, tmp_path / "merged")
     assert list(tmp_path.iterdir()) == [tmp_path / "bundles"]
 
 
@@ -138,4 +138,4 @@ def test_what_cannot_be_merged_is_refused(kind: str, tiny_base: BaseModel, tmp_p
         tmp_path / "bundles", tiny_base, manifest={"export_only": "why"}, config={"peft_type": kind}
     )
     with pytest.raises(InvalidBundle, match="only LoRA and DoRA"):
-        export_merged(tiny_base, tmp_path / "bundles", bundle, tmp_path / "merged")
+        export_release(tiny_base, tmp_path / "bundles", bundle, tmp_path / "merged")

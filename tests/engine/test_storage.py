@@ -17,12 +17,13 @@ from typing import Any
 
 import pytest
 
-from engine.errors import StorageFull
+from engine.errors import InvalidInput, StorageFull
 from engine.storage import (
     canonical_json,
     digest_json,
     folder_of,
     list_digests,
+    new_folder,
     publish,
     read_manifest,
     sweep,
@@ -162,6 +163,35 @@ def test_a_full_disk_at_any_file_operation_of_publishing_leaves_nothing_or_the_w
         assert [p.name for p in root.iterdir()] == [whole.removeprefix("sha256:")]
     assert outcomes.count([]) > 20, "too few operations were counted to mean anything"
     assert [whole] in outcomes, "the failure after the rename was not tried"
+
+
+@pytest.mark.parametrize("for_ever", [False, True], ids=["once", "from_then_on"])
+def test_a_full_disk_at_any_file_operation_of_filling_a_new_folder_leaves_nothing_or_the_whole(
+    tmp_path: Path, for_ever: bool
+) -> None:
+    failures = 0
+    for k in itertools.count(1):
+        target = tmp_path / f"full-at-{k}" / "out"
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            disk = FailingDisk(monkeypatch, k, for_ever=for_ever)
+            with contextlib.suppress(StorageFull), new_folder(target) as folder:
+                fill(folder)
+        if not disk.failed:
+            break
+        if target.exists():
+            assert (target / "deep" / "weights.bin").read_bytes() == b"weights" * 100, k
+            assert (target / "note.txt").read_bytes() == b"hello", k
+        elif not for_ever and target.parent.exists():
+            assert not list(target.parent.iterdir()), f"{k}: something is left behind"
+        failures += 1
+    assert failures > 10, "too few operations were counted to mean anything"
+
+
+def test_a_folder_that_exists_is_not_filled_anew(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(InvalidInput, match="exists already"), new_folder(tmp_path / "mine"):
+        pass
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])

@@ -21,9 +21,15 @@ SENTENCES = (
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 
 
-def write_tiny_model(folder: Path, seed: int = 0, context_tokens: int = 2048) -> None:
+def write_tiny_model(
+    folder: Path,
+    seed: int = 0,
+    context_tokens: int = 2048,
+    *,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+) -> None:
     """A two-layer LLaMA of random weights that babbles in printable ASCII, and its tokenizer."""
-    tokenizer = _tiny_tokenizer()
+    tokenizer = tokenizer or _tiny_tokenizer()
     tokenizer.save_pretrained(folder)
     config = LlamaConfig(
         vocab_size=len(tokenizer),

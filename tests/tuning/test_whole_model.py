@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from deploy.export import export_merged
+from deploy.export.formats import export_release
 from engine.adapters.bundle import is_model, open_bundle, open_model
 from engine.errors import InvalidBundle, InvalidInput, ModelUnavailable
 from engine.home import Home
@@ -112,7 +112,7 @@ def test_an_export_is_a_copy_that_a_server_takes_as_a_folder(
     made: Made, tiny_base: BaseModel, tmp_path: Path
 ) -> None:
     home, bundle, _ = made
-    export_merged(tiny_base, Home(home).bundles, bundle, tmp_path / "model")
+    export_release(tiny_base, Home(home).bundles, bundle, tmp_path / "model")
     copied = resolve(str(tmp_path / "model"), tmp_path / "cache")
     own = resolve(str(open_model(Home(home).bundles, bundle)), tmp_path / "cache")
     assert copied.digest == own.digest

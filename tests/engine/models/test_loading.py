@@ -63,7 +63,7 @@ def test_a_matrix_rounded_a_few_rows_at_a_time_is_the_one_rounded_at_once(
     quantize: Callable[[Tensor], QuantizedMatrix], shape: tuple[int, int]
 ) -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16()
-    slabs, whole = loading._in_slabs(quantize, weight), quantize(weight)
+    slabs, whole = loading.quantize_in_slabs(quantize, weight), quantize(weight)
     assert torch.equal(slabs.codes, whole.codes)
     assert torch.equal(slabs.scales, whole.scales)
     assert slabs.bits == whole.bits

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from deploy.export import export_merged
+from deploy.export.formats import export_release
 from engine.hardware import detect
 from engine.kernels.portable import PortableKernels
 from engine.models.catalogue import BaseModel, resolve
@@ -68,7 +68,7 @@ def test_serving_tuning_and_export_agree(tied: Tied, tmp_path: Path) -> None:
     torch.testing.assert_close(tuned, expected, rtol=0, atol=1e-4)
 
     bundle = make_bundle(tmp_path / "bundles", tied.base, scale=1e-6)
-    export_merged(tied.base, tmp_path / "bundles", bundle, tmp_path / "merged")
+    export_release(tied.base, tmp_path / "bundles", bundle, tmp_path / "merged")
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     assert merged.config.tie_word_embeddings != tied.own_head  # software without the rule agrees
     torch.testing.assert_close(by_transformers(merged), expected, rtol=0, atol=0.1)  # bfloat16

@@ -1,0 +1,1 @@
+"""Export: a release in the formats of other software."""
