@@ -56,7 +56,8 @@ class VerifiedRelease:
     @property
     def base_name(self) -> str:
         """The base model's published name, or the one it was given here."""
-        return self.preset.hub_id if self.preset else Path(self.base.name).name
+        known = self.preset
+        return known.hub_id if known else Path(self.base.name).name.removesuffix(".gguf")
 
 
 def open_release(base: BaseModel, bundles: Path, digest: str | None) -> VerifiedRelease:
