@@ -23,7 +23,7 @@ from engine.models.checkpoint import open_checkpoint
 from engine.models.families import architecture_of
 from engine.quantization.groups import QuantizedMatrix, quantize_int4
 from engine.request import ScoreRequest
-from tests.helpers import answer, make_bundle
+from tests.helpers import Tensors, answer, make_bundle
 from tests.support.decoders import SIZES, write_random
 from tests.support.gguf_files import write_gguf_model
 from tests.support.tiny_model import write_tiny_model
@@ -195,7 +195,12 @@ def test_what_a_file_cannot_say_is_refused_by_name(name: str, tmp_path: Path) ->
 def test_a_weight_beyond_float16_is_refused_and_nothing_is_left(
     tiny_base: BaseModel, tmp_path: Path
 ) -> None:
-    bundle = make_bundle(tmp_path / "bundles", tiny_base, scale=200)
+    def huge(tensors: Tensors) -> Tensors:
+        for side in "AB":
+            tensors[f"base_model.model.model.layers.0.mlp.up_proj.lora_{side}.weight"][0, 0] = 900
+        return tensors
+
+    bundle = make_bundle(tmp_path / "bundles", tiny_base, doctor=huge)
     with pytest.raises(InvalidInput, match="beyond 65504"):
         exported(tiny_base, tmp_path, bundle, "f16")
     assert [path.name for path in tmp_path.iterdir()] == ["bundles"]

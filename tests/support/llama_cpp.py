@@ -26,6 +26,13 @@ class LlamaCppModel:
         messages = [{"role": "user", "content": question}]
         return str(self._ask({"messages": messages, "max_tokens": max_tokens}))
 
+    def first_tokens(self, question: str) -> dict[int, float]:
+        """The likeliest five tokens to begin the answer with, and their log-probabilities."""
+        messages = [{"role": "user", "content": question}]
+        more = {"max_tokens": 1, "logprobs": True, "top_logprobs": 5}
+        found = self._ask({"messages": messages, **more})
+        return {each["id"]: each["logprob"] for each in found}
+
     def tokenize(self, text: str) -> list[int]:
         """The tokens of a text, with control tokens read as such."""
         return list(self._ask({"tokenize": text}))

@@ -1,7 +1,7 @@
 """llama.cpp (the xllamacpp wheel) as a process of its own: `python -m ... GGUF [LORA_GGUF]`.
 
-A line of input is a JSON object: `{"tokenize": TEXT}`, or `{"messages": [...], "max_tokens": N}`.
-The answer is a line that begins with `MARK`, since the library writes lines of its own.
+A line of input is a JSON object: `{"tokenize": TEXT}`, or a body of chat completions, whose text is
+answered, or with `logprobs` what the first token could have been. The answer is a line that begins with `MARK`, since the library writes lines of its own.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ def _answer(server: Any, request: dict[str, Any]) -> Any:
     answered = server.handle_chat_completions({"temperature": 0, **request})
     if "choices" not in answered:
         raise RuntimeError(answered)
-    return answered["choices"][0]["message"]["content"]
+    choice = answered["choices"][0]
+    if request.get("logprobs"):
+        return choice["logprobs"]["content"][0]["top_logprobs"]
+    return choice["message"]["content"]
 
 
 if __name__ == "__main__":
