@@ -1,7 +1,8 @@
 """llama.cpp (the xllamacpp wheel) as a process of its own: `python -m ... GGUF [LORA_GGUF]`.
 
 A line of input is a JSON object: `{"tokenize": TEXT}`, or a body of chat completions, whose text is
-answered, or with `logprobs` what the first token could have been. The answer is a line that begins with `MARK`, since the library writes lines of its own.
+answered, or with `logprobs` the likeliest first tokens. The answer is a line that begins with
+`MARK`, since the library writes lines of its own.
 """
 
 from __future__ import annotations
