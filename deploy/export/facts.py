@@ -14,7 +14,7 @@ from engine.errors import Conflict, UnknownId
 from engine.storage import folder_of, read_manifest
 
 if TYPE_CHECKING:
-    from deploy.registry import Registry
+    from deploy.releases.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 from deploy.export import merged
 from deploy.export.facts import read_facts
 from deploy.export.formats import RELEASE_FORMATS, export_release
-from deploy.registry import Registry
+from deploy.releases.registry import Registry
 from engine.errors import Conflict, InvalidInput, StorageFull
 from engine.models.catalogue import BaseModel, resolve
 from engine.storage import folder_of
