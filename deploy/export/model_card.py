@@ -125,7 +125,7 @@ def _training(release: VerifiedRelease) -> Iterator[str]:
         rows.append(("rank, alpha", f"{config['r']}, {config['lora_alpha']}"))
         rows.append(("adapted modules", ", ".join(config.get("target_modules") or [])))
     for stage, count in (release.manifest.get("rows") or {}).items():
-        settings = recipe.get(stage)
+        settings = {} if _searched(release.manifest, stage) else recipe.get(stage)
         if count and isinstance(settings, Mapping):
             given = ", ".join(
                 f"{key} {settings[key]}" for key in ("epochs", "learning_rate") if key in settings
@@ -137,6 +137,11 @@ def _training(release: VerifiedRelease) -> Iterator[str]:
     if rows:
         yield "## Training\n"
         yield from _table(("", ""), rows)
+
+
+def _searched(manifest: Mapping[str, Any], stage: str) -> bool:
+    """Whether a search found how hard a stage trains, which the recipe then does not say."""
+    return stage == "joint" and bool((manifest.get("search") or {}).get("outcome"))
 
 
 def _evaluation(report: Mapping[str, Any] | None) -> Iterator[str]:
