@@ -32,7 +32,7 @@ from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.storage.store import FeedbackStore
 from feedback_store.view.training_set import TrainingSet
-from tests.deploy.test_loop import Judge, correct
+from tests.deploy.played_rounds import Judge, correct
 from tests.support.played_jobs import PlayedJobs
 from tuning.jobs.runner import JobRunner
 from tuning.recipe import Recipe
