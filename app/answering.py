@@ -13,10 +13,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from app.canary_routing import CanaryRouter
 from app.fixed_answer import FixedAnswer
 from app.running_answers import RunningAnswers
 from app.self_consistency import Chains, draw_chains
-from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, StorageFull
 from engine.messages import Message
 from engine.prompts.reasoning import Reasoned, split_reasoning
@@ -102,7 +102,8 @@ class AnswerRequest:
     thought, their answers are put to a vote (`app.self_consistency`). `call_format` is given where
     the messages offer tools. A raw `prompt` takes the place of the messages; what follows it is not
     split into thought and answer. A `fixed` text is the answer itself, and no model is asked.
-    `passages` are those that the messages show (`Grounding.stored`).
+    `passages` are those that the messages show (`Grounding.stored`). With a `conversation_id`, the
+    live adapter may be a canary's candidate (`app.canary_routing`).
     """
 
     messages: tuple[Message, ...]
@@ -124,6 +125,7 @@ class AnswerRequest:
     echo: bool = False
     fixed: str = ""
     passages: tuple[Mapping[str, Any], ...] | None = None
+    conversation_id: str | None = None
     extra_sampling: Mapping[str, Any] = field(default_factory=dict)  # stored beside the sampling
 
     def for_engine(self, adapter: str | None) -> GenerationRequest:
@@ -177,9 +179,9 @@ class AnswerRequest:
 class Answering:
     """Generates and stores answers with one engine and one store."""
 
-    def __init__(self, engine: Engine, slots: AdapterSlots, store: FeedbackStore) -> None:
+    def __init__(self, engine: Engine, router: CanaryRouter, store: FeedbackStore) -> None:
         self._engine = engine
-        self._slots = slots
+        self._router = router
         self._store = store
         self.running = RunningAnswers()
 
@@ -212,11 +214,14 @@ class Answering:
         Each answer must be iterated over. The adapter stays pinned until the last one has ended.
         Raises `ShuttingDown` and the errors of `Engine.submit_many`.
         """
+        first = requests[0]
         with ExitStack() as unless_queued:
-            pinned = unless_queued.enter_context(self.pin(requests[0].adapter))
+            pinned = unless_queued.enter_context(
+                self._router.pin(first.adapter, first.conversation_id)
+            )
             pins = [unless_queued.enter_context(ExitStack()) for _ in requests]
             for pin in pins:
-                pin.enter_context(self._slots.hold(pinned))
+                pin.enter_context(self._router.hold(pinned))
             tokens = [pin.enter_context(self.running.admit()) for pin in pins]
             streams = self._submit(requests, pinned)
             for token, stream in zip(tokens, streams, strict=True):
@@ -243,7 +248,7 @@ class Answering:
 
     def pin(self, adapter: str | None) -> AbstractContextManager[str | None]:
         """Yield the adapter of that name or digest, which stays loaded while the block runs."""
-        return self._slots.pin_live() if adapter == LIVE else self._slots.hold(adapter)
+        return self._router.pin(adapter)
 
     def _begin(self, request: AnswerRequest, adapter: str | None) -> str | None:
         """Store the turn and the start of its answer; returns None when the disk is full."""

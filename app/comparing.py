@@ -1,9 +1,10 @@
 """Blind comparisons: a person chooses between two answers to one question.
 
-A choice between the live release and a candidate that waits for promotion is the best evidence that
-a click can give; without a candidate both answers come from the live release. A comparison is made
-when a person asks for one, and is offered at random; where two alternatives of an earlier answer
-wait (`app.alternatives`), they are offered instead. This module knows nothing of pages.
+A choice between the live release and a candidate, in a canary or waiting for promotion, is the
+best evidence that a click can give; without a candidate both answers come from the live release.
+A comparison is made when a person asks for one, and is offered at random; where two alternatives of
+an earlier answer wait (`app.alternatives`), they are offered instead. This module knows nothing of
+pages.
 """
 
 from __future__ import annotations
@@ -28,19 +29,21 @@ REMEMBERED_PEOPLE = 10_000
 class Comparisons:
     """Generates second answers and decides when to offer a comparison.
 
-    `candidate` returns the release that waits for promotion, or None. `rate` is the share of
-    answers after which a comparison is offered; `draw` returns random numbers from [0, 1).
+    `other_release` returns the candidate that a person's answer is compared with. It returns None
+    where there is none, and where the candidate wrote that answer: then the live release writes the
+    second one. `rate` is the share of answers after which a comparison is offered; `draw` returns
+    random numbers from [0, 1).
     """
 
     def __init__(
         self,
         chat: Chat,
-        candidate: Callable[[], str | None],
+        other_release: Callable[[str, str], str | None],
         rate: float,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self._chat = chat
-        self._candidate = candidate
+        self._other_release = other_release
         self._rate = rate
         self._draw = draw
         self._offered: OrderedDict[str, None] = OrderedDict()  # people just offered one
@@ -58,7 +61,7 @@ class Comparisons:
             user_id,
             answer_id,
             to_compare=True,
-            adapter=self._candidate() or LIVE,
+            adapter=self._other_release(user_id, answer_id) or LIVE,
             sampling=sampling,
         )
 

@@ -31,13 +31,14 @@ class CompletionOptions(TypedDict, total=False):
     `follows`: the stored answer whose conversation goes on. `is_stored`: whether the store gets the
     answers (default: yes). `has_instructions`: the first message is this request's alone, and no
     answer that follows is shown it. `drops_oldest`: the oldest messages are left out where the
-    context does not hold all.
+    context does not hold all. `in_canary`: a canary's candidate may answer (`app.canary_routing`).
     """
 
     follows: StoredCompletion | None
     has_instructions: bool
     is_stored: bool
     drops_oldest: bool
+    in_canary: bool
 
 
 class Completions:
@@ -90,15 +91,16 @@ class Completions:
             count = partial(self._answering.count_prompt_tokens, thinking=thinking)
             messages = drop_oldest(messages, lambda kept: count(kept) <= room)
         follows = options.get("follows")
+        conversation_id = (
+            follows.turn.conversation_id if follows else _conversation_of(user_id, messages)
+        )
 
         def store_turn() -> str:
             return self._store.add_turn(
                 user_id=user_id,
                 question=question,
                 template=AS_GIVEN,
-                conversation_id=(
-                    follows.turn.conversation_id if follows else _conversation_of(user_id, messages)
-                ),
+                conversation_id=conversation_id,
                 parent_answer_id=follows.answer.id if follows else None,
                 prompt=messages,
                 listed=False,
@@ -117,6 +119,7 @@ class Completions:
                 timeout_seconds=timeout_seconds,
                 thinking=thinking,
                 call_format=call_format,
+                conversation_id=conversation_id if options.get("in_canary") else None,
                 extra_sampling={HAS_INSTRUCTIONS: True} if options.get("has_instructions") else {},
             )
             for each in samplings

@@ -97,7 +97,7 @@ class Chat:
             ).id
 
         request = _question_request(prompt, options, sampling, user_id, store_turn)
-        return self._answering.start(request)
+        return self._answering.start(replace(request, conversation_id=conversation_id))
 
     def regenerate(
         self,
@@ -136,6 +136,7 @@ class Chat:
             example_ids=_ids(shown),
             chains=chain_count(turn.mode, made.get("samples", CHAINS), sampling),
             thinking=made.get("thinking"),
+            conversation_id=None if to_compare else turn.conversation_id,
         )
         return self._answering.start(request)
 
@@ -173,6 +174,7 @@ class Chat:
             adapter=adapter,
             user=user_id,
             thinking=thinking,
+            conversation_id=turn.conversation_id,
             extra_sampling={"change": change, "changed_from": answer_id},
         )
         return self._answering.start(request)
@@ -196,6 +198,7 @@ class Chat:
             continued_id=answer_id,
             example_ids=_ids(shown),
             thinking=answer.sampling.get("thinking"),
+            conversation_id=turn.conversation_id,
         )
         return self._answering.start(request)
 
@@ -210,8 +213,7 @@ class Chat:
         require_text(question, limit_chars=self._max_message_chars)
         sampling = options.sampling or self.sampling()
         prompt = self._prompt(user_id, history, question, options, sampling)
-        request = _question_request(prompt, options, sampling, user_id, None)
-        return self._answering.start(request)
+        return self._answering.start(_question_request(prompt, options, sampling, user_id, None))
 
     def answer_now(self, user_id: str, answer_id: str) -> RunningAnswer:
         """Generate the live release's answer to the prompt of a stored answer, without storing it.

@@ -15,9 +15,14 @@ def on_crontab(crontab: str, work: Callable[[], object]) -> Any:
 
 def each_minute(work: Callable[[], object]) -> Any:
     """Run `work` once a minute, never twice at once."""
+    return each_seconds(60, work)
+
+
+def each_seconds(seconds: float, work: Callable[[], object]) -> Any:
+    """Run `work` again and again with so many seconds between the starts, never twice at once."""
     from apscheduler.triggers.interval import IntervalTrigger
 
-    return _begin_schedule(IntervalTrigger(minutes=1), work)
+    return _begin_schedule(IntervalTrigger(seconds=seconds), work)
 
 
 def _begin_schedule(trigger: Any, work: Callable[[], object]) -> Any:

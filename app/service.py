@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from app.alternatives import AlternativeWriter
 from app.answering import BASE, LIVE, Answering
+from app.canaries import canary_comparisons, canary_router, open_canaries, watch_canaries
 from app.claims import open_home
-from app.comparing import Comparisons
 from app.completions import Completions
 from app.conversation import Chat
 from app.default_files import add_default_files
@@ -107,6 +107,7 @@ class Workspace:
         self.outcomes = Outcomes(self.database, self.curation, rules)
         self.training_set = TrainingSet(EvidenceReader(self.database), self.curation, rules)
         self.registry = Registry(self.database)
+        self.canaries = open_canaries(self)
         self.learning = Learning(self.home, self.database, self.registry)
         self.jobs = JobRunner(
             self.home,
@@ -156,6 +157,7 @@ class Workspace:
                 else None
             ),
             timetable=loop_timetable(settings),
+            canary=self.canaries if settings.loop_canary else None,
             notify=loop_webhook(settings),
             thresholds=read_thresholds(settings.gate_thresholds),
         )
@@ -243,7 +245,7 @@ class Service:
         )
         self.slots = AdapterSlots(self.engine, workspace.base, workspace.home.bundles)
         self.follower = Follower(workspace.registry, self.slots)
-        answering = Answering(self.engine, self.slots, workspace.store)
+        answering = Answering(self.engine, canary_router(self.slots, workspace), workspace.store)
         self.completions = Completions(
             answering, workspace.store, max_message_chars=settings.max_message_chars
         )
@@ -263,9 +265,7 @@ class Service:
             feedback_examples=workspace.feedback_examples,
             library=workspace.documents,
         )
-        self.comparisons = Comparisons(
-            self.chat, lambda: workspace.releases.waiting(), settings.compare_rate
-        )
+        self.comparisons = canary_comparisons(self.chat, workspace)
         self.alternative_writer = AlternativeWriter(
             self.engine,
             self.slots,
@@ -287,6 +287,7 @@ class Service:
         self.workspace.forgetting.finish()
         self.follower.start()
         self._schedulers.append(each_minute(self.rounds.tick))
+        self._schedulers.append(watch_canaries(self.slots, self.workspace))
         self._schedulers.append(each_minute(self.erase_deleted))
         self._schedulers.append(each_minute(self.alternative_writer.write_while_idle))
         if settings.retention_days is not None:

@@ -23,6 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from deploy.canary.plan import DEFAULT_DAYS, DEFAULT_SHARE, DEFAULT_VOTES
 from deploy.rounds.timetable import HOURS
 from deploy.rounds.trigger import EVIDENCE_WEIGHTS
 from engine.errors import InvalidInput
@@ -190,6 +191,21 @@ class Settings(BaseSettings):
     )
     open_webui_api_key: SecretStr | None = Field(
         default=None, min_length=1, description="of one of its administrators"
+    )
+    canary_share: float = Field(
+        default=DEFAULT_SHARE,
+        gt=0,
+        le=0.5,
+        description="of new conversations, a canary's candidate's",
+    )
+    canary_votes: int = Field(
+        default=DEFAULT_VOTES, ge=10, description="verdicts after which a canary stops undecided"
+    )
+    canary_days: float = Field(
+        default=DEFAULT_DAYS, gt=0, description="days after which a canary stops undecided"
+    )
+    loop_canary: bool = Field(
+        default=False, description="try a better release as a canary before it goes live"
     )
     loop_enabled: bool = False
     loop_schedule: str = Field(

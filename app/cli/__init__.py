@@ -11,6 +11,7 @@ import sys
 from typing import NoReturn
 
 from app.cli.accounts import key_app, show_audit, user_app
+from app.cli.canary import canary_app
 from app.cli.commands import app
 from app.cli.data import data_app
 from app.cli.documents import documents_app
@@ -23,6 +24,7 @@ app.add_typer(data_app, name="data")
 app.add_typer(documents_app, name="documents")
 app.add_typer(feedback_app, name="feedback")
 app.add_typer(release_app, name="release")
+app.add_typer(canary_app, name="canary")
 app.add_typer(loop_app, name="loop")
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")

@@ -14,10 +14,11 @@ import pandas as pd
 
 from app.service import Service, Workspace
 from app.ui.blocks import PageBlocks
+from app.ui.canary_console import build_canary_card
 from app.ui.columns import column_headers
 from app.ui.feedback_console import build_training_tab
 from app.ui.language_choice import build_language_choice
-from app.ui.release_changes import ReleaseChanges, build_release_changes
+from app.ui.release_changes import ReleaseChanges, actor_of, build_release_changes
 from app.ui.texts import language_for, say, text, translated
 from app.ui.trend_console import build_trend_tab
 from app.ui.tuning_console import build_tuning_tab
@@ -193,6 +194,7 @@ def _build_overview(service: Service, blocks: gr.Blocks) -> None:
         force=force,
         buttons={"promote": promote, "rollback": rollback, "tune": tune},
     )
+    build_canary_card(service, blocks, chosen, actor_of)
     history = gr.Dataframe(
         label=text("console.overview.history"), interactive=False, elem_id="history"
     )

@@ -64,6 +64,7 @@ def _submit(service: Service, user_id: str, body: ResponseRequest) -> list[Runni
         follows = service.completions.stored(user_id, body.previous_response_id)
     form = plausible_form(service, body)
     messages = body.conversation(form, follows.as_history() if follows else ())
+    names_release = "model" in body.model_fields_set
     return complete_chat(
         service,
         user_id,
@@ -74,4 +75,5 @@ def _submit(service: Service, user_id: str, body: ResponseRequest) -> list[Runni
         has_instructions=bool(body.instructions),
         is_stored=body.store,
         drops_oldest=body.truncation == "auto",
+        in_canary=body.store and not names_release,
     )

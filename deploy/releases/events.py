@@ -93,6 +93,13 @@ class Activated(ReleaseEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CanaryStarted(ReleaseEvent):
+    """A release was given a share of conversations; `plan` has the fields of its `CanaryPlan`."""
+
+    plan: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CanaryFigures(ReleaseEvent):
     """The figures of a canary by arm ("live", "candidate"), and what its test decided by them."""
 
@@ -110,6 +117,7 @@ EVENT_NAMES: Mapping[type[ReleaseEvent], str] = MappingProxyType(
         Retired: "retire",
         Tainted: "tainted",
         Activated: "activated",
+        CanaryStarted: "canary start",
         CanaryFigures: "canary",
     }
 )

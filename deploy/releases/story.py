@@ -9,6 +9,7 @@ from typing import Any
 from deploy.releases.events import (
     Activated,
     CanaryFigures,
+    CanaryStarted,
     Judged,
     LiveChanged,
     Promoted,
@@ -62,6 +63,8 @@ def _lines(event: ReleaseEvent, release: str, name_actor: NameActor) -> Sequence
         return list(_made(event))
     if isinstance(event, Judged):
         return list(_judged(event.report))
+    if isinstance(event, CanaryStarted):
+        return [f"canary begun{by}, on {event.plan['share']:.0%} of new conversations"]
     if isinstance(event, CanaryFigures):
         arms = (f"{arm}: {_figures(figures)}" for arm, figures in event.arms.items())
         return [f"canary: {event.decision}{_because(event.reason)}", *arms]

@@ -250,6 +250,19 @@ class AnswerStore:
             own_turn(connection, answer_id, user_id)
             return _read_answer(connection, answer_id)
 
+    def first_answer(self, conversation_id: str) -> StoredAnswer | None:
+        """The answer that was begun first in a conversation, whoever's it is; None before it."""
+        query = (
+            select(*answer_columns(StoredAnswer))
+            .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
+            .where(t.turns.c.conversation_id == conversation_id)
+            .order_by(t.answers.c.created_at, t.answers.c.id)
+            .limit(1)
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).one_or_none()
+        return None if row is None else StoredAnswer(*row)
+
     def turn_of(self, answer_id: str, user_id: str) -> Turn:
         """The turn an answer of this user's replies to."""
         with self._database.read() as connection:

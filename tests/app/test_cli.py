@@ -65,6 +65,11 @@ COMMANDS = [
     ["feedback", "examples", "list"],
     ["feedback", "examples", "approve"],
     ["feedback", "examples", "withdraw"],
+    ["canary"],
+    ["canary", "start"],
+    ["canary", "status"],
+    ["canary", "stop"],
+    ["canary", "simulate"],
     ["release"],
     ["release", "list"],
     ["release", "show"],
@@ -170,6 +175,36 @@ def test_an_adapter_of_other_software_is_imported_listed_and_waits_for_the_gate(
     assert "base_model_name_or_path is 'a/b'" in errors
     _, errors = cli("tune", "--from", "live", status=1)
     assert "the base model is live" in errors
+
+
+def test_a_canary_is_started_looked_at_and_stopped(cli: Cli, tiny_base: BaseModel) -> None:
+    assert cli("canary", "status")[0] == "no canary was started\n"
+    bundle = make_bundle(Home(cli.home).bundles, tiny_base)
+    _, errors = cli("canary", "stop", status=1)
+    assert "no canary runs" in errors
+    _, errors = cli("canary", "start", bundle, status=1)
+    assert "no release" in errors  # a folder that never became a release
+    database = Database(sqlite_url(cli.home))
+    Registry(database).add(bundle, {"verdict": "better"})
+    database.close()
+    _, errors = cli("canary", "start", bundle, "--share", "0.7", status=1)
+    assert "at most 0.5" in errors
+    started = cli.json("canary", "start", bundle[:15], "--share", "0.2", "--votes", "600")
+    assert started["decision"] == "running" and started["plan"]["candidate"] == bundle
+    assert started["plan"]["votes"] == 600 and started["plan"]["incumbent"] is None
+    _, errors = cli("canary", "start", bundle, status=1)
+    assert "runs already" in errors
+    told = cli("canary", "status")[0].splitlines()
+    assert told[0] == f"{bundle[7:19]} against base: runs"
+    assert told[3] == "  0 of 600 verdicts, 0 of them comparisons"
+    assert cli("canary", "stop")[0] == "stopped after 0 verdicts\n"
+    assert cli.json("canary", "status")["outcome"] == "undecided"
+
+
+def test_canaries_are_played_before_one_is_started(cli: Cli) -> None:
+    found = cli.json("canary", "simulate", "--candidate", "0.9", "--live", "0.2", "--runs", "20")
+    assert found["promoted"] == 1
+    assert found["promoted"] + found["rolled_back"] + found["undecided"] == 1
 
 
 @pytest.mark.integration

@@ -13,7 +13,7 @@ from app.conversation import Chat
 def comparisons(rate: float, *drawn: float) -> Comparisons:
     numbers = iter(drawn)
     chat = cast(Chat, None)  # nothing is asked
-    return Comparisons(chat, lambda: None, rate, lambda: next(numbers))
+    return Comparisons(chat, lambda _user, _answer: None, rate, lambda: next(numbers))
 
 
 def test_the_difference_is_the_share_of_words_that_one_text_alone_has() -> None:
@@ -69,5 +69,5 @@ def test_the_second_answer_is_the_candidates_where_one_waits(
             return []
 
     chat = cast(Chat, Asked())
-    list(Comparisons(chat, lambda: candidate, 0.1).second_answer("ann", "a1"))
+    list(Comparisons(chat, lambda _user, _answer: candidate, 0.1).second_answer("ann", "a1"))
     assert asked == [(("ann", "a1"), True, adapter)]

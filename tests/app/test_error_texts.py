@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import gradio as gr
 import pytest
@@ -26,6 +26,8 @@ from app.service import Service, Workspace
 from app.settings import Settings
 from app.ui.errors import report_errors
 from app.ui.texts import error_text, translated
+from deploy.canary.guards import CanaryGuard
+from deploy.canary.plan import CanaryOutcome
 from deploy.gate.guards import GUARDS, GuardFinding
 from deploy.gate.thresholds import default_thresholds
 from deploy.gate.verdict import GateReport, _verdict, verdict_line
@@ -119,6 +121,21 @@ def test_what_the_store_refuses(workspace: Workspace) -> None:
         lambda: workspace.training_set.find("ab12"),
     ):
         check_error(refused)
+
+
+def test_what_a_canary_refuses(workspace: Workspace) -> None:
+    canaries = workspace.canaries
+    bundle = make_bundle(workspace.home.bundles, workspace.base)
+    workspace.registry.add(bundle, {"verdict": "better"})
+    for wrong in ({"share": 0.7}, {"votes": 1}, {"days": 0}, {"promote_error": 0.0}):
+        check_error(partial(canaries.start_by, "ann", bundle, **wrong))
+    check_error(partial(canaries.stop, "ann"))
+    canaries.start_by("ann", bundle)
+    check_error(partial(canaries.start_by, "ann", bundle))
+    for outcome in get_args(CanaryOutcome):
+        check(outcome, translated(outcome, "zh"))
+    for guard in get_args(CanaryGuard):
+        check(guard, translated(guard, "zh"))
 
 
 def test_what_accounts_refuse(workspace: Workspace, quick_passwords: None) -> None:

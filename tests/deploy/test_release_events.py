@@ -11,6 +11,7 @@ from deploy.releases.events import (
     EVENT_NAMES,
     Activated,
     CanaryFigures,
+    CanaryStarted,
     Judged,
     Promoted,
     Registered,
@@ -36,6 +37,7 @@ EVERY_KIND: tuple[ReleaseEvent, ...] = (
     Retired(bundle=None, generation=3, previous=B, reason="forgotten"),
     Tainted(bundle=A, reason="forgotten"),
     Activated(bundle=A, actor="server one", generation=1),
+    CanaryStarted(bundle=A, plan={"share": 0.2}),
     CanaryFigures(bundle=A, arms=ARMS, decision="promote"),
 )
 
@@ -48,7 +50,9 @@ def test_every_kind_of_event_is_read_back_as_it_was_written() -> None:
 
 
 def test_the_record_keeps_every_event_in_its_order(registry: Registry, database: Database) -> None:
-    appended = [e for e in EVERY_KIND if isinstance(e, Registered | Judged | CanaryFigures)]
+    appended = [
+        e for e in EVERY_KIND if isinstance(e, Registered | Judged | CanaryStarted | CanaryFigures)
+    ]
     for event in appended:
         registry.append(event)
     assert list(registry.events()) == appended

@@ -14,6 +14,7 @@ import pytest
 import uvicorn
 
 from app.answering import LIVE, Answering
+from app.canaries import canary_router
 from app.comparing import Comparisons
 from app.completions import Completions
 from app.conversation import Chat
@@ -49,7 +50,7 @@ def workspace(settings: Settings) -> Iterator[Workspace]:
 def url(engine: ScriptedEngine, workspace: Workspace) -> Iterator[str]:
     """A real server of the API alone."""
     slots = AdapterSlots(engine, workspace.base, workspace.home.bundles)
-    answering = Answering(engine, slots, workspace.store)
+    answering = Answering(engine, canary_router(slots, workspace), workspace.store)
     chat = Chat(
         engine,
         answering,
@@ -67,7 +68,7 @@ def url(engine: ScriptedEngine, workspace: Workspace) -> Iterator[str]:
         slots=slots,
         chat=chat,
         completions=Completions(answering, workspace.store, max_message_chars=20_000),
-        comparisons=Comparisons(chat, lambda: None, rate=0),
+        comparisons=Comparisons(chat, lambda _user, _answer: None, rate=0),
         adapter_named=lambda _name: LIVE,
     )
     app = build_app(cast(Service, service), lambda _app: None)
