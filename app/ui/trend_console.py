@@ -14,7 +14,7 @@ from app.web.evaluation_page import EVALUATIONS_PATH
 from deploy.releases.story import tell_story
 from deploy.releases.trend import Trend
 
-TREND_SECONDS = 10.0
+TREND_SECONDS = 60.0  # it reads many votes, and changes slowly
 TREND_PIXELS = 300
 AGAINST = ("before", "base")  # what a release's gain is measured on
 

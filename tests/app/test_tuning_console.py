@@ -318,6 +318,7 @@ class Played:
     bundle: str | BurnishError
     resumed: list[str] = field(default_factory=list)
     may_end: threading.Event = field(default_factory=threading.Event)
+    awaited: threading.Event = field(default_factory=threading.Event)
     id: str = "sha256:" + "7" * 64
 
     def resume(self, job_id: str) -> str:
@@ -327,6 +328,7 @@ class Played:
         return job_id
 
     def wait(self, job_id: str) -> Iterator[JobEvent]:
+        self.awaited.set()
         assert self.may_end.wait(timeout=30)
         yield BundlePublished(bundle="")
 
@@ -379,8 +381,9 @@ def test_a_resumed_job_that_ends_without_a_bundle_says_why_and_leaves_room_for_t
     service: Service,
 ) -> None:
     jobs = played_jobs(service, BurnishError("tuning failed: the disk is full"))
-    jobs.may_end.set()
     service.rounds.resume_job(jobs.id)
+    assert jobs.awaited.wait(timeout=30)
+    jobs.may_end.set()
     wait_until(lambda: not service.rounds.running)
     assert service.rounds.last == "failed: tuning failed: the disk is full"
     assert not service.workspace.loop.rounds()[0].finished  # it is tried again
