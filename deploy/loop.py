@@ -1,9 +1,9 @@
 """The periodic loop: enough evidence, falling ratings or the calendar -> snapshot -> tune ->
 evaluate and gate -> canary -> promote or not -> report.
 
-`_carry_out` is that line, one call after the other. A round is a row of events (`deploy.rounds`):
-each stage is recorded when it is done and never done again, so a loop that is killed at any moment
-goes on where it was, in whatever process. One loop at a time works on a store.
+`_carry_out` is that line, one call after the other. A round is a series of events
+(`deploy.rounds`): each stage is recorded when it is done and never done again, so a loop that is
+killed at any moment goes on where it was, in whatever process. One loop at a time works on a store.
 """
 
 from __future__ import annotations

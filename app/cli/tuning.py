@@ -68,6 +68,8 @@ def _start(
     require_trainable(base.folder, values)
     reads = any(method.example_kinds for method in values.stages.values())
     digest = _snapshot(workspace, snapshot, may_be_empty=not reads)
+    if reads:
+        _note_few_pairs(workspace, digest)
     return workspace.jobs.start(
         base_name=base.name,
         base_digest=base.digest,
@@ -75,6 +77,20 @@ def _start(
         recipe=values,
         recipe_origins=origins,
     )
+
+
+def _note_few_pairs(workspace: Workspace, snapshot: str) -> None:
+    """Say on standard error where a training is hardly worth trying."""
+    from deploy.rounds.trigger import FEW_PAIRS
+    from engine.storage import folder_of, read_manifest
+
+    counts = read_manifest(folder_of(workspace.home.snapshots, snapshot)).get("counts", {})
+    pairs = sum(kinds.get("pairs", 0) for kinds in counts.values())
+    if pairs < FEW_PAIRS:
+        print(  # noqa: T201
+            f"{pairs} pairs are few: {FEW_PAIRS} make a first training worth trying",
+            file=sys.stderr,
+        )
 
 
 def _follow(workspace: Workspace, job: str, as_json: bool) -> None:
@@ -103,7 +119,8 @@ def _cancel(workspace: Workspace, job: str, as_json: bool) -> None:
 def _list(workspace: Workspace, as_json: bool) -> None:
     documents = [_document(workspace, job) for job in workspace.jobs.list()]
     lines = [
-        f"{d['job'][7:19]}  {d['state']:<11}  {_progress(d):<14}  {d['error'] or d['bundle'] or ''}"
+        f"{d['job'][7:19]}  {'stopping' if d['stopping'] else d['state']:<11}  {_progress(d):<14}"
+        f"  {d['error'] or d['bundle'] or ''}"
         for d in documents
     ]
     print_result(as_json, {"jobs": documents}, "\n".join(lines) or "no tuning jobs yet")
@@ -119,6 +136,7 @@ def _document(workspace: Workspace, job: Job) -> dict[str, Any]:
     return {
         "job": job.id,
         "state": job.state,
+        "stopping": job.stopping,
         "snapshot": job.snapshot,
         "bundle": job.bundle,
         "error": job.error,

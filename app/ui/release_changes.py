@@ -13,11 +13,10 @@ from app.service import Service
 from app.ui.errors import report_errors
 from app.ui.texts import language_for, say, text
 from app.web.identity import person_of
+from deploy.rounds.trigger import FEW_PAIRS
 from engine.storage import find_digest
 
 Act = Literal["promote", "rollback", "tune"]
-# So many pairs make a first training worth trying: of fewer, a tenth held out says nothing
-FEW_PAIRS = 20
 
 
 class ReleaseChanges:

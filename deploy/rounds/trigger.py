@@ -13,6 +13,8 @@ from typing import Any, Literal
 from deploy.rounds.change_point import RatingWatch
 from tuning.rows import ExampleKind
 
+# So many pairs make a first training worth trying: of fewer, a tenth held out says nothing
+FEW_PAIRS = 20
 Cause = Literal["evidence", "ratings", "schedule"]
 Sources = Mapping[str, int]  # the number of examples by "kind/source", as a snapshot names them
 
