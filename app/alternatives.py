@@ -17,7 +17,7 @@ from app.comparing import difference
 from app.running_answers import CancellationToken, RunningAnswers
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, InvalidInput, PromptTooLong, UnknownId
-from engine.messages import Message, is_blank
+from engine.messages import Message, is_blank, tools_of
 from engine.prompts.modes import has_answer_line
 from engine.prompts.reasoning import split_reasoning
 from engine.request import (
@@ -73,7 +73,7 @@ class AlternativeWriter:
         )
         self._count = count
         self._busy = busy
-        self._impossible: set[str] = set()  # answers whose prompt no longer fits
+        self._impossible: set[str] = set()  # their prompt no longer fits, or offers tools
 
     def write_while_idle(self) -> int:
         """Write as long as nobody asks anything; returns for how many answers."""
@@ -120,6 +120,9 @@ class AlternativeWriter:
 
     def _write(self, bad: BadAnswer, token: CancellationToken) -> bool:
         _, prompt = self._store.shown_prompt(bad.id, bad.user_id)
+        if tools_of(prompt):  # nothing is called while nobody asks
+            self._impossible.add(bad.id)
+            return True
         with self._slots.pin_live() as adapter:
             if token.cancelled:
                 return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import tzinfo
 
 from app.answering import LIVE
 from engine.prompts.modes import CHAINS
@@ -17,7 +18,8 @@ class AnswerOptions:
     In mode self-consistency `samples` chains of thought vote on the answer. `system` replaces the
     operator's system prompt. `thinking` switches thoughts on or off for models that have such a
     switch (`GenerationRequest`). `adapter` is `LIVE`, a bundle, or None for the base model. With
-    `documents` the question is answered from passages of that collection.
+    `documents` the question is answered from passages of that collection. `zone` is the time zone
+    of the person's browser, for tools.
     """
 
     mode: str = "plain"
@@ -27,3 +29,4 @@ class AnswerOptions:
     adapter: str | None = LIVE
     sampling: SamplingParams | None = None
     documents: Collection | None = None
+    zone: tzinfo | None = None

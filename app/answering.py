@@ -8,18 +8,19 @@ module knows nothing of conversations; `app.conversation` makes the requests.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, cast
 
+from app.answer_request import AnswerRequest
 from app.canary_routing import CanaryRouter
 from app.fixed_answer import FixedAnswer
 from app.running_answers import RunningAnswers
 from app.self_consistency import Chains, draw_chains
+from app.tools.called import CalledTool
 from engine.errors import BurnishError, StorageFull
 from engine.messages import Message
-from engine.prompts.reasoning import Reasoned, split_reasoning
 from engine.request import BASE as BASE  # for the rest of this floor, too
 from engine.request import LIVE as LIVE
 from engine.request import (
@@ -28,14 +29,15 @@ from engine.request import (
     Finished,
     GenerationRequest,
     PromptRead,
-    RawPrompt,
-    SamplingParams,
     Stream,
     TextDelta,
     TokenLogprob,
 )
-from engine.tools import CallReader, Spoken, WrittenCall
+from engine.tools import CallReader, WrittenCall
 from feedback_store.storage.store import FeedbackStore
+
+if TYPE_CHECKING:
+    from app.tools.agent import Agent
 
 PARTIAL_SAVE_SECONDS = 1.0
 NOT_SAVED = "This answer could not be saved; it cannot be voted on."
@@ -52,6 +54,7 @@ class AnswerUpdate:
     each of their answers with its number of votes. `calls` are those of the tools that were
     offered; `text` is without their markup. `prompt_tokens` are known from the first update on.
     `passages` of documents, where the question was asked with some, come with the last update.
+    `called` are the tools that Burnish itself has called for the answer.
     """
 
     answer_id: str | None
@@ -70,6 +73,7 @@ class AnswerUpdate:
     calls: tuple[WrittenCall, ...] = ()
     prompt_tokens: int = 0
     passages: tuple[Mapping[str, Any], ...] | None = None
+    called: tuple[CalledTool, ...] = ()
 
 
 class RunningAnswer:
@@ -90,90 +94,6 @@ class RunningAnswer:
     def cancel(self) -> None:
         """End the answer early; the text so far is kept."""
         self._stream.cancel()
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerRequest:
-    """A request for one answer: its messages, how it is sampled, and how it is stored.
-
-    `store_turn` stores the question and returns the turn's id; with None nothing is stored. Where
-    `is_shown`, the answer replaces the one that its conversation showed. `continued_id` is the id
-    of a stored answer that begins with `prefill` and is to be continued. With several `chains` of
-    thought, their answers are put to a vote (`app.self_consistency`). `call_format` is given where
-    the messages offer tools. A raw `prompt` takes the place of the messages; what follows it is not
-    split into thought and answer. A `fixed` text is the answer itself, and no model is asked.
-    `passages` are those that the messages show (`Grounding.stored`). With a `conversation_id`, the
-    live adapter may be a canary's candidate (`app.canary_routing`).
-    """
-
-    messages: tuple[Message, ...]
-    sampling: SamplingParams
-    store_turn: Callable[[], str] | None
-    answer_line: bool = False
-    note: str = ""
-    adapter: str | None = LIVE
-    user: str = ""
-    timeout_seconds: float | None = None
-    prefill: str = ""
-    continued_id: str | None = None
-    is_shown: bool = True
-    example_ids: tuple[str, ...] = ()
-    chains: int = 1
-    thinking: bool | None = None
-    call_format: CallReader | None = None
-    prompt: RawPrompt | None = None
-    echo: bool = False
-    fixed: str = ""
-    passages: tuple[Mapping[str, Any], ...] | None = None
-    conversation_id: str | None = None
-    extra_sampling: Mapping[str, Any] = field(default_factory=dict)  # stored beside the sampling
-
-    def for_engine(self, adapter: str | None) -> GenerationRequest:
-        """Return the request to the engine, under one adapter."""
-        return GenerationRequest(
-            self.messages,
-            self.sampling,
-            adapter,
-            self.user,
-            self.timeout_seconds,
-            self.prefill,
-            self.thinking,
-            self.prompt,
-            self.echo,
-        )
-
-    @property
-    def stored_sampling(self) -> dict[str, Any]:
-        """The sampling parameters that are stored with the answer."""
-        samples = {"samples": self.chains} if self.chains > 1 else {}
-        thinking = {} if self.thinking is None else {"thinking": self.thinking}
-        return {**self.sampling.as_dict(), **samples, **thinking, **self.extra_sampling}
-
-    @property
-    def is_stored(self) -> bool:
-        """Whether the answer is stored."""
-        return self.continued_id is not None or self.store_turn is not None
-
-    def split_whole(self, text: str) -> Reasoned:
-        """Split a finished answer, its prefill included, into thought and answer."""
-        return split_reasoning(self.prefill + text, answer_line=self.answer_line)
-
-    def split(self, text: str, *, finished: bool) -> Reasoned:
-        """Split the text as it is shown: without the prefill, unless an answer is continued."""
-        if self.prompt is not None:
-            return Reasoned("", text)
-        return split_reasoning(
-            self.prefill + text,
-            finished=finished,
-            answer_line=self.answer_line,
-            given=0 if self.continued_id else len(self.prefill),
-        )
-
-    def spoken(self, reasoned: Reasoned, *, finished: bool) -> Spoken:
-        """Split what follows the thought into words and calls."""
-        if self.call_format is None:
-            return Spoken(reasoned.answer)
-        return self.call_format.read(reasoned.answer, finished=finished)
 
 
 class Answering:
@@ -236,6 +156,10 @@ class Answering:
         if requests[0].fixed:  # only the page's questions about documents have such an answer
             return [FixedAnswer(request.fixed) for request in requests]
         generations = [request.for_engine(adapter) for request in requests]
+        if offer := requests[0].tool_offer:  # only the page's questions have one
+            from app.tools.agent import Agent  # it imports much of LangChain
+
+            return [Agent(self._engine, generations[0], offer)]
         if (chains := requests[0].chains) > 1:  # only the page asks for chains, for one answer
             return [draw_chains(self._engine, generation, chains) for generation in generations]
         return list(self._engine.submit_many(generations))
@@ -259,7 +183,7 @@ class Answering:
                 request.store_turn(),
                 base_digest=self._engine.base_digest,
                 adapter_digest=adapter,
-                sampling=request.stored_sampling,
+                sampling=request.stored_sampling(),
                 seed=request.sampling.seed,
                 shown=request.is_shown,
             )
@@ -276,6 +200,7 @@ class Answering:
         logprobs: tuple[TokenLogprob, ...] = ()
         logprobs_shown = 0
         chains = stream if isinstance(stream, Chains) else None
+        agent = cast("Agent", stream) if request.tool_offer else None
 
         def current() -> AnswerUpdate:
             reasoned = request.split(text, finished=False)
@@ -292,6 +217,7 @@ class Answering:
                 chains=(chains.ended, request.chains) if chains else None,
                 calls=spoken.calls,
                 prompt_tokens=stream.prompt_tokens,
+                called=(*request.called, *(agent.called if agent else ())),
             )
 
         try:
@@ -302,23 +228,17 @@ class Answering:
                 elif isinstance(event, TextDelta):
                     first_token_at = first_token_at or time.time()
                     yield current()
-                    text += event.text
+                    text = agent.text if agent else text + event.text
                     logprobs_shown += len(logprobs)
                     logprobs = event.logprobs
                     if time.monotonic() - saved_at > PARTIAL_SAVE_SECONDS:
-                        self._save_partial(answer_id, request.split_whole(text))
+                        self._save_partial(answer_id, request, text, agent)
                         saved_at = time.monotonic()
                 else:
                     if isinstance(event, Finished):
                         logprobs = event.logprobs[logprobs_shown:]
                     update = replace(
-                        self._finish(
-                            event,
-                            request,
-                            answer_id,
-                            first_token_at,
-                            chains.votes if chains else (),
-                        ),
+                        self._finish(event, request, answer_id, first_token_at, stream),
                         adapter=adapter,
                         logprobs=logprobs,
                         chains=(chains.ended, request.chains) if chains else None,
@@ -327,7 +247,8 @@ class Answering:
                     yield update
         finally:
             if answer_id is not None:  # the caller stopped iterating
-                self._finish(Finished("cancelled", text, 0, 0), request, answer_id, first_token_at)
+                end = Finished("cancelled", text, 0, 0)
+                self._finish(end, request, answer_id, first_token_at, stream)
 
     def _finish(
         self,
@@ -335,9 +256,11 @@ class Answering:
         request: AnswerRequest,
         answer_id: str | None,
         first_token_at: float | None,
-        votes: tuple[tuple[str, int], ...] = (),
+        stream: Stream,
     ) -> AnswerUpdate:
         """Store the answer's end and return its last update."""
+        votes = stream.votes if isinstance(stream, Chains) else ()
+        called = cast("Agent", stream).called if request.tool_offer else ()
         reasoned = request.split(event.text, finished=True)
         spoken = request.spoken(reasoned, finished=True)
         whole = request.split_whole(event.text)
@@ -355,6 +278,7 @@ class Answering:
             votes=votes,
             calls=spoken.calls,
             passages=request.passages,
+            called=(*request.called, *called),
         )
         if not request.is_stored:
             return update
@@ -371,17 +295,21 @@ class Answering:
                 completion_tokens=event.completion_tokens if isinstance(event, Finished) else None,
                 error=str(event.error) if isinstance(event, Failed) else None,
                 first_token_at=first_token_at,
-                sampling={**request.stored_sampling, "votes": votes} if votes else None,
+                sampling=request.stored_sampling(called, votes) if votes or called else None,
             )
         except StorageFull:
             return replace(update, answer_id=None, note=NOT_SAVED)
         return update
 
-    def _save_partial(self, answer_id: str | None, partial: Reasoned) -> None:
+    def _save_partial(
+        self, answer_id: str | None, request: AnswerRequest, text: str, agent: Agent | None
+    ) -> None:
         if answer_id is None:
             return
+        partial = request.split_whole(text)
+        sampling = request.stored_sampling(agent.called) if agent and agent.called else None
         with suppress(StorageFull):  # reported once, at the end
-            self._store.save_partial(answer_id, partial.answer, partial.stored_thought)
+            self._store.save_partial(answer_id, partial.answer, partial.stored_thought, sampling)
 
 
 @contextmanager

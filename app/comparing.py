@@ -13,6 +13,7 @@ import random
 import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from datetime import tzinfo
 from statistics import median
 
 from app.answering import LIVE, RunningAnswer
@@ -51,7 +52,12 @@ class Comparisons:
         self._lock = threading.Lock()  # guards the two above
 
     def second_answer(
-        self, user_id: str, answer_id: str, *, sampling: SamplingParams | None = None
+        self,
+        user_id: str,
+        answer_id: str,
+        *,
+        sampling: SamplingParams | None = None,
+        zone: tzinfo | None = None,
     ) -> RunningAnswer:
         """Start another answer to the turn of `answer_id`, which stays the one that is shown.
 
@@ -63,6 +69,7 @@ class Comparisons:
             to_compare=True,
             adapter=self._other_release(user_id, answer_id) or LIVE,
             sampling=sampling,
+            zone=zone,
         )
 
     def is_due(self, user_id: str) -> bool:

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TypedDict, Unpack
 
-from app.answering import LIVE, Answering, AnswerRequest, RunningAnswer
+from app.answer_request import AnswerRequest
+from app.answering import LIVE, Answering, RunningAnswer
 from app.fitting import drop_oldest
 from app.stored_completions import HAS_INSTRUCTIONS, StoredCompletion
 from engine.messages import Message, question_of, require_text, split_prefill, tools_of

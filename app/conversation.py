@@ -7,28 +7,30 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from datetime import tzinfo
 from typing import Any
 
 from app.answer_options import AnswerOptions
-from app.answering import LIVE, Answering, AnswerRequest, RunningAnswer
-from app.fitting import FittedPrompt, fit, require_room
-from app.grounding import Grounding, ground
+from app.answer_request import AnswerRequest
+from app.answering import LIVE, Answering, RunningAnswer
+from app.fitting import require_room
+from app.question_prompt import TRIMMED as TRIMMED  # for those who show the note
+from app.question_prompt import QuestionPrompts, example_ids_of, offering_nothing
 from app.self_consistency import chain_count
-from engine.messages import Message, clean_text, require_text
+from app.tools.called import as_messages, called_from_rows
+from app.tools.toolbox import Caller, Toolbox
+from engine.message_reading import with_tools
+from engine.messages import Message, require_text, tools_of
 from engine.prompts.examples import Example
-from engine.prompts.modes import CHAINS, PromptTemplate, has_answer_line, make_template
+from engine.prompts.modes import CHAINS, has_answer_line
 from engine.prompts.reasoning import join_reasoning
-from engine.prompts.similarity import SHOWN, most_similar
 from engine.request import Engine, SamplingParams
 from feedback_store.documents.library import Library
-from feedback_store.personal.example_pool import FeedbackExample
 from feedback_store.personal.feedback_examples import FeedbackExamples
-from feedback_store.personal.own_prompts import MAX_PROMPT_CHARS
 from feedback_store.records import Turn
 from feedback_store.storage.store import FeedbackStore
 
-TRIMMED = "The beginning of this conversation no longer fits and was left out."
 SAMPLING_NAMES = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed")
 DEFAULTS = AnswerOptions()
 
@@ -48,16 +50,18 @@ class Chat:
         max_message_chars: int,
         feedback_examples: FeedbackExamples,
         library: Library,
+        toolbox: Toolbox,
     ) -> None:
         self._engine = engine
         self._store = store
         self._answering = answering
-        self._examples = examples
-        self._system_prompt = system_prompt
+        self._prompts = QuestionPrompts(
+            engine, examples, system_prompt, feedback_examples, library, toolbox
+        )
         self._sampling = sampling
         self._max_message_chars = max_message_chars
         self._feedback_examples = feedback_examples
-        self._library = library
+        self._toolbox = toolbox
         self.running = answering.running
 
     def ask(
@@ -82,7 +86,7 @@ class Chat:
         require_text(question, limit_chars=self._max_message_chars)
         sampling = options.sampling or self.sampling()
         history = self._store.history(parent_answer_id, user_id)
-        prompt = self._prompt(user_id, history, question, options, sampling)
+        prompt = self._prompts.make(user_id, history, question, options, sampling)
 
         def store_turn() -> str:
             return self._store.add_turn(
@@ -91,12 +95,14 @@ class Chat:
                 template=prompt.template,
                 conversation_id=conversation_id,
                 parent_answer_id=parent_answer_id,
-                prompt=prompt.fitted.without_feedback if prompt.is_special else None,
+                prompt=(
+                    prompt.with_offer(prompt.fitted.without_feedback) if prompt.is_special else None
+                ),
                 example_ids=[example.reference for example in prompt.fitted.examples],
                 passages=prompt.grounding.stored if prompt.grounding else None,
             ).id
 
-        request = _question_request(prompt, options, sampling, user_id, store_turn)
+        request = prompt.request(options, sampling, user_id, store_turn)
         return self._answering.start(replace(request, conversation_id=conversation_id))
 
     def regenerate(
@@ -107,13 +113,15 @@ class Chat:
         to_compare: bool = False,
         adapter: str | None = LIVE,
         sampling: SamplingParams | None = None,
+        zone: tzinfo | None = None,
     ) -> RunningAnswer:
         """Start another answer to the same turn, a sibling, from the same prompt.
 
         Examples from feedback that were removed, replaced or withdrawn since are left out of the
-        prompt. The request is recorded as a regeneration of the first answer, unless the two are
-        to be compared: then it is no judgement yet, and the first answer stays the one shown.
-        Raises the errors of `ask`.
+        prompt, and where it offers tools, those are offered that the person allows today. The
+        request is recorded as a regeneration of the first answer, unless the two are to be
+        compared: then it is no judgement yet, and the first answer stays the one shown. Raises the
+        errors of `ask`.
         """
         shown = self._feedback_examples.still_used(user_id, answer_id)
         turn, messages = self._store.shown_prompt(answer_id, user_id, shown)
@@ -125,15 +133,21 @@ class Chat:
 
         sampling = sampling or self.sampling()
         made = self._store.answer(answer_id, user_id).sampling
+        offer, note = None, ""
+        if tools_of(messages):
+            offer, note = self._toolbox.offer(Caller(user_id, zone))
+            messages = with_tools(offering_nothing(messages), offer.functions if offer else ())
         request = AnswerRequest(
             messages,
             sampling,
             begin,
             has_answer_line(turn.mode),
+            note,
+            tool_offer=offer,
             adapter=adapter,
             user=user_id,
             is_shown=not to_compare,
-            example_ids=_ids(shown),
+            example_ids=example_ids_of(shown),
             chains=chain_count(turn.mode, made.get("samples", CHAINS), sampling),
             thinking=made.get("thinking"),
             conversation_id=None if to_compare else turn.conversation_id,
@@ -160,7 +174,8 @@ class Chat:
         turn, shown = self._store.shown_prompt(answer_id, user_id)
         answer = self._store.answer(answer_id, user_id)
         thinking = answer.sampling.get("thinking")
-        messages = (*shown, Message("assistant", answer.text), Message("user", instruction))
+        rewritten = Message("assistant", answer.text), Message("user", instruction)
+        messages = (*offering_nothing(shown), *rewritten)
         sampling = sampling or self.sampling()
         require_room(
             self._engine.count_prompt_tokens(messages, thinking),
@@ -175,6 +190,7 @@ class Chat:
             user=user_id,
             thinking=thinking,
             conversation_id=turn.conversation_id,
+            called=called_from_rows(answer.tool_calls),
             extra_sampling={"change": change, "changed_from": answer_id},
         )
         return self._answering.start(request)
@@ -188,17 +204,19 @@ class Chat:
         shown = self._feedback_examples.still_used(user_id, answer_id)
         turn, messages = self._store.shown_prompt(answer_id, user_id, shown)
         answer = self._store.reopen_answer(answer_id, user_id)
+        called = called_from_rows(answer.tool_calls)
         request = AnswerRequest(
-            messages,
+            (*offering_nothing(messages), *as_messages(called)),
             self.sampling(),
             None,
             has_answer_line(turn.mode),
             user=user_id,
             prefill=join_reasoning(answer.thought, answer.text),
             continued_id=answer_id,
-            example_ids=_ids(shown),
+            example_ids=example_ids_of(shown),
             thinking=answer.sampling.get("thinking"),
             conversation_id=turn.conversation_id,
+            called=called,
         )
         return self._answering.start(request)
 
@@ -212,8 +230,8 @@ class Chat:
         """Answer a question of a temporary chat; nothing is stored, and updates have no id."""
         require_text(question, limit_chars=self._max_message_chars)
         sampling = options.sampling or self.sampling()
-        prompt = self._prompt(user_id, history, question, options, sampling)
-        return self._answering.start(_question_request(prompt, options, sampling, user_id, None))
+        prompt = self._prompts.make(user_id, history, question, options, sampling)
+        return self._answering.start(prompt.request(options, sampling, user_id, None))
 
     def answer_now(self, user_id: str, answer_id: str) -> RunningAnswer:
         """Generate the live release's answer to the prompt of a stored answer, without storing it.
@@ -227,7 +245,9 @@ class Chat:
         answer = self._store.answer(answer_id, user_id)
         made = answer.sampling
         sampling = self.sampling(**{name: made[name] for name in SAMPLING_NAMES if name in made})
-        request = AnswerRequest(messages, sampling, None, has_answer_line(turn.mode), user=user_id)
+        request = AnswerRequest(
+            offering_nothing(messages), sampling, None, has_answer_line(turn.mode), user=user_id
+        )
         return self._answering.start(request)
 
     def sampling(self, **changed: Any) -> SamplingParams:
@@ -240,86 +260,3 @@ class Chat:
     def turn_of(self, answer_id: str, user_id: str) -> Turn:
         """Return the turn of this user's answer; raises `UnknownId`."""
         return self._store.turn_of(answer_id, user_id)
-
-    def _prompt(
-        self,
-        user_id: str,
-        history: Sequence[Message],
-        question: str,
-        options: AnswerOptions,
-        sampling: SamplingParams,
-    ) -> _Prompt:
-        examples = self._examples()
-        clean_text(options.system, what="system prompt", limit_chars=MAX_PROMPT_CHARS)
-        system = options.system or self._system_prompt
-        # The stored template has the first examples, whatever was asked: one template per mode
-        template = make_template(options.mode, examples[:SHOWN], system)
-        shown = template
-        if template.examples:
-            shown = make_template(options.mode, most_similar(examples, question), system)
-
-        def count(messages: Sequence[Message]) -> int:
-            return self._engine.count_prompt_tokens(messages, options.thinking)
-
-        room = self._engine.context_tokens - sampling.max_new_tokens
-        grounding, asked = None, question
-        similar: tuple[FeedbackExample, ...] = ()
-        if options.documents is None:
-            similar = self._feedback_examples.similar(
-                user_id, question, with_thought=template.has_answer_line
-            )
-        else:
-            found = ground(self._library, options.documents, question, history)
-            grounding = found.that_fits(lambda text: count(shown.build((), text)) <= room)
-            asked = grounding.shown_question
-        fitted = fit(
-            shown,
-            history,
-            asked,
-            similar,
-            context_tokens=self._engine.context_tokens,
-            max_new_tokens=sampling.max_new_tokens,
-            count=count,
-        )
-        is_special = fitted.trimmed or shown != template or grounding is not None
-        return _Prompt(template, fitted, grounding, is_special)
-
-
-@dataclass(frozen=True, slots=True)
-class _Prompt:
-    """The prompt of a question: the template to store, the messages that are shown, the passages of
-    documents in them, and whether the messages cannot be rebuilt from the template."""
-
-    template: PromptTemplate
-    fitted: FittedPrompt
-    grounding: Grounding | None
-    is_special: bool
-
-
-def _question_request(
-    prompt: _Prompt,
-    options: AnswerOptions,
-    sampling: SamplingParams,
-    user_id: str,
-    store_turn: Callable[[], str] | None,
-) -> AnswerRequest:
-    """Return the request for the answer to a new question."""
-    fitted, grounding = prompt.fitted, prompt.grounding
-    return AnswerRequest(
-        fitted.messages,
-        sampling,
-        store_turn,
-        prompt.template.has_answer_line,
-        TRIMMED * fitted.trimmed,
-        user=user_id,
-        example_ids=_ids(fitted.examples),
-        fixed=grounding.fixed_answer if grounding else "",
-        passages=tuple(grounding.stored) if grounding else None,
-        chains=chain_count(options.mode, options.samples, sampling),
-        thinking=options.thinking,
-        adapter=options.adapter,
-    )
-
-
-def _ids(shown: Sequence[FeedbackExample]) -> tuple[str, ...]:
-    return tuple(example.id for example in shown)

@@ -26,6 +26,7 @@ from app.rounds import Rounds
 from app.schedules import each_minute, on_crontab
 from app.settings import Settings
 from app.shared_prompts import read_prompts
+from app.tools.toolbox import open_toolbox
 from deploy.forgetting import Forgetting
 from deploy.gate.thresholds import read_thresholds
 from deploy.loop import Loop
@@ -40,7 +41,6 @@ from engine.errors import Conflict, InvalidInput, UnknownId
 from engine.home import Home
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.examples import Example, read_examples
-from engine.request import SamplingParams
 from engine.storage import find_digest, sweep
 from feedback_store.accounts.accounts import Accounts
 from feedback_store.ai_feedback.alternatives import Alternatives
@@ -96,6 +96,7 @@ class Workspace:
         )
         self.own_prompts = OwnPrompts(self.database)
         self.documents = open_library(self.home.documents, settings.embedding_model)
+        self.toolbox = open_toolbox(settings, self.database, self.documents)
         self.drafts = Drafts(self.database)
         self.alternatives = Alternatives(self.database, self.curation.refusing)
         self.comparison_queue = ComparisonQueue(self.database, self.store, self.curation.refusing)
@@ -256,14 +257,11 @@ class Service:
             workspace.store,
             examples=workspace.examples,
             system_prompt=settings.system_prompt,
-            sampling=SamplingParams(
-                temperature=settings.temperature,
-                top_p=settings.top_p,
-                max_new_tokens=settings.max_new_tokens,
-            ),
+            sampling=settings.sampling,
             max_message_chars=settings.max_message_chars,
             feedback_examples=workspace.feedback_examples,
             library=workspace.documents,
+            toolbox=workspace.toolbox,
         )
         self.comparisons = canary_comparisons(self.chat, workspace)
         self.alternative_writer = AlternativeWriter(

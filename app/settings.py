@@ -23,6 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from app.tools.mcp_config import McpServerConfig, McpServerName
 from deploy.canary.plan import DEFAULT_DAYS, DEFAULT_SHARE, DEFAULT_VOTES
 from deploy.rounds.timetable import HOURS
 from deploy.rounds.trigger import EVIDENCE_WEIGHTS
@@ -74,6 +75,9 @@ Password = Annotated[
     SecretStr, Field(min_length=MIN_PASSWORD_CHARS), AfterValidator(_require_ascii)
 ]
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_join_list)]
+ToolNames = Annotated[
+    tuple[Literal["calculator", "clock", "documents"], ...], NoDecode, BeforeValidator(_join_list)
+]
 Networks = Annotated[CommaSeparated, AfterValidator(_require_networks)]
 
 
@@ -156,6 +160,20 @@ class Settings(BaseSettings):
     )
     max_unfinished: int = Field(
         default=8, ge=1, description="running answers of one person on the chat page"
+    )
+
+    tools: ToolNames = Field(
+        default=(), description="what people may let answers call: calculator, clock, documents"
+    )
+    mcp_servers: dict[McpServerName, McpServerConfig] = Field(
+        default={}, description="whose tools people may let answers call, too"
+    )
+    tool_max_steps: int = Field(
+        default=4, ge=1, le=16, description="times that an answer may call before it must end"
+    )
+    tool_timeout_seconds: float = Field(default=20, gt=0, le=600, description="of one call")
+    tool_max_result_chars: int = Field(
+        default=4_000, ge=100, le=100_000, description="of a tool; more is cut off"
     )
 
     consent: Literal["opt-out", "opt-in"] = Field(
@@ -274,6 +292,13 @@ class Settings(BaseSettings):
             "thumbs": self.loop_weight_thumbs,
             "liked": self.loop_weight_liked,
         }
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """Return the sampling parameters of answers for which nobody chose others."""
+        return SamplingParams(
+            temperature=self.temperature, top_p=self.top_p, max_new_tokens=self.max_new_tokens
+        )
 
     @property
     def is_local(self) -> bool:

@@ -3,7 +3,8 @@
 The embedded model answers 200 schemas, whose shapes are those of the public JSON Schema test suite,
 rebuilt; `jsonschema` validates the answers. Then batches of eight answers with and without a
 grammar are timed alternately: a regular expression that allows every text, so that both write as
-many tokens; and with a tool that may be called, beside the same prompt as plain text.
+many tokens; and with a tool that may be called, beside the same prompt as plain text. Asked: 0.9 of
+the speed without.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ Schema = dict[str, Any]
 ROWS = 8
 ROUNDS = 5
 SPEED_TOKENS = 128
+WANTED_RATIO = 0.9
 ANYTHING = Grammar("regex", r"(?s:.*)")
 OPEN_SCHEMA = Grammar(
     "json_schema", json.dumps({"type": "array", "items": {"type": "string"}, "minItems": 99})
@@ -50,14 +52,14 @@ def main() -> None:
     base = resolve("embedded", arguments.model_cache)
     engine = FastEngine(base, quantization="int4", kernel_cache=kernel_cache(arguments.model_cache))
     try:
-        document = {
-            **measure_validity(engine, list(schemas())),
-            **measure_speed(engine),
-            "processor": processor_name(),
-        }
+        document: dict[str, Any] = {"processor": processor_name()}
+        if arguments.only != "speed":
+            document |= measure_validity(engine, list(schemas()))
+        if arguments.only != "validity":
+            document |= measure_speed(engine)
     finally:
         engine.close()
-    print(json.dumps(document, indent=2))
+    print(json.dumps(document) if arguments.json else json.dumps(document, indent=2))
 
 
 def schemas() -> Iterator[Schema]:
@@ -179,7 +181,9 @@ def measure_speed(engine: FastEngine) -> dict[str, Any]:
         ratios["tools"].append(_tokens_per_second(engine, None, WITH_TOOL) / as_text)
     return {
         f"speed_{name}": {
+            "asked": f">= {WANTED_RATIO}",
             "median": round(statistics.median(found), 3),
+            "met": statistics.median(found) >= WANTED_RATIO,
             "all": [round(r, 3) for r in found],
         }
         for name, found in ratios.items()
@@ -219,6 +223,8 @@ def _answers(
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="the document on one line")
+    parser.add_argument("--only", choices=("validity", "speed"), help="one part alone")
     parser.add_argument("--model-cache", type=Path, default=user_cache_path("burnish") / "models")
     return parser.parse_args()
 

@@ -72,6 +72,12 @@ class WrittenAnswer:
         chosen = self.sampling.get("thinking")
         return chosen if isinstance(chosen, bool) else None
 
+    @property
+    def tool_calls(self) -> list[Mapping[str, Any]]:
+        """The calls of tools on whose results it rests, with these: see `app.tools.called`."""
+        calls: list[Mapping[str, Any]] = self.sampling.get("tool_calls", [])
+        return calls
+
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer(WrittenAnswer):

@@ -19,6 +19,8 @@ from app.answering import LIVE
 from app.conversation import Chat
 from app.live_answers import AnswerFactory, LiveAnswer, LiveAnswers
 from app.service import Service
+from app.tools.called import CalledTool
+from app.tools.clock import zone_of
 from app.ui.texts import language_for
 from app.web.chat_documents import AnswerStreamRenderer, answer_document, waiting_document
 from app.web.conversation_serializer import ConversationSerializer
@@ -86,6 +88,7 @@ class QuestionBody(BaseModel):
     temporary: bool = False
     history: list[TemporaryMessage] = Field(default=[], max_length=1_000)
     documents: CollectionBody | None = None
+    time_zone: str = Field(default="", max_length=64)
 
     def options(self, chat: Chat, adapter: str | None, user: str) -> AnswerOptions:
         """Return the options of the answer; `adapter` is the release's digest."""
@@ -97,6 +100,7 @@ class QuestionBody(BaseModel):
             adapter,
             self.sampling.over(chat),
             self.documents.of(user) if self.documents else None,
+            zone_of(self.time_zone),
         )
 
     @property
@@ -114,6 +118,7 @@ class AgainBody(BaseModel):
     to_compare: bool = False
     release: str = Field(default=LIVE, max_length=71)
     sampling: SamplingBody = SamplingBody()
+    time_zone: str = Field(default="", max_length=64)
 
 
 def add_answer_routes(
@@ -171,9 +176,12 @@ def add_answer_routes(
             begin = partial(chat.change, user, answer_id, body.change, body.instruction, **named)
         elif body.to_compare:
             second_answer = service.comparisons.second_answer
-            begin = partial(second_answer, user, answer_id, sampling=sampling)
+            begin = partial(
+                second_answer, user, answer_id, sampling=sampling, zone=zone_of(body.time_zone)
+            )
         else:
-            begin = partial(chat.regenerate, user, answer_id, **named)
+            zone = zone_of(body.time_zone)
+            begin = partial(chat.regenerate, user, answer_id, zone=zone, **named)
         return await stream_new(request, conversation_id, begin)
 
     @router.post("/answers/{answer_id}/continue", response_model=None)
@@ -224,7 +232,12 @@ def add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> 
         for which the page waits until it is written."""
         user, language = user_of(request.session), language_for(request)
         first = await run_sync(store.answer, answer_id, user)
-        asked = first.status == "done" and not live.busy and comparisons.is_due(user)
+        asked = (
+            first.status == "done"
+            and not first.tool_calls  # nobody asked that they be called again
+            and not live.busy
+            and comparisons.is_due(user)
+        )
         if not asked or not await run_sync(consents, user):
             return {}
         if waiting := await run_sync(
@@ -262,9 +275,13 @@ async def _events(
 ) -> AsyncIterator[str]:
     yield event({"live": answer.id, **opening}, "begin")
     drawn = AnswerStreamRenderer(answer)
+    called: tuple[CalledTool, ...] = ()
     async for update in answer.updates(pause=PATCH_INTERVAL_SECONDS):
         if update.chains:
             yield event(update.chains, "chains")
+        if update.called != called:
+            called = update.called
+            yield event([each.as_row() for each in called], "called")
         for patch in drawn.patches(update):
             yield event(patch)
         if update.status != "streaming":

@@ -57,6 +57,7 @@ def _add_boot_route(router: APIRouter, service: Service) -> None:
             "releases": _releases(service) if person_of(request).is_at_least("operator") else [],
             "account": person_of(request).name,
             "max_import_bytes": MAX_IMPORT_BYTES,
+            "has_tools": not service.workspace.toolbox.is_empty,
             "sampling": {
                 "temperature": settings.temperature,
                 "top_p": settings.top_p,

@@ -132,6 +132,7 @@ def answer_document(
         "release": short_release(answer.adapter_digest),
         "sampling": {n: v for n, v in answer.sampling.items() if n in SHOWN_SAMPLING},
         "votes": _votes(answer.sampling.get("samples", 0), answer.sampling.get("votes", ())),
+        "called": answer.tool_calls,
         "prompt_tokens": answer.prompt_tokens,
         "tokens": answer.completion_tokens,
         "seconds": _seconds(answer.first_token_at, answer.finished_at),
@@ -191,7 +192,7 @@ class AnswerStreamRenderer:
             "status": update.status,
             "release": short_release(update.adapter),
             **({} if self._live.conversation_id else _unstored(update)),
-            "note": translated(update.note, language),
+            "note": " ".join(translated(each, language) for each in update.note.split("\n")),
             "votes": _votes(update.chains[1] if update.chains else 0, update.votes),
             "thought_seconds": _seconds(begun, ended) if update.thought else None,
         }

@@ -38,6 +38,7 @@ from app.web.response_schemas import (
 )
 from app.web.responses_api import responses_router
 from app.web.text_completions_api import text_completions_router
+from app.web.tools_api import tools_router
 
 # Headers that clients of Anthropic's API send from pages of other origins
 ANTHROPIC_HEADERS = ("X-Api-Key", "Anthropic-Version", "Anthropic-Beta")
@@ -56,6 +57,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     app.include_router(completion_feedback_router(service), responses=STORE_ERRORS)
     app.include_router(feedback_router(service), responses=STORE_ERRORS)
     app.include_router(prompts_router(service))
+    app.include_router(tools_router(service))
     app.include_router(documents_api.documents_router(service), responses=STORE_ERRORS)
     live = LiveAnswers(service.workspace.settings.max_unfinished)
     app.include_router(chat_router(service, live))

@@ -14,7 +14,8 @@ OpenAI's API lacks, and errors of `engine.errors`.
     over_http.py       a server as the source of chunks
     interface.py       what such a source is
 
-The product's server does not import this package.
+The product's server imports this package for answers that call tools (`app.tools.agent`), and for
+nothing else.
 """
 
 from engine.langchain.chat_model import ChatBurnish

@@ -23,6 +23,7 @@ from feedback_store.examples.rules import (
     NO_QUESTION,
     OUTRANKED,
     OUTVOTED,
+    RESTS_ON_TOOLS,
     TIE,
     TOO_LONG,
     Rules,
@@ -155,6 +156,9 @@ class _PromptBuilder:
         """Prefer each corrected answer to the original, and demonstrate it."""
         for said in corrections:
             original, events = self._answers[said.answer_id], _events([said])
+            if original.tool_calls:  # so do the words that correct it
+                self._set_aside(RESTS_ON_TOOLS, [original.id], events)
+                continue
             # The person corrected the answer, not the thought that led to it
             thought = "" if original.id in self._unusable else original.thought
             corrected = Side(

@@ -11,6 +11,7 @@ USABLE = ("done", "stopped")  # the statuses of answers that something can be le
 
 UNFINISHED = "empty or aborted answer"
 TOO_LONG = "answer over the length limit"
+RESTS_ON_TOOLS = "answer rests on results of tools"
 FLAGGED = "red-flagged text"
 CUT_OFF = "chosen answer is cut off"
 IDENTICAL = "identical after normalisation"
@@ -48,6 +49,8 @@ class Rules:
         """The reason why nothing can be learnt from an answer, or None."""
         if answer.status not in USABLE or is_blank(answer.text):
             return UNFINISHED
+        if answer.tool_calls:  # its prompt has none of them
+            return RESTS_ON_TOOLS
         if self.is_too_long(answer.text, answer.thought):
             return TOO_LONG
         return None

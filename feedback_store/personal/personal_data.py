@@ -1,9 +1,9 @@
 """The export of everything that is stored of one person, as a document that they can keep.
 
 Their conversations with every answer, what they and others said of them, what the operator decided
-about it, their consent, the examples that they took out or that are shared with everybody, and the
-prompts that they keep. What is derived from these (the index of the search, the training set) is
-not repeated. Knows tables.
+about it, their consent, the examples that they took out or that are shared with everybody, the
+prompts that they keep, and the tools that they allow. What is derived from these (the index of the
+search, the training set) is not repeated. Knows tables.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ def personal_data(database: Database, user_id: str) -> dict[str, Any]:
                 connection, t.shared_examples, t.shared_examples.c.answer_id.in_(answers)
             ),
             "prompts": _rows(connection, t.prompts, t.prompts.c.user_id == user_id),
+            "tools_allowed": _rows(
+                connection, t.tool_consents, t.tool_consents.c.user_id == user_id
+            ),
             "conversations": _conversations(connection, user_id),
             "statements": _statements(connection, user_id),
             "decisions": [

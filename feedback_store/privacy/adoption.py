@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, delete, func, insert, select, update
 
 from feedback_store.examples.types import correction_ids
 from feedback_store.privacy.erasure import person_digest
@@ -45,7 +45,8 @@ def adopt(database: Database, old: str, new: str) -> None:
         _separate_idempotency_keys(connection, old, new)
         for table in OWNED:
             connection.execute(update(table).where(table.c.user_id == old).values(user_id=new))
-        _move_unused_examples(connection, old, new)
+        for table in (t.unused_examples, t.tool_consents):
+            _move_choices(connection, table, old, new)
         if refuses:
             row = {"user_id": new, "allowed": 0, "created_at": time.time()}
             connection.execute(insert(t.consents).values(row))
@@ -93,12 +94,13 @@ def _separate_idempotency_keys(connection: Connection, old: str, new: str) -> No
         connection.execute(this.values(idempotency_key=uuid.uuid4().hex))
 
 
-def _move_unused_examples(connection: Connection, old: str, new: str) -> None:
-    which = t.unused_examples.c.user_id == old
-    rows = connection.execute(select(t.unused_examples).where(which)).mappings().all()
+def _move_choices(connection: Connection, table: Table, old: str, new: str) -> None:
+    """Move the rows of a table of which each person has one for each thing they chose."""
+    which = table.c.user_id == old
+    rows = connection.execute(select(table).where(which)).mappings().all()
     if rows:
-        insert_once(connection, t.unused_examples, *({**row, "user_id": new} for row in rows))
-        connection.execute(delete(t.unused_examples).where(which))
+        insert_once(connection, table, *({**row, "user_id": new} for row in rows))
+        connection.execute(delete(table).where(which))
 
 
 def _index_anew(connection: Connection, conversation_ids: set[str], user_id: str) -> None:

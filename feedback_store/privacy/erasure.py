@@ -102,6 +102,7 @@ def forget_user(
         _delete(connection, rows, t.comparisons, t.comparisons.c.user_id == user_id)
         _delete(connection, rows, t.consents, t.consents.c.user_id == user_id)
         _delete(connection, rows, t.prompts, t.prompts.c.user_id == user_id)
+        _delete(connection, rows, t.tool_consents, t.tool_consents.c.user_id == user_id)
         # What they removed of others' answers; of their own it is gone already
         _delete(connection, rows, t.unused_examples, t.unused_examples.c.user_id == user_id)
         if not any(rows.values()) and not known:

@@ -179,13 +179,22 @@ class AnswerStore:
             mark_stale(connection, [conversation_id])
         return answer
 
-    def save_partial(self, answer_id: str, text: str, thought: str = "") -> None:
-        """Keep what has been made so far, in case the process dies."""
+    def save_partial(
+        self,
+        answer_id: str,
+        text: str,
+        thought: str = "",
+        sampling: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep what has been made so far, in case the process dies; `sampling` as at its end."""
+        values: dict[str, Any] = {"text": text, "thought": thought}
+        if sampling is not None:
+            values["sampling"] = dict(sampling)
         with self._database.write() as connection:
             connection.execute(
                 update(t.answers)
                 .where(t.answers.c.id == answer_id, t.answers.c.status == "streaming")
-                .values(text=text, thought=thought)
+                .values(**values)
             )
 
     def finish_answer(

@@ -294,6 +294,16 @@ prompts = Table(
     Index(None, "user_id"),
 )
 
+# Tools that a person lets answers call; the digest is of what the tool was then
+tool_consents = Table(
+    "tool_consents",
+    feedback_metadata,
+    Column("user_id", String(64), primary_key=True),
+    Column("tool", String(64), primary_key=True),
+    Column("digest", String(71), nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
 # Questions and answers drafted from shared documents, and what the operator decided about them
 drafts = Table(
     "drafts",

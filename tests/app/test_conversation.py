@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.answering import AnswerRequest
+from app.answer_request import AnswerRequest
 from app.conversation import TRIMMED, Chat
 from app.service import Service
 from engine.errors import InvalidText, Overloaded, PromptTooLong, StorageFull, UnknownId

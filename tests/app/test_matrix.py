@@ -119,6 +119,8 @@ MATRIX: dict[tuple[str, str], list[Try]] = {
     ("POST", "/chat/waiting/{waiting_id}/choice"): [Try(UNKNOWN, {"choice": "left"})],
     ("GET", "/chat/answers/{answer_id}"): [Try(UNKNOWN)],
     ("POST", "/chat/answers/{answer_id}/offer"): [Try(UNKNOWN, {})],
+    ("GET", "/chat/tools"): [Try(OWN)],
+    ("PUT", "/chat/tools/{tool_name}"): [Try(OWN, {"allowed": False})],  # of his own answers
     ("GET", "/chat/prompts"): [Try(OWN)],
     ("POST", "/chat/prompts"): [Try(OWN, LETTER)],
     ("PUT", "/chat/prompts/{prompt_id}"): [Try(UNKNOWN, LETTER)],
@@ -226,7 +228,12 @@ class House:
 def house(quick_passwords: None, module_settings: Settings) -> Iterator[House]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("engine.start.start_engine", lambda *_, **__: ScriptedEngine())
-        changes = {"accounts": True, "oidc_issuer": NOWHERE, "oidc_client_id": "burnish"}
+        changes = {
+            "accounts": True,
+            "tools": ("clock",),
+            "oidc_issuer": NOWHERE,
+            "oidc_client_id": "burnish",
+        }
         service = Service(Workspace(module_settings.model_copy(update=changes)))
     service.start()
     app = make_app(service)
@@ -254,6 +261,7 @@ def _say_everything(service: Service, url: str, ann: str) -> dict[str, str]:
     compared = client.post("/api/comparisons", json={"left": first, "right": second}).json()["id"]
     workspace.feedback_examples.remove(ann, first)
     prompt = workspace.own_prompts.add(ann, PromptText("saved", WORDS, f"{WORDS} text"))
+    workspace.toolbox.allow(ann, "clock", True)
     key, _ = workspace.accounts.keys.create(ann, label=WORDS)
     (session,) = workspace.accounts.sessions.of(ann)
     waiting = {"turn_id": turn["id"], "first_answer_id": first, "second_answer_id": second}
@@ -282,6 +290,7 @@ def _say_everything(service: Service, url: str, ann: str) -> dict[str, str]:
         "document_id": document,
         "draft_id": "0" * 32,
         "evaluation": "sha256:" + "e" * 64,
+        "tool_name": "clock",
     }
 
 

@@ -36,7 +36,7 @@ export const upload = async (path, file) =>
   (await request(path, { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } })).json();
 export const remove = async (path) => (await request(path, { method: "DELETE" })).json();
 
-// Follows one answer. `handle` has `begin`, `patch`, `chains` and `end`. A lost connection is opened
+// Follows one answer. `handle` has `begin`, `patch`, `chains`, `called` and `end`. A lost connection is opened
 // again, unless `signal` aborts. Resolves with the last event, or null if the answer is no longer
 // running
 export async function follow(path, body, handle, signal) {
@@ -54,6 +54,7 @@ export async function follow(path, body, handle, signal) {
           handle.end(data);
           return data;
         } else if (kind === "chains") handle.chains(...data);
+        else if (kind === "called") handle.called(data);
         else handle.patch(...data);
       }
     } catch (error) {

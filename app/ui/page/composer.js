@@ -13,7 +13,7 @@ const NUMBERS = [
 
 export class Composer {
   // `actions`: send(question), stop(), and edit() for the up arrow in an empty box
-  constructor(boot, prompts, documents, actions) {
+  constructor(boot, prompts, documents, tools, actions) {
     this.actions = actions;
     this.documents = documents;
     this.draftKey = "draft.";
@@ -62,6 +62,7 @@ export class Composer {
           "div",
           { class: "tools" },
           documents.button,
+          tools.button,
           this.mode,
           this.thinks,
           this.presets.element,
@@ -86,9 +87,10 @@ export class Composer {
     return manner;
   }
 
-  // The sampling parameters and the release
+  // The sampling parameters, the release, and the time zone for tools
   get drawing() {
-    return { sampling: this.sampling, ...(this.releases.value && { release: this.releases.value }) };
+    const zone = Intl.DateTimeFormat().resolvedOptions().timeZone ?? "";
+    return { sampling: this.sampling, time_zone: zone, ...(this.releases.value && { release: this.releases.value }) };
   }
 
   get sampling() {

@@ -15,6 +15,7 @@ import { showSettings } from "./settings.js";
 import { FEEDBACK, Sidebar } from "./sidebar.js";
 import { Streams } from "./streams.js";
 import { t } from "./texts.js";
+import { Tools } from "./tools.js";
 import { Turn } from "./turn.js";
 
 export class Page {
@@ -32,7 +33,7 @@ export class Page {
     this.scroller = new Scroller();
     this.prompts = new Prompts(this.fail);
     this.documents = new Documents(this.fail);
-    this.composer = new Composer(boot, this.prompts, this.documents, { send: (q) => this.ask(q), stop: () => this.streams.stop(), edit: () => this.#editLast() });
+    this.composer = new Composer(boot, this.prompts, this.documents, new Tools(boot, this.fail), { send: (q) => this.ask(q), stop: () => this.streams.stop(), edit: () => this.#editLast() });
     this.sidebar = new Sidebar({
       open: (id) => this.open(id), begin: () => this.begin(), feedback: () => this.showFeedback(),
       settings: () => showSettings(this.boot, this.imports, this.fail), fail: this.fail, renamed: (summary) => this.#titled(summary),

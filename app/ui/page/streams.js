@@ -35,6 +35,10 @@ export class Streams {
           on.grown();
         },
         chains: (ended, of) => turn.count(ended, of),
+        called: (calls) => {
+          turn.call(calls);
+          on.grown();
+        },
         end: (data) => {
           turn.end(data);
           on.ended(data);

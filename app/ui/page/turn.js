@@ -2,6 +2,7 @@
 import { decorate, sources } from "./citations.js";
 import { h, iconButton, morph } from "./dom.js";
 import { moment, number, t } from "./texts.js";
+import { drawCalled } from "./tools.js";
 
 export class Turn {
   // `actions` come from `actionsOn` in actions.js
@@ -13,6 +14,7 @@ export class Turn {
     this.thought = h("div", { class: "thought-text" });
     this.thoughtTitle = h("summary");
     this.thinking = h("details", { class: "thought", hidden: true }, this.thoughtTitle, this.thought);
+    this.called = h("div", { class: "called", role: "group", "aria-label": t("tools"), hidden: true });
     this.answer = h("div", { class: "answer" });
     this.sources = h("div", { class: "sources", hidden: true });
     this.note = h("div", { class: "note", hidden: true });
@@ -23,7 +25,7 @@ export class Turn {
       "article",
       { class: "turn" },
       h("div", { class: "asker" }, this.question, this.asked),
-      h("div", { class: "reply" }, this.thinking, this.answer, this.sources, this.votes, this.note, this.bar, this.more),
+      h("div", { class: "reply" }, this.thinking, this.called, this.answer, this.sources, this.votes, this.note, this.bar, this.more),
     );
     this.html = { t: "", a: "" };
     this.remark = "";
@@ -51,6 +53,7 @@ export class Turn {
     this.element.setAttribute("aria-busy", "true");
     this.answer.replaceChildren(h("span", { class: "caret", title: t("answering") }));
     this.thinking.hidden = true;
+    this.call([]);
     this.sources.hidden = true;
     this.votes.hidden = true;
     this.note.hidden = true;
@@ -65,6 +68,11 @@ export class Turn {
       this.thoughtTitle.textContent = t("thinking");
       morph(this.thought, this.html.t);
     } else morph(this.answer, this.html.a);
+  }
+
+  // Show the tools that the answer has called so far
+  call(calls) {
+    drawCalled(this.called, calls);
   }
 
   // Show how many of several chains of thought have ended
@@ -100,6 +108,7 @@ export class Turn {
     this.thinking.hidden = !answer.thought_html;
     this.thoughtTitle.textContent ||= t("thought");
     morph(this.thought, answer.thought_html);
+    this.call(answer.called);
     this.#drawAnswer();
     this.#drawSources(document.passages);
     this.#drawVotes(answer.votes);

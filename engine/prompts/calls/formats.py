@@ -9,6 +9,8 @@ A text of a format can be written, recognised as it grows, and bound by a gramma
     mistral   Mistral 7B v0.3 to Small 3.1: a JSON list after [TOOL_CALLS]
     mistral11 Mistral Small 3.2 and later: [TOOL_CALLS]name[ARGS]{...}
     glm4      GLM-4: the name, a line end, the arguments
+
+ChatGLM3's form, whose arguments are Python's keywords, is in `calls.keywords`.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import ClassVar, Literal
 
 from engine.prompts.reasoning import without_part_of
 from engine.tools import FUNCTION_NAME, Spoken, WrittenCall
@@ -35,6 +37,8 @@ class CallFormat:
     call does; `optional` may stand before it. Only where `parallel` can one answer call several
     times.
     """
+
+    opens_arguments: ClassVar[str] = "{"
 
     name: str
     before: str
@@ -57,8 +61,23 @@ class CallFormat:
 
     def write(self, calls: Iterable[WrittenCall]) -> str:
         """The text of one or more calls."""
-        written = (f"{self.before}{c.name}{self.after}{c.arguments}{self.behind}" for c in calls)
+        arguments = self.write_arguments
+        written = (
+            f"{self.before}{c.name}{self.after}{arguments(c.arguments)}{self.behind}" for c in calls
+        )
         return f"{self.trigger}{self.opening}{self.between.join(written)}{self.closing}"
+
+    def write_arguments(self, arguments: str) -> str:
+        """The text of a call's arguments, which are a JSON object."""
+        return arguments
+
+    def read_arguments(self, text: str, begin: int) -> tuple[str, int | None]:
+        """The JSON of arguments that begin at a position, and where they end; None if they do not.
+
+        It only grows with the text, and is an object only where it ends.
+        """
+        end = _end_of_object(text, begin)
+        return text[begin:end], end
 
     def read(self, text: str, *, finished: bool = True) -> Spoken:
         """Split an answer's text into words and calls.
@@ -90,8 +109,8 @@ class CallFormat:
         calls: list[WrittenCall] = []
         at = 0
         while head := self._head.match(text, at):
-            end = _end_of_object(text, head.end("head"))
-            calls.append(WrittenCall(head["name"], text[head.end("head") : end]))
+            arguments, end = self.read_arguments(text, head.end("head"))
+            calls.append(WrittenCall(head["name"], arguments))
             if end is None or not self.parallel:
                 break
             at = end + len(self.behind) + len(self.between)
@@ -100,13 +119,16 @@ class CallFormat:
     @cached_property
     def _head(self) -> re.Pattern[str]:
         before, after = re.escape(self.before), re.escape(self.after)
-        return re.compile(rf"(?P<head>{before}(?P<name>{FUNCTION_NAME}){after})\{{")
+        opens = re.escape(self.opens_arguments)
+        return re.compile(rf"(?P<head>{before}(?P<name>{FUNCTION_NAME}){after}){opens}")
 
     def _may_become_call(self, text: str) -> bool:
         if len(text) <= len(self.before):
             return self.before.startswith(text)
         begun = re.match(re.escape(self.before) + FUNCTION_NAME, text)
-        return begun is not None and f"{self.after}{{".startswith(text[begun.end() :])
+        return begun is not None and f"{self.after}{self.opens_arguments}".startswith(
+            text[begun.end() :]
+        )
 
 
 HERMES = CallFormat(

@@ -4,8 +4,8 @@
     start: thought? calls                           "required"
 
 `introduced` are words up to the trigger of the format. Arguments follow the function's schema,
-written as chat templates write JSON. Knows formats and schemas; of tokens it knows the ids of those
-that stand in markup and that no regular expression can match.
+written as chat templates write JSON, or one by one as keywords. Knows formats and schemas; of
+tokens it knows the ids of those that stand in markup and that no regular expression can match.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from engine.errors import InvalidInput
 from engine.prompts.calls.formats import CallFormat
+from engine.prompts.calls.keywords import KeywordCallFormat, place_of_argument
 from engine.prompts.reasoning import CLOSE, OPEN
 from engine.tools import FUNCTION_NAME, Tool, ToolChoice
 
@@ -23,6 +25,9 @@ from engine.tools import FUNCTION_NAME, Tool, ToolChoice
 SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 COMBINING = ("allOf", "anyOf", "oneOf", "$ref", "patternProperties", "unevaluatedProperties")
 MAX_CALLS = 16  # in one answer; a small model may otherwise go on calling until its last token
+DEFINITIONS = ("$defs", "definitions")
+NOTES = ("$schema", "title", "description", "default", "examples")  # which allow and forbid nothing
+KEYWORD_SCHEMA = {"type", "properties", "required", "additionalProperties", *DEFINITIONS, *NOTES}
 BLANKS = "{0,4}"  # of characters; a small model may otherwise write blanks until its last token
 ControlTokens = Mapping[str, int]
 
@@ -39,7 +44,8 @@ def call_grammar(
     """Return the grammar of an answer.
 
     `control` has the ids of control tokens by their text. `opening` is the think block that the
-    prompt has opened; without one, an answer may open one itself if it `may_think`.
+    prompt has opened; without one, an answer may open one itself if it `may_think`. Raises
+    `InvalidInput` for a schema that the format cannot keep.
     """
     offered = [tool for tool in tools if choice.name in (None, tool.name)]
     calls = _calls(form, control, parallel=choice.parallel and form.parallel)
@@ -79,11 +85,63 @@ def _calls(form: CallFormat, control: ControlTokens, *, parallel: bool) -> str:
 
 
 def _call(form: CallFormat, tool: Tool, control: ControlTokens) -> str:
-    schema = arguments_schema(tool) | {"x-guidance": SPACING}
-    head = f"{form.before}{tool.name}{form.after}"
-    # In one lexeme, so that blanks before it are not taken for words
-    begin = _literal(head, control) if form.trigger else rf"/\s{BLANKS}{_escaped(head)}/"
-    return f"{begin} %json {json.dumps(schema)} {_literal(form.behind, control)}"
+    if form.trigger:
+        begin = _literal(f"{form.before}{tool.name}{form.after}", control)
+    else:  # in one lexeme, so that blanks before it are not taken for words
+        begin = rf"/\s{BLANKS}{_escaped(form.before)}{_escaped(tool.name)}{_after(form)}/"
+    schema = arguments_schema(tool)
+    if isinstance(form, KeywordCallFormat):
+        arguments = _keywords(schema, tool.name)
+    else:
+        arguments = _json(schema)
+    return f"{begin} {arguments} {_literal(form.behind, control)}"
+
+
+def _after(form: CallFormat) -> str:
+    """What follows a name, as a part of a regular expression."""
+    after = _escaped(form.after)
+    # The vocabulary's word for the beginning of a text has a blank in it
+    return after.replace(r"\n", r"\n ?", 1) if isinstance(form, KeywordCallFormat) else after
+
+
+def _json(schema: Mapping[str, Any]) -> str:
+    return f"%json {json.dumps({**schema, 'x-guidance': SPACING})}"
+
+
+def _keywords(schema: Mapping[str, Any], tool: str) -> str:
+    """Keyword arguments in the order of the schema's properties, each required or not.
+
+    Raises `InvalidInput` for a schema of which that is not all.
+    """
+    properties: Mapping[str, Any] = schema.get("properties", {})
+    required = schema.get("required", [])
+    unknown = sorted({*schema} - KEYWORD_SCHEMA | {*required} - {*properties})
+    if unknown:
+        raise InvalidInput(
+            f"the parameters of the tool {tool} are refused: this model writes arguments by their"
+            f" names, which leaves no place for {', '.join(unknown)}"
+        )
+    within = {name: schema[name] for name in DEFINITIONS if name in schema}
+    written = [
+        (_keyword(name, each, within), name in required) for name, each in properties.items()
+    ]
+    # An argument may be the first where all before it may be left out
+    firsts = []
+    for at, (argument, is_required) in enumerate(written):
+        later = (f'(", " {each})' + "?" * (not needed) for each, needed in written[at + 1 :])
+        firsts.append(" ".join([argument, *later]))
+        if is_required:
+            return f"({' | '.join(firsts)})"
+    return f"({' | '.join(firsts)})?" if firsts else ""
+
+
+def _keyword(name: str, schema: object, within: Mapping[str, Any]) -> str:
+    head, tail = map(json.dumps, place_of_argument(name))
+    if isinstance(schema, Mapping) and schema.get("type") == "boolean" and "enum" not in schema:
+        value = '("True" | "False")'
+    else:
+        value = _json({**(schema if isinstance(schema, Mapping) else {}), **within})
+    return f"({head} {value} {tail})" if tail != '""' else f"({head} {value})"
 
 
 def _words(form: CallFormat, control: ControlTokens, *, may_think: bool) -> dict[str, str]:
@@ -91,8 +149,8 @@ def _words(form: CallFormat, control: ControlTokens, *, may_think: bool) -> dict
     if form.trigger:
         forbidden = [rf"/(?s:.*){_escaped(form.trigger)}(?s:.*)/"]
     else:
-        head = rf"{_escaped(form.before)}{FUNCTION_NAME}{_escaped(form.after)}"
-        forbidden = [rf"/\s*{head}\{{(?s:.*)/"]
+        head = rf"{_escaped(form.before)}{FUNCTION_NAME}{_after(form)}"
+        forbidden = [rf"/\s*{head}{_escaped(form.opens_arguments)}(?s:.*)/"]
     if may_think:
         forbidden.append(rf"/\s*{_escaped(OPEN)}(?s:.*)/")
     words = " & ".join(["/(?s:.*)/", *(f"~{each}" for each in forbidden)])

@@ -1,8 +1,9 @@
 """Messages with tools, as a chat template reads them or as plain text. Knows no templates.
 
-Templates read OpenAI's names ("openai"), or those of GLM-4 ("glm"), where tools stand in a system
-message, a call is an assistant's message with the function's name as `metadata`, and a result has
-the role `observation`. For templates that read neither, `as_plain` writes all of it as text.
+Templates read OpenAI's names ("openai"), or those of ChatGLM3 and GLM-4 ("glm"), where tools stand
+in a system message, a call is an assistant's message with the function's name as `metadata`, and a
+result has the role `observation`. For templates that read neither, `as_plain` writes all of it as
+text.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def template_messages(
     """Messages without an offer, as the template of a format reads them beside `tools`."""
     if form.dialect == "glm":
         offer = [{"role": "system", "content": "", "tools": list(tools)}] if tools else []
-        return [*offer, *(row for message in messages for row in _glm_rows(message))]
+        return [*offer, *(row for message in messages for row in _glm_rows(message, form))]
     said = messages if form.parallel else one_call_each(messages)
     names = {call.id: call.name for message in messages for call in message.calls}
     ids = {each: f"call{n:05}" if form.short_ids else each for n, each in enumerate(names)}
@@ -110,15 +111,18 @@ def _openai_row(message: Message, ids: dict[str, str], names: dict[str, str]) ->
     return row
 
 
-def _glm_rows(message: Message) -> list[TemplateRow]:
+def _glm_rows(message: Message, form: CallFormat) -> list[TemplateRow]:
     if message.role == "tool":
         return [{"role": "observation", "metadata": "", "content": message.content}]
     row: TemplateRow = {"role": message.role, "metadata": "", "content": message.content}
-    calls: list[TemplateRow] = [
-        {"role": "assistant", "metadata": call.name, "content": _spaced(call)}
-        for call in message.calls
-    ]
+    calls = [_glm_call(call, form) for call in message.calls]
     return [row, *calls] if message.content or not calls else calls
+
+
+def _glm_call(call: ToolCall, form: CallFormat) -> TemplateRow:
+    """The row of a call, whose text has the function's name in its first line."""
+    name, _, content = form.write([WrittenCall(call.name, _spaced(call))]).partition("\n")
+    return {"role": "assistant", "metadata": name, "content": content}
 
 
 def _spaced(call: ToolCall) -> str:

@@ -1,20 +1,25 @@
 """ChatGLM3-6B: the tokenizer of ChatGLM2 with role tokens, and messages opened by them.
 
-Knows the ids and the chat format of the third generation. Tools are offered as text.
+Knows the ids and the chat format of the third generation.
 Sources: the published `tokenization_chatglm.py`, its `build_chat_input` and `build_single_message`,
-and the `chat` method of the published model for what ends an answer.
+the `chat` method of the published model for what ends an answer, and `PROMPT_en.md` for tools.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 
-from engine.messages import Message
+from engine.messages import Message, is_blank
+from engine.prompts.calls.keywords import CHATGLM3
+from engine.prompts.calls.messages import template_messages
 from engine.prompts.chatglm.chatglm2 import SPECIALS, ChatGLM2Tokenizer
 from engine.prompts.chatglm.pieces import SentencePieces
 from engine.prompts.chatglm.renderer import ChatGLMRenderer
 
+# The published words of the system message that offers tools
+OFFER = "Answer the following questions as best as you can. You have access to the following tools:"
 ROLE_TOKENS = ("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>")
 
 
@@ -49,7 +54,10 @@ class ChatGLM3Renderer(ChatGLMRenderer):
 
     An answer of the model thus opens with an empty line. It ends with </s>, as published
     fine-tuning ends it; where the model goes on with <|user|> or <|observation|>, that ends it too.
+    A call of a function opens with its name instead, and <|observation|> ends it.
     """
+
+    call_format = CHATGLM3
 
     def __init__(self, tokenizer: ChatGLM3Tokenizer) -> None:
         ends = [tokenizer.special_ids[name] for name in ("<|user|>", "<|observation|>")]
@@ -61,10 +69,26 @@ class ChatGLM3Renderer(ChatGLMRenderer):
         )
         self.tokenizer = tokenizer
 
+    def prompt(
+        self, messages: Sequence[Message], *, thinking: bool | None = None
+    ) -> tuple[int, ...]:
+        """Ids of the prompt, <|assistant|> last; tools as the published code offers them."""
+        return self.chat_ids([_with_offer(each) if each.tools else each for each in messages])
+
     def chat_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """Ids of the prompt, <|assistant|> last."""
-        ids = [i for m in messages for i in self.tokenizer.message(m.role, m.content)]
+        """Ids of the prompt of messages without an offer of tools."""
+        rows = template_messages(messages, [], CHATGLM3)
+        said = (self.tokenizer.message(r["role"], r["content"], r["metadata"]) for r in rows)
+        ids = [i for each in said for i in each]
         return (*self.tokenizer.prefix, *ids, self.tokenizer.special_ids["<|assistant|>"])
+
+    def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
+        """See `ChatRenderer`. A text is taken for a call where it is one, and nothing else."""
+        if not _is_call(text):
+            return super().completion(text, complete=complete)
+        name, _, content = text.partition("\n")
+        ids = self.tokenizer.message("assistant", content, name)[1:]
+        return (*ids, *([self.tokenizer.special_ids["<|observation|>"]] if complete else []))
 
     def raw(self, text: str) -> tuple[int, ...]:
         """See `ChatGLMRenderer`."""
@@ -80,3 +104,18 @@ class ChatGLM3Renderer(ChatGLMRenderer):
 
     def _answer(self, text: str) -> list[int]:
         return self.tokenizer.message("assistant", text)[1:]
+
+
+def _is_call(text: str) -> bool:
+    try:
+        return CHATGLM3.write(CHATGLM3.read(text).calls) == text != ""
+    except ValueError:  # the arguments are cut off
+        return False
+
+
+def _with_offer(message: Message) -> Message:
+    """A system message whose tools stand in its content."""
+    functions = [tool.as_dict()["function"] for tool in message.tools]
+    offer = f"{OFFER}\n{json.dumps(functions, ensure_ascii=False, indent=4)}"
+    content = offer if is_blank(message.content) else f"{message.content}\n{offer}"
+    return Message("system", content)

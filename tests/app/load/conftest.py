@@ -61,6 +61,7 @@ def url(engine: ScriptedEngine, workspace: Workspace) -> Iterator[str]:
         max_message_chars=20_000,
         feedback_examples=workspace.feedback_examples,
         library=workspace.documents,
+        toolbox=workspace.toolbox,
     )
     service = SimpleNamespace(
         workspace=workspace,

@@ -1,7 +1,10 @@
-"""Tools in ChatGLM's published layouts: GLM-4 has a form of its own, the others read text."""
+"""Tools in ChatGLM's published layouts: the third and fourth have forms of their own, the others
+read text."""
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from engine.errors import InvalidInput
 from engine.messages import Message
 from engine.prompts.calls.formats import GLM4, HERMES
+from engine.prompts.calls.keywords import CHATGLM3
 from engine.prompts.load import load_renderer
 from engine.serving.grammar import GrammarCompiler
 from engine.tools import Tool, ToolCall, ToolChoice, WrittenCall
@@ -64,6 +69,35 @@ AS_TEXT = (
 )
 
 
+OFFER3 = """\
+Answer the following questions as best as you can. You have access to the following tools:
+[
+    {
+        "name": "clock",
+        "description": "The time.",
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "zone": {
+                    "enum": [
+                        "北京"
+                    ]
+                }
+            },
+            "required": [
+                "zone"
+            ]
+        }
+    }
+]"""
+CALL3 = 'clock\n```python\ntool_call(zone="北京")\n```'
+
+
+@pytest.fixture
+def chatglm3(tmp_path: Path) -> Any:
+    return load_renderer(write_chatglm3(tmp_path))
+
+
 @pytest.fixture
 def glm4(tmp_path: Path) -> Any:
     return load_renderer(write_glm4(tmp_path))
@@ -112,7 +146,35 @@ def test_glm4_opens_a_call_with_its_name_and_the_result_ends_it(glm4: Any) -> No
     assert glm4.call_format.read(text).calls == (WrittenCall("clock", '{"zone": "北京"}'),)
 
 
-@pytest.mark.parametrize("write", [write_chatglm1, write_chatglm2, write_chatglm3])
+def test_chatglm3_offers_tools_as_published(chatglm3: Any) -> None:
+    message, prefix = chatglm3.tokenizer.message, chatglm3.tokenizer.prefix
+    assistant = named(chatglm3, "<|assistant|>")
+    assert list(chatglm3.prompt(TOLD)) == [
+        *prefix,
+        *message("system", OFFER3),
+        *message("user", "How late?"),
+        *message("assistant", "I look."),
+        *message("assistant", CALL3.partition("\n")[2], "clock"),
+        *message("observation", "Noon."),
+        *assistant,
+    ]
+    kind = Message("system", "Be kind.", tools=(CLOCK,))
+    both = [*prefix, *message("system", f"Be kind.\n{OFFER3}"), *message("user", "How late?")]
+    assert list(chatglm3.prompt([kind, TOLD[1]])) == [*both, *assistant]
+
+
+def test_chatglm3_opens_a_call_with_its_name_and_the_result_ends_it(chatglm3: Any) -> None:
+    call = chatglm3.tokenizer.message("assistant", CALL3.partition("\n")[2], "clock")[1:]
+    assert list(chatglm3.completion(CALL3)) == [*call, *named(chatglm3, "<|observation|>")]
+    shown = chatglm3.detokenizer()
+    text = "".join(map(shown.push, call)) + shown.finish()
+    assert chatglm3.call_format.read(text).calls == (WrittenCall("clock", '{"zone": "北京"}'),)
+    for words in ("It is noon.", f"{CALL3}\nSo?", f"So: {CALL3}", CALL3[:-9], ""):
+        plain = chatglm3.tokenizer.message("assistant", words)[1:]
+        assert list(chatglm3.completion(words)) == [*plain, chatglm3.tokenizer.eos_id]
+
+
+@pytest.mark.parametrize("write", [write_chatglm1, write_chatglm2])
 def test_the_others_are_shown_tools_as_text(write: Callable[[Path], Path], tmp_path: Path) -> None:
     renderer: Any = load_renderer(write(tmp_path))
     assert renderer.call_format is HERMES
@@ -131,9 +193,15 @@ def test_a_call_is_forced_over_each_vocabulary(
     write: Callable[[Path], Path], tmp_path: Path
 ) -> None:
     renderer: Any = load_renderer(write(tmp_path))
+    form = GLM4 if write is write_glm4 else CHATGLM3 if write is write_chatglm3 else HERMES
+    assert form.read(forced(renderer, CLOCK)).calls == (WrittenCall("clock", '{"zone": "北京"}'),)
+
+
+def forced(renderer: Any, tool: Tool) -> str:
+    """The call of a tool that the grammar leaves, where it leaves one alone."""
     rows = renderer.token_count + 8
     matcher = GrammarCompiler(renderer, rows).compile_calls(
-        [CLOCK], ToolChoice("required", parallel=False), opening="", may_think=False
+        [tool], ToolChoice("required", parallel=False), opening="", may_think=False
     )
     written = b""
     while not matcher.is_complete:
@@ -142,5 +210,40 @@ def test_a_call_is_forced_over_each_vocabulary(
             break
         matcher.advance(token_id)
         written += renderer.token_bytes(token_id)
-    form = GLM4 if write is write_glm4 else HERMES
-    assert form.read(written.decode()).calls == (WrittenCall("clock", '{"zone": "北京"}'),)
+    return written.decode()
+
+
+def test_each_kind_of_argument_is_forced_as_a_keyword(chatglm3: Any) -> None:
+    schema = {
+        "type": "object",
+        "properties": {
+            "left out": {"const": 1},
+            "yes": {"type": "boolean"},
+            "in-it": {"$ref": "#/$defs/two"},
+            "none": {"type": "null"},
+        },
+        "required": ["left out", "yes", "in-it", "none"],
+        "$defs": {"two": {"const": [2, {"a": "b"}]}},
+    }
+    tool = Tool("try", "", json.dumps(schema))
+    text = forced(chatglm3, tool)
+    assert re.fullmatch(
+        r"try\n ?```python\ntool_call\(\*\*\{\"left out\": 1\}, yes=(True|False), "
+        r'\*\*\{"in-it": \[2, \{"a": "b"\}\]\}, none=null\)\n```',
+        text.strip(),
+    )
+    (call,) = CHATGLM3.read(text).calls
+    assert json.loads(call.arguments) | {"yes": 0} == {
+        "left out": 1,
+        "yes": 0,
+        "in-it": [2, {"a": "b"}],
+        "none": None,
+    }
+
+
+def test_a_schema_that_keywords_cannot_keep_is_refused(chatglm3: Any) -> None:
+    cases: tuple[dict[str, Any], ...] = ({"minProperties": 2}, {"anyOf": []}, {"required": ["b"]})
+    for more in cases:
+        tool = Tool("try", "", json.dumps({"type": "object", "properties": {"a": {}}, **more}))
+        with pytest.raises(InvalidInput, match="parameters of the tool try are refused"):
+            forced(chatglm3, tool)
