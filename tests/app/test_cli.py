@@ -357,7 +357,8 @@ def test_the_loop_by_hand_from_import_to_rollback(cli: Cli, tmp_path: Path) -> N
     cli("release", "rollback", status=1)
     story = cli("release", "show", tuned["bundle"][7:15])[0]
     assert "40 pairs of answers that were compared" in story
-    assert "promoted by command line against the gate's verdict" in story
+    assert "promoted by command line" in story
+    assert ": to try it\n" in story
     events = [each["event"] for each in cli.json("release", "show", tuned["bundle"])["events"]]
     assert events == ["registered", "judged", "promote", "rollback"]
     (point,) = cli.json("release", "lineage")["releases"]
