@@ -82,7 +82,9 @@ class TextEmbedder:
         """The tokenizer and the model."""
         from safetensors import SafetensorError
         from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging as transformers_logging
 
+        transformers_logging.disable_progress_bar()
         local: Any = {"local_files_only": True}
         try:
             tokenizer = AutoTokenizer.from_pretrained(self._folder, **local)
