@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from engine.errors import DeadlineExceeded, EngineFailure, Overloaded, PromptTooLong
+from engine.errors import DeadlineExceeded, EngineFailure, InvalidInput, Overloaded, PromptTooLong
 from engine.messages import Message
 from engine.prompts.calls.formats import HERMES
 from engine.request import (
@@ -160,7 +160,10 @@ class ScriptedEngine:
         """The direction of a text has one channel for each first letter, counted."""
         found = []
         for request in requests:
-            words = tokens(_text_of(request.prompt))
+            if not request.prompt:
+                raise InvalidInput(f"{request.name} has no tokens")
+            text = _text_of(request.prompt)
+            words = tokens(text) or list(text)  # of signs alone
             counts = Counter(ord(word[0]) % CHANNELS for word in words)
             length = math.hypot(*counts.values())
             vector = array("f", [counts[channel] / length for channel in range(CHANNELS)])
