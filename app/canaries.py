@@ -1,4 +1,4 @@
-"""Wires the canaries of a home: opens them, routes and compares answers by them, watches them."""
+"""Wires the canaries of a home: routes and compares answers by them, watches them."""
 
 from __future__ import annotations
 
@@ -8,29 +8,10 @@ from app.canary_routing import CanaryRouter
 from app.comparing import Comparisons
 from app.conversation import Chat
 from app.schedules import each_seconds
-from deploy.canary.canaries import Canaries, CanaryOptions
 from engine.adapters.slots import AdapterSlots
 
 if TYPE_CHECKING:
-    from app.service import Workspace
-
-
-def open_canaries(workspace: Workspace) -> Canaries:
-    """Return the canaries of a home; its base model is resolved at first use."""
-    settings = workspace.settings
-    return Canaries(
-        workspace.registry,
-        workspace.database,
-        lambda: workspace.releases,
-        lambda: workspace.base.digest,
-        CanaryOptions(
-            share=settings.canary_share,
-            votes=settings.canary_votes,
-            days=settings.canary_days,
-            user_share=settings.user_share,
-            user_floor=settings.user_floor,
-        ),
-    )
+    from app.workspace import Workspace
 
 
 def canary_router(slots: AdapterSlots, workspace: Workspace) -> CanaryRouter:

@@ -7,7 +7,7 @@ import platform
 import shutil
 from typing import Any
 
-from app.service import Workspace
+from app.workspace import Workspace
 from engine.errors import BurnishError
 
 LIBRARIES = (

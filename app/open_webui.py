@@ -26,7 +26,7 @@ from feedback_store.records import SyncedTurn
 if TYPE_CHECKING:
     import httpx
 
-    from app.service import Workspace
+    from app.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 PeerRow = dict[str, Any]  # a JSON object of Open WebUI's

@@ -17,9 +17,9 @@ from app.tools.toolbox import Caller, Toolbox, ToolOffer
 from engine.message_reading import with_tools
 from engine.messages import Message, clean_text
 from engine.prompts.calls.messages import without_tools
-from engine.prompts.examples import Example
+from engine.prompts.examples import SHOWN, Example
 from engine.prompts.modes import PromptTemplate, make_template
-from engine.prompts.similarity import SHOWN, most_similar
+from engine.prompts.similarity import most_similar
 from engine.request import Engine, SamplingParams
 from feedback_store.documents.library import Library
 from feedback_store.personal.example_pool import FeedbackExample

@@ -19,7 +19,7 @@ from tuning.jobs.events import JobEvent
 from tuning.recipe import recipe_from_dict
 
 if TYPE_CHECKING:
-    from app.service import Workspace
+    from app.workspace import Workspace
 
 
 class Rounds:

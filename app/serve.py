@@ -25,7 +25,7 @@ import uvicorn
 from app.account_links import first_operator_link
 from app.error_log import HideExceptionMessages, install_thread_excepthook
 from app.running_answers import RunningAnswers
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings
 from app.ui.pages import mount_pages
 from app.web.comparisons_api import comparisons_router
@@ -34,6 +34,7 @@ from app.web.evaluation_page import evaluations_router
 from app.web.headers import SecurityHeaders
 from app.web.server import build_app
 from app.web.timed_protocol import TimedProtocol
+from app.workspace import Workspace
 from engine.messages import Message
 from engine.request import GenerationRequest, SamplingParams, collect
 

@@ -20,7 +20,7 @@ from tuning.jobs.events import (
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from app.service import Workspace
+    from app.workspace import Workspace
 
 
 def follow(events: Iterable[JobEvent]) -> None:

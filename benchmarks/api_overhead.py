@@ -28,10 +28,11 @@ from platformdirs import user_cache_path
 
 from app.claims import listen
 from app.serve import Server
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import load_settings
 from app.web.headers import SecurityHeaders
 from app.web.server import build_app
+from app.workspace import Workspace
 from engine.hardware import processor_name
 from engine.request import GenerationRequest, TextDelta
 from engine.serving.stream import QueuedStream

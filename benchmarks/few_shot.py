@@ -30,8 +30,9 @@ from rapidfuzz import fuzz
 from scipy import stats
 
 from app.answer_options import AnswerOptions
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import load_settings
+from app.workspace import Workspace
 from engine.prompts.modes import make_template
 from engine.request import SamplingParams
 from feedback_store.storage.answers import new_id

@@ -23,8 +23,9 @@ from platformdirs import user_cache_path
 
 from app.answer_options import AnswerOptions
 from app.answering import AnswerUpdate, RunningAnswer
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import load_settings
+from app.workspace import Workspace
 from engine.hardware import processor_name
 from feedback_store.documents.library import Collection
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from engine.adapters import soft_prompt
 from engine.errors import InvalidInput, ModelUnavailable
-from engine.models.checkpoint import read_config
+from engine.models.config_file import read_config
 from tuning.methods.base import TrainedKind
 from tuning.recipe import Recipe
 

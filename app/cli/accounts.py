@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from app.service import Workspace
+    from app.workspace import Workspace
     from feedback_store.accounts.accounts import Account
 
 user_app = typer.Typer(no_args_is_help=True, help="Accounts.")

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from app.service import Service, Workspace
+    from app.service import Service
+    from app.workspace import Workspace
 
 HomeOption = Annotated[
     Path | None,
@@ -34,7 +35,7 @@ def open_workspace(home: Path | None, **overrides: Any) -> Iterator[Workspace]:
     from app.settings import load_settings
 
     settings = load_settings(home=home, **overrides)  # before libraries read the environment
-    from app.service import Workspace
+    from app.workspace import Workspace
 
     workspace = Workspace(settings)
     try:

@@ -16,7 +16,7 @@ from app.cli.siblings import siblings
 from app.cli.sync import sync_app
 
 if TYPE_CHECKING:
-    from app.service import Workspace
+    from app.workspace import Workspace
     from feedback_store.examples.types import SetAside, TrainingExample
 
 feedback_app = typer.Typer(no_args_is_help=True, help="What people said, and what it can teach.")

@@ -13,7 +13,7 @@ from app.cli.accounts import COMMAND_LINE
 from app.cli.common import HomeOption, Json, open_service, open_workspace, print_result
 
 if TYPE_CHECKING:
-    from app.service import Workspace
+    from app.workspace import Workspace
     from tuning.evaluation.statistics import Interval
 
 release_app = typer.Typer(no_args_is_help=True, help="Which adapter is live.")

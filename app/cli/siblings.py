@@ -9,7 +9,7 @@ import typer
 from app.cli.common import HomeOption, Json, open_service, open_workspace, print_result
 
 if TYPE_CHECKING:
-    from app.service import Workspace
+    from app.workspace import Workspace
 
 SHOWN_CHARS = 72
 

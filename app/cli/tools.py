@@ -10,7 +10,7 @@ import typer
 from app.cli.common import HomeOption, Json, open_workspace, print_result
 
 if TYPE_CHECKING:
-    from app.service import Workspace
+    from app.workspace import Workspace
 
 tools_app = typer.Typer(
     invoke_without_command=True, help="The tools that answers may call, and a try of one."

@@ -12,7 +12,7 @@ from app.cli.common import HomeOption, Json, open_workspace, print_result
 from engine.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from app.service import Workspace
+    from app.workspace import Workspace
     from tuning.jobs.runner import Job
 
 STEP_FIELDS = ("stage", "step", "steps", "loss", "eta_seconds")

@@ -22,8 +22,9 @@ from app.demo.feedback import FEEDBACK_WAYS
 from app.demo.figures import Say, StageClock, comparison, comparison_lines, summary
 from app.demo.scripted_user import WISHES, ScriptedUser, WishName, shown
 from app.demo.serving import MEASURED, greedy_answers, roll_back, swap, tune_and_judge
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings
+from app.workspace import Workspace
 from engine.errors import InvalidInput
 from engine.home import Home
 from engine.request import SamplingParams

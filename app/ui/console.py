@@ -12,7 +12,7 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from app.service import Service, Workspace
+from app.service import Service
 from app.ui.blocks import PageBlocks
 from app.ui.canary_console import build_canary_card
 from app.ui.columns import column_headers
@@ -22,6 +22,7 @@ from app.ui.release_changes import ReleaseChanges, actor_of, build_release_chang
 from app.ui.texts import language_for, say, text, translated
 from app.ui.trend_console import build_trend_tab
 from app.ui.tuning_console import build_tuning_tab
+from app.workspace import Workspace
 
 OVERVIEW_SECONDS = 2.0
 RELEASE_COLUMNS = ["release", "live", "origin", "verdict", "gain", "accuracy", "pairs", "made"]

@@ -13,7 +13,6 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from app.service import Workspace
 from app.ui.columns import column_headers
 from app.ui.errors import report_errors
 from app.ui.texts import DEFAULT, language_for, say, text, translated
@@ -27,6 +26,7 @@ from app.ui.training_rows import (
     display_rows,
     id_of,
 )
+from app.workspace import Workspace
 from feedback_store.examples.types import EXAMPLE_KINDS, Pair, SetAside, TrainingExample
 from feedback_store.records import PromptEvidence
 from feedback_store.storage.evidence import EvidenceReader

@@ -8,9 +8,9 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from app.service import Workspace
 from app.ui.texts import language_for, say, text
 from app.web.evaluation_page import EVALUATIONS_PATH
+from app.workspace import Workspace
 from deploy.releases.story import tell_story
 from deploy.releases.trend import Trend
 

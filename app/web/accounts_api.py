@@ -16,13 +16,13 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from app.service import Workspace
 from app.ui.account_pages import AccountPages
 from app.ui.texts import error_text, language_for, say
 from app.web.identity import LOGIN_PATH, TOKEN, forget_login, person_of
 from app.web.provider import WANTED, Provider
 from app.web.proxies import TrustedProxies
 from app.web.throttle import LoginThrottle
+from app.workspace import Workspace
 from engine.errors import BurnishError, InvalidInput, UnknownId
 from feedback_store.accounts.accounts import Account, Accounts, folded_name
 from feedback_store.accounts.person import Person

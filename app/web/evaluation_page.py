@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from app.service import Workspace
+from app.workspace import Workspace
 from engine.storage import find_digest, folder_of
 from tuning.evaluation.report import PAGE_FILE
 

@@ -14,7 +14,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from app.live_answers import LiveAnswers
-from app.service import Service, Workspace
+from app.service import Service
 from app.ui.texts import language_for
 from app.web.body import StrictJsonRoute
 from app.web.chat_documents import short_release
@@ -26,6 +26,7 @@ from app.web.my_feedback_documents import (
     summary_of,
     texts_document,
 )
+from app.workspace import Workspace
 from engine.errors import InvalidInput, UnknownId
 from feedback_store.personal.personal_data import personal_data
 

@@ -16,9 +16,9 @@ from langchain_core.prompts import (
     MessagesPlaceholder,
 )
 
-from engine.prompts.examples import Example, default_examples
+from engine.prompts.examples import SHOWN, Example, default_examples
 from engine.prompts.modes import SYSTEM_PROMPT, PromptTemplate, make_template
-from engine.prompts.similarity import SHOWN, most_similar
+from engine.prompts.similarity import most_similar
 
 
 class ModeExamples(BaseExampleSelector):

@@ -26,7 +26,7 @@ from engine.models.architecture import (
     interleaved_to_halves,
     require,
 )
-from engine.models.checkpoint import read_config
+from engine.models.config_file import read_config
 from engine.models.decoder import CheckpointLayout, DecoderConfig, LayerSpec, LinearSpec
 
 MODEL_TYPES = frozenset({"chatglm"})

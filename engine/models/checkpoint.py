@@ -7,7 +7,6 @@ GGUF are read; pickled weights never are.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from engine.errors import ModelUnavailable
+from engine.models.config_file import read_config, read_json_object
 from engine.quantization.groups import QuantizedMatrix
 
 SINGLE = "model.safetensors"
@@ -58,11 +58,6 @@ def open_checkpoint(folder: Path, gguf: Path | None = None) -> Checkpoint:
     from engine.models.gguf import GgufCheckpoint
 
     return GgufCheckpoint(gguf, read_config(folder))
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The folder's `config.json`; raises `ModelUnavailable` unless it is a JSON object."""
-    return _read_object(folder / "config.json")
 
 
 class FolderCheckpoint:
@@ -114,19 +109,9 @@ class FolderCheckpoint:
             raise ModelUnavailable(f"the model in {self._folder} has no tensor {name!r}")
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelUnavailable(f"cannot read {path}: {error}") from error
-    if not isinstance(value, dict):
-        raise ModelUnavailable(f"cannot read {path}: it is not a JSON object")
-    return value
-
-
 def _read_index(path: Path) -> dict[str, str]:
     """`{tensor name: shard name}`."""
-    shard_of = _read_object(path).get("weight_map")
+    shard_of = read_json_object(path).get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of:
         raise ModelUnavailable(f"cannot read {path}: it has no weight_map")
     if not all(isinstance(shard, str) for shard in shard_of.values()):

@@ -12,7 +12,7 @@ from typing import Protocol
 from engine.errors import ModelUnavailable
 from engine.models import chatglm, glm, llama
 from engine.models.architecture import Architecture
-from engine.models.checkpoint import read_config
+from engine.models.config_file import read_config
 
 
 class Family(Protocol):

@@ -13,6 +13,8 @@ import yaml
 from engine.errors import InvalidInput
 from engine.messages import require_text
 
+SHOWN = 3  # worked examples of a prompt: as many as the shipped file has
+
 
 @dataclass(frozen=True, slots=True)
 class Example:

@@ -17,8 +17,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from langchain_core.prompts import ChatPromptTemplate, FewShotChatMessagePromptTemplate
-
 from engine.errors import InvalidInput
 from engine.messages import Message
 from engine.prompts.examples import Example
@@ -96,6 +94,9 @@ class PromptTemplate:
     @cached_property
     def _head(self) -> tuple[Message, ...]:
         """System prompt and examples: the same for every question, and slow to render."""
+        # Takes as long to import as a whole command that only reads stored templates
+        from langchain_core.prompts import ChatPromptTemplate, FewShotChatMessagePromptTemplate
+
         examples = FewShotChatMessagePromptTemplate(
             example_prompt=ChatPromptTemplate.from_messages(
                 [("human", "{question}"), ("ai", "{answer}")]

@@ -16,10 +16,9 @@ from typing import Any
 import bm25s
 from langchain_core.example_selectors import BaseExampleSelector
 
-from engine.prompts.examples import Example
+from engine.prompts.examples import SHOWN, Example
 from engine.prompts.terms import tokens
 
-SHOWN = 3  # worked examples of a prompt: as many as the shipped file has
 # The part of a question's weight that an example must share. In the pairs of
 # tests/engine/prompts/test_similarity.py, unrelated questions have less than 0.2, similar ones more
 # than 0.3

@@ -6,6 +6,7 @@ one must cost memory and time. Knows no accounts.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import secrets
 
@@ -17,7 +18,12 @@ from engine.errors import InvalidInput
 MIN_PASSWORD_CHARS = 12
 MAX_PASSWORD_CHARS = 1_000
 _hasher = PasswordHasher()  # RFC 9106, the second recommended option: argon2id, 64 MiB
-_nobodys_hash = _hasher.hash(secrets.token_hex())
+
+
+@functools.cache
+def _nobodys_hash() -> str:
+    """The hash of a password that nobody has; to make one takes as long as to verify one."""
+    return _hasher.hash(secrets.token_hex())
 
 
 def hash_password(password: str) -> str:
@@ -29,8 +35,9 @@ def hash_password(password: str) -> str:
 
 def is_password(password: str, stored: str | None) -> bool:
     """Whether a password fits a stored hash; without one it takes as long and never fits."""
+    nobodys = _nobodys_hash()  # made at the first call, whether or not there is a stored one
     try:
-        fits = _hasher.verify(stored or _nobodys_hash, password[:MAX_PASSWORD_CHARS])
+        fits = _hasher.verify(stored or nobodys, password[:MAX_PASSWORD_CHARS])
     except (VerificationError, InvalidHashError, UnicodeEncodeError):
         return False
     return fits and stored is not None

@@ -19,9 +19,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
-
-from langchain_core.documents import Document
+from typing import TYPE_CHECKING, Any
 
 from engine.embedder import TextEmbedder
 from engine.errors import Conflict, InvalidInput, UnknownId
@@ -36,10 +34,12 @@ from engine.storage import (
     publish,
     read_manifest,
 )
-from feedback_store.documents.passages import searched_text
 from feedback_store.documents.reading import GRAMS, PASSAGES, WORDS, TextCounts, index_file
 from feedback_store.documents.term_index import TermIndex
 from feedback_store.documents.vectors import Embedder, VectorArray, read_vectors
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
 
 FORMAT = "burnish-document/1"
 SHARED_FOLDER = "shared"
@@ -91,6 +91,8 @@ class OpenDocument:
 
     def passage(self, number: int) -> Document:
         """Return one passage; its metadata say where it stands."""
+        from langchain_core.documents import Document  # slow to import, and listing needs none
+
         with (self.folder / PASSAGES).open("rb") as stream:
             stream.seek(self.offsets[number])
             row = json.loads(stream.readline())
@@ -305,6 +307,8 @@ def _open_document(
     opened = OpenDocument(stored, words, grams, place, tuple(offsets))
     if embedder is None:
         return opened
+    from feedback_store.documents.passages import searched_text  # with langchain, slow to import
+
     texts = [searched_text(passage) for passage in opened]
     return replace(opened, vectors=read_vectors(place, embedder, texts))
 

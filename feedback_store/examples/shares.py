@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-import numpy as np
-
 from engine.errors import InvalidInput
 from feedback_store.examples.types import IMPORTED, TrainingExample
 
@@ -71,6 +69,8 @@ def _largest_cap(total: int, counts: Sequence[int], share: float) -> int:
     """
     if not counts:
         return 0
+    import numpy as np  # takes as long to import as a home without feedback to be read
+
     share = max(share, 1 / len(counts))
     over = np.cumsum(np.bincount(counts)[::-1])[::-1]  # over[c]: users with c items or more
     set_aside = np.append(np.cumsum(over[:0:-1])[::-1], 0)  # by cap, 0 to the largest count

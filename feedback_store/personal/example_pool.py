@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, exists, select
 
 from engine.messages import is_blank
 from engine.prompts.examples import Example
 from engine.prompts.reasoning import untagged
-from engine.prompts.similarity import SimilarExamples
 from engine.prompts.terms import tokens
 from feedback_store.examples.rules import USABLE
 from feedback_store.storage import tables as t
 from feedback_store.storage.prompts import stored_with_tools
 from feedback_store.storage.statements import current_statements
+
+if TYPE_CHECKING:
+    from engine.prompts.similarity import SimilarExamples
 
 MAX_EXAMPLES = 500  # of a pool, the newest
 # Of question and answer; three longer ones would fill a small model's context
@@ -59,7 +62,12 @@ class ExamplePool:
     def __init__(self, event_ids: Sequence[int], examples: Sequence[FeedbackExample]) -> None:
         self.event_ids = event_ids  # also of the statements that make no example
         self.examples = tuple(examples)
-        self._selector = SimilarExamples({"question": each.question} for each in self.examples)
+
+    @cached_property
+    def _selector(self) -> SimilarExamples:
+        from engine.prompts.similarity import SimilarExamples  # with scipy, slow to import
+
+        return SimilarExamples({"question": each.question} for each in self.examples)
 
     def ranked(self, question: str) -> Iterator[FeedbackExample]:
         """The examples that are like a question, the most similar first, of equals the newest."""

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, select
 
 from engine.errors import UnknownId
 from engine.messages import clean_text
-from engine.prompts.similarity import SHOWN
+from engine.prompts.examples import SHOWN
 from engine.prompts.terms import tokens
 from feedback_store.personal.example_pool import FeedbackExample, fetch_examples
 from feedback_store.personal.own_examples import OwnExamples, removed_by

@@ -21,10 +21,11 @@ from starlette.types import ASGIApp
 from app.claims import listen
 from app.conversation import Chat
 from app.serve import Server, make_app
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings, load_settings
 from app.web.headers import SecurityHeaders
 from app.web.server import build_app
+from app.workspace import Workspace
 from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.serving.engine import ServingEngine

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings
 from app.web.documents_api import DOCUMENTS_PATH
+from app.workspace import Workspace
 from tests.app.conftest import BROWSER, api_alone, listening
 from tests.app.test_identity import PASSWORD, account_of, signed_in
 from tests.support.documents import read_in_this_process

@@ -9,9 +9,9 @@ from typing import Any, cast
 import gradio as gr
 import pytest
 
-from app.service import Workspace
 from app.settings import Settings
 from app.ui.canary_console import CanaryCard
+from app.workspace import Workspace
 from tests.helpers import make_bundle
 
 ENGLISH = cast(gr.Request, SimpleNamespace(headers={"accept-language": "en"}))

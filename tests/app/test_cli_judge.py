@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from app.cli.commands import app
 from app.cli.judging import _label
-from app.service import Workspace
 from app.settings import load_settings
+from app.workspace import Workspace
 from engine.errors import Conflict
 from engine.messages import Message
 from engine.prompts.modes import PromptTemplate

@@ -11,12 +11,12 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from app.service import Workspace
 from app.settings import Settings
 from app.ui.console import ConsolePage
 from app.ui.release_changes import ReleaseChanges
 from app.ui.trend_console import TrendPage, gain_points
 from app.web.evaluation_page import evaluations_router
+from app.workspace import Workspace
 from engine.storage import publish
 
 ENGLISH = cast(gr.Request, SimpleNamespace(headers={"accept-language": "en"}))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from app.doctor import inspect_machine
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import load_settings
+from app.workspace import Workspace
 from engine.errors import ModelUnavailable
 from engine.models.catalogue import BaseModel
 from tests.engine.models.test_gguf import write_gguf

@@ -11,8 +11,8 @@ from langchain_core.documents import Document
 
 from app.drafting import Drafter, demonstration_of, draft_order, is_near, learn_draft, read_draft
 from app.grounding import ENGLISH
-from app.service import Workspace
 from app.settings import Settings
+from app.workspace import Workspace
 from engine.errors import InvalidInput, UnknownId
 from engine.messages import Message
 from engine.request import SamplingParams

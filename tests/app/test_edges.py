@@ -11,8 +11,9 @@ import httpx
 import pytest
 from itsdangerous import TimestampSigner
 
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings
+from app.workspace import Workspace
 from tests.app.conftest import BROWSER
 from tests.support.scripted_engine import ScriptedEngine
 

@@ -32,7 +32,8 @@ from app.settings import load_settings
 settings = load_settings()
 from app.answer_options import AnswerOptions
 from app.serve import make_app
-from app.service import Service, Workspace
+from app.service import Service
+from app.workspace import Workspace
 service = Service(Workspace(settings))
 service.start()
 make_app(service)

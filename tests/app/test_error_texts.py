@@ -22,10 +22,11 @@ from app.answering import NOT_SAVED, AnswerUpdate, RunningAnswer
 from app.conversation import TRIMMED
 from app.grounding import ground
 from app.live_answers import LiveAnswers
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings
 from app.ui.errors import report_errors
 from app.ui.texts import error_text, translated
+from app.workspace import Workspace
 from deploy.canary.guards import CanaryGuard
 from deploy.canary.plan import CanaryOutcome
 from deploy.gate.guards import GUARDS, GuardFinding

@@ -15,8 +15,9 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute, Mount
 
 from app.serve import make_app
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings
+from app.workspace import Workspace
 from feedback_store.personal.personal_data import personal_data
 from tests.app.conftest import BROWSER, listening
 from tests.app.test_matrix import flattened, sample_of

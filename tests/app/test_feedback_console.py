@@ -11,10 +11,11 @@ import gradio as gr
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings
 from app.ui.feedback_console import TableState, TrainingDataPage
 from app.ui.training_rows import ROWS_A_PAGE
+from app.workspace import Workspace
 from engine.messages import Message
 from engine.prompts.modes import make_template
 from feedback_store.examples.split import split_of

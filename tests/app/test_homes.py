@@ -11,8 +11,8 @@ import gradio.utils
 import pytest
 
 from app.claims import open_home
-from app.service import Workspace
 from app.settings import Settings
+from app.workspace import Workspace
 from engine.errors import InvalidInput
 from engine.home import Home
 from engine.messages import Message

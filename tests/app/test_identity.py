@@ -10,11 +10,12 @@ import httpx
 import pytest
 
 from app.account_links import first_operator_link
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings, load_settings
 from app.web.access import need_of
 from app.web.identity import SIGN_IN
 from app.web.proxies import TrustedProxies
+from app.workspace import Workspace
 from engine.errors import InvalidInput
 from feedback_store.accounts.accounts import Account, Accounts
 from feedback_store.accounts.person import AccountRole

@@ -20,11 +20,12 @@ from sqlalchemy import insert
 from starlette.routing import BaseRoute, Mount, Route
 
 from app.serve import make_app
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings
 from app.ui.gradio_routes import ALLOWED
 from app.web.access import need_of
 from app.web.api_paths import PREFIXES
+from app.workspace import Workspace
 from feedback_store.personal.own_prompts import PromptText
 from feedback_store.personal.personal_data import personal_data
 from feedback_store.storage import tables

@@ -9,7 +9,8 @@ import pytest
 
 from app.answer_options import AnswerOptions
 from app.conversation import Chat
-from app.service import Service, Workspace
+from app.service import Service
+from app.workspace import Workspace
 from engine.messages import Message
 from engine.request import SamplingParams
 from tests.app.asking import GREEDY, ask

@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from app.service import Workspace
 from app.shared_prompts import default_prompts_text, read_prompts
+from app.workspace import Workspace
 from engine.errors import InvalidInput
 from feedback_store.personal.own_prompts import PromptText
 from tests.app.conftest import Played

@@ -9,9 +9,10 @@ import pytest
 from joserfc.jwk import RSAKey
 from pydantic import SecretStr
 
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings, load_settings
 from app.web.provider import PROVIDER_FAILED
+from app.workspace import Workspace
 from engine.errors import InvalidInput
 from tests.app.conftest import BROWSER, api_alone, listening
 from tests.app.test_identity import account_of

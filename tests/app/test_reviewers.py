@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 import httpx
 import pytest
 
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings
 from app.web.comparisons_api import QUEUE_ROUTES, comparisons_router
 from app.web.server import build_app
+from app.workspace import Workspace
 from feedback_store.accounts.accounts import Account
 from feedback_store.accounts.person import AccountRole
 from feedback_store.records import OPERATOR

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from apscheduler.triggers.cron import CronTrigger
 
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings
+from app.workspace import Workspace
 from deploy.loop import Loop, LoopResult
 from engine.adapters.bundle import publish_bundle
 from engine.errors import Conflict, InvalidBundle, StorageFull

@@ -17,9 +17,10 @@ import gradio as gr
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings
 from app.ui.tuning_console import POINTS, JobsState, TuningPage
+from app.workspace import Workspace
 from engine.errors import BurnishError, Conflict
 from engine.messages import Message
 from engine.models.catalogue import BaseModel

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from engine.models import chatglm
-from engine.models.checkpoint import read_config
+from engine.models.config_file import read_config
 from engine.prompts.chatglm.renderer import ChatGLMRenderer
 from engine.prompts.interface import ChatRenderer
 from engine.prompts.render import Renderer

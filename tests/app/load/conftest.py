@@ -18,9 +18,10 @@ from app.canaries import canary_router
 from app.comparing import Comparisons
 from app.completions import Completions
 from app.conversation import Chat
-from app.service import Service, Workspace
+from app.service import Service
 from app.settings import Settings
 from app.web.server import build_app
+from app.workspace import Workspace
 from engine.adapters.slots import AdapterSlots
 from engine.request import SamplingParams
 from tests.support.scripted_engine import ScriptedEngine

@@ -10,8 +10,8 @@ import httpx
 import psutil
 import pytest
 
-from app.service import Workspace
 from app.web.completion_ids import answer_named
+from app.workspace import Workspace
 from tests.app.load.conftest import (
     CHAT,
     ENDLESS,

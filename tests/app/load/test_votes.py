@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from app.service import Workspace
+from app.workspace import Workspace
 from engine.prompts.modes import make_template
 from tests.app.load.conftest import crowd
 

@@ -1,0 +1,87 @@
+"""Commands that need no model import no library of models, so that they answer within a second."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from alembic.script import ScriptDirectory
+
+import deploy
+import feedback_store.accounts
+import feedback_store.storage
+from engine.models.catalogue import BaseModel
+from feedback_store.storage.database import newest_version
+
+SLOW = {"torch", "transformers", "gradio", "langchain_core", "scipy", "pandas", "fastapi"}
+MIGRATING = "alembic"  # a home needs it when it is made or comes from an older Burnish
+WITHOUT_A_MODEL = [
+    ["feedback", "stats"],
+    ["feedback", "pairs"],
+    ["feedback", "alerts"],
+    ["feedback", "consent", "ann", "--no"],
+    ["feedback", "examples", "list"],
+    ["release", "list"],
+    ["loop", "status"],
+    ["tune", "--list"],
+    ["user", "list"],
+    ["key", "list"],
+    ["audit"],
+    ["data", "list"],
+    ["documents", "list"],
+]
+# Runs each command in turn, and prints for each what it has imported that those before it had not
+PROGRAM = """
+import json, sys
+from app.cli import main
+for command in json.loads(sys.argv[1]):
+    before = set(sys.modules)
+    sys.argv = ["burnish", *command]
+    try:
+        main()
+    except SystemExit as ended:
+        assert not ended.code, command
+    new = {name.partition(".")[0] for name in set(sys.modules) - before}
+    print(json.dumps([command, sorted(new)]))
+"""
+
+
+def imported(
+    home: Path, base: BaseModel, commands: list[list[str]]
+) -> list[tuple[list[str], set[str]]]:
+    """Run commands in one new process; returns the packages that each of them imported."""
+    arguments = json.dumps([[*command, "--home", str(home)] for command in commands])
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, arguments],
+        env={**os.environ, "BURNISH_MODEL": str(base.folder), "BURNISH_MODEL_CACHE": str(home)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith("[[")]
+    return [(command, set(packages)) for command, packages in map(json.loads, lines)]
+
+
+def test_a_command_without_a_model_imports_no_library_of_models(
+    tmp_path: Path, tiny_base: BaseModel
+) -> None:
+    created, *others = imported(tmp_path, tiny_base, [["audit"], *WITHOUT_A_MODEL])
+    assert MIGRATING in created[1]
+    assert len(others) == len(WITHOUT_A_MODEL)
+    assert [(command, found & SLOW) for command, found in others if found & SLOW] == []
+    again = imported(tmp_path, tiny_base, WITHOUT_A_MODEL)
+    forbidden = SLOW | {MIGRATING}
+    assert [(command, found & forbidden) for command, found in again if found & forbidden] == []
+
+
+@pytest.mark.parametrize("floor", [deploy, feedback_store.accounts, feedback_store.storage])
+def test_the_last_file_of_migrations_names_the_version_that_alembic_finds(
+    floor: ModuleType,
+) -> None:
+    migrations = Path(floor.__path__[0]) / "migrations"
+    assert [newest_version(migrations)] == ScriptDirectory(str(migrations)).get_heads()
