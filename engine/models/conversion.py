@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # Raise the number when the contents of conversions change, so that older ones are replaced
 CONVERSION_FORMAT = "burnish-model/3"
+TOKENIZER_HINTS = ("tokenizer_config.json", "tokenizer.json", "config.json")
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,6 @@ def _locked(cache: Path) -> Iterator[None]:
 
 def _convert(gguf: Path, source_digest: str, folder: Path) -> dict[str, Any]:
     """Dequantize a GGUF checkpoint to bf16 safetensors with its tokenizer and chat template."""
-    from transformers import AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
     from engine.models.gguf import gguf_settings
@@ -107,8 +107,28 @@ def _convert(gguf: Path, source_digest: str, folder: Path) -> dict[str, Any]:
     if settings.end_ids and settings.end_ids != (model.generation_config.eos_token_id,):
         model.generation_config.eos_token_id = list(settings.end_ids)
     model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    _tokenizer(gguf, settings).save_pretrained(folder)
     return {"format": CONVERSION_FORMAT, "source": gguf.name, "source_digest": source_digest}
+
+
+def _tokenizer(gguf: Path, settings: GgufSettings) -> Any:
+    """The tokenizer in the file, as transformers reads it.
+
+    AutoTokenizer parses the whole vocabulary a second time, with a reader that takes seconds, to
+    learn the model's type. It is told the type where that alone decides the tokenizer's class: no
+    file beside the GGUF file names one, and it is not Mistral's, which has two.
+    """
+    from transformers import AutoTokenizer
+    from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
+
+    model_type = settings.config.get("model_type")
+    known = TOKENIZER_MAPPING_NAMES.get(model_type) if settings.ours else None
+    decided = known not in (None, "MistralCommonBackend") and not any(
+        gguf.with_name(name).exists() for name in TOKENIZER_HINTS
+    )
+    return AutoTokenizer.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, **({"tokenizer_type": model_type} if decided else {})
+    )
 
 
 def _our_model(gguf: Path, settings: GgufSettings) -> Any:

@@ -17,6 +17,7 @@ import feedback_store.accounts
 import feedback_store.storage
 from engine.models.catalogue import BaseModel
 from feedback_store.storage.database import newest_version
+from tests.conftest import share_kernels
 
 SLOW = {"torch", "transformers", "gradio", "langchain_core", "scipy", "pandas", "fastapi"}
 MIGRATING = "alembic"  # a home needs it when it is made or comes from an older Burnish
@@ -85,3 +86,46 @@ def test_the_last_file_of_migrations_names_the_version_that_alembic_finds(
 ) -> None:
     migrations = Path(floor.__path__[0]) / "migrations"
     assert [newest_version(migrations)] == ScriptDirectory(str(migrations)).get_heads()
+
+
+def test_gradio_is_imported_without_writing_its_stub_files() -> None:
+    import gradio.component_meta
+
+    import app.ui  # noqa: F401
+
+    class Unknown:
+        pass
+
+    # gradio's own function parses this file and fails, since it has no such class
+    gradio.component_meta.create_or_modify_pyi(Unknown, "NoSuchClass", [])
+
+
+SERVING = """
+import sys
+from pathlib import Path
+from engine.models.catalogue import resolve
+from engine.messages import Message
+from engine.request import GenerationRequest, SamplingParams, collect
+from engine.start import start_engine
+folder, cache = sys.argv[1], Path(sys.argv[2])
+engine = start_engine(
+    resolve(folder, cache), quantization="int4", model_cache=cache, max_rows=2, max_queue=2
+)
+request = GenerationRequest((Message("user", "Hi"),), SamplingParams(max_new_tokens=2))
+collect(engine.submit(request))
+engine.close()
+print(sorted({"transformers", "peft", "langchain_core", "scipy"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.integration
+def test_an_engine_is_started_without_transformers_but_for_the_first_time(
+    tiny_base: BaseModel, tmp_path: Path, kernel_cache: Path
+) -> None:
+    share_kernels(tmp_path / "cache", kernel_cache)
+    command = [sys.executable, "-c", SERVING, str(tiny_base.folder), str(tmp_path / "cache")]
+    found = [
+        subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")[-2]
+        for _ in range(2)
+    ]
+    assert found == ["['transformers']", "[]"]

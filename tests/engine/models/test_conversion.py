@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Qwen2Config, Qwen3Config
 
 from engine import storage
 from engine.kernels.build import build
 from engine.kernels.native import SOURCE, THREADS
 from engine.models import conversion
 from engine.models.catalogue import BaseModel, resolve
+from engine.models.gguf import gguf_settings
 from tests.support.decoders import randomize
 from tests.support.gguf_files import SIZES, in_bfloat16, write_gguf_model
 
@@ -157,3 +158,23 @@ def test_damaged_kernels_are_compiled_anew(
     with caplog.at_level(logging.WARNING):
         assert build(tmp_path, SOURCE, THREADS).read_bytes() == b"library"
     assert "were damaged; they are compiled anew" in caplog.text
+
+
+FAMILIES = {"llama": LlamaConfig, "qwen2": Qwen2Config, "qwen3": Qwen3Config}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_tokenizer_is_the_one_that_transformers_finds_by_itself(
+    tmp_path: Path, family: str
+) -> None:
+    model = AutoModelForCausalLM.from_config(FAMILIES[family](**SIZES), dtype=torch.float32)
+    file = write_gguf_model(tmp_path / "m.gguf", in_bfloat16(model))
+    written = []
+    for name, tokenizer in (
+        ("ours", conversion._tokenizer(file, gguf_settings(file))),
+        ("theirs", AutoTokenizer.from_pretrained(tmp_path, gguf_file=file.name)),
+    ):
+        tokenizer.save_pretrained(tmp_path / name)
+        written.append({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()})
+    assert written[0] == written[1]
+    assert "tokenizer.json" in written[0]
