@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 from app.workspace import Workspace
@@ -24,8 +25,13 @@ LIBRARIES = (
 MIN_FREE_DISK_BYTES = 2 * 2**30
 
 
-def inspect_machine(workspace: Workspace) -> dict[str, Any]:
-    """Return all findings; `problems` has a sentence for each thing that must be fixed."""
+def inspect_machine(
+    workspace: Workspace, say: Callable[[str], object] = lambda _step: None
+) -> dict[str, Any]:
+    """Return all findings; `problems` has a sentence for each thing that must be fixed.
+
+    `say` is told each step that takes time.
+    """
     import pysqlite3.dbapi2
 
     from engine.hardware import detect
@@ -35,9 +41,14 @@ def inspect_machine(workspace: Workspace) -> dict[str, Any]:
     free = shutil.disk_usage(workspace.home.root).free
     if free < MIN_FREE_DISK_BYTES:
         problems.append(f"only {free / 2**30:.1f} GiB of disk are free in {workspace.home.root}")
+    say("Opening the model, which is fetched or converted the first time")
     model = _model(workspace, problems)
     if model and 2 * model["weight_bytes"] > hardware.memory_bytes:
         problems.append(f"{model['name']} does not fit in memory with room to work")
+    say("Checking what the engine needs")
+    engine = _engine(workspace, problems) if model else None
+    say("Checking what tuning needs")
+    kernels = _tuning_kernels(workspace)
     return {
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
@@ -52,8 +63,8 @@ def inspect_machine(workspace: Workspace) -> dict[str, Any]:
         "home": str(workspace.home.root),
         "disk_free_bytes": free,
         "model": model,
-        "engine": _engine(workspace, problems) if model else None,
-        "tuning": {"kernels": _tuning_kernels(workspace)},
+        "engine": engine,
+        "tuning": {"kernels": kernels},
         "presets": _presets(hardware.memory_bytes),
         "live": workspace.registry.live().bundle or "base",
         "settings": _settings(workspace),
@@ -137,7 +148,9 @@ def _engine(workspace: Workspace, problems: list[str]) -> dict[str, Any]:
     kind = engine_kind(workspace.base, settings.engine)
     reason = "any architecture, by transformers; slower"
     try:
-        plan = plan_start(workspace.base, settings.engine, settings.quantization)
+        plan = plan_start(
+            workspace.base, settings.engine, settings.quantization, settings.model_cache
+        )
         if plan.architecture is not None:
             kernels = kernel_cache(settings.model_cache)
             reason = select_kernels(detect().device, kernels, plan.architecture.widths).reason

@@ -15,6 +15,7 @@ from app.cli.common import (
     open_workspace,
     print_note,
     print_result,
+    show_progress,
 )
 from app.cli.evaluation import evaluate_bundle
 from app.cli.tuning import tune
@@ -89,7 +90,12 @@ def ask(
         raise typer.BadParameter("needs --mode self-consistency", param_hint="--samples")
     if mode == "self-consistency" and temperature == 0:
         raise typer.BadParameter("needs a --temperature above 0", param_hint="--mode")
-    with open_service(home, quantization=quant) as service:
+    with open_service(home, quantization=quant) as service, show_progress("Answering") as say:
+
+        def show(text: str) -> None:
+            say("")  # the answer takes the line's place
+            print(text, end="", flush=True)  # noqa: T201
+
         answer = answer_question(
             service,
             question,
@@ -99,7 +105,7 @@ def ask(
             max_new_tokens=max_new_tokens,
             seed=seed,
             samples=samples,
-            show=None if as_json else lambda text: print(text, end="", flush=True),  # noqa: T201
+            show=None if as_json else show,
         )
     print_result(as_json, answer, "")
 
@@ -163,8 +169,8 @@ def doctor(home: HomeOption = None, model: Model = None, as_json: Json = False) 
     model can be served."""
     from app.doctor import describe, inspect_machine
 
-    with open_workspace(home, model=model) as workspace:
-        findings = inspect_machine(workspace)
+    with show_progress("Opening the home") as say, open_workspace(home, model=model) as workspace:
+        findings = inspect_machine(workspace, say)
     print_result(as_json, findings, describe(findings))
     if findings["problems"]:
         raise typer.Exit(1)

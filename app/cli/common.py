@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,11 +50,28 @@ def open_service(home: Path | None, **overrides: Any) -> Iterator[Service]:
     from app.service import Service
 
     with open_workspace(home, **overrides) as workspace:
-        service = Service(workspace)
+        with show_progress("Loading the model"):
+            service = Service(workspace)
         try:
             yield service
         finally:
             service.engine.close()
+
+
+@contextmanager
+def show_progress(first: str) -> Iterator[Callable[[str], None]]:
+    """Show on standard error what is being done, if that is a terminal: programs see nothing.
+
+    Yields the function that replaces the text; without a text the line disappears.
+    """
+    if not sys.stderr.isatty():
+        yield lambda _text: None
+        return
+    from rich.console import Console
+    from rich.markup import escape
+
+    with Console(stderr=True).status(escape(first)) as status:
+        yield lambda text: status.update(escape(text)) if text else status.stop()
 
 
 def print_note(as_json: bool, text: str) -> None:

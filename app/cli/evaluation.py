@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.common import HomeOption, Json, open_service, print_result
+from app.cli.common import HomeOption, Json, open_service, print_result, show_progress
 from app.cli.judging import Endpoint, EndpointModel, endpoint_judge, is_endpoint
 
 
@@ -52,9 +52,10 @@ def evaluate_bundle(
             if ask_judge
             else None
         )
-        judged = workspace.loop.judging.evaluate(
-            service.engine, service.slots, digest, chosen, other, ai_judge=ai_judge
-        )
+        with show_progress("Loading the adapters") as say:
+            judged = workspace.loop.judging.evaluate(
+                service.engine, service.slots, digest, chosen, other, ai_judge=ai_judge, say=say
+            )
     report, files = judged.gate, {name: judged.folder / name for name in (JSON_FILE, PAGE_FILE)}
     text = (
         f"{report.verdict}: {report.reason}\n"

@@ -17,7 +17,7 @@ from engine.request import Engine
 from engine.storage import folder_of, list_digests, read_manifest
 from feedback_store.snapshots.snapshot import open_snapshot
 from tuning.best_of import Scorer
-from tuning.evaluation.evaluate import evaluate
+from tuning.evaluation.evaluate import SayStep, evaluate, say_nothing
 from tuning.evaluation.report import write_report
 from tuning.jobs.runner import JobRunner
 from tuning.judge import Judge
@@ -58,11 +58,13 @@ class Judging:
         against: str | None = None,
         *,
         ai_judge: Judge | None = None,
+        say: SayStep = say_nothing,
     ) -> JudgedBundle:
         """Judge a bundle against the live release (or `against`) and record the verdict.
 
         The evaluation is published under `evaluations`; an `ai_judge` compares answers in it, and
-        the reward model that the bundle's run made, if it made one, scores them.
+        the reward model that the bundle's run made, if it made one, scores them. `say` is told
+        each step.
         """
         incumbent = against or self._registry.live().bundle
         if incumbent == bundle:
@@ -78,6 +80,7 @@ class Judging:
                 incumbent=incumbent,
                 judge=ai_judge,
                 scorer=self._reward_model_of(bundle),
+                say=say,
             )
         gate = judge_candidate(evaluation, self._thresholds)
         about = {

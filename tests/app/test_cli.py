@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from app.cli import main
 from app.cli.commands import app
+from app.cli.common import show_progress
 from deploy.releases.registry import Registry
 from engine.home import Home
 from engine.models.catalogue import BaseModel
@@ -314,6 +315,20 @@ def test_doctor_names_the_model_folder(cli: Cli, tiny_base: BaseModel, kernel_ca
     assert findings["settings"]["model"]["origin"] == "environment"
     assert findings["tuning"]["kernels"] == choose_kernels(kernel_cache).reason
     assert findings["problems"] == []
+
+
+def test_progress_is_shown_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with show_progress("Loading [the] model") as say:
+        say("Answering")
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with show_progress("Loading [the] model") as say:
+        say("")
+    output, errors = capfd.readouterr()
+    assert output == ""
+    assert "Loading [the] model" in errors
 
 
 @pytest.mark.integration

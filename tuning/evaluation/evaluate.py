@@ -6,7 +6,7 @@ dropped. So there is nothing in it to forget when a person is forgotten.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,6 +28,12 @@ from tuning.evaluation.preferences import PairScores, score_pairs
 from tuning.evaluation.rewards import Rewarded, score_rewards
 from tuning.evaluation.roles import adapters_of
 from tuning.judge import Judge
+
+SayStep = Callable[[str], object]  # receives what is being done, for a person who waits
+
+
+def say_nothing(_step: str) -> None:
+    """Tell nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,21 +86,26 @@ def evaluate(
     incumbent: str | None,
     judge: Judge | None = None,
     scorer: Scorer | None = None,
+    say: SayStep = say_nothing,
 ) -> Evaluation:
     """Measure both adapters, which must be loaded (None: the base model), and the base.
 
     `held_out` and `gold` are pairs that neither was trained on, `judged` such answers with a thumb.
     With a `judge`, the answers to the
-    fixed prompts are compared, too; a `scorer` is a reward model that scores them.
+    fixed prompts are compared, too; a `scorer` is a reward model that scores them. `say` is told
+    each step.
     """
     adapters = adapters_of(candidate, incumbent)
     prompts = load_prompts()
+    say(f"Answering {len(prompts)} fixed prompts")
     answered = answer_prompts(engine, adapters, prompts)
+    pairs = (
+        *score_pairs(engine, _counted(held_out, "held-out pair", say), adapters),
+        *score_pairs(engine, _counted(gold, "gold pair", say), adapters, gold=True),
+    )
+    say("Scoring texts that nobody judged, answers with thumbs, and opinions")
     return Evaluation(
-        pairs=(
-            *score_pairs(engine, held_out, adapters),
-            *score_pairs(engine, gold, adapters, gold=True),
-        ),
+        pairs=pairs,
         answers=tuple(measure_answers(each) for each in answered),
         drift=tuple(measure_drift(engine, adapters, prompts)),
         passages=tuple(score_passages(engine, adapters)),
@@ -102,3 +113,10 @@ def evaluate(
         rewards=tuple(score_rewards(engine, scorer, adapters, answered)) if scorer else (),
         judgements=tuple(score_judgements(engine, judged, adapters)),
     )
+
+
+def _counted(pairs: Sequence[Pair], what: str, say: SayStep) -> Iterator[Pair]:
+    """The pairs; `say` is told the number of each before it is scored."""
+    for number, pair in enumerate(pairs, 1):
+        say(f"Scoring {what} {number} of {len(pairs)}")
+        yield pair

@@ -5,7 +5,7 @@ Runs on any engine, so that the running server's own model is used. Knows no ver
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from engine.request import Engine, Score, ScoreRequest
@@ -80,7 +80,7 @@ class PairScores:
 
 
 def score_pairs(
-    engine: Engine, pairs: Sequence[Pair], adapters: Adapters, *, gold: bool = False
+    engine: Engine, pairs: Iterable[Pair], adapters: Adapters, *, gold: bool = False
 ) -> Iterator[PairScores]:
     """Score each pair under every adapter, which must be loaded."""
     for pair in pairs:
