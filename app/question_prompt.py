@@ -19,7 +19,6 @@ from engine.messages import Message, clean_text
 from engine.prompts.calls.messages import without_tools
 from engine.prompts.examples import SHOWN, Example
 from engine.prompts.modes import PromptTemplate, make_template
-from engine.prompts.similarity import most_similar
 from engine.request import Engine, SamplingParams
 from feedback_store.documents.library import Library
 from feedback_store.personal.example_pool import FeedbackExample
@@ -107,6 +106,8 @@ class QuestionPrompts:
         template = make_template(options.mode, examples[:SHOWN], system)
         shown = template
         if template.examples:
+            from engine.prompts.similarity import most_similar  # with scipy, slow to import
+
             shown = make_template(options.mode, most_similar(examples, question), system)
 
         offer, note = None, ""

@@ -12,7 +12,7 @@ from engine.models.checkpoint import FolderCheckpoint
 from engine.models.families import architecture_of, is_covered
 from engine.models.memory import require_memory
 from engine.prompts.interface import ChatRenderer
-from engine.prompts.load import load_renderer
+from engine.prompts.load import load_serving_renderer
 from engine.quantization import Quantization
 from engine.request import Engine
 
@@ -28,7 +28,9 @@ class StartPlan:
     architecture: Architecture | None  # None where transformers decodes
 
 
-def plan_start(base: BaseModel, kind: EngineKind, quantization: Quantization) -> StartPlan:
+def plan_start(
+    base: BaseModel, kind: EngineKind, quantization: Quantization, model_cache: Path
+) -> StartPlan:
     """Check everything that can be checked before a weight is read.
 
     That is the tokenizer, its chat template and end tokens, the headers of all weights, the
@@ -41,7 +43,8 @@ def plan_start(base: BaseModel, kind: EngineKind, quantization: Quantization) ->
     if chosen == "local":
         architecture = architecture_of(base.folder)
         require_memory(checkpoint, architecture, quantization)
-    return StartPlan(chosen, load_renderer(base.folder), architecture)
+    renderer = load_serving_renderer(base.folder, base.digest, model_cache)
+    return StartPlan(chosen, renderer, architecture)
 
 
 def start_engine(
@@ -58,7 +61,7 @@ def start_engine(
 
     Raises `ModelUnavailable`.
     """
-    plan = plan_start(base, kind, quantization)
+    plan = plan_start(base, kind, quantization, model_cache)
     if plan.kind == "local":
         from engine.fast import FastEngine
 

@@ -6,27 +6,40 @@ values, Qwen3 a norm on each head instead.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from engine.errors import ModelUnavailable
 from engine.kernels.interface import Heads
 from engine.models.architecture import Architecture, CausalPositions, require
+from engine.models.config_file import read_config
 from engine.models.decoder import CheckpointLayout, DecoderConfig, LayerSpec, LinearSpec
 
 MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})
+# With which a config.json of LLaMA leaves no default to transformers
+SETTINGS: dict[str, type] = {
+    "hidden_size": int,
+    "intermediate_size": int,
+    "num_hidden_layers": int,
+    "num_attention_heads": int,
+    "num_key_value_heads": int,
+    "head_dim": int,
+    "vocab_size": int,
+    "max_position_embeddings": int,
+    "rms_norm_eps": float,
+    "tie_word_embeddings": bool,
+    "hidden_act": str,
+    "rope_parameters": dict,
+}
 ROPE_TYPES = ("default", "linear", "llama3", "yarn", "longrope")
 
 
 def architecture(folder: Path) -> Architecture:
     """See `Family`."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(folder)
-    require(
-        config.to_dict(),
-        unlike={"mlp_bias": False, "hidden_act": "silu", "quantization_config": None},
-    )
+    config, values = _configuration(folder)
+    require(values, unlike={"mlp_bias": False, "hidden_act": "silu", "quantization_config": None})
     heads = _heads(config)
     frequencies, scale = rotary(config, heads.rotated)
     decoder = DecoderConfig(
@@ -46,10 +59,29 @@ def architecture(folder: Path) -> Architecture:
     return Architecture(decoder, layout, CausalPositions())
 
 
+def _configuration(folder: Path) -> tuple[Any, Mapping[str, Any]]:
+    """The configuration as transformers reads it, with its defaults, and its values by name.
+
+    A config.json of LLaMA that gives all of them, as those that transformers writes do, is read
+    without transformers, whose import takes a second.
+    """
+    read = read_config(folder)
+    given = all(type(read.get(name)) is kind for name, kind in SETTINGS.items())
+    if given and read["model_type"] == "llama" and _is_plain(read["rope_parameters"]):
+        return SimpleNamespace(**read), read
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    return config, config.to_dict()
+
+
+def _is_plain(rope: Mapping[str, Any]) -> bool:
+    """Whether rotary parameters are a base alone."""
+    return rope.keys() == {"rope_type", "rope_theta"} and rope["rope_type"] == "default"
+
+
 def rotary(config: Any, rotated: int) -> tuple[tuple[float, ...], float]:
     """Rotary frequencies and the factor on cosine and sine, by transformers' own formulas."""
-    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-
     rope = config.rope_parameters
     kind = rope.get("rope_type", "default")
     if kind not in ROPE_TYPES:
@@ -61,6 +93,8 @@ def rotary(config: Any, rotated: int) -> tuple[tuple[float, ...], float]:
     if kind == "default":
         base = float(rope["rope_theta"])
         return tuple(base ** (-2 * i / rotated) for i in range(rotated // 2)), 1.0
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
     frequencies, scale = ROPE_INIT_FUNCTIONS[kind](config, "cpu")
     return tuple(frequencies.tolist()), float(scale)
 

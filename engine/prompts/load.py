@@ -15,6 +15,7 @@ from engine.messages import Message
 from engine.prompts.chatglm import is_chatglm, load_chatglm_renderer
 from engine.prompts.interface import ChatRenderer
 from engine.prompts.render import Renderer
+from engine.prompts.stored_tokenizer import stored_tokenizer
 from engine.prompts.template_check import examine_template
 
 PROCESSOR_TEMPLATE = "chat_template.json"  # where models with a processor keep theirs
@@ -26,12 +27,26 @@ def load_renderer(folder: Path) -> ChatRenderer:
     return load_chatglm_renderer(folder) if is_chatglm(folder) else load_template_renderer(folder)
 
 
+def load_serving_renderer(folder: Path, digest: str, model_cache: Path) -> ChatRenderer:
+    """The same renderer, for serving: transformers is imported at a model's first start alone.
+
+    `digest` is the model's. Raises `ModelUnavailable`.
+    """
+    if is_chatglm(folder):
+        return load_chatglm_renderer(folder)
+    tokenizer = stored_tokenizer(model_cache, digest, lambda: load_tokenizer(folder))
+    return _template_renderer(tokenizer, folder)
+
+
 def load_template_renderer(folder: Path) -> Renderer:
     """The renderer of a checkpoint with a tokenizer of transformers and a chat template.
 
     Raises `ModelUnavailable`.
     """
-    tokenizer = load_tokenizer(folder)
+    return _template_renderer(load_tokenizer(folder), folder)
+
+
+def _template_renderer(tokenizer: Any, folder: Path) -> Renderer:
     template = _template(tokenizer.chat_template, folder)
     abilities = examine_template(template)
     tokenizer.chat_template = template

@@ -17,16 +17,12 @@ import bm25s
 from langchain_core.example_selectors import BaseExampleSelector
 
 from engine.prompts.examples import SHOWN, Example
-from engine.prompts.terms import tokens
+from engine.prompts.terms import K1, OTHER_DOCUMENTS, B, tokens
 
 # The part of a question's weight that an example must share. In the pairs of
 # tests/engine/prompts/test_similarity.py, unrelated questions have less than 0.2, similar ones more
 # than 0.3
 MIN_SCORE = 0.25
-K1, B = 1.5, 0.75  # Lucene's; bm25s' defaults
-# Documents of other words beside the examples: without them a word that each of a few examples has
-# would have almost no weight, and the first correction would never be found
-OTHER_DOCUMENTS = 100
 PADDING = " "  # no token holds a space
 
 logging.getLogger(bm25s.__name__).setLevel(logging.WARNING)  # it logs each index that it builds

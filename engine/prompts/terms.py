@@ -1,4 +1,5 @@
-"""The terms by which texts are found: content words, and bigrams of scripts without spaces.
+"""The terms by which texts are found: content words, and bigrams of scripts without spaces; and the
+parameters of BM25 over them.
 
 Knows texts and stop words; knows nothing of what is searched.
 """
@@ -11,6 +12,10 @@ from importlib import resources
 
 import yaml
 
+K1, B = 1.5, 0.75  # Lucene's; bm25s' defaults
+# Documents of other words beside the searched ones: without them a word that each of a few has
+# would have almost no weight, and the first correction would never be found
+OTHER_DOCUMENTS = 100
 # Hiragana, ideographs and Hangul, whose words no spaces separate. Runs of Katakana are words
 _UNSPACED = (
     r"\u3040-\u309f\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af々\U00020000-\U0003ffff"

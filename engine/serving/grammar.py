@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from copy import copy
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from engine.errors import InvalidInput
@@ -102,10 +104,23 @@ class GrammarCompiler:
         if isinstance(self._renderer, ChatGLMRenderer):
             vocabulary = _Vocabulary(self._renderer, self._rows)
             return LLTokenizer(TokenizerWrapper(vocabulary), n_vocab=self._rows, eos_token=ends)
-        from llguidance.hf import from_tokenizer  # it imports transformers
-
         assert isinstance(self._renderer, Renderer), "there are two kinds of renderers"
-        return from_tokenizer(self._renderer.tokenizer, n_vocab=self._rows, eos_token=ends)
+        return LLTokenizer(_backend(self._renderer), n_vocab=self._rows, eos_token=ends)
+
+
+def _backend(renderer: Renderer) -> str:
+    """The tokenizer as JSON of the `tokenizers` library.
+
+    `llguidance.hf.from_tokenizer` reads the same, and imports transformers. Raises `ValueError` for
+    a tokenizer of another library.
+    """
+    backend = copy(getattr(renderer.tokenizer, "backend_tokenizer", None))
+    if not isinstance(backend, Tokenizer):
+        raise ValueError("its tokenizer is not of the tokenizers library")
+    backend.no_padding()
+    backend.no_truncation()
+    text: str = backend.to_str()
+    return text
 
 
 class GrammarMatcher:

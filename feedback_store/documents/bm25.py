@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from engine.prompts.similarity import K1, OTHER_DOCUMENTS, B
+from engine.prompts.terms import K1, OTHER_DOCUMENTS, B
 from feedback_store.documents.term_index import TermIndex
 
 PassageScores = npt.NDArray[np.float64]

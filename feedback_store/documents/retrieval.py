@@ -2,22 +2,18 @@
 
 Rankings by words, by character n-grams and, where there is an embedding model, by its vectors are
 fused by reciprocal rank (Cormack, Clarke and Buettcher 2009). Passages that have hardly anything of
-the question are left out, so that nothing is found where nothing is said. Knows the library and
-langchain's interfaces; knows nothing of prompts.
+the question are left out, so that nothing is found where nothing is said. Knows the library; knows
+nothing of prompts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from langchain_core.callbacks import CallbackManagerForRetrieverRun
-from langchain_core.documents import Document
-from langchain_core.retrievers import BaseRetriever
-from pydantic import ConfigDict
 
 from engine.prompts.terms import tokens
 from feedback_store.documents.bm25 import PassageScores, bm25
@@ -25,30 +21,15 @@ from feedback_store.documents.library import Collection, Library, OpenDocument
 from feedback_store.documents.term_index import character_grams
 from feedback_store.documents.vectors import VectorArray, cosines
 
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
+
 FOUND = 5  # passages
 RRF_CONSTANT = 60  # Cormack et al. 2009
 CANDIDATES = 100  # of each ranking; what lies lower adds next to nothing
 # What a passage must have of a question's weight, in words or, where words are inflected otherwise,
 # in character n-grams; measured by `python -m benchmarks.retrieval`
 MIN_WORDS, MIN_GRAMS = 0.3, 0.45
-
-
-class CollectionRetriever(BaseRetriever):
-    """A retriever of langchain over one collection; what is added to it is found at once.
-
-    Metadata of the passages: "source" (the document's name), "document" (its id), "passage" (its
-    number there), "score", and "page" or "heading".
-    """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-    library: Library
-    collection: Collection
-    k: int = FOUND
-
-    def _get_relevant_documents(
-        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
-    ) -> list[Document]:
-        return find_passages(self.library, self.collection, query, self.k)
 
 
 def find_passages(
@@ -96,6 +77,7 @@ def _passage(documents: Sequence[OpenDocument], at: int, score: float) -> Docume
     for document in documents:
         if at < len(document.offsets):
             passage = document.passage(at)
-            return Document(passage.page_content, metadata={**passage.metadata, "score": score})
+            passage.metadata["score"] = score
+            return passage
         at -= len(document.offsets)
     raise IndexError(at)

@@ -18,7 +18,8 @@ from engine.errors import InvalidInput, UnknownId
 from feedback_store.documents import library as library_module
 from feedback_store.documents import reading
 from feedback_store.documents.library import Collection, Library
-from feedback_store.documents.retrieval import CollectionRetriever, find_passages
+from feedback_store.documents.retrieval import find_passages
+from feedback_store.documents.retriever import CollectionRetriever
 from tests.support.documents import read_in_this_process, write_pdf
 from tests.support.waiting import wait_until
 

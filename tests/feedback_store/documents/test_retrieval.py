@@ -8,8 +8,8 @@ import bm25s
 import numpy as np
 import pytest
 
-from engine.prompts.similarity import OTHER_DOCUMENTS, PADDING
-from engine.prompts.terms import tokens
+from engine.prompts.similarity import PADDING
+from engine.prompts.terms import OTHER_DOCUMENTS, tokens
 from feedback_store.documents.bm25 import bm25
 from feedback_store.documents.retrieval import fuse_rankings
 from feedback_store.documents.term_index import TermIndex, character_grams
