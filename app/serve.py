@@ -17,6 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any
 
@@ -27,14 +28,8 @@ from app.error_log import HideExceptionMessages, install_thread_excepthook
 from app.running_answers import RunningAnswers
 from app.service import Service
 from app.settings import Settings
-from app.ui.pages import mount_pages
-from app.web.comparisons_api import comparisons_router
-from app.web.drafts_api import drafts_router
-from app.web.evaluation_page import evaluations_router
-from app.web.headers import SecurityHeaders
-from app.web.server import build_app
 from app.web.timed_protocol import TimedProtocol
-from app.workspace import Workspace
+from app.workspace import BUNDLE_ID, Workspace
 from engine.messages import Message
 from engine.request import GenerationRequest, SamplingParams, collect
 
@@ -47,7 +42,13 @@ Announce = Callable[[str, str | None], None]
 
 
 def make_app(service: Service) -> Any:
-    """Return the web application with its pages."""
+    """Return the web application with its pages; imports gradio, fastapi and pandas."""
+    from app.ui.pages import mount_pages
+    from app.web.comparisons_api import comparisons_router
+    from app.web.drafts_api import drafts_router
+    from app.web.evaluation_page import evaluations_router
+    from app.web.headers import SecurityHeaders
+    from app.web.server import build_app
 
     def mount(app: Any) -> None:
         app.include_router(comparisons_router(service))
@@ -62,7 +63,7 @@ def make_app(service: Service) -> Any:
 def run_server(settings: Settings, sockets: Sequence[socket.socket], announce: Announce) -> None:
     """Run until told to stop; `announce` is called once the server is ready."""
     install_thread_excepthook()
-    service = Service(Workspace(settings))
+    service = _load_service(settings)
     try:
         service.start()
         server = Server(make_app(service), service.chat.running, settings)
@@ -74,6 +75,27 @@ def run_server(settings: Settings, sockets: Sequence[socket.socket], announce: A
     finally:
         service.close()
         gc.freeze()  # else the last collection at exit scans all imported modules
+
+
+def _load_service(settings: Settings) -> Service:
+    """Read the weights in a thread, while the libraries of the pages are imported here.
+
+    The engine's own imports come first, so that no two threads import one package.
+    """
+    import engine.fast  # noqa: F401
+    from engine.preparation import prepare_apart
+
+    def load() -> Service:
+        if not settings.model.startswith(BUNDLE_ID):
+            prepare_apart(settings.model, settings.model_cache)
+        return Service(Workspace(settings))
+
+    with ThreadPoolExecutor(1, "burnish-load") as pool:
+        loading = pool.submit(load)
+        import app.ui.pages
+        import app.web.server  # noqa: F401
+
+        return loading.result()
 
 
 class Server(uvicorn.Server):
@@ -143,6 +165,15 @@ def _announce_when_ready(
         return
     workspace = service.workspace
     announce(address, first_operator_link(workspace.accounts, workspace.settings, address))
+    _prepare_first_question()
+
+
+def _prepare_first_question() -> None:
+    """Import what the first question needs and the start does not: langchain's prompts, scipy."""
+    import engine.prompts.similarity  # noqa: F401
+    from engine.prompts.modes import make_template
+
+    make_template("plain", ()).build((), "Hi")
 
 
 def _address(settings: Settings, listener: socket.socket) -> str:
