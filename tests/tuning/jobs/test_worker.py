@@ -218,7 +218,7 @@ find "$DISK/jobs" -name adapter.tmp | wc -l
 """
 
 
-def _can_mount() -> bool:
+def can_mount() -> bool:
     try:
         mount = ["unshare", "-Urm", "sh", "-c", "mount -t tmpfs none /mnt"]
         return subprocess.run(mount, capture_output=True).returncode == 0
@@ -227,7 +227,7 @@ def _can_mount() -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not _can_mount(), reason="needs to mount a small disk of its own (unshare)")
+@pytest.mark.skipif(not can_mount(), reason="needs to mount a small disk of its own (unshare)")
 @pytest.mark.parametrize("spare_kib", [90, 130, 190, 260])
 def test_a_job_on_a_disk_that_is_really_full_fails_with_the_reason_and_publishes_nothing(
     tmp_path: Path, tiny_base: BaseModel, spare_kib: int
