@@ -13,8 +13,8 @@ import pytest
 
 from engine.models.catalogue import BaseModel
 from tests.helpers import make_bundle
+from tests.support.small_disk import can_mount
 from tests.support.waiting import wait_until
-from tests.tuning.jobs.test_worker import can_mount
 
 pytestmark = pytest.mark.slow
 COMMAND = [sys.executable, "-m", "tests.support.export_child"]

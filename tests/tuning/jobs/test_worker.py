@@ -28,6 +28,7 @@ from engine.models.catalogue import BaseModel
 from tests.support.job_events import steps_of
 from tests.support.jobs import DPO_STEPS, TINY
 from tests.support.pairs import snapshot_of
+from tests.support.small_disk import can_mount
 from tuning.jobs import worker
 from tuning.jobs.events import JobStarted
 from tuning.jobs.progress import read_progress
@@ -216,14 +217,6 @@ echo
 ls "$DISK/bundles" 2>/dev/null | wc -l
 find "$DISK/jobs" -name adapter.tmp | wc -l
 """
-
-
-def can_mount() -> bool:
-    try:
-        mount = ["unshare", "-Urm", "sh", "-c", "mount -t tmpfs none /mnt"]
-        return subprocess.run(mount, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        return False
 
 
 @pytest.mark.slow
