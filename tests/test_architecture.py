@@ -15,7 +15,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = ("engine", "feedback_store", "tuning", "deploy", "app")
+OTHERS = ("benchmarks", "tests")
 MAX_FILE_LINES, MAX_CLASS_LINES = 400, 250
+YET_TO_SPLIT = {
+    f"tests.app.test_{name}"
+    for name in ("cli", "error_texts", "identity", "matrix", "tuning_console")
+}
 # Each file of a room that holds one kind of thing gives the same names: a family of checkpoints, a
 # kind of adapter, a version of ChatGLM's prompts, a format of exports
 SHARED_BY_PLUGINS = {
@@ -52,14 +57,15 @@ def test_no_imports_go_in_a_circle() -> None:
 
 
 def test_no_file_is_too_long_to_read() -> None:
-    lines = {name_of(f): f.read_text("utf-8").count("\n") for f in sources(*FLOORS)}
-    assert {name: count for name, count in lines.items() if count > MAX_FILE_LINES} == {}
+    lines = {name_of(f): f.read_text("utf-8").count("\n") for f in sources(*FLOORS, *OTHERS)}
+    long = {name: count for name, count in lines.items() if count > MAX_FILE_LINES}
+    assert long.keys() <= YET_TO_SPLIT, long
 
 
 def test_no_class_is_too_long_to_read() -> None:
     long = {
         f"{name_of(file)}.{node.name}": length
-        for file in sources(*FLOORS)
+        for file in sources(*FLOORS, *OTHERS)
         for node in ast.walk(ast.parse(file.read_text("utf-8")))
         if isinstance(node, ast.ClassDef)
         and (length := (node.end_lineno or 0) - node.lineno + 1) > MAX_CLASS_LINES
