@@ -62,6 +62,7 @@ def test_all_rows_of_a_person_go_and_no_other(people: People, database: Database
             "unused_examples": 1,
             "shared_examples": 1,
             "prompts": 0,
+            "tool_consents": 0,
             "alternatives": 0,
             "waiting_comparisons": 0,
         }
