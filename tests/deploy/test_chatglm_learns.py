@@ -174,7 +174,7 @@ def test_other_methods_and_bits_train_them_too(family: str, tmp_path: Path) -> N
     lone = [_judged(rows[0], good=True), _judged(rows[1], good=False)]
     recipe = replace(
         RECIPE,
-        joint=JointRecipe(epochs=1, batch_rows=5),
+        joint=JointRecipe(epochs=1, least_steps=0, batch_rows=5),
         sft=SftRecipe(epochs=0),
         dpo=DpoRecipe(epochs=0),
         kto=KtoRecipe(epochs=1, batch_answers=2, desirable_weight=1.0, undesirable_weight=1.0),

@@ -31,7 +31,7 @@ ROWS, BATCH = 16, 2
 RECIPE = Recipe(
     sft=SftRecipe(epochs=1, batch_pairs=BATCH, learning_rate=1e-3),
     dpo=DpoRecipe(epochs=1, batch_pairs=BATCH, learning_rate=1e-3, sft_weight=0.7),
-    joint=JointRecipe(epochs=1, batch_rows=BATCH, learning_rate=1e-3),
+    joint=JointRecipe(epochs=1, least_steps=0, batch_rows=BATCH, learning_rate=1e-3),
 )
 
 
