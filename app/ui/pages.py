@@ -23,7 +23,8 @@ footer {display: none !important}
 #changes * {word-break: normal !important; overflow-wrap: anywhere}
 #range {text-align: center; padding-top: 4px}
 #facts textarea {font-family: monospace; font-size: 12px}
-.progress-text {color: var(--body-text-color) !important}
+.progress-text, .min_value, .max_value {color: var(--body-text-color) !important}
+#canary-status {overflow: visible !important}
 """
 # The chat page's accent; gradio's own orange is too light for the words on it
 PRIMARY = {
