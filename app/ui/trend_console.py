@@ -30,7 +30,9 @@ class TrendPage:
         language = language_for(request)
         trend = self._workspace.release_trend()
         names = [point.release[7:19] for point in reversed(trend.releases)]
-        choices = gr.skip() if names == offered else gr.update(choices=names)
+        # The newest one tells its story, until somebody chooses
+        first: dict[str, Any] = {"value": names[0]} if names and not offered else {}
+        choices = gr.skip() if names == offered else gr.update(choices=names, **first)
         gains, thumbs = gain_points(trend, language), thumb_points(trend, language)
         return (
             gr.update(value=gains, x_title=say("console.axes.release", language)),
@@ -66,8 +68,9 @@ def gain_points(trend: Trend, language: str) -> pd.DataFrame | None:
             if gain is not None:
                 name = say(f"console.trend.{against}", language)
                 ends = {"low": gain.low, "estimate": gain.estimate, "high": gain.high}
+                tick = f"{point.number:02d} {point.release[7:13]}"  # text: ticks in this order
                 rows += [
-                    (point.number, value, say(f"console.trend.{end}", language, of=name))
+                    (tick, value, say(f"console.trend.{end}", language, of=name))
                     for end, value in ends.items()
                 ]
     return pd.DataFrame(rows, columns=["release", "gain", "of"]) if rows else None
@@ -118,6 +121,7 @@ def _plot(x: str, y: str, name: str, y_lim: Sequence[float | None] = (None, None
         color="of",
         y_lim=list(y_lim),
         color_title="",
+        x_label_angle=-30,
         height=TREND_PIXELS,
         show_label=False,
         elem_id=name,

@@ -89,9 +89,9 @@ def test_the_trend_has_a_line_for_each_measure_and_each_release(page: ConsolePag
     registry.add("sha256:" + "b" * 64, {**JUDGED, "gain": gain})
     points = gain_points(page._workspace.release_trend(), "en")
     assert points is not None
-    assert sorted(set(points["of"]))[0] == "on the base model"
+    assert sorted(set(points["of"]))[0] == "base"
     assert len(points) == 9  # three of each measure: both of the first release, one of the second
-    assert points["release"].tolist().count(1) == 6
+    assert points["release"].tolist().count("01 aaaaaa") == 6
     story, link = TrendPage(page._workspace).tell("a" * 12)
     assert "judged against the base model: better" in story
     assert link["visible"] is False
