@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import itertools
 import json
 from collections.abc import Iterator
@@ -13,7 +14,6 @@ import jsonschema
 import pytest
 import torch
 from llguidance import LLTokenizer
-from llguidance.hf import from_tokenizer
 
 from engine.errors import InvalidInput
 from engine.fast import FastEngine
@@ -189,15 +189,16 @@ def vocabularies(smollm_tokenizer: Any) -> Iterator[dict[str, Any]]:
     """
     marked = copy.deepcopy(smollm_tokenizer)
     marked.add_special_tokens({"additional_special_tokens": [*MARKS, "</think>"]})
-    read: dict[int, LLTokenizer] = {}
 
-    def read_once(tokenizer: Any, **options: Any) -> LLTokenizer:
-        if id(tokenizer) not in read:
-            read[id(tokenizer)] = from_tokenizer(tokenizer, **options)
-        return read[id(tokenizer)]
+    @functools.cache
+    def read(backend: str, rows: int, ends: tuple[int, ...]) -> LLTokenizer:
+        return LLTokenizer(backend, n_vocab=rows, eos_token=list(ends))
+
+    def read_once(backend: str, *, n_vocab: int, eos_token: list[int]) -> LLTokenizer:
+        return read(backend, n_vocab, tuple(eos_token))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("llguidance.hf.from_tokenizer", read_once)
+        patch.setattr("engine.serving.grammar.LLTokenizer", read_once)
         yield {"letters": smollm_tokenizer, "tokens": marked}
 
 
