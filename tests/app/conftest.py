@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import threading
@@ -29,7 +30,12 @@ from app.workspace import Workspace
 from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.serving.engine import ServingEngine
+from feedback_store.storage.database import Database
 from tests.app.chat_page import ChatPage
+from tests.app.command_line import Cli
+from tests.conftest import share_kernels
+from tests.feedback_store.conftest import sqlite_url
+from tests.feedback_store.people import People
 from tests.support.databases import migrated_sqlite
 from tests.support.scripted_engine import ScriptedEngine
 from tests.support.waiting import wait_until
@@ -269,3 +275,44 @@ def draw_ids(monkeypatch: pytest.MonkeyPatch, ids: Sequence[int]) -> None:
             return self._rest.pop(0)
 
     monkeypatch.setattr("engine.serving.generation_task.Sampler", Script)
+
+
+@pytest.fixture
+def cli(
+    tmp_path: Path,
+    tiny_base: BaseModel,
+    kernel_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Iterator[Cli]:
+    share_kernels(tmp_path / "models", kernel_cache)
+    monkeypatch.setenv("BURNISH_MODEL", str(tiny_base.folder))
+    monkeypatch.setenv("BURNISH_MODEL_CACHE", str(tmp_path / "models"))
+    umask = os.umask(0o022)
+    yield Cli(tmp_path / "home", monkeypatch, capfd)
+    os.umask(umask)  # commands set it for their process, which is this one
+
+
+# Feedback
+
+
+@pytest.fixture(scope="module")
+def spoken_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database in which Ann and Bob have spoken, to be copied: speaking takes 0.3 s."""
+    home = tmp_path_factory.mktemp("spoken")
+    database = Database(sqlite_url(home))
+    people = People(database)
+    for name in ("ann", "bob"):
+        people.speaks(name)
+    database.close()
+    return Home(home).database
+
+
+@pytest.fixture
+def spoken(cli: Cli, spoken_database: Path) -> Iterator[People]:
+    """A home in which Ann and Bob have spoken; each has three pairs."""
+    cli.home.mkdir()
+    shutil.copy(spoken_database, cli.home)
+    database = Database(sqlite_url(cli.home))
+    yield People(database)
+    database.close()

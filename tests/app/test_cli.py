@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from app.cli import main
 from app.cli.commands import app
 from app.cli.common import show_progress
 from deploy.releases.registry import Registry
@@ -23,9 +17,8 @@ from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.storage import folder_of
 from feedback_store.storage.database import Database
-from tests.conftest import share_kernels
+from tests.app.command_line import Cli, pairs_file
 from tests.feedback_store.conftest import sqlite_url
-from tests.feedback_store.people import People, Person, files_with
 from tests.helpers import make_bundle
 from tuning.kernels import choose_kernels
 
@@ -95,60 +88,6 @@ COMMANDS = [
     ["key", "revoke"],
     ["audit"],
 ]
-
-
-class Cli:
-    """`burnish` over one home, in this process: starting Python anew takes seconds each time."""
-
-    def __init__(
-        self, home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-    ) -> None:
-        self.home = home
-        self._monkeypatch = monkeypatch
-        self._capfd = capfd
-
-    def __call__(self, *arguments: str, status: int = 0) -> tuple[str, str]:
-        """Standard output and standard error of a command that must end with a status."""
-        self._monkeypatch.setattr(sys, "argv", ["burnish", *arguments, "--home", str(self.home)])
-        self._capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        output, errors = self._capfd.readouterr()
-        assert (ended.value.code or 0) == status, f"{arguments}: {output}{errors}"
-        return output, errors
-
-    def json(self, *arguments: str) -> Any:
-        output, _ = self(*arguments, "--json")
-        return json.loads(output.strip().splitlines()[-1])
-
-
-@pytest.fixture
-def cli(
-    tmp_path: Path,
-    tiny_base: BaseModel,
-    kernel_cache: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> Iterator[Cli]:
-    share_kernels(tmp_path / "models", kernel_cache)
-    monkeypatch.setenv("BURNISH_MODEL", str(tiny_base.folder))
-    monkeypatch.setenv("BURNISH_MODEL_CACHE", str(tmp_path / "models"))
-    umask = os.umask(0o022)
-    yield Cli(tmp_path / "home", monkeypatch, capfd)
-    os.umask(umask)  # commands set it for their process, which is this one
-
-
-def pairs_file(path: Path, count: int) -> Path:
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": f"Question {number}?"}],
-            "chosen": [{"role": "assistant", "content": "The sea."}],
-            "rejected": [{"role": "assistant", "content": "The cat sat on the warm stone."}],
-        }
-        for number in range(count)
-    ]
-    path.write_text("\n".join(map(json.dumps, rows)))
-    return path
 
 
 def test_an_adapter_of_other_software_is_imported_listed_and_waits_for_the_gate(
@@ -385,234 +324,3 @@ def test_an_unknown_setting_is_an_error(cli: Cli) -> None:
     cli.home.mkdir()
     (cli.home / "settings.toml").write_text("max_newtokens = 3\n")
     assert "max_newtokens" in cli("loop", "status", status=1)[1]
-
-
-# Feedback
-
-
-@pytest.fixture(scope="module")
-def spoken_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database in which Ann and Bob have spoken, to be copied: speaking takes 0.3 s."""
-    home = tmp_path_factory.mktemp("spoken")
-    database = Database(sqlite_url(home))
-    people = People(database)
-    for name in ("ann", "bob"):
-        people.speaks(name)
-    database.close()
-    return Home(home).database
-
-
-@pytest.fixture
-def spoken(cli: Cli, spoken_database: Path) -> Iterator[People]:
-    """A home in which Ann and Bob have spoken; each has three pairs."""
-    cli.home.mkdir()
-    shutil.copy(spoken_database, cli.home)
-    database = Database(sqlite_url(cli.home))
-    yield People(database)
-    database.close()
-
-
-ANN, BOB = Person("ann"), Person("bob")
-
-
-def test_statistics_count_what_was_said_and_what_it_teaches(cli: Cli, spoken: People) -> None:
-    stats = cli.json("feedback", "stats")
-    assert (stats["turns"], stats["answers"], stats["votes"], stats["corrections"]) == (8, 14, 4, 2)
-    assert (stats["pairs"], stats["demonstrations"]) == (6, 2)
-    assert stats["set_aside"] == {"excluded by the operator": 2}
-    output, _ = cli("feedback", "stats")
-    assert "corrections     2" in output
-
-
-def test_pairs_are_listed_with_their_reasons_and_on_demand_what_is_set_aside(
-    cli: Cli, spoken: People
-) -> None:
-    listed = cli.json("feedback", "pairs")
-    assert set(listed) == {"pairs"}
-    assert sorted(pair["source"] for pair in listed["pairs"]) == sorted(
-        ["comparison", "correction", "votes"] * 2
-    )
-    assert all(pair["users"] in ([ANN.id], [BOB.id]) and pair["events"] for pair in listed["pairs"])
-    explained = cli.json("feedback", "pairs", "--explain")
-    (first, second) = explained["set_aside"]
-    assert first["reason"] == second["reason"] == "excluded by the operator"
-    assert first["texts"][0].endswith(" A")
-    assert {example["users"][0] for example in explained["demonstrations"]} == {ANN.id, BOB.id}
-    output, _ = cli("feedback", "pairs", "--explain")
-    assert "set aside: excluded by the operator" in output
-    assert f"of {ANN.id}" in output
-
-
-def test_an_example_is_excluded_edited_and_taken_back_by_the_beginning_of_its_id(
-    cli: Cli, spoken: People
-) -> None:
-    pairs = cli.json("feedback", "pairs")["pairs"]
-    chosen = next(pair["id"] for pair in pairs if pair["source"] == "votes")
-    assert cli.json("feedback", "exclude", chosen[:20], "--note", "rude") == {"excluded": chosen}
-    assert len(cli.json("feedback", "pairs")["pairs"]) == 5
-    cli("feedback", "exclude", chosen[:20], status=1)  # it is no example any more
-    assert cli.json("feedback", "include", chosen[:20]) == {"included": chosen}
-    assert cli.json("feedback", "pairs")["pairs"] == pairs
-    cli("feedback", "edit", chosen, "--chosen", "New words.", "--rejected", "Bad words.")
-    (edited,) = [p for p in cli.json("feedback", "pairs")["pairs"] if p["id"] == chosen]
-    assert (edited["chosen"]["text"], edited["rejected"]["text"]) == ("New words.", "Bad words.")
-
-
-@pytest.mark.parametrize("command", ["exclude", "include", "edit"])
-def test_a_decision_about_no_one_example_is_refused(cli: Cli, spoken: People, command: str) -> None:
-    for beginning in ("sha256:", "nonsense"):
-        _, errors = cli("feedback", command, beginning, "--note", "x", status=1)
-        assert errors.startswith("burnish: no one ")
-
-
-def test_a_held_out_conversation_becomes_gold_and_back(cli: Cli, spoken: People) -> None:
-    gold = cli.json("feedback", "gold", spoken.speaks("eve").conversations[2])["gold"]
-    assert len(gold) == 3
-    assert len(cli.json("feedback", "gold", gold[0], "--undo")["gold"]) == 2
-    _, errors = cli("feedback", "gold", spoken.speaks("dan").conversations[0], status=1)
-    assert "training side" in errors
-
-
-def test_nothing_suspicious_is_said_to_be_nothing(cli: Cli, spoken: People) -> None:
-    assert cli.json("feedback", "alerts") == {"alerts": []}
-    assert cli("feedback", "alerts")[0] == "nothing suspicious\n"
-
-
-def test_a_snapshot_is_frozen_verified_and_compared(cli: Cli, spoken: People) -> None:
-    first = cli.json("feedback", "snapshot")
-    assert first["counts"]["train"]["pairs"] == 4
-    spoken.speaks("eve")
-    second = cli.json("feedback", "snapshot")
-    beginning = first["snapshot"][7:20]
-    assert cli.json("feedback", "snapshot", "--verify", beginning)["problems"] == []
-    changed = cli.json("feedback", "snapshot", "--diff", beginning, second["snapshot"])
-    assert len(changed["added"]["train/pairs"]) == 2
-    assert changed["removed"]["train/pairs"] == []
-    folder = cli.home / "snapshots" / first["snapshot"][7:]
-    (folder / "train" / "pairs.jsonl").write_text("")
-    output, _ = cli("feedback", "snapshot", "--verify", beginning, status=1)
-    assert "train/pairs.jsonl differs" in output
-
-
-@pytest.mark.parametrize(
-    ("kind", "options", "examples"),
-    [
-        ("trl", (), 6),
-        ("csv", (), 6),
-        ("llama-factory", (), 8),
-        ("sharegpt", ("--kind", "demonstrations"), 2),
-    ],
-)
-def test_examples_are_exported_once_and_never_over_a_file(
-    cli: Cli, spoken: People, tmp_path: Path, kind: str, options: tuple[str, ...], examples: int
-) -> None:
-    export = ("feedback", "export", str(tmp_path / "out"), "--format", kind, *options)
-    assert cli.json(*export)["examples"] == examples
-    assert (tmp_path / "out").exists()
-    cli(*export, status=1)
-
-
-def test_an_unknown_format_is_refused_naming_the_known_ones(
-    cli: Cli, spoken: People, tmp_path: Path
-) -> None:
-    _, errors = cli("feedback", "export", str(tmp_path / "out"), "--format", "x", status=1)
-    assert all(known in errors for known in ("trl", "llama-factory", "sharegpt", "csv"))
-
-
-def test_a_file_is_imported_whole_or_not_at_all(cli: Cli, tmp_path: Path) -> None:
-    good = pairs_file(tmp_path / "good.jsonl", 3)
-    assert cli.json("feedback", "import", str(good), "--user", "eve")["turns"] == 3
-    bad = tmp_path / "bad.jsonl"
-    bad.write_text(good.read_text() + "\n{}\n")
-    _, errors = cli("feedback", "import", str(bad), status=1)
-    assert "line 4" in errors
-    stats = cli.json("feedback", "stats")
-    assert (stats["turns"], stats["comparisons"]) == (3, 3)
-    assert {p["users"][0] for p in cli.json("feedback", "pairs")["pairs"]} == {"eve"}
-
-
-# Privacy
-
-
-def test_forgetting_prints_the_receipt(cli: Cli, spoken: People, tmp_path: Path) -> None:
-    cli("feedback", "snapshot")
-    output, _ = cli("feedback", "forget", ANN.id)
-    lines = {line.split()[0]: line for line in output.splitlines()}
-    assert lines["receipt"] == f"receipt 1: user {ANN.id} is forgotten"
-    assert "4 turns" in lines["rows"] and "in 3 conversations" in lines["rows"]
-    assert "1 replaced" in lines["snapshots"]
-    assert "0 tainted" in lines["adapters"]
-    assert "base" in lines["live"]
-    assert "Backups" in lines["backups"]
-    assert "to" not in lines  # nothing was trained on her
-    assert files_with(cli.home, [ANN.canary, ANN.id]) == []
-    assert files_with(cli.home, [BOB.canary]) != []
-    _, errors = cli("feedback", "forget", ANN.id, status=1)
-    assert "nothing is known of a user" in errors
-
-
-def test_forgetting_retires_what_learnt_and_asks_for_a_retrain(
-    cli: Cli, spoken: People, tiny_base: BaseModel
-) -> None:
-    snapshot = cli.json("feedback", "snapshot")["snapshot"]
-    bundle = make_bundle(cli.home / "bundles", tiny_base, manifest={"snapshot": snapshot})
-    registry = Registry(spoken.database)
-    registry.add(bundle, {"verdict": "better"})
-    cli("release", "promote", bundle)
-    receipt = cli.json("feedback", "forget", BOB.id)
-    assert (receipt["user"], receipt["number"]) == (BOB.id, 1)
-    assert (receipt["bundles"], receipt["live"], receipt["retrain"]) == ([bundle], None, True)
-    assert cli.json("release", "list")["live"] == "base"
-    cli("release", "promote", bundle, "--force", status=1)
-    again = cli("feedback", "forget", ANN.id)[0]
-    assert "burnish tune" not in again
-
-
-def test_old_conversations_are_deleted_by_their_age(cli: Cli, spoken: People) -> None:
-    assert cli("feedback", "retain", "30")[0] == "nothing is that old\n"
-    day = 24 * 3600
-    with spoken.database.write() as connection:
-        connection.exec_driver_sql(
-            f"UPDATE turns SET created_at = {time.time() - 31 * day} WHERE user_id = '{ANN.id}'"
-        )
-    receipt = cli.json("feedback", "retain", "30")
-    assert (receipt["rows"]["turns"], receipt["conversations"]) == (4, 3)
-    assert receipt["retrain"] is False
-    assert cli.json("feedback", "retain", "30") == {"rows": {}}
-    cli("feedback", "retain", "0", status=2)
-
-
-def test_what_is_said_may_be_kept_out_of_training(cli: Cli, spoken: People) -> None:
-    assert cli.json("feedback", "consent", ANN.id, "--no") == {"user": ANN.id, "allowed": False}
-    assert {p["users"][0] for p in cli.json("feedback", "pairs")["pairs"]} == {BOB.id}
-    assert cli("feedback", "consent", ANN.id, "--yes")[0] == "allowed\n"
-    assert len(cli.json("feedback", "pairs")["pairs"]) == 6
-    cli("feedback", "consent", ANN.id, status=2)  # one or the other must be said
-
-
-def test_an_answer_is_shared_as_an_example_and_withdrawn(cli: Cli, spoken: People) -> None:
-    for answer in spoken.shared.answer_ids():  # the people of the test have theirs
-        assert cli("feedback", "examples", "withdraw", answer)[0] == f"withdrawn: {answer}\n"
-    assert cli.json("feedback", "examples", "list") == {"examples": []}
-    assert cli("feedback", "examples", "list")[0] == "none is approved\n"
-    explained = cli.json("feedback", "pairs")["pairs"]
-    answer = next(p["chosen"]["answer"] for p in explained if p["source"] == "votes")
-    assert f"  answer:    {answer}\n" in cli("feedback", "pairs")[0]
-    approved = cli.json("feedback", "examples", "approve", answer)
-    assert (approved["approved"], approved["source"]) == (answer, "like")
-    (row,) = cli.json("feedback", "examples", "list")["examples"]
-    assert (row["answer"], row["shown"], row["why_not"]) == (answer, True, "")
-    assert {name: row[name] for name in ("source", "question", "text")} == {
-        name: approved[name] for name in ("source", "question", "text")
-    }
-    said = cli("feedback", "examples", "list")[0]
-    assert said == f"{answer} of {row['user']}: like\n  {row['question']}\n  {row['text']}\n"
-    cli("feedback", "consent", row["user"], "--no")
-    (row,) = cli.json("feedback", "examples", "list")["examples"]
-    assert (row["shown"], "does not consent" in row["why_not"]) == (False, True)
-    _, refused = cli("feedback", "examples", "approve", answer, status=1)
-    assert refused.startswith("burnish: the answer is no example: the person who asked does not")
-    assert cli.json("feedback", "examples", "withdraw", answer) == {"withdrawn": answer}
-    for command in ("approve", "withdraw"):
-        _, refused = cli("feedback", "examples", command, "0" * 32, status=1)
-        assert refused.count("\n") == 1

@@ -11,7 +11,7 @@ from app.settings import load_settings
 from engine.home import Home
 from feedback_store.accounts.accounts import Accounts
 from feedback_store.storage.database import Database, database_url
-from tests.app.test_cli import Cli, cli  # noqa: F401 - a fixture
+from tests.app.command_line import Cli
 
 PASSWORD = "correct horse battery"
 
@@ -25,9 +25,7 @@ def token_of(link: str) -> str:
 
 
 def test_a_person_is_invited_promoted_and_locked_out(
-    cli: Cli,  # noqa: F811
-    quick: None,
-    monkeypatch: pytest.MonkeyPatch,
+    cli: Cli, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BURNISH_ALLOWED_HOSTS", "chat.example.org")
     monkeypatch.setenv("BURNISH_SECURE_COOKIE", "true")
@@ -68,7 +66,7 @@ def test_a_person_is_invited_promoted_and_locked_out(
     ]
 
 
-def test_what_is_unknown_is_said_in_one_sentence(cli: Cli, quick: None) -> None:  # noqa: F811
+def test_what_is_unknown_is_said_in_one_sentence(cli: Cli, quick: None) -> None:
     for command, said in (
         (("user", "role", "ann", "operator"), "there is no account 'ann'"),
         (("user", "invite", "--role", "king"), "unknown role 'king'; known: user, reviewer"),

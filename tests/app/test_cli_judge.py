@@ -22,7 +22,7 @@ from engine.storage import list_digests
 from feedback_store.ai_feedback.ai_pairs import open_ai_pairs
 from feedback_store.examples.split import SplitName, split_of
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
-from tests.app.test_cli import Cli, cli  # noqa: F401 - a fixture
+from tests.app.command_line import Cli
 from tests.feedback_store.conftest import Conversations
 from tests.support.scripted_engine import ScriptedEngine
 from tests.tuning.test_judge import Server, server  # noqa: F401 - a fixture
@@ -39,7 +39,7 @@ def conversation_on(side: SplitName, number: int = 0) -> str:
 
 
 @pytest.fixture
-def workspace(cli: Cli) -> Iterator[Workspace]:  # noqa: F811
+def workspace(cli: Cli) -> Iterator[Workspace]:
     """The command's home: two turns that were regenerated and not judged, and judged pairs."""
     workspace = Workspace(load_settings(home=cli.home))
     talk = Conversations(workspace.store)
@@ -82,9 +82,7 @@ def heldout_pairs(workspace: Workspace, snapshot: str) -> int:
 
 
 def test_the_local_model_labels_what_nobody_judged_and_is_held_against_people(
-    workspace: Workspace,
-    cli: Cli,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    workspace: Workspace, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.start.start_engine", lambda *_, **__: LikesLength())
     found = cli.json("feedback", "judge")
@@ -109,7 +107,7 @@ def test_the_local_model_labels_what_nobody_judged_and_is_held_against_people(
 @pytest.mark.integration
 def test_an_endpoint_is_asked_with_the_key_of_the_settings_which_is_never_shown(
     workspace: Workspace,
-    cli: Cli,  # noqa: F811
+    cli: Cli,
     server: Server,  # noqa: F811
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -124,7 +122,7 @@ def test_an_endpoint_is_asked_with_the_key_of_the_settings_which_is_never_shown(
 
 
 def test_a_home_where_nothing_can_be_compared_asks_no_judge(
-    cli: Cli,  # noqa: F811
+    cli: Cli,
     server: Server,  # noqa: F811
 ) -> None:
     _, errors = cli("feedback", "judge", "--endpoint", server.url, "--model", "m", status=1)
@@ -140,9 +138,7 @@ def test_an_endpoint_without_its_models_name_is_a_usage_error(given: tuple[str, 
 
 
 def test_people_who_refuse_are_not_shown_to_a_judge(
-    workspace: Workspace,
-    cli: Cli,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
+    workspace: Workspace, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.start.start_engine", lambda *_, **__: LikesLength())
     workspace.curation.set_consent("bob", False)

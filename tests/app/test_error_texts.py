@@ -18,7 +18,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from app.answer_options import AnswerOptions
-from app.answering import NOT_SAVED, AnswerUpdate, RunningAnswer
+from app.answering import NOT_SAVED, AnswerUpdate
 from app.conversation import TRIMMED
 from app.grounding import ground
 from app.live_answers import LiveAnswers
@@ -312,9 +312,7 @@ def test_what_the_engine_and_the_chat_refuse(service: Service) -> None:
 
 
 def test_one_person_waits_for_a_few_answers_alone() -> None:
-    def begin() -> RunningAnswer:
-        raise AssertionError("it is begun though the person waits for too many")
-
+    begin = partial(pytest.fail, "it is begun though the person waits for too many")
     answers = LiveAnswers(0)
     check_error(lambda: answers.start("ann", "c", begin))
 

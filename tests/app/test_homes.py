@@ -18,9 +18,8 @@ from engine.home import Home
 from engine.messages import Message
 from engine.prompts.modes import PromptTemplate
 from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
-from tests.app.test_cli import Cli, cli, pairs_file
+from tests.app.command_line import Cli, pairs_file
 
-__all__ = ["cli"]
 COMMANDS = [
     ("serve", "--port", "0"),
     ("ask", "Hi"),

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,20 +19,12 @@ from app.service import Service
 from app.settings import Settings
 from app.ui.tuning_console import POINTS, JobsState, TuningPage
 from app.workspace import Workspace
-from engine.errors import BurnishError, Conflict
-from engine.messages import Message
-from engine.models.catalogue import BaseModel
-from engine.prompts.modes import PromptTemplate
-from feedback_store.records import ImportedAnswer, ImportedChoice, ImportedTurn
 from feedback_store.snapshots.snapshot import Snapshot, Split
 from tests.app.test_browser import SCRIPT
-from tests.helpers import make_bundle
 from tests.support.jobs import WORKER
 from tests.support.pairs import row
-from tests.support.waiting import wait_until
 from tuning.jobs import runner as jobs_module
 from tuning.jobs.events import (
-    BundlePublished,
     JobEvent,
     JobStarted,
     SearchDone,
@@ -43,12 +33,10 @@ from tuning.jobs.events import (
     TrialScored,
 )
 from tuning.jobs.progress import ProgressLog
-from tuning.jobs.runner import Job, JobRunner, JobState
 from tuning.recipe import Recipe, SearchRecipe
 from tuning.search import choose_slice
 
 pytestmark = pytest.mark.integration
-
 ENGLISH = cast(gr.Request, SimpleNamespace(headers={"accept-language": "en"}))
 SNAPSHOTS = [f"sha256:{number:064}" for number in range(2)]
 
@@ -294,104 +282,6 @@ def test_the_buttons_cancel_the_job_that_is_shown_and_resume_it(workspace: Works
         page.resume(view, ENGLISH)
     with pytest.raises(gr.Error, match="not running"):
         page.cancel(view, ENGLISH)
-
-
-def pairs(count: int) -> list[ImportedTurn]:
-    answers = ImportedAnswer("The sea."), ImportedAnswer("The cat sat on the warm stone.")
-    return [
-        ImportedTurn(
-            (Message("user", f"Question {number}?"),),
-            answers,
-            (ImportedChoice("ann", 0, 1, "left"),),
-        )
-        for number in range(count)
-    ]
-
-
-# A job that is resumed in the console, with a running engine
-
-
-@dataclass
-class Played:
-    """Jobs without a process: one that was stopped and, resumed, ends when it is told."""
-
-    snapshot: str
-    bundle: str | BurnishError
-    resumed: list[str] = field(default_factory=list)
-    may_end: threading.Event = field(default_factory=threading.Event)
-    awaited: threading.Event = field(default_factory=threading.Event)
-    id: str = "sha256:" + "7" * 64
-
-    def resume(self, job_id: str) -> str:
-        if self.resumed:
-            raise Conflict("a tuning job is already running; one runs at a time")
-        self.resumed.append(job_id)
-        return job_id
-
-    def wait(self, job_id: str) -> Iterator[JobEvent]:
-        self.awaited.set()
-        assert self.may_end.wait(timeout=30)
-        yield BundlePublished(bundle="")
-
-    def result(self, job_id: str) -> str:
-        if isinstance(self.bundle, BurnishError):
-            raise self.bundle
-        return self.bundle
-
-    def get(self, job_id: str) -> Job:
-        failed = isinstance(self.bundle, BurnishError)
-        state: JobState = "running" if self.resumed else "interrupted"
-        if self.resumed and self.may_end.is_set():
-            state = "failed" if failed else "done"
-        return Job(job_id, state, self.snapshot, None, None, 0.0)
-
-    def list(self) -> list[Job]:
-        return []
-
-    def recipe(self, job_id: str) -> dict[str, Any]:
-        return Recipe().as_dict()
-
-
-def played_jobs(service: Service, bundle: str | BurnishError) -> Played:
-    """In place of the home's own, over a snapshot of forty pairs."""
-    service.workspace.store.add_imported(pairs(40), PromptTemplate("plain", "", "", ()), "ann")
-    jobs = Played(service.workspace.take_snapshot(), bundle)
-    service.workspace.jobs = cast(JobRunner, jobs)
-    return jobs
-
-
-def test_the_bundle_of_a_job_that_was_resumed_is_judged_as_any_other(
-    service: Service, tiny_base: BaseModel
-) -> None:
-    bundle = make_bundle(service.workspace.home.bundles, tiny_base)
-    jobs = played_jobs(service, bundle)
-    service.rounds.resume_job(jobs.id)
-    assert (jobs.resumed, service.rounds.last) == ([jobs.id], "running")
-    with pytest.raises(Conflict, match="a round is already running"):
-        service.rounds.run()
-    assert service.workspace.registry.list() == []
-    jobs.may_end.set()
-    wait_until(lambda: not service.rounds.running, seconds=120)
-    (release,) = service.workspace.registry.list()
-    assert (release.bundle, release.report["snapshot"]) == (bundle, jobs.snapshot)
-    assert service.rounds.last.startswith(f"{bundle[7:19]}: {release.report['verdict']}")
-    assert service.workspace.registry.live().bundle is None
-
-
-def test_a_resumed_job_that_ends_without_a_bundle_says_why_and_leaves_room_for_the_next(
-    service: Service,
-) -> None:
-    jobs = played_jobs(service, BurnishError("tuning failed: the disk is full"))
-    service.rounds.resume_job(jobs.id)
-    assert jobs.awaited.wait(timeout=30)
-    jobs.may_end.set()
-    wait_until(lambda: not service.rounds.running)
-    assert service.rounds.last == "failed: tuning failed: the disk is full"
-    assert not service.workspace.loop.rounds()[0].finished  # it is tried again
-    for _ in range(2):  # what refuses a job is heard by who asked, and holds up nothing
-        with pytest.raises(Conflict, match="one runs at a time"):
-            service.rounds.resume_job(jobs.id)
-    assert service.rounds.last == "failed: tuning failed: the disk is full"
 
 
 # In a browser
