@@ -215,7 +215,9 @@ def test_a_jobs_threads_sleep_while_they_wait_unless_the_operator_says_otherwise
     if own is not None:
         monkeypatch.setenv("OMP_WAIT_POLICY", own)
     job = start(runner, SNAPSHOTS[0])
-    assert psutil.Process(pid_of(runner, job)).environ()["OMP_WAIT_POLICY"] == policy
+    # Linux shows a process without an environment while it starts its program
+    environment = wait_until(psutil.Process(pid_of(runner, job)).environ)
+    assert environment["OMP_WAIT_POLICY"] == policy
     end(runner, job)
 
 
