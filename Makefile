@@ -50,7 +50,7 @@ check: lint
 	$(QUICK_TESTS)
 
 ci: lint
-	$(TESTS) $(THOROUGH) -m "not slow"
+	$(TESTS) -m "not slow"
 
 bench: $(VENV)/.dev
 	$(UV) --editable ".[bench]"
