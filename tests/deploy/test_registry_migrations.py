@@ -12,6 +12,7 @@ from alembic.migration import MigrationContext
 from deploy.releases import registry as registry_module
 from deploy.releases.registry import LiveRelease, Registry
 from feedback_store.storage.database import Database
+from tests.deploy.first_registry import make_registry
 from tests.deploy.promotions import A, B
 from tests.feedback_store.conftest import sqlite_url
 from tests.postgresql import Server
@@ -44,27 +45,15 @@ def test_the_tables_in_the_code_are_those_of_the_migrations(empty_database: Data
 
 def test_a_registry_of_the_first_version_keeps_every_row(empty_database: Database) -> None:
     """Version deploy_0001, which knew no taints, as Burnish 0.1 left it."""
-    for statement in (
-        "CREATE TABLE releases (bundle VARCHAR(71) NOT NULL PRIMARY KEY, report JSON NOT NULL,"
-        " created_at FLOAT NOT NULL)",
-        "CREATE TABLE live (id INTEGER NOT NULL PRIMARY KEY, bundle VARCHAR(71),"
-        " generation INTEGER NOT NULL, CONSTRAINT ck_live_one_row CHECK (id = 1))",
-        "CREATE TABLE release_history (generation BIGINT NOT NULL PRIMARY KEY,"
-        " action VARCHAR(16) NOT NULL, bundle VARCHAR(71), previous VARCHAR(71),"
-        " note TEXT NOT NULL, at FLOAT NOT NULL)",
-        "CREATE TABLE servers (id VARCHAR(32) NOT NULL PRIMARY KEY, generation INTEGER NOT NULL,"
-        " bundle VARCHAR(71), seen_at FLOAT NOT NULL)",
-        "CREATE TABLE alembic_version_deploy (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
-        "INSERT INTO alembic_version_deploy VALUES ('deploy_0001')",
+    statements = (
         # Its reports named the conversations that a verdict rests on
         f"""INSERT INTO releases VALUES ('{A}', '{{"scores": [{{"conversation": 1}}]}}', 1.0),"""
         f" ('{B}', '{{}}', 2.0)",
         f"INSERT INTO live VALUES (1, '{B}', 2)",
         f"INSERT INTO release_history VALUES (1, 'promote', '{A}', NULL, '', 1.0),"
         f" (2, 'promote', '{B}', '{A}', '', 2.0)",
-    ):
-        with empty_database.write() as connection:
-            connection.exec_driver_sql(statement)
+    )
+    make_registry(empty_database, "deploy_0001", statements)
     registry = Registry(empty_database)
     assert [(release.bundle, release.report) for release in registry.list()] == [(B, {}), (A, {})]
     assert [change.bundle for change in registry.history()] == [B, A]

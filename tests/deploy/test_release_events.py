@@ -26,6 +26,7 @@ from deploy.releases.events import (
 from deploy.releases.record import derive_record
 from deploy.releases.registry import LiveRelease, Registry, release_events
 from feedback_store.storage.database import Database
+from tests.deploy.first_registry import make_registry
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
 ARMS = {"live": {"conversations": 40, "up": 20, "down": 20}, "candidate": {"up": 5, "down": 1}}
@@ -130,29 +131,17 @@ def test_a_server_that_starts_on_the_base_model_has_activated_nothing(
 def test_an_older_home_keeps_its_history_as_events(tmp_path: Path) -> None:
     """Version deploy_0003 as Burnish 0.1 left it, whose clock was set back before generation 2."""
     database = Database(f"sqlite:///{tmp_path / 'burnish.db'}")
-    for statement in (
-        "CREATE TABLE releases (bundle VARCHAR(71) NOT NULL PRIMARY KEY, report JSON NOT NULL,"
-        " created_at FLOAT NOT NULL)",
-        "CREATE TABLE live (id INTEGER NOT NULL PRIMARY KEY, bundle VARCHAR(71),"
-        " generation INTEGER NOT NULL, CONSTRAINT ck_live_one_row CHECK (id = 1))",
-        "CREATE TABLE release_history (generation BIGINT NOT NULL PRIMARY KEY,"
-        " action VARCHAR(16) NOT NULL, bundle VARCHAR(71), previous VARCHAR(71),"
-        " note TEXT NOT NULL, at FLOAT NOT NULL)",
-        "CREATE TABLE servers (id VARCHAR(32) NOT NULL PRIMARY KEY, generation INTEGER NOT NULL,"
-        " bundle VARCHAR(71), seen_at FLOAT NOT NULL)",
+    statements = (
         "CREATE TABLE taints (bundle VARCHAR(71) NOT NULL PRIMARY KEY, reason TEXT NOT NULL,"
         " at FLOAT NOT NULL)",
-        "CREATE TABLE alembic_version_deploy (version_num VARCHAR(32) NOT NULL PRIMARY KEY)",
-        "INSERT INTO alembic_version_deploy VALUES ('deploy_0003')",
         f"""INSERT INTO releases VALUES ('{A}', '{{"verdict": "better"}}', 10.0),"""
         f""" ('{B}', '{{"verdict": "not better"}}', 30.0)""",
         f"INSERT INTO live VALUES (1, '{A}', 3)",
         f"INSERT INTO release_history VALUES (1, 'promote', '{A}', NULL, 'better', 20.0),"
         f" (2, 'promote', '{B}', '{A}', 'forced', 15.0), (3, 'retire', '{A}', '{B}', 'gone', 40.0)",
         f"INSERT INTO taints VALUES ('{B}', 'gone', 40.0)",
-    ):
-        with database.write() as connection:
-            connection.exec_driver_sql(statement)
+    )
+    make_registry(database, "deploy_0003", statements)
     registry = Registry(database)
     assert [name_of(event) for event in registry.events()] == [
         "judged",
