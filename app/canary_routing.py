@@ -20,7 +20,7 @@ from feedback_store.storage.store import FeedbackStore
 
 
 class KnownCanaries(Protocol):
-    """What the router needs of `Canaries`."""
+    """The part of `Canaries` that the router calls."""
 
     def recent(self) -> Sequence[Canary]:
         """Those that run or ended lately, the newest first."""

@@ -166,7 +166,7 @@ class Rounds:
 
 
 def _told(result: LoopResult) -> str:
-    """What came of a round, in a line."""
+    """Describe the outcome of a round in a line."""
     if result.bundle is not None and result.report is not None:
         return verdict_line(result.bundle, result.report)
     return result.reason

@@ -62,7 +62,7 @@ class LoopResult:
 
 @dataclass(frozen=True, slots=True)
 class RoundRequest:
-    """What a round is begun with. `forced`: somebody asked for it, whatever the evidence.
+    """The values with which a round begins. `forced`: somebody asked for it, whatever the evidence.
 
     Such a round heeds neither quiet hours nor minutes a day. `job` is a tuning job that is there
     already, to be judged at its end.
@@ -193,7 +193,7 @@ class Loop:
         return result
 
     def plan(self, *, enabled: bool) -> LoopPlan:
-        """What `tick` would do now, and why."""
+        """Return the action that `tick` would take now, and the reason."""
         history, now = self._rounds.history(), self._now()
         self._looked_at = min(self._looked_at, now)  # the clock may have been set back
         looks = [at for at in (history.looked_at, self._looked_at) if at is not None and at <= now]

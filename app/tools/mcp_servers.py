@@ -40,7 +40,7 @@ class ServerTool:
 
 @dataclass(frozen=True, slots=True)
 class ServerListing:
-    """What a server offered at a moment (seconds of the monotonic clock), or why nothing."""
+    """The tools of a server at a moment (seconds of the monotonic clock), or the error."""
 
     server: str
     tools: tuple[ServerTool, ...] = ()

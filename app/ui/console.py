@@ -31,7 +31,7 @@ HISTORY_COLUMNS = ["when", "action", "now_live", "before", "note"]
 
 @dataclass(frozen=True, slots=True)
 class Overview:
-    """What all consoles show of the feedback: counts by kind, and what the loop would do."""
+    """The feedback as all consoles show it: counts by kind, and what the loop would do."""
 
     counts: Mapping[str, int]
     loop_reason: str

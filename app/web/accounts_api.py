@@ -50,7 +50,7 @@ def accounts_router(workspace: Workspace) -> APIRouter:
 
 @dataclass(frozen=True, slots=True)
 class _Adoption:
-    """What a browser's person has, and how it becomes an account's."""
+    """Counts what a browser's person has, and gives it to an account."""
 
     workspace: Workspace
 

@@ -65,7 +65,7 @@ class CanaryStatus:
 
     @property
     def decision(self) -> CanaryDecision:
-        """What is to be done."""
+        """The action that is due."""
         return "roll back" if self.reason else self.standing.decision
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Canaries:
             self._begin(self._plan(release), LOOP)
 
     def decision(self) -> CanaryDecision:
-        """What the figures of the newest canary say now, which ends unless it is "running".
+        """The outcome by the newest canary's figures, which ends unless it is "running".
 
         Raises `Conflict` where there was none.
         """

@@ -40,7 +40,7 @@ class ArmCounts:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a canary stands after some verdicts.
+    """The standing of a canary after some verdicts.
 
     `better` and `worse` are the e-values against "the candidate is no better" and "is no worse":
     the capital of a player who began with 1 and bets on the opposite. `better_needed` and

@@ -31,7 +31,7 @@ STANDARD_TOKENS = 100  # the length that times are compared at
 
 @dataclass(frozen=True, slots=True)
 class AnswerFacts:
-    """How an answer of a canary ended. `seconds` is what one of standard length would have taken,
+    """The end of an answer of a canary. `seconds` is what one of standard length would have taken,
     None where it is not known."""
 
     arm: Arm
@@ -84,7 +84,7 @@ def _signals(faults: Iterable[bool], limit: float, bad: float) -> bool:
 
 
 def _slow_ones(answers: Iterable[AnswerFacts]) -> Iterator[bool]:
-    """Of pairs of a candidate's and a live answer, in order: whether the candidate's was the slow
+    """For pairs of a candidate's and a live answer, in order: whether the candidate's was the slow
     one, where one was."""
     waiting: dict[Arm, deque[float]] = {"candidate": deque(), "live": deque()}
     for answer in answers:

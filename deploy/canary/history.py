@@ -47,7 +47,7 @@ def started_plan(event: CanaryStarted) -> CanaryPlan:
 
 
 def _outcome(event: ReleaseEvent, running: Canary) -> CanaryOutcome | None:
-    """How an event ends the running canary, if it does."""
+    """Return the outcome by which an event ends the running canary; None if it does not."""
     is_candidates = event.bundle == running.plan.candidate
     if isinstance(event, CanaryFigures) and is_candidates:
         return OUTCOMES.get(event.decision)

@@ -17,7 +17,7 @@ RUNS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is true of the releases, and how people say it.
+    """Facts about the releases, in the words of a person.
 
     `candidate` and `live` are the probabilities that an answer is found good. Of all verdicts,
     `comparisons` is the share that compares an answer of each: one that is good beats one that is

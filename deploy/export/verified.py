@@ -45,7 +45,7 @@ class VerifiedRelease:
 
     @property
     def title(self) -> str:
-        """What people call it: the beginning of its id, or the base model's name."""
+        """The name that people read: the beginning of its id, or the base model's name."""
         return "the base model" if self.digest is None else self.digest[7:19]
 
     @property

@@ -17,7 +17,7 @@ DEFAULT_FILE = Path(__file__).with_name("thresholds.yaml")
 
 @dataclass(frozen=True, slots=True)
 class GuardThresholds:
-    """What the guards tolerate; see thresholds.yaml."""
+    """The tolerances of the guards; see thresholds.yaml."""
 
     min_items: int
     false_alarms: float
@@ -26,7 +26,7 @@ class GuardThresholds:
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """What the gate asks of a candidate; see thresholds.yaml."""
+    """The thresholds that a candidate has to reach; see thresholds.yaml."""
 
     min_gain: float
     min_conversations: int

@@ -40,7 +40,7 @@ class Release:
 
     @property
     def origin(self) -> str:
-        """Who trained it: "trained" here or "imported"; older reports do not say, and are ours."""
+        """Its origin: "trained" here or "imported". Older reports do not say, and are ours."""
         if self.registered is not None:
             return self.registered.origin
         return str(self.report.get("origin", "trained"))

@@ -14,7 +14,7 @@ class CanaryStage(Protocol):
         """Begin with a candidate. A loop that was killed calls it again, which changes nothing."""
 
     def decision(self) -> CanaryDecision:
-        """What its figures say now; "running" while they decide nothing and votes may still come.
+        """The outcome by its figures; "running" while they decide nothing and votes may still come.
 
         The figures behind any other decision are in the release record then, as `CanaryFigures`.
         """

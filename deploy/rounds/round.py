@@ -58,7 +58,7 @@ class Round:
 
     @property
     def told(self) -> str:
-        """What came of it, or where it stands, in a line."""
+        """Describe its outcome, or its stage, in a line."""
         if self.ended is not None:
             return f"{self.ended.document['outcome']} ({self.ended.document['reason']})"
         failed = f", after {len(self.failures)} failed attempts" if self.failures else ""

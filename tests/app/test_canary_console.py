@@ -50,9 +50,8 @@ def test_a_canary_is_started_shown_and_stopped(card: CanaryCard, workspace: Work
         f"**{bundle[7:19]}** answers 25% of new conversations, **base** the others: running",
         "On trial: – good (0 of 0; 0 ties)",
         "Live: – good (0 of 0; 0 ties)",
-        "Evidence that it is better: 1.00 (it goes live at 33)."
-        " Whoever bet 1 coin on that would hold so many now (e-value).",
-        "Evidence that it is worse: 1.00 (it is taken back at 50)",
+        "Evidence that it is better (e-value): 1.00. It goes live at 33.",
+        "Evidence that it is worse (e-value): 1.00. It is taken back at 50.",
         "0 of 600 verdicts; then it stops undecided",
     ]
     assert stop["interactive"] is True
