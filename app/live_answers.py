@@ -161,30 +161,50 @@ class LiveAnswers:
             self._waiting[user_id] = waiting + 1
 
     def _read(self, live: LiveAnswer, begin: AnswerFactory, begun: Future[None]) -> None:
-        """Read one answer to its end, in a thread, and notify its followers."""
+        """Read one answer to its end, in a thread, and notify its followers.
+
+        The end is shown once the answer counts as running no longer: a page that has read the end
+        may ask its next question at once.
+        """
         try:
-            live._running = begin()
-            for update in live._running:
-                if not live.id:
-                    live.id = update.answer_id or new_id()
-                    with self._lock:
-                        self._live[live.id] = live
-                live._show(update)
-                if not begun.done():
-                    begun.set_result(None)
+            ended = self._read_until_end(live, begin, begun)
         except BaseException as error:  # noqa: BLE001 - the thread's edge: `start` waits for it
             if not begun.done():
+                self._forget(live)
                 begun.set_exception(error)
                 return
             if not isinstance(error, BurnishError):
                 log_unexpected("an answer was lost", error)
                 error = BurnishError("the answer was lost; the server's log says why")
-            live._show(AnswerUpdate(None, "", "", "failed", str(error), error=error))
-        finally:
-            with self._lock:
-                self._live.pop(live.id, None)
-                left = self._waiting[live.user_id] - 1
-                self._waiting[live.user_id] = left
-                if not left:
-                    del self._waiting[live.user_id]
-                self._ended.notify_all()
+            ended = AnswerUpdate(None, "", "", "failed", str(error), error=error)
+        self._forget(live)
+        live._show(ended)
+        if not begun.done():
+            begun.set_result(None)
+
+    def _read_until_end(
+        self, live: LiveAnswer, begin: AnswerFactory, begun: Future[None]
+    ) -> AnswerUpdate:
+        """Show each update but the last one, which is returned."""
+        live._running = begin()
+        update: AnswerUpdate | None = None
+        for update in live._running:
+            live.id = live.id or update.answer_id or new_id()
+            if update.status == "streaming":
+                live._show(update)
+                if not begun.done():
+                    with self._lock:
+                        self._live[live.id] = live
+                    begun.set_result(None)
+        assert update is not None
+        return update
+
+    def _forget(self, live: LiveAnswer) -> None:
+        """Count the answer as running no longer."""
+        with self._lock:
+            self._live.pop(live.id, None)
+            left = self._waiting[live.user_id] - 1
+            self._waiting[live.user_id] = left
+            if not left:
+                del self._waiting[live.user_id]
+            self._ended.notify_all()

@@ -63,6 +63,23 @@ async def read(live: LiveAnswer) -> list[tuple[str, str]]:
     return [(u.text, u.status) async for u in live.updates()]
 
 
+def test_a_page_that_has_read_the_end_may_ask_again_at_once() -> None:
+    answers = LiveAnswers(max_per_person=1)
+
+    def slow_to_close() -> Iterator[AnswerUpdate]:
+        yield AnswerUpdate("a1", "", "", "streaming")
+        yield AnswerUpdate("a1", "", "abc", "done")
+        time.sleep(0.2)
+
+    def begin() -> RunningAnswer:
+        return RunningAnswer(cast(Stream, None), slow_to_close())
+
+    live = started(begin, answers)
+    assert asyncio.run(read(live))[-1] == ("abc", "done")
+    assert answers.find("a1", "ann") is None
+    assert asyncio.run(read(started(begin, answers)))[-1] == ("abc", "done")
+
+
 def test_a_page_that_joins_late_gets_what_is_there_and_what_follows() -> None:
     typist = Typist("abc")
     live = started(typist.begin)
