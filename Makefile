@@ -58,15 +58,15 @@ bench: $(VENV)/.dev
 
 # pytest loads every plugin that it finds, so those of langchain-tests stay out of the other tests' way
 langchain-suite: $(LANGCHAIN)/.done
-	$(LANGCHAIN)/bin/python -m pytest --asyncio-mode=auto tests/app/test_langchain_suite.py
+	$(LANGCHAIN)/bin/python -m pytest --asyncio-mode=auto tests/app/clients/test_langchain_suite.py
 
 # LiteLLM and LlamaIndex need an older openai than the one that the other tests are a client with
 client-suite: $(CLIENTS)/.done
-	$(CLIENTS)/bin/python -m pytest tests/app/test_litellm_client.py tests/app/test_llama_index_client.py
+	$(CLIENTS)/bin/python -m pytest tests/app/clients/test_litellm_client.py tests/app/clients/test_llama_index_client.py
 
 # Open WebUI pins a hundred packages of its own; of torch it takes ours, since another build has gigabytes
 open-webui-test: $(OPEN_WEBUI)/.done
-	BURNISH_OPEN_WEBUI=$(OPEN_WEBUI)/bin/python $(BIN)/python -m pytest tests/app/test_open_webui_server.py
+	BURNISH_OPEN_WEBUI=$(OPEN_WEBUI)/bin/python $(BIN)/python -m pytest tests/app/clients/test_open_webui_server.py
 
 # vLLM pins another transformers; of torch it takes ours, whose version it asks for
 vllm-test: $(VLLM)/.done

@@ -24,11 +24,11 @@ from typing import Any
 import uvicorn
 
 from app.account_links import first_operator_link
+from app.answering.running_answers import RunningAnswers
 from app.error_log import HideExceptionMessages, install_thread_excepthook
-from app.running_answers import RunningAnswers
 from app.service import Service
 from app.settings import Settings
-from app.web.timed_protocol import TimedProtocol
+from app.web.streaming.timed_protocol import TimedProtocol
 from app.workspace import BUNDLE_ID, Workspace
 from engine.messages import Message
 from engine.request import GenerationRequest, SamplingParams, collect
@@ -44,8 +44,8 @@ Announce = Callable[[str, str | None], None]
 def make_app(service: Service) -> Any:
     """Return the web application with its pages; imports gradio, fastapi and pandas."""
     from app.ui.pages import mount_pages
-    from app.web.comparisons_api import comparisons_router
-    from app.web.drafts_api import drafts_router
+    from app.web.chat.comparisons_api import comparisons_router
+    from app.web.chat.drafts_api import drafts_router
     from app.web.evaluation_page import evaluations_router
     from app.web.headers import SecurityHeaders
     from app.web.server import build_app

@@ -9,14 +9,14 @@ import time
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from app.alternatives import AlternativeWriter
-from app.answering import BASE, LIVE, Answering
-from app.canaries import canary_comparisons, canary_router, watch_canaries
-from app.completions import Completions
-from app.conversation import Chat
-from app.embeddings import Embeddings
-from app.rounds import Rounds
-from app.schedules import each_minute, on_crontab
+from app.answering.answering import BASE, LIVE, Answering
+from app.answering.completions import Completions
+from app.answering.conversation import Chat
+from app.answering.embeddings import Embeddings
+from app.learning.alternatives import AlternativeWriter
+from app.learning.canaries import canary_comparisons, canary_router, watch_canaries
+from app.learning.rounds import Rounds
+from app.learning.schedules import each_minute, on_crontab
 from app.workspace import Workspace
 from engine.errors import Conflict, UnknownId
 from engine.storage import find_digest

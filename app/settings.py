@@ -23,7 +23,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from app.tools.mcp_config import McpServerConfig, McpServerName
+from app.mcp_config import McpServerConfig, McpServerName
 from deploy.canary.plan import DEFAULT_DAYS, DEFAULT_SHARE, DEFAULT_VOTES
 from deploy.rounds.timetable import HOURS
 from deploy.rounds.trigger import EVIDENCE_WEIGHTS

@@ -29,7 +29,7 @@ from platformdirs import user_cache_path
 from rapidfuzz import fuzz
 from scipy import stats
 
-from app.answer_options import AnswerOptions
+from app.answering.answer_options import AnswerOptions
 from app.service import Service
 from app.settings import load_settings
 from app.workspace import Workspace

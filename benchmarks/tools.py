@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import yaml
 from platformdirs import user_cache_path
 
-from app.answer_options import AnswerOptions
-from app.answering import AnswerUpdate, RunningAnswer
+from app.answering.answer_options import AnswerOptions
+from app.answering.answering import AnswerUpdate, RunningAnswer
 from app.service import Service
 from app.settings import load_settings
 from app.workspace import Workspace

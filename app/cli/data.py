@@ -60,7 +60,7 @@ def approve_draft(
     as_json: Json = False,
 ) -> None:
     """Let training learn a draft's answer, as it is or in other words, with its passage shown."""
-    from app.drafting import learn_draft
+    from app.learning.drafting import learn_draft
 
     with open_workspace(home) as workspace:
         found = workspace.drafts.find(draft_id)
@@ -91,7 +91,7 @@ def undo_draft(draft_id: DraftId, home: HomeOption = None, as_json: Json = False
 
 def _draft(service: Service, collection: str, count: int) -> tuple[int, int]:
     """Draft, and keep each draft as it comes; returns the numbers of passages and of drafts."""
-    from app.drafting import Drafter
+    from app.learning.drafting import Drafter
     from engine.errors import InvalidInput
     from feedback_store.documents.library import Collection
 

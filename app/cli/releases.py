@@ -245,8 +245,8 @@ def loop_run(
     as_json: Json = False,
 ) -> None:
     """Run one round: snapshot, tune, gate, canary, and promote if better; or the rest of one."""
-    from app.open_webui import sync_before_round
-    from app.tune import print_step
+    from app.learning.open_webui import sync_before_round
+    from app.learning.tune import print_step
     from deploy.loop import RoundRequest
 
     with open_workspace(home) as workspace:

@@ -26,7 +26,7 @@ def open_webui(
     """
     from dataclasses import asdict
 
-    from app.open_webui import sync_open_webui
+    from app.learning.open_webui import sync_open_webui
 
     with open_workspace(home) as workspace:
         report = asdict(sync_open_webui(workspace, everything=everything))

@@ -42,7 +42,7 @@ def tune(
         elif cancel is not None:
             _cancel(workspace, _find(workspace, cancel), as_json)
         elif show:
-            from app.tune import show_pairs
+            from app.learning.tune import show_pairs
 
             show_pairs(workspace, _snapshot(workspace, snapshot), show)
         else:
@@ -95,7 +95,7 @@ def _note_few_pairs(workspace: Workspace, snapshot: str) -> None:
 
 def _follow(workspace: Workspace, job: str, as_json: bool) -> None:
     """Show the job's progress until it ends. Ctrl-C ends the display, not the job."""
-    from app.tune import follow
+    from app.learning.tune import follow
 
     try:
         follow(workspace.jobs.wait(job))

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from app.answer_options import AnswerOptions
-from app.answering import AnswerUpdate
+from app.answering.answer_options import AnswerOptions
+from app.answering.answering import AnswerUpdate
 from app.demo import EvidenceName
 from app.demo.scripted_user import Ranking, ScriptedUser, Shown, Wish, WishName, first_sentence
 from app.service import Service

@@ -10,8 +10,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
+from app.learning.tune import print_step
 from app.service import Service
-from app.tune import print_step
 from deploy.gate.verdict import GateReport
 from deploy.loop import RoundRequest
 from deploy.releases.promotion import FOLLOW_SECONDS

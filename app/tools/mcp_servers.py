@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from app.tools.mcp_config import McpServerConfig
+from app.mcp_config import McpServerConfig
 from app.tools.mcp_session import McpSession
 from engine.errors import BurnishError
 from engine.tools import Tool, spaced_json

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from app.tools.mcp_config import McpServerConfig
+from app.mcp_config import McpServerConfig
 from engine.errors import InvalidInput, PeerUnavailable
 from engine.tools import spaced_json
 

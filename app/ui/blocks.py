@@ -15,7 +15,7 @@ from gradio.routes import App
 from starlette.exceptions import HTTPException
 
 from app.error_log import log_unexpected
-from app.ui.texts import DEFAULT, language_for, say
+from app.texts import DEFAULT, language_for, say
 
 # Gradio's default is 40 concurrent events. The engine bounds the answers and the thread pool of the
 # handlers the rest, so that this limit need not

@@ -8,8 +8,9 @@ from typing import Any
 import gradio as gr
 
 from app.service import Service
+from app.texts import language_for, say, translated
 from app.ui.errors import report_errors
-from app.ui.texts import language_for, say, text, translated
+from app.ui.labels import text
 from deploy.canary.canaries import CanaryStatus
 from engine.storage import find_digest
 

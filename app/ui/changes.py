@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 from typing import Any
 
 import gradio as gr
 
-from app.ui.texts import text
+from app.ui.labels import text
 from feedback_store.examples.explanation import TextChange
 
 SIGNS = {"same": None, "removed": "−", "added": "+"}
@@ -28,10 +27,3 @@ def changes_update(changes: Iterable[TextChange]) -> Any:
     """Return the widget's update: these changes, or hidden if there are none."""
     pieces = [(words, SIGNS[kind]) for kind, words in changes]
     return gr.update(value=pieces, visible=bool(pieces))
-
-
-def changes_html(changes: Iterable[TextChange]) -> str:
-    """Return the changes as inline HTML."""
-    tags = {"same": "{}", "removed": "<del>{}</del>", "added": "<ins>{}</ins>"}
-    pieces = (tags[kind].format(escape(words, quote=False)) for kind, words in changes)
-    return f'<div class="changes" dir="auto">{"".join(pieces)}</div>'

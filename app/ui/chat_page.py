@@ -2,7 +2,7 @@
 
 Gradio's chat component receives the whole conversation with each token and has no branches, no
 addresses and no answers that go on without the page; gr.HTML compiles its templates in the browser,
-which the content policy forbids. So the page's scripts call the server (`app.web.chat_api`), and
+which the content policy forbids. So the page's scripts call the server (`app.web.chat.api`), and
 gradio is only the frame around them.
 """
 
@@ -17,10 +17,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from app.ui.account_pages import ACCOUNT_SCRIPT
+from app.html.account_pages import ACCOUNT_SCRIPT
+from app.html.queue_page import QUEUE_SCRIPTS
+from app.html.rendering import stylesheet
 from app.ui.blocks import PageBlocks
-from app.ui.queue_page import QUEUE_SCRIPTS
-from app.ui.rendering import stylesheet
 
 FILES = resources.files("app.ui").joinpath("page")
 SCRIPTS = tuple(sorted(file.name for file in FILES.iterdir() if file.name.endswith(".js")))

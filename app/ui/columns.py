@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from app.ui.texts import say
+from app.texts import say
 
 
 def column_headers(table: str, columns: Iterable[str], language: str) -> list[str]:

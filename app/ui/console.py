@@ -13,13 +13,14 @@ import gradio as gr
 import pandas as pd
 
 from app.service import Service
+from app.texts import language_for, say, translated
 from app.ui.blocks import PageBlocks
 from app.ui.canary_console import build_canary_card
 from app.ui.columns import column_headers
 from app.ui.feedback_console import build_training_tab
+from app.ui.labels import text
 from app.ui.language_choice import build_language_choice
 from app.ui.release_changes import ReleaseChanges, actor_of, build_release_changes
-from app.ui.texts import language_for, say, text, translated
 from app.ui.trend_console import build_trend_tab
 from app.ui.tuning_console import build_tuning_tab
 from app.workspace import Workspace

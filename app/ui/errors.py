@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import gradio as gr
 
-from app.ui.texts import DEFAULT, error_text
+from app.texts import DEFAULT, error_text
 from engine.errors import BurnishError
 
 

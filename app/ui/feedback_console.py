@@ -13,9 +13,10 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
+from app.texts import DEFAULT, language_for, say, translated
 from app.ui.columns import column_headers
 from app.ui.errors import report_errors
-from app.ui.texts import DEFAULT, language_for, say, text, translated
+from app.ui.labels import text
 from app.ui.training_detail import DetailPanel, detail_updates, empty_detail_updates
 from app.ui.training_rows import (
     ROWS_A_PAGE,

@@ -16,9 +16,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.web.auth.identity import user_of
+from app.web.auth.origins import route_path
 from app.web.error_responses import http_error_response
-from app.web.identity import user_of
-from app.web.origins import route_path
 
 ALLOWED = re.compile(
     r"/?|/config/?|/theme\.css|/favicon\.ico|/manifest\.json|/robots\.txt|/(assets|static|svelte)/.*"

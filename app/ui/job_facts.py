@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from app.ui.texts import say, translated
+from app.texts import say, translated
 from tuning.jobs.events import (
     JobEvent,
     JobStarted,

@@ -10,7 +10,8 @@ import json
 
 import gradio as gr
 
-from app.ui.texts import COOKIE, LANGUAGES, language_for, say, text
+from app.texts import COOKIE, LANGUAGES, language_for, say
+from app.ui.labels import text
 
 A_YEAR_SECONDS = 365 * 24 * 3600
 CHOOSE = f"""(language) => {{

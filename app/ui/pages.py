@@ -9,12 +9,12 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from app.html.rendering import stylesheet
 from app.service import Service
 from app.ui.chat_page import FRAMES, HEAD_END, HEAD_START, build_chat_page, page_files
 from app.ui.console import build_console_page
 from app.ui.gradio_routes import AllowedRoutes, BoundSessions
-from app.ui.rendering import stylesheet
-from app.ui.texts import I18N, LanguageOfRequest
+from app.ui.labels import I18N, LanguageOfRequest
 from app.web.headers import ScriptNonces
 
 CSS = """

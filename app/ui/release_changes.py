@@ -10,9 +10,10 @@ from typing import Any, Literal
 import gradio as gr
 
 from app.service import Service
+from app.texts import language_for, say
 from app.ui.errors import report_errors
-from app.ui.texts import language_for, say, text
-from app.web.identity import person_of
+from app.ui.labels import text
+from app.web.auth.identity import person_of
 from deploy.rounds.trigger import FEW_PAIRS
 from engine.storage import find_digest
 

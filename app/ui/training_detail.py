@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import gradio as gr
 
+from app.texts import say
 from app.ui.changes import changes_update, changes_view
-from app.ui.texts import say, text
+from app.ui.labels import text
 from app.ui.training_rows import Detail, DisplayedRow, answer_id_of, conversation_of
 from feedback_store.examples.split import split_of
 from feedback_store.examples.types import SetAside

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from app.ui.texts import say, translated
+from app.texts import say, translated
 from engine.messages import Message
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.explanation import TextChange, explain

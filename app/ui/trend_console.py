@@ -8,7 +8,8 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
-from app.ui.texts import language_for, say, text
+from app.texts import language_for, say
+from app.ui.labels import text
 from app.web.evaluation_page import EVALUATIONS_PATH
 from app.workspace import Workspace
 from deploy.releases.story import tell_story

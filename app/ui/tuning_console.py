@@ -13,10 +13,11 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
+from app.texts import DEFAULT, language_for, say, translated
 from app.ui.columns import column_headers
 from app.ui.errors import report_errors
 from app.ui.job_facts import job_facts, last_steps
-from app.ui.texts import DEFAULT, language_for, say, text, translated
+from app.ui.labels import text
 from app.workspace import Workspace
 from engine.storage import find_digest
 from tuning.jobs.events import JobEvent, StepDone

@@ -14,8 +14,8 @@ from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.web.auth.origins import route_path
 from app.web.error_responses import http_error_response
-from app.web.origins import route_path
 from engine.garbage import gc_disabled
 
 MAX_BODY_BYTES = 4 * 2**20

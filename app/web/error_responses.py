@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from app.ui.texts import error_text, language_for
+from app.texts import error_text, language_for
 from engine.errors import (
     BurnishError,
     Conflict,

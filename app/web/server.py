@@ -10,25 +10,27 @@ from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.middleware.cors import CORSMiddleware
 
-from app.live_answers import LiveAnswers
+from app.answering.live_answers import LiveAnswers
 from app.service import Service
 from app.settings import session_secret
-from app.web import documents_api, import_api
-from app.web.accounts_api import accounts_router
-from app.web.anthropic_api import anthropic_router
+from app.web.anthropic.api import anthropic_router
 from app.web.api_paths import add_api_fallback
+from app.web.auth.accounts_api import accounts_router
+from app.web.auth.identity import Identity
+from app.web.auth.origins import AllowedHosts, CrossOriginProtection
 from app.web.body import BodyLimit
-from app.web.chat_api import chat_router
-from app.web.completion_feedback_api import completion_feedback_router
-from app.web.embeddings_api import embeddings_router
+from app.web.chat import documents_api, import_api
+from app.web.chat.api import chat_router
+from app.web.chat.feedback_api import feedback_router
+from app.web.chat.my_feedback_api import my_feedback_router
+from app.web.chat.prompts_api import prompts_router
+from app.web.chat.tools_api import tools_router
 from app.web.error_responses import add_error_handlers
-from app.web.feedback_api import feedback_router
 from app.web.headers import ScriptNonces
-from app.web.identity import Identity
-from app.web.my_feedback_api import my_feedback_router
-from app.web.openai_api import openai_router
-from app.web.origins import AllowedHosts, CrossOriginProtection
-from app.web.prompts_api import prompts_router
+from app.web.openai.api import openai_router
+from app.web.openai.completion_feedback_api import completion_feedback_router
+from app.web.openai.embeddings_api import embeddings_router
+from app.web.openai.text_completions_api import text_completions_router
 from app.web.response_schemas import (
     ANY_ERRORS,
     ENGINE_ERRORS,
@@ -36,9 +38,7 @@ from app.web.response_schemas import (
     STORE_ERRORS,
     Readiness,
 )
-from app.web.responses_api import responses_router
-from app.web.text_completions_api import text_completions_router
-from app.web.tools_api import tools_router
+from app.web.responses.api import responses_router
 
 # Headers that clients of Anthropic's API send from pages of other origins
 ANTHROPIC_HEADERS = ("X-Api-Key", "Anthropic-Version", "Anthropic-Beta")

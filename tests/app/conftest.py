@@ -19,8 +19,8 @@ from fastapi.responses import HTMLResponse
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
 from starlette.types import ASGIApp
 
+from app.answering.conversation import Chat
 from app.claims import listen
-from app.conversation import Chat
 from app.serve import Server, make_app
 from app.service import Service
 from app.settings import Settings, load_settings

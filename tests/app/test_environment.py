@@ -30,7 +30,7 @@ def watch(event, arguments):
 sys.addaudithook(watch)
 from app.settings import load_settings
 settings = load_settings()
-from app.answer_options import AnswerOptions
+from app.answering.answer_options import AnswerOptions
 from app.serve import make_app
 from app.service import Service
 from app.workspace import Workspace

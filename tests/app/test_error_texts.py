@@ -17,15 +17,15 @@ import gradio as gr
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from app.answer_options import AnswerOptions
-from app.answering import NOT_SAVED, AnswerUpdate
-from app.conversation import TRIMMED
+from app.answering.answer_options import AnswerOptions
+from app.answering.answering import NOT_SAVED, AnswerUpdate
+from app.answering.conversation import TRIMMED
+from app.answering.live_answers import LiveAnswers
 from app.grounding import ground
-from app.live_answers import LiveAnswers
 from app.service import Service
 from app.settings import Settings
+from app.texts import error_text, translated
 from app.ui.errors import report_errors
-from app.ui.texts import error_text, translated
 from app.workspace import Workspace
 from deploy.canary.guards import CanaryGuard
 from deploy.canary.plan import CanaryOutcome

@@ -81,7 +81,7 @@ def test_a_service_that_cannot_start_says_why_and_closes(settings: Settings) -> 
     service.close()
 
 
-@pytest.mark.slow  # the same by commands: tests/app/test_cli.py
+@pytest.mark.slow  # the same by commands: tests/app/cli/test_commands.py
 def test_tuning_from_the_console_ends_in_a_release_that_is_not_yet_live(service: Service) -> None:
     """The whole way through a real worker process: pairs in, judged release out."""
     answers = ImportedAnswer("The sea."), ImportedAnswer("The cat sat on the warm stone.")

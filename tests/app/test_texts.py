@@ -14,23 +14,14 @@ from typing import Any
 import pytest
 import yaml
 
-from app.ui import texts
-from app.ui.texts import (
-    COOKIE,
-    I18N,
-    LANGUAGES,
-    LanguageOfRequest,
-    catalogue,
-    language_for,
-    language_of,
-    say,
-    text,
-)
-from app.ui.texts.languages import LOWER_FLOOR_AREAS, TextsIncomplete, placeholders, read_texts
+from app import texts
+from app.texts import COOKIE, LANGUAGES, catalogue, language_for, language_of, say
+from app.texts.languages import LOWER_FLOOR_AREAS, TextsIncomplete, placeholders, read_texts
+from app.ui.labels import I18N, LanguageOfRequest, text
 from feedback_store.storage.statement_store import REASONS_OF
 
 ROOT = Path(__file__).parents[2]
-FOLDER = ROOT / "app/ui/texts"
+FOLDER = ROOT / "app/texts"
 FLOORS = ("engine", "feedback_store", "tuning", "deploy", "app")
 ALL = read_texts(FOLDER)
 ENGLISH = ALL.languages["en"]
@@ -153,7 +144,8 @@ def test_every_reason_of_a_vote_has_a_name() -> None:
 def _keys_in_sources() -> set[str]:
     """Every key that the pages' Python and scripts name; `*` where a value stands in it."""
     found: set[str] = set()
-    for file in (ROOT / "app/ui").rglob("*.py"):
+    rooms = (ROOT / "app" / room for room in ("ui", "html", "texts"))
+    for file in (file for room in rooms for file in room.rglob("*.py")):
         tree = ast.parse(file.read_text("utf-8"))
         found |= {said for said in _strings(tree) if KEY.fullmatch(said)}
         for node in ast.walk(tree):

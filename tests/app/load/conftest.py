@@ -13,11 +13,11 @@ import httpx
 import pytest
 import uvicorn
 
-from app.answering import LIVE, Answering
-from app.canaries import canary_router
-from app.comparing import Comparisons
-from app.completions import Completions
-from app.conversation import Chat
+from app.answering.answering import LIVE, Answering
+from app.answering.comparing import Comparisons
+from app.answering.completions import Completions
+from app.answering.conversation import Chat
+from app.learning.canaries import canary_router
 from app.service import Service
 from app.settings import Settings
 from app.web.server import build_app

@@ -1,0 +1,1 @@
+"""The routes of the pages: conversations, answers, votes, documents, comparisons, own feedback."""

@@ -1,0 +1,1 @@
+"""OpenAI's API: chat completions, text completions, embeddings, and feedback by completion id."""
