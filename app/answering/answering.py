@@ -1,8 +1,9 @@
 """The life of one answer: queued in the engine, followed as it grows, stored at its end.
 
-An answer is stored before its last words are shown, so that every answer a person can vote on is
-in the store. A full disk does not end the chat; the answer then says that it was not saved. This
-module knows nothing of conversations; `app.answering.conversation` makes the requests.
+The start of an answer is stored before its first word is shown, so that every answer a person can
+vote on is in the store, and its end before the page is told of it. Words are shown as they come. A
+full disk does not end the chat; the answer then says that it was not saved. This module knows
+nothing of conversations; `app.answering.conversation` makes the requests.
 """
 
 from __future__ import annotations
@@ -193,8 +194,7 @@ class Answering:
     def _follow(
         self, stream: Stream, request: AnswerRequest, answer_id: str | None, adapter: str | None
     ) -> Iterator[AnswerUpdate]:
-        """Yield the stored start, then the updates, one event late: the last one thus follows the
-        commit of the answer's end."""
+        """Yield the stored start, then the updates; the last one follows the commit of the end."""
         text, saved_at = "", time.monotonic()
         first_token_at: float | None = None
         logprobs: tuple[TokenLogprob, ...] = ()
@@ -227,13 +227,13 @@ class Answering:
                     yield replace(current(), prompt=event)
                 elif isinstance(event, TextDelta):
                     first_token_at = first_token_at or time.time()
-                    yield current()
                     text = agent.text if agent else text + event.text
-                    logprobs_shown += len(logprobs)
+                    logprobs_shown += len(event.logprobs)
                     logprobs = event.logprobs
                     if time.monotonic() - saved_at > PARTIAL_SAVE_SECONDS:
                         self._save_partial(answer_id, request, text, agent)
                         saved_at = time.monotonic()
+                    yield current()
                 else:
                     if isinstance(event, Finished):
                         logprobs = event.logprobs[logprobs_shown:]

@@ -211,7 +211,7 @@ class AnswerStore:
         first_token_at: float | None = None,
         sampling: Mapping[str, Any] | None = None,
     ) -> None:
-        """Store an answer's end. When this returns, its last words may be shown, and found.
+        """Store an answer's end. When this returns, the page may be told that it has ended.
 
         `thought` keeps its `<think>` tags, where it had them, so that it can be written again.
         `sampling` is given where more is known of how it was drawn than at its beginning.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -10,25 +10,45 @@ import pytest
 
 from app.answering.answer_request import AnswerRequest
 from app.answering.conversation import TRIMMED, Chat
+from app.answering.fixed_answer import FixedAnswer
 from app.service import Service
 from engine.errors import InvalidText, Overloaded, PromptTooLong, StorageFull, UnknownId
 from engine.messages import Message
 from engine.prompts.reasoning import Reasoned, untagged
-from engine.request import SamplingParams
+from engine.request import Finished, SamplingParams, StreamEvent, TextDelta
 from tests.app.answering.asking import GREEDY, ask, asked
 from tests.helpers import make_bundle
 
 
-def test_an_answer_is_stored_before_its_last_words_are_shown(chat: Chat, service: Service) -> None:
+def test_an_answer_is_stored_from_its_start_and_whole_before_its_end_is_told(
+    chat: Chat, service: Service
+) -> None:
     store = service.workspace.store
     shown = []
     for update in asked(chat, "Say hello."):
         assert update.answer_id is not None
-        shown.append((update.text, store.answer(update.answer_id, "ann")))
-    final = shown[-1][0]
-    for text, stored in shown:
-        assert (text == final) <= (stored.status == "done" and stored.text == final)
+        shown.append((update, store.answer(update.answer_id, "ann")))
+    assert not shown[0][0].text
+    end, stored = shown[-1]
+    assert (end.status, stored.status, stored.text) == ("done", "done", end.text)
     assert len(shown) > 3
+
+
+def test_words_are_shown_as_soon_as_the_engine_has_written_them(
+    chat: Chat, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[StreamEvent] = []
+
+    class Written(FixedAnswer):
+        def __iter__(self) -> Iterator[StreamEvent]:
+            events = TextDelta("one "), TextDelta("two"), Finished("stop", "one two", 3, 2)
+            for event in events:
+                taken.append(event)
+                yield event
+
+    monkeypatch.setattr(service.engine, "submit_many", lambda _requests: [Written("")])
+    seen = [(update.text, len(taken)) for update in asked(chat, "Count.")]
+    assert seen == [("", 0), ("one ", 1), ("one two", 2), ("one two", 3)]
 
 
 def test_a_turn_carries_all_that_made_it(chat: Chat, service: Service) -> None:
