@@ -1,7 +1,9 @@
 """Turns and answers: writing and reading them.
 
-Each method is one transaction, durable when it returns. Ids are checked against their user: an
-id that is unknown and one that is somebody else's get the same `UnknownId`.
+Each write is durable when its method returns; those that come at once share a transaction, since
+eight people's questions would otherwise wait for sixteen syncs of the disk in a row. Ids are
+checked against their user: an id that is unknown and one that is somebody else's get the same
+`UnknownId`.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from feedback_store.records import AnswerStatus, StoredAnswer, Turn
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database, insert_once
 from feedback_store.storage.evidence import answer_columns, read_answer_texts, read_templates
+from feedback_store.storage.group_commit import GroupCommit
 from feedback_store.storage.kept_changes import note_continued
 from feedback_store.storage.listing import (
     continued_conversations,
     index_answers,
     list_turn,
+    require_own_or_new,
     show_new_answer,
 )
 from feedback_store.storage.prompts import Exchange, read_history, rebuild_prompt
@@ -63,8 +67,9 @@ def insert_template(connection: Connection, template: PromptTemplate) -> None:
 class AnswerStore:
     """Stores turns and answers, and reads them."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, group: GroupCommit) -> None:
         self._database = database
+        self._group = group
 
     # Writing
 
@@ -102,21 +107,27 @@ class AnswerStore:
             template.mode,
             template.hash,
         )
-        with self._database.write() as connection:
+        row = t.row_of(turn)
+        row["prompt"] = None if prompt is None else [m.as_dict() for m in prompt]
+        row["example_ids"] = list(example_ids) or None
+        row["passages"] = None if passages is None else list(passages)
+
+        def add(connection: Connection) -> None:
             if parent_answer_id is not None:
                 parent = own_turn(connection, parent_answer_id, user_id)
                 if parent["conversation_id"] != conversation_id:
                     raise UnknownId(f"no answer {parent_answer_id[:80]!r} in this conversation")
+            if listed:
+                require_own_or_new(connection, conversation_id, user_id)
+            if parent_answer_id is not None:
                 note_continued(connection, parent_answer_id, user_id)
             insert_template(connection, template)
-            row = t.row_of(turn)
-            row["prompt"] = None if prompt is None else [m.as_dict() for m in prompt]
-            row["example_ids"] = list(example_ids) or None
-            row["passages"] = None if passages is None else list(passages)
             now = time.time()
             connection.execute(insert(t.turns).values(created_at=now, **row))
             if listed:
                 list_turn(connection, turn, now)
+
+        self._group.run(add)
         return turn
 
     def begin_answer(
@@ -134,24 +145,26 @@ class AnswerStore:
         Its conversation shows it from now on, unless `shown` is False.
         """
         answer_id = new_id()
-        with self._database.write() as connection:
-            connection.execute(
-                insert(t.answers).values(
-                    id=answer_id,
-                    turn_id=turn_id,
-                    status="streaming",
-                    text="",
-                    thought="",
-                    complete=0,
-                    base_digest=base_digest,
-                    adapter_digest=adapter_digest,
-                    sampling=dict(sampling),
-                    seed=seed,
-                    created_at=time.time(),
-                )
-            )
+        row = {
+            "id": answer_id,
+            "turn_id": turn_id,
+            "status": "streaming",
+            "text": "",
+            "thought": "",
+            "complete": 0,
+            "base_digest": base_digest,
+            "adapter_digest": adapter_digest,
+            "sampling": dict(sampling),
+            "seed": seed,
+            "created_at": time.time(),
+        }
+
+        def begin(connection: Connection) -> None:
+            connection.execute(insert(t.answers).values(row))
             if shown:
                 show_new_answer(connection, turn_id, answer_id)
+
+        self._group.run(begin)
         return answer_id
 
     def reopen_answer(self, answer_id: str, user_id: str) -> StoredAnswer:
@@ -190,12 +203,9 @@ class AnswerStore:
         values: dict[str, Any] = {"text": text, "thought": thought}
         if sampling is not None:
             values["sampling"] = dict(sampling)
-        with self._database.write() as connection:
-            connection.execute(
-                update(t.answers)
-                .where(t.answers.c.id == answer_id, t.answers.c.status == "streaming")
-                .values(**values)
-            )
+        this = t.answers.c.id == answer_id, t.answers.c.status == "streaming"
+        statement = update(t.answers).where(*this).values(**values)
+        self._group.run(lambda connection: connection.execute(statement))
 
     def finish_answer(
         self,
@@ -230,14 +240,16 @@ class AnswerStore:
         }
         if sampling is not None:
             values["sampling"] = dict(sampling)
+        if first_token_at is not None:  # a continued answer keeps its first one
+            values["first_token_at"] = func.coalesce(t.answers.c.first_token_at, first_token_at)
         this = t.answers.c.id == answer_id
-        with self._database.write() as connection:
-            if first_token_at is not None:  # a continued answer keeps its first one
-                first = func.coalesce(t.answers.c.first_token_at, first_token_at)
-                values["first_token_at"] = first
+
+        def finish(connection: Connection) -> None:
             mark_stale(connection, continued_conversations(connection, [answer_id]))
             connection.execute(update(t.answers).where(this).values(values))
             index_answers(connection, [answer_id])
+
+        self._group.run(finish)
 
     def abort_unfinished(self) -> int:
         """Mark answers that a dead process left streaming; returns how many."""

@@ -28,15 +28,20 @@ def title_of(question: str) -> str:
     )
 
 
-def list_turn(connection: Connection, turn: Turn, at: float) -> None:
-    """Put a new turn's conversation in the list, on top.
-
-    Raises `UnknownId` for a conversation that is somebody else's or was deleted.
-    """
-    this = t.conversations.c.id == turn.conversation_id
-    query = select(t.conversations.c.user_id, t.conversations.c.deleted_at).where(this)
+def require_own_or_new(connection: Connection, conversation_id: str, user_id: str) -> None:
+    """Raise `UnknownId` for a conversation that is somebody else's or was deleted."""
+    listed = t.conversations.c
+    query = select(listed.user_id, listed.deleted_at).where(listed.id == conversation_id)
     row = connection.execute(query).one_or_none()
-    if row is None:
+    if row is not None and (row.user_id != user_id or row.deleted_at is not None):
+        raise UnknownId(f"no conversation {conversation_id[:80]!r}")
+
+
+def list_turn(connection: Connection, turn: Turn, at: float) -> None:
+    """Put a new turn's conversation in the list, on top; it is this person's, or new."""
+    this = t.conversations.c.id == turn.conversation_id
+    known = connection.execute(update(t.conversations).where(this).values(updated_at=at))
+    if not known.rowcount:
         connection.execute(
             insert(t.conversations).values(
                 id=turn.conversation_id,
@@ -45,10 +50,6 @@ def list_turn(connection: Connection, turn: Turn, at: float) -> None:
                 updated_at=at,
             )
         )
-    elif row.user_id != turn.user_id or row.deleted_at is not None:
-        raise UnknownId(f"no conversation {turn.conversation_id[:80]!r}")
-    else:
-        connection.execute(update(t.conversations).where(this).values(updated_at=at))
     add_document(connection, turn.conversation_id, turn.user_id, turn.question, turn_id=turn.id)
 
 

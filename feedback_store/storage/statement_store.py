@@ -54,9 +54,9 @@ class OwnStatements:
 class StatementStore:
     """Stores what people say of answers; of a user's statements about a thing the latest counts."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, group: GroupCommit) -> None:
         self._database = database
-        self._group = GroupCommit(database)
+        self._group = group
 
     def vote(
         self,

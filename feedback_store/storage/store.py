@@ -14,6 +14,7 @@ from feedback_store.storage import tables as t
 from feedback_store.storage.answers import AnswerStore, insert_template
 from feedback_store.storage.counters import Counters
 from feedback_store.storage.database import Database
+from feedback_store.storage.group_commit import GroupCommit
 from feedback_store.storage.import_writer import add_conversations, add_imported
 from feedback_store.storage.statement_store import StatementStore
 from feedback_store.storage.synced_turns import SyncKind, sync_turns
@@ -25,8 +26,9 @@ class FeedbackStore(AnswerStore, StatementStore):
     """The store of one database, whose tables it brings to their newest version."""
 
     def __init__(self, database: Database) -> None:
-        AnswerStore.__init__(self, database)
-        StatementStore.__init__(self, database)
+        group = GroupCommit(database)
+        AnswerStore.__init__(self, database, group)
+        StatementStore.__init__(self, database, group)
         self._counters = Counters(database)
         database.migrate(MIGRATIONS, version_table="alembic_version_feedback")
 

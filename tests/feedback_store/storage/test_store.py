@@ -221,3 +221,13 @@ def test_a_parent_from_another_conversation_is_refused(
     with pytest.raises(UnknownId):
         talk.ask(conversation="c2", parent=elsewhere)
     assert everything(database) == before
+
+
+def test_somebody_elses_conversation_is_refused_and_nothing_changes(
+    store: FeedbackStore, talk: Conversations, database: Database
+) -> None:
+    talk.ask(user="ann", conversation="c1")
+    before = everything(database)
+    with pytest.raises(UnknownId, match="no conversation 'c1'"):
+        talk.ask(user="bob", conversation="c1")
+    assert everything(database) == before
