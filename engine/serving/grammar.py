@@ -139,7 +139,13 @@ class GrammarMatcher:
         self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
         self._require_sound()
         bits = np.unpackbits(self._mask.view(np.uint8), count=self._rows, bitorder="little")
-        return logits.masked_fill(torch.from_numpy(bits) == 0, -torch.inf)
+        return torch.where(torch.from_numpy(bits.view(np.bool_)), logits, -torch.inf)
+
+    def advance_if_allowed(self, token_id: int) -> bool:
+        """Take a token if the language allows it; returns whether it does."""
+        allowed = self._matcher.try_consume_tokens([token_id]) == 1
+        self._require_sound()
+        return allowed
 
     def advance(self, token_id: int) -> None:
         """Take a token that was allowed."""

@@ -21,7 +21,7 @@ from torch import Tensor
 from engine.errors import Conflict, EngineFailure, Overloaded, UnknownId
 from engine.serving.commands import Commands
 from engine.serving.runner import ModelRunner, StepOutput
-from engine.serving.sampler import forbid
+from engine.serving.sampler import forbid, most_likely
 from engine.serving.scheduler import Scheduler
 from engine.serving.sequence import Adapter, ScheduledChunk, Sequence
 from engine.serving.task import Task
@@ -166,7 +166,7 @@ class EngineLoop:
     def _sample_and_publish(self, chunks: list[ScheduledChunk], output: StepOutput) -> None:
         """Hand each task the rows of its chunk: it samples and tells its reader."""
         allowed = forbid(output.logits, self._padding_ids)  # for scores too: see `Score`
-        likeliest = allowed.argmax(-1).tolist()
+        likeliest = most_likely(allowed)
         row = hidden_row = 0
         for chunk in chunks:
             task, count = chunk.sequence.task, len(chunk.wanted)

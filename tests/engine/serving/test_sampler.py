@@ -32,19 +32,18 @@ def random_logits(seed: int, vocabulary: int, spread: float = 3.0) -> Tensor:
 
 
 def sampled_distribution(params: SamplingParams, logits: Tensor) -> Tensor:
-    """Probability of each token, seen by taking torch's draw out of the sampler's hands."""
+    """Probability of each token, seen by taking the draw out of the sampler's hands."""
     result = torch.zeros(len(logits))
     choice = 0
     weights = torch.empty(0)
 
-    def draw(probabilities: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
+    def take(probabilities: Tensor, _generator: torch.Generator) -> int:
         nonlocal weights
-        assert count == 1
         weights = probabilities / probabilities.sum()
-        return torch.tensor([choice])
+        return choice
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(torch, "multinomial", draw)
+        monkeypatch.setattr("engine.serving.sampler.draw", take)
         sampler = Sampler(params)
         token = sampler(logits, CONTEXT)
         for choice in range(len(weights)):
@@ -291,13 +290,13 @@ def distribution_after(params: SamplingParams, logits: Tensor, chosen: list[int]
     sampler = Sampler(params)
     seen = torch.empty(0)
 
-    def draw(probabilities: Tensor, count: int, *, generator: torch.Generator) -> Tensor:
+    def take(probabilities: Tensor, _generator: torch.Generator) -> int:
         nonlocal seen
         seen = probabilities
-        return torch.tensor([chosen.pop(0) if chosen else 0])
+        return chosen.pop(0) if chosen else 0
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(torch, "multinomial", draw)
+        monkeypatch.setattr("engine.serving.sampler.draw", take)
         for _ in range(len(chosen) + 1):
             sampler(logits, CONTEXT)
     return seen
