@@ -125,8 +125,9 @@ def most_likely(logits: Tensor) -> list[int]:
 def draw(weights: Tensor, generator: torch.Generator) -> int:
     """Draw an index in proportion to weights (n,), by the inverse of their cumulative sum.
 
-    `torch.multinomial` draws a random number for each of the n, which takes twenty times as long for
-    a whole vocabulary (`benchmarks.sampling`). Raises `ValueError` where the sum is no positive number.
+    `torch.multinomial` draws a random number for each of the n, which takes twenty times as long
+    for a whole vocabulary (`benchmarks.sampling`). Raises `ValueError` where the sum is no positive
+    number.
     """
     cumulative = weights.cumsum(-1, dtype=torch.float64)
     total = float(cumulative[-1])

@@ -58,6 +58,27 @@ def own_turn(connection: Connection, answer_id: str, user_id: str) -> dict[str, 
     return dict(row)
 
 
+def _shown_columns(
+    prompt: Sequence[Message] | None,
+    example_ids: Sequence[str],
+    passages: Sequence[Mapping[str, Any]] | None,
+) -> dict[str, Any]:
+    """Return the columns of a turn that say what its prompt showed."""
+    return {
+        "prompt": None if prompt is None else [message.as_dict() for message in prompt],
+        "example_ids": list(example_ids) or None,
+        "passages": None if passages is None else list(passages),
+    }
+
+
+def _require_in_conversation(
+    connection: Connection, answer_id: str, user_id: str, conversation_id: str
+) -> None:
+    """Raise `UnknownId` for an answer that is not this user's, in this conversation."""
+    if own_turn(connection, answer_id, user_id)["conversation_id"] != conversation_id:
+        raise UnknownId(f"no answer {answer_id[:80]!r} in this conversation")
+
+
 def insert_template(connection: Connection, template: PromptTemplate) -> None:
     """Store a prompt template, unless it is there."""
     row = {"hash": template.hash, "definition": template.as_dict()}
@@ -107,23 +128,17 @@ class AnswerStore:
             template.mode,
             template.hash,
         )
-        row = t.row_of(turn)
-        row["prompt"] = None if prompt is None else [m.as_dict() for m in prompt]
-        row["example_ids"] = list(example_ids) or None
-        row["passages"] = None if passages is None else list(passages)
+        shown = _shown_columns(prompt, example_ids, passages)
 
         def add(connection: Connection) -> None:
-            if parent_answer_id is not None:
-                parent = own_turn(connection, parent_answer_id, user_id)
-                if parent["conversation_id"] != conversation_id:
-                    raise UnknownId(f"no answer {parent_answer_id[:80]!r} in this conversation")
             if listed:
                 require_own_or_new(connection, conversation_id, user_id)
             if parent_answer_id is not None:
+                _require_in_conversation(connection, parent_answer_id, user_id, conversation_id)
                 note_continued(connection, parent_answer_id, user_id)
             insert_template(connection, template)
             now = time.time()
-            connection.execute(insert(t.turns).values(created_at=now, **row))
+            connection.execute(insert(t.turns).values(created_at=now, **t.row_of(turn), **shown))
             if listed:
                 list_turn(connection, turn, now)
 
@@ -200,9 +215,8 @@ class AnswerStore:
         sampling: Mapping[str, Any] | None = None,
     ) -> None:
         """Keep what has been made so far, in case the process dies; `sampling` as at its end."""
-        values: dict[str, Any] = {"text": text, "thought": thought}
-        if sampling is not None:
-            values["sampling"] = dict(sampling)
+        drawn = {} if sampling is None else {"sampling": dict(sampling)}
+        values = {"text": text, "thought": thought, **drawn}
         this = t.answers.c.id == answer_id, t.answers.c.status == "streaming"
         statement = update(t.answers).where(*this).values(**values)
         self._group.run(lambda connection: connection.execute(statement))
