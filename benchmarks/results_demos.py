@@ -86,7 +86,7 @@ def _rounds(demo: DemoFigures) -> Iterator[str]:
     for found in demo["rounds"]:
         perplexity = found["perplexity"]
         yield _row(
-            demo["evidence"],
+            _name(demo),
             found["round"],
             found["wish"],
             f"{found['pairs']}, the newer ones" if found["older_left_out"] else found["pairs"],
@@ -116,10 +116,11 @@ def _opposed(demo: DemoFigures) -> Iterator[str]:
 
 
 def _name(demo: DemoFigures) -> str:
-    """The evidence, and what was changed about it."""
+    """The evidence, and what was changed about it or about the recipe."""
     told = [demo["evidence"]]
-    if demo["reversed_share"]:
+    if demo.get("reversed_share"):
         told.append(f"{demo['reversed_share']:.0%} reversed")
+    told += [f"`{key}` {value}" for key, value in demo.get("recipe", {}).items()]
     return ", ".join(told)
 
 

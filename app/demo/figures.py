@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -13,8 +13,29 @@ from app.demo.scripted_user import Ranking, Wish, shown
 from deploy.gate.verdict import win_rate
 from engine.hardware import describe_processor
 from engine.request import Finished
+from tuning.recipe import Recipe, read_recipe
 
 Say = Callable[[str], None]
+NOT_OF_THE_RECIPE = ("seed",)  # each run names its own
+
+
+def recipe_changes(recipe: Recipe) -> dict[str, Any]:
+    """Return the values in which a recipe differs from the shipped one, as "joint.beta": 0.2."""
+    ours, shipped = _flat(asdict(recipe)), _flat(asdict(read_recipe(None)))
+    return {
+        key: value
+        for key, value in ours.items()
+        if key not in NOT_OF_THE_RECIPE and value != shipped[key]
+    }
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of sections by "section.name"."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        inner = value if isinstance(value, Mapping) else {"": value}
+        flat |= {f"{name}.{key}".rstrip("."): each for key, each in inner.items()}
+    return flat
 
 
 class StageClock:

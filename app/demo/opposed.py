@@ -13,7 +13,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from app.demo.feedback import FEEDBACK_WAYS, answers_to, give_comparisons
-from app.demo.figures import Say, StageClock, comparison, comparison_lines
+from app.demo.figures import Say, StageClock, comparison, comparison_lines, recipe_changes
 from app.demo.run import SEEDS_APART, read_questions, start_in_new_home
 from app.demo.scripted_user import WISHES, ScriptedUser, WishName
 from app.demo.serving import MEASURED, greedy_answers, tune_and_judge
@@ -69,6 +69,7 @@ def run_opposed(settings: Settings, say: Say, *, seed: int = 0) -> dict[str, Any
         "evidence": "comparisons",
         "opposed": people,
         "seed": seed,
+        "recipe": recipe_changes(recipe),
         "alerts": alerts,
         "gate": {"verdict": gate.verdict, "reason": gate.reason, "gain": asdict(gate.gain)},
         **clock.cost(),

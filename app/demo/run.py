@@ -19,7 +19,7 @@ import yaml
 
 from app.demo import EvidenceName
 from app.demo.feedback import FEEDBACK_WAYS
-from app.demo.figures import Say, StageClock, comparison, comparison_lines, summary
+from app.demo.figures import Say, StageClock, comparison, comparison_lines, recipe_changes, summary
 from app.demo.scripted_user import WISHES, ScriptedUser, WishName, shown
 from app.demo.serving import MEASURED, greedy_answers, roll_back, swap, tune_and_judge
 from app.service import Service
@@ -93,6 +93,7 @@ def run_demo(
         "evidence": evidence,
         "reversed_share": reversed_share,
         "seed": seed,
+        "recipe": recipe_changes(recipe),
         **comparison(wish, rank, before[:unseen], after[:unseen]),
         "other_prompts": (
             comparison(wish, rank, before[unseen:], after[unseen:]) if other_prompts else None
@@ -166,7 +167,13 @@ def run_rounds(
             done.append(figures)
     finally:
         service.close()
-    return {"evidence": evidence, "rounds": done, **clock.cost(), "home": str(home)}
+    return {
+        "evidence": evidence,
+        "recipe": recipe_changes(recipe),
+        "rounds": done,
+        **clock.cost(),
+        "home": str(home),
+    }
 
 
 def read_questions() -> dict[str, list[str]]:

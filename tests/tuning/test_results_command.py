@@ -246,6 +246,15 @@ def test_several_seeds_of_a_demo_have_a_row_of_means(tmp_path: Path) -> None:
     assert rows.index("| comparisons | 0 |") < rows.index("| comparisons | 1 |")
 
 
+def test_a_demo_by_another_recipe_names_what_differs(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_text(PAGE.read_text("utf-8"), "utf-8")
+    write_figures(page, [], [demo(recipe={"joint.label_smoothing": 0.0}), demo(seed=2, recipe={})])
+    rows = page.read_text("utf-8")
+    assert "| comparisons, `joint.label_smoothing` 0.0 | 1 | 40 unseen |" in rows
+    assert "| comparisons | 2 | 40 unseen |" in rows
+
+
 def test_opposed_users_have_a_row_for_their_own_examples_and_for_the_release(
     tmp_path: Path,
 ) -> None:
