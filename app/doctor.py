@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
+from app.settings_table import settings_table
 from app.workspace import Workspace
 from engine.errors import BurnishError
 
@@ -168,9 +169,8 @@ def _tuning_kernels(workspace: Workspace) -> str:
 
 
 def _settings(workspace: Workspace) -> dict[str, Any]:
-    """Return each setting with its origin; secrets are masked by their type."""
-    origins = workspace.settings.origins()
+    """Return each setting with its origin; secrets are hidden."""
     return {
-        name: {"value": str(getattr(workspace.settings, name)), "origin": origin}
-        for name, origin in origins.items()
+        row.name: {"value": row.value, "origin": row.origin, "meaning": row.meaning}
+        for row in settings_table(workspace.settings)
     }

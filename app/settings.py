@@ -9,21 +9,21 @@ from __future__ import annotations
 import os
 import secrets
 import warnings
-from ipaddress import ip_network
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from platformdirs import user_cache_path, user_data_path
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
-    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
 from app.mcp_config import McpServerConfig, McpServerName
+from app.setting_types import CommaSeparated, Networks, Password, ToolNames
 from deploy.canary.plan import DEFAULT_DAYS, DEFAULT_SHARE, DEFAULT_VOTES
 from deploy.rounds.timetable import HOURS
 from deploy.rounds.trigger import EVIDENCE_WEIGHTS
@@ -31,9 +31,9 @@ from engine.errors import InvalidInput
 from engine.home import Home
 from engine.request import SamplingParams
 from engine.storage import write_atomically
-from feedback_store.accounts.passwords import MIN_PASSWORD_CHARS
 
 VARIABLE_PREFIX = "BURNISH_"
+Origin = Literal["command line", "environment", "file", "default"]
 SAMPLING = SamplingParams()  # the defaults of the sampling settings
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SECRET_BYTES = 32
@@ -52,47 +52,32 @@ QUIET = {
 }
 
 
-def _join_list(value: object) -> object:
-    """Join a list to "a, b", the form of environment variables."""
-    if isinstance(value, str):
-        return tuple(item.strip() for item in value.split(",") if item.strip())
-    return value
-
-
-def _require_ascii(password: SecretStr) -> SecretStr:
-    if not password.get_secret_value().isascii():
-        raise ValueError("must be ASCII: browsers do not agree on how to send anything else")
-    return password
-
-
-def _require_networks(networks: tuple[str, ...]) -> tuple[str, ...]:
-    for network in networks:
-        ip_network(network, strict=False)  # its ValueError names the address
-    return networks
-
-
-Password = Annotated[
-    SecretStr, Field(min_length=MIN_PASSWORD_CHARS), AfterValidator(_require_ascii)
-]
-CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_join_list)]
-ToolNames = Annotated[
-    tuple[Literal["calculator", "clock", "documents"], ...], NoDecode, BeforeValidator(_join_list)
-]
-Networks = Annotated[CommaSeparated, AfterValidator(_require_networks)]
-
-
 class Settings(BaseSettings):
     """All settings of an operator."""
 
     model_config = SettingsConfigDict(env_prefix=VARIABLE_PREFIX, extra="forbid", frozen=True)
+    _overrides: frozenset[str] = PrivateAttr(default=frozenset())  # the command line's
 
-    home: Path = Field(default_factory=lambda: user_data_path("burnish"))
-    model_cache: Path = Field(default_factory=lambda: user_cache_path("burnish") / "models")
-    database_url: str | None = None
+    home: Path = Field(
+        default_factory=lambda: user_data_path("burnish"), description="folder with all state"
+    )
+    model_cache: Path = Field(
+        default_factory=lambda: user_cache_path("burnish") / "models",
+        description="folder with fetched and converted models",
+    )
+    database_url: str | None = Field(
+        default=None, description="of PostgreSQL; None is a SQLite file in the home"
+    )
 
-    model: str = "embedded"
-    engine: Literal["auto", "local", "reference"] = "auto"
-    quantization: Literal["none", "int8", "int4"] = "int4"
+    model: str = Field(
+        default="embedded", description="base model: a preset, hub id, folder, file or bundle"
+    )
+    engine: Literal["auto", "local", "reference"] = Field(
+        default="auto", description="local is ours, reference is transformers' and slower"
+    )
+    quantization: Literal["none", "int8", "int4"] = Field(
+        default="int4", description="of the served weights: fewer bits are faster and smaller"
+    )
     kv_cache_bytes: int | None = Field(
         default=None, ge=1, description="for keys and values; None is a share of the free memory"
     )
@@ -102,7 +87,9 @@ class Settings(BaseSettings):
     )
     max_queue: int = Field(default=256, ge=1, description="answers waiting; more are refused")
 
-    system_prompt: str = "You are a helpful assistant."
+    system_prompt: str = Field(
+        default="You are a helpful assistant.", description="what the model is told before a chat"
+    )
     own_examples: bool = Field(
         default=True,
         description="show the model what a person corrected and likes, for that person",
@@ -116,13 +103,21 @@ class Settings(BaseSettings):
         le=16,
         description="answers written at idle times for each disliked one, to be compared; 0: none",
     )
-    temperature: float = Field(default=SAMPLING.temperature, ge=0, le=10)
-    top_p: float = Field(default=SAMPLING.top_p, gt=0, le=1)
-    max_new_tokens: int = Field(default=SAMPLING.max_new_tokens, ge=1)
-    max_message_chars: int = Field(default=20_000, ge=1)
+    temperature: float = Field(
+        default=SAMPLING.temperature, ge=0, le=10, description="of answers; 0 is greedy"
+    )
+    top_p: float = Field(
+        default=SAMPLING.top_p, gt=0, le=1, description="probability of the tokens drawn from"
+    )
+    max_new_tokens: int = Field(
+        default=SAMPLING.max_new_tokens, ge=1, description="longest answer, in tokens"
+    )
+    max_message_chars: int = Field(
+        default=20_000, ge=1, description="longest question, in characters"
+    )
 
-    host: str = "127.0.0.1"
-    port: int = Field(default=7860, ge=0, le=65535)
+    host: str = Field(default="127.0.0.1", description="address to listen on")
+    port: int = Field(default=7860, ge=0, le=65535, description="0 takes a free one")
     accounts: bool = Field(
         default=False, description="let in who has an account alone; always so on other addresses"
     )
@@ -138,8 +133,10 @@ class Settings(BaseSettings):
     oidc_issuer: str | None = Field(
         default=None, pattern="^https?://", description="OpenID Connect: who signs people in"
     )
-    oidc_client_id: str | None = None
-    oidc_client_secret: SecretStr | None = None
+    oidc_client_id: str | None = Field(default=None, description="this server's, there")
+    oidc_client_secret: SecretStr | None = Field(
+        default=None, description="this server's password there"
+    )
     rate_limit: int = Field(
         default=600, ge=1, description="requests a minute of one account, and of each of its keys"
     )
@@ -192,9 +189,17 @@ class Settings(BaseSettings):
     )
     user_floor: int = Field(default=50, ge=0, description="so many examples anybody may have")
 
-    recipe: Path | None = None
+    recipe: Path | None = Field(
+        default=None, description="of trainings: a file or a shipped recipe's name"
+    )
     tune_threads: int | None = Field(
         default=None, ge=1, description="of a tuning job; None is all processors"
+    )
+    tune_nice: int | None = Field(
+        default=None,
+        ge=0,
+        le=19,
+        description="niceness of a tuning job; None is only the time that nobody else uses",
     )
     tune_accelerate_config: Path | None = Field(
         default=None, description="several processes a job: ddp, fsdp, deepspeed, or a file"
@@ -225,7 +230,9 @@ class Settings(BaseSettings):
     loop_canary: bool = Field(
         default=False, description="try a better release as a canary before it goes live"
     )
-    loop_enabled: bool = False
+    loop_enabled: bool = Field(
+        default=False, description="train and promote by itself, on the schedule"
+    )
     loop_schedule: str = Field(
         default="0 3 * * *", description="crontab: minute hour day month dow"
     )
@@ -317,15 +324,17 @@ class Settings(BaseSettings):
         name = self.allowed_hosts[0] if self.allowed_hosts else f"{self.host}:{self.port}"
         return f"{scheme}://{name}{self.path_prefix}"
 
-    def origins(self) -> dict[str, str]:
-        """Return the origin of each setting: environment, set (file or command line) or default."""
+    def origins(self) -> dict[str, Origin]:
+        """Return where each setting comes from."""
         environment = {name.lower() for name in os.environ}
-        return {
-            name: "environment"
-            if f"{VARIABLE_PREFIX}{name}".lower() in environment
-            else ("set" if name in self.model_fields_set else "default")
-            for name in type(self).model_fields
-        }
+        return {name: self._origin(name, environment) for name in type(self).model_fields}
+
+    def _origin(self, name: str, environment: Collection[str]) -> Origin:
+        if name in self._overrides:
+            return "command line"
+        if f"{VARIABLE_PREFIX}{name}".lower() in environment:
+            return "environment"
+        return "file" if name in self.model_fields_set else "default"
 
 
 def load_settings(**overrides: Any) -> Settings:
@@ -334,6 +343,7 @@ def load_settings(**overrides: Any) -> Settings:
     given = {name: value for name, value in overrides.items() if value is not None}
     try:
         settings = Settings(**given)
+        settings._overrides = frozenset(given)
     except (ValidationError, ValueError) as error:
         raise InvalidInput(f"settings refused: {_sentences(error)}") from None
     if settings.user_header and not (settings.trusted_proxies and settings.has_accounts):

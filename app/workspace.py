@@ -101,6 +101,7 @@ class Workspace:
             settings.model_cache,
             threads=settings.tune_threads,
             accelerate_config=settings.tune_accelerate_config,
+            nice=settings.tune_nice,
         )
 
     # Imports of what takes long to import and few commands need are inside these properties

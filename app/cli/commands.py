@@ -90,7 +90,10 @@ def ask(
         raise typer.BadParameter("needs --mode self-consistency", param_hint="--samples")
     if mode == "self-consistency" and temperature == 0:
         raise typer.BadParameter("needs a --temperature above 0", param_hint="--mode")
-    with open_service(home, quantization=quant) as service, show_progress("Answering") as say:
+    with (
+        open_service(home, as_json=as_json, quantization=quant) as service,
+        show_progress("Answering", as_json=as_json) as say,
+    ):
 
         def show(text: str) -> None:
             say("")  # the answer takes the line's place
@@ -169,7 +172,10 @@ def doctor(home: HomeOption = None, model: Model = None, as_json: Json = False) 
     model can be served."""
     from app.doctor import describe, inspect_machine
 
-    with show_progress("Opening the home") as say, open_workspace(home, model=model) as workspace:
+    with (
+        show_progress("Opening the home", as_json=as_json) as say,
+        open_workspace(home, model=model) as workspace,
+    ):
         findings = inspect_machine(workspace, say)
     print_result(as_json, findings, describe(findings))
     if findings["problems"]:

@@ -45,12 +45,14 @@ def open_workspace(home: Path | None, **overrides: Any) -> Iterator[Workspace]:
 
 
 @contextmanager
-def open_service(home: Path | None, **overrides: Any) -> Iterator[Service]:
-    """Open a home folder and load its model for one command."""
+def open_service(
+    home: Path | None, *, as_json: bool = False, **overrides: Any
+) -> Iterator[Service]:
+    """Open a home folder and load its model for one command; `as_json` shows no progress."""
     from app.service import Service
 
     with open_workspace(home, **overrides) as workspace:
-        with show_progress("Loading the model"):
+        with show_progress("Loading the model", as_json=as_json):
             service = Service(workspace)
         try:
             yield service
@@ -59,12 +61,13 @@ def open_service(home: Path | None, **overrides: Any) -> Iterator[Service]:
 
 
 @contextmanager
-def show_progress(first: str) -> Iterator[Callable[[str], None]]:
-    """Show on standard error what is being done, if that is a terminal: programs see nothing.
+def show_progress(first: str, *, as_json: bool = False) -> Iterator[Callable[[str], None]]:
+    """Show on standard error what is being done, if that is a terminal and the result is not JSON:
+    programs see nothing.
 
     Yields the function that replaces the text; without a text the line disappears.
     """
-    if not sys.stderr.isatty():
+    if as_json or not sys.stderr.isatty():
         yield lambda _text: None
         return
     from rich.console import Console

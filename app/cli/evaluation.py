@@ -35,7 +35,7 @@ def evaluate_bundle(
     from tuning.judge import EngineJudge
 
     remote = is_endpoint(endpoint, model)
-    with open_service(home) as service:
+    with open_service(home, as_json=as_json) as service:
         workspace = service.workspace
         digest = find_digest(workspace.home.bundles, bundle)
         trained_on = read_manifest(folder_of(workspace.home.bundles, digest))["snapshot"]
@@ -52,7 +52,7 @@ def evaluate_bundle(
             if ask_judge
             else None
         )
-        with show_progress("Loading the adapters") as say:
+        with show_progress("Loading the adapters", as_json=as_json) as say:
             judged = workspace.loop.judging.evaluate(
                 service.engine, service.slots, digest, chosen, other, ai_judge=ai_judge, say=say
             )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,10 +97,10 @@ def _note_few_pairs(workspace: Workspace, snapshot: str) -> None:
 
 def _follow(workspace: Workspace, job: str, as_json: bool) -> None:
     """Show the job's progress until it ends. Ctrl-C ends the display, not the job."""
-    from app.learning.tune import follow
+    from app.learning.tune import WaitingNote, follow
 
     try:
-        follow(workspace.jobs.wait(job))
+        follow(workspace.jobs.wait(job, look=WaitingNote(workspace.jobs.pid)))
     except KeyboardInterrupt:
         print(f"the job goes on; `burnish tune --cancel {job[7:19]}` ends it", file=sys.stderr)  # noqa: T201
         raise typer.Exit(1) from None
@@ -117,16 +119,31 @@ def _cancel(workspace: Workspace, job: str, as_json: bool) -> None:
 
 
 def _list(workspace: Workspace, as_json: bool) -> None:
-    documents = [_document(workspace, job) for job in workspace.jobs.list()]
+    jobs = workspace.jobs.list()
+    waiting = _waiting_job(workspace, jobs)
+    documents = [_document(workspace, job, waiting=job.id == waiting) for job in jobs]
     lines = [
-        f"{d['job'][7:19]}  {'stopping' if d['stopping'] else d['state']:<11}  {_progress(d):<14}"
+        f"{d['job'][7:19]}  {job.described(waiting=d['waiting']):<11}  {_progress(d):<14}"
         f"  {d['error'] or d['bundle'] or ''}"
-        for d in documents
+        for job, d in zip(jobs, documents, strict=True)
     ]
     print_result(as_json, {"jobs": documents}, "\n".join(lines) or "no tuning jobs yet")
 
 
-def _document(workspace: Workspace, job: Job) -> dict[str, Any]:
+def _waiting_job(workspace: Workspace, jobs: Sequence[Job]) -> str | None:
+    """Return the job that runs and waits for a free processor; takes a moment if one runs."""
+    from tuning.jobs.processor_time import LEAST_SECONDS, ProcessorWatch
+
+    running = next((job.id for job in jobs if job.state == "running"), None)
+    if running is None:
+        return None
+    watch, pid = ProcessorWatch(), workspace.jobs.pid(running)
+    watch.is_waiting(pid)
+    time.sleep(LEAST_SECONDS)
+    return running if watch.is_waiting(pid) else None
+
+
+def _document(workspace: Workspace, job: Job, *, waiting: bool) -> dict[str, Any]:
     """Return a job and its current step as a document."""
     from tuning.jobs.events import StepDone
     from tuning.jobs.progress import read_progress
@@ -137,6 +154,7 @@ def _document(workspace: Workspace, job: Job) -> dict[str, Any]:
         "job": job.id,
         "state": job.state,
         "stopping": job.stopping,
+        "waiting": waiting,
         "snapshot": job.snapshot,
         "bundle": job.bundle,
         "error": job.error,

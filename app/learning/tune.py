@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from tuning.jobs.events import (
@@ -16,6 +16,8 @@ from tuning.jobs.events import (
     StepDone,
     TrialScored,
 )
+from tuning.jobs.processor_time import ProcessorWatch
+from tuning.jobs.runner import WAITING, Job
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -37,6 +39,25 @@ def follow(events: Iterable[JobEvent]) -> None:
     with Progress(*columns, TextColumn("{task.fields[facts]}"), console=console) as progress:
         for event in events:
             _draw(progress, event)
+
+
+class WaitingNote:
+    """Says on standard error, once at a time, that a job waits for a free processor.
+
+    It is called with the job again and again; `pid_of` returns the process of a job.
+    """
+
+    def __init__(self, pid_of: Callable[[str], int | None]) -> None:
+        self._pid_of = pid_of
+        self._watch = ProcessorWatch()
+        self._waits = False
+
+    def __call__(self, job: Job) -> None:
+        """Look at a running job."""
+        waits = self._watch.is_waiting(self._pid_of(job.id))
+        if waits and not self._waits:
+            print(WAITING, file=sys.stderr, flush=True)  # noqa: T201
+        self._waits = waits
 
 
 def print_step(event: JobEvent) -> None:

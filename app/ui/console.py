@@ -21,6 +21,7 @@ from app.ui.feedback_console import build_training_tab
 from app.ui.labels import text
 from app.ui.language_choice import build_language_choice
 from app.ui.release_changes import ReleaseChanges, actor_of, build_release_changes
+from app.ui.settings_console import build_settings_tab
 from app.ui.trend_console import build_trend_tab
 from app.ui.tuning_console import build_tuning_tab
 from app.workspace import Workspace
@@ -158,6 +159,8 @@ def build_console_page(service: Service) -> gr.Blocks:
             build_training_tab(service.workspace, training_data)
         with gr.Tab(text("console.tabs.tuning")):
             build_tuning_tab(service.workspace, blocks, service.rounds.resume_job)
+        with gr.Tab(text("console.tabs.settings")):
+            build_settings_tab(service.workspace.settings, blocks)
         build_language_choice(blocks, "console.title")
     return blocks  # type: ignore[no-any-return]  # gradio types its context manager as Any
 

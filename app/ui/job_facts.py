@@ -17,7 +17,7 @@ from tuning.jobs.runner import Job
 from tuning.methods.joint_rows import ROW_KINDS
 
 
-def job_facts(job: Job, events: Sequence[JobEvent], language: str) -> str:
+def job_facts(job: Job, events: Sequence[JobEvent], language: str, *, waiting: bool = False) -> str:
     """Return the facts about a job, one per line."""
 
     def line(key: str, **values: object) -> str:
@@ -27,7 +27,7 @@ def job_facts(job: Job, events: Sequence[JobEvent], language: str) -> str:
     steps = last_steps(events)
     lines = [
         line("id", id=job.id),
-        line("state", state=translated("stopping" if job.stopping else job.state, language)),
+        line("state", state=translated(job.described(waiting=waiting), language)),
     ]
     if begun:
         priority = translated(begun.priority, language)

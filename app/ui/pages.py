@@ -13,6 +13,7 @@ from app.html.rendering import stylesheet
 from app.service import Service
 from app.ui.chat_page import FRAMES, HEAD_END, HEAD_START, build_chat_page, page_files
 from app.ui.console import build_console_page
+from app.ui.fact_table import TABLE_CSS
 from app.ui.gradio_routes import AllowedRoutes, BoundSessions
 from app.ui.labels import I18N, LanguageOfRequest
 from app.web.headers import ScriptNonces
@@ -54,7 +55,7 @@ def mount_pages(app: Any, service: Service) -> None:
         app,
         console,
         "/console",
-        css=f"{CSS}\n{stylesheet()}",
+        css=f"{CSS}\n{TABLE_CSS}\n{stylesheet()}",
         **shared,
         app_kwargs=_middleware(
             # Vega, the plot library, compiles expressions

@@ -21,6 +21,7 @@ from app.ui.labels import text
 from app.workspace import Workspace
 from engine.storage import find_digest
 from tuning.jobs.events import JobEvent, StepDone
+from tuning.jobs.processor_time import ProcessorWatch
 from tuning.jobs.progress import read_progress
 from tuning.jobs.runner import Job
 
@@ -51,13 +52,15 @@ class TuningPage:
     def __init__(self, workspace: Workspace, resume: Resume) -> None:
         self._workspace = workspace
         self._resume = resume
+        self._watch = ProcessorWatch()
 
     def refresh(self, view: JobsState, request: gr.Request) -> tuple[Any, ...]:
         """Return updates of the table, the curves, the figures and the buttons."""
         language = language_for(request)
         jobs = self._workspace.jobs.list()[:JOBS_SHOWN]
         progress = {job.id: self._progress(job) for job in jobs}
-        rows = [_row(job, progress[job.id], language) for job in jobs]
+        waiting = self._waiting(jobs)
+        rows = [_row(job, progress[job.id], job.id in waiting, language) for job in jobs]
         table = pd.DataFrame(rows, columns=column_headers("job_columns", JOB_COLUMNS, language))
         job = next((job for job in jobs if job.id == view.job), jobs[0] if jobs else None)
         if job is None:
@@ -67,7 +70,8 @@ class TuningPage:
         fresh, view.drawn = (job.id, len(steps)) != view.drawn, (job.id, len(steps))
         # A plot blinks when it is redrawn
         curves = _curves(steps, language) if fresh else [gr.skip()] * 3
-        return view, table, *curves, job_facts(job, events, language), *_buttons(job)
+        facts = job_facts(job, events, language, waiting=job.id in waiting)
+        return view, table, *curves, facts, *_buttons(job)
 
     def choose(self, view: JobsState, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
         """Show another job."""
@@ -86,6 +90,11 @@ class TuningPage:
         with report_errors(language_for(request)):
             self._resume(_displayed_job(view))
         gr.Info(say("console.tuning.resumed", language_for(request)), duration=3)
+
+    def _waiting(self, jobs: Sequence[Job]) -> set[str]:
+        """Return the ids of the jobs that run and get hardly any processor time."""
+        running = [job.id for job in jobs if job.state == "running"]
+        return {job for job in running if self._watch.is_waiting(self._workspace.jobs.pid(job))}
 
     def _progress(self, job: Job) -> list[JobEvent]:
         return read_progress(self._workspace.jobs.folder(job.id) / "progress.jsonl")
@@ -150,12 +159,12 @@ def _plot(name: str, *, y_lim: Sequence[float | None] = (None, None)) -> gr.Line
     return plot
 
 
-def _row(job: Job, events: Sequence[JobEvent], language: str) -> list[str]:
+def _row(job: Job, events: Sequence[JobEvent], waiting: bool, language: str) -> list[str]:
     steps = last_steps(events)
     last = steps[-1] if steps else None
     return [
         job.id[7:19],
-        translated("stopping" if job.stopping else job.state, language),
+        translated(job.described(waiting=waiting), language),
         datetime.fromtimestamp(job.started_at, UTC).strftime("%Y-%m-%d %H:%M"),
         last.stage if last else "",
         f"{last.step}/{last.steps}" if last else "",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from engine.storage import write_atomically
 from tuning.distributed import accelerate_arguments
-from tuning.jobs.worker import yield_to_chat
+from tuning.jobs.worker import read_spec, yield_to_chat
 
 
 def main(folder: Path, config: Path, processes: int) -> int:
@@ -25,7 +25,7 @@ def main(folder: Path, config: Path, processes: int) -> int:
     killed, or none was started.
     """
     write_atomically(folder / "pid", str(os.getpid()).encode())
-    yield_to_chat()
+    yield_to_chat(read_spec(folder).nice)
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing import SignalException
 

@@ -28,8 +28,8 @@ def main(folder: Path) -> int:
     threading.Thread(target=_end_with, args=(launcher,), daemon=True).start()
     if join_processes():
         return worker.work(folder)
-    worker.yield_to_chat()
     spec = worker.read_spec(folder)
+    worker.yield_to_chat(spec.nice)
     torch.set_num_threads(spec.threads_each)
     run(worker.training_run(spec, folder), lambda event: None)
     return 0

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,7 @@ from tuning.jobs.progress import ProgressTail
 from tuning.recipe import Recipe
 
 JobState = Literal["running", "done", "failed", "cancelled", "interrupted"]
+WAITING = "waiting for a free processor"
 CANCELLED = "cancelled"  # a file in the job's folder: somebody asked it to stop
 PID_PATIENCE_SECONDS = 5.0  # a worker writes its pid as its first act
 # OpenMP's threads sleep while they wait for each other. By default they spin, which keeps the
@@ -58,6 +59,7 @@ class JobSpec:
     recipe_origins: dict[str, str]
     threads: int  # of all processes together
     processes: int = 1
+    nice: int | None = None  # niceness; None is idle priority
 
     @property
     def id(self) -> str:
@@ -83,12 +85,19 @@ class Job:
     started_at: float
     stopping: bool = False  # it was told to stop, and still runs
 
+    def described(self, *, waiting: bool = False) -> str:
+        """The state in words; `waiting`: its process gets hardly any processor time."""
+        if self.stopping:
+            return "stopping"
+        return WAITING if waiting and self.state == "running" else self.state
+
 
 class JobRunner:
     """The jobs of one home.
 
     With a configuration of `accelerate` (see `tuning.distributed`), a job has as many processes as
-    it says.
+    it says. `nice` is the niceness of jobs, 0..19; None leaves them the processor time that nobody
+    else uses.
     """
 
     def __init__(
@@ -97,11 +106,13 @@ class JobRunner:
         models: Path,
         threads: int | None = None,
         accelerate_config: Path | None = None,
+        nice: int | None = None,
     ) -> None:
         self._home = home
         self._models = models
         self._threads = threads or default_threads()
         self._accelerate_config = accelerate_config
+        self._nice = nice
         self._root = home.jobs
         self._root.mkdir(parents=True, exist_ok=True)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -146,6 +157,7 @@ class JobRunner:
             recipe_origins,
             self._threads,
             1 if config is None else processes_of(config),
+            self._nice,
         )
 
     def resume(self, job_id: str) -> str:
@@ -156,7 +168,12 @@ class JobRunner:
         """
         known = self._manifest(job_id)
         del known["started_at"]
-        here = {"home": str(self._home.root), "models": str(self._models), "threads": self._threads}
+        here = {
+            "home": str(self._home.root),
+            "models": str(self._models),
+            "threads": self._threads,
+            "nice": self._nice,
+        }
         return self._launch(JobSpec(**{**known, **here}))
 
     def _launch(self, spec: JobSpec) -> str:
@@ -194,14 +211,18 @@ class JobRunner:
         arguments = worker_arguments(folder, self._accelerate_config, spec.processes)
         return [sys.executable, *arguments]
 
-    def wait(self, job_id: str, poll_seconds: float = 0.2) -> Iterator[JobEvent]:
-        """Progress events as they come, until the job ends."""
+    def wait(
+        self, job_id: str, poll_seconds: float = 0.2, look: Callable[[Job], object] | None = None
+    ) -> Iterator[JobEvent]:
+        """Progress events as they come, until the job ends; `look` gets the job at each poll."""
         progress = ProgressTail(self.folder(job_id) / "progress.jsonl")
         while True:
-            running = self.get(job_id).state == "running"
+            job = self.get(job_id)
             yield from progress.read()
-            if not running:
+            if job.state != "running":
                 return
+            if look is not None:
+                look(job)
             time.sleep(poll_seconds)
 
     def result(self, job_id: str) -> str:
@@ -268,13 +289,19 @@ class JobRunner:
             return "running"
         return "cancelled" if (self.folder(job_id) / CANCELLED).is_file() else "interrupted"
 
+    def pid(self, job_id: str) -> int | None:
+        """The process of a job; None where it has not begun yet."""
+        path = self.folder(job_id) / "pid"
+        written = path.read_text() if path.is_file() else ""
+        return int(written) if written else None
+
     def _pid(self, job_id: str) -> int:
-        path, deadline = self.folder(job_id) / "pid", time.monotonic() + PID_PATIENCE_SECONDS
-        while not (written := path.read_text() if path.is_file() else ""):
+        deadline = time.monotonic() + PID_PATIENCE_SECONDS
+        while (pid := self.pid(job_id)) is None:
             if time.monotonic() > deadline or self.get(job_id).state != "running":
                 raise Conflict("this job has no process that could be stopped")
             time.sleep(0.01)
-        return int(written)
+        return pid
 
     def _result(self, job_id: str) -> dict[str, Any]:
         path = self.folder(job_id) / "result.json"

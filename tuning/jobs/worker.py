@@ -42,8 +42,8 @@ def main(folder: Path) -> int:
 
 def work(folder: Path) -> int:
     """Run the job in this process, the only one or the first; returns the exit status."""
-    priority = yield_to_chat()
     spec = read_spec(folder)
+    priority = yield_to_chat(spec.nice)
     reserve = folder / "reserve"
     try:
         write_atomically(reserve, bytes(RESERVE_BYTES))
@@ -57,26 +57,30 @@ def work(folder: Path) -> int:
     return 0 if result["state"] == "done" else 1
 
 
-def yield_to_chat() -> str:
-    """Lower this process to idle priority, processor and disk; returns the priority's name.
+def yield_to_chat(nice: int | None = None) -> str:
+    """Lower this process's priority, processor and disk; returns the priority's name.
+
+    `nice` is the niceness to take, 0..19; without one the process is left what nobody else uses.
 
     Called before torch starts its threads, which inherit it. SCHED_IDLE is below every niceness.
     A job is a session of its own, and where Linux shares processors by session ("autogroup"),
     niceness counts only within one; so the session is given the lowest share as well. Source:
     sched(7), "SCHED_IDLE" and "The autogroup feature". What a container forbids is left out.
     """
-    os.nice(LOWEST_PRIORITY)
+    niceness = LOWEST_PRIORITY if nice is None else nice
+    os.nice(niceness)
     if sys.platform != "linux":
-        return f"nice {LOWEST_PRIORITY}"
-    with suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        return f"nice {niceness}"
+    if nice is None:
+        with suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     if os.getsid(0) == os.getpid():  # else the session is somebody's terminal, which it would slow
         with suppress(OSError):
-            Path("/proc/self/autogroup").write_text(str(LOWEST_PRIORITY))
+            Path("/proc/self/autogroup").write_text(str(niceness))
     with suppress(OSError, psutil.AccessDenied):
         psutil.Process().ionice(psutil.IOPRIO_CLASS_IDLE)
     idle = os.sched_getscheduler(0) == os.SCHED_IDLE
-    return "idle" if idle else f"nice {LOWEST_PRIORITY}"
+    return "idle" if idle else f"nice {niceness}"
 
 
 def read_spec(folder: Path) -> JobSpec:

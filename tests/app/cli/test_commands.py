@@ -263,6 +263,9 @@ def test_progress_is_shown_on_a_terminal_alone(
         say("Answering")
     assert capfd.readouterr() == ("", "")
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with show_progress("Loading [the] model", as_json=True) as say:
+        say("Answering")
+    assert capfd.readouterr() == ("", "")
     with show_progress("Loading [the] model") as say:
         say("")
     output, errors = capfd.readouterr()

@@ -64,7 +64,7 @@ def result_of(folder: Path) -> Any:
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests themselves are not to stand back."""
-    monkeypatch.setattr(worker, "yield_to_chat", lambda: "idle")
+    monkeypatch.setattr(worker, "yield_to_chat", lambda nice: "idle")
 
 
 # It stands back for chat
@@ -89,6 +89,15 @@ def test_a_worker_and_the_threads_it_starts_run_only_where_nobody_else_would() -
     assert [policy, *of_thread] == [os.SCHED_IDLE] * 2
     assert disk == psutil.IOPRIO_CLASS_IDLE
     assert group == "" or group.strip().endswith("nice 19")  # no group where they are off
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's schedulers")
+def test_a_worker_with_a_niceness_has_its_share_of_a_busy_machine() -> None:
+    program = MANNERS.replace("yield_to_chat(), []", "yield_to_chat(5), [os.nice(0)]")
+    said, policy, found, _disk, group = json.loads(manners([sys.executable, "-c", program]))
+    assert (said, policy, found) == ("nice 5", os.SCHED_OTHER, [5, os.SCHED_OTHER])
+    assert group == "" or group.strip().endswith("nice 5")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's schedulers")
