@@ -11,7 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from app.cli.commands import app
-from app.settings import Settings, ToolNames, load_settings
+from app.setting_types import ToolNames
+from app.settings import Settings, load_settings
 from app.tools.calculator import calculator
 from app.tools.clock import clock, zone_named, zone_of
 from app.tools.document_search import NOTHING_FITS, search_own_documents
