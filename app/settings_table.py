@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from app.settings import VARIABLE_PREFIX, Origin, Settings
+from app.settings import VARIABLE_PREFIX, SettingOrigin, Settings
 
-HIDDEN = "********"
+HIDDEN_VALUE = "********"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class SettingRow:
     name: str
     variable: str
     value: str
-    origin: Origin
+    origin: SettingOrigin
     meaning: str
 
 
@@ -52,7 +52,7 @@ def _shown(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, SecretStr):
-        return HIDDEN
+        return HIDDEN_VALUE
     if isinstance(value, dict):  # servers by name; their configurations hold secrets
         return ", ".join(value)
     if isinstance(value, tuple):
@@ -67,4 +67,4 @@ def _without_password(text: str) -> str:
         password = urlsplit(text).password
     except ValueError:  # it is no URL after all
         return text
-    return text.replace(f":{password}@", f":{HIDDEN}@", 1) if password else text
+    return text.replace(f":{password}@", f":{HIDDEN_VALUE}@", 1) if password else text

@@ -16,8 +16,8 @@ TABLE_CSS = """
 .fact-row dt {font-family: var(--font-mono); font-size: 13px; overflow-wrap: anywhere}
 .fact-row dd {margin: 0; overflow-wrap: anywhere; color: var(--body-text-color)}
 .fact-row .value {font-family: var(--font-mono); font-size: 13px}
-.fact-row .quiet, .fact-row dd.note, .fact-row .badge {color: #52525b}
-.dark .fact-row .quiet, .dark .fact-row dd.note, .dark .fact-row .badge {color: #a1a1aa}
+.fact-row .quiet, .fact-row dd.note, .fact-row .badge {
+  color: color-mix(in srgb, var(--body-text-color) 72%, transparent)}
 .fact-row .badge {display: inline-block; margin-inline-start: 8px; font-size: 12px;
   white-space: nowrap}
 .fact-row .badge.marked {padding: 0 8px; border: 1px solid #1f5eff; border-radius: 8px;

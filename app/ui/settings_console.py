@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from app.settings import Origin, Settings
-from app.settings_table import HIDDEN, SettingRow, settings_table
+from app.settings import SettingOrigin, Settings
+from app.settings_table import HIDDEN_VALUE, SettingRow, settings_table
 from app.texts import language_for, say, translated
 from app.ui.fact_table import Fact, fact_table
 from app.ui.labels import text
 
 Filter = Literal["all", "changed"]
-ORIGINS: Mapping[Origin, str] = MappingProxyType(
+ORIGINS: Mapping[SettingOrigin, str] = MappingProxyType(
     {
         "command line": "command_line",
         "environment": "environment",
@@ -70,13 +70,13 @@ def _facts(rows: Sequence[SettingRow], language: str) -> list[Fact]:
             note=translated(row.meaning, language),
             badge=say(f"console.settings.origins.{ORIGINS[row.origin]}", language),
             marked=row.origin != "default",
-            quiet=row.value in ("", HIDDEN),
+            quiet=row.value in ("", HIDDEN_VALUE),
         )
         for row in rows
     ]
 
 
 def _value(row: SettingRow, language: str) -> str:
-    if row.value == HIDDEN:
+    if row.value == HIDDEN_VALUE:
         return say("console.settings.secret", language)
     return row.value or say("console.settings.empty", language)

@@ -10,7 +10,7 @@ import gradio as gr
 import pytest
 
 from app.settings import Settings, load_settings
-from app.settings_table import HIDDEN, SettingRow, settings_table
+from app.settings_table import HIDDEN_VALUE, SettingRow, settings_table
 from app.texts import translated
 from app.ui.settings_console import SettingsPage
 
@@ -51,8 +51,8 @@ def test_each_value_stands_with_where_it_comes_from(settings: Settings) -> None:
 
 def test_no_secret_is_shown(settings: Settings) -> None:
     rows = rows_of(settings)
-    assert rows["operator_password"].value == HIDDEN
-    assert rows["database_url"].value == f"postgresql://burnish:{HIDDEN}@db/burnish"
+    assert rows["operator_password"].value == HIDDEN_VALUE
+    assert rows["database_url"].value == f"postgresql://burnish:{HIDDEN_VALUE}@db/burnish"
     assert rows["mcp_servers"].value == "files"
     shown = str(rows) + SettingsPage(settings).show("all", CHINESE)
     assert SECRET not in shown
