@@ -46,12 +46,17 @@ def claim_server(settings: Settings) -> Iterator[list[socket.socket]]:
     home = Home(settings.home)
     open_home(home)
     with ExitStack() as claims:
-        if settings.database_url is None or settings.database_url.startswith("sqlite"):
+        if not shares_store(settings):
             claims.enter_context(_sole_server_of(home))
         sockets = listen(settings.host, settings.port)
         for listener in sockets:
             claims.callback(listener.close)
         yield sockets
+
+
+def shares_store(settings: Settings) -> bool:
+    """Whether other servers may use the same database: a SQLite file has one server."""
+    return settings.database_url is not None and not settings.database_url.startswith("sqlite")
 
 
 @contextmanager

@@ -13,11 +13,13 @@ from app.answering.answering import BASE, LIVE, Answering
 from app.answering.completions import Completions
 from app.answering.conversation import Chat
 from app.answering.embeddings import Embeddings
+from app.claims import shares_store
 from app.learning.alternatives import AlternativeWriter
 from app.learning.canaries import canary_comparisons, canary_router, watch_canaries
 from app.learning.rounds import Rounds
-from app.learning.schedules import each_minute, on_crontab
+from app.learning.schedules import each_minute, each_seconds, on_crontab
 from app.workspace import Workspace
+from deploy.releases.servers import SERVER_WATCH_SECONDS, ServerWatch
 from engine.errors import Conflict, UnknownId
 from engine.storage import find_digest
 
@@ -46,7 +48,8 @@ class Service:
             kv_cache_bytes=settings.kv_cache_bytes,
         )
         self.slots = AdapterSlots(self.engine, workspace.base, workspace.home.bundles)
-        self.follower = Follower(workspace.registry, self.slots)
+        self.follower = Follower(workspace.registry, self.slots, workspace.store.writer)
+        self._servers = ServerWatch(workspace.registry)
         answering = Answering(self.engine, canary_router(self.slots, workspace), workspace.store)
         self.completions = Completions(
             answering, workspace.store, max_message_chars=settings.max_message_chars
@@ -82,9 +85,12 @@ class Service:
     def start(self) -> None:
         """Serve the live release and start the schedules that the settings ask for."""
         settings = self.workspace.settings
-        self.workspace.store.abort_unfinished()
+        self.close_abandoned_answers()
         self.workspace.forgetting.finish()
         self.follower.start()
+        if shares_store(settings):
+            close = self.close_abandoned_answers
+            self._schedulers.append(each_seconds(SERVER_WATCH_SECONDS, close))
         self._schedulers.append(each_minute(self.rounds.tick))
         self._schedulers.append(watch_canaries(self.slots, self.workspace))
         self._schedulers.append(each_minute(self.erase_deleted))
@@ -117,6 +123,12 @@ class Service:
         if due := self.workspace.conversations.due(before):
             with suppress(Conflict, UnknownId):  # another erasure runs, or all were restored now
                 self.workspace.forgetting.forget_conversations(due, deleted_before=before)
+
+    def close_abandoned_answers(self) -> None:
+        """Close the answers of servers that have died, so that they can be continued here."""
+        shared = shares_store(self.workspace.settings)
+        running = self._servers.alive() | {self.workspace.store.writer} if shared else ()
+        self.workspace.store.abort_unfinished(running)
 
     def _is_training(self) -> bool:
         """Whether a round or a tuning job runs, which gets the processors before idle work."""

@@ -20,7 +20,7 @@ from app.answering.fixed_answer import FixedAnswer
 from app.answering.running_answers import RunningAnswers
 from app.answering.self_consistency import Chains, draw_chains
 from app.tools.called import CalledTool
-from engine.errors import BurnishError, StorageFull
+from engine.errors import BurnishError, Conflict, StorageFull
 from engine.messages import Message
 from engine.request import BASE as BASE  # for the rest of this floor, too
 from engine.request import LIVE as LIVE
@@ -231,7 +231,8 @@ class Answering:
                     logprobs_shown += len(event.logprobs)
                     logprobs = event.logprobs
                     if time.monotonic() - saved_at > PARTIAL_SAVE_SECONDS:
-                        self._save_partial(answer_id, request, text, agent)
+                        if not self._save_partial(answer_id, request, text, agent):
+                            stream.cancel()
                         saved_at = time.monotonic()
                     yield current()
                 else:
@@ -297,19 +298,23 @@ class Answering:
                 first_token_at=first_token_at,
                 sampling=request.stored_sampling(called, votes) if votes or called else None,
             )
-        except StorageFull:
+        except (StorageFull, Conflict):
             return replace(update, answer_id=None, note=NOT_SAVED)
         return update
 
     def _save_partial(
         self, answer_id: str | None, request: AnswerRequest, text: str, agent: Agent | None
-    ) -> None:
+    ) -> bool:
+        """Store the text so far; returns whether the answer shall go on."""
         if answer_id is None:
-            return
+            return True
         partial = request.split_whole(text)
         sampling = request.stored_sampling(agent.called) if agent and agent.called else None
         with suppress(StorageFull):  # reported once, at the end
-            self._store.save_partial(answer_id, partial.answer, partial.stored_thought, sampling)
+            return self._store.save_partial(
+                answer_id, partial.answer, partial.stored_thought, sampling
+            )
+        return True
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from engine.errors import (
     EngineFailure,
     InvalidInput,
     Overloaded,
+    PeerUnavailable,
     StorageFull,
 )
 from engine.models.catalogue import BaseModel
@@ -117,34 +119,45 @@ class Releases:
 
 
 class Follower:
-    """One server's thread that keeps its engine on the live release."""
+    """One server's threads: one keeps its engine on the live release, one tells that it is alive.
 
-    def __init__(self, registry: Registry, slots: AdapterSlots) -> None:
-        self.server_id = uuid.uuid4().hex
+    They are two, since loading a release may take longer than a server may be silent.
+    """
+
+    def __init__(
+        self, registry: Registry, slots: AdapterSlots, server_id: str | None = None
+    ) -> None:
+        self.server_id = server_id or uuid.uuid4().hex
         self._registry = registry
         self._slots = slots
-        self._reported: tuple[int, str | None] | None = None
-        self._reported_at = 0.0
+        self._reported: tuple[int, str | None] = (0, None)
+        self._reporting = threading.Lock()  # guards the one above
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="burnish-follower", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._repeat, args=args, name="burnish-follower", daemon=True)
+            for args in ((FOLLOW_SECONDS, self._follow), (HEARTBEAT_SECONDS, self._beat))
+        ]
 
     def start(self) -> None:
         """Catch up with the registry, then follow it in the background."""
         self._follow()
-        self._thread.start()
+        self._beat()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Stop the thread and remove this server; if that fails, the registry soon drops it."""
+        """Stop the threads and remove this server; if that fails, the others see it is silent."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
         with suppress(StorageFull, DatabaseUnavailable):
             self._registry.remove_server(self.server_id)
 
-    def _run(self) -> None:
-        while not self._stop.wait(FOLLOW_SECONDS):
+    def _repeat(self, seconds: float, work: Callable[[], None]) -> None:
+        while not self._stop.wait(seconds):
             try:
-                self._follow()
+                work()
             except Exception:  # noqa: BLE001, S112 - a busy database now must not end the following
                 continue
 
@@ -152,18 +165,22 @@ class Follower:
         wanted = self._registry.live()
         try:
             self._slots.activate(wanted.bundle)
-        except Overloaded:
-            return  # too busy to try it just now; it is looked at again in a moment
+        except (Overloaded, StorageFull, DatabaseUnavailable, PeerUnavailable):
+            return  # no fault of the release's; it is looked at again in a moment
         except Exception as refused:  # noqa: BLE001 - whatever it is, this release cannot be served
+            if not self._slots.engine_alive:
+                return  # no fault of the release's either: other servers may well serve it
             with suppress(Conflict):  # somebody moved the pointer already
                 self._registry.rollback(
                     wanted, note=f"refused by a server: {refused}", actor=f"server {self.server_id}"
                 )
-        self._report(wanted.generation)
+        with self._reporting:
+            served = wanted.generation, self._slots.live
+            if served != self._reported:
+                self._registry.report_server(self.server_id, *served)
+                self._reported = served
 
-    def _report(self, generation: int) -> None:
-        """Report what is served, when it has changed or as a heartbeat."""
-        now, served = time.monotonic(), (generation, self._slots.live)
-        if served != self._reported or now - self._reported_at > HEARTBEAT_SECONDS:
-            self._registry.report_server(self.server_id, *served)
-            self._reported, self._reported_at = served, now
+    def _beat(self) -> None:
+        """Report as a heartbeat what was served last."""
+        with self._reporting:
+            self._registry.report_server(self.server_id, *self._reported)

@@ -27,6 +27,7 @@ from sqlalchemy import (
     String,
     Table,
     delete,
+    func,
     insert,
     select,
     update,
@@ -254,8 +255,9 @@ class Registry:
 
     def report_server(self, server_id: str, generation: int, bundle: str | None) -> None:
         """Record what a server serves, as its heartbeat, and that it activated a release."""
-        values = {"generation": generation, "bundle": bundle, "seen_at": time.time()}
         with self._database.write() as connection:
+            seen_at = _clock(connection)
+            values = {"generation": generation, "bundle": bundle, "seen_at": seen_at}
             query = select(servers.c.bundle).where(servers.c.id == server_id)
             known = connection.execute(query).one_or_none()
             if known is None:
@@ -273,12 +275,18 @@ class Registry:
 
     def servers(self) -> Sequence[RunningServer]:
         """The servers with a recent heartbeat."""
-        now = time.time()
         with self._database.read() as connection:
+            now = _clock(connection)
             query = select(servers).where(  # a future time is stale too: the clock was set back
                 servers.c.seen_at.between(now - SERVER_LOST_SECONDS, now + SERVER_LOST_SECONDS)
             )
             return [RunningServer(**row) for row in connection.execute(query).mappings()]
+
+    def heartbeats(self) -> Mapping[str, float]:
+        """The last heartbeat of each server that has not been removed, by the database's clock."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(servers.c.id, servers.c.seen_at))
+            return {row.id: row.seen_at for row in rows}
 
     def _up_to_date(self, connection: Connection) -> ReadSoFar:
         """All events and what is derived from them.
@@ -297,6 +305,14 @@ class Registry:
                 events = [*events, *(event for event in read if event is not None)]
                 self._read = rows[-1]["id"], events, derive_record(events)
             return self._read
+
+
+def _clock(connection: Connection) -> float:
+    """The time in seconds on a clock that all servers share: of PostgreSQL, or of this machine."""
+    if connection.dialect.name != "postgresql":
+        return time.time()
+    moment = func.extract("epoch", func.clock_timestamp())
+    return float(connection.execute(select(moment)).scalar_one())
 
 
 def _append(connection: Connection, event: EventT) -> EventT:

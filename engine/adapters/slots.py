@@ -49,6 +49,11 @@ class AdapterSlots:
         """The adapter of the next stream; None is the base model."""
         return self._live
 
+    @property
+    def engine_alive(self) -> bool:
+        """Whether the engine can still make tokens."""
+        return self._engine.alive
+
     def activate(self, digest: str | None) -> None:
         """Make an adapter live; None makes the base model live.
 

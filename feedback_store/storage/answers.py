@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
 
 from engine.errors import Conflict, UnknownId
 from engine.messages import Message, clean_text, require_text
@@ -86,11 +86,16 @@ def insert_template(connection: Connection, template: PromptTemplate) -> None:
 
 
 class AnswerStore:
-    """Stores turns and answers, and reads them."""
+    """Stores turns and answers, and reads them.
+
+    `writer` is the id of this process. An answer that streams belongs to the process that began or
+    continued it: where several share the database, none of them writes another's.
+    """
 
     def __init__(self, database: Database, group: GroupCommit) -> None:
         self._database = database
         self._group = group
+        self.writer = new_id()
 
     # Writing
 
@@ -172,6 +177,7 @@ class AnswerStore:
             "sampling": dict(sampling),
             "seed": seed,
             "created_at": time.time(),
+            "writer": self.writer,
         }
 
         def begin(connection: Connection) -> None:
@@ -182,44 +188,29 @@ class AnswerStore:
         self._group.run(begin)
         return answer_id
 
-    def reopen_answer(self, answer_id: str, user_id: str) -> StoredAnswer:
-        """Reopen an answer that ended early; returns what it was.
-
-        `save_partial` and `finish_answer` then take the whole of it. Raises `Conflict` for one that
-        is being made, or that the model ended itself.
-        """
-        answers = t.answers.c
-        ended_early = or_(
-            answers.status.in_(("stopped", "aborted", "failed")),
-            and_(answers.status == "done", answers.complete == 0),
-        )
-        with self._database.write() as connection:
-            conversation_id = own_turn(connection, answer_id, user_id)["conversation_id"]
-            answer = _read_answer(connection, answer_id)
-            reopened = connection.execute(
-                update(t.answers)
-                .where(answers.id == answer_id, ended_early)
-                .values(status="streaming", error=None)
-            )
-            if reopened.rowcount == 0:
-                state = "is still being made" if answer.status == "streaming" else "has its end"
-                raise Conflict(f"the answer {state}; it cannot be continued")
-            mark_stale(connection, [conversation_id])
-        return answer
-
     def save_partial(
         self,
         answer_id: str,
         text: str,
         thought: str = "",
         sampling: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Keep what has been made so far, in case the process dies; `sampling` as at its end."""
+    ) -> bool:
+        """Keep what has been made so far, in case the process dies; `sampling` as at its end.
+
+        Returns whether the answer shall go on: its person may have stopped it on another server,
+        continued it there while this one was thought dead, or had it erased.
+        """
         drawn = {} if sampling is None else {"sampling": dict(sampling)}
         values = {"text": text, "thought": thought, **drawn}
-        this = t.answers.c.id == answer_id, t.answers.c.status == "streaming"
-        statement = update(t.answers).where(*this).values(**values)
-        self._group.run(lambda connection: connection.execute(statement))
+        mine = self._is_mine(answer_id)
+        saving = update(t.answers).where(mine, t.answers.c.status == "streaming").values(**values)
+
+        def save(connection: Connection) -> bool:
+            connection.execute(saving)
+            wanted = connection.execute(select(t.answers.c.stop_wanted).where(mine))
+            return wanted.scalar_one_or_none() == 0
+
+        return self._group.run(save)
 
     def finish_answer(
         self,
@@ -239,7 +230,8 @@ class AnswerStore:
 
         `thought` keeps its `<think>` tags, where it had them, so that it can be written again.
         `sampling` is given where more is known of how it was drawn than at its beginning.
-        A NUL that a model wrote becomes U+FFFD: no database or snapshot could hold it.
+        A NUL that a model wrote becomes U+FFFD: no database or snapshot could hold it. Raises
+        `Conflict` where another server has continued the answer meanwhile.
         """
         text, thought = (part.replace("\x00", "\ufffd") for part in (text, thought))
         values = {
@@ -259,23 +251,14 @@ class AnswerStore:
         this = t.answers.c.id == answer_id
 
         def finish(connection: Connection) -> None:
+            writer = connection.execute(select(t.answers.c.writer).where(this)).scalar()
+            if writer not in (None, self.writer):
+                raise Conflict("another server has continued this answer")
             mark_stale(connection, continued_conversations(connection, [answer_id]))
             connection.execute(update(t.answers).where(this).values(values))
             index_answers(connection, [answer_id])
 
         self._group.run(finish)
-
-    def abort_unfinished(self) -> int:
-        """Mark answers that a dead process left streaming; returns how many."""
-        with self._database.write() as connection:
-            streaming = t.answers.c.status == "streaming"
-            broken = connection.execute(select(t.answers.c.id).where(streaming)).scalars().all()
-            mark_stale(connection, continued_conversations(connection, broken))
-            connection.execute(
-                update(t.answers).where(streaming).values(status="aborted", finished_at=time.time())
-            )
-            index_answers(connection, broken)
-            return len(broken)
 
     # Reading
 
@@ -283,7 +266,7 @@ class AnswerStore:
         """An answer of this user's."""
         with self._database.read() as connection:
             own_turn(connection, answer_id, user_id)
-            return _read_answer(connection, answer_id)
+            return read_stored_answer(connection, answer_id)
 
     def first_answer(self, conversation_id: str) -> StoredAnswer | None:
         """The answer that was begun first in a conversation, whoever's it is; None before it."""
@@ -330,6 +313,11 @@ class AnswerStore:
         with self._database.read() as connection:
             return read_answer_texts(connection, answer_ids)
 
+    def _is_mine(self, answer_id: str) -> ColumnElement[bool]:
+        """Whether a row is this answer, written by this process or before writers were noted."""
+        writer = t.answers.c.writer
+        return and_(t.answers.c.id == answer_id, or_(writer == self.writer, writer.is_(None)))
+
     def _exchange(self, connection: Connection, user_id: str, answer_id: str) -> Exchange:
         turn = own_turn(connection, answer_id, user_id)
         query = select(t.answers.c.text).where(t.answers.c.id == answer_id)
@@ -337,6 +325,7 @@ class AnswerStore:
         return Exchange(turn["question"], text, turn["parent_answer_id"])
 
 
-def _read_answer(connection: Connection, answer_id: str) -> StoredAnswer:
+def read_stored_answer(connection: Connection, answer_id: str) -> StoredAnswer:
+    """Read an answer, whoever's it is."""
     query = select(*answer_columns(StoredAnswer)).where(t.answers.c.id == answer_id)
     return StoredAnswer(*connection.execute(query).one())

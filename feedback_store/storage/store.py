@@ -18,16 +18,18 @@ from feedback_store.storage.group_commit import GroupCommit
 from feedback_store.storage.import_writer import add_conversations, add_imported
 from feedback_store.storage.statement_store import StatementStore
 from feedback_store.storage.synced_turns import SyncKind, sync_turns
+from feedback_store.storage.writers import AnswerWriters
 
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 
-class FeedbackStore(AnswerStore, StatementStore):
+class FeedbackStore(AnswerStore, AnswerWriters, StatementStore):
     """The store of one database, whose tables it brings to their newest version."""
 
     def __init__(self, database: Database) -> None:
         group = GroupCommit(database)
         AnswerStore.__init__(self, database, group)
+        AnswerWriters.__init__(self, database, self.writer)
         StatementStore.__init__(self, database, group)
         self._counters = Counters(database)
         database.migrate(MIGRATIONS, version_table="alembic_version_feedback")

@@ -106,6 +106,8 @@ answers = Table(
     Column("created_at", Float, nullable=False),
     Column("first_token_at", Float),
     Column("finished_at", Float),  # of the first end, where it was continued and streams again
+    Column("writer", String(32)),  # the server that writes it, or wrote it last
+    Column("stop_wanted", Integer, nullable=False, default=0),  # 1: its writer shall stop
     CheckConstraint(f"status IN {ANSWER_STATUS}", name="status"),
     Index(None, "turn_id"),
     Index(None, "status"),

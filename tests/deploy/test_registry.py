@@ -301,7 +301,7 @@ def test_a_silent_server_is_forgotten_after_ten_seconds(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_000_000.0
-    monkeypatch.setattr(registry_module, "time", SimpleNamespace(time=lambda: now))
+    monkeypatch.setattr(registry_module, "_clock", lambda _connection: now)
     registry.report_server("silent", 1, A)
     now += 9
     registry.report_server("talking", 1, A)
@@ -328,9 +328,9 @@ def test_a_server_heard_of_in_the_future_is_not_waited_for(
 ) -> None:
     """Its clock, or this one's, was set back after it went away."""
     now = time.time()
-    monkeypatch.setattr("deploy.releases.registry.time.time", lambda: now + 3600)
+    monkeypatch.setattr(registry_module, "_clock", lambda _connection: now + 3600)
     registry.report_server("gone", 0, None)
-    monkeypatch.setattr("deploy.releases.registry.time.time", lambda: now)
+    monkeypatch.setattr(registry_module, "_clock", lambda _connection: now)
     registry.report_server("here", 0, None)
     assert [server.id for server in registry.servers()] == ["here"]
 

@@ -14,10 +14,11 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.answering.answer_elsewhere import AnswerElsewhere, FollowedAnswer
 from app.answering.answer_options import AnswerOptions
 from app.answering.answering import LIVE
 from app.answering.conversation import Chat
-from app.answering.live_answers import AnswerFactory, LiveAnswer, LiveAnswers
+from app.answering.live_answers import AnswerFactory, LiveAnswers
 from app.service import Service
 from app.texts import language_for
 from app.tools.called import CalledTool
@@ -27,7 +28,6 @@ from app.web.chat.conversation_serializer import ConversationSerializer
 from app.web.chat.documents import AnswerStreamRenderer, answer_document, waiting_document
 from app.web.chat.feedback_api import SAVED, ChoiceBody, in_bounded_threadpool
 from app.web.streaming.event_stream import event, event_stream
-from engine.errors import UnknownId
 from engine.messages import Message
 from engine.prompts.modes import CHAINS, LEAST_CHAINS, MOST_CHAINS
 from engine.request import SamplingParams
@@ -125,7 +125,7 @@ def add_answer_routes(
     router: APIRouter, service: Service, live: LiveAnswers, serializer: ConversationSerializer
 ) -> None:
     """Add the routes of questions, and those under `/answers` that start or follow an answer."""
-    chat = service.chat
+    chat, store = service.chat, service.workspace.store
 
     async def stream_new(
         request: Request, conversation_id: str | None, begin: AnswerFactory
@@ -134,7 +134,7 @@ def add_answer_routes(
         answer = await run_sync(partial(live.start, user, conversation_id, begin))
         return await stream_existing(answer, request)
 
-    async def stream_existing(answer: LiveAnswer, request: Request) -> Response:
+    async def stream_existing(answer: FollowedAnswer, request: Request) -> Response:
         language = language_for(request)
         # Read before the response starts, so that an error gets its own status
         opening = await run_sync(serializer.turn, answer, language)
@@ -159,6 +159,13 @@ def add_answer_routes(
             parent_answer_id=body.parent_answer_id,
         )
         return await stream_new(request, conversation_id, begin)
+
+    async def running(answer_id: str, request: Request) -> FollowedAnswer:
+        """Find a running answer of the person's: here, or else on another server."""
+        user = user_of(request.session)
+        if (here := live.find(answer_id, user)) is not None:
+            return here
+        return await run_sync(AnswerElsewhere, store, answer_id, user)
 
     async def conversation_of(answer_id: str, user: str) -> str:
         turn = await run_sync(chat.turn_of, answer_id, user)
@@ -199,11 +206,12 @@ def add_answer_routes(
 
     @router.get("/answers/{answer_id}/stream", response_model=None)
     async def join(answer_id: str, request: Request) -> Response:
-        return await stream_existing(_running(live, answer_id, request), request)
+        return await stream_existing(await running(answer_id, request), request)
 
     @router.post("/answers/{answer_id}/stop")
     async def stop(answer_id: str, request: Request) -> dict[str, str]:
-        _running(live, answer_id, request).stop()
+        answer = await running(answer_id, request)
+        await run_sync(answer.stop)
         return {"status": "stopping"}
 
 
@@ -260,15 +268,8 @@ def add_offer_routes(router: APIRouter, service: Service, live: LiveAnswers) -> 
         return {"second": answer_document(found, language)}
 
 
-def _running(live: LiveAnswers, answer_id: str, request: Request) -> LiveAnswer:
-    answer = live.find(answer_id, user_of(request.session))
-    if answer is None:
-        raise UnknownId(f"no running answer {answer_id[:80]!r}")
-    return answer
-
-
 async def _events(
-    answer: LiveAnswer,
+    answer: FollowedAnswer,
     opening: Mapping[str, Any],
     serializer: ConversationSerializer,
     language: str,

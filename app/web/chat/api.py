@@ -29,7 +29,9 @@ from feedback_store.records import BAD_REASONS, GOOD_REASONS
 def chat_router(service: Service, live: LiveAnswers) -> APIRouter:
     """Return the routes, on one running service and its running answers."""
     router = APIRouter(prefix="/chat", route_class=StrictJsonRoute, include_in_schema=False)
-    serializer = ConversationSerializer(service.workspace.conversations, live)
+    serializer = ConversationSerializer(
+        service.workspace.conversations, service.workspace.store, live
+    )
     _add_boot_route(router, service)
     add_conversation_routes(router, service.workspace.conversations, serializer)
     add_answer_routes(router, service, live, serializer)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.answering.live_answers import LiveAnswer, LiveAnswers
+from app.answering.answer_elsewhere import FollowedAnswer
+from app.answering.live_answers import LiveAnswers
 from app.web.chat.documents import summary_document, turn_document
 from feedback_store.conversations.conversation_list import (
     Conversations,
     ConversationView,
     ShownTurn,
 )
+from feedback_store.storage.store import FeedbackStore
 
 PAGE_TURNS = 30  # turns of a long conversation in one response
 
@@ -18,8 +20,11 @@ PAGE_TURNS = 30  # turns of a long conversation in one response
 class ConversationSerializer:
     """Serializes stored conversations, together with their running answers."""
 
-    def __init__(self, conversations: Conversations, live: LiveAnswers) -> None:
+    def __init__(
+        self, conversations: Conversations, store: FeedbackStore, live: LiveAnswers
+    ) -> None:
         self._conversations = conversations
+        self._store = store
         self._live = live
 
     def conversation(
@@ -33,10 +38,13 @@ class ConversationSerializer:
             "system": view.system,
             "turns": [turn_document(turn, language) for turn in turns[-PAGE_TURNS:]],
             "earlier": len(turns) > PAGE_TURNS,
-            "running": [a.id for a in self._live.of_conversation(conversation_id, user)],
+            "running": [
+                *(a.id for a in self._live.of_conversation(conversation_id, user)),
+                *self._store.streaming_elsewhere(conversation_id, user),
+            ],
         }
 
-    def turn(self, live: LiveAnswer, language: str) -> dict[str, Any] | None:
+    def turn(self, live: FollowedAnswer, language: str) -> dict[str, Any] | None:
         """Return the turn of a running or ended answer; None if it is not stored."""
         if live.conversation_id is None or live.latest.answer_id is None:
             return None

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from app.answering.answer_elsewhere import FollowedAnswer
 from app.answering.answering import AnswerUpdate
-from app.answering.live_answers import LiveAnswer
 from app.html.changes import changes_html
 from app.html.incremental_html import IncrementalHtml
 from app.html.rendering import answer_html, plain_html
@@ -164,7 +164,7 @@ def _seconds(begun: float | None, ended: float | None) -> float | None:
 class AnswerStreamRenderer:
     """Renders the updates of a running answer for one page, as patches of its HTML."""
 
-    def __init__(self, live: LiveAnswer) -> None:
+    def __init__(self, live: FollowedAnswer) -> None:
         self._live = live
         self._thought, self._answer = IncrementalHtml(), IncrementalHtml()
         self._shown = ("", "")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engine.errors import UnknownId
+from engine.errors import Conflict, UnknownId
 from engine.messages import Message
 from engine.prompts.examples import Example
 from engine.prompts.modes import make_template
@@ -143,6 +143,70 @@ def test_a_late_partial_save_does_not_touch_an_answer_that_has_ended(
         status,
         "The end.",
     )
+
+
+# Several servers on one store
+
+
+@pytest.fixture
+def other(database: Database) -> FeedbackStore:
+    """The same store, as another server has it open."""
+    return FeedbackStore(database)
+
+
+@pytest.fixture
+def elsewhere(store: FeedbackStore, talk: Conversations, other: FeedbackStore) -> str:
+    """An answer that the other server is writing."""
+    answer_id = Conversations(other).begin(store.turn_of(talk.ask(), "ann").id)
+    assert other.save_partial(answer_id, "Half an")
+    return answer_id
+
+
+def test_only_answers_of_servers_that_are_gone_are_closed(
+    store: FeedbackStore, other: FeedbackStore, elsewhere: str
+) -> None:
+    assert store.streaming_elsewhere("c1", "ann") == [elsewhere]
+    assert store.streaming_elsewhere("c1", "bob") == other.streaming_elsewhere("c1", "ann") == []
+    assert store.abort_unfinished({store.writer, other.writer}) == 0
+    assert store.abort_unfinished({store.writer}) == 1
+    assert store.answer(elsewhere, "ann").status == "aborted"
+    assert store.streaming_elsewhere("c1", "ann") == []
+
+
+def test_a_server_that_was_thought_dead_still_stores_the_end_of_its_answer(
+    store: FeedbackStore, other: FeedbackStore, elsewhere: str
+) -> None:
+    store.abort_unfinished({store.writer})
+    assert other.save_partial(elsewhere, "Half an answ")
+    other.finish_answer(elsewhere, status="done", text="The whole answer.", complete=True)
+    stored = store.answer(elsewhere, "ann")
+    assert (stored.status, stored.text) == ("done", "The whole answer.")
+
+
+def test_an_answer_that_was_continued_here_is_no_longer_written_there(
+    store: FeedbackStore, other: FeedbackStore, elsewhere: str
+) -> None:
+    store.abort_unfinished({store.writer})
+    assert store.reopen_answer(elsewhere, "ann").text == "Half an"
+    assert not other.save_partial(elsewhere, "Half an answ")
+    with pytest.raises(Conflict, match="another server"):
+        other.finish_answer(elsewhere, status="done", text="Theirs.")
+    assert store.answer(elsewhere, "ann").text == "Half an"
+    store.finish_answer(elsewhere, status="done", text="Half an answer.", complete=True)
+    assert other.answer(elsewhere, "ann").text == "Half an answer."
+
+
+def test_a_person_may_stop_an_answer_from_any_server(
+    store: FeedbackStore, other: FeedbackStore, elsewhere: str
+) -> None:
+    with pytest.raises(UnknownId):
+        store.want_stop(elsewhere, "bob")
+    assert other.save_partial(elsewhere, "Half an answ")
+    store.want_stop(elsewhere, "ann")
+    assert not other.save_partial(elsewhere, "Half an answer")
+    other.finish_answer(elsewhere, status="stopped", text="Half an answer")
+    other.reopen_answer(elsewhere, "ann")  # what is continued is not stopped again
+    assert other.save_partial(elsewhere, "Half an answer and")
 
 
 # One user cannot touch, or learn of, what is another's
