@@ -18,6 +18,7 @@ from app.learning.alternatives import AlternativeWriter
 from app.learning.canaries import canary_comparisons, canary_router, watch_canaries
 from app.learning.rounds import Rounds
 from app.learning.schedules import each_minute, each_seconds, on_crontab
+from app.metrics import Metrics
 from app.workspace import Workspace
 from deploy.releases.servers import SERVER_WATCH_SECONDS, ServerWatch
 from engine.errors import Conflict, UnknownId
@@ -48,9 +49,17 @@ class Service:
             kv_cache_bytes=settings.kv_cache_bytes,
         )
         self.slots = AdapterSlots(self.engine, workspace.base, workspace.home.bundles)
-        self.follower = Follower(workspace.registry, self.slots, workspace.store.writer)
+        self.metrics = Metrics()
+        self.follower = Follower(
+            workspace.registry,
+            self.slots,
+            workspace.store.writer,
+            observe_swap=self.metrics.observe_swap,
+        )
         self._servers = ServerWatch(workspace.registry)
-        answering = Answering(self.engine, canary_router(self.slots, workspace), workspace.store)
+        answering = Answering(
+            self.engine, canary_router(self.slots, workspace), workspace.store, self.metrics
+        )
         self.completions = Completions(
             answering, workspace.store, max_message_chars=settings.max_message_chars
         )

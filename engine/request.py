@@ -215,7 +215,8 @@ class Finished:
     `logprobs`, where asked for, are those of all `completion_tokens`, also of tokens that ended the
     answer and are not in its text. `cached_prompt_tokens` came from the prefix cache; two answers
     may be equal and differ in them. `stop_string` is the one that ended the answer; "" where none
-    did.
+    did. `queue_seconds` is the time from submission to the first step with it; None where the
+    engine does not know it, or the answer ended while it waited.
     """
 
     reason: FinishReason
@@ -225,6 +226,7 @@ class Finished:
     logprobs: tuple[TokenLogprob, ...] = ()
     cached_prompt_tokens: int = field(default=0, compare=False)
     stop_string: str = ""
+    queue_seconds: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from app.answering.canary_routing import CanaryRouter
 from app.answering.fixed_answer import FixedAnswer
 from app.answering.running_answers import RunningAnswers
 from app.answering.self_consistency import Chains, draw_chains
+from app.metrics import MeasuredAnswer, Metrics
 from app.tools.called import CalledTool
 from engine.errors import BurnishError, Conflict, StorageFull
 from engine.messages import Message
@@ -100,10 +101,13 @@ class RunningAnswer:
 class Answering:
     """Generates and stores answers with one engine and one store."""
 
-    def __init__(self, engine: Engine, router: CanaryRouter, store: FeedbackStore) -> None:
+    def __init__(
+        self, engine: Engine, router: CanaryRouter, store: FeedbackStore, metrics: Metrics
+    ) -> None:
         self._engine = engine
         self._router = router
         self._store = store
+        self._metrics = metrics
         self.running = RunningAnswers()
 
     @property
@@ -135,8 +139,8 @@ class Answering:
         Each answer must be iterated over. The adapter stays pinned until the last one has ended.
         Raises `ShuttingDown` and the errors of `Engine.submit_many`.
         """
-        first = requests[0]
-        with ExitStack() as unless_queued:
+        first, asked_at = requests[0], time.monotonic()
+        with self._metrics.counting_refusals(len(requests)), ExitStack() as unless_queued:
             pinned = unless_queued.enter_context(
                 self._router.pin(first.adapter, first.conversation_id)
             )
@@ -149,7 +153,7 @@ class Answering:
                 token.attach(stream)
             transferred = [pin.pop_all() for pin in pins]
         return [
-            RunningAnswer(stream, self._updates(stream, request, pinned, pin))
+            RunningAnswer(stream, self._updates(stream, request, pinned, pin, asked_at))
             for stream, request, pin in zip(streams, requests, transferred, strict=True)
         ]
 
@@ -166,10 +170,16 @@ class Answering:
         return list(self._engine.submit_many(generations))
 
     def _updates(
-        self, stream: Stream, request: AnswerRequest, adapter: str | None, pin: ExitStack
+        self,
+        stream: Stream,
+        request: AnswerRequest,
+        adapter: str | None,
+        pin: ExitStack,
+        asked_at: float,
     ) -> Iterator[AnswerUpdate]:
-        with pin, _ending(stream):
-            yield from self._follow(stream, request, self._begin(request, adapter), adapter)
+        with pin, _ending(stream), self._metrics.answer(asked_at) as measured:
+            answer_id = self._begin(request, adapter)
+            yield from self._follow(stream, measured, request, answer_id, adapter)
 
     def pin(self, adapter: str | None) -> AbstractContextManager[str | None]:
         """Yield the adapter of that name or digest, which stays loaded while the block runs."""
@@ -192,7 +202,12 @@ class Answering:
             return None
 
     def _follow(
-        self, stream: Stream, request: AnswerRequest, answer_id: str | None, adapter: str | None
+        self,
+        stream: Stream,
+        measured: MeasuredAnswer,
+        request: AnswerRequest,
+        answer_id: str | None,
+        adapter: str | None,
     ) -> Iterator[AnswerUpdate]:
         """Yield the stored start, then the updates; the last one follows the commit of the end."""
         text, saved_at = "", time.monotonic()
@@ -223,6 +238,7 @@ class Answering:
         try:
             yield current()
             for event in stream:
+                measured.take(event)
                 if isinstance(event, PromptRead):
                     yield replace(current(), prompt=event)
                 elif isinstance(event, TextDelta):

@@ -1,13 +1,12 @@
-"""The web application: API, health, metrics, and the pages mounted beside them."""
+"""The web application: API, health, and the pages mounted beside them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
 from fastapi_offline import FastAPIOffline
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from starlette.middleware.cors import CORSMiddleware
 
 from app.answering.live_answers import LiveAnswers
@@ -27,6 +26,7 @@ from app.web.chat.prompts_api import prompts_router
 from app.web.chat.tools_api import tools_router
 from app.web.error_responses import add_error_handlers
 from app.web.headers import ScriptNonces
+from app.web.metrics import metrics_router
 from app.web.openai.api import openai_router
 from app.web.openai.completion_feedback_api import completion_feedback_router
 from app.web.openai.embeddings_api import embeddings_router
@@ -66,6 +66,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     if service.workspace.settings.has_accounts:
         app.include_router(accounts_router(service.workspace))
     _add_health(app, service)
+    app.include_router(metrics_router(service))
     add_api_fallback(app)
     mount_pages(app)
     return app
@@ -98,21 +99,6 @@ def _add_middleware(app: FastAPI, service: Service) -> None:
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
-    metrics = CollectorRegistry()
-    active = Gauge("burnish_active_streams", "Answers running or waiting", registry=metrics)
-    active.set_function(lambda: service.engine.active_streams)
-    counts = Gauge("burnish_feedback", "Stored records by kind", ["kind"], registry=metrics)
-    compared = Gauge(
-        "burnish_alternatives_compared",
-        "Comparisons of alternatives by state",
-        ["state"],
-        registry=metrics,
-    )
-    written = Gauge("burnish_alternatives", "Alternatives of bad answers", registry=metrics)
-    written.set_function(service.workspace.alternatives.count)
-    generation = Gauge("burnish_live_generation", "Changes of the live release", registry=metrics)
-    generation.set_function(lambda: service.workspace.registry.live().generation)
-
     # Async, so that they answer even when every worker thread is busy
 
     @app.get("/healthz")
@@ -130,11 +116,3 @@ def _add_health(app: FastAPI, service: Service) -> None:
         )
         body = {"status": status, "live": service.slots.live}
         return JSONResponse(body, 200 if status == "ready" else 503)
-
-    @app.get("/metrics", response_class=PlainTextResponse)
-    def prometheus() -> PlainTextResponse:
-        for kind, count in service.workspace.store.counts().items():
-            counts.labels(kind).set(count)
-        for state, count in service.workspace.comparison_queue.counts().items():
-            compared.labels(state).set(count)
-        return PlainTextResponse(generate_latest(metrics), media_type=CONTENT_TYPE_LATEST)

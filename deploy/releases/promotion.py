@@ -32,6 +32,8 @@ from engine.storage import folder_of
 
 FOLLOW_SECONDS = 0.5
 HEARTBEAT_SECONDS = SERVER_LOST_SECONDS / 3
+# Receives the seconds that an activation took, and whether the engine took the adapter
+SwapObserver = Callable[[float, bool], None]
 
 
 class Releases:
@@ -125,9 +127,15 @@ class Follower:
     """
 
     def __init__(
-        self, registry: Registry, slots: AdapterSlots, server_id: str | None = None
+        self,
+        registry: Registry,
+        slots: AdapterSlots,
+        server_id: str | None = None,
+        *,
+        observe_swap: SwapObserver | None = None,
     ) -> None:
         self.server_id = server_id or uuid.uuid4().hex
+        self._observe_swap = observe_swap
         self._registry = registry
         self._slots = slots
         self._reported: tuple[int, str | None] = (0, None)
@@ -163,8 +171,11 @@ class Follower:
 
     def _follow(self) -> None:
         wanted = self._registry.live()
+        begun_at, is_swap = time.monotonic(), wanted.bundle != self._slots.live
+        activated = False
         try:
             self._slots.activate(wanted.bundle)
+            activated = True
         except (Overloaded, StorageFull, DatabaseUnavailable, PeerUnavailable):
             return  # no fault of the release's; it is looked at again in a moment
         except Exception as refused:  # noqa: BLE001 - whatever it is, this release cannot be served
@@ -174,6 +185,8 @@ class Follower:
                 self._registry.rollback(
                     wanted, note=f"refused by a server: {refused}", actor=f"server {self.server_id}"
                 )
+        if is_swap and self._observe_swap is not None:
+            self._observe_swap(time.monotonic() - begun_at, activated)
         with self._reporting:
             served = wanted.generation, self._slots.live
             if served != self._reported:

@@ -26,6 +26,7 @@ class EmbeddingTask:
         self.ids: list[int] = []
         self.max_tokens = 0
         self.cached_prompt_tokens = 0
+        self.admitted_at: float | None = None
         self.future: Future[TextEmbedding] = Future()
         self._sum: Tensor | float = 0.0  # in float64, so that chunks of any size give the same
         self._summed = 0  # tokens

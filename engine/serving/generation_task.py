@@ -47,6 +47,7 @@ class GenerationTask:
         self.stream = QueuedStream(len(prompt.ids))
         self.ended = False
         self.cached_prompt_tokens = 0
+        self.admitted_at: float | None = None
         self.max_tokens = min(sampling.max_new_tokens, prompt.room)
         self._end_ids = frozenset() if sampling.ignore_eos else renderer.end_ids
         self._sampler = Sampler(sampling, grammar)
@@ -61,7 +62,8 @@ class GenerationTask:
         self._logprobs: list[TokenLogprob] = []
         self._logprobs_shown = 0
         timeout = request.timeout_seconds
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._queued_at = time.monotonic()
+        self._deadline = None if timeout is None else self._queued_at + timeout
 
     @property
     def reusable_tokens(self) -> int:
@@ -124,6 +126,7 @@ class GenerationTask:
                 tuple(self._logprobs),
                 self.cached_prompt_tokens,
                 self._text.stopped_at,
+                None if self.admitted_at is None else self.admitted_at - self._queued_at,
             )
         )
 

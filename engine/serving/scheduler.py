@@ -7,6 +7,7 @@ stream to no less than half its pace. Knows sequences and the clock; knows no mo
 
 from __future__ import annotations
 
+import time
 from collections import Counter, deque
 from typing import Protocol
 
@@ -143,6 +144,7 @@ class Scheduler:
                 return None  # none that needs less room overtakes it
             sequence.admitted, sequence.computed = True, cached
             sequence.task.cached_prompt_tokens = cached - sequence.virtual_tokens
+            sequence.task.admitted_at = time.monotonic()
             self.running.append(sequence)  # before it leaves the queue, so that it is always found
             self.waiting.remove(sequence)
             return sequence

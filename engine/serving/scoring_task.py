@@ -25,6 +25,7 @@ class ScoringTask:
         self.ids: list[int] = []
         self.max_tokens = 0
         self.cached_prompt_tokens = 0
+        self.admitted_at: float | None = None
         self.future: Future[Score] = Future()
         self._targets = rendered.completion_ids
         self._first = len(rendered.prompt_ids) - 1  # its logits score the first target

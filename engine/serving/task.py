@@ -26,6 +26,7 @@ class Task(Protocol):
     ids: list[int]  # the tokens generated so far
     max_tokens: int  # the most that may be generated
     cached_prompt_tokens: int  # tokens of the prompt that came from the prefix cache
+    admitted_at: float | None  # monotonic seconds; None while it waits in the queue
 
     @property
     def ended(self) -> bool:

@@ -6,7 +6,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import case, func, select
 
 from feedback_store.records import Rating
 from feedback_store.storage import tables as t
@@ -26,6 +26,45 @@ class DayRatings:
     day: str
     up: int
     down: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRatings:
+    """The current thumbs on answers of one release; `adapter` None is the base model."""
+
+    adapter: str | None
+    up: int
+    down: int
+
+
+def count_ratings_by_release(database: Database, base: str) -> list[ReleaseRatings]:
+    """The current thumbs by release, the release with the newest thumb first.
+
+    `base` is the base model's digest. Of the store's events the newest `NEWEST_EVENTS` are read.
+    """
+    events, answers = t.events.c, t.answers.c
+    newest = select(func.coalesce(func.max(events.id), 0)).scalar_subquery()
+    current = (
+        select(func.max(events.id).label("id"))
+        .where(events.kind == "vote", events.id > newest - NEWEST_EVENTS)
+        .group_by(events.answer_id, events.user_id)
+        .subquery()
+    )
+    query = (
+        select(
+            answers.adapter_digest,
+            func.sum(case((events.vote > 0, 1), else_=0)).label("up"),
+            func.sum(case((events.vote < 0, 1), else_=0)).label("down"),
+        )
+        .join(current, current.c.id == events.id)
+        .join(t.answers, answers.id == events.answer_id)
+        .where(answers.base_digest == base, events.vote != 0)
+        .group_by(answers.adapter_digest)
+        .order_by(func.max(events.id).desc())
+    )
+    with database.read() as connection:
+        rows = connection.execute(query).all()
+    return [ReleaseRatings(row.adapter_digest, int(row.up), int(row.down)) for row in rows]
 
 
 def count_ratings_by_day(database: Database, base: str) -> list[DayRatings]:

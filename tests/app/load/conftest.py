@@ -18,6 +18,7 @@ from app.answering.comparing import Comparisons
 from app.answering.completions import Completions
 from app.answering.conversation import Chat
 from app.learning.canaries import canary_router
+from app.metrics import Metrics
 from app.service import Service
 from app.settings import Settings
 from app.web.server import build_app
@@ -51,7 +52,8 @@ def workspace(settings: Settings) -> Iterator[Workspace]:
 def url(engine: ScriptedEngine, workspace: Workspace) -> Iterator[str]:
     """A real server of the API alone."""
     slots = AdapterSlots(engine, workspace.base, workspace.home.bundles)
-    answering = Answering(engine, canary_router(slots, workspace), workspace.store)
+    metrics = Metrics()
+    answering = Answering(engine, canary_router(slots, workspace), workspace.store, metrics)
     chat = Chat(
         engine,
         answering,
@@ -68,6 +70,7 @@ def url(engine: ScriptedEngine, workspace: Workspace) -> Iterator[str]:
         workspace=workspace,
         engine=engine,
         slots=slots,
+        metrics=metrics,
         chat=chat,
         completions=Completions(answering, workspace.store, max_message_chars=20_000),
         comparisons=Comparisons(chat, lambda _user, _answer: None, rate=0),

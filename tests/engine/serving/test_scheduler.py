@@ -35,6 +35,7 @@ class FakeTask:
     ids: list[int] = field(default_factory=list)
     ended: bool = False
     cached_prompt_tokens: int = 0
+    admitted_at: float | None = None
 
     @property
     def reusable_tokens(self) -> int:
