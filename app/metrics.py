@@ -17,8 +17,8 @@ from engine.errors import BurnishError
 from engine.request import Failed, Finished, StreamEvent, TextDelta
 
 # Upper bounds; each series ends with one for everything above
-SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120)
-TOKENS_PER_SECOND = (1, 2, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500)
+SECONDS_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 120)
+PACE_BUCKETS = (1, 2, 5, 10, 20, 30, 40, 60, 80, 100, 150, 200, 300, 500)
 
 
 class MeasuredAnswer:
@@ -83,7 +83,7 @@ class Metrics:
         self._pace = self._histogram(
             "burnish_tokens_per_second",
             "Pace of an answer after its first text",
-            buckets=TOKENS_PER_SECOND,
+            buckets=PACE_BUCKETS,
         )
         self._swap = self._histogram(
             "burnish_swap_seconds", "Time to verify, load, probe and activate an adapter", "result"
@@ -125,6 +125,6 @@ class Metrics:
         return Counter(name, text, labels, registry=self.registry)
 
     def _histogram(
-        self, name: str, text: str, *labels: str, buckets: Sequence[float] = SECONDS
+        self, name: str, text: str, *labels: str, buckets: Sequence[float] = SECONDS_BUCKETS
     ) -> Histogram:
         return Histogram(name, text, labels, buckets=buckets, registry=self.registry)

@@ -26,8 +26,8 @@ from feedback_store.view.ratings import ReleaseRatings, count_ratings_by_release
 
 BASE_MODEL, OLDER = "base", "older"  # labels beside the beginnings of releases' ids
 NAMED_RELEASES = 8  # with a label of their own: those that got thumbs last
-STAGE_SECONDS = (1, 10, 60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, 86_400)
-OUTCOMES = ("promoted", "not promoted", "unchanged", "erased", "cancelled", "failed")
+STAGE_BUCKETS = (1, 10, 60, 300, 900, 1800, 3600, 10_800, 21_600, 43_200, 86_400)
+ROUND_OUTCOMES = ("promoted", "not promoted", "unchanged", "erased", "cancelled", "failed")
 
 
 def metrics_router(service: Service) -> APIRouter:
@@ -118,7 +118,7 @@ def loop_metrics(loop_rounds: Sequence[Round]) -> Iterator[Metric]:
     rounds = CounterMetricFamily(
         "burnish_loop_rounds", "Rounds of the loop by outcome", labels=["outcome"]
     )
-    for outcome in OUTCOMES:
+    for outcome in ROUND_OUTCOMES:
         rounds.add_metric([outcome], ended.count(outcome))
     yield rounds
     failures = sum(len(each.failures) for each in loop_rounds)
@@ -134,7 +134,7 @@ def loop_metrics(loop_rounds: Sequence[Round]) -> Iterator[Metric]:
             for each in loop_rounds
             if "seconds" in each.stages.get(stage, {})
         ]
-        stages.add_metric([stage], _buckets(seconds, STAGE_SECONDS), sum(seconds))
+        stages.add_metric([stage], _buckets(seconds, STAGE_BUCKETS), sum(seconds))
     yield stages
 
 
