@@ -46,6 +46,7 @@ def make_app(service: Service) -> Any:
     from app.ui.pages import mount_pages
     from app.web.chat.comparisons_api import comparisons_router
     from app.web.chat.drafts_api import drafts_router
+    from app.web.chat.inbox_api import inbox_router
     from app.web.evaluation_page import evaluations_router
     from app.web.headers import SecurityHeaders
     from app.web.server import build_app
@@ -53,6 +54,7 @@ def make_app(service: Service) -> Any:
     def mount(app: Any) -> None:
         app.include_router(comparisons_router(service))
         app.include_router(drafts_router(service))
+        app.include_router(inbox_router(service.workspace))
         app.include_router(evaluations_router(service.workspace))
         mount_pages(app, service)
 

@@ -33,6 +33,7 @@ from feedback_store.ai_feedback.drafts import Drafts
 from feedback_store.conversations.conversation_list import Conversations
 from feedback_store.curation.alerts import find_alerts
 from feedback_store.curation.decisions import Curation
+from feedback_store.curation.inbox import Inbox
 from feedback_store.examples.rules import Rules
 from feedback_store.personal.feedback_examples import FeedbackExamples
 from feedback_store.personal.own_examples import OwnExamples
@@ -85,6 +86,7 @@ class Workspace:
         )
         self.own_prompts = OwnPrompts(self.database)
         self.drafts = Drafts(self.database)
+        self.inbox = Inbox(self.database)
         self.alternatives = Alternatives(self.database, self.curation.refusing)
         self.comparison_queue = ComparisonQueue(self.database, self.store, self.curation.refusing)
         rules = Rules(

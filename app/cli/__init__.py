@@ -14,6 +14,7 @@ from app.cli.accounts import key_app, show_audit, user_app
 from app.cli.canary import canary_app
 from app.cli.commands import app
 from app.cli.data import data_app
+from app.cli.desk import show_desk
 from app.cli.documents import documents_app
 from app.cli.feedback import feedback_app
 from app.cli.releases import loop_app, release_app
@@ -30,6 +31,7 @@ app.add_typer(loop_app, name="loop")
 app.add_typer(tools_app, name="tools")
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")
+app.command("desk")(show_desk)
 app.command("audit")(show_audit)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from app.cli.accounts import COMMAND_LINE
 from app.cli.common import HomeOption, Json, open_workspace, print_result
 from app.cli.examples import examples_app
+from app.cli.inbox import show_inbox
 from app.cli.judging import judge
 from app.cli.siblings import siblings
 from app.cli.sync import sync_app
@@ -40,7 +42,21 @@ def stats(home: HomeOption = None, as_json: Json = False) -> None:
             "flip_rate": selected.flip_rate,
             "set_aside": selected.counts["set_aside"],
         }
-    print_result(as_json, counts, "\n".join(f"{key:15} {value}" for key, value in counts.items()))
+    print_result(as_json, counts, "\n".join(_stat_lines(counts)))
+
+
+def _stat_lines(counts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a line for each count, and those set aside by their reasons."""
+    said = dict(counts)
+    flip_rate, aside = said.pop("flip_rate"), said.pop("set_aside")
+    yield from (f"{key:15} {value}" for key, value in said.items())
+    yield f"{'set aside':15} {sum(aside.values())}"
+    yield from (f"{count:>21}  {reason}" for reason, count in aside.items())
+    yield "votes that err  " + (
+        "unknown, since several people must judge the same answers (flip rate)"
+        if flip_rate is None
+        else f"{flip_rate:.0%} (flip rate)"
+    )
 
 
 @feedback_app.command("pairs")
@@ -231,6 +247,7 @@ def import_(
 
 
 feedback_app.command("judge")(judge)
+feedback_app.command("inbox")(show_inbox)
 feedback_app.command("siblings")(siblings)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from app.learning.shared_reading import SharedReading
 from app.service import Service
 from app.texts import language_for, say, translated
 from app.ui.errors import report_errors
@@ -23,15 +24,20 @@ class CanaryCard:
     def __init__(self, service: Service, actor_of: Callable[[gr.Request], str]) -> None:
         self._workspace = service.workspace
         self._actor_of = actor_of
+        self._newest = SharedReading(self._read, CARD_SECONDS)
+
+    def _read(self) -> CanaryStatus | None:
+        """The newest canary with its figures, for which all that was said since is read."""
+        newest = self._workspace.canaries.newest()
+        return None if newest is None else self._workspace.canaries.status(newest)
 
     def refresh(self, request: gr.Request) -> tuple[Any, Any]:
         """Return the card's text, and whether there is something to stop."""
         language = language_for(request)
-        newest = self._workspace.canaries.newest()
-        if newest is None:
+        status = self._newest.get()
+        if status is None:
             return say("console.canary.none", language), gr.update(interactive=False)
-        status = self._workspace.canaries.status(newest)
-        return described(status, language), gr.update(interactive=newest.runs)
+        return described(status, language), gr.update(interactive=status.canary.runs)
 
     def start(self, release: str | None, share: float, request: gr.Request) -> tuple[Any, Any]:
         """Start a canary of the chosen release."""
@@ -44,6 +50,7 @@ class CanaryCard:
             digest = find_digest(self._workspace.home.bundles, release)
             self._workspace.canaries.start_by(actor, digest, share=share / 100)
             self._workspace.accounts.audit.record(actor, "canary start", digest)
+        self._newest.forget()
         return self.refresh(request)
 
     def stop(self, request: gr.Request) -> tuple[Any, Any]:
@@ -54,6 +61,7 @@ class CanaryCard:
             self._workspace.accounts.audit.record(
                 actor, "canary stop", status.canary.plan.candidate
             )
+        self._newest.forget()
         return self.refresh(request)
 
 

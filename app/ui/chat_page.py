@@ -32,6 +32,7 @@ STYLES = (
     "my_feedback.css",
     "queue.css",
     "sign_in.css",
+    "inbox.css",
 )  # in this order: the first defines the design tokens
 JAVASCRIPT = "text/javascript"
 HEAD_START = "".join(

@@ -1,17 +1,18 @@
-"""The operator's console: an overview of feedback and releases, and the tabs beside it."""
+"""The operator's console: the desk with what is done from it, and the tabs beside it."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import gradio as gr
 import pandas as pd
 
+from app.html.desk import desk_html, lineage_html
+from app.html.desk_words import DeskWords
+from app.learning.desk import DeskReader
 from app.service import Service
 from app.texts import language_for, say, translated
 from app.ui.blocks import PageBlocks
@@ -22,46 +23,13 @@ from app.ui.labels import text
 from app.ui.language_choice import build_language_choice
 from app.ui.release_changes import ReleaseChanges, actor_of, build_release_changes
 from app.ui.settings_console import build_settings_tab
+from app.ui.side_by_side import build_side_by_side
 from app.ui.trend_console import build_trend_tab
 from app.ui.tuning_console import build_tuning_tab
-from app.workspace import Workspace
 
-OVERVIEW_SECONDS = 2.0
+REFRESH_SECONDS = 4.0
 RELEASE_COLUMNS = ["release", "live", "origin", "verdict", "gain", "accuracy", "pairs", "made"]
 HISTORY_COLUMNS = ["when", "action", "now_live", "before", "note"]
-
-
-@dataclass(frozen=True, slots=True)
-class Overview:
-    """The feedback as all consoles show it: counts by kind, and what the loop would do."""
-
-    counts: Mapping[str, int]
-    loop_reason: str
-
-
-class SharedOverview:
-    """The overview, read once for all open consoles and for what one of them shows at a time.
-
-    Reading it brings the training set up to date, of which once in `OVERVIEW_SECONDS` is enough.
-    """
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._lock = threading.Lock()
-        self._read: tuple[float, Overview] | None = None
-
-    def read(self) -> Overview:
-        """Return the overview, at most `OVERVIEW_SECONDS` old."""
-        with self._lock:
-            now = time.monotonic()
-            if self._read is None or now - self._read[0] >= OVERVIEW_SECONDS:
-                status = self._workspace.loop_status()  # brings the training set up to date
-                examples = self._workspace.training_set.summary()
-                counts = self._workspace.store.counts() | {
-                    place: examples.count(place) for place in examples.counts
-                }
-                self._read = now, Overview(counts, status.reason)
-            return self._read[1]
 
 
 class ConsolePage:
@@ -70,11 +38,11 @@ class ConsolePage:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._workspace = service.workspace
-        self._overview = SharedOverview(service.workspace)
+        self.desk = DeskReader(service.workspace)
 
     def feedback(self, language: str) -> pd.DataFrame:
         """Return the counts of feedback and of training examples."""
-        counts = self._overview.read().counts
+        counts = self.desk.read().counts
         what, count = column_headers("counts", ("what", "count"), language)
         names = [say(f"console.counts.{name}", language) for name in counts]
         return pd.DataFrame({what: names, count: list(counts.values())})
@@ -114,7 +82,7 @@ class ConsolePage:
         )
 
     def status(self, language: str) -> str:
-        """Return one line: the live release, the loop's next action, the last round's result.
+        """Return one line: the live release, and the result of this server's last round.
 
         An error of a round may quote a file, so it is shown as text, never as HTML or Markdown.
         """
@@ -122,24 +90,27 @@ class ConsolePage:
             "console.overview.status",
             language,
             live=_short(self._workspace.registry.live().bundle, language),
-            loop=translated(self._overview.read().loop_reason, language),
             round=translated(self._service.rounds.last, language),
         )
 
-    def refresh(self, offered: list[str], request: gr.Request) -> tuple[Any, ...]:
-        """Return updates of all widgets; `offered` are the releases in the drop-down list.
+    def refresh(
+        self, offered: list[str], drawn: tuple[str, str], request: gr.Request
+    ) -> tuple[Any, ...]:
+        """Return updates of all widgets.
 
-        The list is updated only if it has changed, since it may be open.
+        `offered` are the releases in the drop-down list, which is updated only if it has changed,
+        since it may be open; `drawn` is the desk as it is shown, which stays unless it has changed.
         """
         language = language_for(request)
         names = [release.bundle[7:19] for release in self._workspace.registry.list()]
         choices = gr.skip() if names == offered else gr.update(choices=names)
-        waiting = self._workspace.comparison_queue.counts()["waiting"]
-        drafts = self._workspace.drafts.count_waiting()
+        words = DeskWords(self.desk.read(), language, time.time())
+        desk = desk_html(words, self._service.engine.active_streams), lineage_html(words)
+        updates = (new if new != old else gr.skip() for new, old in zip(desk, drawn, strict=True))
         return (
+            *updates,
+            desk,
             self.status(language),
-            gr.update(value=say("console.overview.compare", language, count=waiting)),
-            gr.update(value=say("console.overview.drafts", language, count=drafts)),
             self.feedback(language),
             self.releases(language),
             self.history(language),
@@ -155,6 +126,7 @@ def build_console_page(service: Service) -> gr.Blocks:
             _build_overview(service, blocks)
         with gr.Tab(text("console.tabs.releases")):
             build_trend_tab(service.workspace, blocks)
+            build_side_by_side(service, blocks)
         with gr.Tab(text("console.tabs.training_data")) as training_data:
             build_training_tab(service.workspace, training_data)
         with gr.Tab(text("console.tabs.tuning")):
@@ -166,50 +138,43 @@ def build_console_page(service: Service) -> gr.Blocks:
 
 
 def _build_overview(service: Service, blocks: gr.Blocks) -> None:
-    """Build the overview, which is refreshed on a timer."""
+    """Build the overview, which is refreshed on a timer: the desk, what is done, the tables."""
     page = ConsolePage(service)
-    status = gr.Textbox(
-        interactive=False, show_label=False, container=False, max_lines=4, elem_id="status"
-    )
-    # Links relative to the console's own address, so that they hold behind a path prefix
+    desk = gr.HTML(elem_id="desk", apply_default_css=False)
     with gr.Row():
-        compare = gr.Button("…", link="compare", size="sm", elem_id="compare")
-        drafts = gr.Button("…", link="drafts", size="sm", elem_id="drafts")
-    with gr.Row():
-        with gr.Column(scale=1):
-            feedback = gr.Dataframe(
-                label=text("console.overview.feedback"),
-                interactive=False,
-                elem_id="feedback",
-                column_widths=["65%", "35%"],
-            )
-            tune = gr.Button(text("console.overview.tune"), variant="primary", elem_id="tune")
-        with gr.Column(scale=3):
-            releases = gr.Dataframe(
-                label=text("console.overview.releases"), interactive=False, elem_id="releases"
-            )
-    with gr.Row(equal_height=True):
+        tune = gr.Button(text("console.overview.tune"), elem_id="tune", scale=0, min_width=200)
+        status = gr.Textbox(
+            interactive=False, show_label=False, container=False, max_lines=4, elem_id="status"
+        )
+    lineage = gr.HTML(elem_id="lineage", apply_default_css=False)
+    with gr.Row(elem_id="act"):
         chosen = gr.Dropdown([], label=text("console.overview.release"), elem_id="release")
         force = gr.Checkbox(label=text("console.overview.force"), elem_id="force")
         promote = gr.Button(text("console.overview.promote"), variant="primary", elem_id="promote")
         rollback = gr.Button(text("console.overview.rollback"), variant="stop", elem_id="rollback")
     build_release_changes(
-        ReleaseChanges(service),
+        ReleaseChanges(service, page.desk.forget),
         chosen=chosen,
         force=force,
         buttons={"promote": promote, "rollback": rollback, "tune": tune},
     )
     build_canary_card(service, blocks, chosen, actor_of)
-    history = gr.Dataframe(
-        label=text("console.overview.history"), interactive=False, elem_id="history"
-    )
+    releases = _table("releases")
+    history = _table("history")
+    feedback = _table("feedback")
 
-    offered = gr.State([])
-    shown: Any = [status, compare, drafts, feedback, releases, history, chosen, offered]
+    offered, drawn = gr.State([]), gr.State(("", ""))
+    shown: Any = [desk, lineage, drawn, status, feedback, releases, history, chosen, offered]
     hidden: Any = {"api_visibility": "private"}
     quiet: Any = {"show_progress": "hidden", **hidden}
-    blocks.load(page.refresh, [offered], shown, **hidden)
-    gr.Timer(OVERVIEW_SECONDS).tick(page.refresh, [offered], shown, **quiet)
+    blocks.load(page.refresh, [offered, drawn], shown, **hidden)
+    gr.Timer(REFRESH_SECONDS).tick(page.refresh, [offered, drawn], shown, **quiet)
+
+
+def _table(name: str) -> gr.Dataframe:
+    """Return a table of details, folded away under its title."""
+    with gr.Accordion(text(f"console.overview.{name}"), open=False):
+        return gr.Dataframe(interactive=False, show_label=False, elem_id=name)
 
 
 def _figures(report: Mapping[str, Any]) -> tuple[str, str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 import pandas as pd
 
+from app.html.searching import search_for
 from app.texts import DEFAULT, language_for, say, translated
 from app.ui.columns import column_headers
 from app.ui.errors import report_errors
@@ -35,7 +36,6 @@ from feedback_store.view.candidates import SET_ASIDE, Item
 
 ROW_COLUMNS = ["number", "reason", "question", "answer", "other_answer"]
 COLUMN_WIDTHS: list[str | int] = ["8%", "23%", "23%", "23%", "23%"]
-ALERTS = ["what", "users", "text"]
 SHARED = ["question", "answer", "state"]
 ANY = ""  # every reason
 
@@ -73,13 +73,14 @@ class TrainingDataPage:
             counts = training_set.refresh().counts
             reasons = counts[kind]
             wanted = reason if reason in reasons else None
+            found = search_for(search, language, self._workspace.accounts)
             some, view.total = training_set.page(
-                kind, wanted, search, first=view.first, count=ROWS_A_PAGE
+                kind, wanted, found, first=view.first, count=ROWS_A_PAGE
             )
             if view.first >= max(1, view.total):  # fewer rows than before
                 view.first = (view.total - 1) // ROWS_A_PAGE * ROWS_A_PAGE if view.total else 0
                 some, _ = training_set.page(
-                    kind, wanted, search, first=view.first, count=ROWS_A_PAGE
+                    kind, wanted, found, first=view.first, count=ROWS_A_PAGE
                 )
         view.selected = None
         view.page = display_rows(some, self._evidence(some) if kind == SET_ASIDE else ())
@@ -203,17 +204,6 @@ class TrainingDataPage:
         columns = column_headers("shared_columns", SHARED, language)
         return gr.update(label=label), pd.DataFrame(rows, columns=columns)
 
-    def alerts(self, request: gr.Request) -> tuple[Any, pd.DataFrame]:
-        """Return the number and table of what the operator should look at."""
-        language = language_for(request)
-        rows = [
-            [translated(a["explanation"], language), ", ".join(a["users"]), a["text"]]
-            for a in self._workspace.alerts()
-        ]
-        label = f"{say('console.training.alerts', language)} ({len(rows)})"
-        columns = column_headers("alert_columns", ALERTS, language)
-        return gr.update(label=label), pd.DataFrame(rows, columns=columns)
-
     def _evidence(self, rows: Sequence[Item]) -> list[PromptEvidence]:
         return list(self._reader.of({conversation_of(row) for row in rows}))
 
@@ -274,22 +264,11 @@ def build_training_tab(workspace: Workspace, tab: gr.Tab) -> None:
             buttons=[],
             column_widths=["35%", "35%", "30%"],
         )
-    with gr.Accordion(text("console.training.alerts"), open=False, elem_id="alerts") as folded:
-        alerts = gr.Dataframe(
-            headers=column_headers("alert_columns", ALERTS, DEFAULT),
-            datatype="str",
-            interactive=False,
-            wrap=True,
-            show_label=False,
-            buttons=[],
-            column_widths=["40%", "20%", "40%"],
-        )
 
     filters: Any = [kind, reason, search, view]
     shown_now: Any = [view, rows, where, kind, reason, *about.widgets]
     hidden: Any = {"api_visibility": "private"}
     tab.select(page.show, filters, shown_now, **hidden)
-    tab.select(page.alerts, None, [folded, alerts], **hidden)
     tab.select(page.shared, None, [approved, shared], **hidden)
     gr.on([kind.input, reason.input, search.submit], page.from_start, filters, shown_now, **hidden)
     back.click(page.back, filters, shown_now, **hidden)

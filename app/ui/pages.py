@@ -9,6 +9,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from app.html.desk import desk_css
 from app.html.rendering import stylesheet
 from app.service import Service
 from app.ui.chat_page import FRAMES, HEAD_END, HEAD_START, build_chat_page, page_files
@@ -26,6 +27,7 @@ footer {display: none !important}
 #facts textarea {font-family: monospace; font-size: 12px}
 .progress-text, .min_value, .max_value {color: var(--body-text-color) !important}
 #canary-status {overflow: visible !important}
+.subdued {color: var(--body-text-color) !important}
 """
 # The chat page's accent; gradio's own orange is too light for the words on it
 PRIMARY = {
@@ -55,7 +57,7 @@ def mount_pages(app: Any, service: Service) -> None:
         app,
         console,
         "/console",
-        css=f"{CSS}\n{TABLE_CSS}\n{stylesheet()}",
+        css="\n".join((CSS, TABLE_CSS, stylesheet(), desk_css())),
         **shared,
         app_kwargs=_middleware(
             # Vega, the plot library, compiles expressions

@@ -5,6 +5,7 @@ They change everybody's model, so a click alone does nothing but ask.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import gradio as gr
@@ -23,8 +24,10 @@ Act = Literal["promote", "rollback", "tune"]
 class ReleaseChanges:
     """The event handlers, on one running service."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, changed: Callable[[], object] = lambda: None) -> None:
+        """`changed` is called when something was done, so that the page can read it at once."""
         self._service = service
+        self._changed = changed
         self._workspace = service.workspace
 
     def ask_promote(self, release: str | None, force: bool, request: gr.Request) -> tuple[Any, ...]:
@@ -60,6 +63,7 @@ class ReleaseChanges:
         language = language_for(request)
         with report_errors(language):
             done = self._do(act, release, force, reason, actor_of(request))
+        self._changed()
         gr.Info(say(f"console.overview.{done}", language), duration=3)
         return no_question()
 
@@ -88,7 +92,7 @@ def build_release_changes(
     act = gr.State("promote")
     with gr.Group(visible=False, elem_id="question") as group:
         question = gr.Textbox(
-            interactive=False, show_label=False, container=False, lines=1, elem_id="asked"
+            interactive=False, show_label=False, container=False, lines=2, elem_id="asked"
         )
         reason = gr.Textbox(label=text("console.confirm.reason"), elem_id="why", max_length=1000)
         with gr.Row():

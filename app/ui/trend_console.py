@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -13,9 +12,9 @@ from app.ui.labels import text
 from app.web.evaluation_page import EVALUATIONS_PATH
 from app.workspace import Workspace
 from deploy.releases.story import tell_story
-from deploy.releases.trend import Trend
+from deploy.releases.trend import Trend, trend_of
 
-TREND_SECONDS = 60.0  # it reads many votes, and changes slowly
+TREND_SECONDS = 60.0  # it changes slowly
 TREND_PIXELS = 300
 AGAINST = ("before", "base")  # what a release's gain is measured on
 
@@ -27,17 +26,22 @@ class TrendPage:
         self._workspace = workspace
 
     def refresh(self, offered: list[str], request: gr.Request) -> tuple[Any, ...]:
-        """Return updates of the plots and the list of releases."""
+        """Return updates of the plot and the list of releases."""
         language = language_for(request)
-        trend = self._workspace.release_trend()
+        registry = self._workspace.registry
+        trend = trend_of(registry.record(), registry.live().bundle, ())
+        points = gain_points(trend, language)
         names = [point.release[7:19] for point in reversed(trend.releases)]
         # The newest one tells its story, until somebody chooses
         first: dict[str, Any] = {"value": names[0]} if names and not offered else {}
         choices = gr.skip() if names == offered else gr.update(choices=names, **first)
-        gains, thumbs = gain_points(trend, language), thumb_points(trend, language)
         return (
-            gr.update(value=gains, x_title=say("console.axes.release", language)),
-            gr.update(value=thumbs, x_title=say("console.axes.day", language)),
+            gr.update(visible=points is None),
+            gr.update(
+                value=points,
+                x_title=say("console.axes.release", language),
+                visible=points is not None,
+            ),
             choices,
             names,
         )
@@ -77,29 +81,21 @@ def gain_points(trend: Trend, language: str) -> pd.DataFrame | None:
     return pd.DataFrame(rows, columns=["release", "gain", "of"]) if rows else None
 
 
-def thumb_points(trend: Trend, language: str) -> pd.DataFrame | None:
-    """Return the share of thumbs up by day and release; None if there are no thumbs."""
-    rows = [
-        (
-            each.day,
-            each.up / (each.up + each.down),
-            each.adapter[7:19] if each.adapter else say("console.overview.base", language),
-        )
-        for each in trend.thumbs
-    ]
-    return pd.DataFrame(rows, columns=["day", "up", "of"]) if rows else None
-
-
 def build_trend_tab(workspace: Workspace, blocks: gr.Blocks) -> None:
     """Build the tab, refreshed on a timer."""
     page = TrendPage(workspace)
-    with gr.Row():
-        with gr.Column(min_width=280):
-            gr.Markdown(text("console.trend.gains"))
-            gains = _plot("release", "gain", "gains")
-        with gr.Column(min_width=280):
-            gr.Markdown(text("console.trend.thumbs"))
-            thumbs = _plot("day", "up", "thumbs", y_lim=[0, 1])
+    gr.Markdown(text("console.trend.gains"))
+    none = gr.Markdown(text("console.trend.none"))
+    gains = gr.LinePlot(
+        x="release",
+        y="gain",
+        color="of",
+        color_title="",
+        x_label_angle=-30,
+        height=TREND_PIXELS,
+        show_label=False,
+        elem_id="gains",
+    )
     chosen = gr.Dropdown([], label=text("console.overview.release"), elem_id="told-release")
     story = gr.Textbox(
         label=text("console.trend.story"), interactive=False, lines=12, elem_id="story"
@@ -108,22 +104,8 @@ def build_trend_tab(workspace: Workspace, blocks: gr.Blocks) -> None:
         text("console.trend.evaluation"), link=".", visible=False, elem_id="evaluation"
     )
     offered = gr.State([])
-    shown: Any = [gains, thumbs, chosen, offered]
+    shown: Any = [none, gains, chosen, offered]
     hidden: Any = {"api_visibility": "private"}
     blocks.load(page.refresh, [offered], shown, **hidden)
     gr.Timer(TREND_SECONDS).tick(page.refresh, [offered], shown, show_progress="hidden", **hidden)
     chosen.change(page.tell, [chosen], [story, evaluation], **hidden)
-
-
-def _plot(x: str, y: str, name: str, y_lim: Sequence[float | None] = (None, None)) -> gr.LinePlot:
-    return gr.LinePlot(
-        x=x,
-        y=y,
-        color="of",
-        y_lim=list(y_lim),
-        color_title="",
-        x_label_angle=-30,
-        height=TREND_PIXELS,
-        show_label=False,
-        elem_id=name,
-    )

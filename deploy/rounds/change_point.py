@@ -95,11 +95,15 @@ def change_point(ratings: Iterable[Rating], rate: float) -> int | None:
 
 
 def wilson_lower(ups: int, total: int) -> float:
-    """The lower end of Wilson's interval (1927) of a proportion, kept inside (0, 1)."""
-    z2 = BASELINE_Z**2
-    middle = ups + z2 / 2
-    spread = BASELINE_Z * math.sqrt(ups * (total - ups) / total + z2 / 4)
-    return min(max((middle - spread) / (total + z2), 0.01), 0.99)
+    """The lower end of Wilson's interval of a proportion, kept inside (0, 1)."""
+    return min(max(wilson_interval(ups, total, BASELINE_Z)[0], 0.01), 0.99)
+
+
+def wilson_interval(ups: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson's interval (1927) of a proportion of at least one trial; `z` of 1.96 makes it 95%."""
+    middle = ups + z**2 / 2
+    spread = z * math.sqrt(ups * (total - ups) / total + z**2 / 4)
+    return (middle - spread) / (total + z**2), (middle + spread) / (total + z**2)
 
 
 def _baseline(ratings: Iterable[Rating]) -> list[Rating]:

@@ -56,8 +56,8 @@ def loop_plan(
         if is_waiting(newest.at, seconds, now):
             return wait(f"{len(failed)} rounds in a row have failed", newest.at + seconds)
     if not timetable.is_look_due(looked_at, now):
-        return wait("the schedule has its next time", timetable.next_look(now))
-    return LoopPlan("look", "the schedule says so")
+        return wait("the next look at the feedback is scheduled", timetable.next_look(now))
+    return LoopPlan("look", "a look at the feedback is due")
 
 
 def _retried(round_: Round, now: float) -> LoopPlan | None:

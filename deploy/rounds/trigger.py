@@ -109,9 +109,10 @@ class LoopStatus:
             return "a tuning job is running"
         new = {name: self.evidence[name].new if self.evidence else 0 for name in EVIDENCE_WEIGHTS}
         counted = (
-            f"since the last snapshot trained on: {new['pairs']} compared pairs,"
+            f"new since the last training: {new['pairs']} compared pairs,"
             f" {new['corrections']} corrections, {new['thumbs']} lone thumbs and {new['liked']}"
-            f" liked answers, worth {self.worth:g} pairs where {self.min_new_pairs} are asked"
+            f" liked answers, worth {self.worth:g} of the {self.min_new_pairs} pairs that start a"
+            " round"
         )
         return "; ".join([counted, *self._fall(), *self._late(), *self._untaught()])
 

@@ -227,6 +227,19 @@ events = Table(
     sqlite_autoincrement=True,  # the number of an event that was erased is never given again
 )
 
+# Votes that the operator has looked at
+looked_votes = Table(
+    "looked_votes",
+    feedback_metadata,
+    Column(
+        "event_id",
+        BigInteger().with_variant(Integer, "sqlite"),
+        ForeignKey("events.id", ondelete="CASCADE"),  # a vote that is erased takes its mark along
+        primary_key=True,
+    ),
+    Column("looked_at", Float, nullable=False),
+)
+
 # What the operator decided about an example; the latest decision about it counts
 decisions = Table(
     "decisions",

@@ -21,6 +21,7 @@ from feedback_store.examples.rules import DEFAULT_RULES, Rules
 from feedback_store.examples.types import EXAMPLE_KINDS, Examples, SetAside, TrainingExample
 from feedback_store.storage import tables as t
 from feedback_store.storage.evidence import EvidenceReader, last_erasure, read_answer_texts
+from feedback_store.storage.wanted import Wanted
 from feedback_store.view.candidates import (
     SET_ASIDE,
     Item,
@@ -30,7 +31,12 @@ from feedback_store.view.candidates import (
 )
 from feedback_store.view.derivation import load_items
 from feedback_store.view.refreshing import Refresher
-from feedback_store.view.searched_words import has_words, in_conversations_with
+from feedback_store.view.searched_words import (
+    event_ids_of,
+    in_conversations_with,
+    is_wanted,
+    matching_events,
+)
 from feedback_store.view.state import read_state
 
 LOADED_AT_ONCE = 400  # conversations
@@ -108,26 +114,28 @@ class TrainingSet:
         self,
         status: str,
         reason: str | None = None,
-        search: str = "",
+        search: Wanted | None = None,
         *,
         first: int = 0,
         count: int = 50,
     ) -> tuple[list[Item], int]:
         """A page of the items of a status, in the order people spoke, and the number of all.
 
-        With words to search for: those that have them in their question or answers, of the first
-        thousand rows of conversations in which they were said.
+        With a search: those that it finds by their question, their answers or the statements that
+        they rest on, of the first thousand rows of conversations in which it finds anything.
         """
-        query, wanted = select_by_status(status, reason), search.strip().casefold()
+        query = select_by_status(status, reason)
         with self._database.read() as connection:
-            if wanted:
-                rows = query.where(in_conversations_with(wanted)).limit(MAX_SEARCHED)
+            if search is not None and search.words:
+                rows = query.where(in_conversations_with(search)).limit(MAX_SEARCHED)
                 items = self._load(connection, rows)
                 aside = [item for item in items if isinstance(item, SetAside)]
                 texts = read_answer_texts(
                     connection, {a for item in aside for a in item.answer_ids}
                 )
-                found = [item for item in items if has_words(item, wanted, texts)]
+                events = {event for item in items for event in event_ids_of(item)}
+                matching = matching_events(connection, search, events)
+                found = [item for item in items if is_wanted(item, search, texts, matching)]
                 return found[first : first + count], len(found)
             found = self._load(connection, query.offset(first).limit(count))
             by_reason = _summary(connection).counts[status]

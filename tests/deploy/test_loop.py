@@ -40,7 +40,7 @@ def test_below_the_threshold_a_round_does_nothing_and_says_why(
     result = run(loop, None, None)
     assert (result.ran, result.promoted) == (False, False)
     assert "2 corrections" in result.reason
-    assert "3 are asked" in result.reason
+    assert "of the 3 pairs that start" in result.reason
     assert (jobs.started, registry.list()) == ([], [])
     assert not (Home(tmp_path).snapshots).exists()
 
@@ -264,4 +264,4 @@ def test_a_home_without_jobs_has_none_running(
         "min_new_pairs": 1,
     }
     assert (status["job_running"], status["would_run"]) == (False, False)
-    assert "worth 0 pairs where 1 are asked" in status["reason"]
+    assert "worth 0 of the 1 pairs that start a round" in status["reason"]

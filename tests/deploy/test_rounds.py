@@ -107,8 +107,11 @@ def test_what_it_would_do_and_why() -> None:
         return found.action, found.reason
 
     nothing = LoopHistory()
-    assert plan(nothing, "2026-11-01 04:00") == ("wait", "the schedule has its next time")
-    assert plan(nothing, "2026-11-02 03:00") == ("look", "the schedule says so")
+    assert plan(nothing, "2026-11-01 04:00") == (
+        "wait",
+        "the next look at the feedback is scheduled",
+    )
+    assert plan(nothing, "2026-11-02 03:00") == ("look", "a look at the feedback is due")
     assert plan(nothing, "2026-11-02 03:00", enabled=False)[0] == "wait"
     quiet = Timetable(quiet_hours="00:00-06:00", zone=UTC)
     assert plan(nothing, "2026-11-02 03:00", quiet) == ("wait", "these are quiet hours")
@@ -131,7 +134,7 @@ def test_what_it_would_do_and_why() -> None:
     ended, at_four = {"outcome": "failed", "reason": "out of memory"}, at("2026-11-01 04:00")
     given_up = told(BEGUN, (1, "ended", at_four, {**ended}), (1, "report", at_four, {}))
     assert plan(given_up, "2026-11-02 03:00") == ("wait", "1 rounds in a row have failed")
-    assert plan(given_up, "2026-11-02 04:00") == ("look", "the schedule says so")
+    assert plan(given_up, "2026-11-02 04:00") == ("look", "a look at the feedback is due")
 
 
 # The lease and the events

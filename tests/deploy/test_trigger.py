@@ -88,8 +88,8 @@ def test_a_running_job_comes_first() -> None:
 
 def test_the_sentence_has_every_count() -> None:
     assert status().reason == (
-        "since the last snapshot trained on: 10 compared pairs, 3 corrections, 22 lone thumbs and"
-        " 8 liked answers, worth 26 pairs where 26 are asked"
+        "new since the last training: 10 compared pairs, 3 corrections, 22 lone thumbs and"
+        " 8 liked answers, worth 26 of the 26 pairs that start a round"
     )
 
 

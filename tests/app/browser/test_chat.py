@@ -364,8 +364,9 @@ def test_the_console_shows_the_counts_and_promotes_and_rolls_back(
     service.workspace.registry.add(bundle, report)
     page = chat.page
     page.goto(f"{url}/console")
-    expect(page.locator("#feedback")).to_contain_text("answers", timeout=20_000)
-    expect(page.locator("#releases")).to_contain_text(bundle[7:19], timeout=20_000)
+    desk, lineage = page.locator("#desk"), page.locator("#lineage")
+    expect(desk).to_contain_text("beats base, which is live", timeout=20_000)
+    expect(lineage).to_contain_text(f"r1 ({bundle[7:13]})better", timeout=20_000)
     page.get_by_label("Release", exact=True).click()
     page.get_by_role("option", name=bundle[7:19]).click()
     page.click("#promote")

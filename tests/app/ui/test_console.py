@@ -50,7 +50,7 @@ def test_an_imported_release_is_shown_as_such_before_it_was_judged(
     assert page.releases("zh").values.tolist()[0][2:4] == ["导入", "未评估"]
 
 
-def test_the_training_set_is_brought_up_to_date_once_for_all_open_consoles(
+def test_ten_open_consoles_bring_the_training_set_up_to_date_once(
     page: ConsolePage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     training_set, refreshed = page._workspace.training_set, []
@@ -62,9 +62,13 @@ def test_the_training_set_is_brought_up_to_date_once_for_all_open_consoles(
 
     monkeypatch.setattr(training_set, "refresh", counted)
     page._service.rounds = cast(Any, SimpleNamespace(last="none yet"))
-    for _ in range(3):  # three consoles, within two seconds
-        assert "worth 0 pairs" in page.status("en")
-        assert len(page.feedback("en")) > 5
+    page._service.engine = cast(Any, SimpleNamespace(active_streams=0))
+    desk, lineage, drawn, *_ = page.refresh([], ("", ""), ENGLISH)
+    assert "Nothing waits for you." in desk
+    assert "No release yet" in lineage
+    for _ in range(9):  # more consoles, within a few seconds; what is drawn stays
+        again, same, *_ = page.refresh([], drawn, ENGLISH)
+        assert (again, same) == (gr.skip(), gr.skip())
     assert len(refreshed) == 1
 
 

@@ -302,7 +302,7 @@ def test_a_chosen_language_counts_on_the_whole_page(console: Page) -> None:
     console.get_by_role("option", name="中文").click()
     expect(console.get_by_role("tab", name="训练数据")).to_be_visible(timeout=30_000)
     expect(console.locator("#status textarea")).to_have_value(re.compile("^当前上线：基础模型"))
-    expect(console.locator("#feedback")).to_contain_text("偏好对")
+    expect(console.locator("#desk")).to_contain_text("需要您处理")
     expect(console).to_have_title("Burnish 控制台")
     console.get_by_role("tab", name="训练数据").click()
     expect(console.locator("#rows")).to_contain_text("另一个回答")

@@ -144,6 +144,9 @@ MATRIX: dict[tuple[str, str], list[Try]] = {
     ],
     ("POST", "/console/drafts/{draft_id}/drop"): [Try(FORBIDDEN, {})],
     ("POST", "/console/drafts/{draft_id}/undo"): [Try(FORBIDDEN, {})],
+    ("GET", "/console/inbox"): [Try(FORBIDDEN)],
+    ("POST", "/console/inbox/{event_id}/look_at"): [Try(FORBIDDEN, {})],
+    ("POST", "/console/inbox/{event_id}/put_back"): [Try(FORBIDDEN, {})],
 }
 # Gradio's: the chat page has no events, and the console none for Bob. What of them reads a session
 # is bound to the person (test_page_sessions.py)

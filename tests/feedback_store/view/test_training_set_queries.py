@@ -8,6 +8,7 @@ from engine.errors import UnknownId
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.types import SetAside
 from feedback_store.storage.store import FeedbackStore
+from feedback_store.storage.wanted import Wanted
 from feedback_store.view.training_set import TrainingSet
 from tests.feedback_store.conftest import PLAIN, Conversations
 from tests.feedback_store.helpers import examples_now, judged
@@ -37,7 +38,7 @@ def test_a_search_finds_words_in_questions_answers_and_corrections(
     training_set.refresh()
 
     def found(place: str, words: str) -> int:
-        rows, total = training_set.page(place, search=words)
+        rows, total = training_set.page(place, search=Wanted(words.strip().casefold()))
         assert len(rows) == total
         return total
 
@@ -49,6 +50,28 @@ def test_a_search_finds_words_in_questions_answers_and_corrections(
     ]
     assert [found("unpaired", w) for w in ("100%", "\u6211", "1_0%", "sea")] == [1, 1, 0, 0]
     assert (found("set_aside", "sailor"), found("demonstrations", "near by")) == (0, 1)
+
+
+def test_a_search_finds_people_comments_and_reasons(
+    store: FeedbackStore, talk: Conversations, training_set: TrainingSet
+) -> None:
+    said = talk.ask("Who?", "A sailor.", conversation="c1", user="judge-7")
+    store.vote(said, "judge-7", -1, reasons=["too_long"], comment="Nobody asked for IRONY")
+    store.correct(talk.ask("Where?", "Far.", conversation="c2"), "ann", "Near.")
+    left = talk.ask("What?", "A sea.", conversation="c3")
+    right = talk.again(left, "A lake.")
+    store.choose(store.compare(left, right, "ann").id, "ann", "left")
+    training_set.refresh()
+
+    def found(place: str, wanted: Wanted) -> int:
+        return training_set.page(place, search=wanted)[1]
+
+    assert found("unpaired", Wanted("irony")) == 1
+    assert found("unpaired", Wanted("judge-7")) == 1
+    assert found("unpaired", Wanted("no such name", users=frozenset(["judge-7"]))) == 1
+    assert found("unpaired", Wanted("too long", reasons=frozenset(["too_long"]))) == 1
+    assert found("unpaired", Wanted("too short", reasons=frozenset(["too_short"]))) == 0
+    assert (found("pairs", Wanted("irony")), found("pairs", Wanted("ann"))) == (0, 2)
 
 
 def test_an_example_is_found_by_the_beginning_of_its_id(

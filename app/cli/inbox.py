@@ -1,0 +1,59 @@
+"""`burnish feedback inbox`: the down-voted answers, and which of them were looked at."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.cli.common import HomeOption, Json, open_workspace, print_result
+
+if TYPE_CHECKING:
+    from feedback_store.curation.inbox import DownVote
+
+
+def show_inbox(
+    search: Annotated[
+        str, typer.Option(help="Words in question, answer, comment, correction, reasons, people.")
+    ] = "",
+    with_looked: Annotated[
+        bool, typer.Option("--all", help="Also those that were looked at.")
+    ] = False,
+    count: Annotated[int, typer.Option(min=1, help="Show so many, the newest first.")] = 20,
+    look_at: Annotated[
+        int | None, typer.Option(metavar="VOTE", help="Keep that a vote was looked at.")
+    ] = None,
+    put_back: Annotated[
+        int | None, typer.Option(metavar="VOTE", help="Let a vote be one to look at again.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: Json = False,
+) -> None:
+    """List answers that people disliked, with reasons, comments and corrections, newest first."""
+    from app.html.searching import search_for
+    from app.texts import DEFAULT
+
+    with open_workspace(home) as workspace:
+        if look_at is not None:
+            workspace.inbox.look_at(look_at)
+        if put_back is not None:
+            workspace.inbox.put_back(put_back)
+        wanted = search_for(search, DEFAULT, workspace.accounts)
+        votes, total = workspace.inbox.page(wanted, looked_at=with_looked, count=count)
+    lines = [f"{total} to show", *(_told(vote) for vote in votes)]
+    document = {"total": total, "votes": [asdict(vote) for vote in votes]}
+    print_result(as_json, document, "\n\n".join(lines))
+
+
+def _told(vote: DownVote) -> str:
+    """Return a vote as lines of text; what was not said has no line."""
+    said = {
+        "question": vote.question,
+        "answer": vote.answer,
+        "reasons": ", ".join(vote.reasons),
+        "comment": vote.comment,
+        "correction": vote.correction,
+    }
+    first = f"{vote.event_id}  {vote.user_id}{', looked at' if vote.looked_at else ''}"
+    return "\n".join([first, *(f"  {name}: {text}" for name, text in said.items() if text)])
