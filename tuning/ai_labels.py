@@ -15,7 +15,7 @@ from feedback_store.ai_feedback.ai_pairs import AiPair, draw_pairs, open_ai_pair
 from feedback_store.ai_feedback.siblings import Siblings
 from feedback_store.examples.types import Pair
 from tuning.judge import Judge, agreement, label
-from tuning.recipe import RlaifRecipe
+from tuning.recipe_sections import RlaifRecipe
 
 
 def label_siblings(

@@ -23,7 +23,8 @@ from feedback_store.examples.types import (
 )
 from feedback_store.snapshots.snapshot import Snapshot
 from tuning.methods.pretrain import PretrainRecipe
-from tuning.recipe import Recipe, ReplayRecipe
+from tuning.recipe import Recipe
+from tuning.recipe_sections import ReplayRecipe
 from tuning.replay import read_replay
 from tuning.rows import Ids, TokenizedAnswers, TokenizedPairs, TrainingData
 from tuning.text_blocks import read_blocks

@@ -64,7 +64,7 @@ def time_formats(
     The least of as many turns as fit into `MEASURE_SECONDS`, at least one. The formats take turns,
     so that what else the machine does slows both.
     """
-    rows = min(mlp_size, max(1, MOST_NUMBERS // hidden_size))
+    rows = probed_rows(hidden_size, mlp_size)
     least: dict[str, float] = {}
     begun = clock()
     while not least or clock() - begun < MEASURE_SECONDS:
@@ -73,6 +73,11 @@ def time_formats(
             seconds = _time_product(x, weight, clock)
             least[name] = min(seconds, least.get(name, seconds))
     return least
+
+
+def probed_rows(hidden_size: int, mlp_size: int) -> int:
+    """The rows of the matrix that is timed, which has `hidden_size` columns."""
+    return min(mlp_size, max(1, MOST_NUMBERS // hidden_size))
 
 
 def _chosen_anew(asked: AskedFormat, hidden_size: int, mlp_size: int) -> ChosenFormat:

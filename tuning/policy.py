@@ -13,7 +13,7 @@ from engine.hardware import detect
 from engine.models.catalogue import BaseModel, linear_shapes
 from tuning.distributed import weights_are_split
 from tuning.quantized import load_base
-from tuning.recipe import AdapterRecipe
+from tuning.recipe_sections import AdapterRecipe
 from tuning.soft_prompt import soft_prompt_model
 from tuning.weight_formats import Weights
 from tuning.whole_model import load_whole

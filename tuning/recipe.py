@@ -12,14 +12,12 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
-from engine.adapters.lora_config import MAX_RANK
-from engine.adapters.soft_prompt import MAX_VIRTUAL_TOKENS
 from engine.errors import InvalidInput
-from engine.storage import DIGEST, digest_file
+from engine.storage import digest_file
 from tuning.methods.base import Method, TrainedKind, broken_rules
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.joint import JointRecipe
@@ -29,113 +27,9 @@ from tuning.methods.pretrain import PretrainRecipe
 from tuning.methods.reward import RewardRecipe
 from tuning.methods.rloo import RlooRecipe
 from tuning.methods.sft import SftRecipe
+from tuning.recipe_sections import AdapterRecipe, ReplayRecipe, RlaifRecipe, SearchRecipe
 from tuning.recipe_values import build_dataclass, leaves
 from tuning.weight_formats import AskedFormat, Weights
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterRecipe:
-    """LoRA (Hu et al. 2021) on every linear layer but the output head, or virtual tokens before the
-    prompt (`tuning.soft_prompt`).
-
-    `rank_stabilised`: rsLoRA. `weight_decomposed`: DoRA, for export only. `virtual_tokens` is for
-    the kinds that are not `lora`, the others for `lora`. Kind `full` trains all weights instead
-    (`tuning.whole_model`). `start`: the bundle whose adapter training
-    continues, with that adapter's rank and scaling (`tuning.start_adapter`).
-    """
-
-    rank: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    rank_stabilised: bool = False
-    weight_decomposed: bool = False
-    kind: TrainedKind = "lora"
-    virtual_tokens: int = 20
-    start: str | None = None
-
-    def rules(self) -> Mapping[str, bool]:
-        """Each rule as a message without the section's name, and whether it holds."""
-        return {
-            f"rank must lie in 1..{MAX_RANK}": 1 <= self.rank <= MAX_RANK,
-            f"virtual_tokens must lie in 1..{MAX_VIRTUAL_TOKENS}": (
-                1 <= self.virtual_tokens <= MAX_VIRTUAL_TOKENS
-            ),
-            "rank_stabilised and adapter.weight_decomposed need adapter.kind lora": (
-                self.kind == "lora" or not (self.rank_stabilised or self.weight_decomposed)
-            ),
-            "start must be the whole id of a bundle, sha256: and 64 digits": (
-                self.start is None or DIGEST.fullmatch(self.start) is not None
-            ),
-            "start needs adapter.kind lora, and no adapter.weight_decomposed": (
-                self.start is None or (self.kind == "lora" and not self.weight_decomposed)
-            ),
-            "alpha must be at least 1": self.alpha >= 1,
-            "dropout must lie in [0, 1)": 0 <= self.dropout < 1,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayRecipe:
-    """Instruction data of another source, as a share of what an epoch of SFT reads.
-
-    `file` is any file that `burnish feedback import` reads. `digest` is the file's own; reading
-    the recipe fills it in, and a file that has changed since is refused.
-    """
-
-    file: str | None = None
-    share: float = 0.1
-    digest: str | None = None
-
-    def rules(self) -> Mapping[str, bool]:
-        """Each rule as a message without the section's name, and whether it holds."""
-        return {"share must lie in (0, 1)": 0 < self.share < 1}
-
-
-@dataclass(frozen=True, slots=True)
-class RlaifRecipe:
-    """Pairs that an AI judge labelled, beside those of people in DPO and ORPO.
-
-    `labels` is the id of a set of labels; null leaves them out. `share` is the part of them that is
-    used: each has that chance of being drawn, so that in expectation it weighs `share` times what a
-    person's pair does (`tuning.ai_labels`).
-    """
-
-    labels: str | None = None
-    share: float = 0.25
-
-    def rules(self) -> Mapping[str, bool]:
-        """Each rule as a message without the section's name, and whether it holds."""
-        return {"share must lie in (0, 1)": 0 < self.share < 1}
-
-
-@dataclass(frozen=True, slots=True)
-class SearchRecipe:
-    """A search of the joint method's learning rate and length, by successive halving.
-
-    `rates` of them, from `lowest` to `highest`, are tried; 0 leaves the search out. `slice_share`
-    of the training conversations, at most `most_conversations`, are held back to choose by; with
-    fewer than `least_conversations` of them there is no search (`tuning.search`).
-    """
-
-    rates: int = 0
-    lowest: float = 2.5e-5
-    highest: float = 2e-4
-    slice_share: float = 0.15
-    least_conversations: int = 6
-    most_conversations: int = 64
-
-    def rules(self) -> Mapping[str, bool]:
-        """Each rule as a message without the section's name, and whether it holds."""
-        return {
-            "rates must lie in 0..8": 0 <= self.rates <= 8,
-            "lowest must lie in (0, highest], and search.highest below 1": (
-                0 < self.lowest <= self.highest < 1
-            ),
-            "slice_share must lie in (0, 0.5]": 0 < self.slice_share <= 0.5,
-            "least_conversations must lie in 2..most_conversations": (
-                2 <= self.least_conversations <= self.most_conversations
-            ),
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,10 +51,14 @@ class Recipe:
     reward: RewardRecipe = field(default_factory=RewardRecipe)
     rlaif: RlaifRecipe = field(default_factory=RlaifRecipe)
     search: SearchRecipe = field(default_factory=SearchRecipe)
-    weights: Weights = "dense"
-    number_format: AskedFormat = "auto"
-    max_sequence_tokens: int = 1024
-    seed: int = 0
+    weights: Annotated[
+        Weights, "how the base model's weights are held: fewer bits take less memory"
+    ] = "dense"
+    number_format: Annotated[
+        AskedFormat, "number format of training; auto takes the faster one here"
+    ] = "auto"
+    max_sequence_tokens: Annotated[int, "longer examples are left out"] = 1024
+    seed: Annotated[int, "same seed, same adapter"] = 0
 
     @property
     def methods(self) -> dict[str, Method]:
@@ -200,6 +98,37 @@ def read_recipe(source: Path | str | None) -> Recipe:
 
 def read_recipe_with_origins(source: Path | str | None) -> tuple[Recipe, dict[str, str]]:
     """The same, with where each value comes from: the bundle's `recipe.json` keeps both."""
+    return change_recipe(source, {})
+
+
+def change_recipe(
+    source: Path | str | None, changes: Mapping[str, Any]
+) -> tuple[Recipe, dict[str, str]]:
+    """The recipe of a source with some values changed, and where each value comes from.
+
+    `changes` are by name, such as `dpo.beta`; their origin is "asked". Raises `InvalidInput` with
+    every problem.
+    """
+    given, folder = _read_values(source)
+    values = _with_default_methods(given)
+    for name, value in changes.items():
+        values = _with_change(values, name, value)
+    recipe = recipe_from_dict(values)
+    recipe = _with_text_found(_with_replay_found(recipe, folder), folder)
+    return recipe, origins(given) | dict.fromkeys(changes, "asked")
+
+
+def _with_change(values: Any, name: str, value: Any) -> Any:
+    """Plain values with one changed; those of another shape stay, to be refused as they are."""
+    section, _, key = name.rpartition(".")
+    inner = values.get(section, {}) if isinstance(values, dict) else None
+    if not isinstance(inner, dict):
+        return values
+    return {**values, section: {**inner, key: value}} if section else {**values, key: value}
+
+
+def _read_values(source: Path | str | None) -> tuple[Any, Path]:
+    """The plain values of a file or a shipped recipe, and the folder that its paths start at."""
     path = Path(source or "default")
     shipped = not path.is_file() and str(path) in shipped_recipes()
     try:
@@ -213,9 +142,7 @@ def read_recipe_with_origins(source: Path | str | None) -> tuple[Recipe, dict[st
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidInput(f"cannot read the recipe: {error}") from error
-    recipe = recipe_from_dict(_with_default_methods({} if values is None else values))
-    recipe = _with_text_found(_with_replay_found(recipe, path.parent), path.parent)
-    return recipe, origins(values)
+    return {} if values is None else values, path.parent
 
 
 def recipe_from_dict(values: Any) -> Recipe:

@@ -39,7 +39,7 @@ def build_dataclass(kind: Any, values: Any, prefix: str, problems: list[str]) ->
         if is_dataclass(hint):
             chosen[name] = build_dataclass(hint, value, f"{prefix}{name}.", problems)
             continue
-        fitting = next((part for part in _parts(hint) if _is_a(part, value)), None)
+        fitting = next((part for part in type_parts(hint) if _is_a(part, value)), None)
         if fitting is None:
             problems.append(f"{prefix}{name}: {value!r} is not {_expected(hint)}")
         else:
@@ -61,7 +61,8 @@ def _field_types(kind: Any) -> dict[str, Any]:
     return {each.name: hints[each.name] for each in fields(kind)}  # without class variables
 
 
-def _parts(hint: Any) -> tuple[Any, ...]:
+def type_parts(hint: Any) -> tuple[Any, ...]:
+    """The types that a union joins, or the type itself."""
     return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
@@ -78,6 +79,6 @@ def _is_a(part: Any, value: Any) -> bool:
 def _expected(hint: Any) -> str:
     named = [
         ", ".join(get_args(part)) if get_origin(part) is Literal else TYPE_NAMES[part]
-        for part in _parts(hint)
+        for part in type_parts(hint)
     ]
     return " or ".join(named)

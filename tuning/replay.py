@@ -18,7 +18,7 @@ from engine.storage import digest_file
 from feedback_store.examples.types import IMPORTED, Side
 from feedback_store.formats.importing import import_file
 from feedback_store.records import ImportedTurn
-from tuning.recipe import ReplayRecipe
+from tuning.recipe_sections import ReplayRecipe
 
 
 @dataclass(frozen=True, slots=True)

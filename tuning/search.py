@@ -23,7 +23,7 @@ from feedback_store.snapshots.snapshot import Snapshot
 from tuning.jobs.events import Report, SearchDone, TrialScored
 from tuning.methods.joint import CONTRIBUTIONS, JointRecipe
 from tuning.methods.joint_loss import SliceScore
-from tuning.recipe import SearchRecipe
+from tuning.recipe_sections import SearchRecipe
 from tuning.successive_halving import Halving, Point, geometric_rates, halve
 
 SCORE, POINT = "score.json", "at-{steps}"

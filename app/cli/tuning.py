@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.cli.common import HomeOption, Json, open_workspace, print_result
+from app.cli.common import HomeOption, Json, open_workspace, print_result, show_progress
 from engine.errors import InvalidInput
 
 if TYPE_CHECKING:
     from app.workspace import Workspace
     from tuning.jobs.runner import Job
+    from tuning.recipe import Recipe
 
 STEP_FIELDS = ("stage", "step", "steps", "loss", "eta_seconds")
 A_JOB = "A job's id, or its beginning."
@@ -29,20 +30,35 @@ def tune(
         str | None,
         typer.Option("--from", help="A release to go on from, or live; else a fresh adapter."),
     ] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a value of the recipe: joint.epochs=2. Repeatable."),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option(help="Print what the training would take, and start nothing.")
+    ] = False,
     show: Annotated[int, typer.Option(help="Print N pairs, token by token, and stop.")] = 0,
     listed: Annotated[bool, typer.Option("--list", help="All jobs, the newest first.")] = False,
     cancel: Annotated[str | None, typer.Option(help=f"Stop a running job. {A_JOB}")] = None,
     resume: Annotated[str | None, typer.Option(help=f"Go on with a stopped job. {A_JOB}")] = None,
+    log: Annotated[
+        str | None, typer.Option(help=f"Print what a job's process wrote. {A_JOB}")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Train an adapter on a snapshot; ends with the bundle's id. A killed job is resumed."""
-    if sum((listed, cancel is not None, resume is not None)) > 1:
-        raise typer.BadParameter("only one at a time", param_hint="--list, --cancel, --resume")
+    if sum((listed, plan, *(each is not None for each in (cancel, resume, log)))) > 1:
+        hint = "--list, --plan, --cancel, --resume, --log"
+        raise typer.BadParameter("only one at a time", param_hint=hint)
     with open_workspace(home) as workspace:
         if listed:
             _list(workspace, as_json)
         elif cancel is not None:
             _cancel(workspace, _find(workspace, cancel), as_json)
+        elif log is not None:
+            _print_log(workspace, _find(workspace, log), as_json)
+        elif plan:
+            _print_plan(workspace, recipe, changes or (), as_json)
         elif show:
             from app.learning.tune import show_pairs
 
@@ -51,17 +67,65 @@ def tune(
             job = (
                 workspace.jobs.resume(_find(workspace, resume))
                 if resume is not None
-                else _start(workspace, recipe, snapshot, start)
+                else _start(workspace, recipe, changes or (), snapshot, start)
             )
             _follow(workspace, job, as_json)
 
 
+def _print_plan(
+    workspace: Workspace, recipe: Path | None, changes: Sequence[str], as_json: bool
+) -> None:
+    """Print the plan of a training: warnings, stages, time and memory."""
+    from app.learning.training_plan import plan_training
+
+    with show_progress("Reading the examples", as_json=as_json):
+        plan = plan_training(workspace, _recipe(workspace, recipe, changes)[0])
+    lines = [f"{plan.pairs} pairs to train on, {plan.heldout_pairs} held out"]
+    lines += [
+        f"{stage.name}: {stage.rows} rows, {stage.steps} steps, {stage.tokens:,} tokens"
+        for stage in plan.run.stages
+    ]
+    source = (
+        f"as measured in job {plan.speed.job[7:19]}"
+        if plan.speed.job
+        else "by a short measurement of this processor, without attention: expect up to twice"
+    )
+    speed = plan.speed.tokens_per_second
+    lines += [
+        f"time: about {plan.seconds:,.0f} s at {speed:,.0f} tokens/s, {source}",
+        f"memory: {plan.memory_bytes / 2**30:.1f} GB of {plan.free_bytes / 2**30:.1f} GB free",
+        *(f"note: {warning}" for warning in plan.warnings),
+    ]
+    print_result(as_json, plan.as_dict(), "\n".join(lines))
+
+
+def _print_log(workspace: Workspace, job: str, as_json: bool) -> None:
+    from tuning.jobs.progress import read_log
+
+    text = read_log(workspace.jobs.folder(job))
+    print_result(as_json, {"job": job, "log": text}, text)
+
+
+def _recipe(
+    workspace: Workspace, recipe: Path | None, changes: Sequence[str]
+) -> tuple[Recipe, dict[str, str]]:
+    """Return the recipe that was asked for, with its changes."""
+    from tuning.recipe import change_recipe
+    from tuning.recipe_form import read_changes
+
+    return change_recipe(recipe or workspace.settings.recipe, read_changes(changes))
+
+
 def _start(
-    workspace: Workspace, recipe: Path | None, snapshot: str | None, start: str | None
+    workspace: Workspace,
+    recipe: Path | None,
+    changes: Sequence[str],
+    snapshot: str | None,
+    start: str | None,
 ) -> str:
     from tuning.trainability import require_trainable
 
-    values, origins = workspace.recipe(recipe)
+    values, origins = _recipe(workspace, recipe, changes)
     if start is not None:
         from tuning.start_adapter import recipe_from
 

@@ -16,7 +16,7 @@ from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, Conflict
 from engine.request import Engine
 from tuning.jobs.events import JobEvent
-from tuning.recipe import recipe_from_dict
+from tuning.recipe import Recipe, recipe_from_dict
 
 if TYPE_CHECKING:
     from app.workspace import Workspace
@@ -59,20 +59,23 @@ class Rounds:
         assert result is not None, "only a tick may find nothing to do"
         return result
 
-    def tune(self, actor: str) -> None:
+    def tune(self, actor: str, asked: tuple[Recipe, dict[str, str]] | None = None) -> None:
         """Take a snapshot, tune and evaluate in a thread; the console shows the progress.
 
-        Raises `Conflict` while a round runs, or where nothing has changed since a release was
-        trained, and `InvalidInput` for an invalid recipe or where there is nothing to train on.
+        `asked` is a recipe with the origins of its values; without one it is the settings'. Raises
+        `Conflict` while a round runs, or where nothing has changed since a release was trained, and
+        `InvalidInput` for an invalid recipe or where there is nothing to train on.
         """
         workspace = self._workspace
-        recipe, origins = workspace.recipe()
+        recipe, origins = asked or workspace.recipe()
         request = RoundRequest(recipe, origins, forced=True, promotes=False, actor=actor)
 
         def begin() -> None:
             if (going_on := self._going_on()) is not None:
                 if going_on.next_stage == "canary":
                     raise Conflict(f"the canary of round {going_on.number} has not decided yet")
+                if asked is not None and going_on.begun["recipe"] != recipe.as_dict():
+                    raise Conflict(f"round {going_on.number} of the loop goes on")
                 return  # that round is tried again
             snapshot = workspace.take_snapshot()
             made = workspace.jobs.find_done(workspace.base.digest, snapshot, recipe)

@@ -24,6 +24,7 @@ from app.ui.language_choice import build_language_choice
 from app.ui.release_changes import ReleaseChanges, actor_of, build_release_changes
 from app.ui.settings_console import build_settings_tab
 from app.ui.side_by_side import build_side_by_side
+from app.ui.training_form import build_training_form
 from app.ui.trend_console import build_trend_tab
 from app.ui.tuning_console import build_tuning_tab
 
@@ -130,6 +131,7 @@ def build_console_page(service: Service) -> gr.Blocks:
         with gr.Tab(text("console.tabs.training_data")) as training_data:
             build_training_tab(service.workspace, training_data)
         with gr.Tab(text("console.tabs.tuning")):
+            build_training_form(service, blocks)
             build_tuning_tab(service.workspace, blocks, service.rounds.resume_job)
         with gr.Tab(text("console.tabs.settings")):
             build_settings_tab(service.workspace.settings, blocks)

@@ -17,6 +17,7 @@ from app.ui.console import build_console_page
 from app.ui.fact_table import TABLE_CSS
 from app.ui.gradio_routes import AllowedRoutes, BoundSessions
 from app.ui.labels import I18N, LanguageOfRequest
+from app.ui.plan_view import PLAN_CSS
 from app.web.headers import ScriptNonces
 
 CSS = """
@@ -57,7 +58,7 @@ def mount_pages(app: Any, service: Service) -> None:
         app,
         console,
         "/console",
-        css="\n".join((CSS, TABLE_CSS, stylesheet(), desk_css())),
+        css="\n".join((CSS, TABLE_CSS, PLAN_CSS, stylesheet(), desk_css())),
         **shared,
         app_kwargs=_middleware(
             # Vega, the plot library, compiles expressions

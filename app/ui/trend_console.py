@@ -9,7 +9,7 @@ import pandas as pd
 
 from app.texts import language_for, say
 from app.ui.labels import text
-from app.web.evaluation_page import EVALUATIONS_PATH
+from app.web.evaluation_page import evaluation_link
 from app.workspace import Workspace
 from deploy.releases.story import tell_story
 from deploy.releases.trend import Trend, trend_of
@@ -57,8 +57,7 @@ class TrendPage:
             registry.events(found.bundle), found.bundle, lambda actor: names.get(actor, actor)
         )
         evaluation = found.report.get("evaluation")
-        # Relative to the console's own address, so that it holds behind a path prefix
-        link = f"{EVALUATIONS_PATH.rpartition('/')[2]}/{str(evaluation)[7:]}"
+        link = evaluation_link(str(evaluation))
         return "\n".join(lines), gr.update(visible=evaluation is not None, link=link)
 
 

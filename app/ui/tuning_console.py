@@ -18,11 +18,12 @@ from app.ui.columns import column_headers
 from app.ui.errors import report_errors
 from app.ui.job_facts import job_facts, last_steps
 from app.ui.labels import text
+from app.web.evaluation_page import evaluation_link
 from app.workspace import Workspace
 from engine.storage import find_digest
-from tuning.jobs.events import JobEvent, StepDone
+from tuning.jobs.events import JobEvent, StepDone, TrialScored
 from tuning.jobs.processor_time import ProcessorWatch
-from tuning.jobs.progress import read_progress
+from tuning.jobs.progress import read_log, read_progress
 from tuning.jobs.runner import Job
 
 CURVES_SECONDS = 2.0
@@ -30,8 +31,10 @@ JOB_COLUMNS = ["job", "state", "started", "stage", "step", "loss", "minutes_left
 JOBS_SHOWN = 20
 POINTS = 300  # per curve; more cannot be distinguished on a screen
 PLOT_PIXELS = 320
-Y = {"loss": "loss", "accuracy": "accuracy", "rewards": "reward"}  # by plot
-COLOR = {"loss": "stage", "accuracy": "stage", "rewards": "of"}  # by plot: the lines' column
+# By plot: the vertical axis, and the column that tells its lines apart
+Y = {"loss": "loss", "accuracy": "accuracy", "rewards": "reward", "search": "loss"}
+COLOR = {"loss": "stage", "accuracy": "stage", "rewards": "of", "search": "rate"}
+CURVES = ("loss", "accuracy", "rewards")
 REWARDS = {"chosen": "reward_chosen", "rejected": "reward_rejected", "margin": "reward_margin"}
 STOPPED = ("cancelled", "interrupted", "failed")
 
@@ -43,7 +46,8 @@ class JobsState:
     """The state of one browser tab."""
 
     job: str | None = None  # the chosen one; None is the newest
-    drawn: tuple[str, int] | None = None  # the job and the number of steps in its curves
+    drawn: tuple[str, int, int] | None = None  # the job, its steps and scores in the curves
+    logged: str | None = None  # the log that is shown
 
 
 class TuningPage:
@@ -64,14 +68,21 @@ class TuningPage:
         table = pd.DataFrame(rows, columns=column_headers("job_columns", JOB_COLUMNS, language))
         job = next((job for job in jobs if job.id == view.job), jobs[0] if jobs else None)
         if job is None:
-            return view, table, *_curves([], language), "", *_buttons(None)
+            nothing = gr.update(visible=False)
+            return view, table, *_curves([], language), "", *_buttons(None), *[nothing] * 3
         events = progress[job.id]
         steps = last_steps(events)
-        fresh, view.drawn = (job.id, len(steps)) != view.drawn, (job.id, len(steps))
+        trials = [event for event in events if isinstance(event, TrialScored)]
+        drawn = job.id, len(steps), len(trials)
+        fresh, view.drawn = drawn != view.drawn, drawn
         # A plot blinks when it is redrawn
         curves = _curves(steps, language) if fresh else [gr.skip()] * 3
+        search = _search_curve(trials, language) if fresh else gr.skip()
         facts = job_facts(job, events, language, waiting=job.id in waiting)
-        return view, table, *curves, facts, *_buttons(job)
+        return (
+            *(view, table, *curves, facts, *_buttons(job)),
+            *(search, self._evaluation_link(job), self._log(view, job)),
+        )
 
     def choose(self, view: JobsState, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
         """Show another job."""
@@ -90,6 +101,21 @@ class TuningPage:
         with report_errors(language_for(request)):
             self._resume(_displayed_job(view))
         gr.Info(say("console.tuning.resumed", language_for(request)), duration=3)
+
+    def _evaluation_link(self, job: Job) -> Any:
+        """Return the update of the button that opens the evaluation of a job's bundle."""
+        releases = self._workspace.registry.list() if job.bundle else ()
+        found = next((each for each in releases if each.bundle == job.bundle), None)
+        evaluation = found.report.get("evaluation") if found else None
+        return gr.update(visible=evaluation is not None, link=evaluation_link(str(evaluation)))
+
+    def _log(self, view: JobsState, job: Job) -> Any:
+        """Return the update of the log, if it has grown."""
+        log = read_log(self._workspace.jobs.folder(job.id))
+        if log == view.logged:
+            return gr.skip()
+        view.logged = log
+        return gr.update(value=log, visible=bool(log))
 
     def _waiting(self, jobs: Sequence[Job]) -> set[str]:
         """Return the ids of the jobs that run and get hardly any processor time."""
@@ -115,6 +141,7 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
         loss = _plot("loss")
         accuracy = _plot("accuracy", y_lim=[0, 1])
         rewards = _plot("rewards")
+    search = _plot("search")
     with gr.Row(equal_height=True):
         facts = gr.Textbox(
             label=text("console.tuning.job"),
@@ -128,8 +155,19 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
             resume = gr.Button(
                 text("console.tuning.resume"), variant="primary", elem_id="resume-job"
             )
+            evaluation = gr.Button(
+                text("console.trend.evaluation"), link=".", visible=False, elem_id="job-evaluation"
+            )
+    log = gr.Textbox(
+        label=text("console.tuning.log"),
+        interactive=False,
+        visible=False,
+        max_lines=12,
+        elem_id="job-log",
+    )
 
     shown: Any = [view, jobs, loss, accuracy, rewards, facts, cancel, resume]
+    shown += [search, evaluation, log]
     hidden: Any = {"api_visibility": "private"}
     quiet: Any = {"show_progress": "hidden", **hidden}
     blocks.load(page.refresh, [view], shown, **hidden)
@@ -143,9 +181,14 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
 
 
 def _plot(name: str, *, y_lim: Sequence[float | None] = (None, None)) -> gr.LinePlot:
-    """Return a plot over the steps, titled above: a label inside would hide the legend."""
+    """Return a plot over the steps, titled above: a label inside would hide the legend.
+
+    The plot of the search is hidden until there is one, with its title as its label.
+    """
+    optional = name == "search"
     with gr.Column(min_width=280):
-        gr.Markdown(text(f"console.plots.{name}"))
+        if not optional:
+            gr.Markdown(text(f"console.plots.{name}"))
         plot: gr.LinePlot = gr.LinePlot(
             x="step",
             y=Y[name],
@@ -153,7 +196,9 @@ def _plot(name: str, *, y_lim: Sequence[float | None] = (None, None)) -> gr.Line
             y_lim=list(y_lim),
             color_title="",
             height=PLOT_PIXELS,
-            show_label=False,
+            label=text(f"console.plots.{name}"),
+            show_label=optional,
+            visible=not optional,
             elem_id=name,
         )
     return plot
@@ -188,7 +233,18 @@ def _curves(steps: Sequence[StepDone], language: str) -> list[Any]:
             for name, key in REWARDS.items()
         ],
     }
-    return [_curve(points[plot], y, COLOR[plot], language) for plot, y in Y.items()]
+    return [_curve(points[plot], Y[plot], COLOR[plot], language) for plot in CURVES]
+
+
+def _search_curve(trials: Sequence[TrialScored], language: str) -> Any:
+    """Return the search's curve: the loss on what is held back, by step and learning rate.
+
+    Without a search the plot is not there.
+    """
+    scored = {(each.learning_rate, each.step): each.loss for each in trials}
+    points = [(step, loss, f"{rate:g}") for (rate, step), loss in scored.items()]
+    curve = _curve(points, Y["search"], COLOR["search"], language)
+    return {**curve, "visible": bool(points)}
 
 
 def _curve(

@@ -12,6 +12,11 @@ from tuning.evaluation.report import PAGE_FILE
 EVALUATIONS_PATH = "/console/evaluations"
 
 
+def evaluation_link(evaluation: str) -> str:
+    """Return the page's address relative to the console's own: it holds behind a path prefix."""
+    return f"{EVALUATIONS_PATH.rpartition('/')[2]}/{evaluation[7:]}"
+
+
 def evaluations_router(workspace: Workspace) -> APIRouter:
     """Return the route, on one home."""
     router = APIRouter(include_in_schema=False)

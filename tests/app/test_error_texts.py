@@ -51,7 +51,8 @@ from tests.support.chatglm_weights import write_chatglm1_weights
 from tests.support.documents import write_blank_pdf
 from tuning.evaluation.statistics import Interval
 from tuning.methods.reward import RewardRecipe
-from tuning.recipe import AdapterRecipe, Recipe
+from tuning.recipe import Recipe
+from tuning.recipe_sections import AdapterRecipe
 from tuning.trainability import require_trainable
 
 CHINESE = re.compile(r"[\u4e00-\u9fff]")

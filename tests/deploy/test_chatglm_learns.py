@@ -49,7 +49,8 @@ from tuning.methods.joint import JointRecipe
 from tuning.methods.kto import KtoRecipe
 from tuning.methods.orpo import OrpoRecipe
 from tuning.methods.sft import SftRecipe
-from tuning.recipe import AdapterRecipe, Recipe
+from tuning.recipe import Recipe
+from tuning.recipe_sections import AdapterRecipe
 
 pytestmark = pytest.mark.integration
 

@@ -20,7 +20,7 @@ from tests.support.pairs import snapshot_of
 from tests.support.runs import QUICK, trained
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.sft import SftRecipe
-from tuning.recipe import AdapterRecipe
+from tuning.recipe_sections import AdapterRecipe
 
 MODULE = "model.layers.0.mlp.up_proj"
 SCALE = ALPHA / RANK

@@ -10,7 +10,8 @@ from tests.support.waiting import wait_until
 from tuning.jobs.runner import JobRunner
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.sft import SftRecipe
-from tuning.recipe import AdapterRecipe, Recipe
+from tuning.recipe import Recipe
+from tuning.recipe_sections import AdapterRecipe
 
 # With the 13 training pairs of `snapshot_of(16)`: 4 steps of SFT, 24 of DPO; checkpoints at 10, 20
 TINY = Recipe(

@@ -12,7 +12,8 @@ from feedback_store.snapshots.snapshot import freeze, open_snapshot
 from tuning.jobs.events import JobEvent
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.sft import SftRecipe
-from tuning.recipe import AdapterRecipe, Recipe
+from tuning.recipe import Recipe
+from tuning.recipe_sections import AdapterRecipe
 from tuning.train import run
 from tuning.training_run import TrainingRun
 

@@ -21,7 +21,8 @@ from tuning.batch.plan import Completion, TrainingPrompt, lay_out
 from tuning.kernels import PORTABLE
 from tuning.policy import load_policy, save_adapter
 from tuning.quantized import ROUND, QuantizedLinear, held_weight_bytes, load_base, quantize_layers
-from tuning.recipe import AdapterRecipe, recipe_from_dict
+from tuning.recipe import recipe_from_dict
+from tuning.recipe_sections import AdapterRecipe
 from tuning.weight_formats import Weights
 
 LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]

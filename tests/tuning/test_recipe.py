@@ -16,15 +16,14 @@ from tuning.methods.kto import KtoRecipe
 from tuning.methods.orpo import OrpoRecipe
 from tuning.methods.sft import SftRecipe
 from tuning.recipe import (
-    AdapterRecipe,
     Recipe,
-    ReplayRecipe,
     origins,
     read_recipe,
     read_recipe_with_origins,
     recipe_from_dict,
     shipped_recipes,
 )
+from tuning.recipe_sections import AdapterRecipe, ReplayRecipe
 
 
 def problems(values: Any) -> list[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from engine.errors import InvalidInput
 from engine.messages import Message
-from tuning.recipe import ReplayRecipe
+from tuning.recipe_sections import ReplayRecipe
 from tuning.replay import read_replay
 
 DATA = Path(os.environ.get("BURNISH_TEST_DATA", Path(__file__).parents[2] / "../shared/data"))

@@ -29,7 +29,8 @@ from tuning.methods.reward import RewardRecipe
 from tuning.methods.reward_model import RewardModel
 from tuning.methods.rloo import RlooRecipe
 from tuning.methods.sft import SftRecipe
-from tuning.recipe import AdapterRecipe, Recipe, RlaifRecipe, read_recipe, recipe_from_dict
+from tuning.recipe import Recipe, read_recipe, recipe_from_dict
+from tuning.recipe_sections import AdapterRecipe, RlaifRecipe
 from tuning.train import run
 from tuning.training_run import TrainingRun
 

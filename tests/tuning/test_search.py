@@ -18,7 +18,8 @@ from tuning.jobs.events import JobEvent, SearchDone, SearchLeftOut, StepDone, Tr
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.joint import JointRecipe
 from tuning.methods.sft import SftRecipe
-from tuning.recipe import Recipe, SearchRecipe
+from tuning.recipe import Recipe
+from tuning.recipe_sections import SearchRecipe
 from tuning.search import choose_slice
 from tuning.train import run
 from tuning.training_run import TrainingRun

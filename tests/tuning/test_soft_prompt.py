@@ -39,7 +39,8 @@ from tuning.methods.orpo import OrpoRecipe
 from tuning.methods.sft import SftRecipe
 from tuning.methods.stage import Stage
 from tuning.policy import load_policy
-from tuning.recipe import AdapterRecipe, Recipe, read_recipe, recipe_from_dict
+from tuning.recipe import Recipe, read_recipe, recipe_from_dict
+from tuning.recipe_sections import AdapterRecipe
 from tuning.rows import TokenizedPairs
 from tuning.soft_prompt import SoftPromptModel, soft_prompt_model
 from tuning.train import run

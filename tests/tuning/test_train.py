@@ -30,7 +30,8 @@ from tuning.methods.dpo import DpoRecipe
 from tuning.methods.kto import KtoRecipe
 from tuning.methods.orpo import OrpoRecipe
 from tuning.methods.sft import SftRecipe
-from tuning.recipe import Recipe, ReplayRecipe, recipe_from_dict
+from tuning.recipe import Recipe, recipe_from_dict
+from tuning.recipe_sections import ReplayRecipe
 from tuning.step_reporter import StepReporter
 from tuning.train import run
 from tuning.training_run import TrainingRun

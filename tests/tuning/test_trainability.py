@@ -13,7 +13,8 @@ from tests.support.chatglm_models import WRITERS, write_tiny_chatglm
 from tests.support.chatglm_weights import write_chatglm1_weights
 from tuning.methods.base import TrainedKind
 from tuning.methods.reward import RewardRecipe
-from tuning.recipe import AdapterRecipe, Recipe
+from tuning.recipe import Recipe
+from tuning.recipe_sections import AdapterRecipe
 from tuning.trainability import require_trainable
 
 

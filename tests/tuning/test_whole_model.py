@@ -26,7 +26,8 @@ from tuning.jobs.events import MemoryPlanned, StepDone
 from tuning.memory_plan import Load, shape_of, training_parts
 from tuning.methods.pretrain import PretrainRecipe
 from tuning.methods.sft import SftRecipe
-from tuning.recipe import AdapterRecipe, read_recipe, recipe_from_dict
+from tuning.recipe import read_recipe, recipe_from_dict
+from tuning.recipe_sections import AdapterRecipe
 
 pytestmark = pytest.mark.integration
 

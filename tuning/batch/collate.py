@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from engine.models.architecture import CausalPositions, Positions
 from tuning.batch.forward import layout_tensors
 from tuning.batch.plan import Completion, TrainingPrompt, lay_out, pack
@@ -61,12 +59,3 @@ class Packer:
 
     def _one(self, rows: list[DatasetRow], prompts: list[TrainingPrompt]) -> Batch:
         return {**self.collate(rows), "layout": layout_tensors(lay_out(prompts, self.positions))}
-
-
-def default_budget_tokens() -> int:
-    """The tokens of a pack.
-
-    A small pack stays in a processor's cache and keeps the peak memory low, with matrices that are
-    large enough; a CUDA device wants larger ones (assumed, not measured).
-    """
-    return 2048 if torch.cuda.is_available() else 512

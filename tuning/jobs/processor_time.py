@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -26,20 +28,22 @@ class ProcessorReading:
     """The clocks at one moment, in seconds.
 
     `worked`: processor time of a process and its children; `idle`: of the processors that it may
-    use, all together.
+    use, all together. `runnable`: one of its threads wants a processor, or has one.
     """
 
     pid: int
     at: float
     worked: float
     idle: float
+    runnable: bool = True
 
 
 def read_clocks(pid: int) -> ProcessorReading | None:
     """Read the clocks of a process; None where there is no such process."""
     try:
         process = psutil.Process(pid)
-        worked = sum(_processor_seconds(each) for each in (process, *process.children(True)))
+        family = (process, *process.children(True))
+        worked = sum(_processor_seconds(each) for each in family)
         allowed = set(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else None
     except (psutil.Error, OSError):
         return None
@@ -49,14 +53,16 @@ def read_clocks(pid: int) -> ProcessorReading | None:
         for number, times in processors
         if allowed is None or number in allowed
     )
-    return ProcessorReading(pid, time.monotonic(), worked, idle)
+    runnable = any(_is_runnable(each.pid) for each in family)
+    return ProcessorReading(pid, time.monotonic(), worked, idle, runnable)
 
 
 def was_starved(before: ProcessorReading, after: ProcessorReading) -> bool:
     """Whether a process got hardly any processor time between two readings, since none was free."""
     seconds = after.at - before.at
     worked, idle = after.worked - before.worked, after.idle - before.idle
-    return worked < STARVED_BELOW * seconds and idle < IDLE_BELOW * seconds
+    little = worked < STARVED_BELOW * seconds and idle < IDLE_BELOW * seconds
+    return little and before.runnable and after.runnable
 
 
 class ProcessorWatch:
@@ -79,6 +85,18 @@ class ProcessorWatch:
                 known.append(now)
             before = known[0]
         return now.at - before.at >= LEAST_SECONDS and was_starved(before, now)
+
+
+def _is_runnable(pid: int) -> bool:
+    """Whether a thread of a process runs or could run; True where no `/proc` tells (proc(5))."""
+    threads = Path(f"/proc/{pid}/task")
+    if not threads.is_dir():
+        return True
+    for thread in threads.glob("*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            if thread.read_text("utf-8", "replace").rpartition(")")[2].split()[0] == "R":
+                return True
+    return False
 
 
 def _processor_seconds(process: psutil.Process) -> float:

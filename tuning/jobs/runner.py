@@ -84,6 +84,7 @@ class Job:
     error: str | None
     started_at: float
     stopping: bool = False  # it was told to stop, and still runs
+    base_digest: str = ""
 
     def described(self, *, waiting: bool = False) -> str:
         """The state in words; `waiting`: its process gets hardly any processor time."""
@@ -268,6 +269,7 @@ class JobRunner:
             result.get("error"),
             document["started_at"],
             stopping=state == "running" and (self.folder(job_id) / CANCELLED).is_file(),
+            base_digest=document.get("base_digest", ""),
         )
 
     def recipe(self, job_id: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
@@ -47,6 +48,17 @@ class Method(ABC):
     @abstractmethod
     def example_kinds(self) -> frozenset[ExampleKind]:
         """The kinds of a snapshot's examples that it learns from."""
+
+    @property
+    def batch_size(self) -> int:
+        """The examples in a step: the section's field that begins with `batch_`."""
+        section: Any = self
+        (size,) = (
+            int(getattr(self, each.name))
+            for each in fields(section)
+            if each.name.startswith("batch_")
+        )
+        return size
 
     @property
     def reference_is_base(self) -> bool:

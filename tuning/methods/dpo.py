@@ -7,10 +7,11 @@ sources: `dpo_trainer.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from engine.errors import InvalidInput
 from tuning.methods.base import Method
+from tuning.methods.fields import BatchSize, Beta, Epochs, LearningRate
 from tuning.rows import ExampleKind, Ids, TrainingData
 
 DpoLoss = Literal["sigmoid", "ipo", "robust", "length-normalised"]
@@ -28,14 +29,19 @@ class DpoRecipe(Method):
 
     needs: ClassVar[str] = "preference pairs"
 
-    epochs: float = 1
-    learning_rate: float = 2e-5
-    batch_pairs: int = 4
-    beta: float = 0.1
-    sft_weight: float = 1.0
-    loss: DpoLoss = "sigmoid"
-    flip_rate: float | FromStore | None = None
-    reference: Reference = "start"
+    epochs: Epochs = 1
+    learning_rate: LearningRate = 2e-5
+    batch_pairs: BatchSize = 4
+    beta: Beta = 0.1
+    sft_weight: Annotated[float, "weight of imitating the chosen answer of a pair"] = 1.0
+    loss: Annotated[DpoLoss, "which loss; robust allows for votes that err"] = "sigmoid"
+    flip_rate: Annotated[
+        float | FromStore | None,
+        "share of pairs the wrong way round, for robust alone; store estimates it",
+    ] = None
+    reference: Annotated[
+        Reference, "what drift is measured from: the start of the stage, or the base model"
+    ] = "start"
 
     def rules(self) -> dict[str, bool]:
         """See `Method`."""

@@ -10,11 +10,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from engine.storage import canonical_json, write_atomically
 from tuning.methods.base import Method
 from tuning.methods.dpo import FromStore
+from tuning.methods.fields import BatchSize, Beta, Epochs, LearningRate
 from tuning.methods.joint_rows import joint_rows
 from tuning.rows import ExampleKind, TrainingData
 
@@ -44,18 +45,26 @@ class JointRecipe(Method):
 
     needs: ClassVar[str] = "pairs, demonstrations, or good and bad lone judgements"
 
-    epochs: float = 0
-    learning_rate: float = 1e-4
-    batch_rows: int = 4
-    most_steps: int = 150
-    least_steps: int = 24
-    most_epochs: float = 8
-    beta: float = 0.1
-    label_smoothing: float = 0.025
-    pair_sft_weight: float = 0.2
-    demonstration_weight: float = 1.0
-    good_weight: float | FromStore = "store"
-    bad_weight: float | FromStore = "store"
+    epochs: Epochs = 0
+    learning_rate: LearningRate = 1e-4
+    batch_rows: BatchSize = 4
+    most_steps: Annotated[
+        int, "a run stops after so many steps, though not within its first epoch"
+    ] = 150
+    least_steps: Annotated[int, "a run on few examples goes on for so many steps"] = 24
+    most_epochs: Annotated[float, "though it reads no example more often than this"] = 8
+    beta: Beta = 0.1
+    label_smoothing: Annotated[float, "how likely a pair is taken to be the wrong way round"] = (
+        0.025
+    )
+    pair_sft_weight: Annotated[float, "weight of imitating the chosen answer of a pair"] = 0.2
+    demonstration_weight: Annotated[float, "weight of corrections and liked answers"] = 1.0
+    good_weight: Annotated[
+        float | FromStore, "weight of a lone thumb up; store balances both by their numbers"
+    ] = "store"
+    bad_weight: Annotated[
+        float | FromStore, "weight of a lone thumb down; store balances both by their numbers"
+    ] = "store"
 
     def rules(self) -> dict[str, bool]:
         """See `Method`."""

@@ -7,11 +7,12 @@ reference: `kto_trainer.py`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from engine.errors import InvalidInput
 from tuning.methods.base import Method
 from tuning.methods.dpo import FromStore
+from tuning.methods.fields import BatchSize, Beta, Epochs, LearningRate
 from tuning.rows import ExampleKind, TrainingData
 
 
@@ -24,12 +25,16 @@ class KtoRecipe(Method):
 
     needs: ClassVar[str] = "lone judgements"
 
-    epochs: float = 0
-    learning_rate: float = 5e-5
-    batch_answers: int = 8
-    beta: float = 0.1
-    desirable_weight: float | FromStore = "store"
-    undesirable_weight: float | FromStore = "store"
+    epochs: Epochs = 0
+    learning_rate: LearningRate = 5e-5
+    batch_answers: BatchSize = 8
+    beta: Beta = 0.1
+    desirable_weight: Annotated[
+        float | FromStore, "weight of a lone thumb up; store balances both by their numbers"
+    ] = "store"
+    undesirable_weight: Annotated[
+        float | FromStore, "weight of a lone thumb down; store balances both by their numbers"
+    ] = "store"
 
     def rules(self) -> dict[str, bool]:
         """See `Method`."""

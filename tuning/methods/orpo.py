@@ -6,9 +6,10 @@ Supports: LoRA on a dense or quantized base; a prefix on a dense one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from tuning.methods.base import Method, TrainedKind
+from tuning.methods.fields import BatchSize, Epochs, LearningRate
 from tuning.rows import ExampleKind, Ids, TrainingData
 
 
@@ -23,10 +24,12 @@ class OrpoRecipe(Method):
     # trl's ORPO has no labels for the virtual tokens of the other kinds
     adapter_kinds: ClassVar[tuple[TrainedKind, ...]] = ("lora", "prefix")
 
-    epochs: float = 0
-    learning_rate: float = 2e-4
-    batch_pairs: int = 4
-    odds_weight: float = 0.1
+    epochs: Epochs = 0
+    learning_rate: LearningRate = 2e-4
+    batch_pairs: BatchSize = 4
+    odds_weight: Annotated[float, "weight of preferring the chosen answer beside imitating it"] = (
+        0.1
+    )
 
     def rules(self) -> dict[str, bool]:
         """See `Method`."""

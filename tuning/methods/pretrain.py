@@ -7,9 +7,10 @@ The next token of every position is learnt, on blocks cut from documents that li
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from tuning.methods.base import Method, TrainedAdapter, TrainedKind
+from tuning.methods.fields import BatchSize, Epochs, LearningRate
 from tuning.rows import ExampleKind, TrainingData
 
 
@@ -24,12 +25,12 @@ class PretrainRecipe(Method):
     needs: ClassVar[str] = "text of at least two tokens"
     adapter_kinds: ClassVar[tuple[TrainedKind, ...]] = (*get_args(TrainedAdapter), "full")
 
-    epochs: float = 0
-    learning_rate: float = 1e-4
-    batch_blocks: int = 4
-    block_tokens: int = 512
-    text: str | None = None
-    digest: str | None = None
+    epochs: Epochs = 0
+    learning_rate: LearningRate = 1e-4
+    batch_blocks: BatchSize = 4
+    block_tokens: Annotated[int, "length of the blocks that the text is cut into, in tokens"] = 512
+    text: Annotated[str | None, "file or folder of plain text to read"] = None
+    digest: Annotated[str | None, "digest of that text, filled in by itself"] = None
 
     def rules(self) -> dict[str, bool]:
         """See `Method`."""

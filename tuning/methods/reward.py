@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 from engine.adapters.lora_config import MAX_RANK
+from tuning.methods.fields import BatchSize, Epochs, LearningRate
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,11 +17,11 @@ class RewardRecipe:
     One epoch is what to try first: reward models overfit soon after (Ouyang et al. 2022, app. C.2).
     """
 
-    epochs: float = 0
-    learning_rate: float = 1e-4
-    batch_pairs: int = 4
-    rank: int = 16
-    alpha: int = 32
+    epochs: Epochs = 0
+    learning_rate: LearningRate = 1e-4
+    batch_pairs: BatchSize = 4
+    rank: Annotated[int, "size of the reward model's adapter"] = 16
+    alpha: Annotated[int, "scaling of that adapter"] = 32
 
     def rules(self) -> Mapping[str, bool]:
         """Each rule as a message without the section's name, and whether it holds."""

@@ -6,9 +6,10 @@ Supports: LoRA on a dense base, starting from any adapter. The algorithm: `rloo_
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from tuning.methods.base import Method, TrainedKind
+from tuning.methods.fields import BatchSize, Beta, Epochs, LearningRate
 from tuning.rows import ExampleKind, Ids, TrainingData
 
 
@@ -23,13 +24,13 @@ class RlooRecipe(Method):
     needs: ClassVar[str] = "prompts of preference pairs"
     adapter_kinds: ClassVar[tuple[TrainedKind, ...]] = ("lora",)
 
-    epochs: float = 0
-    learning_rate: float = 1e-5
-    batch_prompts: int = 2
-    samples: int = 4
-    beta: float = 0.03
-    temperature: float = 1.0
-    max_new_tokens: int = 128
+    epochs: Epochs = 0
+    learning_rate: LearningRate = 1e-5
+    batch_prompts: BatchSize = 2
+    samples: Annotated[int, "answers drawn for each prompt"] = 4
+    beta: Beta = 0.03
+    temperature: Annotated[float, "sampling temperature of those answers"] = 1.0
+    max_new_tokens: Annotated[int, "longest of those answers, in tokens"] = 128
 
     def rules(self) -> dict[str, bool]:
         """See `Method`."""

@@ -6,9 +6,10 @@ Supports: LoRA on a dense or quantized base; virtual tokens on a dense one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import Annotated, ClassVar, get_args
 
 from tuning.methods.base import Method, TrainedAdapter, TrainedKind
+from tuning.methods.fields import BatchSize, Epochs, LearningRate
 from tuning.rows import ExampleKind, Ids, SftAnswers, TrainingData
 
 
@@ -22,10 +23,12 @@ class SftRecipe(Method):
     needs: ClassVar[str] = "answers to imitate"
     adapter_kinds: ClassVar[tuple[TrainedKind, ...]] = (*get_args(TrainedAdapter), "full")
 
-    epochs: float = 2
-    learning_rate: float = 2e-4
-    batch_pairs: int = 4
-    answers: SftAnswers = "both"
+    epochs: Epochs = 2
+    learning_rate: LearningRate = 2e-4
+    batch_pairs: BatchSize = 4
+    answers: Annotated[
+        SftAnswers, "which answers are imitated: chosen ones, demonstrations, or both"
+    ] = "both"
 
     def rules(self) -> dict[str, bool]:
         """See `Method`."""

@@ -27,7 +27,7 @@ from tests.feedback_store.conftest import Conversations
 from tests.support.scripted_engine import ScriptedEngine
 from tests.tuning.test_judge import Server, server  # noqa: F401 - a fixture
 from tuning.judge import Letter
-from tuning.recipe import RlaifRecipe
+from tuning.recipe_sections import RlaifRecipe
 
 KEY = "sk-canary-4711"
 LONG, SHORT = "Part of a plant, mostly green.", "A leaf."

@@ -33,7 +33,8 @@ from tuning.jobs.events import (
     TrialScored,
 )
 from tuning.jobs.progress import ProgressLog
-from tuning.recipe import Recipe, SearchRecipe
+from tuning.recipe import Recipe
+from tuning.recipe_sections import SearchRecipe
 from tuning.search import choose_slice
 
 pytestmark = pytest.mark.integration
@@ -113,7 +114,8 @@ def page_of(workspace: Workspace) -> TuningPage:
 def shown(
     workspace: Workspace, view: JobsState | None = None, request: gr.Request = ENGLISH
 ) -> dict[str, Any]:
-    names = ("view", "jobs", "loss", "accuracy", "rewards", "facts", "cancel", "resume")
+    names = ("view", "jobs", "loss", "accuracy", "rewards", "facts", "cancel", "resume", "search")
+    names += ("evaluation", "log")
     found = page_of(workspace).refresh(view if view is not None else JobsState(), request)
     shown = dict(zip(names, found, strict=True))
     plots = {name: shown[name].get("value") for name in ("loss", "accuracy", "rewards")}
@@ -271,7 +273,7 @@ def test_the_buttons_cancel_the_job_that_is_shown_and_resume_it(workspace: Works
     assert workspace.jobs.get(new).state == "cancelled"
 
     event = cast(gr.SelectData, SimpleNamespace(row_value=[old[7:19]]))
-    _, _, _, _, _, facts, cancel, resume = page.choose(view, event, ENGLISH)
+    _, _, _, _, _, facts, cancel, resume, *_ = page.choose(view, event, ENGLISH)
     assert facts.endswith("error: RuntimeError: it broke")
     assert (cancel["interactive"], resume["interactive"]) == (False, True)
     page.resume(view, ENGLISH)

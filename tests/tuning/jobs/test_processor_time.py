@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import pytest
 
@@ -28,6 +29,11 @@ def test_a_job_is_starved_where_it_works_little_and_no_processor_is_free(
     worked: float, idle: float, starved: bool
 ) -> None:
     assert was_starved(reading(100, 5, 50), reading(110, 5 + worked, 50 + idle)) is starved
+
+
+def test_a_process_that_sleeps_waits_for_no_processor() -> None:
+    asleep = replace(reading(110, 5.2, 50.4), runnable=False)
+    assert not was_starved(reading(100, 5, 50), asleep)
 
 
 @pytest.fixture
@@ -57,5 +63,6 @@ def test_the_clocks_of_this_process_go_on_and_those_of_none_are_not_read() -> No
     assert before is not None
     assert after is not None
     assert after.worked >= before.worked > 0
+    assert after.runnable  # it reads its own state
     assert read_clocks(2**22 + 1) is None
     assert not ProcessorWatch().is_waiting(None)

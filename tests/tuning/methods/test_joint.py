@@ -31,7 +31,8 @@ from tuning.methods.joint_batch import lend_mismatched
 from tuning.methods.joint_trainer import contributions
 from tuning.methods.sft import SftRecipe
 from tuning.methods.stage import Stage
-from tuning.recipe import AdapterRecipe, Recipe
+from tuning.recipe import Recipe
+from tuning.recipe_sections import AdapterRecipe
 from tuning.rows import TokenizedPairs, TrainingData
 
 pytestmark = pytest.mark.integration
