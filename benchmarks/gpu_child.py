@@ -26,7 +26,7 @@ from engine.quantization import Quantization
 from engine.request import Engine, GenerationRequest, SamplingParams, ScoreRequest, collect
 from feedback_store.examples.types import Examples, Origin, Pair, Side, example_id
 from feedback_store.snapshots.snapshot import freeze, open_snapshot
-from tuning.device_memory import default_budget_tokens
+from tuning.batch.budget import default_budget_tokens
 from tuning.jobs.events import JobEvent, NumberFormatChosen, StepDone
 from tuning.memory_plan import Load, shape_of, training_parts
 from tuning.methods.dpo import DpoRecipe

@@ -34,10 +34,10 @@ from engine.hardware import detect
 from engine.models.catalogue import BaseModel, linear_shapes, resolve
 from engine.prompts.load import load_template_renderer
 from engine.start import kernel_cache
+from tuning.batch.budget import default_budget_tokens
 from tuning.batch.collate import Packer, prompt_of_pair
 from tuning.batch.forward import accept_layouts
 from tuning.batch.reference import pair_log_probs
-from tuning.device_memory import default_budget_tokens
 from tuning.kernels import choose_kernels
 from tuning.kernels.portable import TuningKernels
 from tuning.methods.base import Method

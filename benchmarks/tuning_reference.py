@@ -20,10 +20,10 @@ from engine.hardware import detect
 from engine.models.catalogue import resolve
 from engine.prompts.load import load_template_renderer
 from engine.start import kernel_cache
+from tuning.batch.budget import default_budget_tokens
 from tuning.batch.collate import Packer, prompt_of_pair
 from tuning.batch.forward import accept_layouts
 from tuning.batch.reference import pair_log_probs
-from tuning.device_memory import default_budget_tokens
 from tuning.kernels import choose_kernels
 from tuning.reference_cache import ReferenceKey, look_up_references
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import torch
 
+from tuning.batch.budget import default_budget_tokens
 from tuning.memory_plan import Load, MemoryPlan, plan_memory, shape_of
 from tuning.number_format import ChosenFormat
 from tuning.recipe import Recipe
@@ -48,12 +49,3 @@ def plan_of(
     return plan_memory(
         shape_of(str(base)), load, card_bytes=card_bytes, serving_bytes=serving_bytes
     )
-
-
-def default_budget_tokens() -> int:
-    """The tokens of a pack.
-
-    A small pack stays in a processor's cache and keeps the peak memory low, with matrices that are
-    large enough; a CUDA device wants larger ones (assumed, not measured).
-    """
-    return 2048 if torch.cuda.is_available() else 512

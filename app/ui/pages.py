@@ -31,13 +31,16 @@ footer {display: none !important}
 .subdued {color: var(--body-text-color) !important}
 """
 # The chat page's accent; gradio's own orange is too light for the words on it
-PRIMARY = {
+COLORS = {
     "button_primary_background_fill": "#1f5eff",
     "button_primary_background_fill_hover": "#1a4fd6",
     "button_primary_background_fill_dark": "#1f5eff",
     "button_primary_background_fill_hover_dark": "#1a4fd6",
     "button_primary_text_color": "white",
     "button_primary_text_color_dark": "white",
+    # The help of a field; gradio's own grey is too light to be read
+    "block_info_text_color": "#52525b",
+    "block_info_text_color_dark": "#a1a1aa",
 }
 
 
@@ -51,7 +54,7 @@ def mount_pages(app: Any, service: Service) -> None:
     # System fonts, so that nothing is fetched
     theme = gr.themes.Base(
         font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-    ).set(**PRIMARY)
+    ).set(**COLORS)
     shared: Any = {"i18n": I18N, "theme": theme, "ssr_mode": False}
     console = build_console_page(service).queue(default_concurrency_limit=8)
     gr.mount_gradio_app(

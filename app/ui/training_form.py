@@ -33,6 +33,13 @@ def form_fields() -> Sequence[RecipeField]:
     return [each for each in recipe_fields() if each.name not in LEFT_TO_FILES]
 
 
+def form_sections() -> list[str]:
+    """Return the sections in the order of their importance; "" is the recipe's own values."""
+    named = list(dict.fromkeys(field.section for field in form_fields()))
+    methods = [name for name in named if name in METHODS]
+    return ["adapter", *methods, *[n for n in named if n and n not in ("adapter", *methods)], ""]
+
+
 class TrainingForm:
     """The event handlers of the form, on one running service."""
 
@@ -59,7 +66,7 @@ class TrainingForm:
             for field in form_fields()
         ]
         used = {*ALWAYS, *recipe.stages}
-        sections = [gr.update(visible=everything or name in used) for name in _sections()]
+        sections = [gr.update(visible=everything or name in used) for name in form_sections()]
         key = source.replace("-", "_")
         described = say(f"console.recipes.{key}", language)
         return described, "", gr.update(visible=False), *sections, *widgets
@@ -110,7 +117,7 @@ def build_training_form(service: Service, blocks: gr.Blocks) -> None:
             everything = gr.Checkbox(label=text("console.form.everything"), elem_id="form-all")
         described = gr.Markdown()
         sections, widgets = [], {}
-        for name in _sections():
+        for name in form_sections():
             key = name or "common"
             label = text(f"console.sections.{key}")
             section = gr.Accordion(label, open=False, elem_id=f"section-{key}")
@@ -133,13 +140,6 @@ def build_training_form(service: Service, blocks: gr.Blocks) -> None:
         changed(page.fill, [source, everything], shown, show_progress="hidden", **hidden)
     plan_button.click(page.plan, [source, *fields], [plan, start, planned], **hidden)
     start.click(page.start, [source, planned, *fields], [plan, start], **hidden)
-
-
-def _sections() -> list[str]:
-    """Return the sections in the order of their importance; "" is the recipe's own values."""
-    named = list(dict.fromkeys(field.section for field in form_fields()))
-    methods = [name for name in named if name in METHODS]
-    return ["adapter", *methods, *[n for n in named if n and n not in ("adapter", *methods)], ""]
 
 
 def _widget(field: RecipeField) -> Any:

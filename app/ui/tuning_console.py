@@ -69,7 +69,7 @@ class TuningPage:
         job = next((job for job in jobs if job.id == view.job), jobs[0] if jobs else None)
         if job is None:
             nothing = gr.update(visible=False)
-            return view, table, *_curves([], language), "", *_buttons(None), *[nothing] * 3
+            return view, table, *_curves([], language), "", *_buttons(None), *[nothing] * 7
         events = progress[job.id]
         steps = last_steps(events)
         trials = [event for event in events if isinstance(event, TrialScored)]
@@ -82,6 +82,12 @@ class TuningPage:
         return (
             *(view, table, *curves, facts, *_buttons(job)),
             *(search, self._evaluation_link(job), self._log(view, job)),
+            *(
+                [gr.update(visible=curve["value"] is not None) for curve in curves]
+                if fresh
+                else [gr.skip()] * 3
+            ),
+            gr.update(visible=True),
         )
 
     def choose(self, view: JobsState, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
@@ -138,11 +144,16 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
         buttons=[],
     )
     with gr.Row():
-        loss = _plot("loss")
-        accuracy = _plot("accuracy", y_lim=[0, 1])
-        rewards = _plot("rewards")
+        # What has no points is not there: an empty plot says nothing
+        columns = [gr.Column(min_width=280, visible=False) for _ in CURVES]
+        with columns[0]:
+            loss = _plot("loss")
+        with columns[1]:
+            accuracy = _plot("accuracy", y_lim=[0, 1])
+        with columns[2]:
+            rewards = _plot("rewards")
     search = _plot("search")
-    with gr.Row(equal_height=True):
+    with gr.Row(equal_height=True, visible=False) as about:
         facts = gr.Textbox(
             label=text("console.tuning.job"),
             interactive=False,
@@ -167,7 +178,7 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
     )
 
     shown: Any = [view, jobs, loss, accuracy, rewards, facts, cancel, resume]
-    shown += [search, evaluation, log]
+    shown += [search, evaluation, log, *columns, about]
     hidden: Any = {"api_visibility": "private"}
     quiet: Any = {"show_progress": "hidden", **hidden}
     blocks.load(page.refresh, [view], shown, **hidden)
@@ -186,21 +197,20 @@ def _plot(name: str, *, y_lim: Sequence[float | None] = (None, None)) -> gr.Line
     The plot of the search is hidden until there is one, with its title as its label.
     """
     optional = name == "search"
-    with gr.Column(min_width=280):
-        if not optional:
-            gr.Markdown(text(f"console.plots.{name}"))
-        plot: gr.LinePlot = gr.LinePlot(
-            x="step",
-            y=Y[name],
-            color=COLOR[name],
-            y_lim=list(y_lim),
-            color_title="",
-            height=PLOT_PIXELS,
-            label=text(f"console.plots.{name}"),
-            show_label=optional,
-            visible=not optional,
-            elem_id=name,
-        )
+    if not optional:
+        gr.Markdown(text(f"console.plots.{name}"))
+    plot: gr.LinePlot = gr.LinePlot(
+        x="step",
+        y=Y[name],
+        color=COLOR[name],
+        y_lim=list(y_lim),
+        color_title="",
+        height=PLOT_PIXELS,
+        label=text(f"console.plots.{name}"),
+        show_label=optional,
+        visible=not optional,
+        elem_id=name,
+    )
     return plot
 
 

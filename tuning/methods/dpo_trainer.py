@@ -22,11 +22,11 @@ from peft import PeftModel
 from trl import DPOConfig, DPOTrainer
 from trl.trainer.utils import hash_module
 
+from tuning.batch.budget import default_budget_tokens
 from tuning.batch.collate import Collate, Packer, prompt_of_pair
 from tuning.batch.forward import accept_layouts, packing_blocker, positions_of
 from tuning.batch.reference import pair_log_probs
 from tuning.batch.steps import BatchShare, Pack, PackedSteps
-from tuning.device_memory import default_budget_tokens
 from tuning.distributed import shared_rows
 from tuning.kernels.portable import TuningKernels
 from tuning.methods.dpo import DpoLoss, DpoRecipe

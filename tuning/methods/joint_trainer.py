@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from tuning.batch.budget import default_budget_tokens
 from tuning.batch.forward import accept_layouts, packing_blocker, positions_of
 from tuning.batch.steps import Pack, sum_over_processes
-from tuning.device_memory import default_budget_tokens
 from tuning.methods.joint_batch import (
     JointCollator,
     Row,

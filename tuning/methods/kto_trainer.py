@@ -20,11 +20,11 @@ from trl import KTOConfig, KTOTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from engine.models.architecture import Positions
+from tuning.batch.budget import default_budget_tokens
 from tuning.batch.collate import Batch, Collate, DatasetRow, Packer, prompt_of_pair
 from tuning.batch.forward import accept_layouts, layout_tensors, packing_blocker, positions_of
 from tuning.batch.plan import Completion, TrainingPrompt, lay_out
 from tuning.batch.reference import pair_log_probs
-from tuning.device_memory import default_budget_tokens
 from tuning.distributed import shared_rows
 from tuning.kernels.portable import TuningKernels
 from tuning.methods.kto import KtoRecipe

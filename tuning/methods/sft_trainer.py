@@ -18,10 +18,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from trl import SFTConfig, SFTTrainer
 
+from tuning.batch.budget import default_budget_tokens
 from tuning.batch.collate import Collate, Packer, prompt_of_example
 from tuning.batch.forward import accept_layouts, packing_blocker, positions_of
 from tuning.batch.steps import BatchShare, Pack, PackedSteps
-from tuning.device_memory import default_budget_tokens
 from tuning.kernels.portable import TuningKernels
 from tuning.methods.sft import SftRecipe
 from tuning.methods.stage import Stage

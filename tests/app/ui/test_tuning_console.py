@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-import re
-from collections.abc import Callable, Iterator, Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import gradio as gr
 import pytest
-from playwright.sync_api import Browser, Page, expect
 
-from app.service import Service
 from app.settings import Settings
 from app.ui.tuning_console import POINTS, JobsState, TuningPage
 from app.workspace import Workspace
 from feedback_store.snapshots.snapshot import Snapshot, Split
-from tests.app.browser.test_chat import SCRIPT
-from tests.support.jobs import WORKER
+from tests.support.jobs import pid_of
 from tests.support.pairs import row
-from tuning.jobs import runner as jobs_module
 from tuning.jobs.events import (
     JobEvent,
     JobStarted,
@@ -33,6 +29,7 @@ from tuning.jobs.events import (
     TrialScored,
 )
 from tuning.jobs.progress import ProgressLog
+from tuning.jobs.runner import JobRunner
 from tuning.recipe import Recipe
 from tuning.recipe_sections import SearchRecipe
 from tuning.search import choose_slice
@@ -48,21 +45,6 @@ def workspace(settings: Settings) -> Iterator[Workspace]:
     workspace = Workspace(settings)
     yield workspace
     workspace.close()
-
-
-@pytest.fixture
-def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Jobs whose worker is a script that waits."""
-    script = tmp_path / "worker"
-    script.write_text(WORKER)
-    script.chmod(0o755)
-    monkeypatch.setattr(jobs_module, "sys", SimpleNamespace(executable=str(script)))
-    yield
-    for pid in tmp_path.glob("home/jobs/*/pid"):
-        try:
-            os.killpg(int(pid.read_text()), 9)
-        except ProcessLookupError:
-            continue  # it was cancelled
 
 
 def start(workspace: Workspace, snapshot: str = SNAPSHOTS[0]) -> str:
@@ -114,8 +96,10 @@ def page_of(workspace: Workspace) -> TuningPage:
 def shown(
     workspace: Workspace, view: JobsState | None = None, request: gr.Request = ENGLISH
 ) -> dict[str, Any]:
-    names = ("view", "jobs", "loss", "accuracy", "rewards", "facts", "cancel", "resume", "search")
-    names += ("evaluation", "log")
+    names = [
+        *("view", "jobs", "loss", "accuracy", "rewards", "facts", "cancel", "resume"),
+        *("search", "evaluation", "log", "has_loss", "has_accuracy", "has_rewards", "about"),
+    ]
     found = page_of(workspace).refresh(view if view is not None else JobsState(), request)
     shown = dict(zip(names, found, strict=True))
     plots = {name: shown[name].get("value") for name in ("loss", "accuracy", "rewards")}
@@ -134,10 +118,11 @@ def fail(workspace: Workspace, job: str, reason: str) -> None:
 def test_a_home_without_jobs_shows_none_and_no_button_can_be_pressed(workspace: Workspace) -> None:
     page = shown(workspace)
     assert (len(page["jobs"]), page["loss"], page["facts"]) == (0, None, "")
+    assert not any(page[name]["visible"] for name in ("has_loss", "has_rewards", "about"))
     assert [page[name]["interactive"] for name in ("cancel", "resume")] == [False, False]
 
 
-@pytest.mark.usefixtures("played")
+@pytest.mark.usefixtures("scripted_jobs")
 def test_the_parts_of_each_kind_of_evidence_and_the_search_are_shown(workspace: Workspace) -> None:
     job = start(workspace)
     parts: dict[str, Any] = {
@@ -163,7 +148,78 @@ def test_the_parts_of_each_kind_of_evidence_and_the_search_are_shown(workspace: 
     ]
 
 
-@pytest.mark.usefixtures("played")
+@pytest.mark.usefixtures("scripted_jobs")
+def test_the_curve_of_a_search_is_drawn_by_learning_rate(workspace: Workspace) -> None:
+    job = start(workspace)
+    report(workspace, job, BEGUN, step("joint 5e-05", 6))
+    assert shown(workspace)["search"]["visible"] is False
+    for rate, at, loss in ((5e-5, 6, 0.68), (1e-4, 6, 0.6), (1e-4, 6, 0.62), (1e-4, 12, 0.5)):
+        report(workspace, job, TrialScored(learning_rate=rate, step=at, loss=loss))
+    search = shown(workspace)["search"]
+    assert search["visible"] is True
+    assert search["value"].values.tolist() == [
+        [6, 0.68, "5e-05"],
+        [6, 0.62, "0.0001"],  # scored again when it was resumed
+        [12, 0.5, "0.0001"],
+    ]
+
+
+@pytest.mark.usefixtures("scripted_jobs")
+def test_a_cancelled_job_is_stopping_at_once(workspace: Workspace) -> None:
+    page, view, job = page_of(workspace), JobsState(), start(workspace)
+    pid_of(workspace.jobs, job)
+    page.refresh(view, ENGLISH)
+    with stopped(workspace.jobs, job):  # its process hears of it later, as on a busy machine
+        page.cancel(view, ENGLISH)
+        found = shown(workspace, view)
+        assert found["jobs"]["state"].tolist() == ["stopping"]
+        assert "state: stopping" in found["facts"].splitlines()
+        assert found["cancel"]["interactive"] is False
+
+
+@pytest.mark.usefixtures("scripted_jobs")
+def test_a_job_that_gets_no_processor_time_says_so(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = start(workspace)
+    page = page_of(workspace)
+    monkeypatch.setattr(page._watch, "is_waiting", lambda pid: pid == pid_of(workspace.jobs, job))
+    pid_of(workspace.jobs, job)
+    _, table, *_ = page.refresh(JobsState(), ENGLISH)
+    assert table["state"].tolist() == ["waiting for a free processor"]
+
+
+@pytest.mark.usefixtures("scripted_jobs")
+def test_the_log_and_the_evaluation_of_a_job_are_a_click_away(workspace: Workspace) -> None:
+    job, view = start(workspace), JobsState()
+    (workspace.jobs.folder(job) / "log.txt").write_text("loading the model\n")
+    page = shown(workspace, view)
+    assert page["log"] == {"value": "loading the model", "visible": True, "__type__": "update"}
+    assert page["evaluation"]["visible"] is False
+    assert "value" not in shown(workspace, view)["log"]  # not sent again
+    bundle = "sha256:" + "b" * 64
+    workspace.jobs.cancel(job)
+    for _ in workspace.jobs.wait(job, poll_seconds=0.01):
+        pass
+    done = json.dumps({"state": "done", "bundle": bundle})
+    (workspace.jobs.folder(job) / "result.json").write_text(done)
+    workspace.registry.add(bundle, {"verdict": "better", "evaluation": "sha256:" + "e" * 64})
+    link = shown(workspace, view)["evaluation"]
+    assert (link["visible"], link["link"]) == (True, "evaluations/" + "e" * 64)
+
+
+@contextmanager
+def stopped(jobs: JobRunner, job: str) -> Iterator[None]:
+    """A job's process that does nothing meanwhile, so that it hears no signal."""
+    pid = pid_of(jobs, job)
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.usefixtures("scripted_jobs")
 @pytest.mark.parametrize(
     ("language", "expected"), [("en", "are wanted: the recipe's own"), ("zh", "按配方自己的学习率")]
 )
@@ -184,7 +240,7 @@ def choose_slice_of(conversations: Sequence[str]) -> str:
     return choose_slice(snapshot, SearchRecipe(rates=4), seed=0).reason
 
 
-@pytest.mark.usefixtures("played")
+@pytest.mark.usefixtures("scripted_jobs")
 def test_a_running_job_shows_its_curves_and_figures(workspace: Workspace) -> None:
     job = start(workspace)
     steps = step("sft", 1), step("sft", 2), step("dpo", 1, **JUDGED), step("dpo", 4, **JUDGED)
@@ -214,7 +270,7 @@ def test_a_running_job_shows_its_curves_and_figures(workspace: Workspace) -> Non
     assert [page[name]["interactive"] for name in ("cancel", "resume")] == [True, False]
 
 
-@pytest.mark.usefixtures("played")
+@pytest.mark.usefixtures("scripted_jobs")
 def test_a_job_is_described_in_chinese_to_who_reads_chinese(workspace: Workspace) -> None:
     job = start(workspace)
     report(workspace, job, BEGUN, step("dpo", 4, **JUDGED))
@@ -232,14 +288,14 @@ def test_a_job_is_described_in_chinese_to_who_reads_chinese(workspace: Workspace
     ]
 
 
-@pytest.mark.usefixtures("played")
+@pytest.mark.usefixtures("scripted_jobs")
 def test_a_step_that_was_repeated_after_a_kill_is_one_point(workspace: Workspace) -> None:
     job = start(workspace)
     report(workspace, job, step("sft", 1), step("sft", 2, loss=9.0), step("sft", 2))
     assert shown(workspace)["loss"].values.tolist() == [[1.0, 1.0, "sft"], [2.0, 0.5, "sft"]]
 
 
-@pytest.mark.usefixtures("played")
+@pytest.mark.usefixtures("scripted_jobs")
 def test_a_long_job_keeps_its_shape_and_its_newest_step(workspace: Workspace) -> None:
     job = start(workspace)
     last = 4 * POINTS + 1
@@ -250,7 +306,7 @@ def test_a_long_job_keeps_its_shape_and_its_newest_step(workspace: Workspace) ->
     assert len({b - a for a, b in pairwise(points)}) == 1
 
 
-@pytest.mark.usefixtures("played")
+@pytest.mark.usefixtures("scripted_jobs")
 def test_curves_are_drawn_anew_only_when_there_is_a_new_step(workspace: Workspace) -> None:
     job, view = start(workspace), JobsState()
     report(workspace, job, step("sft", 1))
@@ -260,7 +316,7 @@ def test_curves_are_drawn_anew_only_when_there_is_a_new_step(workspace: Workspac
     assert len(shown(workspace, view)["loss"]) == 2
 
 
-@pytest.mark.usefixtures("played")
+@pytest.mark.usefixtures("scripted_jobs")
 def test_the_buttons_cancel_the_job_that_is_shown_and_resume_it(workspace: Workspace) -> None:
     page, view = page_of(workspace), JobsState()
     old = start(workspace)
@@ -284,93 +340,3 @@ def test_the_buttons_cancel_the_job_that_is_shown_and_resume_it(workspace: Works
         page.resume(view, ENGLISH)
     with pytest.raises(gr.Error, match="not running"):
         page.cancel(view, ENGLISH)
-
-
-# In a browser
-
-
-@pytest.fixture
-def tab(chromium: Browser, url: str) -> Iterator[Callable[[], Page]]:
-    """Opens the tab in a new browser."""
-    context = chromium.new_context(locale="en-US", viewport={"width": 1300, "height": 900})
-
-    def opened() -> Page:
-        page = context.new_page()
-        page.goto(f"{url}/console/")
-        page.get_by_role("tab", name="Tuning").click()
-        return page
-
-    yield opened
-    context.close()
-
-
-def run_through_sft(workspace: Workspace) -> None:
-    """A running job that has made thirteen steps."""
-    job = start(workspace, SNAPSHOTS[1])
-    steps = [step("dpo", number, **JUDGED) for number in range(1, 9)]
-    report(workspace, job, BEGUN, *[step("sft", n, of=5) for n in range(1, 6)], *steps)
-
-
-@pytest.fixture
-def console(tab: Callable[[], Page], service: Service, played: None) -> Page:
-    """The tab, over one running job and one that failed of a script."""
-    fail(service.workspace, start(service.workspace), SCRIPT)
-    run_through_sft(service.workspace)
-    page = tab()
-    expect(page.locator("#jobs")).to_contain_text("running", timeout=30_000)
-    return page
-
-
-def test_the_curves_of_a_job_are_drawn_after_those_of_one_without_steps(
-    tab: Callable[[], Page], service: Service, played: None
-) -> None:
-    fail(service.workspace, start(service.workspace), SCRIPT)
-    console = tab()
-    facts = console.locator("#job-facts textarea")
-    expect(facts).to_have_value(re.compile("state: failed"), timeout=30_000)
-    run_through_sft(service.workspace)
-    console.locator("#jobs span", has_text=re.compile("^running$")).click(timeout=20_000)
-    expect(facts).to_have_value(re.compile("state: running"), timeout=20_000)
-    for plot in ("loss", "accuracy", "rewards"):
-        lines = console.locator(f"#{plot} .mark-line path").first
-        expect(lines).to_be_attached()
-        box = lines.bounding_box()
-        assert box is not None
-        assert box["width"] > 100  # across the plot
-        drawn = console.locator(f"#{plot} svg.marks").bounding_box()
-        assert drawn is not None
-        assert drawn["y"] < box["y"] < drawn["y"] + drawn["height"]
-
-
-def test_the_operator_watches_a_job_stops_it_and_goes_on(console: Page, service: Service) -> None:
-    jobs = service.workspace.jobs
-    newest = jobs.list()[0].id
-    facts = console.locator("#job-facts textarea")
-    expect(facts).to_have_value(re.compile("step: dpo 8/10"))
-    for plot in ("loss", "accuracy", "rewards"):
-        drawing = console.locator(f"#{plot} canvas, #{plot} svg.marks").first
-        expect(drawing).to_be_visible()
-        inner, outer = drawing.bounding_box(), console.locator(f"#{plot}").bounding_box()
-        assert inner is not None
-        assert outer is not None
-        assert inner["y"] + inner["height"] <= outer["y"] + outer["height"]  # with its legend
-    report(service.workspace, newest, step("dpo", 9, **JUDGED))
-    expect(facts).to_have_value(re.compile("step: dpo 9/10"), timeout=20_000)
-    if picture := os.environ.get("BURNISH_TEST_SCREENSHOT"):
-        console.wait_for_timeout(1500)
-        console.screenshot(path=picture)
-    expect(console.locator("#resume-job")).to_be_disabled()
-    console.click("#cancel-job")
-    expect(facts).to_have_value(re.compile("state: cancelled"), timeout=20_000)
-    console.click("#resume-job")
-    expect(facts).to_have_value(re.compile("state: running"), timeout=20_000)
-    assert jobs.get(newest).state == "running"
-
-
-def test_a_script_in_an_error_is_shown_and_does_not_run(console: Page) -> None:
-    cell = console.locator("#jobs [role=gridcell]").filter(has_text="failed").first
-    cell.click()
-    expect(console.locator("#job-facts textarea")).to_have_value(re.compile("<script>"))
-    expect(console.locator("#jobs")).to_contain_text("onerror")
-    console.wait_for_timeout(500)
-    assert console.evaluate("window.hacked") is None
