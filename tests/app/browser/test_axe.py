@@ -14,6 +14,8 @@ from playwright.sync_api import Page, expect
 
 from tests.app.chat_page import ChatPage
 from tests.app.conftest import NEEDS_CHROMIUM, Played
+from tests.app.stored import wait_until_said
+from tests.helpers import make_bundle
 
 pytestmark = NEEDS_CHROMIUM
 SERIOUS = ("serious", "critical")
@@ -104,7 +106,23 @@ def test_nothing_serious_is_found_on_the_chat_page(
 def test_nothing_serious_is_found_on_the_console(
     look: str, newcomer: Callable[..., ChatPage], played: Played
 ) -> None:
-    page = newcomer(played.url, **LOOKS[look]).page
+    chat = newcomer(played.url, **LOOKS[look])
+    played.engine.says = "It is the sun."
+    chat.ask("Why are there tides?")
+    chat.thumb("down")
+    wait_until_said(played.service, chat.answer_id(), "vote")
+    workspace = played.service.workspace
+    bundle = make_bundle(workspace.home.bundles, workspace.base, seed=len(look))
+    gain = {"estimate": 0.1, "low": 0.02, "high": 0.18}
+    report = {"verdict": "better", "gain": gain, "incumbent_accuracy": 0.5}
+    report |= {"candidate_accuracy": 0.6, "pairs": 9}
+    workspace.registry.add(bundle, report)
+    page = chat.page
     page.goto(f"{played.url}/console/")
-    expect(page.get_by_role("tab").first).to_be_visible(timeout=30_000)
-    assert serious(page) == []
+    expect(page.locator("#desk .needs a").first).to_be_visible(timeout=30_000)
+    expect(page.locator("#lineage")).to_contain_text(bundle[7:13])
+    assert serious(page) == []  # the desk with a candidate, a plot, and a lineage
+    page.goto(f"{played.url}/console/inbox")
+    page.locator("summary").first.click()
+    expect(page.locator("details button").first).to_be_visible()
+    assert serious(page) == []  # the inbox with an open answer
