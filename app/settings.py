@@ -85,6 +85,11 @@ class Settings(ServerSettings):
     tune_accelerate_config: Path | None = Field(
         default=None, description="several processes a job: ddp, fsdp, deepspeed, or a file"
     )
+    tune_objects: str | None = Field(
+        default=None,
+        pattern=r"^\S+$",
+        description="URL by which jobs reach other hosts' workers: s3://bucket/burnish, a folder",
+    )
     judge_api_key: SecretStr | None = Field(
         default=None, min_length=1, description="for the endpoint of `burnish feedback judge`"
     )
@@ -212,6 +217,8 @@ def load_settings(**overrides: Any) -> Settings:
         raise InvalidInput(
             f"{VARIABLE_PREFIX}LOOP_WEBHOOK_URL needs {VARIABLE_PREFIX}LOOP_WEBHOOK_SECRET"
         )
+    if settings.tune_objects and settings.tune_accelerate_config:
+        raise InvalidInput("a job is done by a worker elsewhere or by several processes, not both")
     if settings.oidc_issuer and not settings.oidc_client_id:
         raise InvalidInput(f"{VARIABLE_PREFIX}OIDC_ISSUER needs {VARIABLE_PREFIX}OIDC_CLIENT_ID")
     # Gradio's default is the system's temporary folder, under a predictable name

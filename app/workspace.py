@@ -17,6 +17,7 @@ from app.default_files import add_default_files
 from app.loop_settings import loop_timetable, loop_webhook
 from app.settings import Settings
 from app.shared_prompts import read_prompts
+from app.tuning_elsewhere import tuning_elsewhere
 from deploy.releases.learning import Learning, kinds_trained_on
 from deploy.releases.registry import Registry
 from deploy.rounds.trigger import LoopStatus
@@ -104,6 +105,7 @@ class Workspace:
             threads=settings.tune_threads,
             accelerate_config=settings.tune_accelerate_config,
             nice=settings.tune_nice,
+            process=tuning_elsewhere(settings),
         )
 
     # Imports of what takes long to import and few commands need are inside these properties

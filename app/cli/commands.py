@@ -18,6 +18,7 @@ from app.cli.common import (
     show_progress,
 )
 from app.cli.evaluation import evaluate_bundle
+from app.cli.tune_worker import tune_worker
 from app.cli.tuning import tune
 from app.demo import EvidenceName
 
@@ -114,6 +115,9 @@ def ask(
 
 
 app.command()(tune)
+
+
+app.command("tune-worker")(tune_worker)
 
 
 app.command("evaluate")(evaluate_bundle)

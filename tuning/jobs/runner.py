@@ -98,7 +98,8 @@ class JobRunner:
 
     With a configuration of `accelerate` (see `tuning.distributed`), a job has as many processes as
     it says. `nice` is the niceness of jobs, 0..19; None leaves them the processor time that nobody
-    else uses.
+    else uses. `process` is the command of a job's process, which gets its folder, in place of the
+    trainer's.
     """
 
     def __init__(
@@ -108,12 +109,14 @@ class JobRunner:
         threads: int | None = None,
         accelerate_config: Path | None = None,
         nice: int | None = None,
+        process: Sequence[str] | None = None,
     ) -> None:
         self._home = home
         self._models = models
         self._threads = threads or default_threads()
         self._accelerate_config = accelerate_config
         self._nice = nice
+        self._process = process
         self._root = home.jobs
         self._root.mkdir(parents=True, exist_ok=True)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -203,6 +206,8 @@ class JobRunner:
         return spec.id
 
     def _command(self, spec: JobSpec, folder: Path) -> list[str]:
+        if self._process is not None:
+            return [*self._process, str(folder)]
         if spec.processes == 1:
             return [sys.executable, *worker_arguments(folder)]
         if self._accelerate_config is None:

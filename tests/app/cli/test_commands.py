@@ -27,6 +27,7 @@ COMMANDS = [
     ["serve"],
     ["ask"],
     ["tune"],
+    ["tune-worker"],
     ["evaluate"],
     ["demo"],
     ["doctor"],
@@ -183,6 +184,8 @@ def test_wrong_usage_exits_with_2_and_failure_with_1_and_one_sentence(cli: Cli) 
         ("release", "rollback"),
         ("feedback", "snapshot"),
         ("tune", "--recipe", "/nowhere.yaml"),
+        ("tune-worker",),
+        ("tune-worker", "--objects", "nothing://x"),
     ):
         output, errors = cli(*arguments, status=1)
         assert output == ""

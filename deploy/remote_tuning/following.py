@@ -1,0 +1,107 @@
+"""The process of a job that a worker on another host runs, in place of the trainer.
+
+It uploads what the job reads, queues the job, writes the worker's progress into the job's folder
+as the trainer would, and ends with the bundle in this home. So jobs are listed, followed, cancelled
+and resumed alike, wherever they run. What it uploaded is deleted at its end.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from deploy.remote_tuning.inputs import inputs_of
+from deploy.remote_tuning.objects import ObjectStore
+from deploy.remote_tuning.queue import PASSING, QueuedJob, TuningQueue
+from engine.errors import BurnishError, PeerUnavailable
+from engine.home import Home
+from engine.storage import write_atomically
+from tuning.jobs.events import decode
+from tuning.jobs.progress import ProgressLog
+from tuning.jobs.runner import JobSpec
+
+QUEUE_POLL_SECONDS = 1.0
+# What a worker needs to know; paths of this host are of no use to it
+TOLD = ("base_digest", "snapshot", "recipe", "recipe_origins")
+
+
+class Cancelled(BaseException):
+    """Somebody cancelled the job; raised by the signal's handler."""
+
+
+def follow_job(
+    folder: Path,
+    spec: JobSpec,
+    queue: TuningQueue,
+    objects: ObjectStore,
+    *,
+    poll_seconds: float = QUEUE_POLL_SECONDS,
+    sleep: Callable[[float], object] = time.sleep,
+) -> int:
+    """Have the job in a folder done by a worker; returns the exit status of its process.
+
+    Writes the job's `result.json`, as the trainer does. `Cancelled`, raised from a signal's
+    handler, takes the job back from its worker.
+    """
+    home = Home(Path(spec.home))
+    document = {name: getattr(spec, name) for name in TOLD}
+    uploaded = list(inputs_of(home, document))
+    result: dict[str, Any] | None
+    try:
+        for root, digest in uploaded:
+            objects.put(root, digest)
+        queue.submit(spec.id, document)
+        report = ProgressLog(folder / "progress.jsonl")
+        ended = _until_ended(queue, spec.id, report, poll_seconds, sleep)
+        if ended.bundle is None:
+            raise BurnishError(ended.error or f"the job was {ended.state} in the queue")
+        uploaded.append((home.bundles, ended.bundle))
+        objects.fetch(home.bundles, ended.bundle)
+        result = {"state": "done", "bundle": ended.bundle}
+    except Cancelled:
+        queue.cancel(spec.id)
+        result = None
+    except PASSING as error:
+        # Queue and object store keep what they have: the job goes on from it when it is resumed
+        _write_result(folder, {"state": "failed", "error": str(error)})
+        return 1
+    except BurnishError as error:
+        result = {"state": "failed", "error": str(error)}
+    with suppress(PeerUnavailable):
+        for root, digest in uploaded:
+            objects.remove(root, digest)
+    if result is None:
+        return 1
+    _write_result(folder, result)
+    queue.remove(spec.id)
+    return 0 if result["state"] == "done" else 1
+
+
+def _write_result(folder: Path, result: Mapping[str, Any]) -> None:
+    write_atomically(folder / "result.json", json.dumps(result).encode())
+
+
+def _until_ended(
+    queue: TuningQueue,
+    job_id: str,
+    report: ProgressLog,
+    poll_seconds: float,
+    sleep: Callable[[float], object],
+) -> QueuedJob:
+    """Report each new event of the job until it has ended."""
+    last: Mapping[str, Any] | None = None
+    while True:
+        job = queue.get(job_id)
+        if job is None:
+            raise BurnishError("the job is no longer in the queue; resume it")
+        if job.progress is not None and job.progress != last:
+            last = job.progress
+            if (event := decode(last)) is not None:
+                report(event)
+        if job.state not in ("waiting", "running"):
+            return job
+        sleep(poll_seconds)

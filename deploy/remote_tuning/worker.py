@@ -1,0 +1,142 @@
+"""A worker: takes jobs of one queue, runs each in a home of its own, and uploads their bundles.
+
+What people said is in a worker's home only while their job runs: its copies of snapshot, bundle and
+job are deleted when the job has ended or was taken from it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from deploy.remote_tuning.inputs import inputs_of
+from deploy.remote_tuning.objects import ObjectStore
+from deploy.remote_tuning.queue import PASSING, WORKER_BEAT_SECONDS, QueuedJob, TuningQueue
+from engine.errors import BurnishError, Conflict, DatabaseUnavailable, StorageFull
+from engine.home import Home
+from engine.models.catalogue import BaseModel
+from engine.storage import folder_of
+from tuning.jobs.events import encode
+from tuning.jobs.runner import JobRunner
+from tuning.recipe import recipe_from_dict
+
+
+class TuningWorker:
+    """One worker. Its home is its own: no server uses it."""
+
+    def __init__(
+        self,
+        *,
+        queue: TuningQueue,
+        objects: ObjectStore,
+        home: Home,
+        base: BaseModel,
+        jobs: JobRunner,
+        beat_seconds: float = WORKER_BEAT_SECONDS,
+    ) -> None:
+        self._queue = queue
+        self._objects = objects
+        self._home = home
+        self._base = base
+        self._jobs = jobs
+        self._beat_seconds = beat_seconds
+
+    def work_once(self) -> QueuedJob | None:
+        """Take a job and run it to its end; returns it, or None where there is none.
+
+        Raises `PASSING` errors, and `Conflict` where this home runs another job; the job then waits
+        for the next try.
+        """
+        job = self._queue.claim(self._base.digest)
+        if job is None:
+            return None
+        holding = _Holding(self._queue, job)
+        with holding.beating(self._beat_seconds):
+            try:
+                bundle = self._train(job, holding)
+                if bundle is not None:
+                    self._objects.put(self._home.bundles, bundle)
+                    if not self._queue.finish(job, bundle=bundle):
+                        self._objects.remove(self._home.bundles, bundle)
+            except (*PASSING, Conflict):
+                with suppress(DatabaseUnavailable, StorageFull):  # silence does it, too
+                    self._queue.give_back(job)
+                raise  # the home keeps what was trained: the next try goes on from there
+            except BurnishError as error:
+                self._queue.finish(job, error=str(error))
+        self._clean(job)
+        return job
+
+    def _train(self, job: QueuedJob, holding: _Holding) -> str | None:
+        """Run the job; returns its bundle, or None where it was taken from this worker."""
+        for root, digest in inputs_of(self._home, job.document):
+            self._objects.fetch(root, digest)
+        if not self._is_running(job.id):  # a worker that died may have left it running
+            self._start(job)
+        for event in self._jobs.wait(job.id):
+            holding.newest = encode(event)
+            if holding.lost.is_set():
+                break
+        if holding.lost.is_set():
+            with suppress(Conflict):  # it has ended by itself
+                self._jobs.cancel(job.id)
+            for _ in self._jobs.wait(job.id):
+                pass
+            return None
+        return self._jobs.result(job.id)
+
+    def _start(self, job: QueuedJob) -> None:
+        started = self._jobs.start(
+            base_name=self._base.name,
+            base_digest=self._base.digest,
+            snapshot=str(job.document["snapshot"]),
+            recipe=recipe_from_dict(dict(job.document["recipe"])),
+            recipe_origins=dict(job.document["recipe_origins"]),
+        )
+        if started != job.id:
+            raise BurnishError("this worker reads the job's recipe as another one; update it")
+
+    def _is_running(self, job_id: str) -> bool:
+        return any(job.id == job_id and job.state == "running" for job in self._jobs.list())
+
+    def _clean(self, job: QueuedJob) -> None:
+        """Delete this home's copies of a job and of all that it read and made."""
+        made = [(self._home.jobs, job.id)]
+        with suppress(BurnishError):  # it made none
+            made.append((self._home.bundles, self._jobs.result(job.id)))
+        for root, digest in (*made, *inputs_of(self._home, job.document)):
+            shutil.rmtree(folder_of(root, digest), ignore_errors=True)
+        shutil.rmtree(self._home.references, ignore_errors=True)
+
+
+class _Holding:
+    """A job that this worker holds: `newest` is its newest event, `lost` that it was taken away."""
+
+    def __init__(self, queue: TuningQueue, job: QueuedJob) -> None:
+        self._queue = queue
+        self._job = job
+        self.newest: dict[str, Any] | None = None
+        self.lost = threading.Event()
+
+    @contextmanager
+    def beating(self, seconds: float) -> Iterator[None]:
+        """Send heartbeats in a thread while the block runs."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(seconds):
+                with suppress(DatabaseUnavailable, StorageFull):
+                    if not self._queue.beat(self._job, self.newest):
+                        self.lost.set()
+                        return
+
+        thread = threading.Thread(target=beat, name="burnish-tune-worker", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
