@@ -41,10 +41,12 @@ class DeskWords:
         if status.job_running:
             yet = self._say("next_training")
         else:
-            key = "enough" if status.would_run else "not_enough"
+            key = "enough" if status.cause == "evidence" else "not_enough"
             yet = self._say(
                 f"next_{key}", worth=f"{status.worth:g}", asked=f"{status.min_new_pairs:g}"
             )
+            if status.cause in ("ratings", "schedule"):  # which start a round by themselves
+                yet = f"{yet} {self._say(f'next_{status.cause}')}"
         when = capitalized(translated(plan.reason, self.language))
         if plan.until is not None:
             when = self._say("next_until", reason=when, when=self.moment(plan.until))

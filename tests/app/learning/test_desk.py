@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +14,9 @@ from app.learning.desk import DESK_SECONDS, SLOW_SECONDS, DeskReader
 from app.settings import Settings
 from app.workspace import Workspace
 from deploy.releases.events import CanaryFigures, CanaryStarted, Registered
+from deploy.rounds.change_point import RatingWatch
 from deploy.rounds.store import RoundStore
+from deploy.rounds.trigger import EvidenceCount
 from engine.prompts.modes import make_template
 from feedback_store.records import VoteValue
 from tests.helpers import make_bundle
@@ -169,7 +173,7 @@ def test_all_who_look_within_a_few_seconds_share_one_reading(
 def test_thumbs_are_drawn_by_day_and_release_with_their_interval(workspace: Workspace) -> None:
     for number in range(4):
         corrected(workspace, number, vote=1 if number else -1)
-    words = DeskWords(DeskReader(workspace).read(), "en", workspace_now())
+    words = DeskWords(DeskReader(workspace).read(), "en", time.time())
     drawn = desk_html(words, 3)
     # Wilson's interval of 3 of 4, by hand: (3 + 1.92 -+ 1.96 sqrt(0.75 + 0.96)) / 7.84
     assert "75% of 4 thumbs are up (30–95%)" in drawn
@@ -177,11 +181,16 @@ def test_thumbs_are_drawn_by_day_and_release_with_their_interval(workspace: Work
     assert drawn.count('class="count"') == 1
 
 
-def workspace_now() -> float:
-    """The time of the votes, which are stored at the time of the test."""
-    import time
-
-    return time.time()
+def test_what_starts_a_round_beside_enough_feedback_is_said(workspace: Workspace) -> None:
+    desk = DeskReader(workspace).read()
+    fall = RatingWatch(80, 0.8, 0.4, 30, fell=True)
+    evidence = {"pairs": EvidenceCount(total=3, new=3, weight=1.0)}
+    few = replace(desk, loop=replace(desk.loop, evidence=evidence, ratings=fall))
+    said = DeskWords(few, "en", NOON).loop()[0]
+    assert said.startswith("The new feedback is worth 3 pairs; 50 start a round of training.")
+    assert said.endswith(
+        "Thumbs up on the live release have fallen, which starts a round by itself."
+    )
 
 
 def test_a_release_says_what_it_learnt_from(workspace: Workspace) -> None:
