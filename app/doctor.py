@@ -6,8 +6,10 @@ import importlib.metadata
 import platform
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
+from app.model_table import model_table
 from app.settings_table import settings_table
 from app.workspace import Workspace
 from engine.errors import BurnishError
@@ -66,7 +68,7 @@ def inspect_machine(
         "model": model,
         "engine": engine,
         "tuning": {"kernels": kernels},
-        "presets": _presets(hardware.memory_bytes),
+        "presets": _presets(workspace),
         "live": workspace.registry.live().bundle or "base",
         "settings": _settings(workspace),
         "problems": problems,
@@ -120,23 +122,10 @@ def _model(workspace: Workspace, problems: list[str]) -> dict[str, Any] | None:
     }
 
 
-def _presets(memory_bytes: int) -> dict[str, dict[str, Any]]:
-    """Return well-known checkpoints with the size of their weights in bytes, and whether half the
-    memory holds them as int4."""
-    from engine.models.presets import preset_weight_bytes, presets
-
-    return {
-        name: {
-            "hub_id": preset.hub_id,
-            "weight_bytes": {
-                "none": preset_weight_bytes(preset, "none"),
-                "int8": preset_weight_bytes(preset, "int8"),
-                "int4": preset_weight_bytes(preset, "int4"),
-            },
-            "fits": 2 * preset_weight_bytes(preset, "int4") < memory_bytes,
-        }
-        for name, preset in presets().items()
-    }
+def _presets(workspace: Workspace) -> dict[str, dict[str, Any]]:
+    """Return the rows of the table of models by the presets' names."""
+    rows = (asdict(row) for row in model_table(workspace.settings))
+    return {row.pop("name"): row for row in rows}
 
 
 def _engine(workspace: Workspace, problems: list[str]) -> dict[str, Any]:

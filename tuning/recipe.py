@@ -1,8 +1,8 @@
 """The recipe: a short YAML file, read into frozen values. Knows no trainer.
 
 Every problem in a file is collected and raised as one error. The origin of each value ("recipe",
-"default" or "store") is kept and travels with the bundle. The reason for each default stands in
-`tuning/recipes/default.yaml`.
+"default", "store" or "asked") is kept and travels with the bundle. The reason for each default
+stands in `tuning/recipes/default.yaml`.
 """
 
 from __future__ import annotations

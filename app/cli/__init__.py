@@ -17,6 +17,7 @@ from app.cli.data import data_app
 from app.cli.desk import show_desk
 from app.cli.documents import documents_app
 from app.cli.feedback import feedback_app
+from app.cli.models import model_app
 from app.cli.releases import loop_app, release_app
 from app.cli.tools import tools_app
 from engine.errors import BurnishError
@@ -28,6 +29,7 @@ app.add_typer(feedback_app, name="feedback")
 app.add_typer(release_app, name="release")
 app.add_typer(canary_app, name="canary")
 app.add_typer(loop_app, name="loop")
+app.add_typer(model_app, name="model")
 app.add_typer(tools_app, name="tools")
 app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")

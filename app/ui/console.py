@@ -21,6 +21,7 @@ from app.ui.columns import column_headers
 from app.ui.feedback_console import build_training_tab
 from app.ui.labels import text
 from app.ui.language_choice import build_language_choice
+from app.ui.model_console import build_model_tab
 from app.ui.release_changes import ReleaseChanges, actor_of, build_release_changes
 from app.ui.settings_console import build_settings_tab
 from app.ui.side_by_side import build_side_by_side
@@ -133,6 +134,8 @@ def build_console_page(service: Service) -> gr.Blocks:
         with gr.Tab(text("console.tabs.tuning")):
             build_training_form(service, blocks)
             build_tuning_tab(service.workspace, blocks, service.rounds.resume_job)
+        with gr.Tab(text("console.tabs.model")):
+            build_model_tab(service.workspace.settings, blocks)
         with gr.Tab(text("console.tabs.settings")):
             build_settings_tab(service.workspace.settings, blocks)
         build_language_choice(blocks, "console.title")

@@ -79,7 +79,9 @@ class TrainingForm:
         with report_errors(language):
             recipe, _, _ = self._recipe(source, entered)
             plan = plan_training(self._workspace, recipe)
-        return plan_html(plan, language), gr.update(visible=True), recipe
+        # One button is what comes next
+        quiet = gr.update(variant="secondary")
+        return plan_html(plan, language), gr.update(visible=True), recipe, quiet
 
     def start(
         self, request: gr.Request, source: str, planned: object, *entered: object
@@ -93,7 +95,7 @@ class TrainingForm:
                 raise gr.Error(message, print_exception=False)
             self._service.rounds.tune(actor_of(request), (recipe, origins))
         gr.Info(say("console.overview.tuning_started", language), duration=3)
-        return "", gr.update(visible=False)
+        return "", gr.update(visible=False), gr.update(variant="primary")
 
     def _recipe(self, source: str, entered: Sequence[object]) -> Any:
         names = [field.name for field in form_fields()]
@@ -138,8 +140,8 @@ def build_training_form(service: Service, blocks: gr.Blocks) -> None:
     shown: Any = [described, plan, start, *sections, *fields]
     for changed in (blocks.load, source.change, everything.change):
         changed(page.fill, [source, everything], shown, show_progress="hidden", **hidden)
-    plan_button.click(page.plan, [source, *fields], [plan, start, planned], **hidden)
-    start.click(page.start, [source, planned, *fields], [plan, start], **hidden)
+    plan_button.click(page.plan, [source, *fields], [plan, start, planned, plan_button], **hidden)
+    start.click(page.start, [source, planned, *fields], [plan, start, plan_button], **hidden)
 
 
 def _widget(field: RecipeField) -> Any:
@@ -159,6 +161,4 @@ def _widget(field: RecipeField) -> Any:
 
 def _entered(field: RecipeField, value: object) -> object:
     """Return a value as its input holds it: numbers are text, so that 0.00005 stays itself."""
-    if field.kind in ("truth", "choice"):
-        return value
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return value if field.kind in ("truth", "choice") else str(value).removesuffix(".0")

@@ -58,7 +58,7 @@ def resolve(name: str, cache: Path) -> BaseModel:
     elif name and path.is_dir():
         folder = path.resolve()
     elif known or HUB_ID.fullmatch(name):
-        folder = _from_hub(known.hub_id if known else name, cache)
+        folder = fetch_from_hub(known.hub_id if known else name, cache)
     else:
         raise ModelUnavailable(
             f"no model {name!r}: give '{EMBEDDED}', a folder, a .gguf file, a hub id owner/name, "
@@ -115,7 +115,18 @@ def _shapes_by_transformers(folder: Path) -> dict[str, tuple[int, int]]:
     return shapes
 
 
-def _from_hub(name: str, cache: Path) -> Path:
+def hub_folder(hub_id: str, cache: Path) -> Path:
+    """The folder of a hub's model within the cache, which need not exist."""
+    from huggingface_hub.file_download import repo_folder_name
+
+    return cache / "hub" / repo_folder_name(repo_id=hub_id, repo_type="model")
+
+
+def fetch_from_hub(name: str, cache: Path) -> Path:
+    """The folder of a hub's model, fetched where it is not in the cache.
+
+    Raises `ModelUnavailable` with the reason.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 

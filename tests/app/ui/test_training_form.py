@@ -55,7 +55,8 @@ class Form:
 
     def plan(self, source: str, values: dict[str, Any]) -> tuple[str, Any]:
         """The plan as HTML, and what the page remembers of it."""
-        html, start, planned = self.page.plan(ENGLISH, source, *[values[name] for name in NAMES])
+        entered = [values[name] for name in NAMES]
+        html, start, planned, _ = self.page.plan(ENGLISH, source, *entered)
         assert start["visible"]
         return html, planned
 
