@@ -11,14 +11,14 @@ that a crash interrupted, and every other method does so first.
 
 from __future__ import annotations
 
-import fcntl
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from deploy.erasure_lock import no_erasure
 from deploy.releases.registry import Registry
 from engine.adapters.bundle import origin_of
 from engine.errors import Conflict, UnknownId
@@ -86,7 +86,7 @@ class Forgetting:
         Raises `UnknownId` for one of whom nothing is known, `Conflict` while somebody else is being
         forgotten. After a crash, forgetting the person again ends what was begun.
         """
-        with self._locked():
+        with no_erasure(self._home):
             resumed = {e.person: self._carry_out(e) for e in unfinished_erasures(self._database)}
             documents = Library(self._home.documents).forget(user_id)
             try:
@@ -110,7 +110,7 @@ class Forgetting:
         With `deleted_before`, those that were deleted before then and not restored. Raises
         `UnknownId` where there is none of them, `Conflict` as `forget` does.
         """
-        with self._locked():
+        with no_erasure(self._home):
             resumed = {e.deleted: self._carry_out(e) for e in unfinished_erasures(self._database)}
             try:
                 erasure = forget_conversations(
@@ -128,13 +128,18 @@ class Forgetting:
         What was learnt from them stays: retention is about keeping, not about a person's wish.
         """
         self.finish()
-        with self._locked():
+        with no_erasure(self._home):
             erasure = forget_before(self._database, at)
             return self._carry_out(erasure) if erasure else None
 
     def finish(self) -> list[Receipt]:
-        """Complete the erasures that a crash interrupted."""
-        with self._locked():
+        """Complete the erasures that a crash interrupted.
+
+        Raises `Conflict` where there is one, and another erasure or a backup is under way.
+        """
+        if not unfinished_erasures(self._database):
+            return []
+        with no_erasure(self._home):
             return [self._carry_out(erasure) for erasure in unfinished_erasures(self._database)]
 
     def _carry_out(self, erasure: Erasure) -> Receipt:
@@ -258,16 +263,6 @@ class Forgetting:
             self._registry.live().bundle,
             retrain=bool(bundles),
         )
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Lock the home for one erasure; the lock of a process that dies is released."""
-        with self._home.forgetting_lock.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Conflict("somebody is being forgotten just now; try again") from None
-            yield
 
 
 def _remove(folders: Iterable[Path]) -> None:

@@ -118,6 +118,11 @@ class Home:
         return self.root / "documents"
 
     @property
+    def backup(self) -> Path:
+        """Files of the backup that is being made, and its lock."""
+        return self.root / "backup"
+
+    @property
     def demos(self) -> Path:
         """Homes of `burnish demo`."""
         return self.root / "demo"

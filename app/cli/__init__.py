@@ -11,6 +11,7 @@ import sys
 from typing import NoReturn
 
 from app.cli.accounts import key_app, show_audit, user_app
+from app.cli.backups import backup, restore_backup
 from app.cli.canary import canary_app
 from app.cli.commands import app
 from app.cli.data import data_app
@@ -35,6 +36,8 @@ app.add_typer(user_app, name="user")
 app.add_typer(key_app, name="key")
 app.command("desk")(show_desk)
 app.command("audit")(show_audit)
+app.command("backup")(backup)
+app.command("restore")(restore_backup)
 
 
 def main() -> None:

@@ -114,6 +114,19 @@ class Database:
             if busy:
                 raise Conflict("the database is being read; what was deleted is still in its log")
 
+    def copy_file(self, target: Path) -> None:
+        """Copy a SQLite database of one moment into a new file, while others read and write."""
+        import pysqlite3.dbapi2
+
+        create_private(target)
+        with _translated(), self._engine.connect() as connection:
+            copy = pysqlite3.dbapi2.connect(str(target))
+            try:
+                source: Any = connection.connection.driver_connection
+                source.backup(copy)  # all pages in one step, which writers do not wait for
+            finally:
+                copy.close()
+
     def close(self) -> None:
         """Give back every connection."""
         self._engine.dispose()

@@ -32,6 +32,7 @@ def test_the_names_are_those_of_every_home_so_far() -> None:
         "uploads": "/home/uploads",
         "documents": "/home/documents",
         "open_webui": "/home/open-webui.json",
+        "backup": "/home/backup",
         "demos": "/home/demo",
     }
 

@@ -34,6 +34,8 @@ COMMANDS = [
     ["model"],
     ["model", "list"],
     ["model", "fetch"],
+    ["backup"],
+    ["restore"],
     ["data"],
     ["data", "draft"],
     ["data", "list"],

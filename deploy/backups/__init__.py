@@ -1,0 +1,1 @@
+"""Backups: one archive of a home, taken while people chat, and the home that it restores."""
