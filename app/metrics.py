@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 
-from engine.errors import BurnishError
+from engine.errors import BurnishError, Overloaded
 from engine.request import Failed, Finished, StreamEvent, TextDelta
 
 # Upper bounds; each series ends with one for everything above
@@ -88,6 +88,13 @@ class Metrics:
         self._swap = self._histogram(
             "burnish_swap_seconds", "Time to verify, load, probe and activate an adapter", "result"
         )
+
+        # A rate needs a series that was 0 before
+        for outcome in ("done", "stopped", "failed"):
+            self._answers.labels(outcome)
+        for result in ("activated", "refused"):
+            self._swap.labels(result)
+        self._refused.labels(Overloaded.__name__)
 
     @contextmanager
     def answer(self, asked_at: float) -> Iterator[MeasuredAnswer]:

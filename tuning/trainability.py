@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 from engine.adapters import soft_prompt
@@ -10,6 +11,7 @@ from engine.models.config_file import read_config
 from tuning.methods.base import TrainedKind
 from tuning.recipe import Recipe
 
+TRAINING_LIBRARY = "trl"
 SOFT_PROMPT_TYPES: dict[TrainedKind, str] = {  # as peft calls them
     "prefix": soft_prompt.PREFIX,
     "prompt": "PROMPT_TUNING",
@@ -21,8 +23,14 @@ def require_trainable(folder: Path, recipe: Recipe) -> None:
     """Raise where the base model in a folder cannot be trained with a recipe.
 
     `ModelUnavailable` for a family without a training forward pass, or a setting of it that is not
-    covered; `InvalidInput` for what the recipe asks of this family in vain.
+    covered; `InvalidInput` for what the recipe asks of this family in vain, and in an installation
+    that serves alone.
     """
+    if importlib.util.find_spec(TRAINING_LIBRARY) is None:
+        raise InvalidInput(
+            f"this installation serves only: {TRAINING_LIBRARY} is not in it; tune where it is, on"
+            " the same home"
+        )
     from engine.models import chatglm
     from engine.models.families import architecture_of, family_of
 

@@ -103,12 +103,10 @@ def _verified(archive: Path, folder: Path) -> dict[str, Any]:
         raise InvalidInput(f"{archive} is of the format {known!r}, not {ARCHIVE_FORMAT}")
     if manifest.pop("digest", None) != digest_json(manifest):
         raise InvalidInput(f"the manifest of {archive} is damaged")
-    promised, found = manifest.get("files"), describe_files(folder)
-    if not isinstance(promised, dict) or promised != found:
-        names = set(promised or ()) ^ set(found) or {
-            name for name in found if promised[name] != found[name]
-        }
-        raise InvalidInput(f"{archive} is damaged: {sorted(names)[0]} differs from the manifest")
+    promised, found = dict(manifest.get("files") or {}), describe_files(folder)
+    for name in sorted(promised.keys() | found.keys()):
+        if promised.get(name) != found.get(name):
+            raise InvalidInput(f"{archive} is damaged: {name[:80]} differs from the manifest")
     path.unlink()
     return manifest
 

@@ -55,7 +55,7 @@ def test_an_answer_and_a_vote_are_counted_without_a_word_or_an_id(
     answer = complete(client, ignore_eos=True, messages=[{"role": "user", "content": "Kumquat?"}])
     assert client.post(f"/api/answers/{answer['id']}/vote", json={"vote": 1}).is_success
     metrics = read(client)
-    assert values(metrics["burnish_answers"], "outcome") == {"done": 1}
+    assert values(metrics["burnish_answers"], "outcome") == {"done": 1, "stopped": 0, "failed": 0}
     samples = {s.name: s.value for s in metrics["burnish_first_token_seconds"].samples}
     assert samples["burnish_first_token_seconds_count"] == 1
     samples = {s.name: s.value for s in metrics["burnish_queue_seconds"].samples}
@@ -76,7 +76,10 @@ def test_a_refusal_is_counted(person: Person) -> None:
     client = person()
     long = {"messages": [{"role": "user", "content": "sea " * 4_000}]}
     assert client.post("/v1/chat/completions", json=long).status_code == 413
-    assert values(read(client)["burnish_answers_refused"], "error") == {"PromptTooLong": 1}
+    assert values(read(client)["burnish_answers_refused"], "error") == {
+        "Overloaded": 0,  # there from the start, so that its rate is known
+        "PromptTooLong": 1,
+    }
 
 
 def test_a_swap_is_timed_and_the_live_release_named(person: Person, service: Service) -> None:
@@ -89,7 +92,7 @@ def test_a_swap_is_timed_and_the_live_release_named(person: Person, service: Ser
     metrics = read(client)
     assert values(metrics["burnish_live_release"], "release") == {bundle[7:19]: 1}
     counted = [s for s in metrics["burnish_swap_seconds"].samples if s.name.endswith("_count")]
-    assert [(s.labels["result"], s.value) for s in counted] == [("activated", 1)]
+    assert [(s.labels["result"], s.value) for s in counted] == [("activated", 1), ("refused", 0)]
 
 
 def test_releases_that_got_no_thumb_lately_share_a_label() -> None:
