@@ -16,8 +16,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import httpx
-
 from engine.errors import PeerUnavailable
 
 TRIES = 3
@@ -53,6 +51,8 @@ def deliver(
 
     No redirect is followed, so the URL alone gets it.
     """
+    import httpx  # slow to import, and commands that only look at the loop send nothing
+
     body = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
     reason = ""
     for number in range(TRIES):

@@ -19,7 +19,7 @@ from engine.models.catalogue import BaseModel
 from feedback_store.storage.database import newest_version
 from tests.conftest import share_kernels
 
-SLOW = {"torch", "transformers", "gradio", "langchain_core", "scipy", "pandas", "fastapi"}
+SLOW = {"torch", "transformers", "gradio", "langchain_core", "scipy", "pandas", "fastapi", "httpx"}
 MIGRATING = "alembic"  # a home needs it when it is made or comes from an older Burnish
 WITHOUT_A_MODEL = [
     ["feedback", "stats"],

@@ -11,8 +11,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-import numpy as np
-
 from engine.request import Engine, ScoreRequest
 from feedback_store.examples.types import Unpaired
 from tuning.evaluation.roles import Adapters, ModelRole, for_each_role
@@ -48,6 +46,8 @@ def ranked_right(scores: Sequence[JudgementScores], role: ModelRole) -> list[flo
     Their mean over the good ones is the area under the ROC curve, as it is over the bad ones
     (Hanley & McNeil 1982); a tie counts half. [] where all are good, or all are bad.
     """
+    import numpy as np  # slow to import, and commands that only look at the loop compute nothing
+
     rewards = np.array([each.rewards[role] for each in scores])
     labels = np.array([each.label for each in scores], dtype=bool)
     if labels.all() or not labels.any():
