@@ -58,6 +58,14 @@ def test_a_clearly_better_adapter_is_better() -> None:
     assert 0 < report.gain.low < 0.5 < report.gain.high
 
 
+def test_a_gain_that_is_sure_but_small_is_not_better() -> None:
+    report = judge_candidate(scores([RIGHT] * 9 + [WRONG] * 91, [WRONG] * 100))
+    assert report.gain.estimate == pytest.approx(0.09)
+    assert 0 < report.gain.low < 0.05
+    assert report.verdict == "not better"
+    assert "does not lie above 0.05" in report.reason
+
+
 def test_a_clearly_worse_adapter_is_not_better() -> None:
     report = judge_candidate(scores([RIGHT, WRONG] * 15, [RIGHT] * 30))
     assert report.verdict == "not better"
