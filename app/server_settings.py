@@ -37,9 +37,14 @@ class ServerSettings(BaseSettings):
     model: str = Field(
         default="embedded", description="base model: a preset, hub id, folder, file or bundle"
     )
-    engine: Literal["auto", "local", "reference"] = Field(
-        default="auto", description="local is ours, reference is transformers' and slower"
+    engine: Literal["auto", "local", "reference", "remote"] = Field(
+        default="auto",
+        description="local is ours, reference is transformers' and slower, remote is vLLM's",
     )
+    remote_urls: CommaSeparated = Field(
+        default=(), description="vLLM's servers, for the engine remote: http://10.0.0.2:8000"
+    )
+    remote_api_key: SecretStr | None = Field(default=None, description="of vLLM's servers")
     quantization: Literal["none", "int8", "int4"] = Field(
         default="int4", description="of the served weights: fewer bits are faster and smaller"
     )

@@ -39,6 +39,7 @@ class Service:
 
         settings = workspace.settings
         self.workspace = workspace
+        key = settings.remote_api_key
         self.engine = start_engine(
             workspace.base,
             kind=settings.engine,
@@ -47,6 +48,8 @@ class Service:
             max_rows=settings.max_rows,
             max_queue=settings.max_queue,
             kv_cache_bytes=settings.kv_cache_bytes,
+            remote_urls=settings.remote_urls,
+            remote_api_key=None if key is None else key.get_secret_value(),
         )
         self.slots = AdapterSlots(self.engine, workspace.base, workspace.home.bundles)
         self.metrics = Metrics()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,16 +17,16 @@ from engine.prompts.load import load_serving_renderer
 from engine.quantization import Quantization
 from engine.request import Engine
 
-EngineKind = Literal["auto", "local", "reference"]
+EngineKind = Literal["auto", "local", "reference", "remote"]
 
 
 @dataclass(frozen=True, slots=True)
 class StartPlan:
     """The checked choices of a start."""
 
-    kind: Literal["local", "reference"]
+    kind: Literal["local", "reference", "remote"]
     renderer: ChatRenderer
-    architecture: Architecture | None  # None where transformers decodes
+    architecture: Architecture | None  # None where another library decodes
 
 
 def plan_start(
@@ -38,8 +39,11 @@ def plan_start(
     it. Raises `ModelUnavailable`.
     """
     chosen = engine_kind(base, kind)
-    checkpoint = FolderCheckpoint(base.folder)  # raises on a damaged header
     architecture = None
+    if chosen == "remote":  # its servers read the weights
+        renderer = load_serving_renderer(base.folder, base.digest, model_cache)
+        return StartPlan(chosen, renderer, architecture)
+    checkpoint = FolderCheckpoint(base.folder)  # raises on a damaged header
     if chosen == "local":
         architecture = architecture_of(base.folder)
         require_memory(checkpoint, architecture, quantization)
@@ -56,10 +60,13 @@ def start_engine(
     max_rows: int,
     max_queue: int,
     kv_cache_bytes: int | None = None,
+    remote_urls: Sequence[str] = (),
+    remote_api_key: str | None = None,
 ) -> Engine:
     """Start an engine; `auto` is the fast one for the families it decodes, else the reference.
 
-    Raises `ModelUnavailable`.
+    `remote` needs the URLs of vLLM's servers. Raises `ModelUnavailable`, and `PeerUnavailable`
+    where one of those does not answer.
     """
     plan = plan_start(base, kind, quantization, model_cache)
     if plan.kind == "local":
@@ -74,6 +81,16 @@ def start_engine(
             max_queue=max_queue,
             kv_cache_bytes=kv_cache_bytes,
         )
+    if plan.kind == "remote":
+        from engine.remote.engine import RemoteEngine
+
+        return RemoteEngine(
+            base,
+            plan.renderer,
+            remote_urls,
+            max_streams=max_rows + max_queue,
+            api_key=remote_api_key,
+        )
     from engine.reference import ReferenceEngine
 
     return ReferenceEngine(
@@ -85,7 +102,7 @@ def start_engine(
     )
 
 
-def engine_kind(base: BaseModel, asked: EngineKind) -> Literal["local", "reference"]:
+def engine_kind(base: BaseModel, asked: EngineKind) -> Literal["local", "reference", "remote"]:
     """Resolve `auto`: the fast engine ("local") where it has a decoder for the model."""
     if asked != "auto":
         return asked

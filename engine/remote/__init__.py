@@ -1,0 +1,1 @@
+"""An engine whose tokens are made by vLLM's servers."""
