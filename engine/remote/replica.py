@@ -62,13 +62,14 @@ class Replica:
         self._request("POST", "/v1/unload_lora_adapter", json={"lora_name": digest})
 
     def look(self) -> bool:
-        """Ask for the server's health; returns it, and keeps it in `healthy` where it is bad."""
+        """Ask for the server's health and return it; a server in bad health is not `healthy`."""
         try:
             response = self._client.get(f"{self.url}/health", timeout=HEALTH_TIMEOUT_SECONDS)
-            return response.is_success
+            good = response.is_success
         except httpx.HTTPError:
-            self.healthy = False
-            return False
+            good = False
+        self.healthy = self.healthy and good
+        return good
 
     def _request(self, method: str, path: str, **body: Any) -> httpx.Response:
         try:

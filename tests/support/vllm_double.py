@@ -21,6 +21,7 @@ class VllmDouble:
         self.ids: list[int] = []
         self.adapters: dict[str, str] = {}
         self.bodies: list[dict[str, Any]] = []
+        self.is_ill = False  # its engine has died: it says so, and answers nothing well
         self.refuses = ""  # why adapters are refused
         self.pause = threading.Event()  # set: tokens are written; else after the first it waits
         self.pause.set()
@@ -41,7 +42,7 @@ class VllmDouble:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 if self.path == "/health":
-                    self._answer(200, {})
+                    self._answer(503 if double.is_ill else 200, {})
                 else:
                     names = [double.base, *double.adapters]
                     length = double.context_tokens

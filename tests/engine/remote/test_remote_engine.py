@@ -175,6 +175,18 @@ def test_a_server_that_cannot_be_reached_is_passed_over(
         engine.submit(ask())
 
 
+def test_a_server_that_calls_itself_ill_is_not_asked_until_it_is_well(
+    engine: RemoteEngine, servers: list[VllmDouble]
+) -> None:
+    for double in servers:
+        double.is_ill = True
+    wait_until(lambda: not engine.alive)
+    servers[1].is_ill = False
+    wait_until(lambda: engine.alive)
+    collect(engine.submit(ask()))
+    assert [len(double.bodies) for double in servers] == [0, 1]
+
+
 def test_an_answer_that_breaks_off_fails_and_keeps_its_text(
     engine: RemoteEngine, servers: list[VllmDouble]
 ) -> None:
