@@ -1,4 +1,4 @@
-"""What a server measures of itself, as Prometheus metrics: its answers and its swaps of adapters.
+"""Prometheus metrics that a server measures itself: of its answers and its swaps of adapters.
 
 Each server has its own registry. No label comes from what people write, and each has few values:
 ids would make a time series each. What the store counts is `app.web.metrics`'s; the meaning of

@@ -60,7 +60,7 @@ def _place(known: Preset, settings: Settings) -> ModelPlace:
 
 @dataclass(frozen=True, slots=True)
 class FetchProgress:
-    """How far a fetch is; `total_bytes` is an estimate by the preset's size. `error` ended it."""
+    """Progress of a fetch; `total_bytes` is an estimate by the preset's size. `error` ended it."""
 
     name: str
     fetched_bytes: int

@@ -21,7 +21,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class ServerSettings(BaseSettings):
-    """What a server needs to answer, and who may reach it."""
+    """Settings that a server needs to answer, and those of who may reach it."""
 
     home: Path = Field(
         default_factory=lambda: user_data_path("burnish"), description="folder with all state"

@@ -1,4 +1,4 @@
-"""What so many people need, to a million: `python -m benchmarks.scale`.
+"""The needs of many users, up to a million: `python -m benchmarks.scale`.
 
 Computes a table from figures that were measured (each with its document), sourced (each with its
 paper or page) or assumed (each named so), and prints it as Markdown; docs/scale.md holds it.
@@ -46,7 +46,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a number of weekly users needs; `tokens` and `votes` are per second of the busy hour."""
+    """The needs of weekly users; `tokens` and `votes` are per second of the busy hour."""
 
     users: int
     questions_a_day: float

@@ -23,7 +23,7 @@ class DeskWords:
     now: float
 
     def need(self, need: OpenItem) -> str:
-        """What waits."""
+        """The sentence of one thing that waits, with its link and command."""
         key = f"{need.kind}_one" if need.count == 1 and need.kind in _COUNTED else need.kind
         said = self._say(
             f"needs_{key}", count=need.count, release=self.name(need.release), live=self._live()
@@ -35,7 +35,7 @@ class DeskWords:
         return f"{said} {reason}".rstrip()
 
     def loop(self) -> Sequence[str]:
-        """What the loop would do next, and when, as `loop status` has it."""
+        """The next step of the loop and its time, as `loop status` has it."""
         desk = self.desk
         status, plan = desk.loop, desk.plan
         if status.job_running:
@@ -58,7 +58,7 @@ class DeskWords:
         return [yet, self._say("next_now", reason=when), *trial]
 
     def first_steps(self) -> Sequence[str]:
-        """How far it is to a first training, and where the missing examples come from."""
+        """The way to a first training, and the sources of the missing examples."""
         desk, pairs = self.desk, self.desk.loop.pairs
         if not desk.is_new:
             return []
@@ -70,7 +70,7 @@ class DeskWords:
         ]
 
     def round(self) -> str:
-        """What came of the last round."""
+        """The outcome of the last round."""
         if not self.desk.rounds:
             return self._say("next_no_round")
         newest = self.desk.rounds[0]
@@ -113,7 +113,7 @@ class DeskWords:
         return self._say("lineage_was_live") if release.was_live else verdict
 
     def gain(self, release: DeskRelease) -> str:
-        """How much more often than the one before it a release ranks held-out votes rightly."""
+        """The gain of a release over the one before it, on held-out votes, in points."""
         point = release.point
         if point.gain is None:
             return ""

@@ -22,7 +22,7 @@ VOTES_A_PAGE = 20
 
 @dataclass(frozen=True, slots=True)
 class InboxFilter:
-    """What of the inbox is shown: the words searched for, and whether looked-at votes are, too."""
+    """The choice of what is shown: the words searched for, and whether looked-at votes are, too."""
 
     words: str = ""
     looked_at: bool = False

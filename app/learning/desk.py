@@ -1,4 +1,4 @@
-"""What an operator looks at first: what needs them, how it goes, and what happens next.
+"""The operator's desk: what needs them, how it goes, and what happens next.
 
 Gathers what the rooms below say; decides nothing itself. The console's first page and `burnish
 desk` show the same `Desk`. Knows no words: those are in `app.html.desk_words`.

@@ -1,4 +1,4 @@
-"""What a training would take, and what speaks against it, said before it starts.
+"""The plan of a training before it starts: its evidence, time and memory, and warnings.
 
 The console's form and `burnish tune --plan` show the same plan.
 """

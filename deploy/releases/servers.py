@@ -1,4 +1,4 @@
-"""Which servers of a store are alive, as one of them sees it.
+"""The living servers of a store, as one of them sees it.
 
 Each server changes its row in the registry every few seconds. Here a row counts by the time since
 it was last seen to change, on the observer's own monotonic clock: no clock of another machine, and

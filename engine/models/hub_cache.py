@@ -1,4 +1,4 @@
-"""How much of a hub's model lies on this disk. Reads no weight and asks no server."""
+"""Share of a hub's model that lies on this disk. Reads no weight and asks no server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server measures of an answer: its outcome, first text, queue and pace."""
+"""Measurements of an answer: its outcome, first text, queue and pace."""
 
 from __future__ import annotations
 

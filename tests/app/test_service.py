@@ -29,7 +29,7 @@ TEMPLATE = PromptTemplate("plain", "", "", ())
 
 
 def jobs_by_calendar(service: Service) -> list[Any]:
-    """What a service does at times of the day, not each minute."""
+    """The work of a service at times of the day, not each minute."""
     jobs = [job for scheduler in service._schedulers for job in scheduler.get_jobs()]
     return [job for job in jobs if isinstance(job.trigger, CronTrigger)]
 

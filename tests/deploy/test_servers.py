@@ -1,4 +1,4 @@
-"""Which servers are alive, whatever the clocks say."""
+"""Servers count as alive whatever the clocks say."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said before a training starts: evidence, time and memory, and what speaks against it."""
+"""The plan that is shown before a training starts: evidence, time, memory, warnings."""
 
 from __future__ import annotations
 

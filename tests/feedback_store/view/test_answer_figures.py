@@ -1,4 +1,4 @@
-"""How many answers a period had, and how fast they were."""
+"""Numbers and speed of the answers in a period."""
 
 from __future__ import annotations
 
