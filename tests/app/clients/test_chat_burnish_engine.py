@@ -18,7 +18,7 @@ from engine.models.catalogue import BaseModel
 from tests.app.conftest import Shared
 from tests.helpers import make_bundle
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Weather(PydanticModel):

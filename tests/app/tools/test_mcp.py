@@ -23,7 +23,7 @@ from tests.support.waiting import wait_until
 pytest.importorskip("mcp", reason="needs the package mcp: pip install burnish[mcp]")
 pytestmark = pytest.mark.integration
 
-SERVER = str(Path(__file__).parents[1] / "support" / "mcp_server.py")
+SERVER = str(Path(__file__).parents[2] / "support" / "mcp_server.py")
 SECONDS = 60.0  # a process starts slowly on a busy machine
 
 

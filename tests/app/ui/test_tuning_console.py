@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import gradio as gr
+import psutil
 import pytest
 
 from app.settings import Settings
@@ -20,6 +21,7 @@ from app.workspace import Workspace
 from feedback_store.snapshots.snapshot import Snapshot, Split
 from tests.support.jobs import pid_of
 from tests.support.pairs import row
+from tests.support.waiting import wait_until
 from tuning.jobs.events import (
     JobEvent,
     JobStarted,
@@ -213,6 +215,8 @@ def stopped(jobs: JobRunner, job: str) -> Iterator[None]:
     """A job's process that does nothing meanwhile, so that it hears no signal."""
     pid = pid_of(jobs, job)
     os.kill(pid, signal.SIGSTOP)
+    # Of two signals that wait, the lower one comes first: SIGTERM would before it has stopped
+    wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
     try:
         yield
     finally:
