@@ -79,6 +79,17 @@ def _sole_server_of(home: Home) -> Iterator[None]:
         os.close(descriptor)
 
 
+def _listener(address: Any, family: int) -> socket.socket:
+    """Return a listening socket whose connections send each word at once.
+
+    asyncio asks for that (TCP_NODELAY) only where the socket names its protocol, which Python's do
+    not. Without it a word waits for the acknowledgement of the one before, 40 ms on Linux.
+    """
+    listener = socket.create_server(address, family=family, backlog=BACKLOG)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
+    return listener
+
+
 def listen(host: str, port: int) -> list[socket.socket]:
     """Return a listening socket for each address of the host, all on one port; 0 is any free port.
 
@@ -91,7 +102,7 @@ def listen(host: str, port: int) -> list[socket.socket]:
             one_port = sockets[0].getsockname()[1] if sockets else port
             at: Any = (address[0], one_port, *address[2:])
             try:
-                sockets.append(socket.create_server(at, family=family, backlog=BACKLOG))
+                sockets.append(_listener(at, family))
             except OSError as error:
                 # A name may have an IPv6 address although IPv6 is switched off
                 if error.errno != errno.EADDRNOTAVAIL or len(found) == 1:

@@ -46,7 +46,6 @@ def calls() -> dict[str, Callable[[], object]]:
         "the likeliest, by torch.argmax": lambda: logits.argmax(),
         "a draw": lambda: draw(weights, generator),
         "a draw, by torch.multinomial": lambda: weights.multinomial(1, generator=generator),
-        "256 likeliest, by numpy.argpartition": lambda: np.argpartition(weights.numpy(), -256),
         "256 likeliest, by torch.topk": lambda: weights.topk(256),
     }
 

@@ -30,6 +30,7 @@ from engine.request import MAX_GRAMMAR_CHARS, Grammar
 from engine.tools import Tool, ToolChoice
 
 MASK_BITS = 32  # of a word of llguidance's mask
+MINUS_INFINITY = np.float32(-np.inf).view(np.int32)  # the bits of the number
 # Between the tokens of JSON: nothing, a blank, or a line end with an indentation. Without a limit a
 # small model may write blanks until its last token
 BETWEEN_TOKENS = r"( |\n {0,16})?"
@@ -139,7 +140,10 @@ class GrammarMatcher:
         self._matcher.unsafe_compute_mask_ptr(self._mask.ctypes.data, self._mask.nbytes)
         self._require_sound()
         bits = np.unpackbits(self._mask.view(np.uint8), count=self._rows, bitorder="little")
-        return torch.where(torch.from_numpy(bits.view(np.bool_)), logits, -torch.inf)
+        # 0 for an allowed token, else -inf, without branches: where allowed and forbidden tokens
+        # alternate, as within a string of JSON, masked_fill and where take up to ten times as long
+        penalty = (bits.astype(np.int32) - 1) & MINUS_INFINITY
+        return torch.from_numpy(penalty.view(np.float32)).add_(logits)
 
     def advance_if_allowed(self, token_id: int) -> bool:
         """Take a token if the language allows it; returns whether it does."""

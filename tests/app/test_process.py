@@ -6,6 +6,7 @@ import json
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -134,6 +135,14 @@ def hold_page_open(url: str, opened: threading.Event) -> None:
                     opened.set()
             except httpx.TransportError:
                 pass
+
+
+def test_the_connections_of_a_server_send_each_word_at_once() -> None:
+    (listener,) = listen("127.0.0.1", 0)
+    with listener, closing(socket.create_connection(listener.getsockname())):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
 
 
 def test_a_second_server_is_refused_at_once_and_touches_nothing(
