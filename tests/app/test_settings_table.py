@@ -34,6 +34,7 @@ command = "files"
 env = {{ TOKEN = "{SECRET}" }}
 """
     )
+    monkeypatch.delenv("BURNISH_PORT", raising=False)  # make sets it
     monkeypatch.setenv("BURNISH_MAX_ROWS", "8")
     monkeypatch.setenv("BURNISH_TEMPERATURE", "0.5")
     monkeypatch.setenv("BURNISH_OPERATOR_PASSWORD", SECRET)

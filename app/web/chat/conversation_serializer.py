@@ -7,6 +7,7 @@ from typing import Any
 from app.answering.answer_elsewhere import FollowedAnswer
 from app.answering.live_answers import LiveAnswers
 from app.web.chat.documents import summary_document, turn_document
+from engine.errors import UnknownId
 from feedback_store.conversations.conversation_list import (
     Conversations,
     ConversationView,
@@ -45,10 +46,13 @@ class ConversationSerializer:
         }
 
     def turn(self, live: FollowedAnswer, language: str) -> dict[str, Any] | None:
-        """Return the turn of a running or ended answer; None if it is not stored."""
+        """Return the turn of a running or ended answer; None if it is not stored, or deleted."""
         if live.conversation_id is None or live.latest.answer_id is None:
             return None
-        view = self._conversations.view(live.conversation_id, live.user_id)
+        try:
+            view = self._conversations.view(live.conversation_id, live.user_id)
+        except UnknownId:  # forgotten in another window, while this page read the answer's end
+            return None
         shown = next((t for t in view.turns if live.id in t.answers), None)
         if shown is None:
             return None
