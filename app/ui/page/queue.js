@@ -22,6 +22,7 @@ export class Queue {
   #last = Promise.resolve(); // requests leave one after the other, in the order of the keys
   #unsent = 0; // by how much those that have not arrived will change what waits
   #fetching = null;
+  #drawn; // the item on the page
 
   constructor(kind) {
     this.kind = kind;
@@ -109,11 +110,11 @@ export class Queue {
     done.catch(failed);
   }
 
+  // What is shown already is not drawn again: somebody may be writing in it
   async #fetchMore() {
-    const shown = this.ahead[0];
     try {
       await this.fetch();
-      if (this.ahead[0] === shown && shown) this.#drawProgress();
+      if (this.ahead[0] && this.ahead[0] === this.#drawn) this.#drawProgress();
       else this.draw();
     } catch (error) {
       toast(t("queue_not_saved", { reason: error.message || t("queue_away") }));
@@ -121,7 +122,7 @@ export class Queue {
   }
 
   draw() {
-    const item = this.ahead[0];
+    const item = (this.#drawn = this.ahead[0]);
     this.#drawProgress();
     const last = this.settled.at(-1); // what the last key did can be seen, and taken back
     this.back.hidden = !last;
