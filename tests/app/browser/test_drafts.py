@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
+from app.web.chat.drafts_api import DRAFTS_SENT
 from feedback_store.ai_feedback.drafts import Draft
 from tests.app.browser.test_axe import LOOKS, serious
 from tests.app.chat_page import PATIENCE_MS, ChatPage
@@ -56,6 +57,25 @@ def decided(played: Played, questions: list[str]) -> list[tuple[str, str]]:
     query = "SELECT status, answer FROM drafts ORDER BY created_at DESC, id LIMIT ?"
     found = rows(played.service, query, len(questions))[::-1]
     return [(row["status"], row["answer"]) for row in found]
+
+
+def test_a_text_that_is_written_in_stays_as_more_of_the_queue_comes(
+    page: ChatPage, drafts: list[str]
+) -> None:
+    opened = open_drafts(page)
+    held: list[Route] = []
+    opened.route("**/drafts/waiting?*", lambda route: held.append(route))
+    for _ in drafts[1:DRAFTS_SENT]:  # until the last one that is on the page
+        opened.keyboard.press("s")
+    expect(opened.locator("#drafted-question")).to_have_text(drafts[DRAFTS_SENT - 1])
+    opened.keyboard.press("2")
+    answer = opened.locator("[data-field=answer]")
+    answer.evaluate("written => { window.written = written }")
+    wait_until(lambda: bool(opened.wait_for_timeout(20)) or bool(held))
+    with opened.expect_response("**/drafts/waiting?*"):
+        held[0].continue_()
+    opened.wait_for_timeout(100)
+    assert opened.evaluate("window.written === document.querySelector('[data-field=answer]')")
 
 
 def test_five_are_decided_about_by_keys_alone(
