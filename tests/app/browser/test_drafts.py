@@ -71,7 +71,8 @@ def test_a_text_that_is_written_in_stays_as_more_of_the_queue_comes(
     opened.keyboard.press("2")
     answer = opened.locator("[data-field=answer]")
     answer.evaluate("written => { window.written = written }")
-    wait_until(lambda: bool(opened.wait_for_timeout(20)) or bool(held))
+    while not held:
+        opened.wait_for_timeout(20)
     with opened.expect_response("**/drafts/waiting?*"):
         held[0].continue_()
     opened.wait_for_timeout(100)
