@@ -83,7 +83,7 @@ class Replica:
 
 
 def _message(response: httpx.Response) -> str:
-    """What a refusal says, in vLLM's form or as text."""
+    """The reason of a refusal, in vLLM's form or as text."""
     try:
         return str(response.json()["error"]["message"])[:500]
     except (ValueError, KeyError, TypeError):

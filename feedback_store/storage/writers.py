@@ -17,7 +17,7 @@ from feedback_store.storage.stale_conversations import mark_stale
 
 
 class AnswerWriters:
-    """Who writes which answer of a store; `writer` is the id of this process."""
+    """The processes that write the running answers of a store; `writer` is the id of this one."""
 
     def __init__(self, database: Database, writer: str) -> None:
         self._database = database

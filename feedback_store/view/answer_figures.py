@@ -1,4 +1,4 @@
-"""How many answers the engine wrote in a period, and how fast it wrote them. Reads only."""
+"""Number and speed of the answers that the engine wrote in a period. Reads only."""
 
 from __future__ import annotations
 

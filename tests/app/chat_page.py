@@ -259,3 +259,10 @@ class ChatPage:
                 return
             self.page.keyboard.press("Tab")
         raise AssertionError(f"Tab never reaches {name}")
+
+
+def open_queue(chat: ChatPage, name: Literal["compare", "drafts"]) -> Page:
+    """A queue of the console, in the chat's tab."""
+    chat.page.goto(f"{chat.url}/console/{name}")
+    expect(chat.page.locator("#burnish[data-ready]")).to_be_visible(timeout=PATIENCE_MS)
+    return chat.page

@@ -43,7 +43,7 @@ def archive(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def new_url(request: pytest.FixtureRequest, any_home: HomeInUse) -> str | None:
-    """What the settings of the restored home say of its database."""
+    """The settings of the restored home about its database."""
     if str(any_home.database.url).startswith("sqlite"):
         return None
     return str(request.getfixturevalue("postgresql").create())

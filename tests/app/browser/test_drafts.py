@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Route, expect
 
 from app.web.chat.drafts_api import DRAFTS_SENT
 from feedback_store.ai_feedback.drafts import Draft
 from tests.app.browser.test_axe import LOOKS, serious
-from tests.app.chat_page import PATIENCE_MS, ChatPage
+from tests.app.chat_page import PATIENCE_MS, ChatPage, open_queue
 from tests.app.conftest import NEEDS_CHROMIUM, Played
 from tests.app.stored import rows
 from tests.support.waiting import wait_until
@@ -46,12 +46,6 @@ def page(newcomer: Callable[..., ChatPage], played: Played) -> Iterator[ChatPage
     assert chat.complaints == []
 
 
-def open_drafts(chat: ChatPage) -> Page:
-    chat.page.goto(f"{chat.url}/console/drafts")
-    expect(chat.page.locator("#burnish[data-ready]")).to_be_visible(timeout=PATIENCE_MS)
-    return chat.page
-
-
 def decided(played: Played, questions: list[str]) -> list[tuple[str, str]]:
     """The status and the answer of the drafts with these questions, or with edited ones."""
     query = "SELECT status, answer FROM drafts ORDER BY created_at DESC, id LIMIT ?"
@@ -62,7 +56,7 @@ def decided(played: Played, questions: list[str]) -> list[tuple[str, str]]:
 def test_a_text_that_is_written_in_stays_as_more_of_the_queue_comes(
     page: ChatPage, drafts: list[str]
 ) -> None:
-    opened = open_drafts(page)
+    opened = open_queue(page, "drafts")
     held: list[Route] = []
     opened.route("**/drafts/waiting?*", lambda route: held.append(route))
     for _ in drafts[1:DRAFTS_SENT]:  # until the last one that is on the page
@@ -82,7 +76,7 @@ def test_a_text_that_is_written_in_stays_as_more_of_the_queue_comes(
 def test_five_are_decided_about_by_keys_alone(
     page: ChatPage, played: Played, drafts: list[str]
 ) -> None:
-    opened = open_drafts(page)
+    opened = open_queue(page, "drafts")
     question = opened.locator("#drafted-question")
     expect(question).to_have_text(drafts[0])
     expect(opened.locator("#draft-passage strong")).to_have_text("thirty")  # as Markdown
@@ -122,7 +116,7 @@ def test_five_are_decided_about_by_keys_alone(
 def test_an_empty_answer_comes_back_with_the_reason(
     page: ChatPage, played: Played, drafts: list[str]
 ) -> None:
-    opened = open_drafts(page)
+    opened = open_queue(page, "drafts")
     opened.keyboard.press("2")
     opened.locator("[data-field=answer]").fill(" ")
     opened.keyboard.press("Control+Enter")
@@ -135,7 +129,7 @@ def test_an_empty_answer_comes_back_with_the_reason(
 def test_axe_finds_nothing_serious_in_the_drafts(
     newcomer: Callable[..., ChatPage], played: Played, drafts: list[str], look: str
 ) -> None:
-    opened = open_drafts(newcomer(played.url, **LOOKS[look]))
+    opened = open_queue(newcomer(played.url, **LOOKS[look]), "drafts")
     assert serious(opened) == []
     opened.locator("[data-choice=edit]").click()
     assert serious(opened) == []

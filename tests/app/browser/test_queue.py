@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import expect
 
 from app.service import Service
 from app.web.auth.identity import new_user
 from feedback_store.ai_feedback.alternatives import Alternative, ChosenCouple
 from feedback_store.records import OPERATOR
 from tests.app.browser.test_axe import LOOKS, serious
-from tests.app.chat_page import PATIENCE_MS, ChatPage
+from tests.app.chat_page import PATIENCE_MS, ChatPage, open_queue
 from tests.app.conftest import NEEDS_CHROMIUM, Played
 from tests.app.stored import rows
 from tests.support.waiting import wait_until
@@ -62,12 +62,6 @@ def page(newcomer: Callable[..., ChatPage], played: Played) -> Iterator[ChatPage
     assert chat.complaints == []
 
 
-def open_queue(chat: ChatPage) -> Page:
-    chat.page.goto(f"{chat.url}/console/compare")
-    expect(chat.page.locator("#burnish[data-ready]")).to_be_visible(timeout=PATIENCE_MS)
-    return chat.page
-
-
 def judged(service: Service) -> list[tuple[str, str | None]]:
     """Question and choice of what is settled, in the order of the questions."""
     query = (
@@ -79,7 +73,7 @@ def judged(service: Service) -> list[tuple[str, str | None]]:
 
 
 def test_six_are_judged_by_keys_alone(page: ChatPage, played: Played, waiting: list[str]) -> None:
-    opened, service = open_queue(page), played.service
+    opened, service = open_queue(page, "compare"), played.service
     asked = opened.locator("#asked")
     expect(asked).to_have_text(waiting[0])
     expect(opened.locator(".side-by-side strong")).to_have_text("First")  # as Markdown
@@ -104,7 +98,7 @@ def test_six_are_judged_by_keys_alone(page: ChatPage, played: Played, waiting: l
 
 
 def test_an_empty_queue_says_where_comparisons_come_from(page: ChatPage, played: Played) -> None:
-    opened = open_queue(page)
+    opened = open_queue(page, "compare")
     expect(opened.locator("#nothing")).to_contain_text("thumb down")
     opened.keyboard.press("1")  # there is nothing to judge
     (question,) = wait_to_be_compared(played, 1)
@@ -120,7 +114,7 @@ def test_an_empty_queue_says_where_comparisons_come_from(page: ChatPage, played:
 def test_axe_finds_nothing_serious_in_the_queue(
     newcomer: Callable[..., ChatPage], played: Played, waiting: list[str], look: str
 ) -> None:
-    opened = open_queue(newcomer(played.url, **LOOKS[look]))
+    opened = open_queue(newcomer(played.url, **LOOKS[look]), "compare")
     assert serious(opened) == []
     width = opened.evaluate("document.documentElement.scrollWidth - innerWidth")
     assert width <= 0  # nothing is cut off at the side

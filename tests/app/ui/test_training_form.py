@@ -44,7 +44,7 @@ class Form:
     def choose(
         self, source: str, request: gr.Request = ENGLISH, *, everything: bool = False
     ) -> tuple[str, set[str], dict[str, Any], dict[str, str]]:
-        """What is said of a recipe, the sections shown, the values and the helps."""
+        """The sentence about a recipe, the sections shown, the values and the helps."""
         said, _, _, *updates = self.page.fill(source, everything, request)
         sections, fields = updates[: -len(NAMES)], updates[-len(NAMES) :]
         shown = zip(form_sections(), sections, strict=True)

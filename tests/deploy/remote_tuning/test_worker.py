@@ -114,7 +114,7 @@ def home(tmp_path: Path) -> Home:
 
 
 def left_in(home: Home) -> list[Path]:
-    """What a worker's home still holds of people's words, and of what learnt from them."""
+    """The files of a worker's home that hold people's words, or learnt from them."""
     return [path for folder in home.artefacts for path in folder.glob("*")]
 
 
