@@ -13,6 +13,7 @@ from app.model_table import model_table
 from app.settings_table import settings_table
 from app.workspace import Workspace
 from engine.errors import BurnishError
+from engine.units import gib, mib
 
 LIBRARIES = (
     "torch",
@@ -43,7 +44,7 @@ def inspect_machine(
     problems: list[str] = []
     free = shutil.disk_usage(workspace.home.root).free
     if free < MIN_FREE_DISK_BYTES:
-        problems.append(f"only {free / 2**30:.1f} GiB of disk are free in {workspace.home.root}")
+        problems.append(f"only {gib(free)} of disk are free in {workspace.home.root}")
     say("Opening the model, which is fetched or converted the first time")
     model = _model(workspace, problems)
     if model and 2 * model["weight_bytes"] > hardware.memory_bytes:
@@ -81,15 +82,12 @@ def describe(findings: dict[str, Any]) -> str:
     lines = [
         f"python     {findings['python']}, sqlite {findings['sqlite']}",
         f"compute    {hardware['device']} in {hardware['dtype']}: {hardware['reason']};"
-        f" {hardware['cpu_threads']} threads, {hardware['memory_bytes'] / 2**30:.0f} GiB",
-        f"home       {findings['home']} ({findings['disk_free_bytes'] / 2**30:.0f} GiB free)",
+        f" {hardware['cpu_threads']} threads, {gib(hardware['memory_bytes'])}",
+        f"home       {findings['home']} ({gib(findings['disk_free_bytes'])} free)",
         f"live       {findings['live']}",
     ]
     if model:
-        lines.append(
-            f"model      {model['name']}, {model['weight_bytes'] / 2**20:.0f} MiB,"
-            f" {model['folder']}"
-        )
+        lines.append(f"model      {model['name']}, {mib(model['weight_bytes'])}, {model['folder']}")
     fitting = [name for name, found in findings["presets"].items() if found["fits"]]
     lines.append(f"fits       as int4: {', '.join(fitting)}")
     if engine := findings["engine"]:

@@ -78,6 +78,11 @@ def find_digest(root: Path, prefix: str) -> str:
     return found[0]
 
 
+def short_id(digest: str) -> str:
+    """The 12 hexadecimal digits by which people are shown an id; `find_digest` takes them."""
+    return digest.removeprefix("sha256:")[:12]
+
+
 def list_digests(root: Path) -> list[str]:
     """Digests of the folders that are published under `root`."""
     if not root.is_dir():

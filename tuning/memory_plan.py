@@ -18,6 +18,7 @@ from typing import Literal
 
 from engine.errors import InvalidInput
 from engine.models.presets import BITS, Preset, kv_bytes_per_token, preset, presets
+from engine.units import gib, mib
 from tuning.weight_formats import NumberFormat, Weights
 
 GIB = 2**30
@@ -86,14 +87,14 @@ def plan_memory(model: Preset, load: Load, *, card_bytes: int, serving_bytes: in
     """
     parts = (*training_parts(model, load), MemoryUse("device", CUDA_RESERVE_BYTES))
     needed = sum(part.nbytes for part in parts)
-    takes = f"training takes {_gib(needed)}, the serving engine {_gib(serving_bytes)}"
+    takes = f"training takes {gib(needed)}, the serving engine {gib(serving_bytes)}"
     if needed + serving_bytes <= card_bytes:
         decision, follows = "beside", "both fit"
     elif needed <= card_bytes:
         decision, follows = "sleep", "both do not fit: the chat has to stop while it trains"
     else:
         decision, follows = "refuse", "training alone does not fit: take fewer tokens or bits"
-    reason = f"{takes}, and the device has {_gib(card_bytes)}: {follows}"
+    reason = f"{takes}, and the device has {gib(card_bytes)}: {follows}"
     return MemoryPlan(parts, serving_bytes, card_bytes, decision, reason)  # type: ignore[arg-type]
 
 
@@ -309,12 +310,8 @@ def _rows() -> Iterator[str]:
                 for card in TABLE_CARDS_GIB
             ]
             decisions = "".join(f" {plan.decision} |" for plan in plans)
-            needed = _gib(plans[0].training_bytes)
-            yield f"| {name} | {tokens} | {needed} | {_gib(serving)} |{decisions}"
-
-
-def _gib(nbytes: int) -> str:
-    return f"{nbytes / GIB:.1f} GB"
+            needed = gib(plans[0].training_bytes)
+            yield f"| {name} | {tokens} | {needed} | {gib(serving)} |{decisions}"
 
 
 def main() -> None:
@@ -344,7 +341,7 @@ def main() -> None:
         model, load, card_bytes=int(arguments.card_gb * GIB), serving_bytes=serving_bytes(model)
     )
     for part in plan.parts:
-        print(f"{part.name:18} {part.nbytes / 2**20:10,.0f} MB")  # noqa: T201
+        print(f"{part.name:18} {mib(part.nbytes):>12}")  # noqa: T201
     print(f"{plan.decision}: {plan.reason}")  # noqa: T201
 
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from app.cli.common import HomeOption, Json, open_workspace, print_result
+from engine.units import local_minute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,7 +110,7 @@ def user_sessions(
         if end:
             workspace.accounts.sessions.end_all(account.id)
             workspace.accounts.audit.record(COMMAND_LINE, "end sessions", account.id)
-    lines = [f"{s.id[:12]}  since {_moment(s.created_at)}  used {s.used_on}" for s in found]
+    lines = [f"{s.id[:12]}  since {local_minute(s.created_at)}  used {s.used_on}" for s in found]
     document = {"user": account.name, "sessions": [asdict(s) for s in found], "ended": end}
     print_result(as_json, document, f"ended: {len(found)}" if end else _or_none(lines))
 
@@ -186,7 +186,7 @@ def show_audit(
 
     with open_workspace(home) as workspace:
         found = workspace.accounts.audit.entries(limit)
-    lines = [f"{_moment(e.at)}  {e.actor:<20} {e.action:<20} {e.subject}" for e in found]
+    lines = [f"{local_minute(e.at)}  {e.actor:<20} {e.action:<20} {e.subject}" for e in found]
     print_result(as_json, {"audit": [asdict(e) for e in found]}, _or_none(lines))
 
 
@@ -195,10 +195,6 @@ def _open_account(home: Path | None, name: str) -> Iterator[tuple[Workspace, Acc
     """Open a home and find an account in it; raises `UnknownId`."""
     with open_workspace(home) as workspace:
         yield workspace, workspace.accounts.find(name)
-
-
-def _moment(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
 
 
 def _or_none(lines: Sequence[str]) -> str:

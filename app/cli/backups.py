@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.common import HomeOption, Json, open_workspace, print_result, show_progress
+from engine.units import mib
 
 
 def backup(
@@ -81,4 +82,4 @@ def _document(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 def _told(manifest: dict[str, Any]) -> str:
     sizes = [file["bytes"] for file in manifest["files"].values()]
-    return f"{len(sizes)} files, {sum(sizes) / 1e6:.1f} MB, {manifest['database']}"
+    return f"{len(sizes)} files, {mib(sum(sizes))}, {manifest['database']}"

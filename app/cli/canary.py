@@ -9,6 +9,7 @@ import typer
 from app.cli.accounts import COMMAND_LINE
 from app.cli.common import HomeOption, Json, open_workspace, print_result
 from deploy.canary.plan import PROMOTE_ERROR, ROLLBACK_ERROR, CanaryPlan
+from engine.storage import find_digest, short_id
 
 if TYPE_CHECKING:
     from deploy.canary.canaries import CanaryStatus
@@ -45,7 +46,6 @@ def canary_start(
     What people say decides: it goes live, or nobody gets it any more, or the budget ends first.
     The running server follows within seconds.
     """
-    from engine.storage import find_digest
 
     asked: dict[str, Any] = {
         "share": share,
@@ -134,8 +134,8 @@ def canary_lines(status: CanaryStatus) -> str:
     canary, standing = status.canary, status.standing
     plan = canary.plan
     state = "runs" if canary.runs else f"ended: {canary.outcome}"
-    live = plan.incumbent[7:19] if plan.incumbent else "base"
-    lines = [f"{plan.candidate[7:19]} against {live}: {state}"]
+    live = short_id(plan.incumbent) if plan.incumbent else "base"
+    lines = [f"{short_id(plan.candidate)} against {live}: {state}"]
     for arm in ("candidate", "live"):
         counts = standing.arms[arm]
         judged = counts.good + counts.bad

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.common import HomeOption, Json, open_workspace, print_note, print_result
+from engine.storage import short_id
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -102,7 +103,7 @@ def search(
 
 def _line(document: StoredDocument) -> str:
     size = f"{document.passages} passages"
-    return f"{document.id[7:19]}  {document.collection.name} / {document.name}  ({size})"
+    return f"{short_id(document.id)}  {document.collection.name} / {document.name}  ({size})"
 
 
 def _excerpt(passage: Document) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.common import HomeOption, Json, print_result, show_progress
+from engine.units import gib
 
 if TYPE_CHECKING:
     from app.model_table import ModelRow
@@ -60,6 +61,6 @@ def fetch_model(
 
 
 def _line(row: ModelRow) -> str:
-    size = f"{row.weight_bytes['int4'] / 2**30:.1f} GB"
+    size = gib(row.weight_bytes["int4"])
     fits = "fits" if row.fits else "too large"
     return f"{row.name:<28}  {size:>8} as int4  {fits:<9}  {PLACE_WORDS[row.place]}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,8 @@ import typer
 
 from app.cli.accounts import COMMAND_LINE
 from app.cli.common import HomeOption, Json, open_service, open_workspace, print_result
+from engine.storage import find_digest, folder_of, read_manifest, short_id
+from engine.units import local_minute
 
 if TYPE_CHECKING:
     from app.workspace import Workspace
@@ -55,7 +56,6 @@ def release_show(
     """Tell the story of a release: what it learnt from, its verdicts, who made it live and why."""
     from deploy.releases.story import event_documents, tell_story
     from engine.errors import UnknownId
-    from engine.storage import folder_of, read_manifest
 
     with open_workspace(home) as workspace:
         digest = _find_release(workspace, release)
@@ -82,13 +82,13 @@ def release_lineage(home: HomeOption = None, as_json: Json = False) -> None:
     with open_workspace(home) as workspace:
         trend = workspace.release_trend()
     lines = [
-        f"{'*' if p.is_live else ' '} {p.number:>3}  {p.release[7:19]}  {p.verdict or '':<15}"
+        f"{'*' if p.is_live else ' '} {p.number:>3}  {short_id(p.release)}  {p.verdict or '':<15}"
         f"  on the one before {_gain(p.gain)}  on the base {_gain(p.gain_on_base)}"
         f"  {'' if p.seconds is None else f'{p.seconds:g} s'}"
         for p in trend.releases
     ]
     lines += [
-        f"{each.day}  {each.adapter[7:19] if each.adapter else 'base':<12}"
+        f"{each.day}  {short_id(each.adapter) if each.adapter else 'base':<12}"
         f"  {each.up} up, {each.down} down"
         for each in trend.thumbs
     ]
@@ -102,7 +102,6 @@ def _gain(gain: Interval | None) -> str:
 def _find_release(workspace: Workspace, release: str) -> str:
     """The id of a release by its beginning, also of one whose bundle an erasure has deleted."""
     from engine.errors import UnknownId
-    from engine.storage import find_digest
 
     try:
         return find_digest(workspace.home.bundles, release)
@@ -144,7 +143,9 @@ def release_import(
         "claimed_base": found.claimed_base,
         "verdict": found.verdict,
     }
-    advice = f"{found.bundle}\n{found.verdict}; `burnish evaluate {found.bundle[7:19]}` judges it"
+    advice = (
+        f"{found.bundle}\n{found.verdict}; `burnish evaluate {short_id(found.bundle)}` judges it"
+    )
     print_result(as_json, document, advice)
 
 
@@ -160,12 +161,11 @@ def release_promote(
     as_json: Json = False,
 ) -> None:
     """Make a release live and wait until running servers serve it."""
-    from engine.storage import find_digest
 
     with open_workspace(home) as workspace:
         digest = find_digest(workspace.home.bundles, release)
         workspace.registry.get(digest)
-        reason = _confirmed(f"make {digest[7:19]} everybody's model", reason, yes)
+        reason = _confirmed(f"make {short_id(digest)} everybody's model", reason, yes)
         live = workspace.releases.promote(digest, force=force, reason=reason, actor=COMMAND_LINE)
         workspace.accounts.audit.record(COMMAND_LINE, "promote", digest)
         servers = workspace.releases.wait_until_served(live)
@@ -181,7 +181,7 @@ def release_rollback(
     """Return to the release that was live before and wait until running servers serve it."""
     with open_workspace(home) as workspace:
         target = workspace.registry.rollback_target(workspace.registry.live())
-        name = target[7:19] if target else "the base model"
+        name = short_id(target) if target else "the base model"
         reason = _confirmed(f"return everybody to {name}", reason, yes)
         live = workspace.releases.rollback(reason=reason, actor=COMMAND_LINE)
         workspace.accounts.audit.record(COMMAND_LINE, "roll back", live.bundle or "base")
@@ -219,7 +219,6 @@ def release_export(
     """
     from deploy.export.facts import read_facts
     from deploy.export.formats import export_release
-    from engine.storage import find_digest
 
     with open_workspace(home) as workspace:
         paths = workspace.home
@@ -280,16 +279,11 @@ def loop_status(home: HomeOption = None, as_json: Json = False) -> None:
     verb = "would run" if status.would_run else "would not run"
     lines = [f"{verb}: {status.reason}", f"now: {plan.action}, {plan.reason}"]
     if plan.until is not None:
-        lines[-1] += f", until {_moment(plan.until)}"
-    lines += [f"round {each.number}, {_moment(each.begun_at)}: {each.told}" for each in rounds]
+        lines[-1] += f", until {local_minute(plan.until)}"
+    lines += [f"round {each.number}, {local_minute(each.begun_at)}: {each.told}" for each in rounds]
     document = {
         **status.as_dict(),
         "plan": plan.as_dict(),
         "rounds": [each.as_dict() for each in rounds],
     }
     print_result(as_json, document, "\n".join(lines))
-
-
-def _moment(at: float) -> str:
-    """A time of this machine's zone, to the minute."""
-    return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M")

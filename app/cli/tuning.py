@@ -12,6 +12,8 @@ import typer
 
 from app.cli.common import HomeOption, Json, open_workspace, print_result, show_progress
 from engine.errors import InvalidInput
+from engine.storage import find_digest, folder_of, read_manifest, short_id
+from engine.units import gib
 
 if TYPE_CHECKING:
     from app.workspace import Workspace
@@ -86,14 +88,14 @@ def _print_plan(
         for stage in plan.run.stages
     ]
     source = (
-        f"as measured in job {plan.speed.job[7:19]}"
+        f"as measured in job {short_id(plan.speed.job)}"
         if plan.speed.job
         else "by a short measurement of this processor, without attention: expect up to twice"
     )
     speed = plan.speed.tokens_per_second
     lines += [
         f"time: about {plan.seconds:,.0f} s at {speed:,.0f} tokens/s, {source}",
-        f"memory: {plan.memory_bytes / 2**30:.1f} GB of {plan.free_bytes / 2**30:.1f} GB free",
+        f"memory: {gib(plan.memory_bytes)} of {gib(plan.free_bytes)} free",
         *(f"note: {warning}" for warning in plan.warnings),
     ]
     print_result(as_json, plan.as_dict(), "\n".join(lines))
@@ -148,7 +150,6 @@ def _start(
 def _note_few_pairs(workspace: Workspace, snapshot: str) -> None:
     """Say on standard error where a training is hardly worth trying."""
     from deploy.rounds.trigger import FEW_PAIRS
-    from engine.storage import folder_of, read_manifest
 
     counts = read_manifest(folder_of(workspace.home.snapshots, snapshot)).get("counts", {})
     pairs = sum(kinds.get("pairs", 0) for kinds in counts.values())
@@ -166,7 +167,7 @@ def _follow(workspace: Workspace, job: str, as_json: bool) -> None:
     try:
         follow(workspace.jobs.wait(job, look=WaitingNote(workspace.jobs.pid)))
     except KeyboardInterrupt:
-        print(f"the job goes on; `burnish tune --cancel {job[7:19]}` ends it", file=sys.stderr)  # noqa: T201
+        print(f"the job goes on; `burnish tune --cancel {short_id(job)}` ends it", file=sys.stderr)  # noqa: T201
         raise typer.Exit(1) from None
     bundle = workspace.jobs.result(job)
     snapshot = workspace.jobs.get(job).snapshot
@@ -187,7 +188,7 @@ def _list(workspace: Workspace, as_json: bool) -> None:
     waiting = _waiting_job(workspace, jobs)
     documents = [_document(workspace, job, waiting=job.id == waiting) for job in jobs]
     lines = [
-        f"{d['job'][7:19]}  {job.described(waiting=d['waiting']):<11}  {_progress(d):<14}"
+        f"{short_id(d['job'])}  {job.described(waiting=d['waiting']):<11}  {_progress(d):<14}"
         f"  {d['error'] or d['bundle'] or ''}"
         for job, d in zip(jobs, documents, strict=True)
     ]
@@ -234,14 +235,12 @@ def _progress(document: dict[str, Any]) -> str:
 
 
 def _find(workspace: Workspace, job: str) -> str:
-    from engine.storage import find_digest
 
     return find_digest(workspace.home.jobs, job)
 
 
 def _bundle(workspace: Workspace, release: str) -> str:
     """Return the bundle of a release; `live` is the live one."""
-    from engine.storage import find_digest
 
     if release != "live":
         return find_digest(workspace.home.bundles, release)
@@ -252,7 +251,6 @@ def _bundle(workspace: Workspace, release: str) -> str:
 
 
 def _snapshot(workspace: Workspace, snapshot: str | None, *, may_be_empty: bool = False) -> str:
-    from engine.storage import find_digest
 
     if snapshot is None:
         return workspace.take_snapshot(may_be_empty=may_be_empty)

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from app.learning.desk import Desk, DeskRelease, OpenItem, ThumbShare, thumb_shares
 from app.texts import say, translated
 from deploy.rounds.trigger import FEW_PAIRS
+from engine.units import local_minute
 from feedback_store.examples.types import EXAMPLE_KINDS
 
 SHORT_ID = slice(7, 13)  # enough to tell releases apart, and to name them to a command
@@ -148,7 +149,7 @@ class DeskWords:
         clock, days = then.strftime("%H:%M"), (then.date() - today.date()) // timedelta(days=1)
         near = {-1: "yesterday", 0: "today", 1: "tomorrow"}.get(days)
         if near is None:
-            return then.strftime("%Y-%m-%d %H:%M")
+            return local_minute(at)
         return self._say(f"when_{near}", clock=clock)
 
     def _live(self) -> str:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
 from app.html.account_pages import ACCOUNT_SCRIPT, FRAME
+from app.html.release_names import release_name
 from app.texts import LANGUAGES, say, translated
+from engine.units import local_minute
 from feedback_store.curation.inbox import DownVote
 
 INBOX_PATH = "/console/inbox"
@@ -95,10 +96,8 @@ class InboxPage:
         marks += f"<i>{self._say('has_comment')}</i>" * bool(vote.comment)
         marks += f"<i>{self._say('has_correction')}</i>" * bool(vote.correction)
         who = escape(self.names.get(vote.user_id, vote.user_id[:12]))
-        when = datetime.fromtimestamp(vote.at).astimezone().strftime("%Y-%m-%d %H:%M")
-        release = (
-            vote.adapter[7:19] if vote.adapter else say("console.overview.base", self.language)
-        )
+        when = local_minute(vote.at)
+        release = release_name(vote.adapter, self.language)
         does = "put_back" if vote.looked_at else "look_at"
         action = f"{self.root}{INBOX_PATH}/{vote.event_id}/{does}?{shown.query()}"
         state = ' class="looked"' if vote.looked_at else ""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from engine.units import gib
 from tuning.jobs.events import (
     DataRead,
     JobEvent,
@@ -79,7 +80,7 @@ def facts(step: StepDone) -> str:
         shown.append(f"margin {step.reward_margin:.3f}")
     if step.tokens_per_second is not None:
         shown.append(f"{step.tokens_per_second:.0f} tokens/s")
-    shown += [f"{step.memory_bytes / 1e9:.1f} GB", f"{step.eta_seconds:.0f} s left"]
+    shown += [gib(step.memory_bytes), f"{step.eta_seconds:.0f} s left"]
     return "  ".join(shown)
 
 

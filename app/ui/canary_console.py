@@ -7,13 +7,14 @@ from typing import Any
 
 import gradio as gr
 
+from app.html.release_names import release_name
 from app.learning.shared_reading import SharedReading
 from app.service import Service
 from app.texts import language_for, say, translated
 from app.ui.errors import report_errors
 from app.ui.labels import text
 from deploy.canary.canaries import CanaryStatus
-from engine.storage import find_digest
+from engine.storage import find_digest, short_id
 
 CARD_SECONDS = 5.0
 
@@ -75,8 +76,8 @@ def described(status: CanaryStatus, language: str) -> str:
         say(
             "console.canary.state",
             language,
-            candidate=plan.candidate[7:19],
-            live=plan.incumbent[7:19] if plan.incumbent else say("console.overview.base", language),
+            candidate=short_id(plan.candidate),
+            live=release_name(plan.incumbent, language),
             share=f"{plan.share:.0%}",
             state=translated(state, language),
         )

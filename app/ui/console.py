@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import gradio as gr
@@ -12,6 +11,7 @@ import pandas as pd
 
 from app.html.desk import desk_html, lineage_html
 from app.html.desk_words import DeskWords
+from app.html.release_names import release_name
 from app.learning.desk import DeskReader
 from app.service import Service
 from app.texts import language_for, say, translated
@@ -28,6 +28,8 @@ from app.ui.side_by_side import build_side_by_side
 from app.ui.training_form import build_training_form
 from app.ui.trend_console import build_trend_tab
 from app.ui.tuning_console import build_tuning_tab
+from engine.storage import short_id
+from engine.units import local_minute
 
 REFRESH_SECONDS = 4.0
 RELEASE_COLUMNS = ["release", "live", "origin", "verdict", "gain", "accuracy", "pairs", "made"]
@@ -54,12 +56,12 @@ class ConsolePage:
         live = self._workspace.registry.live().bundle
         rows = [
             [
-                release.bundle[7:19],
+                short_id(release.bundle),
                 "●" if release.bundle == live else "",
                 say(f"console.origins.{release.origin}", language),
                 translated(release.report["verdict"], language),
                 *_figures(release.report),
-                _when(release.created_at),
+                local_minute(release.created_at),
             ]
             for release in self._workspace.registry.list()
         ]
@@ -71,10 +73,10 @@ class ConsolePage:
         """Return every change of the live release."""
         rows = [
             [
-                _when(c.at),
+                local_minute(c.at),
                 translated(c.action, language),
-                _short(c.bundle, language),
-                _short(c.previous, language),
+                release_name(c.bundle, language),
+                release_name(c.previous, language),
                 translated(c.note, language),
             ]
             for c in self._workspace.registry.history()
@@ -91,7 +93,7 @@ class ConsolePage:
         return say(
             "console.overview.status",
             language,
-            live=_short(self._workspace.registry.live().bundle, language),
+            live=release_name(self._workspace.registry.live().bundle, language),
             round=translated(self._service.rounds.last, language),
         )
 
@@ -104,7 +106,7 @@ class ConsolePage:
         since it may be open; `drawn` is the desk as it is shown, which stays unless it has changed.
         """
         language = language_for(request)
-        names = [release.bundle[7:19] for release in self._workspace.registry.list()]
+        names = [short_id(release.bundle) for release in self._workspace.registry.list()]
         choices = gr.skip() if names == offered else gr.update(choices=names)
         words = DeskWords(self.desk.read(), language, time.time())
         desk = desk_html(words, self._service.engine.active_streams), lineage_html(words)
@@ -192,11 +194,3 @@ def _figures(report: Mapping[str, Any]) -> tuple[str, str, str]:
         " → ".join(f"{accuracy:.2f}" for accuracy in accuracies),
         str(report["pairs"]),
     )
-
-
-def _when(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
-
-
-def _short(bundle: str | None, language: str) -> str:
-    return bundle[7:19] if bundle else say("console.overview.base", language)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from app.texts import say, translated
+from engine.units import gib
 from tuning.jobs.events import (
     JobEvent,
     JobStarted,
@@ -60,7 +61,7 @@ def _step_lines(last: StepDone, language: str) -> Iterator[str]:
     )
     if last.tokens_per_second is not None:
         yield say("console.job.speed", language, speed=f"{last.tokens_per_second:.0f}")
-    now, peak = (f"{size / 1e9:.2f}" for size in (last.memory_bytes, last.peak_memory_bytes))
+    now, peak = gib(last.memory_bytes), gib(last.peak_memory_bytes)
     yield say("console.job.memory", language, now=now, peak=peak)
     for kind in ROW_KINDS:
         loss, share = getattr(last, f"{kind}_loss"), getattr(last, f"{kind}_gradient_share")

@@ -13,6 +13,7 @@ from app.texts import language_for, say, translated
 from app.ui.errors import escaped, report_errors
 from app.ui.fact_table import Fact, fact_table
 from app.ui.labels import text
+from engine.units import gib
 
 MODEL_REFRESH_SECONDS = 3.0
 FITTING_MODELS, EVERY_MODEL = "fitting", "every"
@@ -92,7 +93,7 @@ def build_model_tab(settings: Settings, blocks: gr.Blocks) -> None:
 
 def _facts(rows: list[ModelRow], language: str) -> Iterator[Fact]:
     for row in rows:
-        sizes = {kind: f"{size / 2**30:.1f}" for kind, size in row.weight_bytes.items()}
+        sizes = {kind: gib(size) for kind, size in row.weight_bytes.items()}
         note = say("console.model.about", language, hub=row.hub_id, licence=row.licence)
         if not row.fits:
             note = f"{say('console.model.too_large', language)} {note}"

@@ -8,6 +8,8 @@ from html import escape
 from app.learning.training_plan import TrainingPlan
 from app.texts import say, translated
 from app.ui.fact_table import Fact, fact_table
+from engine.storage import short_id
+from engine.units import gib, mib
 
 PLAN_CSS = """
 .plan .lead {font-size: 16px; margin: 8px 0}
@@ -50,9 +52,9 @@ def _facts(plan: TrainingPlan, language: str) -> Iterator[Fact]:
         duration(plan.seconds, language),
         _speed_words(plan, language),
     )
-    needed, free = (f"{size / 2**30:.1f}" for size in (plan.memory_bytes, plan.free_bytes))
+    needed, free = gib(plan.memory_bytes), gib(plan.free_bytes)
     uses = [
-        f"{translated(use.name, language)} {use.nbytes / 2**20:,.0f} MB"
+        f"{translated(use.name, language)} {mib(use.nbytes)}"
         for use in plan.memory
         if use.nbytes >= 2**20
     ]
@@ -67,7 +69,7 @@ def _speed_words(plan: TrainingPlan, language: str) -> str:
     """Return where the estimate comes from, and what it leaves out."""
     speed = f"{plan.speed.tokens_per_second:,.0f}"
     key = "probed" if plan.speed.job is None else "measured"
-    words = say(f"console.plan.{key}", language, speed=speed, job=str(plan.speed.job)[7:19])
+    words = say(f"console.plan.{key}", language, speed=speed, job=short_id(str(plan.speed.job)))
     if plan.run.search_factor > 1:
         words += " " + say("console.plan.search", language, factor=f"{plan.run.search_factor:.1f}")
     return words

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import gradio as gr
 
+from app.html.release_names import release_name
 from app.service import Service
 from app.texts import language_for, say
 from app.ui.errors import report_errors
@@ -45,7 +46,7 @@ class ReleaseChanges:
         with report_errors(language):
             registry = self._workspace.registry
             target = registry.rollback_target(registry.live())
-        name = target[7:19] if target else say("console.overview.base", language)
+        name = release_name(target, language)
         return _question("rollback", say("console.confirm.ask_rollback", language, release=name))
 
     def ask_tune(self, request: gr.Request) -> tuple[Any, ...]:

@@ -18,6 +18,7 @@ from app.web.auth.identity import user_of
 from engine.errors import BurnishError
 from engine.messages import require_text
 from engine.prompts.modes import make_template
+from engine.storage import short_id
 
 
 class SideBySide:
@@ -31,7 +32,7 @@ class SideBySide:
         language = language_for(request)
         registry = self._service.workspace.registry
         tainted = registry.tainted()
-        known = [r.bundle[7:19] for r in registry.list() if r.bundle not in tainted]
+        known = [short_id(r.bundle) for r in registry.list() if r.bundle not in tainted]
         if known == offered:
             return gr.skip(), gr.skip(), known
         named = [(say(f"console.sides.{name}", language), name) for name in (LIVE, BASE)]

@@ -13,6 +13,7 @@ from app.web.evaluation_page import evaluation_link
 from app.workspace import Workspace
 from deploy.releases.story import tell_story
 from deploy.releases.trend import Trend, trend_of
+from engine.storage import short_id
 
 TREND_SECONDS = 60.0  # it changes slowly
 TREND_PIXELS = 300
@@ -31,7 +32,7 @@ class TrendPage:
         registry = self._workspace.registry
         trend = trend_of(registry.record(), registry.live().bundle, ())
         points = gain_points(trend, language)
-        names = [point.release[7:19] for point in reversed(trend.releases)]
+        names = [short_id(point.release) for point in reversed(trend.releases)]
         # The newest one tells its story, until somebody chooses
         first: dict[str, Any] = {"value": names[0]} if names and not offered else {}
         choices = gr.skip() if names == offered else gr.update(choices=names, **first)
@@ -49,7 +50,7 @@ class TrendPage:
     def tell(self, release: str | None) -> tuple[Any, ...]:
         """Return the story of a release, and the link to its evaluation's page."""
         registry = self._workspace.registry
-        found = next((r for r in registry.list() if r.bundle[7:19] == release), None)
+        found = next((r for r in registry.list() if short_id(r.bundle) == release), None)
         if found is None:
             return "", gr.update(visible=False)
         names = {each.id: each.name for each in self._workspace.accounts.list()}

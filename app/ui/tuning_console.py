@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import gradio as gr
@@ -20,7 +19,8 @@ from app.ui.job_facts import job_facts, last_steps
 from app.ui.labels import text
 from app.web.evaluation_page import evaluation_link
 from app.workspace import Workspace
-from engine.storage import find_digest
+from engine.storage import find_digest, short_id
+from engine.units import local_minute
 from tuning.jobs.events import JobEvent, StepDone, TrialScored
 from tuning.jobs.processor_time import ProcessorWatch
 from tuning.jobs.progress import read_log, read_progress
@@ -218,14 +218,14 @@ def _row(job: Job, events: Sequence[JobEvent], waiting: bool, language: str) -> 
     steps = last_steps(events)
     last = steps[-1] if steps else None
     return [
-        job.id[7:19],
+        short_id(job.id),
         translated(job.described(waiting=waiting), language),
-        datetime.fromtimestamp(job.started_at, UTC).strftime("%Y-%m-%d %H:%M"),
+        local_minute(job.started_at),
         last.stage if last else "",
         f"{last.step}/{last.steps}" if last else "",
         f"{last.loss:.3f}" if last else "",
         f"{last.eta_seconds / 60:.1f}" if last and job.state == "running" else "",
-        translated(job.error, language) if job.error else (job.bundle or "")[7:19],
+        translated(job.error, language) if job.error else short_id(job.bundle or ""),
     ]
 
 

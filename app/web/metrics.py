@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from app.service import Service
 from deploy.rounds.round import STAGES, Round
+from engine.storage import short_id
 from feedback_store.view.ratings import ReleaseRatings, count_ratings_by_release
 
 BASE_MODEL, OLDER = "base", "older"  # labels beside the beginnings of releases' ids
@@ -89,7 +90,7 @@ class ServiceCollector(Collector):
 
 def release_label(bundle: str | None) -> str:
     """Return the label of a release: the beginning of its id, or "base"."""
-    return BASE_MODEL if bundle is None else bundle.removeprefix("sha256:")[:12]
+    return BASE_MODEL if bundle is None else short_id(bundle)
 
 
 def thumbs_metric(ratings: Sequence[ReleaseRatings]) -> Metric:

@@ -8,7 +8,7 @@ from typing import Any
 from deploy.backups.archive import extract_archive
 from engine.errors import InvalidInput
 from engine.home import Home
-from engine.storage import list_digests, new_folder, verify
+from engine.storage import list_digests, new_folder, short_id, verify
 from feedback_store.storage.database import database_url
 from feedback_store.storage.dump import load_dump
 
@@ -42,4 +42,4 @@ def _require_whole(home: Home) -> None:
     for root in home.artefacts:
         for digest in list_digests(root):
             if problems := verify(root, digest):
-                raise InvalidInput(f"{root.name}/{digest[7:19]} is damaged: {problems[0]}")
+                raise InvalidInput(f"{root.name}/{short_id(digest)} is damaged: {problems[0]}")

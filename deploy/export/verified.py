@@ -19,7 +19,7 @@ from engine.adapters.files import CONFIG, WEIGHTS
 from engine.errors import InvalidBundle
 from engine.models.catalogue import BaseModel
 from engine.models.presets import Preset
-from engine.storage import folder_of, read_manifest, verify
+from engine.storage import folder_of, read_manifest, short_id, verify
 
 ReleaseKind = Literal["LoRA", "DoRA", "virtual tokens", "whole model", "base model"]
 
@@ -46,7 +46,7 @@ class VerifiedRelease:
     @property
     def title(self) -> str:
         """The name that people read: the beginning of its id, or the base model's name."""
-        return "the base model" if self.digest is None else self.digest[7:19]
+        return "the base model" if self.digest is None else short_id(self.digest)
 
     @property
     def preset(self) -> Preset | None:

@@ -20,6 +20,7 @@ import numpy as np
 
 from deploy.gate.guards import GuardFinding, check
 from deploy.gate.thresholds import Thresholds, default_thresholds
+from engine.storage import short_id
 from tuning.evaluation.evaluate import Evaluation, evaluation_from_dict
 from tuning.evaluation.judgements import ranked_right
 from tuning.evaluation.preferences import PairScores
@@ -129,7 +130,7 @@ def gate_report_of(document: Mapping[str, Any]) -> GateReport:
 
 def verdict_line(bundle: str, gate: GateReport) -> str:
     """Return the gate's verdict on a bundle as one line."""
-    return f"{bundle[7:19]}: {gate.verdict} ({gate.reason})"
+    return f"{short_id(bundle)}: {gate.verdict} ({gate.reason})"
 
 
 def _verdict(

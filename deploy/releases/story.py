@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from deploy.releases.events import (
@@ -20,6 +19,8 @@ from deploy.releases.events import (
     document_of,
     name_of,
 )
+from engine.storage import short_id
+from engine.units import gib, local_minute
 
 # What people did, by the "kind/source" under which a snapshot counts its examples
 STATEMENT_NAMES = {
@@ -39,12 +40,12 @@ def tell_story(
 ) -> list[str]:
     """Return the story of a release, a line for each fact, the oldest first.
 
-    `events` are those of `Registry.events(release)`. A time is in UTC.
+    `events` are those of `Registry.events(release)`. Times are those of this machine's zone.
     """
     lines: list[str] = []
     for event in events:
         first, *rest = _lines(event, release, name_actor)
-        lines.append(f"{_moment(event.at)}  {first}")
+        lines.append(f"{local_minute(event.at)}  {first}")
         lines += [f"{'':18}{line}" for line in rest]
     return lines
 
@@ -103,9 +104,10 @@ def _made(event: Registered) -> Iterator[str]:
             f" step {event.search['step']} of {event.search['steps']}"
         )
     cost = {"seconds": event.seconds, "tokens": event.tokens}
+    paid = [f"{value:g} {unit}" for unit, value in cost.items() if value is not None]
     if event.peak_memory_bytes is not None:
-        cost["GB of memory"] = round(event.peak_memory_bytes / 1e9, 2)
-    if paid := [f"{value:g} {unit}" for unit, value in cost.items() if value is not None]:
+        paid.append(f"{gib(event.peak_memory_bytes)} of memory")
+    if paid:
         yield "cost: " + ", ".join(paid)
 
 
@@ -134,8 +136,4 @@ def _because(reason: str) -> str:
 
 
 def _short(bundle: str | None) -> str:
-    return bundle[7:19] if bundle else "the base model"
-
-
-def _moment(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+    return short_id(bundle) if bundle else "the base model"

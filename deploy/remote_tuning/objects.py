@@ -22,6 +22,7 @@ from engine.storage import (
     folder_of,
     new_folder,
     read_manifest,
+    short_id,
     verify,
 )
 
@@ -59,7 +60,7 @@ class ObjectStore:
         Raises `InvalidInput` for one that is damaged here.
         """
         if problems := verify(root, digest):
-            raise InvalidInput(f"{root.name}/{digest[:19]} is damaged: {'; '.join(problems)}")
+            raise InvalidInput(f"{root.name}/{short_id(digest)} is damaged: {'; '.join(problems)}")
         folder, target = folder_of(root, digest), self._place(root, digest)
         if self._patiently(lambda: self._files.exists(f"{target}/{MANIFEST}")):
             return

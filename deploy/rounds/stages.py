@@ -27,7 +27,7 @@ from engine.errors import BurnishError, Conflict
 from engine.home import Home
 from engine.models.catalogue import BaseModel
 from engine.request import Engine
-from engine.storage import folder_of, list_digests, read_manifest
+from engine.storage import folder_of, list_digests, read_manifest, short_id
 from tuning.jobs.events import Report
 from tuning.jobs.runner import JobRunner
 from tuning.recipe import recipe_from_dict
@@ -42,7 +42,9 @@ QUIET_NOW, USED_UP = "quiet hours have begun", "today's minutes of work are used
 
 def unchanged(bundle: str) -> str:
     """Return why nothing is trained where the same job has made a release."""
-    return f"nothing has changed since release {bundle[7:19]} was trained: it would be made again"
+    return (
+        f"nothing has changed since release {short_id(bundle)} was trained: it would be made again"
+    )
 
 
 @dataclass(frozen=True, slots=True)

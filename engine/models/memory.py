@@ -14,6 +14,7 @@ from engine.models.checkpoint import Checkpoint
 from engine.models.loading import has_own_head
 from engine.models.presets import BITS
 from engine.quantization import Quantization
+from engine.units import gib
 
 LOADING = 1.3  # while loading, the largest matrix is in memory twice
 CONVERTED_BYTES = 2  # of one weight, in bfloat16
@@ -57,8 +58,8 @@ def _require(needed: int, how: str, remedy: str = "") -> None:
     free = psutil.virtual_memory().available
     if needed > free:
         raise ModelUnavailable(
-            f"the model needs about {needed / 2**30:.1f} GiB {how}, and "
-            f"{free / 2**30:.1f} GiB are free: choose a smaller model{remedy}"
+            f"the model needs about {gib(needed)} {how}, and "
+            f"{gib(free)} are free: choose a smaller model{remedy}"
         )
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import UnknownId
-from engine.storage import find_digest, folder_of, list_digests, publish, verify
+from engine.storage import find_digest, folder_of, list_digests, publish, short_id, verify
 from tests.engine.published import fill
 
 HOSTILE = (
@@ -68,6 +68,7 @@ class TestNames:
         assert find_digest(root, digest) == digest
         assert find_digest(root, digest[:15]) == digest
         assert find_digest(root, digest[7:13]) == digest
+        assert find_digest(root, short_id(digest)) == digest
 
     def test_a_beginning_of_no_id_or_of_two_ids_is_refused(self, root: Path) -> None:
         for name in ("abcd" + "0" * 60, "abcd" + "1" * 60):

@@ -178,7 +178,9 @@ def test_the_decision_changes_at_the_byte_at_which_it_no_longer_fits(shape: Pres
         plan = plan_memory(shape, load, card_bytes=card_bytes, serving_bytes=serving)
         assert (plan.decision, plan.training_bytes) == (decision, alone)
     reason = plan_memory(shape, load, card_bytes=GIB, serving_bytes=GIB).reason
-    assert reason.startswith("training takes 0.5 GB, the serving engine 1.0 GB, and the device has")
+    assert reason.startswith(
+        "training takes 0.5 GiB, the serving engine 1.0 GiB, and the device has"
+    )
 
 
 def test_more_of_anything_takes_more() -> None:
@@ -270,7 +272,7 @@ def test_a_run_that_does_not_fit_beside_the_chat_is_refused_with_the_reason(
     tiny_base: BaseModel, tmp_path: Path, device: dict[str, int]
 ) -> None:
     device["free"] = GIB // 4
-    with pytest.raises(ModelUnavailable, match=r"0\.8 GB.*the chat has to stop while it trains"):
+    with pytest.raises(ModelUnavailable, match=r"0\.8 GiB.*the chat has to stop while it trains"):
         preparation.prepare(tmp_path, tiny_base.folder, Recipe(), lambda event: None)
 
 

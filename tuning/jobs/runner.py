@@ -25,7 +25,7 @@ from typing import Any, Literal
 
 from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
 from engine.home import Home
-from engine.storage import digest_json, folder_of, list_digests, write_atomically
+from engine.storage import digest_json, folder_of, list_digests, short_id, write_atomically
 from tuning.distributed import processes_of, worker_arguments
 from tuning.jobs.events import JobEvent
 from tuning.jobs.progress import ProgressTail
@@ -235,7 +235,7 @@ class JobRunner:
         """The bundle of a finished job; raises `BurnishError` with the reason it has none."""
         job = self.get(job_id)
         if job.bundle is None:
-            reason = job.error or f"job {job_id[7:19]} can be resumed"
+            reason = job.error or f"job {short_id(job_id)} can be resumed"
             raise BurnishError(f"tuning {job.state}: {reason}")
         return job.bundle
 

@@ -15,6 +15,7 @@ from app.html.incremental_html import IncrementalHtml
 from app.html.rendering import answer_html, plain_html
 from app.texts import translated
 from engine.prompts.reasoning import untagged
+from engine.storage import short_id
 from feedback_store.ai_feedback.comparison_queue import WaitingComparison
 from feedback_store.conversations.conversation_list import (
     ConversationSummary,
@@ -147,7 +148,7 @@ def _votes(samples: int, tally: Sequence[Sequence[Any]]) -> dict[str, Any] | Non
 
 def short_release(digest: str | None) -> str:
     """Return the beginning of an adapter's digest, as shown everywhere; "" for the base."""
-    return digest.removeprefix("sha256:")[:12] if digest else ""
+    return short_id(digest) if digest else ""
 
 
 def _unstored(update: AnswerUpdate) -> dict[str, Any]:

@@ -141,7 +141,7 @@ def test_the_parts_of_each_kind_of_evidence_and_the_search_are_shown(workspace: 
     report(workspace, job, BEGUN, step("joint 0.0001", 6, **parts), *trials, done)
     facts = shown(workspace)["facts"].splitlines()
     assert facts[-6:] == [
-        "memory: 1.50 GB, at most 2.00 GB",
+        "memory: 1.4 GiB, at most 1.9 GiB",
         "pairs: loss 0.610, 70% of the gradient",
         "thumbs: loss 0.500, 30% of the gradient",
         "tried 5e-05, step 6: loss 0.680, accuracy 0.75 on what is held back",
@@ -269,7 +269,7 @@ def test_a_running_job_shows_its_curves_and_figures(workspace: Workspace) -> Non
         "threads: 3, priority idle",
         "step: dpo 4/10, 90 s left in this stage",
         "speed: 310 tokens/s",
-        "memory: 1.50 GB, at most 2.00 GB",
+        "memory: 1.4 GiB, at most 1.9 GiB",
     ]
     assert [page[name]["interactive"] for name in ("cancel", "resume")] == [True, False]
 
@@ -288,7 +288,7 @@ def test_a_job_is_described_in_chinese_to_who_reads_chinese(workspace: Workspace
         "线程：3，优先级 空闲",
         "进度：dpo 4/10，本阶段还需 90 秒",
         "速度：310 词元/秒",
-        "内存：1.50 GB，峰值 2.00 GB",
+        "内存：1.4 GiB，峰值 1.9 GiB",
     ]
 
 
