@@ -12,6 +12,9 @@ from pathlib import Path
 
 import grimp
 import pytest
+from alembic.script import ScriptDirectory
+
+from feedback_store.storage.database import newest_version
 
 ROOT = Path(__file__).parents[1]
 FLOORS = ("engine", "feedback_store", "tuning", "deploy", "app")
@@ -26,6 +29,14 @@ SHARED_BY_PLUGINS = {
     "deploy/export": {"QUANTIZATIONS", "refusal", "write"},
 }
 CONVENTIONS = {"log", "main"}  # a module's logger, and a program's entry
+MIGRATIONS = (
+    "feedback_store/accounts/migrations",
+    "feedback_store/storage/migrations",
+    "deploy/migrations",
+)
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+# `Name` or `Class.method`, then (`its/file.py`), as the walks of docs/architecture.md name things
+NAMED_IN = re.compile(r"`([\w.]+)` \(`([\w/]+\.(?:py|js))`\)")
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)(#[^)\s]+)?\)")
 
 
@@ -81,14 +92,54 @@ def test_a_name_has_one_meaning() -> None:
 def names_defined_in(module: ast.Module) -> Iterator[str]:
     """The public names at the top of a module, but for type variables of one letter."""
     for node in module.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            names = [node.name]
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
-        else:
-            continue
-        yield from (name for name in names if not name.startswith("_") and len(name) > 1)
+        yield from (n for n in names_of(node) if not n.startswith("_") and len(n) > 1)
+
+
+@pytest.mark.parametrize("folder", MIGRATIONS)
+def test_migrations_follow_each_other_in_one_line(folder: str) -> None:
+    """Two branches that both add the next number would leave two heads, or one unreachable."""
+    scripts = ScriptDirectory(str(ROOT / folder))
+    numbers = [path.name.partition("_")[0] for path in (ROOT / folder).glob("versions/[0-9]*.py")]
+    assert scripts.get_heads() == [newest_version(ROOT / folder)]
+    assert sorted(numbers) == [f"{n:04}" for n in range(1, len(numbers) + 1)]
+    assert len(list(scripts.walk_revisions())) == len(numbers)
+
+
+def test_the_walks_name_what_stands_in_their_files() -> None:
+    named = NAMED_IN.findall(ARCHITECTURE.read_text("utf-8"))
+    assert len(named) > 40  # the pattern still fits the tables
+    missing = [
+        f"{name} ({file})"
+        for name, file in named
+        if not (ROOT / file).is_file() or not is_defined_in(ROOT / file, name)
+    ]
+    assert missing == []
+
+
+def is_defined_in(file: Path, name: str) -> bool:
+    """Whether a module defines a name, or a script of the page a function or class of that name."""
+    text = file.read_text("utf-8")
+    if file.suffix == ".js":
+        owner, _, member = name.rpartition(".")
+        declared = re.search(rf"\b(class|function|const) {owner or member}\b", text)
+        return bool(declared and (not owner or re.search(rf"^\s+(async )?{member}\(", text, re.M)))
+    body = ast.parse(text).body
+    for part in name.split("."):
+        found = [node for node in body if part in names_of(node)]
+        if not found:
+            return False
+        body = getattr(found[0], "body", [])
+    return True
+
+
+def names_of(node: ast.stmt) -> list[str]:
+    """The names that a statement binds."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        return [node.name]
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [n.id for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+    return []
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
-from alembic.script import ScriptDirectory
 
-import deploy
-import feedback_store.accounts
-import feedback_store.storage
 from engine.models.catalogue import BaseModel
-from feedback_store.storage.database import newest_version
 from tests.conftest import share_kernels
 
 SLOW = {"torch", "transformers", "gradio", "langchain_core", "scipy", "pandas", "fastapi", "httpx"}
@@ -78,14 +72,6 @@ def test_a_command_without_a_model_imports_no_library_of_models(
     again = imported(tmp_path, tiny_base, WITHOUT_A_MODEL)
     forbidden = SLOW | {MIGRATING}
     assert [(command, found & forbidden) for command, found in again if found & forbidden] == []
-
-
-@pytest.mark.parametrize("floor", [deploy, feedback_store.accounts, feedback_store.storage])
-def test_the_last_file_of_migrations_names_the_version_that_alembic_finds(
-    floor: ModuleType,
-) -> None:
-    migrations = Path(floor.__path__[0]) / "migrations"
-    assert [newest_version(migrations)] == ScriptDirectory(str(migrations)).get_heads()
 
 
 WITHOUT_STUB_FILES = """
