@@ -7,7 +7,6 @@ at once and changes nothing. Other commands claim neither.
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import socket
@@ -17,6 +16,7 @@ from typing import Any
 
 from app.settings import Settings
 from engine.errors import Conflict, InvalidInput
+from engine.file_lock import file_lock
 from engine.home import Home
 from engine.private_files import open_private_folder
 
@@ -62,21 +62,18 @@ def shares_store(settings: Settings) -> bool:
 @contextmanager
 def _sole_server_of(home: Home) -> Iterator[None]:
     """Lock the home; the operating system releases the lock when the process ends."""
-    descriptor = os.open(home.server_lock, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode(errors="replace")
-            raise Conflict(
-                f"another server (process {holder or 'unknown'}) is running on {home.root};"
-                " stop it, or give this one another home with --home"
-            ) from None
+
+    def busy() -> str:
+        holder = home.server_lock.read_text("ascii", errors="replace")
+        return (
+            f"another server (process {holder or 'unknown'}) is running on {home.root};"
+            " stop it, or give this one another home with --home"
+        )
+
+    with file_lock(home.server_lock, busy) as descriptor:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _listener(address: Any, family: int) -> socket.socket:

@@ -86,10 +86,7 @@ def measure(
         beside = [chat() for _ in range(rounds)]
         left = time.time()
     finally:
-        if jobs.get(job).state == "running":
-            jobs.cancel(job)
-        for _ in jobs.wait(job):
-            pass
+        jobs.stop(job)
     alone += [chat() for _ in range(rounds)]
     ratio = statistics.median(beside) / statistics.median(alone)
     print(f"chat_while_tuning: {ratio:.3g} (asked {ASKED})", file=sys.stderr, flush=True)

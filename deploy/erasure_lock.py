@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from engine.errors import Conflict
+from engine.file_lock import file_lock
 from engine.home import Home
 
 
@@ -16,11 +15,6 @@ def no_erasure(home: Home) -> Iterator[None]:
 
     Raises `Conflict` while somebody else holds the lock.
     """
-    with home.forgetting_lock.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict(
-                "somebody is being forgotten or a backup is taken just now; try again"
-            ) from None
+    busy = "somebody is being forgotten or a backup is taken just now; try again"
+    with file_lock(home.forgetting_lock, lambda: busy):
         yield

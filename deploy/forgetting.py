@@ -11,9 +11,7 @@ that a crash interrupted, and every other method does so first.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,9 @@ from typing import Any
 from deploy.erasure_lock import no_erasure
 from deploy.releases.registry import Registry
 from engine.adapters.bundle import origin_of
-from engine.errors import Conflict, UnknownId
+from engine.errors import UnknownId
 from engine.home import Home
-from engine.storage import folder_of, list_digests, read_manifest, sweep
+from engine.storage import folder_of, list_digests, read_manifest, remove_folder, sweep
 from feedback_store.accounts.accounts import Accounts
 from feedback_store.ai_feedback.ai_pairs import rewrite_ai_pairs
 from feedback_store.documents.library import Library
@@ -244,10 +242,7 @@ class Forgetting:
             if self._run_learnt(j.snapshot, self._jobs.recipe(j.id), held_erased)
         ]
         for job in jobs:
-            with suppress(Conflict, ProcessLookupError):  # it has ended meanwhile
-                self._jobs.cancel(job.id)
-            for _ in self._jobs.wait(job.id):
-                pass
+            self._jobs.stop(job.id)
         sweep(self._home.jobs)
         _remove(self._jobs.folder(job.id) for job in jobs)
 
@@ -266,11 +261,5 @@ class Forgetting:
 
 
 def _remove(folders: Iterable[Path]) -> None:
-    """Delete folders, if they exist; each disappears by a rename before its files are deleted."""
     for folder in folders:
-        doomed = folder.with_name(f".tmp-{folder.name}")
-        if doomed.exists():
-            shutil.rmtree(doomed)  # a crash left it
-        if folder.exists():
-            folder.rename(doomed)
-            shutil.rmtree(doomed)
+        remove_folder(folder)

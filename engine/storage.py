@@ -117,9 +117,9 @@ def publish(root: Path, fill: Callable[[Path], dict[str, Any]]) -> str:
             manifest["files"] = describe_files(temporary)
             digest = digest_json(manifest)
             for path in sorted(temporary.rglob("*")):
-                _sync(path)
+                sync(path)
             _write_synced(temporary / MANIFEST, canonical_json(manifest))
-            _sync(temporary)
+            sync(temporary)
             target = folder_of(root, digest)
             _make_visible(temporary, target)
             return digest
@@ -139,7 +139,7 @@ def move_published(root: Path, other: Path, digest: str) -> None:
         other.mkdir(parents=True, exist_ok=True)
         _make_visible(source, target)
         shutil.rmtree(source, ignore_errors=True)
-        _sync(root)
+        sync(root)
 
 
 @contextmanager
@@ -159,10 +159,10 @@ def new_folder(target: Path) -> Iterator[Path]:
             temporary.mkdir()
             yield temporary
             for path in sorted(temporary.rglob("*")):
-                _sync(path)
-            _sync(temporary)
+                sync(path)
+            sync(temporary)
             temporary.rename(target)
-            _sync(target.parent)
+            sync(target.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -176,7 +176,7 @@ def _make_visible(temporary: Path, target: Path) -> None:
     except OSError:
         if not target.exists():
             raise
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def describe_files(
@@ -218,6 +218,23 @@ def verify(root: Path, digest: str, digest_of: Callable[[Path], str] = digest_fi
         elif promised[name] != found[name]:
             problems.append(f"{name} differs from its sha256")
     return problems
+
+
+def remove_folder(folder: Path) -> bool:
+    """Remove a folder and return whether there was one.
+
+    It disappears by a rename before its files are deleted, so that nobody reads a part of it. A
+    killed process leaves a `.tmp-*` folder at most.
+    """
+    doomed = folder.with_name(f".tmp-{folder.name}")
+    if doomed.exists():
+        shutil.rmtree(doomed)  # a crash left it
+    try:
+        folder.rename(doomed)
+    except FileNotFoundError:
+        return False
+    shutil.rmtree(doomed)
+    return True
 
 
 def sweep(root: Path) -> None:
@@ -267,7 +284,8 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have the disk hold what was written to a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

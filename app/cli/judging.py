@@ -75,10 +75,8 @@ def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str
     Raises `InvalidInput` if there is nothing to compare. Raises `Conflict` and keeps nothing if a
     person was forgotten meanwhile.
     """
-    import shutil
-
     from engine.errors import Conflict, InvalidInput
-    from engine.storage import find_digest, folder_of, read_manifest
+    from engine.storage import find_digest, folder_of, read_manifest, remove_folder
     from feedback_store.snapshots.snapshot import open_snapshot
     from tuning.ai_labels import label_siblings
 
@@ -93,7 +91,7 @@ def _label(workspace: Workspace, judge: Judge, snapshot: str | None) -> dict[str
         judge, siblings, open_snapshot(snapshots, digest).heldout.pairs, root=root, snapshot=digest
     )
     if workspace.training_set.erased_since(before):
-        shutil.rmtree(folder_of(root, labels))
+        remove_folder(folder_of(root, labels))
         raise Conflict("somebody was forgotten while the judge read; start it again")
     manifest = read_manifest(folder_of(root, labels))
     told = ("snapshot", "judge", "pairs", "outcomes", "agreement_with_people")

@@ -21,6 +21,7 @@ from engine.storage import (
     canonical_json,
     describe_files,
     digest_json,
+    sync,
     translated_disk_errors,
     write_atomically,
 )
@@ -48,14 +49,12 @@ def write_archive(folder: Path, archive: Path, facts: Mapping[str, Any]) -> dict
     with translated_disk_errors():
         try:
             write_atomically(folder / MANIFEST, canonical_json(sealed))
-            with temporary.open("xb") as stream:
-                with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                    for name in (*manifest["files"], MANIFEST):
-                        tar.add(folder / name, name, filter=_without_owner)
-                stream.flush()
-                os.fsync(stream.fileno())
+            with tarfile.open(temporary, "x:", format=tarfile.PAX_FORMAT) as tar:
+                for name in (*manifest["files"], MANIFEST):
+                    tar.add(folder / name, name, filter=_without_owner)
+            sync(temporary)
             temporary.rename(archive)
-            _sync_folder(archive.parent)
+            sync(archive.parent)
         finally:
             temporary.unlink(missing_ok=True)
     return manifest
@@ -116,11 +115,3 @@ def _without_owner(member: tarfile.TarInfo) -> tarfile.TarInfo:
     member.uname = member.gname = ""
     member.mode = 0o600
     return member
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

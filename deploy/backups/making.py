@@ -8,7 +8,6 @@ seconds. The archive is written from the links then, and nobody waits for it.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import shutil
 from collections.abc import Collection, Iterator
@@ -19,7 +18,7 @@ from typing import Any
 from deploy.backups.archive import write_archive
 from deploy.backups.secret_settings import without_secrets
 from deploy.erasure_lock import no_erasure
-from engine.errors import Conflict
+from engine.file_lock import file_lock
 from engine.home import Home
 from engine.storage import translated_disk_errors
 from feedback_store.storage.database import Database
@@ -89,19 +88,12 @@ def _staging_folder(home: Home) -> Iterator[Path]:
     """
     folder = home.backup
     folder.mkdir(mode=0o700, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Conflict("another backup of this home is being made") from None
+    with file_lock(folder, lambda: "another backup of this home is being made"):
         _empty(folder)
         try:
             yield folder
         finally:
             _empty(folder)
-    finally:
-        os.close(descriptor)
 
 
 def _empty(folder: Path) -> None:

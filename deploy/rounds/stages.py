@@ -8,7 +8,6 @@ evaluation is a newer report, and a promotion that has happened is found.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,7 +101,7 @@ class Stages:
         for event in self.jobs.wait(job):
             report(event)
             if (reason := self._pause_reason(work, seconds_left)) is not None:
-                self._stop_job(job)
+                self.jobs.stop(job)
                 raise Unfinished(reason)
         if self.jobs.get(job).state == "cancelled":
             raise RoundEnded("cancelled", CANCELLED_JOB)
@@ -119,10 +118,7 @@ class Stages:
 
     def ask_canary(self, work: RoundWork) -> StageDocument:
         """Stage 4: what people say of a better candidate; passed through without a canary."""
-        wanted = (
-            work.round.begun["promotes"] and work.round.stages["evaluate"]["verdict"] == "better"
-        )
-        if self.canary is None or not wanted:
+        if self.canary is None or not _is_wanted(work.round):
             return {"decision": None}
         if not work.round.canary_begun:
             self.canary.start(_bundle_of(work.round))
@@ -200,12 +196,6 @@ class Stages:
         if self.timetable.quiet_until(self.now()) is not None:
             return QUIET_NOW
         return USED_UP if work.seconds >= seconds_left else None
-
-    def _stop_job(self, job: str) -> None:
-        with suppress(Conflict):  # it has just ended
-            self.jobs.cancel(job)
-        for _ in self.jobs.wait(job):
-            pass
 
     def _is_judged(self, bundle: str) -> bool:
         """Whether a release has a verdict that still holds, or is live."""

@@ -6,22 +6,23 @@ that we decode ourselves come from our own reader, those of others from transfor
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
-import shutil
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import ModelUnavailable, UnknownId
 from engine.file_digests import FileDigests
+from engine.file_lock import file_lock
 from engine.storage import (
     DIGEST,
     folder_of,
     publish,
     read_manifest,
+    remove_folder,
     sweep,
     verify,
     write_atomically,
@@ -58,7 +59,7 @@ def converted(gguf: Path, cache: Path) -> Path:
                 gguf.name,
                 "; ".join(problems),
             )
-            shutil.rmtree(folder_of(cache, digest))
+            remove_folder(folder_of(cache, digest))
         digest = publish(cache, lambda folder: _convert(gguf, source_digest, folder))
         write_atomically(index, json.dumps({"folder": digest[7:]}).encode())
         return folder_of(cache, digest)
@@ -82,14 +83,11 @@ def _converted_before(index: Path, cache: Path) -> str | None:
 @contextmanager
 def _locked(cache: Path) -> Iterator[None]:
     """A lock against conversions by other processes; a read-only cache needs none."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = (cache / ".lock").open("w")
-    except OSError:
-        yield
-        return
-    with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with ExitStack() as held:
+        with suppress(OSError):
+            cache.mkdir(parents=True, exist_ok=True)
+            lock = file_lock(cache / ".lock", lambda: "it is converted", patience_seconds=math.inf)
+            held.enter_context(lock)
         yield
 
 

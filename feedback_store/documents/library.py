@@ -33,6 +33,7 @@ from engine.storage import (
     move_published,
     publish,
     read_manifest,
+    remove_folder,
 )
 from feedback_store.documents.reading import GRAMS, PASSAGES, WORDS, TextCounts, index_file
 from feedback_store.documents.term_index import TermIndex
@@ -194,13 +195,8 @@ class Library:
 
     def remove(self, person: str | None, document_id: str) -> None:
         """Remove a document; raises `UnknownId` for one that is not this person's."""
-        folder = folder_of(self._folder(person), document_id)
-        doomed = folder.with_name(f".tmp-{folder.name}")
-        try:
-            folder.rename(doomed)
-        except FileNotFoundError:
-            raise UnknownId(f"no document {document_id[:80]!r}") from None
-        shutil.rmtree(doomed, ignore_errors=True)
+        if not remove_folder(folder_of(self._folder(person), document_id)):
+            raise UnknownId(f"no document {document_id[:80]!r}")
 
     def move(self, old: str, new: str) -> None:
         """Give all documents of a person, with their indices, to another.
@@ -223,8 +219,7 @@ class Library:
         """Remove everything of a person; returns how many documents there were."""
         folder = self._folder(person)
         count = len(list_digests(folder))
-        if folder.exists():
-            shutil.rmtree(folder)
+        remove_folder(folder)
         return count
 
     def _folder(self, person: str | None) -> Path:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from engine.errors import InvalidInput
 from engine.messages import Message
-from engine.storage import canonical_json, translated_disk_errors, write_atomically
+from engine.storage import canonical_json, new_folder, write_atomically
 from feedback_store.examples.types import Demonstration, Pair, Side, TrainingExample, Unpaired
 from feedback_store.formats.csv_files import csv_bytes
 
@@ -94,17 +92,11 @@ def _write_llama_factory(examples: Sequence[TrainingExample], folder: Path) -> N
     demonstrations = [_demonstration_row(e) for e in examples if isinstance(e, Demonstration)]
     files = {"preference": pairs, "kto": unpaired, "sft": demonstrations}
     used = {name: rows for name, rows in files.items() if rows}
-    with translated_disk_errors():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
-        try:
-            for name, rows in used.items():
-                write_atomically(temporary / f"{name}.json", _array(rows))
-            info = {f"burnish_{name}": DATASET_INFO[name] for name in used}
-            write_atomically(temporary / "dataset_info.json", json.dumps(info, indent=2).encode())
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with new_folder(folder) as temporary:
+        for name, rows in used.items():
+            write_atomically(temporary / f"{name}.json", _array(rows))
+        info = {f"burnish_{name}": DATASET_INFO[name] for name in used}
+        write_atomically(temporary / "dataset_info.json", json.dumps(info, indent=2).encode())
 
 
 EXPORT_FORMATS: Mapping[str, Callable[[Sequence[TrainingExample], Path], None]] = {

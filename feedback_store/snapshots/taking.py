@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from engine.storage import folder_of
+from engine.storage import folder_of, remove_folder
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.types import Redact
 from feedback_store.snapshots.snapshot import freeze
@@ -41,4 +40,4 @@ def take_snapshot(
         )
         if not training_set.erased_since(summary):
             return digest
-        shutil.rmtree(folder_of(root, digest))
+        remove_folder(folder_of(root, digest))

@@ -11,7 +11,6 @@ but a finished job go on from their last checkpoint when they are resumed.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -19,11 +18,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
+from engine.file_lock import file_lock
 from engine.home import Home
 from engine.storage import digest_json, folder_of, list_digests, short_id, write_atomically
 from tuning.distributed import processes_of, worker_arguments
@@ -185,6 +186,7 @@ class JobRunner:
         if self._result(spec.id).get("state") == "done":
             return spec.id
         command = self._command(spec, folder)
+        # Somebody who looks whether a job runs takes the lease, shared, for a moment
         with self._lease(patience_seconds=1) as descriptor:
             os.ftruncate(descriptor, 0)  # the last holder's id
             folder.mkdir(exist_ok=True)
@@ -255,6 +257,13 @@ class JobRunner:
         except ProcessLookupError:
             raise Conflict("this job has just ended") from None
 
+    def stop(self, job_id: str) -> None:
+        """Kill a job, unless it has ended by itself, and wait until it is dead."""
+        with suppress(Conflict):
+            self.cancel(job_id)
+        for _ in self.wait(job_id):
+            pass
+
     def list(self) -> Sequence[Job]:
         """All jobs, the newest first."""
         jobs = [self.get(job_id) for job_id in list_digests(self._root)]
@@ -314,15 +323,22 @@ class JobRunner:
         path = self.folder(job_id) / "result.json"
         return _read(path) if path.is_file() else {}
 
-    def _lease(self, patience_seconds: float) -> _Lease:
-        return _Lease(self._root / "lease", patience_seconds, fcntl.LOCK_EX)
+    def _lease(
+        self, *, patience_seconds: float = 0.0, shared: bool = False
+    ) -> AbstractContextManager[int]:
+        return file_lock(
+            self._root / "lease",
+            lambda: "a tuning job is already running; one runs at a time",
+            patience_seconds=patience_seconds,
+            shared=shared,
+        )
 
     def _leaseholder(self) -> str | None:
         """The id of the running job."""
         for process in self._processes.values():
             process.poll()  # reap, so that a dead child's lease is gone
         try:
-            with _Lease(self._root / "lease", 0, fcntl.LOCK_SH):
+            with self._lease(shared=True):
                 return None
         except Conflict:
             return (self._root / "lease").read_text()
@@ -333,32 +349,3 @@ def _read(path: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_text()))
     except (TypeError, ValueError) as error:
         raise BurnishError(f"{path} is damaged; delete its folder to forget the job") from error
-
-
-class _Lease:
-    """An advisory file lock (flock), which a child process may inherit with the descriptor.
-
-    Testing whether the lease is free takes it shared for a moment; so taking it exclusively waits
-    for `patience_seconds`.
-    """
-
-    def __init__(self, path: Path, patience_seconds: float, kind: int) -> None:
-        self._path = path
-        self._kind = kind
-        self._deadline = time.monotonic() + patience_seconds
-
-    def __enter__(self) -> int:
-        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
-        while True:
-            try:
-                fcntl.flock(self._descriptor, self._kind | fcntl.LOCK_NB)
-                return self._descriptor
-            except BlockingIOError:
-                if time.monotonic() < self._deadline:
-                    time.sleep(0.01)
-                    continue
-                os.close(self._descriptor)
-                raise Conflict("a tuning job is already running; one runs at a time") from None
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self._descriptor)
