@@ -15,6 +15,7 @@ from typing import Any
 
 from deploy.gate.thresholds import Thresholds
 from deploy.gate.verdict import GateReport, gate_report_of
+from deploy.heartbeats import SILENT_SECONDS
 from deploy.releases.events import LOOP
 from deploy.releases.learning import kinds_trained_on
 from deploy.releases.promotion import Releases
@@ -25,7 +26,7 @@ from deploy.rounds.judging import Judging
 from deploy.rounds.plan import LoopPlan, loop_plan
 from deploy.rounds.round import Outcome, Round
 from deploy.rounds.stages import ERASED, Notify, Stages
-from deploy.rounds.store import LEASE_SECONDS, RoundStore
+from deploy.rounds.store import RoundStore
 from deploy.rounds.timetable import Timetable
 from deploy.rounds.trigger import ALL_KINDS, EVIDENCE_WEIGHTS, LoopStatus
 from deploy.rounds.work import RoundEnded, RoundWork, StageDocument, Unfinished
@@ -147,7 +148,7 @@ class Loop:
         request: RoundRequest,
         report: Report,
         *,
-        patience_seconds: float = 2 * LEASE_SECONDS,
+        patience_seconds: float = 2 * SILENT_SECONDS,
     ) -> LoopResult:
         """One round, or the rest of the one that was interrupted.
 

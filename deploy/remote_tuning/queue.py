@@ -1,8 +1,6 @@
 """The queue of tuning jobs that wait for a worker, in the database.
 
-A worker holds a job as a loop holds its lease (`deploy.rounds.store`): it raises a number every few
-seconds, and another worker takes the job over once it has seen the same number for `SILENT_SECONDS`
-of its own monotonic clock. Each take-over has a new token, under which alone a job is ended.
+A worker holds a job by heartbeats (`deploy.heartbeats`), and ends it under its token alone.
 """
 
 from __future__ import annotations
@@ -16,12 +14,11 @@ from typing import Any, Literal
 from sqlalchemy import JSON, Column, Float, Integer, String, Table, Text, delete, select
 from sqlalchemy import update as update_rows
 
+from deploy.heartbeats import SilenceWatch
 from deploy.releases.registry import release_tables
 from engine.errors import DatabaseUnavailable, PeerUnavailable, StorageFull
 from feedback_store.storage.database import Database, insert_once
 
-SILENT_SECONDS = 15.0
-WORKER_BEAT_SECONDS = SILENT_SECONDS / 5
 # Faults of the surroundings, after which a job is tried again
 PASSING = (PeerUnavailable, DatabaseUnavailable, StorageFull)
 QueuedState = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -59,9 +56,8 @@ class TuningQueue:
 
     def __init__(self, database: Database, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._database = database
-        self._monotonic = monotonic
+        self._watch = SilenceWatch(monotonic)
         self._worker = uuid.uuid4().hex
-        self._seen: dict[str, tuple[tuple[Any, ...], float]] = {}  # (row, since when), by job
 
     # Who wants a job done
 
@@ -111,16 +107,14 @@ class TuningQueue:
 
     def claim(self, base_digest: str) -> QueuedJob | None:
         """Take the oldest job for a base model that waits, or whose worker is silent."""
-        now = self._monotonic()
         with self._database.write() as connection:
             open_jobs = tuning_queue.c.state.in_(("waiting", "running"))
             query = select(tuning_queue).where(open_jobs).order_by(tuning_queue.c.created_at)
             rows = [dict(row) for row in connection.execute(query).mappings()]
-            since = {row["id"]: self._unchanged_since(row, now) for row in rows}
-            self._seen = {row["id"]: (_beat_of(row), since[row["id"]]) for row in rows}
+            silent = self._watch.silent({row["id"]: _state_of(row) for row in rows})
             for row in rows:
-                silent = row["state"] == "waiting" or now - since[row["id"]] >= SILENT_SECONDS
-                if not silent or row["document"].get("base_digest") != base_digest:
+                is_free = row["state"] == "waiting" or row["id"] in silent
+                if not is_free or row["document"].get("base_digest") != base_digest:
                     continue
                 held = {"state": "running", "holder": self._worker, "token": row["token"] + 1}
                 this = tuning_queue.c.id == row["id"]
@@ -154,10 +148,6 @@ class TuningQueue:
         with self._database.write() as connection:
             return connection.execute(statement).rowcount == 1
 
-    def _unchanged_since(self, row: Mapping[str, Any], now: float) -> float:
-        seen = self._seen.get(row["id"])
-        return now if seen is None or seen[0] != _beat_of(row) else seen[1]
 
-
-def _beat_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
+def _state_of(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["state"], row["holder"], row["token"], row["beat"]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
+from deploy.heartbeats import BEAT_SECONDS, heartbeats
 from deploy.remote_tuning.inputs import inputs_of
 from deploy.remote_tuning.objects import ObjectStore
-from deploy.remote_tuning.queue import PASSING, WORKER_BEAT_SECONDS, QueuedJob, TuningQueue
+from deploy.remote_tuning.queue import PASSING, QueuedJob, TuningQueue
 from engine.errors import BurnishError, Conflict, DatabaseUnavailable, StorageFull
 from engine.home import Home
 from engine.models.catalogue import BaseModel
@@ -35,7 +35,7 @@ class TuningWorker:
         home: Home,
         base: BaseModel,
         jobs: JobRunner,
-        beat_seconds: float = WORKER_BEAT_SECONDS,
+        beat_seconds: float = BEAT_SECONDS,
     ) -> None:
         self._queue = queue
         self._objects = objects
@@ -54,7 +54,7 @@ class TuningWorker:
         if job is None:
             return None
         holding = _Holding(self._queue, job)
-        with holding.beating(self._beat_seconds):
+        with heartbeats(holding.beat, "burnish-tune-worker", self._beat_seconds):
             try:
                 bundle = self._train(job, holding)
                 if bundle is not None:
@@ -81,10 +81,7 @@ class TuningWorker:
             if holding.lost.is_set():
                 break
         if holding.lost.is_set():
-            with suppress(Conflict):  # it has ended by itself
-                self._jobs.cancel(job.id)
-            for _ in self._jobs.wait(job.id):
-                pass
+            self._jobs.stop(job.id)
             return None
         return self._jobs.result(job.id)
 
@@ -121,22 +118,8 @@ class _Holding:
         self.newest: dict[str, Any] | None = None
         self.lost = threading.Event()
 
-    @contextmanager
-    def beating(self, seconds: float) -> Iterator[None]:
-        """Send heartbeats in a thread while the block runs."""
-        ended = threading.Event()
-
-        def beat() -> None:
-            while not ended.wait(seconds):
-                with suppress(DatabaseUnavailable, StorageFull):
-                    if not self._queue.beat(self._job, self.newest):
-                        self.lost.set()
-                        return
-
-        thread = threading.Thread(target=beat, name="burnish-tune-worker", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
+    def beat(self) -> bool:
+        """Send a heartbeat with the newest event; returns whether the job is still held."""
+        if not self._queue.beat(self._job, self.newest):
+            self.lost.set()
+        return not self.lost.is_set()

@@ -1,16 +1,11 @@
 """The loop's table of events, and the lease by which one loop at a time works on a store.
 
-The lease is safe against a clock that jumps, since no time is stored in it: its holder raises a
-number every few seconds, and another loop takes over once it has seen the same number for
-`LEASE_SECONDS` of its own monotonic clock, as Kubernetes elects leaders (client-go,
-`tools/leaderelection`). Each take-over has a new token, and an event is recorded under the token of
-the lease alone (a fencing token: Kleppmann 2016, "How to do distributed locking"), so a loop that
-was suspended and wakes up too late records nothing.
+Its holder sends heartbeats (`deploy.heartbeats`), and an event is recorded under the token of the
+lease alone.
 """
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -32,13 +27,12 @@ from sqlalchemy import (
     update,
 )
 
+from deploy.heartbeats import SilenceWatch, heartbeats
 from deploy.releases.registry import release_tables
 from deploy.rounds.round import BEGUN, LOOKED, STAGES, LoopEvent, LoopHistory, history_of
 from engine.errors import Conflict, DatabaseUnavailable, StorageFull
 from feedback_store.storage.database import Database
 
-LEASE_SECONDS = 15.0
-BEAT_SECONDS = LEASE_SECONDS / 5
 loop_events = Table(
     "loop_events",
     release_tables,
@@ -67,32 +61,26 @@ class Lease:
     def __init__(self, database: Database, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._monotonic = monotonic
+        self._watch = SilenceWatch(monotonic)
         self._holder = uuid.uuid4().hex
         self._token: int | None = None
-        self._seen: tuple[tuple[str, int, int], float] | None = None  # (row, since when)
 
     @contextmanager
     def held(self, patience_seconds: float = 0.0) -> Iterator[None]:
         """Hold the lease and renew it in a thread.
 
         Raises `Conflict` while another loop holds it. Whether that one is alive is known after
-        `LEASE_SECONDS`, in one call with so much patience or in several.
+        `SILENT_SECONDS`, in one call with so much patience or in several.
         """
         deadline = self._monotonic() + patience_seconds
         while not self.acquire():
             if self._monotonic() >= deadline:
                 raise Conflict("another process runs the loop of this store")
             time.sleep(0.2)
-        stop = threading.Event()
-        beating = threading.Thread(
-            target=self._beat, args=(stop,), name="burnish-lease", daemon=True
-        )
-        beating.start()
         try:
-            yield
+            with heartbeats(self.renew, "burnish-lease"):
+                yield
         finally:
-            stop.set()
-            beating.join()
             with suppress(StorageFull, DatabaseUnavailable):  # then it expires
                 self.release()
 
@@ -100,14 +88,10 @@ class Lease:
         """Take the lease if it is free, or if its holder has not renewed it for too long."""
         with self._database.write() as connection:
             row = connection.execute(select(loop_lease)).one()
-            now = self._monotonic()
-            if row.holder is not None:
-                state = (row.holder, row.token, row.beat)
-                if self._seen is None or self._seen[0] != state:
-                    self._seen = state, now
-                if now - self._seen[1] < LEASE_SECONDS:
-                    return False
-            self._token, self._seen = row.token + 1, None
+            state = (row.holder, row.token, row.beat)
+            if row.holder is not None and not self._watch.silent({"lease": state}):
+                return False
+            self._token = row.token + 1
             connection.execute(
                 update(loop_lease).values(holder=self._holder, token=self._token, beat=0)
             )
@@ -135,12 +119,6 @@ class Lease:
 
     def _is_mine(self) -> Any:
         return (loop_lease.c.holder == self._holder) & (loop_lease.c.token == self._token)
-
-    def _beat(self, stop: threading.Event) -> None:
-        while not stop.wait(BEAT_SECONDS):
-            with suppress(StorageFull, DatabaseUnavailable):
-                if not self.renew():
-                    return
 
 
 class RoundStore:

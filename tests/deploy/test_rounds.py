@@ -13,10 +13,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from deploy.heartbeats import SILENT_SECONDS
 from deploy.releases.registry import Registry
 from deploy.rounds.plan import loop_plan
 from deploy.rounds.round import LoopEvent, LoopHistory, history_of
-from deploy.rounds.store import LEASE_SECONDS, Lease, RoundStore
+from deploy.rounds.store import Lease, RoundStore
 from deploy.rounds.timetable import (
     DAY_SECONDS,
     Timetable,
@@ -170,10 +171,10 @@ def test_one_loop_holds_the_lease_and_another_takes_over_once_it_is_silent(
     one, other = Lease(store_database, clock), Lease(store_database, clock)
     assert one.acquire()
     assert not other.acquire()
-    clock.seconds += LEASE_SECONDS - 1
+    clock.seconds += SILENT_SECONDS - 1
     assert one.renew()
     assert not other.acquire()  # it has seen a sign of life
-    clock.seconds += LEASE_SECONDS - 1
+    clock.seconds += SILENT_SECONDS - 1
     assert not other.acquire()
     clock.seconds += 1
     assert other.acquire()
@@ -190,7 +191,7 @@ def test_a_loop_that_wakes_up_too_late_records_nothing(store_database: Database)
     assert one.lease.acquire()
     number = one.begin({"recipe": {}})
     assert not other.lease.acquire()
-    clock.seconds += LEASE_SECONDS
+    clock.seconds += SILENT_SECONDS
     assert other.lease.acquire()
     with pytest.raises(Conflict, match="taken over"):
         one.record(number, "snapshot", {})

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from deploy.heartbeats import SILENT_SECONDS
 from deploy.releases.registry import Registry
-from deploy.remote_tuning.queue import SILENT_SECONDS, QueuedJob, TuningQueue
+from deploy.remote_tuning.queue import QueuedJob, TuningQueue
 from feedback_store.storage.database import Database
 from tests.deploy.test_servers import Clock
 from tests.postgresql import Server

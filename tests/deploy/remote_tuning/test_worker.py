@@ -13,10 +13,11 @@ import pytest
 
 from app.settings import load_settings
 from app.tuning_elsewhere import tuning_elsewhere
+from deploy.heartbeats import SILENT_SECONDS
 from deploy.releases.registry import Registry
 from deploy.remote_tuning.following import Cancelled, follow_job
 from deploy.remote_tuning.objects import ObjectStore
-from deploy.remote_tuning.queue import SILENT_SECONDS, TuningQueue
+from deploy.remote_tuning.queue import TuningQueue
 from deploy.remote_tuning.worker import TuningWorker
 from engine.errors import PeerUnavailable
 from engine.home import Home
