@@ -6,7 +6,6 @@ the home, as the server's are.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any, NoReturn
 
 from app.settings import Settings, load_settings
 from engine.home import Home
-from engine.storage import write_atomically
+from tuning.jobs.job_folder import JobFolder
 
 
 def tuning_elsewhere(settings: Settings) -> Sequence[str] | None:
@@ -27,14 +26,14 @@ def tuning_elsewhere(settings: Settings) -> Sequence[str] | None:
 
 def main(home: Path, folder: Path) -> int:
     """Have the job in a folder done by a worker; returns the exit status."""
-    write_atomically(folder / "pid", str(os.getpid()).encode())
+    job = JobFolder(folder)
+    job.write_pid()
     settings = load_settings(home=home)
     from deploy.releases.registry import Registry
     from deploy.remote_tuning.following import Cancelled, follow_job
     from deploy.remote_tuning.objects import ObjectStore
     from deploy.remote_tuning.queue import TuningQueue
     from feedback_store.storage.database import Database, database_url
-    from tuning.jobs.worker import read_spec
 
     def cancel(*_: Any) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what it does now is not to be interrupted
@@ -44,7 +43,7 @@ def main(home: Path, folder: Path) -> int:
     Registry(database)
     queue, objects = TuningQueue(database), ObjectStore(str(settings.tune_objects))
     signal.signal(signal.SIGTERM, cancel)
-    return follow_job(folder, read_spec(folder), queue, objects)
+    return follow_job(job, queue, objects)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ from engine.request import GenerationRequest, SamplingParams, collect
 from feedback_store.examples.types import Examples, Origin, Pair, Side, example_id
 from feedback_store.snapshots.snapshot import freeze
 from tuning.jobs.events import StepDone
-from tuning.jobs.progress import read_progress
 from tuning.jobs.runner import JobRunner, default_threads
 from tuning.methods.dpo import DpoRecipe
 from tuning.methods.sft import SftRecipe
@@ -125,7 +124,7 @@ def first_step(jobs: JobRunner, job: str) -> float:
 
 def rate(jobs: JobRunner, job: str, begun: float, ended: float) -> float:
     """Return the steps a second that the job reported between two times."""
-    events = read_progress(jobs.folder(job) / "progress.jsonl")
+    events = jobs.events(job)
     steps = [e for e in events if isinstance(e, StepDone) and begun < (e.at or 0) <= ended]
     return len(steps) / (ended - begun)
 

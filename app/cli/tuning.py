@@ -102,9 +102,7 @@ def _print_plan(
 
 
 def _print_log(workspace: Workspace, job: str, as_json: bool) -> None:
-    from tuning.jobs.progress import read_log
-
-    text = read_log(workspace.jobs.folder(job))
+    text = workspace.jobs.output(job)
     print_result(as_json, {"job": job, "log": text}, text)
 
 
@@ -211,9 +209,8 @@ def _waiting_job(workspace: Workspace, jobs: Sequence[Job]) -> str | None:
 def _document(workspace: Workspace, job: Job, *, waiting: bool) -> dict[str, Any]:
     """Return a job and its current step as a document."""
     from tuning.jobs.events import StepDone
-    from tuning.jobs.progress import read_progress
 
-    events = read_progress(workspace.jobs.folder(job.id) / "progress.jsonl")
+    events = workspace.jobs.events(job.id)
     last = next((event for event in reversed(events) if isinstance(event, StepDone)), None)
     return {
         "job": job.id,

@@ -16,7 +16,6 @@ from engine.errors import InvalidInput
 from engine.prompts.load import load_serving_renderer
 from feedback_store.snapshots.snapshot import Snapshot, open_snapshot
 from tuning.dataset import read_training_data
-from tuning.jobs.progress import read_progress
 from tuning.memory_plan import MemoryUse, shape_of
 from tuning.recipe import Recipe
 from tuning.run_plan import RunPlan, measured_speed, plan_run, probed_speed
@@ -134,10 +133,10 @@ def _speed(workspace: Workspace, recipe: Recipe) -> Speed:
     """The speed of the newest job on the same base model, with weights held alike; or a probe."""
     for job in workspace.jobs.list():
         alike = workspace.jobs.recipe(job.id).get("weights") == recipe.weights
-        if job.base_digest == workspace.base.digest and alike:
-            events = read_progress(workspace.jobs.folder(job.id) / "progress.jsonl")
-            if (speed := measured_speed(events)) is not None:
-                return Speed(speed, job.id)
+        if job.base_digest != workspace.base.digest or not alike:
+            continue
+        if (speed := measured_speed(workspace.jobs.events(job.id))) is not None:
+            return Speed(speed, job.id)
     return Speed(_probe(workspace), None)
 
 

@@ -23,7 +23,6 @@ from engine.storage import find_digest, short_id
 from engine.units import local_minute
 from tuning.jobs.events import JobEvent, StepDone, TrialScored
 from tuning.jobs.processor_time import ProcessorWatch
-from tuning.jobs.progress import read_log, read_progress
 from tuning.jobs.runner import Job
 
 CURVES_SECONDS = 2.0
@@ -62,7 +61,7 @@ class TuningPage:
         """Return updates of the table, the curves, the figures and the buttons."""
         language = language_for(request)
         jobs = self._workspace.jobs.list()[:JOBS_SHOWN]
-        progress = {job.id: self._progress(job) for job in jobs}
+        progress = {job.id: self._workspace.jobs.events(job) for job in jobs}
         waiting = self._waiting(jobs)
         rows = [_row(job, progress[job.id], job.id in waiting, language) for job in jobs]
         table = pd.DataFrame(rows, columns=column_headers("job_columns", JOB_COLUMNS, language))
@@ -117,7 +116,7 @@ class TuningPage:
 
     def _log(self, view: JobsState, job: Job) -> Any:
         """Return the update of the log, if it has grown."""
-        log = read_log(self._workspace.jobs.folder(job.id))
+        log = self._workspace.jobs.output(job.id)
         if log == view.logged:
             return gr.skip()
         view.logged = log
@@ -127,9 +126,6 @@ class TuningPage:
         """Return the ids of the jobs that run and get hardly any processor time."""
         running = [job.id for job in jobs if job.state == "running"]
         return {job for job in running if self._watch.is_waiting(self._workspace.jobs.pid(job))}
-
-    def _progress(self, job: Job) -> list[JobEvent]:
-        return read_progress(self._workspace.jobs.folder(job.id) / "progress.jsonl")
 
 
 def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume) -> None:

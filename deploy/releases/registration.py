@@ -15,7 +15,6 @@ from engine.home import Home
 from engine.storage import folder_of, list_digests, read_manifest
 from feedback_store.snapshots.snapshot import Split, open_snapshot
 from tuning.jobs.events import JobEvent, SearchDone, StepDone
-from tuning.jobs.progress import read_progress
 from tuning.jobs.runner import JobRunner
 from tuning.start_adapter import start_of
 
@@ -33,7 +32,7 @@ def registration_of(home: Home, jobs: JobRunner, bundle: str) -> Registered:
         }
     job = next((job for job in jobs.list() if job.bundle == bundle), None)
     if job is not None:
-        facts |= training_cost(read_progress(jobs.folder(job.id) / "progress.jsonl"))
+        facts |= training_cost(jobs.events(job.id))
     return Registered(
         bundle=bundle,
         origin=origin_of(manifest),

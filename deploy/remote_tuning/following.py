@@ -7,9 +7,8 @@ and resumed alike, wherever they run. What it uploaded is deleted at its end.
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ from deploy.remote_tuning.objects import ObjectStore
 from deploy.remote_tuning.queue import PASSING, QueuedJob, TuningQueue
 from engine.errors import BurnishError, PeerUnavailable
 from engine.home import Home
-from engine.storage import write_atomically
 from tuning.jobs.events import decode
+from tuning.jobs.job_folder import JobFolder
 from tuning.jobs.progress import ProgressLog
-from tuning.jobs.runner import JobSpec
 
 QUEUE_POLL_SECONDS = 1.0
 # What a worker needs to know; paths of this host are of no use to it
@@ -34,55 +32,60 @@ class Cancelled(BaseException):
 
 
 def follow_job(
-    folder: Path,
-    spec: JobSpec,
+    job: JobFolder,
     queue: TuningQueue,
     objects: ObjectStore,
     *,
     poll_seconds: float = QUEUE_POLL_SECONDS,
     sleep: Callable[[float], object] = time.sleep,
 ) -> int:
-    """Have the job in a folder done by a worker; returns the exit status of its process.
+    """Have a job done by a worker; returns the exit status of its process.
 
-    Writes the job's `result.json`, as the trainer does. `Cancelled`, raised from a signal's
+    Records the job's end in its folder, as the trainer does. `Cancelled`, raised from a signal's
     handler, takes the job back from its worker.
     """
+    spec = job.spec()
     home = Home(Path(spec.home))
     document = {name: getattr(spec, name) for name in TOLD}
     uploaded = list(inputs_of(home, document))
-    result: dict[str, Any] | None
     try:
         for root, digest in uploaded:
             objects.put(root, digest)
         queue.submit(spec.id, document)
-        report = ProgressLog(folder / "progress.jsonl")
-        ended = _until_ended(queue, spec.id, report, poll_seconds, sleep)
-        if ended.bundle is None:
-            raise BurnishError(ended.error or f"the job was {ended.state} in the queue")
-        uploaded.append((home.bundles, ended.bundle))
-        objects.fetch(home.bundles, ended.bundle)
-        result = {"state": "done", "bundle": ended.bundle}
+        bundle = _bundle_of(_until_ended(queue, spec.id, job.progress_log(), poll_seconds, sleep))
+        uploaded.append((home.bundles, bundle))
+        objects.fetch(home.bundles, bundle)
     except Cancelled:
         queue.cancel(spec.id)
-        result = None
+        _delete(objects, uploaded)
+        return 1
     except PASSING as error:
         # Queue and object store keep what they have: the job goes on from it when it is resumed
-        _write_result(folder, {"state": "failed", "error": str(error)})
+        job.fail(str(error))
         return 1
     except BurnishError as error:
-        result = {"state": "failed", "error": str(error)}
+        _delete(objects, uploaded)
+        job.fail(str(error))
+        queue.remove(spec.id)
+        return 1
+    _delete(objects, uploaded)
+    job.finish(bundle)
+    queue.remove(spec.id)
+    return 0
+
+
+def _delete(objects: ObjectStore, uploaded: Iterable[tuple[Path, str]]) -> None:
+    """Delete artefacts from the object store; one that is away keeps them."""
     with suppress(PeerUnavailable):
         for root, digest in uploaded:
             objects.remove(root, digest)
-    if result is None:
-        return 1
-    _write_result(folder, result)
-    queue.remove(spec.id)
-    return 0 if result["state"] == "done" else 1
 
 
-def _write_result(folder: Path, result: Mapping[str, Any]) -> None:
-    write_atomically(folder / "result.json", json.dumps(result).encode())
+def _bundle_of(ended: QueuedJob) -> str:
+    """The bundle of a job that has ended; raises `BurnishError` with the reason it has none."""
+    if ended.bundle is None:
+        raise BurnishError(ended.error or f"the job was {ended.state} in the queue")
+    return ended.bundle
 
 
 def _until_ended(

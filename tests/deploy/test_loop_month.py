@@ -84,7 +84,7 @@ class Month:
         self.store, self.curation = FeedbackStore(self.database), Curation(self.database)
         self.training_set = TrainingSet(EvidenceReader(self.database), self.curation)
         self.jobs, self.judge = PlayedJobs(self.home.bundles, self.base), WaryJudge()
-        self.jobs.events = EVENTS
+        self.jobs.events_of_each = EVENTS
         self.jobs.while_running = self._tuning  # type: ignore[method-assign]
         self.judge.before_score = lambda: self.suffer("evaluate")
         self.train, self.heldout = iter(TRAIN), iter(HELDOUT)

@@ -27,7 +27,7 @@ class PlayedJobs:
         self.started: list[dict[str, Any]] = []
         self.failure: str | None = None
         self.running: list[Job] = []
-        self.events = 1  # of one job
+        self.events_of_each = 1  # the number of events of one job
         self.trained: list[str] = []  # jobs that ran, resumed ones again
         self._given: dict[str, dict[str, Any]] = {}
         self._states: dict[str, JobState] = {}
@@ -52,7 +52,7 @@ class PlayedJobs:
         return job
 
     def wait(self, job: str) -> Iterator[JobEvent]:
-        while self.done_events[job] < self.events:
+        while self.done_events[job] < self.events_of_each:
             if self._states[job] != "running":
                 return
             self.while_running()
@@ -73,6 +73,13 @@ class PlayedJobs:
         if self._states[job] != "running":
             raise Conflict("this job is not running")
         self._states[job] = "cancelled"
+
+    def stop(self, job: str) -> None:
+        if self._states[job] == "running":
+            self.cancel(job)
+
+    def events(self, _job: str) -> list[JobEvent]:
+        return []
 
     def get(self, job: str) -> Job:
         if job not in self._given:

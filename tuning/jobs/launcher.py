@@ -8,14 +8,12 @@ pid is the job's: SIGTERM makes torchrun end them all. If it is killed, they end
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 from pathlib import Path
 
-from engine.storage import write_atomically
 from tuning.distributed import accelerate_arguments
-from tuning.jobs.worker import read_spec, yield_to_chat
+from tuning.jobs.job_folder import JobFolder
+from tuning.jobs.worker import yield_to_chat
 
 
 def main(folder: Path, config: Path, processes: int) -> int:
@@ -24,8 +22,9 @@ def main(folder: Path, config: Path, processes: int) -> int:
     The first process writes the job's result. This one does where that could not: a process was
     killed, or none was started.
     """
-    write_atomically(folder / "pid", str(os.getpid()).encode())
-    yield_to_chat(read_spec(folder).nice)
+    job = JobFolder(folder)
+    job.write_pid()
+    yield_to_chat(job.spec().nice)
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing import SignalException
 
@@ -35,10 +34,8 @@ def main(folder: Path, config: Path, processes: int) -> int:
     except SignalException:
         return 1  # it was told to stop, and its processes are gone
     except Exception as error:  # noqa: BLE001 - the process's edge: the reason must reach the operator
-        result = folder / "result.json"
-        if not result.is_file():
-            document = {"state": "failed", "error": _reason(error)}
-            write_atomically(result, json.dumps(document).encode())
+        if not job.result():
+            job.fail(_reason(error))
         return 1
     return 0
 

@@ -10,7 +10,6 @@ from types import TracebackType
 
 from tuning.jobs.events import JobEvent, StepDone, decode, encode
 
-LOG_BYTES = 20_000
 # Fields of a step that say when it was and not how it went
 NO_CURVE = ("event", "stage", "step", "steps", "seconds", "eta_seconds")
 
@@ -81,25 +80,6 @@ class ProgressTail:
         self._read_bytes += len(whole)
         events = (_event(line) for line in whole.splitlines())
         return [event for event in events if event is not None]
-
-
-def read_progress(path: Path) -> list[JobEvent]:
-    """All events so far; none where there is no file."""
-    return ProgressTail(path).read()
-
-
-def read_log(folder: Path) -> str:
-    """The end of what a job's process wrote to its output; "" where it wrote nothing.
-
-    At most `LOG_BYTES` of it. Bars of progress are left as their last state.
-    """
-    path = folder / "log.txt"
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - LOG_BYTES))
-        text = file.read().decode("utf-8", "replace")
-    return "\n".join(line.rpartition("\r")[2] for line in text.split("\n")).strip()
 
 
 def _event(line: bytes) -> JobEvent | None:

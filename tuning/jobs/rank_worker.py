@@ -17,6 +17,7 @@ import torch
 
 from tuning.distributed import join_processes
 from tuning.jobs import worker
+from tuning.jobs.job_folder import JobFolder
 from tuning.train import run
 
 PARENT_POLL_SECONDS = 0.2  # far less than a new job takes to import torch
@@ -24,18 +25,18 @@ PARENT_POLL_SECONDS = 0.2  # far less than a new job takes to import torch
 
 def main(folder: Path) -> int:
     """Run this process's part of the job in a folder; returns the exit status."""
-    launcher = int((folder / "pid").read_text())
-    threading.Thread(target=_end_with, args=(launcher,), daemon=True).start()
+    job = JobFolder(folder)
+    threading.Thread(target=_end_with, args=(job.pid(),), daemon=True).start()
     if join_processes():
         return worker.work(folder)
-    spec = worker.read_spec(folder)
+    spec = job.spec()
     worker.yield_to_chat(spec.nice)
     torch.set_num_threads(spec.threads_each)
     run(worker.training_run(spec, folder), lambda event: None)
     return 0
 
 
-def _end_with(launcher: int) -> None:
+def _end_with(launcher: int | None) -> None:
     """End this process once its parent is not, or no longer, the job's launcher."""
     while os.getppid() == launcher:
         time.sleep(PARENT_POLL_SECONDS)

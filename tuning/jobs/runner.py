@@ -11,7 +11,6 @@ but a finished job go on from their last checkpoint when they are resumed.
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,22 +18,21 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import BurnishError, Conflict, InvalidInput, UnknownId
 from engine.file_lock import file_lock
 from engine.home import Home
-from engine.storage import digest_json, folder_of, list_digests, short_id, write_atomically
+from engine.storage import folder_of, list_digests, short_id
 from tuning.distributed import processes_of, worker_arguments
 from tuning.jobs.events import JobEvent
-from tuning.jobs.progress import ProgressTail
+from tuning.jobs.job_folder import JobFolder, JobSpec
 from tuning.recipe import Recipe
 
 JobState = Literal["running", "done", "failed", "cancelled", "interrupted"]
 WAITING = "waiting for a free processor"
-CANCELLED = "cancelled"  # a file in the job's folder: somebody asked it to stop
 PID_PATIENCE_SECONDS = 5.0  # a worker writes its pid as its first act
 # OpenMP's threads sleep while they wait for each other. By default they spin, which keeps the
 # others from their processors: beside one busy process a job was 1.8 times as slow
@@ -45,33 +43,6 @@ def default_threads() -> int:
     """The processors that this process may use; a job yields to the chat by its priority alone."""
     known = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if known else os.cpu_count() or 1
-
-
-@dataclass(frozen=True, slots=True)
-class JobSpec:
-    """All a job depends on; plain values, since it crosses a process boundary."""
-
-    home: str
-    models: str  # the model cache
-    base_name: str
-    base_digest: str
-    snapshot: str
-    recipe: dict[str, Any]
-    recipe_origins: dict[str, str]
-    threads: int  # of all processes together
-    processes: int = 1
-    nice: int | None = None  # niceness; None is idle priority
-
-    @property
-    def id(self) -> str:
-        """Digest of the inputs that decide the result; more processes make larger batches."""
-        decisive = [self.base_digest, self.snapshot, self.recipe]
-        return digest_json(decisive if self.processes == 1 else [*decisive, self.processes])
-
-    @property
-    def threads_each(self) -> int:
-        """The threads of one process."""
-        return max(1, self.threads // self.processes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +111,7 @@ class JobRunner:
 
     def find_done(self, base_digest: str, snapshot: str, recipe: Recipe) -> str | None:
         """The bundle of a finished job with these inputs, which `start` would not run again."""
-        result = self._result(self._spec("", base_digest, snapshot, recipe, {}).id)
+        result = self._folder(self._spec("", base_digest, snapshot, recipe, {}).id).result()
         return result.get("bundle") if result.get("state") == "done" else None
 
     def _spec(
@@ -171,31 +142,25 @@ class JobRunner:
         It has as many processes as it had. Raises `UnknownId`, `Conflict` while any job runs, and
         `InvalidInput` where it had several and no configuration is set by now.
         """
-        known = self._manifest(job_id)
-        del known["started_at"]
-        here = {
-            "home": str(self._home.root),
-            "models": str(self._models),
-            "threads": self._threads,
-            "nice": self._nice,
-        }
-        return self._launch(JobSpec(**{**known, **here}))
+        spec = self._begun(job_id).spec(
+            home=str(self._home.root),
+            models=str(self._models),
+            threads=self._threads,
+            nice=self._nice,
+        )
+        return self._launch(spec)
 
     def _launch(self, spec: JobSpec) -> str:
-        folder = folder_of(self._root, spec.id)
-        if self._result(spec.id).get("state") == "done":
+        folder = self._folder(spec.id)
+        if folder.result().get("state") == "done":
             return spec.id
-        command = self._command(spec, folder)
+        command = self._command(spec, folder.path)
         # Somebody who looks whether a job runs takes the lease, shared, for a moment
         with self._lease(patience_seconds=1) as descriptor:
             os.ftruncate(descriptor, 0)  # the last holder's id
-            folder.mkdir(exist_ok=True)
-            for leftover in ("result.json", "pid", CANCELLED):
-                (folder / leftover).unlink(missing_ok=True)
-            document = {**asdict(spec), "started_at": time.time()}
-            write_atomically(folder / "manifest.json", json.dumps(document).encode())
+            folder.begin(spec)
             os.pwrite(descriptor, spec.id.encode(), 0)
-            with (folder / "log.txt").open("ab") as log:
+            with folder.output_file.open("ab") as log:
                 self._processes[spec.id] = subprocess.Popen(  # noqa: S603 - our own module
                     command,
                     stdin=subprocess.DEVNULL,
@@ -223,7 +188,7 @@ class JobRunner:
         self, job_id: str, poll_seconds: float = 0.2, look: Callable[[Job], object] | None = None
     ) -> Iterator[JobEvent]:
         """Progress events as they come, until the job ends; `look` gets the job at each poll."""
-        progress = ProgressTail(self.folder(job_id) / "progress.jsonl")
+        progress = self._folder(job_id).progress_tail()
         while True:
             job = self.get(job_id)
             yield from progress.read()
@@ -251,7 +216,7 @@ class JobRunner:
             raise Conflict("this job is not running")
         pid = self._pid(job_id)
         # First the mark, then the kill: a worker that ends by itself meanwhile has the last word
-        (self.folder(job_id) / CANCELLED).touch()
+        self._folder(job_id).mark_cancelled()
         try:
             os.killpg(pid, signal.SIGTERM)
         except ProcessLookupError:
@@ -271,9 +236,10 @@ class JobRunner:
 
     def get(self, job_id: str) -> Job:
         """One job."""
-        document = self._manifest(job_id)
+        folder = self._begun(job_id)
+        document = folder.manifest()
         holder = self._leaseholder()  # before the result: a job ends by writing it, then exits
-        result = self._result(job_id)
+        result = folder.result()
         state = result.get("state") or self._unfinished(job_id, holder)
         return Job(
             job_id,
@@ -282,34 +248,43 @@ class JobRunner:
             result.get("bundle"),
             result.get("error"),
             document["started_at"],
-            stopping=state == "running" and (self.folder(job_id) / CANCELLED).is_file(),
+            stopping=state == "running" and folder.is_cancelled,
             base_digest=document.get("base_digest", ""),
         )
 
     def recipe(self, job_id: str) -> dict[str, Any]:
         """A job's recipe in plain values."""
-        return dict(self._manifest(job_id).get("recipe", {}))
+        return dict(self._begun(job_id).manifest().get("recipe", {}))
+
+    def events(self, job_id: str) -> Sequence[JobEvent]:
+        """A job's events so far."""
+        return self._folder(job_id).events()
+
+    def output(self, job_id: str) -> str:
+        """The end of a job's output; see `JobFolder.output`."""
+        return self._folder(job_id).output()
 
     def folder(self, job_id: str) -> Path:
         """Where a job keeps its files."""
         return folder_of(self._root, job_id)
 
-    def _manifest(self, job_id: str) -> dict[str, Any]:
-        path = self.folder(job_id) / "manifest.json"
-        if not path.is_file():
+    def _folder(self, job_id: str) -> JobFolder:
+        return JobFolder(self.folder(job_id))
+
+    def _begun(self, job_id: str) -> JobFolder:
+        folder = self._folder(job_id)
+        if not folder.exists:
             raise UnknownId(f"no tuning job {job_id[:80]!r}")
-        return _read(path)
+        return folder
 
     def _unfinished(self, job_id: str, holder: str | None) -> JobState:
         if holder == job_id:
             return "running"
-        return "cancelled" if (self.folder(job_id) / CANCELLED).is_file() else "interrupted"
+        return "cancelled" if self._folder(job_id).is_cancelled else "interrupted"
 
     def pid(self, job_id: str) -> int | None:
         """The process of a job; None where it has not begun yet."""
-        path = self.folder(job_id) / "pid"
-        written = path.read_text() if path.is_file() else ""
-        return int(written) if written else None
+        return self._folder(job_id).pid()
 
     def _pid(self, job_id: str) -> int:
         deadline = time.monotonic() + PID_PATIENCE_SECONDS
@@ -318,10 +293,6 @@ class JobRunner:
                 raise Conflict("this job has no process that could be stopped")
             time.sleep(0.01)
         return pid
-
-    def _result(self, job_id: str) -> dict[str, Any]:
-        path = self.folder(job_id) / "result.json"
-        return _read(path) if path.is_file() else {}
 
     def _lease(
         self, *, patience_seconds: float = 0.0, shared: bool = False
@@ -342,10 +313,3 @@ class JobRunner:
                 return None
         except Conflict:
             return (self._root / "lease").read_text()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(path.read_text()))
-    except (TypeError, ValueError) as error:
-        raise BurnishError(f"{path} is damaged; delete its folder to forget the job") from error

@@ -7,14 +7,13 @@ Writes its pid as its first act, `progress.jsonl` and TensorBoard's files while 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 
@@ -22,7 +21,7 @@ from engine.errors import Conflict
 from engine.home import Home
 from engine.storage import write_atomically
 from tuning.jobs.events import JobEvent, JobStarted
-from tuning.jobs.runner import JobSpec
+from tuning.jobs.job_folder import JobFolder, JobSpec
 
 if TYPE_CHECKING:
     from tuning.training_run import TrainingRun  # torch is read once the process has yielded
@@ -36,25 +35,28 @@ DISK_FULL = "the disk is full; free some space and resume: the job goes on from 
 
 def main(folder: Path) -> int:
     """Run the job in a folder; returns the exit status."""
-    write_atomically(folder / "pid", str(os.getpid()).encode())
+    JobFolder(folder).write_pid()
     return work(folder)
 
 
 def work(folder: Path) -> int:
     """Run the job in this process, the only one or the first; returns the exit status."""
-    spec = read_spec(folder)
+    job = JobFolder(folder)
+    spec = job.spec()
     priority = yield_to_chat(spec.nice)
     reserve = folder / "reserve"
     try:
         write_atomically(reserve, bytes(RESERVE_BYTES))
-        bundle = _run(spec, folder, priority)
-        result: dict[str, Any] = {"state": "done", "bundle": bundle}
+        bundle = _run(spec, job, priority)
     except Exception as error:  # noqa: BLE001 - the process's edge: the reason must reach the operator
-        result = {"state": "failed", "error": _reason(error, folder)}
+        reason = _reason(error, folder)
         _remove_half_saved(folder)
+        reserve.unlink(missing_ok=True)
+        job.fail(reason)
+        return 1
     reserve.unlink(missing_ok=True)
-    write_atomically(folder / "result.json", json.dumps(result).encode())
-    return 0 if result["state"] == "done" else 1
+    job.finish(bundle)
+    return 0
 
 
 def yield_to_chat(nice: int | None = None) -> str:
@@ -83,13 +85,6 @@ def yield_to_chat(nice: int | None = None) -> str:
     return "idle" if idle else f"nice {niceness}"
 
 
-def read_spec(folder: Path) -> JobSpec:
-    """Read the specification of the job in a folder."""
-    document = json.loads((folder / "manifest.json").read_text())
-    document.pop("started_at")
-    return JobSpec(**document)
-
-
 def training_run(spec: JobSpec, folder: Path) -> TrainingRun:
     """The run that a job asks for; raises `Conflict` where its base model is another by now."""
     from engine.models.catalogue import resolve
@@ -113,26 +108,26 @@ def training_run(spec: JobSpec, folder: Path) -> TrainingRun:
     )
 
 
-def _run(spec: JobSpec, folder: Path, priority: str) -> str:
+def _run(spec: JobSpec, job: JobFolder, priority: str) -> str:
     import torch
 
-    from tuning.jobs.progress import ProgressLog, TensorBoardLog
+    from tuning.jobs.progress import TensorBoardLog
     from tuning.train import run
 
     torch.set_num_threads(spec.threads_each)
-    log = ProgressLog(folder / "progress.jsonl")
+    log = job.progress_log()
     log(
         JobStarted(
             pid=os.getpid(), processes=spec.processes, threads=spec.threads_each, priority=priority
         )
     )
-    with TensorBoardLog(folder / "tensorboard") as board:
+    with TensorBoardLog(job.path / "tensorboard") as board:
 
         def report(event: JobEvent) -> None:
             log(event)
             board(event)
 
-        return run(training_run(spec, folder), report)
+        return run(training_run(spec, job.path), report)
 
 
 def _reason(error: Exception, folder: Path) -> str:

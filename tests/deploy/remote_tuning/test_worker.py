@@ -30,7 +30,8 @@ from tests.support.jobs import TINY, start
 from tests.support.pairs import snapshot_of
 from tests.support.played_jobs import PlayedJobs
 from tests.support.waiting import wait_until
-from tuning.jobs.runner import JobRunner, JobSpec
+from tuning.jobs.job_folder import JobFolder, JobSpec
+from tuning.jobs.runner import JobRunner
 from tuning.recipe import recipe_from_dict
 
 
@@ -69,7 +70,8 @@ class Hosts:
         self.snapshot = snapshot_of(self.server.root, 16)
         self.spec = spec_of(self.server, base.digest, self.snapshot)
         self.job = self.server.jobs / self.spec.id.removeprefix("sha256:")
-        self.job.mkdir(parents=True)
+        self.server.jobs.mkdir()
+        JobFolder(self.job).begin(self.spec)
         self.waits: Callable[[], object] = lambda: None
 
     def worker(self, home: Home) -> tuple[TuningWorker, WorkersJobs]:
@@ -87,8 +89,7 @@ class Hosts:
     def follow(self) -> int:
         """The process of the job, in the server's home."""
         return follow_job(
-            self.job,
-            self.spec,
+            JobFolder(self.job),
             TuningQueue(self.database),
             self.objects,
             poll_seconds=0.01,
@@ -148,7 +149,7 @@ def test_the_progress_of_the_worker_is_the_jobs(hosts: Hosts, home: Home) -> Non
         if job is not None and job.progress is not None:
             seen.set()
 
-    jobs.events, jobs.while_running = 2, until_seen  # type: ignore[method-assign]
+    jobs.events_of_each, jobs.while_running = 2, until_seen  # type: ignore[method-assign]
     hosts.waits = look
     following = threading.Thread(target=hosts.follow)
     following.start()
@@ -257,7 +258,7 @@ def test_a_job_that_cannot_be_done_fails_with_the_workers_reason(hosts: Hosts, h
 def test_a_cancelled_job_is_taken_from_its_worker(hosts: Hosts, home: Home) -> None:
     worker, jobs = hosts.worker(home)
     queue, cancelled = TuningQueue(hosts.database), threading.Event()
-    jobs.events = 1_000_000
+    jobs.events_of_each = 1_000_000
 
     def cancel_when_it_runs() -> None:
         job = queue.get(hosts.spec.id)

@@ -8,7 +8,7 @@ from typing import Any
 from tensorboardX.proto.event_pb2 import Event
 
 from tuning.jobs.events import BundlePublished, ReferencesRead, StepDone
-from tuning.jobs.progress import ProgressLog, ProgressTail, TensorBoardLog, read_progress
+from tuning.jobs.progress import ProgressLog, ProgressTail, TensorBoardLog
 
 
 def test_each_number_of_each_step_is_a_curve_in_tensorboards_files(tmp_path: Any) -> None:
@@ -65,9 +65,9 @@ def test_who_follows_a_progress_file_reads_each_event_once(tmp_path: Any) -> Non
 
 def test_a_line_that_is_still_being_written_is_not_read(tmp_path: Any) -> None:
     path = tmp_path / "progress.jsonl"
-    assert read_progress(path) == []
+    assert ProgressTail(path).read() == []
     log = ProgressLog(path)
     log(BundlePublished(bundle="one"))
     log(BundlePublished(bundle="two"))
     path.write_text(path.read_text()[:-8])
-    assert read_progress(path) == [BundlePublished(bundle="one")]
+    assert ProgressTail(path).read() == [BundlePublished(bundle="one")]

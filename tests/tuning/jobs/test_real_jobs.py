@@ -35,7 +35,6 @@ from tuning.jobs.events import (
     ReferencesRead,
     StepDone,
 )
-from tuning.jobs.progress import read_progress
 from tuning.jobs.runner import Job, JobRunner
 from tuning.kernels import choose_kernels
 
@@ -180,10 +179,10 @@ def test_a_job_killed_in_each_stage_and_in_a_save_still_ends_where_it_would_have
 ) -> None:
     runner, snapshot = home_with_pairs(tmp_path, tiny_base)
     job = start(runner, snapshot, base=tiny_base)
-    progress, stage = runner.folder(job) / "progress.jsonl", runner.folder(job) / "dpo"
+    stage = runner.folder(job) / "dpo"
 
     def at(name: str, step: int) -> bool:
-        return (name, step) in steps_of(read_progress(progress))
+        return (name, step) in steps_of(runner.events(job))
 
     def saving() -> bool:
         return any(not (p / "trainer_state.json").exists() for p in stage.glob("checkpoint-*"))
@@ -206,10 +205,9 @@ def test_a_job_killed_at_three_random_steps_ends_where_it_would_have_ended(
 ) -> None:
     runner, snapshot = home_with_pairs(tmp_path, tiny_base)
     job = start(runner, snapshot, base=tiny_base)
-    progress = runner.folder(job) / "progress.jsonl"
 
     def reached(steps: int) -> bool:
-        return len(set(steps_of(read_progress(progress)))) >= steps
+        return len(set(steps_of(runner.events(job)))) >= steps
 
     for steps in sorted(random.Random(seed).sample(range(4 + DPO_STEPS - 2), 3)):
         pid = pid_of(runner, job)

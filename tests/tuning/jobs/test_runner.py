@@ -22,7 +22,8 @@ from engine.home import Home
 from tests.support.jobs import TINY, WORKER, end, pid_of, start, when_free
 from tests.support.waiting import wait_until
 from tuning.jobs import runner as jobs_module
-from tuning.jobs.runner import JobRunner, JobSpec, default_threads
+from tuning.jobs.job_folder import JobSpec
+from tuning.jobs.runner import JobRunner, default_threads
 from tuning.recipe import Recipe
 
 SNAPSHOTS = [f"sha256:{number:064}" for number in range(3)]

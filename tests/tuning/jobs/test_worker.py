@@ -31,8 +31,7 @@ from tests.support.pairs import snapshot_of
 from tests.support.small_disk import can_mount
 from tuning.jobs import worker
 from tuning.jobs.events import JobStarted
-from tuning.jobs.progress import read_progress
-from tuning.jobs.runner import JobSpec
+from tuning.jobs.job_folder import JobFolder, JobSpec
 from tuning.jobs.worker import DISK_FULL
 from tuning.methods.dpo_trainer import PackedDPOTrainer
 
@@ -123,7 +122,7 @@ def test_a_worker_says_how_many_threads_it_took_and_who_it_is(
 ) -> None:
     folder = job_folder(tmp_path, tiny_base)  # its snapshot does not exist
     assert worker.main(folder) == 1
-    (started,) = read_progress(folder / "progress.jsonl")
+    (started,) = JobFolder(folder).events()
     assert started.at is not None and started.at <= time.time()
     assert started == JobStarted(
         pid=os.getpid(), threads=torch.get_num_threads(), priority="idle", processes=1
@@ -155,9 +154,9 @@ def test_a_loss_that_is_no_number_keeps_the_checkpoint_before_and_the_job_goes_o
     assert [path.name for path in (folder / "dpo").glob("checkpoint-*")] == ["checkpoint-10"]
     assert not (Home(tmp_path).bundles).exists()
 
-    before = len(read_progress(folder / "progress.jsonl"))
+    before = len(JobFolder(folder).events())
     assert worker.main(folder) == 0
-    again = read_progress(folder / "progress.jsonl")[before:]
+    again = JobFolder(folder).events()[before:]
     assert steps_of(again) == [("dpo", number) for number in range(11, DPO_STEPS + 1)]
     assert result_of(folder)["state"] == "done"
 
