@@ -1,73 +1,41 @@
 """One training run, top to bottom: snapshot and recipe in, bundle out.
 
-Each stage leaves its adapter in a folder of its own, made visible by a rename; a run that was
-killed goes on after the last finished stage, from the last checkpoint of the one it was in.
+`run` is the algorithm; the stages that it calls are in `tuning.stages`. A run that was killed goes
+on after the last finished stage, from the last checkpoint of the one it was in.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
 from accelerate import PartialState
-from datasets import Dataset
-from peft import PeftModel
-from transformers import PreTrainedTokenizerBase, set_seed
 
-from engine.adapters.files import CONFIG, WEIGHTS
 from engine.errors import InvalidInput
 from engine.prompts.interface import ChatRenderer
-from engine.prompts.load import load_renderer
-from engine.storage import digest_file, digest_json
 from tuning.ai_labels import drawn_ai_pairs
 from tuning.dataset import read_slice, read_training_data
 from tuning.jobs.events import (
     BundlePublished,
     DataRead,
-    KernelsChosen,
-    ReferencesRead,
     Report,
     RewardModelMade,
     SearchLeftOut,
     StageLeftOut,
 )
-from tuning.kernels import TuningKernelChoice, choose_kernels
-from tuning.methods.base import Method
-from tuning.methods.joint import JointRecipe, read_contributions, write_contributions
-from tuning.methods.joint_loss import SliceScore
-from tuning.methods.reward_model import RewardModel, make_reward_model
-from tuning.methods.stage import References, Reward, Stage
-from tuning.models.loading import trainer_tokenizer
-from tuning.number_format import ChosenFormat
-from tuning.policy import load_policy, save_adapter
-from tuning.preparation import prepare
+from tuning.methods.joint import read_contributions
+from tuning.methods.reward_model import make_reward_model
+from tuning.methods.stage import Stage
 from tuning.publication import publish_adapter
 from tuning.recipe import Recipe, fill_from_store
-from tuning.reference_cache import Compute, PairLogProbs, PairRow, ReferenceKey, look_up_references
 from tuning.rows import TrainingData
-from tuning.search import Slice, choose_slice, read_search, search_rate, trial_folder
+from tuning.search import Slice, choose_slice, read_search
+from tuning.stages import SEARCHED, Rows, Setup, StageTrainer, set_up
 from tuning.start_adapter import with_start
 from tuning.step_reporter import StepReporter
 from tuning.trainability import require_trainable
 from tuning.training_run import TrainingRun
-
-SEARCHED = "joint"  # the method whose learning rate may be searched
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """The parts that all stages of a run share."""
-
-    tokenizer: PreTrainedTokenizerBase
-    number_format: ChosenFormat
-    kernels: TuningKernelChoice
-    report: Report
-    reward_model: str | None = None
-    slice_rows: Sequence[Mapping[str, Any]] = ()  # of the joint method, to choose a rate by
 
 
 def run(job: TrainingRun, report: Report) -> str:
@@ -79,33 +47,18 @@ def run(job: TrainingRun, report: Report) -> str:
     begun = time.monotonic()
     require_trainable(job.base.folder, job.recipe)
     job, adapter = with_start(job)
-    number_format = prepare(job.folder, job.base.folder, job.recipe, report)
-    kernels = choose_kernels(job.kernel_cache)
-    report(KernelsChosen(reason=kernels.reason))
-    renderer = load_renderer(job.base.folder)
-    tokenizer = trainer_tokenizer(job.base.folder, renderer)
-    ai_pairs = drawn_ai_pairs(job.home, job.recipe.rlaif, job.snapshot.digest, job.recipe.seed)
-    held_back = _slice(job, report)
-    data = read_training_data(
-        renderer, job.snapshot, job.recipe, ai_pairs, without=held_back.conversations
-    )
+    setup = set_up(job, report)
+    held_back = _hold_back(job, report)
+    data = _read_data(job, setup.renderer, held_back)
     job = _with_store_values(job, data)
     report(_data_read(data))
-    setup = Setup(
-        tokenizer,
-        number_format,
-        kernels,
-        report,
-        slice_rows=_slice_rows(job, renderer, held_back.conversations),
-    )
+    slice_rows = _slice_rows(job, setup.renderer, held_back)
     reward = _reward_model(job, setup, data)
-    setup = replace(setup, reward_model=reward["reward_model"])
-    rows = {name: method.rows(data) for name, method in job.recipe.stages.items()}
-    _report_left_out(job.recipe, rows, data, report)
+    rows = _rows_by_stage(job.recipe, data, report)
+    trainer = StageTrainer(job, setup, reward["reward_model"], slice_rows)
     for name, method in job.recipe.stages.items():
         if rows[name]:
-            run_stage = _search_stage if setup.slice_rows and name == SEARCHED else _run_stage
-            adapter = run_stage(job, setup, name, method, rows[name], adapter)
+            adapter = trainer.train(name, method, rows[name], adapter)
     assert adapter is not None, "at least one stage has rows"
     if not PartialState().is_main_process:
         return ""  # the first process publishes
@@ -118,8 +71,8 @@ def run(job: TrainingRun, report: Report) -> str:
             "outcome": read_search(job.folder / SEARCHED),
         },
         "seconds": round(time.monotonic() - begun, 1),
-        "number_format": asdict(number_format),
-        "kernels": kernels.reason,
+        "number_format": asdict(setup.number_format),
+        "kernels": setup.kernels.reason,
         **reward,
     }
     digest = publish_adapter(job, adapter, data, about)
@@ -127,8 +80,8 @@ def run(job: TrainingRun, report: Report) -> str:
     return digest
 
 
-def _slice(job: TrainingRun, report: Report) -> Slice:
-    """The conversations that are held back to choose a learning rate by."""
+def _hold_back(job: TrainingRun, report: Report) -> Slice:
+    """Draw the conversations that are held back to choose a learning rate by."""
     if not job.recipe.search.rates:
         return Slice()
     found = choose_slice(job.snapshot, job.recipe.search, job.recipe.seed)
@@ -137,12 +90,20 @@ def _slice(job: TrainingRun, report: Report) -> Slice:
     return found
 
 
-def _slice_rows(
-    job: TrainingRun, renderer: ChatRenderer, conversations: Collection[str]
-) -> Sequence[Mapping[str, Any]]:
-    if not conversations:
+def _read_data(job: TrainingRun, renderer: ChatRenderer, held_back: Slice) -> TrainingData:
+    """Render what the run trains on: the snapshot without the slice, and AI labels."""
+    ai_pairs = drawn_ai_pairs(job.home, job.recipe.rlaif, job.snapshot.digest, job.recipe.seed)
+    return read_training_data(
+        renderer, job.snapshot, job.recipe, ai_pairs, without=held_back.conversations
+    )
+
+
+def _slice_rows(job: TrainingRun, renderer: ChatRenderer, held_back: Slice) -> Rows:
+    """The rows of the joint method by which its learning rate is chosen; none without a slice."""
+    if not held_back.conversations:
         return ()
-    return job.recipe.joint.rows(read_slice(renderer, job.snapshot, job.recipe, conversations))
+    found = read_slice(renderer, job.snapshot, job.recipe, held_back.conversations)
+    return job.recipe.joint.rows(found)
 
 
 def _with_store_values(job: TrainingRun, data: TrainingData) -> TrainingRun:
@@ -181,10 +142,12 @@ def _reward_model(job: TrainingRun, setup: Setup, data: TrainingData) -> dict[st
     return about
 
 
-def _report_left_out(
-    recipe: Recipe, rows: Mapping[str, Sequence[Any]], data: TrainingData, report: Report
-) -> None:
-    """Report each stage without rows; raise `InvalidInput` where there is none with rows."""
+def _rows_by_stage(recipe: Recipe, data: TrainingData, report: Report) -> dict[str, Rows]:
+    """The rows of each stage; one without rows is reported.
+
+    Raises `InvalidInput` where no stage has any.
+    """
+    rows = {name: method.rows(data) for name, method in recipe.stages.items()}
     reasons = {
         name: f"{name} needs {method.needs}"
         for name, method in recipe.stages.items()
@@ -197,6 +160,7 @@ def _report_left_out(
         )
     for name, reason in reasons.items():
         report(StageLeftOut(stage=name, reason=reason))
+    return rows
 
 
 def _examples_left_out(data: TrainingData) -> str:
@@ -208,128 +172,3 @@ def _examples_left_out(data: TrainingData) -> str:
     }
     told = [f"{count} {reason}" for reason, count in reasons.items() if count]
     return f" ({', '.join(told)})" if told else ""
-
-
-def _run_stage(
-    job: TrainingRun,
-    setup: Setup,
-    name: str,
-    method: Method,
-    rows: Sequence[Mapping[str, Any]],
-    start: Path | None,
-) -> Path:
-    """Run one stage from a start adapter, unless it is finished; returns its adapter's folder."""
-    folder = job.folder / name
-    finished = folder / "adapter"
-    if finished.is_dir():
-        return finished
-    stage = _stage(job, setup, name, method, start)
-    model = _policy(job, setup, start)
-    method.train(model, Dataset.from_list(list(rows)), stage)
-    _save(model, finished, stage)
-    return finished
-
-
-def _search_stage(
-    job: TrainingRun,
-    setup: Setup,
-    name: str,
-    method: Method,
-    rows: Sequence[Mapping[str, Any]],
-    start: Path | None,
-) -> Path:
-    """Run the joint method with the learning rate and the length that its slice prefers."""
-    from tuning.methods.joint_trainer import make_joint_trainer  # trl takes seconds to import
-
-    assert isinstance(method, JointRecipe)
-    folder = job.folder / name
-    finished = folder / "adapter"
-    if finished.is_dir():
-        return finished
-    common = _stage(job, setup, name, method, start)
-
-    def train_to(rate: float, steps: int, adapter: Path) -> SliceScore:
-        stage = replace(
-            common,
-            folder=trial_folder(folder, rate),
-            callback=StepReporter(f"{name} {rate:g}", setup.report),
-            until_step=steps,
-            slice_rows=setup.slice_rows,
-        )
-        model = _policy(job, setup, start)
-        tried = replace(method, learning_rate=rate)
-        trainer = make_joint_trainer(model, Dataset.from_list(list(rows)), tried, stage)
-        trainer.train_on(stage.checkpoint)
-        score = trainer.score_slice()
-        _save(model, adapter, stage)
-        if trainer.is_world_process_zero():
-            write_contributions(adapter.parent, trainer.contributions())
-        return score
-
-    search_rate(folder, job.recipe.search, method, len(rows), train_to, setup.report)
-    return finished
-
-
-def _stage(job: TrainingRun, setup: Setup, name: str, method: Method, start: Path | None) -> Stage:
-    return Stage(
-        name,
-        job.folder / name,
-        job.recipe.seed,
-        setup.tokenizer,
-        StepReporter(name, setup.report),
-        # A fresh adapter changes nothing: the reference is the base model then, too
-        _references(job, setup, None if method.reference_is_base else start),
-        setup.kernels.kernels,
-        partial(_open_reward, job, setup.reward_model),
-    )
-
-
-def _policy(job: TrainingRun, setup: Setup, start: Path | None) -> PeftModel:
-    set_seed(job.recipe.seed)
-    return load_policy(
-        job.base,
-        job.recipe.adapter,
-        start,
-        weights=job.recipe.weights,
-        dtype=setup.number_format.dtype,
-    )
-
-
-def _save(model: PeftModel, folder: Path, stage: Stage) -> None:
-    """Write a model's adapter into a new folder, visible once it is whole."""
-    processes = PartialState()
-    if processes.is_main_process:
-        folder.parent.mkdir(exist_ok=True)
-        temporary = folder.with_name(f"{folder.name}.tmp")
-        save_adapter(model, temporary, stage.checkpoint)
-        temporary.rename(folder)
-    processes.wait_for_everyone()
-
-
-def _references(job: TrainingRun, setup: Setup, adapter: Path | None) -> References:
-    """Log-probabilities of the base model with an adapter, kept between jobs."""
-    rounding = f"{setup.number_format.dtype} {setup.kernels.name}"
-    key = ReferenceKey(
-        base=job.base.digest,
-        adapter=None if adapter is None else _adapter_digest(adapter),
-        template=digest_json(setup.tokenizer.chat_template),
-        number_format=f"{job.recipe.weights} {rounding}",
-    )
-
-    def references(rows: Sequence[PairRow], compute: Compute) -> Sequence[PairLogProbs]:
-        found = look_up_references(job.home.references, key, rows, compute)
-        setup.report(ReferencesRead(rows=len(rows), cached=found.cached))
-        return found.log_probs
-
-    return references
-
-
-def _adapter_digest(folder: Path) -> str:
-    """Digest of the adapter, or of the model, that a stage left."""
-    adapter = [folder / WEIGHTS, folder / CONFIG]
-    files = adapter if adapter[0].is_file() else sorted(folder.glob("*.safetensors"))
-    return digest_json([digest_file(file) for file in files])
-
-
-def _open_reward(job: TrainingRun, digest: str | None) -> Reward:
-    return RewardModel.open(job.home.rewards, str(digest), job.base).score_ids

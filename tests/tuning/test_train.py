@@ -328,7 +328,7 @@ def test_after_a_loss_that_is_not_a_number_the_run_goes_on_from_the_last_good_ch
         tmp_path / "job",
         Home(tmp_path),
     )
-    monkeypatch.setattr("tuning.train.StepReporter", Poisoned)
+    monkeypatch.setattr("tuning.stages.StepReporter", Poisoned)
     monkeypatch.setattr(Poisoned, "broken", False)
     with pytest.raises(EngineFailure, match="is nan at step 13"):
         run(job, events.append)
