@@ -157,8 +157,7 @@ class Loop:
         round is tried again then, by the next call or by `tick`.
         """
         with self._rounds.lease.held(patience_seconds):
-            going_on = self._rounds.history().unfinished
-            if going_on is None:
+            if self.unfinished is None:
                 status = self.status(kinds_trained_on(asdict(request.recipe)))
                 if not status.would_run and not request.forced:
                     return LoopResult(ran=False, reason=status.reason)
@@ -184,7 +183,7 @@ class Loop:
             return None
         if plan.action == "go on":
             with self._rounds.lease.held():
-                if self._rounds.history().unfinished is None:
+                if self.unfinished is None:
                     return None  # another process has finished it meanwhile
                 return self._finish(engine, slots, report)
         self._looked_at = self._now()
@@ -210,6 +209,11 @@ class Loop:
         overdue = self._timetable.is_overdue(last_end, self._now())
         return self._evidence.status(taught, overdue=overdue)
 
+    @property
+    def unfinished(self) -> Round | None:
+        """The round that goes on, if any."""
+        return self._rounds.history().unfinished
+
     def rounds(self) -> Sequence[Round]:
         """All rounds, the newest first."""
         return tuple(reversed(self._rounds.history().rounds))
@@ -225,7 +229,7 @@ class Loop:
     def _finish(self, engine: Engine, slots: AdapterSlots, report: Report) -> LoopResult:
         """Carry out the round that goes on; one whose data was erased begins anew."""
         while True:
-            round_ = self._rounds.history().unfinished
+            round_ = self.unfinished
             assert round_ is not None, "a round was begun"
             work = RoundWork(self._rounds, round_, self._stages.require_artefacts, self._monotonic)
             result = self._carry_out(work, engine, slots, report)
@@ -268,17 +272,17 @@ class Loop:
 
     def _result(self, work: RoundWork, outcome: Outcome, reason: str) -> LoopResult:
         """Return where a round stands, as its events tell."""
-        stages = work.round.stages
-        bundle = stages.get("tune", {}).get("bundle")
-        report = self._registry.get(str(bundle)).report if "evaluate" in stages else None
+        round_ = work.round
+        judged = round_.bundle if round_.verdict is not None else None
+        report = self._registry.get(judged).report if judged is not None else None
         return LoopResult(
             ran=True,
             reason=reason,
-            snapshot=stages.get("snapshot", {}).get("snapshot"),
-            bundle=bundle,
+            snapshot=round_.snapshot,
+            bundle=round_.bundle,
             report=gate_report_of(report) if report else None,
             promoted=outcome == "promoted",
-            since_event=stages.get("snapshot", {}).get("since_event", 0),
+            since_event=round_.since_event,
             outcome=outcome,
-            round=work.round.number,
+            round=round_.number,
         )

@@ -251,7 +251,7 @@ def loop_run(
     with open_workspace(home) as workspace:
         sync_before_round(workspace)
         status = workspace.loop_status()
-        goes_on = any(not each.finished for each in workspace.loop.rounds())
+        goes_on = workspace.loop.unfinished is not None
         if not (status.would_run or force or goes_on):
             print_result(
                 as_json, {"ran": False, "reason": status.reason}, f"not run: {status.reason}"

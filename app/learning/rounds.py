@@ -71,7 +71,7 @@ class Rounds:
         request = RoundRequest(recipe, origins, forced=True, promotes=False, actor=actor)
 
         def begin() -> None:
-            if (going_on := self._going_on()) is not None:
+            if (going_on := self._workspace.loop.unfinished) is not None:
                 if going_on.next_stage == "canary":
                     raise Conflict(f"the canary of round {going_on.number} has not decided yet")
                 if asked is not None and going_on.begun["recipe"] != recipe.as_dict():
@@ -100,23 +100,19 @@ class Rounds:
         )
 
         def begin() -> None:
-            going_on = self._going_on()
+            going_on = self._workspace.loop.unfinished
             if going_on is not None and not self._works_on(going_on, job):
                 raise Conflict(f"round {going_on.number} of the loop goes on")
             jobs.resume(job)
 
         self._in_background(request, begin)
 
-    def _going_on(self) -> Round | None:
-        """The round that is not finished, if there is one."""
-        return next((each for each in self._workspace.loop.rounds() if not each.finished), None)
-
     def _works_on(self, round_: Round, job: str) -> bool:
         """Whether a round is in its tuning, and the job is its own."""
         snapshot, recipe = self._workspace.jobs.get(job).snapshot, self._workspace.jobs.recipe(job)
         return (
             round_.next_stage == "tune"
-            and round_.stages["snapshot"]["snapshot"] == snapshot
+            and round_.snapshot == snapshot
             and round_.begun["recipe"] == recipe
         )
 

@@ -47,6 +47,34 @@ class Round:
     ended: LoopEvent | None = None  # its outcome and reason; reported or not
 
     @property
+    def snapshot(self) -> str | None:
+        """The snapshot that it trains on, once it is frozen."""
+        snapshot: str | None = self.stages.get("snapshot", {}).get("snapshot")
+        return snapshot
+
+    @property
+    def since_event(self) -> int:
+        """The newest statement that its snapshot leaves out as outdated; 0: it leaves out none."""
+        return int(self.stages.get("snapshot", {}).get("since_event", 0))
+
+    @property
+    def bundle(self) -> str | None:
+        """The bundle that it trained, once it has."""
+        bundle: str | None = self.stages.get("tune", {}).get("bundle")
+        return bundle
+
+    @property
+    def verdict(self) -> str | None:
+        """The gate's verdict on the bundle, once it is judged."""
+        verdict: str | None = self.stages.get("evaluate", {}).get("verdict")
+        return verdict
+
+    @property
+    def may_go_live(self) -> bool:
+        """Whether the gate found the bundle better, in a round that promotes."""
+        return bool(self.begun["promotes"]) and self.verdict == "better"
+
+    @property
     def next_stage(self) -> StageName | None:
         """The first stage that is not done; None after the last."""
         return next((stage for stage in STAGES if stage not in self.stages), None)

@@ -74,14 +74,14 @@ class Stages:
 
         Once the bundle is judged, the snapshot is needed no more.
         """
-        snapshot = round_.stages.get("snapshot", {}).get("snapshot")
-        bundle = round_.stages.get("tune", {}).get("bundle")
+        bundle = round_.bundle
         if bundle is not None and (
             bundle in self.registry.tainted() or not folder_of(self.home.bundles, bundle).is_dir()
         ):
             return True
-        unjudged = snapshot is not None and "evaluate" not in round_.stages
-        return unjudged and snapshot not in list_digests(self.home.snapshots)
+        if round_.snapshot is None or round_.verdict is not None:
+            return False
+        return round_.snapshot not in list_digests(self.home.snapshots)
 
     def freeze(self, work: RoundWork, engine: Engine, slots: AdapterSlots) -> StageDocument:
         """Stage 1: the examples of now, without those that people contradict by now."""
@@ -112,16 +112,17 @@ class Stages:
 
     def evaluate(self, work: RoundWork, engine: Engine, slots: AdapterSlots) -> StageDocument:
         """Stage 3: the evaluation and the gate's verdict, which the release record keeps."""
-        bundle, snapshot = _bundle_of(work.round), work.round.stages["snapshot"]["snapshot"]
+        bundle, snapshot = _trained(work.round)
         judged = self.judging.evaluate(engine, slots, bundle, snapshot)
         return {"verdict": judged.gate.verdict, "reason": judged.gate.reason}
 
     def ask_canary(self, work: RoundWork) -> StageDocument:
         """Stage 4: what people say of a better candidate; passed through without a canary."""
-        if self.canary is None or not _is_wanted(work.round):
+        if self.canary is None or not work.round.may_go_live:
             return {"decision": None}
         if not work.round.canary_begun:
-            self.canary.start(_bundle_of(work.round))
+            bundle, _ = _trained(work.round)
+            self.canary.start(bundle)
             work.record(CANARY_BEGUN, {})
         decision = self.canary.decision()
         if decision == "running":
@@ -133,9 +134,10 @@ class Stages:
 
         A loop that was killed after the pointer had moved finds it there.
         """
-        bundle, stages = _bundle_of(work.round), work.round.stages
+        bundle, _ = _trained(work.round)
+        stages = work.round.stages
         reason, decision = stages["evaluate"]["reason"], stages["canary"]["decision"]
-        if not _is_wanted(work.round):
+        if not work.round.may_go_live:
             return {"promoted": False, "reason": reason}
         if decision not in (None, "promote"):
             return {"promoted": False, "reason": f"the canary's decision is: {decision}"}
@@ -150,14 +152,13 @@ class Stages:
         """Stage 6: tell the operator's URL, where there is one. It may be away."""
         ended = work.ended
         assert ended is not None, "a round is told of at its end"
-        bundle = work.round.stages.get("tune", {}).get("bundle")
         document = {
             "round": work.round.number,
             "cause": work.round.begun["cause"],
             "begun_at": work.round.begun_at,
             "ended_at": ended.at,
-            "release": bundle,
-            "verdict": work.round.stages.get("evaluate", {}).get("verdict"),
+            "release": work.round.bundle,
+            "verdict": work.round.verdict,
             "live": self.registry.live().bundle,
             **ended.document,
         }
@@ -172,7 +173,8 @@ class Stages:
     def _start_job(self, work: RoundWork) -> str:
         """Start or resume the round's job; one that runs, since a server before, is left to run."""
         begun, job = work.round.begun, work.round.begun.get("job")
-        snapshot = work.round.stages["snapshot"]["snapshot"]
+        snapshot = work.round.snapshot
+        assert snapshot is not None, "the stage before froze one"
         if job is not None:
             if self.jobs.get(job).state not in ("running", "done"):
                 self.jobs.resume(job)
@@ -204,10 +206,8 @@ class Stages:
         return known is not None and (bundle == live or known.report.get("incumbent", live) == live)
 
 
-def _bundle_of(round_: Round) -> str:
-    return str(round_.stages["tune"]["bundle"])
-
-
-def _is_wanted(round_: Round) -> bool:
-    """Whether a round may promote, and the gate found its candidate better."""
-    return bool(round_.begun["promotes"] and round_.stages["evaluate"]["verdict"] == "better")
+def _trained(round_: Round) -> tuple[str, str]:
+    """The bundle of a round that has trained, and the snapshot that it was trained on."""
+    assert round_.bundle is not None, "the stage before made one"
+    assert round_.snapshot is not None, "and froze what it was trained on"
+    return round_.bundle, round_.snapshot
