@@ -55,7 +55,7 @@ def claim_server(settings: Settings) -> Iterator[list[socket.socket]]:
 
 
 def shares_store(settings: Settings) -> bool:
-    """Whether other servers may use the same database: a SQLite file has one server."""
+    """Return whether other servers may use the same database: a SQLite file has one server."""
     return settings.database_url is not None and not settings.database_url.startswith("sqlite")
 
 

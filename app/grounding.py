@@ -30,7 +30,7 @@ CHINESE = re.compile(r"[\u4e00-\u9fff]")
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How passages are shown in one language."""
+    """The words around passages in one language."""
 
     instruction: str
     none_found: str
@@ -72,7 +72,7 @@ class Grounding:
 
     @property
     def shown_question(self) -> str:
-        """What the model is shown in place of the question."""
+        """The question with the passages before it, as the model is shown it."""
         words = self.wording
         passages = [
             f"[{number}] {place_of(passage, words)}\n{passage.page_content}"

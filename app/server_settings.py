@@ -152,12 +152,12 @@ class ServerSettings(BaseSettings):
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine can reach the server."""
+        """Return whether only this machine can reach the server."""
         return self.host in LOOPBACK
 
     @property
     def has_accounts(self) -> bool:
-        """Whether people sign in: by choice, and wherever others can reach the server."""
+        """Return whether people sign in: by choice, and wherever others can reach the server."""
         return self.accounts or not self.is_local
 
     @property

@@ -143,6 +143,6 @@ class Service:
         self.workspace.store.abort_unfinished(running)
 
     def _is_training(self) -> bool:
-        """Whether a round or a tuning job runs, which gets the processors before idle work."""
+        """Return whether a round or a tuning job runs: it gets the processors before idle work."""
         jobs = self.workspace.jobs.list()
         return self.rounds.running or any(job.state == "running" for job in jobs)

@@ -210,7 +210,7 @@ class Forgetting:
         return held_erased
 
     def _learnt(self, bundle: str, held_erased: HeldErased) -> bool:
-        """Whether a bundle, or the one that its training started from, learnt from erased data.
+        """Return whether a bundle, or the one that it was trained from, learnt from erased data.
 
         One that does not say on what it was trained counts as such, and one whose start is gone.
         An imported adapter has seen nothing of this home.

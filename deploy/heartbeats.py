@@ -21,7 +21,7 @@ BEAT_SECONDS = SILENT_SECONDS / 5
 
 
 class SilenceWatch:
-    """How long rows have stayed as they are, as far as this process has seen."""
+    """A watch of rows: how long each has stayed as it is, as far as this process has seen."""
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic

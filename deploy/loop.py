@@ -150,7 +150,7 @@ class Loop:
         *,
         patience_seconds: float = 2 * SILENT_SECONDS,
     ) -> LoopResult:
-        """One round, or the rest of the one that was interrupted.
+        """Carry out one round, or the rest of the one that was interrupted.
 
         A forced one trains even without enough new evidence; the gate still decides. Raises
         `Conflict` while another process runs the loop, and the error of a stage that failed: the
@@ -200,7 +200,7 @@ class Loop:
         return loop_plan(history, self._timetable, now=now, looked_at=looks[0], enabled=enabled)
 
     def status(self, taught: Collection[ExampleKind] = ALL_KINDS) -> LoopStatus:
-        """Whether the evidence starts a round, and why.
+        """Weigh the evidence: would it start a round, and why?
 
         `taught` are the kinds of examples that the recipe trains on.
         """

@@ -96,7 +96,7 @@ class TextEmbedder:
 
 
 def _pools_the_first_token(folder: Path) -> bool:
-    """Whether a text's vector is its first token's; else it is the mean of all tokens'."""
+    """Return whether a text's vector is its first token's; else it is the mean of all tokens'."""
     pooling = _read_json(folder / "1_Pooling" / ENCODER_CONFIG)
     modes = {name for name, is_on in pooling.items() if name.startswith("pooling_mode") and is_on}
     if modes - {"pooling_mode_mean_tokens", "pooling_mode_cls_token"} or len(modes) > 1:

@@ -40,7 +40,7 @@ class Home:
 
     @property
     def open_webui(self) -> Path:
-        """How far the feedback of an Open WebUI has been taken over, JSON."""
+        """The state of the synchronisation with an Open WebUI, JSON."""
         return self.root / "open-webui.json"
 
     @property
@@ -72,7 +72,7 @@ class Home:
 
     @property
     def evaluations(self) -> Path:
-        """What each verdict of the gate rests on."""
+        """The evaluations, on which each verdict of the gate rests."""
         return self.root / "evaluations"
 
     @property

@@ -52,7 +52,7 @@ class Message:
 
     @property
     def uses_tools(self) -> bool:
-        """Whether it offers tools, calls them, or is a result."""
+        """Return whether it offers tools, calls them, or is a result."""
         return bool(self.tools or self.calls or self.role == "tool")
 
     @property
@@ -150,7 +150,7 @@ def clean_text(text: str, *, what: str = "message", limit_chars: int = 400_000) 
 
 
 def is_blank(text: str) -> bool:
-    """Whether the text has only invisible characters: white space, control and format ones."""
+    """Return whether all characters are invisible: white space, control and format ones."""
     return all(c in FILLERS or unicodedata.category(c) in INVISIBLE for c in text)
 
 

@@ -327,11 +327,11 @@ class Engine(Protocol):
 
     @property
     def thinks_unasked(self) -> bool | None:
-        """Whether the model thinks first where `thinking` is None; None: it has no such switch."""
+        """Return whether it thinks where `thinking` is None; None: it has no such switch."""
 
     @property
     def call_format(self) -> CallReader:
-        """How an answer to messages that offer tools writes its calls."""
+        """The format of calls in answers to messages that offer tools."""
 
     def count_prompt_tokens(self, messages: Sequence[Message], thinking: bool | None = None) -> int:
         """Tokens of the rendered prompt, generation prompt included."""
@@ -362,7 +362,7 @@ class Engine(Protocol):
 
     @property
     def alive(self) -> bool:
-        """Whether the engine can still make tokens."""
+        """Return whether the engine can still make tokens."""
 
     def close(self) -> None:
         """End every stream with a terminal event and free the model."""

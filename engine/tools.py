@@ -70,7 +70,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """Whether an answer may or must call, which function (`name`), and whether several times."""
+    """The permission or duty to call: which function (`name`), and whether several times."""
 
     mode: Literal["auto", "required"] = "auto"
     name: str | None = None

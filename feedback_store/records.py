@@ -68,7 +68,7 @@ class WrittenAnswer:
 
     @property
     def thinking(self) -> bool | None:
-        """Whether thoughts were switched on or off for it; None where the template decided."""
+        """The switch of thoughts: on, off, or None where the template decided."""
         chosen = self.sampling.get("thinking")
         return chosen if isinstance(chosen, bool) else None
 
@@ -264,7 +264,7 @@ class ImportedTurn:
 
 @dataclass(frozen=True, slots=True)
 class SyncedTurn:
-    """What a person says on another chat page of the first of a turn's answers, as it is now.
+    """The statement of a person on another chat page about a turn's first answer, as it is now.
 
     `answer_names` are the answers' names there, which never change, and `at` is when the first one
     was written (seconds since 1970). Statements that are not there any more were taken back; of

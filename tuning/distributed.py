@@ -33,7 +33,7 @@ def config_file(config: Path) -> Path:
 
 
 def processes_of(config: Path) -> int:
-    """How many processes a configuration asks for, at least two.
+    """The number of processes that a configuration asks for, at least two.
 
     Raises `InvalidInput` for a configuration that cannot be read, asks for fewer or for several
     machines, or is of a kind that is not one of `DISTRIBUTED_TYPES`.
@@ -79,7 +79,7 @@ def accelerate_arguments(job: Path, config: Path, processes: int) -> list[str]:
 
 
 def weights_are_split() -> bool:
-    """Whether `accelerate launch` was told to split weights over processes (FSDP, DeepSpeed).
+    """Return whether `accelerate launch` was told to split weights (FSDP, DeepSpeed).
 
     Then every process must run the same number of forward passes, and none holds a whole weight.
     """

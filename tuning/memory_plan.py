@@ -81,7 +81,7 @@ class MemoryPlan:
 
 
 def plan_memory(model: Preset, load: Load, *, card_bytes: int, serving_bytes: int) -> MemoryPlan:
-    """Whether training fits beside the serving engine, only while that sleeps, or not at all.
+    """Decide: training fits beside the serving engine, only while that sleeps, or not at all.
 
     `card_bytes` is all memory of the device, `serving_bytes` what the engine holds on it.
     """

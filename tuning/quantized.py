@@ -121,7 +121,7 @@ def held_weight_bytes(model: nn.Module) -> int:
 
 
 def has_dense_weight(layer: nn.Module, dtype: torch.dtype) -> bool:
-    """Whether `dense_weight` knows how to make this layer's weights dense in a number format."""
+    """Return whether `dense_weight` can make this layer's weights dense in a number format."""
     plain = type(layer) is nn.Linear and layer.weight.dtype == dtype
     return plain or isinstance(layer, QuantizedLinear) or _is_nf4(layer)
 

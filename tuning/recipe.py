@@ -157,7 +157,7 @@ def recipe_from_dict(values: Any) -> Recipe:
 
 
 def origins(values: Any) -> dict[str, str]:
-    """Where each value of the recipe comes from: `{"dpo.beta": "recipe" | "default"}`."""
+    """The origin of each value of the recipe: `{"dpo.beta": "recipe" | "default"}`."""
     return {name: "recipe" if given else "default" for name, given in leaves(Recipe, values or {})}
 
 

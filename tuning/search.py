@@ -89,13 +89,13 @@ def search_rate(
 
 
 def read_search(folder: Path) -> dict[str, Any] | None:
-    """What `search_rate` returned in a stage's folder that is finished; None without a search."""
+    """The result of `search_rate` in a finished stage's folder; None without a search."""
     path = folder / "search.json"
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None
 
 
 def trial_folder(folder: Path, rate: float) -> Path:
-    """Where the run of a rate keeps its checkpoints and its points."""
+    """The folder of a rate's run, with its checkpoints and its points."""
     return folder / f"rate-{rate:g}"
 
 

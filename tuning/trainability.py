@@ -1,4 +1,4 @@
-"""Whether a base model can be trained as a recipe asks, told before anything is written."""
+"""A check that a base model can be trained as a recipe asks, before anything is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which answers to ask people about: those between which the policy is least sure. Pure.
+"""The choice of answers to ask people about: where the policy is least sure. Pure.
 
 A policy that was trained by DPO is a reward model of its own: its implicit reward of an answer is
 beta (log pi(y|x) - log pi_ref(y|x)) (Rafailov et al. 2023, sec. 4), and by Bradley and Terry (1952)

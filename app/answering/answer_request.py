@@ -88,7 +88,7 @@ class AnswerRequest:
 
     @property
     def is_stored(self) -> bool:
-        """Whether the answer is stored."""
+        """Return whether the answer is stored."""
         return self.continued_id is not None or self.store_turn is not None
 
     def split_whole(self, text: str) -> Reasoned:

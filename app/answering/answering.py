@@ -112,7 +112,7 @@ class Answering:
 
     @property
     def call_format(self) -> CallReader:
-        """How answers to messages that offer tools write their calls."""
+        """The format of calls in answers to messages that offer tools."""
         return self._engine.call_format
 
     @property

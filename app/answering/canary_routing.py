@@ -1,4 +1,4 @@
-"""Which release answers a conversation while a canary runs.
+"""The choice of the release that answers a conversation while a canary runs.
 
 A share of the conversations that begin during a canary is answered by the candidate from their
 first answer to their last: a conversation stays with the release that wrote its first answer.
@@ -23,7 +23,7 @@ class KnownCanaries(Protocol):
     """The part of `Canaries` that the router calls."""
 
     def recent(self) -> Sequence[Canary]:
-        """Those that run or ended lately, the newest first."""
+        """The canaries that run or ended lately, the newest first."""
 
     def refuse(self, candidate: str, reason: str) -> None:
         """Roll back a candidate that the engine cannot serve."""

@@ -81,7 +81,7 @@ class Comparisons:
         return self._draw() < DRAWN_PER_OFFER * self._rate
 
     def is_offered(self, user_id: str, first: str, second: str) -> bool:
-        """Whether two answers differ at least as much as the median of recent pairs."""
+        """Return whether two answers differ at least as much as the median of recent pairs."""
         different = difference(first, second)
         with self._lock:
             self._differences.append(different)
@@ -91,7 +91,7 @@ class Comparisons:
         return offered
 
     def offers_waiting(self, user_id: str) -> bool:
-        """Whether to offer a comparison that waits, of which every second due offer is one.
+        """Return whether to offer a comparison that waits, of which every second due offer is one.
 
         It was chosen by its answers already, so it is drawn where a second answer would have to
         differ enough: both kinds of offers are equally frequent.

@@ -125,7 +125,7 @@ class LiveAnswers:
 
     @property
     def busy(self) -> bool:
-        """Whether any answer is being generated."""
+        """Return whether any answer is being generated."""
         with self._lock:
             return any(live.latest.status == "streaming" for live in self._live.values())
 

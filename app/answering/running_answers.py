@@ -32,7 +32,7 @@ class CancellationToken:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the end was asked for."""
+        """Return whether the end was asked for."""
         return self._cancelled
 
     def attach(self, stream: Cancellable) -> None:
@@ -110,7 +110,7 @@ class RunningAnswers:
 
     @property
     def refusing(self) -> bool:
-        """Whether new answers are refused."""
+        """Return whether new answers are refused."""
         return self._refusing
 
     @property

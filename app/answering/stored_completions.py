@@ -30,12 +30,12 @@ class StoredCompletion:
 
     @property
     def has_instructions(self) -> bool:
-        """Whether the prompt's first message holds instructions for this answer alone."""
+        """Return whether the prompt's first message holds instructions for this answer alone."""
         return bool(self.answer.sampling.get(HAS_INSTRUCTIONS))
 
     @property
     def instructions(self) -> str:
-        """Those instructions; "" if there are none."""
+        """The instructions; "" if there are none."""
         return self.prompt[0].content if self.has_instructions else ""
 
     def as_history(self) -> list[Message]:

@@ -55,7 +55,7 @@ def judge(
 
 
 def is_endpoint(endpoint: str | None, model: str | None) -> bool:
-    """Whether a server is to judge; raises `typer.BadParameter` if only one option is given."""
+    """Return whether a server judges; raises `typer.BadParameter` if only one option is given."""
     if (endpoint is None) != (model is None):
         raise typer.BadParameter("one needs the other", param_hint="--endpoint, --model")
     return endpoint is not None

@@ -26,7 +26,7 @@ PEOPLE = 16  # at a time
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How often the scripted user did each thing."""
+    """The number of times that the scripted user did each thing."""
 
     prompts: int = 0
     votes_up: int = 0

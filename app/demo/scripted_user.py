@@ -31,7 +31,7 @@ Ranking = Callable[[Shown], Rank]
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What the user wants: which answers get a thumb up, and which of two is better.
+    """A scripted user's wish: which answers get a thumb up, and which of two is better.
 
     The answer with the higher rank is; equal ranks are a tie.
     """
@@ -85,7 +85,7 @@ def sentences(text: str) -> list[str]:
 
 
 def is_liked(text: str, ended: bool) -> bool:
-    """Whether the model ended by itself, after one or two complete sentences and no list."""
+    """Return whether the model ended by itself, after one or two complete sentences and no list."""
     return _is_whole(text, ended) and 1 <= len(sentences(text)) <= 2
 
 

@@ -1,4 +1,4 @@
-"""What the demo does with releases: greedy answers, a swap under a running stream, a rollback."""
+"""The demo's use of releases: greedy answers, a swap under a running stream, a rollback."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class Desk:
 
     @property
     def is_new(self) -> bool:
-        """Whether nothing was trained yet."""
+        """Return whether nothing was trained yet."""
         return not self.releases and not self.loop.job_running
 
     @property
@@ -209,7 +209,7 @@ class DeskReader:
 
 
 def needs_decision(canary: Canary, record: ReleaseRecord, live: str | None) -> bool:
-    """Whether a canary ended undecided, and nobody has decided about its candidate since."""
+    """Return whether a canary ended undecided, and nobody has decided about its candidate since."""
     candidate = canary.plan.candidate
     return (
         canary.outcome == "undecided"

@@ -70,7 +70,7 @@ class Drafter:
                 yield draft
 
     def _write(self, passages: Sequence[Document]) -> list[str]:
-        """What the model writes about each passage; nothing where one does not fit."""
+        """Let the model write about each passage; "" for one that does not fit into its context."""
         orders = [draft_order(passage.page_content) for passage in passages]
         requests = [
             GenerationRequest(
@@ -89,7 +89,7 @@ class Drafter:
 
 
 def draft_order(passage: str) -> str:
-    """Return what the model is asked, in the passage's language."""
+    """Return the order to the model, in the passage's language."""
     order = CHINESE_ORDER if CHINESE.search(passage) else ENGLISH_ORDER
     return order.format(passage=passage)
 
@@ -107,7 +107,7 @@ def read_draft(written: str, passage: Document, collection: str, model: str) -> 
 
 
 def is_near(question: str, others: Iterable[str]) -> bool:
-    """Whether a question is near one of some others by ROUGE-L (F-measure, Lin 2004).
+    """Return whether a question is near one of some others by ROUGE-L (F-measure, Lin 2004).
 
     That is 2 * LCS / (m + n), which rapidfuzz calls the normalized similarity of insertions and
     deletions.

@@ -34,7 +34,7 @@ class Rounds:
 
     @property
     def running(self) -> bool:
-        """Whether a round runs in this server."""
+        """Return whether a round runs in this server."""
         return self._one.locked()
 
     def tick(self) -> None:
@@ -108,7 +108,7 @@ class Rounds:
         self._in_background(request, begin)
 
     def _works_on(self, round_: Round, job: str) -> bool:
-        """Whether a round is in its tuning, and the job is its own."""
+        """Return whether a round is in its tuning, and the job is its own."""
         snapshot, recipe = self._workspace.jobs.get(job).snapshot, self._workspace.jobs.recipe(job)
         return (
             round_.next_stage == "tune"

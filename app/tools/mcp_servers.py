@@ -49,7 +49,7 @@ class ServerListing:
 
     @property
     def is_due(self) -> bool:
-        """Whether the server is to be asked again."""
+        """Return whether the server is to be asked again."""
         limit = RETRY_SECONDS if self.problem else FRESH_SECONDS
         return time.monotonic() - self.at > limit
 

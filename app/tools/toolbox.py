@@ -105,7 +105,7 @@ class Toolbox:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is on."""
+        """Return whether nothing is on."""
         return not (self._built_in or self._servers.names)
 
     def known(self, *, wait_seconds: float) -> tuple[list[KnownTool], list[str]]:

@@ -187,7 +187,7 @@ class Canaries:
         return running.plan.candidate if running else self._releases().waiting()
 
     def recent(self) -> list[Canary]:
-        """Those that run or ended within the last day and whose candidate may still be served, the
+        """The canaries that run or ended within a day and whose candidate may still be served, the
         newest first."""
         since, tainted = self._clock() - KEPT_SECONDS, self._registry.tainted()
         return [

@@ -1,4 +1,4 @@
-"""What a canary's test is given: verdicts and outcomes by arm, from what was stored. Pure."""
+"""The input of a canary's test: verdicts and outcomes by arm, from what was stored. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the verdicts of a canary decide: promote, roll back, or neither, yet or at all. Pure."""
+"""The decision about a canary by its verdicts: promote, roll back, or neither (yet). Pure."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def tripped(answers: Iterable[AnswerFacts]) -> CanaryGuard | None:
 
 
 def _signals(faults: Iterable[bool], limit: float, bad: float) -> bool:
-    """Whether the chart of a rate of faults signals."""
+    """Return whether the chart of a rate of faults signals."""
     ratio = 1.0
     for is_fault in faults:
         ratio *= bad / limit if is_fault else (1 - bad) / (1 - limit)
@@ -84,7 +84,7 @@ def _signals(faults: Iterable[bool], limit: float, bad: float) -> bool:
 
 
 def _slow_ones(answers: Iterable[AnswerFacts]) -> Iterator[bool]:
-    """For pairs of a candidate's and a live answer, in order: whether the candidate's was the slow
+    """Pair a candidate's with a live answer, in order; True where the candidate's was the slow
     one, where one was."""
     waiting: dict[Arm, deque[float]] = {"candidate": deque(), "live": deque()}
     for answer in answers:

@@ -1,4 +1,4 @@
-"""What a canary is to do: which release, for which conversations, and when it ends. Pure."""
+"""The plan of a canary: which release, for which conversations, and when it ends. Pure."""
 
 from __future__ import annotations
 
@@ -83,11 +83,11 @@ class Canary:
 
     @property
     def runs(self) -> bool:
-        """Whether it has not ended."""
+        """Return whether it has not ended."""
         return self.ended_at is None
 
     def keeps(self, begun_at: float, release: str | None, conversation_id: str, now: float) -> bool:
-        """Whether a conversation, whose first answer `release` began to write at `begun_at`, goes
+        """Return whether a conversation whose first answer `release` began at `begun_at` goes
         on with the candidate.
 
         While the canary runs, and for a day after an end that decided nothing, it does. After a

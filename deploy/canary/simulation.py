@@ -68,7 +68,7 @@ def _play(plan: CanaryPlan, votes: Iterable[Verdict]) -> CanaryTest:
 def _votes(
     plan: CanaryPlan, scenario: Scenario, generator: np.random.Generator
 ) -> Iterator[Verdict]:
-    """As many verdicts as the budget has."""
+    """Draw as many verdicts as the budget has."""
     draws = zip(
         (generator.random(plan.votes) < plan.share).tolist(),
         (generator.random(plan.votes) < scenario.comparisons).tolist(),

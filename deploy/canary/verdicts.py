@@ -1,4 +1,4 @@
-"""What people say in a canary: verdicts, the order in which they count, and their blocks. Pure.
+"""The verdicts of a canary: what each person says, in which order, and in blocks. Pure.
 
 A verdict is the first statement of a conversation about an answer of its arm, so that all that is
 said in one conversation counts once. Arms are drawn by conversation: how strict a person is weighs
@@ -26,7 +26,7 @@ EQUAL_PARTS = 1.5  # of a person at least, or five equally busy people would all
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a conversation's person found an answer of its arm good.
+    """Return whether a conversation's person found an answer of its arm good.
 
     Of kind "answer", it is a thumb; a correction or a regeneration without a thumb says that it was
     bad. Of kind "comparison", it says whether the arm's own answer was chosen, blind, over the

@@ -28,7 +28,7 @@ class ExportFormat(Protocol):
     QUANTIZATIONS: tuple[str, ...]  # those that it can hold, its default first; () for none
 
     def refusal(self, release: VerifiedRelease) -> str | None:
-        """Why the format cannot hold the release, as one sentence; None if it can."""
+        """The reason why the format cannot hold the release, as a sentence; None if it can."""
 
     def write(self, release: VerifiedRelease, folder: Path, quantization: str) -> None:
         """Write the release into an empty folder; `quantization` is "" for a format without."""

@@ -44,7 +44,7 @@ class GgufModel:
 
 
 def unsupported(folder: Path) -> str | None:
-    """Why the checkpoint in `folder` cannot be a GGUF file; None if it can."""
+    """The reason why the checkpoint in `folder` cannot be a GGUF file; None if it can."""
     kind = read_config(folder).get("model_type")
     if kind not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)

@@ -69,7 +69,7 @@ def add_tokenizer(writer: GGUFWriter, folder: Path, rows: int) -> None:
 
 
 def tokenizer_problem(folder: Path) -> str | None:
-    """Why the tokenizer of a checkpoint cannot be written; None if it can."""
+    """The reason why a checkpoint's tokenizer cannot be written; None if it can."""
     renderer: Any = load_renderer(folder)
     try:
         _kind(_document(renderer.tokenizer))
@@ -163,7 +163,7 @@ def _merges(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _has_space_prefix(document: Mapping[str, Any]) -> bool:
-    """Whether a space is put before a text, by a Metaspace or by a Prepend of its sign."""
+    """Return whether a space is put before a text, by a Metaspace or by a Prepend of its sign."""
     steps: list[Mapping[str, Any]] = []
     for part in ("normalizer", "pre_tokenizer"):
         found = document.get(part) or {}
@@ -176,7 +176,7 @@ def _has_space_prefix(document: Mapping[str, Any]) -> bool:
 
 
 def adds_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer of a checkpoint puts its begin token before every text."""
+    """Return whether the tokenizer of a checkpoint puts its begin token before every text."""
     ids = tokenizer("a")["input_ids"]
     return tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
 

@@ -140,7 +140,7 @@ def _training(release: VerifiedRelease) -> Iterator[str]:
 
 
 def _searched(manifest: Mapping[str, Any], stage: str) -> bool:
-    """Whether a search found how hard a stage trains, which the recipe then does not say."""
+    """Return whether a search found how hard a stage trains, which the recipe then does not say."""
     return stage == "joint" and bool((manifest.get("search") or {}).get("outcome"))
 
 

@@ -40,7 +40,7 @@ class VerifiedRelease:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the folder holds all weights of a model."""
+        """Return whether the folder holds all weights of a model."""
         return self.kind in ("whole model", "base model")
 
     @property

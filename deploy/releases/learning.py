@@ -35,7 +35,7 @@ class LearntBy:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """Where a statement went: the first snapshot with an example of it, and the releases."""
+    """The way of a statement: the first snapshot with an example of it, and the releases."""
 
     snapshot: str | None = None
     releases: tuple[LearntBy, ...] = ()  # the oldest first

@@ -1,4 +1,4 @@
-"""How a release was made, read from its bundle, its snapshot and its job while they are there.
+"""The making of a release, read from its bundle, snapshot and job while they are there.
 
 The facts go into the release record, which stays when an erasure deletes what they were read from.
 """

@@ -1,4 +1,4 @@
-"""Is it getting better? Each release against the one before it and the base model, what it cost,
+"""The trend of the releases: each against the one before it and the base model, what it cost,
 and the thumbs that it got by day. Pure: the record and counts in, points to draw out."""
 
 from __future__ import annotations

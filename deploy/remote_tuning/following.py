@@ -28,7 +28,7 @@ TOLD = ("base_digest", "snapshot", "recipe", "recipe_origins")
 
 
 class Cancelled(BaseException):
-    """Somebody cancelled the job; raised by the signal's handler."""
+    """Raised by the signal's handler where somebody cancelled the job."""
 
 
 def follow_job(

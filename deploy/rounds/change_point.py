@@ -29,7 +29,7 @@ BASELINE_Z = 1.2816  # the baseline is taken at the lower end of its 90% interva
 
 @dataclass(frozen=True, slots=True)
 class RatingWatch:
-    """What the test says of the live release.
+    """The result of the test on the live release.
 
     `before` is the share of thumbs up among the first `BASELINE_VOTES`, None while there are fewer;
     `after` is the share in the `recent` thumbs since the change, where `fell`.

@@ -52,7 +52,7 @@ def measure_agreement(
 
 
 def contradicts(agreement: Interval | None) -> bool:
-    """Whether the new statements say the opposite of what the release has learnt."""
+    """Return whether the new statements say the opposite of what the release has learnt."""
     return agreement is not None and agreement.high < CHANCE
 
 

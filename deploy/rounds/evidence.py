@@ -50,9 +50,9 @@ class EvidenceWatch:
     def status(
         self, taught: Collection[ExampleKind] = ALL_KINDS, *, overdue: bool = False
     ) -> LoopStatus:
-        """Whether a round would train now, and why; `taught`: the kinds that its recipe trains on.
+        """Weigh the evidence for a round now; `taught` are the kinds that its recipe trains on.
 
-        `overdue`: whether the last round is longer ago than the operator wants.
+        `overdue`: the last round is longer ago than the operator wants.
         """
         summary = self._training_set.refresh()
         trained = [self._manifest(snapshot) for snapshot in self._trained_snapshots()]

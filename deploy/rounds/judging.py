@@ -42,7 +42,7 @@ class Judging:
         jobs: JobRunner,
         thresholds: Thresholds | None = None,
     ) -> None:
-        """Without `thresholds` those that are shipped hold."""
+        """The shipped thresholds hold where none are given."""
         self._home = home
         self._base = base
         self._registry = registry

@@ -1,4 +1,4 @@
-"""What the loop would do at a moment, by its history and its timetable alone. Pure."""
+"""The loop's next action at a moment, by its history and its timetable alone. Pure."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Round:
 
     @property
     def may_go_live(self) -> bool:
-        """Whether the gate found the bundle better, in a round that promotes."""
+        """Return whether the gate found the bundle better, in a round that promotes."""
         return bool(self.begun["promotes"]) and self.verdict == "better"
 
     @property
@@ -81,7 +81,7 @@ class Round:
 
     @property
     def finished(self) -> bool:
-        """Whether it has reported."""
+        """Return whether it has reported."""
         return "report" in self.stages
 
     @property

@@ -70,7 +70,7 @@ class Stages:
             raise RoundEnded("erased", ERASED)
 
     def is_erased(self, round_: Round) -> bool:
-        """Whether an erasure has rewritten the round's snapshot or deleted its bundle.
+        """Return whether an erasure has rewritten the round's snapshot or deleted its bundle.
 
         Once the bundle is judged, the snapshot is needed no more.
         """
@@ -192,7 +192,7 @@ class Stages:
         )
 
     def _pause_reason(self, work: RoundWork, seconds_left: float) -> str | None:
-        """Why the job has to stop for now, if it has to; it goes on from its checkpoint later."""
+        """The reason to stop the job for now; None where it may run. It goes on later."""
         if work.round.begun.get("forced"):
             return None
         if self.timetable.quiet_until(self.now()) is not None:
@@ -200,7 +200,7 @@ class Stages:
         return USED_UP if work.seconds >= seconds_left else None
 
     def _is_judged(self, bundle: str) -> bool:
-        """Whether a release has a verdict that still holds, or is live."""
+        """Return whether a release has a verdict that still holds, or is live."""
         live = self.registry.live().bundle
         known = self.registry.record().releases.get(bundle)
         return known is not None and (bundle == live or known.report.get("incumbent", live) == live)

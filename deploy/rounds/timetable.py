@@ -1,4 +1,4 @@
-"""When the loop may look and work: its schedule, quiet hours, minutes a day, and back-off. Pure.
+"""The loop's times: schedule, quiet hours, minutes a day, and back-off. Pure.
 
 Times are Unix seconds; hours and days are those of a time zone, by default the machine's. A time
 that lies in the future was written before the clock was set back, and holds nothing up.
@@ -47,7 +47,7 @@ class Timetable:
         return None if found is None else found.timestamp()
 
     def is_look_due(self, looked_at: float, now: float) -> bool:
-        """Whether a time of the schedule has come since the last look."""
+        """Return whether a time of the schedule has come since the last look."""
         following = self.next_look(looked_at)
         return following is not None and following <= now
 
@@ -80,7 +80,7 @@ class Timetable:
         return max(0.0, self.minutes_a_day * 60 - spent)
 
     def is_overdue(self, last_end: float | None, now: float) -> bool:
-        """Whether the last round ended longer ago than `every_days`."""
+        """Return whether the last round ended longer ago than `every_days`."""
         if self.every_days is None or last_end is None:
             return False
         return now - last_end >= self.every_days * DAY_SECONDS
@@ -97,5 +97,5 @@ def wait_after_rounds(failed: int) -> float:
 
 
 def is_waiting(since: float, seconds: float, now: float) -> bool:
-    """Whether less than so many seconds have passed since a moment that is not in the future."""
+    """Return whether fewer `seconds` have passed since a moment that is not in the future."""
     return 0 <= now - since < seconds

@@ -63,7 +63,7 @@ class EvidenceCount:
 
 @dataclass(frozen=True, slots=True)
 class LoopStatus:
-    """Whether the loop would train now, and why.
+    """Return whether the loop would train now, and why.
 
     `pairs` and `new_pairs` count every pair, those of corrections included. `untaught` are the
     kinds of evidence of which the recipe learns nothing, and which count for nothing therefore.
@@ -80,22 +80,22 @@ class LoopStatus:
 
     @property
     def worth(self) -> float:
-        """What the new evidence is worth, in pairs."""
+        """The worth of the new evidence, in pairs."""
         return sum(each.new * each.weight for each in self.evidence.values())
 
     @property
     def fell(self) -> bool:
-        """Whether the ratings of the live release fell, and something new can be learnt."""
+        """Return whether the ratings of the live release fell, and something new can be learnt."""
         return self.ratings is not None and self.ratings.fell and self.worth > 0
 
     @property
     def would_run(self) -> bool:
-        """Whether there is enough new evidence, or reason to act, and nothing in the way."""
+        """Return whether there is enough new evidence, or reason to act, and nothing in the way."""
         return not self.job_running and self.cause is not None
 
     @property
     def cause(self) -> Cause | None:
-        """What starts a round: enough evidence, falling ratings or the calendar, in this order."""
+        """The cause of a round: enough evidence, falling ratings or the calendar, in this order."""
         if self.worth >= self.min_new_pairs:
             return "evidence"
         if self.fell:
@@ -104,7 +104,7 @@ class LoopStatus:
 
     @property
     def reason(self) -> str:
-        """Why it would run or not, in one sentence."""
+        """The reason why it would run or not, in one sentence."""
         if self.job_running:
             return "a tuning job is running"
         new = {name: self.evidence[name].new if self.evidence else 0 for name in EVIDENCE_WEIGHTS}
@@ -202,5 +202,5 @@ def _pairs(sources: Sources) -> int:
 
 
 def _teaches(kind: EvidenceKind, taught: Collection[ExampleKind]) -> bool:
-    """Whether a recipe learns from a kind of evidence; of a correction, its pair is enough."""
+    """Return whether a recipe learns from a kind; of a correction, its pair is enough."""
     return kind.example_kind in taught or (kind.name == "corrections" and "pairs" in taught)

@@ -45,12 +45,12 @@ def publish_bundle(root: Path, write: Callable[[Path], None], manifest: Mapping[
 
 
 def origin_of(manifest: Mapping[str, Any]) -> BundleOrigin:
-    """Whether a bundle's adapter was trained here, or by other software."""
+    """Return whether a bundle's adapter was trained here, or by other software."""
     return "imported" if manifest.get("origin") == "imported" else "trained"
 
 
 def is_model(manifest: Mapping[str, Any]) -> bool:
-    """Whether a bundle holds a whole model, of full fine-tuning, instead of an adapter."""
+    """Return whether a bundle holds a whole model, of full fine-tuning, instead of an adapter."""
     return manifest.get("kind") == "model"
 
 

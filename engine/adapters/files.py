@@ -45,5 +45,5 @@ def tensor_problems(
 
 
 def is_number(value: Any, *kinds: type) -> bool:
-    """Whether a value of a configuration is a number of these types; true and false are none."""
+    """Return whether a configured value is a number of these types; true and false are none."""
     return isinstance(value, kinds) and not isinstance(value, bool)

@@ -35,7 +35,7 @@ def scaling_of(config: Mapping[str, Any], module: str) -> float:
 
 
 def size_problems(rank: Any, alpha: Any, of: str = "") -> Iterator[str]:
-    """Why a rank and an alpha are refused; `of` follows their names in the message."""
+    """The reasons to refuse a rank and an alpha; `of` follows their names in the message."""
     if not is_number(rank, int) or not 1 <= rank <= MAX_RANK:
         yield f"r{of} is {rank!r}; it must lie in 1..{MAX_RANK}"
     elif not is_number(alpha, int, float) or not 0 < alpha <= MAX_SCALING * rank:
@@ -43,7 +43,7 @@ def size_problems(rank: Any, alpha: Any, of: str = "") -> Iterator[str]:
 
 
 def pattern_problems(config: Mapping[str, Any], modules: Collection[str]) -> Iterator[str]:
-    """Why the ranks and alphas that some modules have for themselves are refused.
+    """The reasons to refuse the ranks and alphas that some modules have for themselves.
 
     `config` has a rank and an alpha for the others; `modules` are the base model's layers.
     """

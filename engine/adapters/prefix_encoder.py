@@ -26,7 +26,7 @@ PREFIX_NETWORK = ("trans.0.weight", "trans.0.bias", "trans.2.weight", "trans.2.b
 
 
 def is_prefix_checkpoint(folder: Path) -> bool:
-    """Whether a folder is a P-tuning v2 checkpoint: its config.json says how long the prefix is."""
+    """Return whether a folder is a P-tuning v2 checkpoint, by the prefix in its config.json."""
     return not (folder / CONFIG).exists() and bool(read_config(folder).get("pre_seq_len"))
 
 

@@ -51,7 +51,7 @@ class AdapterSlots:
 
     @property
     def engine_alive(self) -> bool:
-        """Whether the engine can still make tokens."""
+        """Return whether the engine can still make tokens."""
         return self._engine.alive
 
     def activate(self, digest: str | None) -> None:

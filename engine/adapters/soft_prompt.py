@@ -93,7 +93,7 @@ def prompt_sizes(folder: Path) -> PromptSizes:
 
 
 def unsupported_reason(folder: Path, kind: str) -> str | None:
-    """Why the checkpoint in `folder` cannot take virtual tokens of a kind, or None if it can."""
+    """The reason why a checkpoint cannot take virtual tokens of a kind; None if it can."""
     from engine.models.families import architecture_of, is_covered
 
     if kind == PREFIX or not is_covered(folder) or not architecture_of(folder).config.prefix_lm:
@@ -197,7 +197,7 @@ def _read(folder: Path, host: DecoderHost) -> SoftPrompt:
 
 
 def config_problems(config: Mapping[str, Any], sizes: PromptSizes) -> Iterator[str]:
-    """Why an `adapter_config.json` of one of `PEFT_TYPES` is refused."""
+    """The reasons to refuse an `adapter_config.json` of one of `PEFT_TYPES`."""
     kind: str = config["peft_type"]
     tokens: Any = config.get("num_virtual_tokens")
     if type(tokens) is not int or not 1 <= tokens <= MAX_VIRTUAL_TOKENS:

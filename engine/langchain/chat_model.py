@@ -144,7 +144,7 @@ class ChatBurnish(ModelOptions, BaseChatModel):
 
     @property
     def _identifying_params(self) -> dict[str, Any]:
-        """What answers depend on, for LangChain's cache."""
+        """The parameters on which answers depend, for LangChain's cache."""
         place = self.base_url if self.engine is None else self.engine.base_digest
         return {"place": place, **ModelOptions(**self._options()).model_dump()}
 

@@ -1,4 +1,4 @@
-"""What `ChatBurnish` needs of the place where answers are made."""
+"""The interface that `ChatBurnish` needs of the place where answers are made."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class CallOptions(ModelOptions):
             raise InvalidInput(_sentence(error)) from None
 
     def form(self) -> AnswerForm:
-        """What an answer of an engine in process may be; raises `InvalidInput`."""
+        """The form of an answer of an engine in process; raises `InvalidInput`."""
         tools = read_tools(self.tools)
         choice = read_tool_choice(self.tool_choice, parallel=self.parallel_tool_calls, tools=tools)
         return AnswerForm(tools, choice, read_response_format(self.response_format))

@@ -35,7 +35,7 @@ class ModeExamples(BaseExampleSelector):
         *,
         count: int = SHOWN,
     ) -> None:
-        """Without `examples`, those of a new home. Raises `InvalidInput` for an unknown mode."""
+        """`examples` are by default a new home's. Raises `InvalidInput` for an unknown mode."""
         self._template = make_template(mode, _pool(examples))
         self._examples = self._template.examples
         self._count = count
@@ -82,7 +82,7 @@ def mode_prompt(
 
 
 def _instruction(template: PromptTemplate) -> str:
-    """What follows the question in its message."""
+    """The instruction that follows the question in its message."""
     return template.ask("")
 
 

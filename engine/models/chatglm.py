@@ -47,7 +47,7 @@ def published_architecture(config: Mapping[str, Any]) -> Architecture:
 
 
 def is_first(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json is that of ChatGLM-6B, the first generation."""
+    """Return whether a config.json is that of ChatGLM-6B, the first generation."""
     return "inner_hidden_size" in config
 
 

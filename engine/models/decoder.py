@@ -227,7 +227,7 @@ class Decoder:
         wanted: Tensor,
         adapters: RowAdapters | None = None,
     ) -> Tensor:
-        """What the head takes, (wanted, hidden size), after the final norm; fills the cache."""
+        """The head's input, (wanted, hidden size), after the final norm; fills the cache."""
         hidden = self.run(self.embedding.rows(ids), metadata, cache, adapters)
         return self.final_norm(hidden[wanted])
 

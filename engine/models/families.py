@@ -42,7 +42,7 @@ def architecture_of(folder: Path) -> Architecture:
 
 
 def is_covered(folder: Path) -> bool:
-    """Whether this project decodes the checkpoint itself: its family and all of its settings."""
+    """Return whether our decoder knows the checkpoint's family and all of its settings."""
     try:
         architecture_of(folder)
     except ModelUnavailable:

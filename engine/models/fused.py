@@ -49,7 +49,7 @@ class NativeLayers:
 
     @staticmethod
     def covers(config: DecoderConfig, layers: Sequence[Layer]) -> bool:
-        """Whether the model has the common shape and its matrices are `NativeLinear`s."""
+        """Return whether the model has the common shape and its matrices are `NativeLinear`s."""
         common = (config.norm, config.block, config.activation) == ("rms", "pre_norm", "gated_silu")
         return common and all(
             isinstance(layer.qkv, NativeLinear) and layer.query_norm is None for layer in layers

@@ -8,7 +8,7 @@ from engine.models.catalogue import hub_folder
 
 
 def is_fetched(hub_id: str, cache: Path) -> bool:
-    """Whether the whole model is in the cache: its settings, and weights without a part missing."""
+    """Return whether the whole model is in the cache: its settings and all of its weights."""
     folder = hub_folder(hub_id, cache)
     if any(folder.glob("blobs/*.incomplete")):
         return False

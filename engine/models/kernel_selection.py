@@ -54,7 +54,7 @@ def select_kernels(device: str, cache: Path, widths: Iterable[int] = ()) -> Kern
 
 
 def _agree(native: NativeKernels) -> bool:
-    """Whether both compiled matrix products are right on this processor, whose code path may be
+    """Return whether both compiled products are right on this processor, whose code path may be
     one that no test ever ran on."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(24, 96, generator=generator)

@@ -76,7 +76,7 @@ def _configuration(folder: Path) -> tuple[Any, Mapping[str, Any]]:
 
 
 def _is_plain(rope: Mapping[str, Any]) -> bool:
-    """Whether rotary parameters are a base alone."""
+    """Return whether rotary parameters are a base alone."""
     return rope.keys() == {"rope_type", "rope_theta"} and rope["rope_type"] == "default"
 
 

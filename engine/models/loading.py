@@ -77,7 +77,7 @@ def load_decoder(
 
 
 def has_own_head(checkpoint: Checkpoint, layout: CheckpointLayout) -> bool:
-    """Whether the output head is a matrix of its own.
+    """Return whether the output head is a matrix of its own.
 
     As in transformers 5, a configuration that ties it to the embedding counts unless the checkpoint
     has both and they differ. Tuning and export load through transformers, so all agree.

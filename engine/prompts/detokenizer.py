@@ -32,7 +32,7 @@ class Detokenizer:
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was met."""
+        """Return whether a stop string was met."""
         return bool(self.stopped_at)
 
     def push(self, token_id: int) -> str:

@@ -24,11 +24,11 @@ class ChatRenderer(Protocol):
 
     @property
     def thinks_unasked(self) -> bool | None:
-        """Whether the model thinks first unless it is told not to; None: it has no such switch."""
+        """Return whether the model thinks unless told not to; None: it has no such switch."""
 
     @property
     def call_format(self) -> CallFormat:
-        """How the model writes calls of functions."""
+        """The format in which the model writes calls of functions."""
 
     @property
     def added_tokens(self) -> Mapping[str, int]:
@@ -69,4 +69,4 @@ class ChatRenderer(Protocol):
         """The growing text of one answer, which continues `prefill_ids` or `opening`."""
 
     def ids_without_token(self, rows: int) -> list[int]:
-        """Those of the ids below `rows` that are no token: they only pad the vocabulary."""
+        """The ids below `rows` that are no token: they only pad the vocabulary."""

@@ -63,7 +63,7 @@ class PromptTemplate:
 
     @property
     def has_answer_line(self) -> bool:
-        """Whether the mode asks for a thought and for an "Answer:" line after it."""
+        """Return whether the mode asks for a thought and for an "Answer:" line after it."""
         return has_answer_line(self.mode)
 
     def as_dict(self) -> dict[str, Any]:
@@ -121,7 +121,7 @@ class PromptTemplate:
 
 
 def has_answer_line(mode: str) -> bool:
-    """Whether a mode asks for a thought and a line that starts with "Answer:" after it."""
+    """Return whether a mode asks for a thought and a line that starts with "Answer:" after it."""
     return mode in ASK_FOR_THOUGHT
 
 

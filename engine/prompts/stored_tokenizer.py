@@ -143,7 +143,7 @@ def _write(file: Path, backend: str, values: Mapping[str, Any]) -> None:
 
 
 def _read(file: Path) -> tuple[str, dict[str, Any]] | None:
-    """What `_write` has written; None where there is no such file or it is damaged."""
+    """The content that `_write` wrote; None where there is no such file or it is damaged."""
     try:
         head, _, backend = file.read_text("utf-8").partition("\n")
         found = json.loads(head)

@@ -158,7 +158,7 @@ class GrammarMatcher:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing but an end token may follow."""
+        """Return whether nothing but an end token may follow."""
         return self._matcher.is_stopped()
 
     def _require_sound(self) -> None:

@@ -167,7 +167,7 @@ class PagedCache:
         other_ids: Sequence[int],
         other_adapter: str | None,
     ) -> bool:
-        """Whether two prompts have a page in common that is not published yet."""
+        """Return whether two prompts have a page in common that is not published yet."""
         if not self._share or adapter != other_adapter:
             return False
         common = 0

@@ -57,7 +57,7 @@ class EngineLoop:
 
     @property
     def alive(self) -> bool:
-        """Whether tokens are made: the thread runs and no step hangs."""
+        """Return whether tokens are made: the thread runs and no step hangs."""
         return self._thread.is_alive() and not self._closing and not self._watchdog.expired
 
     @property

@@ -33,7 +33,7 @@ class PromptReader:
 
     @property
     def done(self) -> bool:
-        """Whether the logits of the prompt's last token have come, which nothing here uses."""
+        """Return whether the last token's logits have come, which nothing here uses."""
         return self._rows == len(self._ids)
 
     def take(self, logits: Tensor) -> None:

@@ -37,7 +37,7 @@ class Sampler:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the next token is the plain argmax, and no log-probability is wanted.
+        """Return whether the next token is the plain argmax, and no log-probability is wanted.
 
         One argmax over all such rows then replaces the calls of their samplers.
         """
@@ -53,7 +53,7 @@ class Sampler:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the tokens drawn make a whole sentence of the grammar, which cannot go on."""
+        """Return whether the tokens make a whole sentence of the grammar that cannot go on."""
         return self._grammar is not None and self._grammar.is_complete
 
     def __call__(self, logits: Tensor, context_ids: Sequence[int]) -> int:

@@ -34,7 +34,7 @@ class CacheManager(Protocol):
         """Let other sequences share the keys and values that are computed."""
 
     def could_share(self, sequence: Sequence, other: Sequence) -> bool:
-        """Whether two prompts have a beginning in common that is not published yet."""
+        """Return whether two prompts have a beginning in common that is not published yet."""
 
     def free(self, sequence: Sequence) -> None:
         """Free the room of a sequence."""
@@ -91,7 +91,7 @@ class Scheduler:
 
     @property
     def idle(self) -> bool:
-        """Whether no sequence waits or runs."""
+        """Return whether no sequence waits or runs."""
         return not self.waiting and not self.running
 
     def _drop_ended(self) -> None:

@@ -32,7 +32,7 @@ class QueuedStream:
 
     @property
     def cancelled(self) -> bool:
-        """Whether `cancel` was called."""
+        """Return whether `cancel` was called."""
         return self._cancelled.is_set()
 
     def put(self, event: StreamEvent) -> None:

@@ -30,11 +30,11 @@ class Task(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether its caller has the terminal event or the result."""
+        """Return whether its caller has the terminal event or the result."""
 
     @property
     def is_answer(self) -> bool:
-        """Whether it counts towards the limit of waiting answers."""
+        """Return whether it counts towards the limit of waiting answers."""
 
     @property
     def reusable_tokens(self) -> int:

@@ -49,7 +49,7 @@ class Watchdog:
 
     @property
     def expired(self) -> bool:
-        """Whether the running step has run too long."""
+        """Return whether the running step has run too long."""
         begun, patience = self._begun, self._hang_seconds * (1 if self._steps > 1 else 10)
         return begun is not None and time.monotonic() - begun > max(
             patience, SLACK * self._expected

@@ -78,7 +78,7 @@ class Accounts:
         return self._one(t.accounts.c.name == folded_name(name), name)
 
     def has_operator(self) -> bool:
-        """Whether somebody can sign in as an operator."""
+        """Return whether somebody can sign in as an operator."""
         return any(each.role == "operator" and each.disabled_at is None for each in self.list())
 
     # Links

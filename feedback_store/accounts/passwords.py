@@ -34,7 +34,7 @@ def hash_password(password: str) -> str:
 
 
 def is_password(password: str, stored: str | None) -> bool:
-    """Whether a password fits a stored hash; without one it takes as long and never fits."""
+    """Return whether a password fits a stored hash; without one it takes as long and never fits."""
     nobodys = _nobodys_hash()  # made at the first call, whether or not there is a stored one
     try:
         fits = _hasher.verify(stored or nobodys, password[:MAX_PASSWORD_CHARS])

@@ -25,5 +25,5 @@ class Person:
     session_id: str | None = None  # of the log-in that the request came with
 
     def is_at_least(self, role: AccountRole) -> bool:
-        """Whether the person has a role, or one that may do more."""
+        """Return whether the person has a role, or one that may do more."""
         return ACCOUNT_ROLES.index(self.role) >= ACCOUNT_ROLES.index(role)

@@ -212,7 +212,7 @@ def _judged_lately(connection: Connection) -> list[Any]:
 
 
 def _is_bad(said: Sequence[Any]) -> bool:
-    """Whether current statements about one answer ask for alternatives."""
+    """Return whether current statements about one answer ask for alternatives."""
     if any(event["kind"] == "flag" for event in said):
         return False
     corrected = {event["user_id"] for event in said if event["kind"] == "correction"}

@@ -137,7 +137,7 @@ class Curation:
     # Consent
 
     def set_consent(self, user_id: str, allowed: bool) -> None:
-        """Whether a person's words may be trained on, from now on and for what is there."""
+        """Return whether a person's words may be trained on, from now on and for what is there."""
         clean_text(user_id, what="user's id", limit_chars=MAX_USER_ID_CHARS)
         with self._database.write() as connection:
             connection.execute(
@@ -147,7 +147,7 @@ class Curation:
             )
 
     def consents(self, user_id: str) -> bool:
-        """Whether a person's words may be trained on."""
+        """Return whether a person's words may be trained on."""
         query = (
             select(t.consents.c.allowed)
             .where(t.consents.c.user_id == user_id)

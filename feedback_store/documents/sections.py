@@ -199,7 +199,7 @@ def _chinese(data: bytes) -> str:
 
 
 def _is_common(code: bytes) -> bool:
-    """Whether a code is of GB 2312's punctuation or its 3,755 characters of the first level."""
+    """Return whether a code is GB 2312's punctuation or one of its 3,755 first-level characters."""
     return len(code) == 2 and 0xA1 <= code[0] <= 0xD7 and code[1] >= 0xA1
 
 

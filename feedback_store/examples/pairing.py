@@ -355,7 +355,7 @@ def _later_thumbs(choice: CurrentChoice, votes: Sequence[CurrentVote]) -> dict[s
 
 
 def _is_overtaken(choice: CurrentChoice, votes: Sequence[CurrentVote]) -> bool:
-    """Whether the same user told the two answers apart later, with opposite thumbs."""
+    """Return whether the same user told the two answers apart later, with opposite thumbs."""
     later = _later_thumbs(choice, votes)
     left, right = later.get(choice.left_answer_id, 0), later.get(choice.right_answer_id, 0)
     return left * right < 0

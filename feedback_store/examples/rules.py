@@ -42,7 +42,7 @@ class Rules:
     refusing_users: frozenset[str] = frozenset()  # whose words may not be trained on
 
     def is_too_long(self, text: str, thought: str) -> bool:
-        """Whether an answer and its thought together are over the limit."""
+        """Return whether an answer and its thought together are over the limit."""
         return len(text) + len(thought) > self.max_answer_chars
 
     def answer_problem(self, answer: WrittenAnswer) -> str | None:

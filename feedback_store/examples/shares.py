@@ -47,7 +47,7 @@ def share_cap(total: int, counts: Mapping[str, int], *, share: float, floor: int
 
 
 def over_cap(users_of_each: Iterable[Collection[str]], cap: int | None) -> Iterator[bool]:
-    """Whether to set aside each item, in order, so that no user has a part in more than `cap`.
+    """Return, for each item in order, whether to set it aside: no user has part in over `cap`.
 
     An item with several users counts for each; one without a user is always kept. Of a user over
     the cap the earliest items are kept, so that a later flood can neither push out what they said

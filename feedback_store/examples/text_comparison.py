@@ -18,7 +18,7 @@ def normalized(text: str) -> str:
 
 
 def read_the_same(one: Side, other: Side) -> bool:
-    """Whether no reader would tell two sides apart."""
+    """Return whether no reader would tell two sides apart."""
     return normalized(one.full_text) == normalized(other.full_text)
 
 

@@ -83,7 +83,7 @@ class Origin:
     asked_by: str = field(default="", compare=False)
 
     def is_after(self, event: int) -> bool:
-        """Whether all of the statements came after an event."""
+        """Return whether all of the statements came after an event."""
         return min(self.event_ids, default=0) > event
 
 
@@ -131,7 +131,7 @@ class Unpaired:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """For this prompt, `completion` is worth imitating: an example for SFT."""
+    """A completion of a prompt that is worth imitating: an example for SFT."""
 
     id: str
     prompt: tuple[Message, ...]
@@ -216,7 +216,7 @@ def set_aside(reason: str, example: TrainingExample) -> SetAside:
 
 
 def label_of(example: TrainingExample) -> bool:
-    """Whether an example is an unpaired one that is good."""
+    """Return whether an example is an unpaired one that is good."""
     return isinstance(example, Unpaired) and example.label
 
 
@@ -270,7 +270,7 @@ def derived_id(example: TrainingExample) -> str:
 
 
 def policy_of(example: TrainingExample, base: str, incumbent: str | None) -> Policy:
-    """Whether the adapter that is live now ("on") wrote an example's sides.
+    """Return whether the adapter that is live now ("on") wrote an example's sides.
 
     A person's correction is nobody's policy and does not count; imported text is off-policy.
     """

@@ -49,7 +49,7 @@ class ImportFormat:
     fits: Callable[[RawRow], bool] = lambda row: True
 
     def matches(self, row: RawRow) -> bool:
-        """Whether a record has this format."""
+        """Return whether a record has this format."""
         return self.keys <= row.keys() and not self.without & row.keys() and self.fits(row)
 
 

@@ -73,7 +73,7 @@ def _node(name: str, row: RawRow) -> Node:
 
 
 def _is_shown(message: RawRow) -> bool:
-    """Whether a person saw it: no system message, no call of a tool, nothing that is hidden."""
+    """Return whether a person saw it: no system message, no tool call, nothing hidden."""
     hidden = _object(message, "metadata").get("is_visually_hidden_from_conversation")
     to_all = message.get("recipient") in ("all", None)
     return _role(message) in ("user", "assistant") and to_all and not hidden

@@ -49,7 +49,7 @@ def truth(row: RawRow, key: str, default: bool | None = None) -> bool:
 
 
 def verdict(row: RawRow) -> bool:
-    """Whether an answer is good: LLaMA-Factory's `kto_tag`, or TRL's `label`."""
+    """Return whether an answer is good: LLaMA-Factory's `kto_tag`, or TRL's `label`."""
     return truth(row, "kto_tag" if "kto_tag" in row else "label")
 
 

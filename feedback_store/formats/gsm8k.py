@@ -19,7 +19,7 @@ CHECKER = "gsm8k-checker"
 
 
 def is_solution(found: object) -> bool:
-    """Whether this is a model's solution with its verdict."""
+    """Return whether this is a model's solution with its verdict."""
     return isinstance(found, dict) and {"is_correct", "solution"} <= found.keys()
 
 

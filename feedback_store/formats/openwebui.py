@@ -84,7 +84,7 @@ def rating_turns(row: RawRow, options: Options) -> Iterator[ImportedTurn]:
 
 
 def synced_rating(row: RawRow) -> SyncedTurn:
-    """What a rating says now: its thumb, its siblings, and the person's words if they edited."""
+    """A rating as it stands now: its thumb, its siblings, and the person's words if they edited."""
     data, meta = mapping(row, "data"), mapping(row, "meta")
     chat = _chat(row)
     said = mapping(mapping(chat, "history"), "messages")

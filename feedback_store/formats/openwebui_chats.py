@@ -23,7 +23,7 @@ OPEN_WEBUI_ROLES: dict[object, Literal["user", "assistant"]] = {
 
 
 def is_open_webui_chat(row: RawRow) -> bool:
-    """Whether a row is a whole conversation."""
+    """Return whether a row is a whole conversation."""
     chat = row["chat"]
     return isinstance(chat, dict) and isinstance(chat.get("history"), dict)
 

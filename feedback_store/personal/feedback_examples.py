@@ -67,7 +67,7 @@ class FeedbackExamples:
         return tuple(known[reference] for reference in references if reference in known)
 
     def still_used(self, user_id: str, answer_id: str) -> tuple[FeedbackExample, ...]:
-        """Those of `used` that may be shown again: not removed, replaced or refused since."""
+        """The examples of `used` that may be shown again: not removed, replaced or refused."""
         if not (used := self.used(user_id, answer_id)):
             return ()
         removed = self.removed(user_id)

@@ -159,7 +159,7 @@ class SharedExamples:
 
 
 def _approved(connection: Connection) -> dict[str, float]:
-    """When each answer was approved."""
+    """The time at which each answer was approved, in Unix seconds."""
     query = select(t.shared_examples.c.answer_id, t.shared_examples.c.approved_at)
     return {row.answer_id: row.approved_at for row in connection.execute(query)}
 
@@ -175,6 +175,6 @@ def _authors(connection: Connection, answer_ids: Collection[str]) -> dict[str, s
 
 
 def _has_words_of(event: RowMapping, approved: Mapping[str, float]) -> bool:
-    """Whether the words that a statement is about were there when they were approved."""
+    """Return whether the words that a statement is about were there when they were approved."""
     written_at = event["created_at"] if event["kind"] == "correction" else event["finished_at"]
     return (written_at or 0.0) <= approved[event["answer_id"]]

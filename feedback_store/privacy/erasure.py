@@ -52,11 +52,11 @@ class Erasure:
 
     @property
     def unlearns(self) -> bool:
-        """Whether what was learnt from it goes, too: unless it is retention."""
+        """Return whether what was learnt from it goes, too: unless it is retention."""
         return self.person is not None or self.deleted is not None
 
     def covers(self, example: TrainingExample | AiPair) -> bool:
-        """Whether an example rests on what is erased."""
+        """Return whether an example rests on what is erased."""
         return example.origin.conversation_id in self.conversation_ids or (
             self.person is not None and self.person in _people_of(example)
         )

@@ -34,7 +34,7 @@ class SnapshotEvents:
         self._folder = folder
 
     def holds(self, event_id: int, places: Iterable[str]) -> bool:
-        """Whether an example that rests on an event is in one of some places."""
+        """Return whether an example that rests on an event is in one of some places."""
         if event_id > self.last_event:
             return False
         return any(_has(self._events[place], event_id) for place in places)

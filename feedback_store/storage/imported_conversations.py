@@ -67,7 +67,7 @@ class _Conversation:
     follow_parents: set[str] = field(default_factory=set)  # answers to turns that do
 
     def take(self, new: NewTurn) -> bool:
-        """Whether a turn is new here; what it says of the conversation counts in any case."""
+        """Return whether a turn is new; what it says of the conversation counts in any case."""
         turn = new.turn
         answers = (Message("assistant", answer.text) for answer in turn.answers)
         ends = [_after(new.beginnings[-1], answer) for answer in answers]

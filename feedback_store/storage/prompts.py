@@ -33,7 +33,7 @@ def read_history(answer_id: str | None, read: ReadExchange) -> list[Message]:
 
 
 def stored_with_tools(stored: Sequence[Mapping[str, Any]] | None) -> bool:
-    """Whether stored messages, if there are any, offer tools, call them, or are results."""
+    """Return whether stored messages, if there are any, offer tools, call them, or are results."""
     return any(message.uses_tools for message in messages_from_dicts(stored or ()))
 
 

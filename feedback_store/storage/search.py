@@ -50,7 +50,7 @@ END = 2**62  # above every document's id
 
 
 class _Separators(dict[int, int]):
-    """For `str.translate`: a space for everything but letters, marks and digits."""
+    """The table of `str.translate` with a space for everything but letters, marks and digits."""
 
     def __missing__(self, code: int) -> int:
         self[code] = code if unicodedata.category(chr(code))[0] in "LMN" else ord(" ")

@@ -44,7 +44,7 @@ TAKEN_BACK: Mapping[str, object] = {"vote": 0, "correction": "", "choice": "tie"
 
 @dataclass(frozen=True, slots=True)
 class OwnStatements:
-    """What one user says now of one answer: a thumb, other words, and which of two is better."""
+    """The current statements of a user on an answer: a thumb, other words, and a comparison."""
 
     vote: CurrentVote | None
     correction: str | None
@@ -148,7 +148,7 @@ class StatementStore:
         self._group.run(work)
 
     def statements_on(self, answer_id: str, user_id: str) -> OwnStatements:
-        """What a user says now of an answer of theirs."""
+        """The current statements of a user on an answer of theirs."""
         with self._database.read() as connection:
             conversation_id = own_turn(connection, answer_id, user_id)["conversation_id"]
             said = read_own_statements(connection, answer_id, conversation_id, user_id)
@@ -208,7 +208,7 @@ class StatementStore:
 def _are_one_question(
     connection: Connection, left: Mapping[str, Any], right: Mapping[str, Any]
 ) -> bool:
-    """Whether two turns are one, or of one conversation and shown the very same messages."""
+    """Return whether two turns are one, or of one conversation and shown the very same messages."""
     if left["id"] == right["id"]:
         return True
     same = ("conversation_id", "parent_answer_id", "template_hash", "question")

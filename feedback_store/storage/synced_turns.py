@@ -243,7 +243,7 @@ class _Synced:
 
 
 def _words_of(event: RowMapping | None) -> tuple[int, list[str], str]:
-    """What a stored vote says; a vote that was taken back says nothing."""
+    """The words of a stored vote; one that was taken back has none."""
     if event is None or not event["vote"]:
         return 0, [], ""
     return event["vote"], list(event["reasons"] or ()), event["comment"] or ""

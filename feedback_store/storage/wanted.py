@@ -22,17 +22,17 @@ class Wanted:
     users: frozenset[str] = frozenset()
 
     def is_in(self, *texts: str) -> bool:
-        """Whether the words are in one of some texts."""
+        """Return whether the words are in one of some texts."""
         return any(self.words in text.casefold() for text in texts)
 
 
 def contains(words: str, *columns: ColumnElement[Any]) -> ColumnElement[bool]:
-    """Whether words are in one of some columns. SQLite knows the case of ASCII letters alone."""
+    """Return a condition: words in one of some columns. SQLite folds the case of ASCII alone."""
     return or_(*(func.lower(column).contains(words, autoescape=True) for column in columns))
 
 
 def stated(wanted: Wanted) -> ColumnElement[bool]:
-    """Whether an event is by a wanted person, or has the words in its comment or correction, or
+    """Return a condition: an event is by a wanted person, has the words in its text, or
     one of the reasons."""
     events = t.events.c
     reasons = cast(events.reasons, String)  # a JSON list of words

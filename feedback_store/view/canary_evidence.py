@@ -1,4 +1,4 @@
-"""What happened in the conversations that began since a moment: answers and statements, by release.
+"""The answers and statements of the conversations that began since a moment, by release.
 
 Reads only. Conversations that began before are left out with all that is said in them.
 """

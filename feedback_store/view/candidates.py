@@ -52,7 +52,7 @@ class Candidate:
 
     @property
     def is_distinct(self) -> bool:
-        """Whether it is trained on, or would be but for its users' shares."""
+        """Return whether it is trained on, or would be but for its users' shares."""
         return self.status != SET_ASIDE or self.reason == OVER_CAP
 
     @property

@@ -118,7 +118,7 @@ class Outcomes:
         evidence: Sequence[PromptEvidence],
         conversations: Sequence[str],
     ) -> dict[int, list[tuple[MadeExample | None, str]]]:
-        """By event: each example that rests on it, or None, and the reason why it is set aside."""
+        """The rows by event: each example that rests on it, or None, and why it is set aside."""
         people = {each.user_id for each in evidence}
         for each in evidence:
             people |= {said.user_id for said in each.statements}
@@ -219,7 +219,7 @@ def _about_comparisons(connection: Connection, user_id: str) -> Sequence[RowMapp
 
 
 def _listed(connection: Connection, conversation_ids: Collection[str]) -> dict[str, bool | None]:
-    """Whether each conversation is in a list; None: it is deleted and waits to be erased."""
+    """Return whether each conversation is in a list; None: it is deleted and waits to be erased."""
     found: dict[str, bool | None] = dict.fromkeys(conversation_ids, False)
     columns = t.conversations.c
     for some in batches(conversation_ids):

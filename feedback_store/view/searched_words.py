@@ -42,7 +42,7 @@ def in_conversations_with(wanted: Wanted) -> ColumnElement[bool]:
 def matching_events(
     connection: Connection, wanted: Wanted, event_ids: Collection[int]
 ) -> frozenset[int]:
-    """Those of some events that a search finds by their person, comment, correction or reasons."""
+    """The events of some that a search finds by their person, comment, correction or reasons."""
     found: set[int] = set()
     for some in batches(event_ids):
         query = select(t.events.c.id).where(t.events.c.id.in_(some), stated(wanted))
@@ -58,7 +58,7 @@ def event_ids_of(item: Item) -> Sequence[int]:
 def is_wanted(
     item: Item, wanted: Wanted, answer_texts: Mapping[str, str], matching: frozenset[int]
 ) -> bool:
-    """Whether a search finds an item: by its texts, or by the statements that it rests on.
+    """Return whether a search finds an item: by its texts, or by the statements that it rests on.
 
     `answer_texts` has the answers of statements that are set aside, `matching` the statements that
     the search finds.

@@ -86,7 +86,7 @@ class TrainingSet:
             return _summary(connection)
 
     def erased_since(self, summary: TrainingSetSummary) -> bool:
-        """Whether anything was erased since a summary."""
+        """Return whether anything was erased since a summary."""
         return self._reader.last_erasure() != summary.last_erasure
 
     def load_examples(self) -> tuple[TrainingSetSummary, Examples]:

@@ -1,4 +1,4 @@
-"""How a batch is laid out and computed: no padding, shared prompts, the head where it counts.
+"""The layout and computation of batches: no padding, shared prompts, the head where it counts.
 
 trl's trainers keep their arguments, losses and logs; only the tensors they compute on change.
 """

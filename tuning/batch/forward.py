@@ -41,7 +41,7 @@ EMPTY_MASK = torch.empty(1, 1, 0, 0)
 
 
 def packing_blocker(model: PeftModel | PreTrainedModel) -> str | None:
-    """Why a model's batches cannot be packed, or None if they can."""
+    """The reason why a model's batches cannot be packed; None if they can."""
     base = _base(model)
     config = base.config.get_text_config()
     head = base.get_output_embeddings()
@@ -65,7 +65,7 @@ def packing_blocker(model: PeftModel | PreTrainedModel) -> str | None:
 
 
 def positions_of(model: PeftModel | PreTrainedModel) -> Positions:
-    """How the model numbers the tokens of a row, and which of them it reads both ways."""
+    """The positions of a row's tokens, and those that the model reads both ways."""
     architecture = _architecture(_base(model))
     return CausalPositions() if architecture is None else architecture.positions
 
@@ -135,7 +135,7 @@ class _Forward:
 
 @torch.no_grad()
 def _passes_segments_on(base: Any) -> bool:
-    """Whether attention receives its segments, tried on two tokens: without, the mask fails."""
+    """Return whether attention receives its segments, tried on two tokens; else masks fail."""
     before = base.config._attn_implementation
     base.set_attn_implementation(ATTENTION_NAME)
     tokens = torch.arange(2, device=base.device)[None]

@@ -182,7 +182,7 @@ def _is_gated(module: Any, dtype: torch.dtype) -> bool:
 
 
 def _is_self_attention(module: Any, dtype: torch.dtype) -> bool:
-    """Whether a module is attention with rotated halves of heads and no more."""
+    """Return whether a module is attention with rotated halves of heads and no more."""
     if not all(is_lora_linear(getattr(module, name, None)) for name in ATTENTION):
         return False
     if not all(hasattr(module, name) for name in ("head_dim", "scaling")):
@@ -216,7 +216,7 @@ def _is_rms_norm(module: nn.Module) -> bool:
 def _matches_original(
     ours: Any, module: Any, width: int, dtype: torch.dtype, *, apart: float = 0.0, **given: Any
 ) -> bool:
-    """Whether our forward pass gives a module's own results, in training mode.
+    """Return whether our forward pass gives a module's own results, in training mode.
 
     Both are tried on small and on large numbers."""
     device, was_training = next(module.parameters()).device, module.training

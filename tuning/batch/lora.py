@@ -144,5 +144,5 @@ class _Linear(torch.autograd.Function):
 
 
 def is_lora_linear(module: Any) -> bool:
-    """Whether a module is a linear layer that adapters may be in."""
+    """Return whether a module is a linear layer that adapters may be in."""
     return isinstance(module, LoraLayer) and isinstance(module.get_base_layer(), nn.Linear)

@@ -1,4 +1,4 @@
-"""How far each model has moved from the base on text that nobody gave feedback on.
+"""The drift of each model from the base on text that nobody gave feedback on.
 
 Two measures: KL divergence on texts that the base wrote, and perplexity of shipped passages.
 """

@@ -41,7 +41,7 @@ def score_judgements(
 
 
 def ranked_right(scores: Sequence[JudgementScores], role: ModelRole) -> list[float]:
-    """For each answer, the share of those judged otherwise that its reward is on the right side of.
+    """The share, for each answer, of those judged otherwise that its reward ranks rightly against.
 
     Their mean over the good ones is the area under the ROC curve, as it is over the bad ones
     (Hanley & McNeil 1982); a tie counts half. [] where all are good, or all are bad.

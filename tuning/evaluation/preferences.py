@@ -37,7 +37,7 @@ class Preference:
 
     @property
     def margin(self) -> float:
-        """By how many nats a token the chosen side is likelier."""
+        """The nats a token by which the chosen side is likelier."""
         return self.chosen_per_token - self.rejected_per_token
 
 

@@ -38,7 +38,7 @@ _REFUSAL = re.compile(
 
 
 def is_empty(text: str) -> bool:
-    """Whether nothing in it is a letter or a digit of any script."""
+    """Return whether nothing in it is a letter or a digit of any script."""
     return not any(unicodedata.category(char)[0] in "LN" for char in text)
 
 
@@ -53,7 +53,7 @@ def repetition(text: str, n: int = REPEATED_WORDS) -> float:
 
 
 def refuses(text: str) -> bool:
-    """Whether it begins as refusals do. A short list of phrases, so it misses the creative ones."""
+    """Return whether it begins as refusals do, by a short list of phrases: others are missed."""
     return _REFUSAL.search(text[:REFUSAL_CHARS].replace("’", "'")) is not None
 
 
@@ -72,7 +72,7 @@ def language(text: str) -> Language | None:
 
 
 def keeps_format(text: str, asked: AnswerFormat) -> bool:
-    """Whether what a model wrote has the form that its prompt asked for, after any think block."""
+    """Return whether a text, after any think block, has the form that its prompt asked for."""
     return _FORMATS[asked](text if asked == "thought" else split_reasoning(text).answer)
 
 
@@ -90,7 +90,7 @@ def _is_json(text: str) -> bool:
 
 
 def _is_code(text: str) -> bool:
-    """At least one fence, and every fence closed."""
+    """Return whether there is a fence, and every one is closed."""
     return _FENCED.search(text) is not None and text.count("```") % 2 == 0
 
 

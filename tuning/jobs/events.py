@@ -42,7 +42,7 @@ class NumberFormatChosen(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlanned(JobEvent):
-    """Whether the run fits on the CUDA device; bytes by use."""
+    """Return whether the run fits on the CUDA device; bytes by use."""
 
     decision: str
     reason: str
@@ -51,14 +51,14 @@ class MemoryPlanned(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelsChosen(JobEvent):
-    """Which kernels compute, and why."""
+    """The kernels that compute, and the reason."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataRead(JobEvent):
-    """How many rows there are to train on, and the conversations of those too long."""
+    """The number of rows to train on, and the conversations of those that are too long."""
 
     pairs: int
     answers: int = 0
@@ -80,7 +80,7 @@ class StageLeftOut(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReferencesRead(JobEvent):
-    """How many rows have reference log-probabilities, and how many of those were cached."""
+    """The number of rows with reference log-probabilities, and of those that were cached."""
 
     rows: int
     cached: int

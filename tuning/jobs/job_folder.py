@@ -71,7 +71,7 @@ class JobFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether the job was ever begun."""
+        """Return whether the job was ever begun."""
         return self._manifest_file.is_file()
 
     def manifest(self) -> dict[str, Any]:
@@ -127,7 +127,7 @@ class JobFolder:
 
     @property
     def is_cancelled(self) -> bool:
-        """Whether somebody asked the job to stop."""
+        """Return whether somebody asked the job to stop."""
         return self._cancelled_file.is_file()
 
     def finish(self, bundle: str) -> None:

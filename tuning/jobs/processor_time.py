@@ -58,7 +58,7 @@ def read_clocks(pid: int) -> ProcessorReading | None:
 
 
 def was_starved(before: ProcessorReading, after: ProcessorReading) -> bool:
-    """Whether a process got hardly any processor time between two readings, since none was free."""
+    """Return whether a process hardly ran between two readings, since no processor was free."""
     seconds = after.at - before.at
     worked, idle = after.worked - before.worked, after.idle - before.idle
     little = worked < STARVED_BELOW * seconds and idle < IDLE_BELOW * seconds
@@ -73,7 +73,7 @@ class ProcessorWatch:
         self._lock = threading.Lock()
 
     def is_waiting(self, pid: int | None) -> bool:
-        """Whether a process waits for a free processor; False until it was looked at twice."""
+        """Return whether a process waits for a processor; False until it was looked at twice."""
         now = read_clocks(pid) if pid is not None else None
         if now is None:
             return False
@@ -88,7 +88,7 @@ class ProcessorWatch:
 
 
 def _is_runnable(pid: int) -> bool:
-    """Whether a thread of a process runs or could run; True where no `/proc` tells (proc(5))."""
+    """Return whether a process's thread runs or could; True where no `/proc` tells (proc(5))."""
     threads = Path(f"/proc/{pid}/task")
     if not threads.is_dir():
         return True

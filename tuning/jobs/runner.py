@@ -265,7 +265,7 @@ class JobRunner:
         return self._folder(job_id).output()
 
     def folder(self, job_id: str) -> Path:
-        """Where a job keeps its files."""
+        """The folder in which a job keeps its files."""
         return folder_of(self._root, job_id)
 
     def _folder(self, job_id: str) -> JobFolder:

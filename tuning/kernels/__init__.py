@@ -30,7 +30,7 @@ class TuningKernelChoice:
 
     @property
     def name(self) -> str:
-        """Which: their roundings differ."""
+        """The name of the kernels: the roundings of different ones differ."""
         return "compiled" if isinstance(self.kernels, NativeTuningKernels) else "torch"
 
 
@@ -55,7 +55,7 @@ def choose_kernels(cache: Path | None) -> TuningKernelChoice:
 
 
 def _agree(native: NativeTuningKernels) -> bool:
-    """Whether the compiled kernels agree with torch on this processor, in either format.
+    """Return whether the compiled kernels agree with torch on this processor, in either format.
 
     Their code path may be one that no test ran on."""
     for dtype, apart in ((torch.float32, 1e-4), (torch.bfloat16, 2e-2)):

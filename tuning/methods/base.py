@@ -62,7 +62,7 @@ class Method(ABC):
 
     @property
     def reference_is_base(self) -> bool:
-        """Whether the loss compares with the base model instead of the adapter as it came in."""
+        """Return whether the loss compares with the base model, not the adapter as it came in."""
         return False
 
     def store_values(self, *, flip_rate: float | None, good: int, bad: int) -> dict[str, float]:

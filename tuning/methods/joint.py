@@ -137,6 +137,6 @@ def write_contributions(folder: Path, found: Mapping[str, Mapping[str, float | N
 
 
 def read_contributions(folder: Path) -> dict[str, Any] | None:
-    """What was written into a stage's folder; None where the joint method did not run."""
+    """The contributions in a stage's folder; None where the joint method did not run."""
     path = folder / CONTRIBUTIONS
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else None

@@ -75,7 +75,7 @@ def row_losses(scores: RowScores, recipe: JointRecipe, drift: float) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class SliceScore:
-    """How a model does on rows that it was not trained on. A mean is None where it has no rows.
+    """The means of a model on rows that it was not trained on; None where there are no rows.
 
     `loss` is the objective, as in training. `preference_accuracy` compares log-probabilities per
     token, `reward_accuracy` implicit rewards; `chosen` is the log-probability of a token of the

@@ -129,7 +129,7 @@ class JointTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
             self.train(resume_from_checkpoint=checkpoint)
 
     def contributions(self) -> Contributions:
-        """What each kind of evidence did, from the run's first step on."""
+        """The contribution of each kind of evidence, from the run's first step on."""
         return contributions(self.state.log_history, self.train_dataset)
 
     @torch.no_grad()
@@ -176,7 +176,7 @@ class JointTrainer(Trainer):  # type: ignore[misc]  # transformers is untyped he
 
 
 def contributions(history: Sequence[Mapping[str, float]], rows: Sequence[Row]) -> Contributions:
-    """What each kind of evidence did in a run, from the trainer's logs of all its steps.
+    """The contribution of each kind of evidence in a run, from the trainer's logs of all steps.
 
     `rows`: of an epoch. `loss_before` and `loss_after`: the mean of a row in the first and in the
     last tenth of the steps; rewards: in the last tenth; `gradient_share`: the mean of all steps.
@@ -205,7 +205,7 @@ def _mean_of(name: str, steps: Sequence[Mapping[str, float]]) -> float | None:
 
 
 class GradientShares:
-    """How much each kind of evidence contributes to a step's gradient.
+    """The share of each kind of evidence in a step's gradient.
 
     `add` after each pack's backward pass; a kind's part is what the gradient gained meanwhile.
     """

@@ -180,7 +180,7 @@ class RewardModel:
 def heldout_accuracy(
     score: Reward, rows: Sequence[PairRow], pairs: Sequence[Pair]
 ) -> dict[str, float | int | None]:
-    """How often the chosen answer scores higher, beside how often it is the longer one.
+    """The share of pairs whose chosen answer scores higher, and of those where it is longer.
 
     `rows` are scored, `pairs` measured in characters; ties count half. None where there are none.
     A reward model that does not beat "longer wins" has learnt to count.

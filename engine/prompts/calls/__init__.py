@@ -1,1 +1,1 @@
-"""How models are shown functions, and how they write and read calls."""
+"""Calls of functions: how models are shown functions, and how they write and read calls."""

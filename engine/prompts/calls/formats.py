@@ -174,7 +174,7 @@ CALL_FORMATS = (HERMES, LLAMA3, MISTRAL, MISTRAL_SPACED, MISTRAL11, GLM4)
 
 
 def _end_of_object(text: str, begin: int) -> int | None:
-    """Where the JSON object that begins at `begin` ends; None if it does not."""
+    """The end of the JSON object that begins at `begin`; None if it has none."""
     depth = 0
     for piece in re.finditer(r'"(?:[^"\\]|\\.)*"?|[{}]', text[begin:], re.DOTALL):
         depth += {"{": 1, "}": -1}.get(piece[0], 0)

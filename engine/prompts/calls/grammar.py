@@ -77,7 +77,7 @@ def arguments_schema(tool: Tool) -> dict[str, Any]:
 
 
 def _calls(form: CallFormat, control: ControlTokens, *, parallel: bool) -> str:
-    """What follows the trigger: one call, or several where that is allowed."""
+    """The grammar after the trigger: one call, or several where that is allowed."""
     optional = f"{_literal(form.optional, control)}?" if form.optional in control else ""
     more = f"({_literal(form.between, control)} call){{0,{MAX_CALLS - 1}}}" if parallel else ""
     opening, closing = _literal(form.opening, control), _literal(form.closing, control)
@@ -98,7 +98,7 @@ def _call(form: CallFormat, tool: Tool, control: ControlTokens) -> str:
 
 
 def _after(form: CallFormat) -> str:
-    """What follows a name, as a part of a regular expression."""
+    """The part of a regular expression that follows a name."""
     after = _escaped(form.after)
     # The vocabulary's word for the beginning of a text has a blank in it
     return after.replace(r"\n", r"\n ?", 1) if isinstance(form, KeywordCallFormat) else after

@@ -59,7 +59,7 @@ class KeywordCallFormat(CallFormat):
 
 
 def place_of_argument(name: str) -> tuple[str, str]:
-    """What stands before and behind the value of an argument."""
+    """The text before and behind the value of an argument."""
     if re.fullmatch(ARGUMENT_NAME, name) and not iskeyword(name):
         return f"{name}=", ""
     return f"**{{{spaced_json(name)}: ", "}"

@@ -1,4 +1,4 @@
-"""Which format of calls a chat template writes: found by what it renders, not by its source.
+"""The format of calls that a chat template writes, found by what it renders, not by its source.
 
 A small conversation with a tool, a call and its result is rendered in each dialect. A format that
 shows all three is the template's own; where none does, tools are offered as text.

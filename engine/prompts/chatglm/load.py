@@ -30,7 +30,7 @@ REMEDY = 'set "name_or_path" in tokenizer_config.json to THUDM/chatglm2-6b or TH
 
 
 def is_chatglm(folder: Path) -> bool:
-    """Whether `model_type` in config.json is "chatglm"; the rest of the folder does not matter."""
+    """Return whether `model_type` in config.json is "chatglm", whatever else the folder has."""
     try:
         return bool(_json(folder, "config.json").get("model_type") == "chatglm")
     except ModelUnavailable:
