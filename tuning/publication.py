@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,7 +13,7 @@ import torch
 from accelerate import PartialState
 
 from engine.adapters.bundle import open_bundle, open_model, publish_bundle
-from engine.adapters.files import CONFIG, WEIGHTS
+from engine.adapters.files import WEIGHTS, read_adapter_config, write_adapter_config
 from engine.storage import canonical_json
 from tuning.recipe import Recipe
 from tuning.rows import TrainingData
@@ -42,9 +41,7 @@ def publish_adapter(
             write_model(adapter, run.base, folder)
             return
         (folder / WEIGHTS).write_bytes((adapter / WEIGHTS).read_bytes())
-        config = json.loads((adapter / CONFIG).read_text("utf-8"))
-        config["base_model_name_or_path"] = Path(run.base.name).name  # no folder of this machine
-        (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
+        write_adapter_config(folder, read_adapter_config(adapter), run.base.name)
 
     manifest = {
         **({"kind": "model"} if whole else {}),

@@ -6,14 +6,13 @@ trainer.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engine.adapters.bundle import open_bundle
-from engine.adapters.files import CONFIG
+from engine.adapters.files import read_adapter_config
 from engine.adapters.lora import PEFT_TYPES
 from engine.errors import InvalidInput
 from tuning.recipe import Recipe
@@ -44,7 +43,7 @@ def with_start(run: TrainingRun) -> tuple[TrainingRun, Path | None]:
     if asked.start is None:
         return run, None
     folder = open_bundle(run.home.bundles, asked.start, run.base).folder
-    config = json.loads((folder / CONFIG).read_text("utf-8"))
+    config = read_adapter_config(folder)
     if config["peft_type"] not in PEFT_TYPES:
         raise InvalidInput(
             "adapter.start: virtual tokens are saved without the network that makes them, so"

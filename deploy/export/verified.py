@@ -7,7 +7,6 @@ format.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Any, Literal
 
 from engine.adapters.base_names import known_preset
 from engine.adapters.bundle import is_model, open_bundle, open_model
-from engine.adapters.files import CONFIG, WEIGHTS
+from engine.adapters.files import WEIGHTS, read_adapter_config
 from engine.errors import InvalidBundle
 from engine.models.catalogue import BaseModel
 from engine.models.presets import Preset
@@ -77,7 +76,7 @@ def open_release(base: BaseModel, bundles: Path, digest: str | None) -> Verified
         return VerifiedRelease(base, digest, folder, "whole model", manifest)
     if manifest.get("export_only") is None:
         folder = open_bundle(bundles, digest, base).folder
-    config = json.loads((folder / CONFIG).read_text("utf-8"))
+    config = read_adapter_config(folder)
     if manifest.get("export_only") is not None:
         _check_unserved(base, manifest, config)
     return VerifiedRelease(base, digest, folder, _kind(config), manifest, config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from deploy.releases.events import Registered
 from deploy.releases.registry import Registry
 from engine.adapters.bundle import open_bundle, publish_bundle
-from engine.adapters.files import CONFIG, WEIGHTS
+from engine.adapters.files import WEIGHTS, write_adapter_config
 from engine.adapters.foreign import ForeignAdapter, read_foreign
 from engine.adapters.prefix_encoder import convert_prefix_checkpoint, is_prefix_checkpoint
 from engine.errors import UnknownId
@@ -57,7 +56,7 @@ def _publish(
 ) -> ImportedRelease:
     def fill(target: Path) -> None:
         (target / WEIGHTS).write_bytes(adapter.weights.read_bytes())
-        (target / CONFIG).write_text(json.dumps(adapter.config, indent=2, sort_keys=True))
+        write_adapter_config(target, adapter.config, base.name)
 
     manifest: dict[str, Any] = {
         "base_digest": base.digest,

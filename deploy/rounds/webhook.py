@@ -11,12 +11,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.errors import PeerUnavailable
+from engine.storage import canonical_json
 
 TRIES = 3
 SECONDS_BETWEEN = 2.0
@@ -53,7 +53,7 @@ def deliver(
     """
     import httpx  # slow to import, and commands that only look at the loop send nothing
 
-    body = json.dumps(document, separators=(",", ":"), sort_keys=True).encode()
+    body = canonical_json(document)
     reason = ""
     for number in range(TRIES):
         if number:

@@ -6,7 +6,6 @@ Nothing is ever unpickled: weights are safetensors or they are not read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.adapters import lora
-from engine.adapters.files import CONFIG, WEIGHTS
+from engine.adapters.files import CONFIG, WEIGHTS, read_adapter_config
 from engine.adapters.kinds import kind_of
 from engine.errors import InvalidBundle
 from engine.models.catalogue import BaseModel
@@ -104,11 +103,9 @@ def _content_problems(
     if extra:
         yield f"files: unexpected {', '.join(sorted(extra))}"
     try:
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
-        yield f"{CONFIG} cannot be read"
+        config = read_adapter_config(folder)
+    except InvalidBundle as error:
+        yield from error.problems
         return
     kind = kind_of(config.get("peft_type")) or lora
     yield from kind.problems(folder, config, base, yield_to_engine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +21,33 @@ HARMLESS = frozenset(
 )
 
 
-def peft_type(folder: Path) -> str:
-    """The kind that an adapter's configuration names; raises `InvalidBundle` if unreadable."""
+def read_adapter_config(folder: Path) -> dict[str, Any]:
+    """An adapter's configuration; raises `InvalidBundle` unless it is a JSON object."""
     try:
-        return str(json.loads((folder / CONFIG).read_text("utf-8"))["peft_type"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        config = json.loads((folder / CONFIG).read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise InvalidBundle([f"{CONFIG} cannot be read: {error}"]) from error
+    if not isinstance(config, dict):
+        raise InvalidBundle([f"{CONFIG} cannot be read: it is not a JSON object"])
+    return config
+
+
+def write_adapter_config(folder: Path, config: Mapping[str, Any], base_name: str) -> None:
+    """Write an adapter's configuration, always in the same bytes.
+
+    The base model is called by the last part of its name: where it lies on this machine is nobody
+    else's business, and manifests identify it by its digest.
+    """
+    named = {**config, "base_model_name_or_path": Path(base_name).name}
+    (folder / CONFIG).write_text(json.dumps(named, indent=2, sort_keys=True))
+
+
+def peft_type(folder: Path) -> str:
+    """The kind that an adapter's configuration names; raises `InvalidBundle` if it names none."""
+    kind = read_adapter_config(folder).get("peft_type")
+    if not isinstance(kind, str):
+        raise InvalidBundle([f"{CONFIG} names no peft_type"])
+    return kind
 
 
 def tensor_problems(

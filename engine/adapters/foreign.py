@@ -8,7 +8,6 @@ unpickled, and nothing is written.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import Any
 
 from engine.adapters import lora, soft_prompt
 from engine.adapters.base_names import other_base
-from engine.adapters.files import CONFIG, HARMLESS, WEIGHTS
+from engine.adapters.files import CONFIG, HARMLESS, WEIGHTS, read_adapter_config
 from engine.adapters.foreign_lora import TARGETS, resolve_modules
 from engine.adapters.kinds import kind_of
 from engine.errors import InvalidBundle, InvalidInput
@@ -68,18 +67,11 @@ def read_foreign(folder: Path, base: BaseModel, *, trust_base: bool = False) -> 
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    file = folder / CONFIG
-    if not file.is_file():
+    if not (folder / CONFIG).is_file():
         raise InvalidInput(
             f"{folder} holds no {CONFIG}: give the folder that peft's save_pretrained wrote"
         )
-    try:
-        config = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
-        raise InvalidBundle([f"{CONFIG} cannot be read"])
-    return config
+    return read_adapter_config(folder)
 
 
 def _weights_of(folder: Path) -> Path:

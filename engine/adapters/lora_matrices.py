@@ -7,7 +7,6 @@ which files are accepted.
 from __future__ import annotations
 
 import ctypes
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.adapters.files import CONFIG, WEIGHTS
+from engine.adapters.files import WEIGHTS, read_adapter_config
 from engine.adapters.lora_config import scaling_of
 from engine.errors import InvalidBundle
 from engine.kernels.native import NativeKernels
@@ -136,9 +135,9 @@ class StepAdapters:
 def _read(folder: Path, yield_to_engine: YieldToEngine) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
+    config = read_adapter_config(folder)
     tensors: dict[str, Tensor] = {}
     try:
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             for key in file.keys():  # noqa: SIM118 - not a dict
                 yield_to_engine()

@@ -6,12 +6,12 @@ before any weight is read.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from engine.errors import InvalidInput, ModelUnavailable
 from engine.messages import Message
+from engine.models.config_file import read_json_object
 from engine.prompts.chatglm import is_chatglm, load_chatglm_renderer
 from engine.prompts.interface import ChatRenderer
 from engine.prompts.render import Renderer
@@ -148,10 +148,4 @@ def _try(renderer: Renderer, folder: Path) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     """A JSON object; empty if there is no file."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelUnavailable(f"cannot read {path}: {error}") from error
-    return value if isinstance(value, dict) else {}
+    return read_json_object(path) if path.is_file() else {}

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase, set_seed
 from trl import RewardConfig, RewardTrainer
 
-from engine.adapters.files import CONFIG, WEIGHTS
+from engine.adapters.files import CONFIG, WEIGHTS, read_adapter_config, write_adapter_config
 from engine.errors import EngineFailure, InvalidInput
 from engine.hardware import detect
 from engine.messages import Message
@@ -101,10 +101,7 @@ def publish_reward(root: Path, model: PeftModel, base: BaseModel, about: Mapping
     def fill(folder: Path) -> dict[str, Any]:
         model.save_pretrained(str(folder), selected_adapters=["default"])
         (folder / "README.md").unlink(missing_ok=True)
-        # A folder of this machine is nobody else's business; the manifest names the base by digest
-        config = json.loads((folder / CONFIG).read_text("utf-8"))
-        config["base_model_name_or_path"] = Path(base.name).name
-        (folder / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True))
+        write_adapter_config(folder, read_adapter_config(folder), base.name)
         return {"format": REWARD_FORMAT, "base_digest": base.digest, **about}
 
     return publish(root, fill)

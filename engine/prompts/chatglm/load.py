@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.errors import ModelUnavailable
+from engine.models.config_file import read_config, read_json_object
 from engine.prompts.chatglm.chatglm1 import ChatGLM1Renderer, ChatGLM1Tokenizer
 from engine.prompts.chatglm.chatglm2 import ChatGLM2Renderer, ChatGLM2Tokenizer
 from engine.prompts.chatglm.chatglm3 import ChatGLM3Renderer, ChatGLM3Tokenizer
@@ -32,7 +33,7 @@ REMEDY = 'set "name_or_path" in tokenizer_config.json to THUDM/chatglm2-6b or TH
 def is_chatglm(folder: Path) -> bool:
     """Return whether `model_type` in config.json is "chatglm", whatever else the folder has."""
     try:
-        return bool(_json(folder, "config.json").get("model_type") == "chatglm")
+        return bool(read_config(folder).get("model_type") == "chatglm")
     except ModelUnavailable:
         return False
 
@@ -43,10 +44,10 @@ def load_chatglm_renderer(folder: Path) -> ChatGLMRenderer:
     Raises `ModelUnavailable` with the reason: another model, a missing or unreadable file, tokens
     that the vocabulary lacks, a vocabulary that does not fit the weights.
     """
-    config = _json(folder, "config.json")
+    config = read_config(folder)
     if config.get("model_type") != "chatglm":
         raise ModelUnavailable(f"{folder} is no ChatGLM: model_type {config.get('model_type')!r}")
-    settings = _json(folder, "tokenizer_config.json")
+    settings = read_json_object(folder / "tokenizer_config.json")
     renderer = LOADERS[chatglm_family_of(folder, config, settings)](folder, settings)
     _check_fit(folder, config, renderer)
     return renderer
@@ -149,13 +150,3 @@ def _pieces(folder: Path, name: str) -> SentencePieces:
     if not (folder / name).is_file():
         raise ModelUnavailable(f"{folder} has no {name}")
     return SentencePieces(folder / name)
-
-
-def _json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / name).read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelUnavailable(f"{folder} has no readable {name}: {error}") from error
-    if not isinstance(content, dict):
-        raise ModelUnavailable(f"{folder}: {name} is not an object")
-    return content
