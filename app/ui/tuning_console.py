@@ -61,7 +61,7 @@ class TuningPage:
         """Return updates of the table, the curves, the figures and the buttons."""
         language = language_for(request)
         jobs = self._workspace.jobs.list()[:JOBS_SHOWN]
-        progress = {job.id: self._workspace.jobs.events(job) for job in jobs}
+        progress = {job.id: self._workspace.jobs.events(job.id) for job in jobs}
         waiting = self._waiting(jobs)
         rows = [_row(job, progress[job.id], job.id in waiting, language) for job in jobs]
         table = pd.DataFrame(rows, columns=column_headers("job_columns", JOB_COLUMNS, language))
