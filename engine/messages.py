@@ -131,6 +131,11 @@ def question_of(messages: Sequence[Message]) -> str:
     return messages[index].content
 
 
+def storable_text(text: str) -> str:
+    """The text with replacement characters for what `clean_text` refuses, of any length."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+
+
 def clean_text(text: str, *, what: str = "message", limit_chars: int = 400_000) -> str:
     """Return the text if it can be stored and tokenized; raises `InvalidText` with the reason.
 

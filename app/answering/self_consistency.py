@@ -13,6 +13,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 
 from engine.errors import InvalidInput
+from engine.excerpts import cut_at_word
 from engine.prompts.modes import SELF_CONSISTENCY
 from engine.prompts.reasoning import final_answer, majority
 from engine.request import (
@@ -112,8 +113,7 @@ def _answer_of(end: Finished) -> str:
 def _label(answer: str) -> str:
     """Shorten an answer to one line, without its final full stop."""
     line = " ".join(answer.split())
-    line = line.rstrip(".。") or line
-    return line if len(line) <= MAX_LABEL_CHARS else f"{line[: MAX_LABEL_CHARS - 1]}…"
+    return cut_at_word(line.rstrip(".。") or line, MAX_LABEL_CHARS)
 
 
 def _merged(streams: Sequence[Stream]) -> Iterator[tuple[int, StreamEvent]]:

@@ -39,7 +39,7 @@ def backup(
             secret_settings=_secret_settings(),
             with_keys=with_keys,
         )
-    print_result(as_json, _document(archive, manifest), f"{archive}: {_told(manifest)}")
+    print_result(as_json, _document(archive, manifest), f"{archive}: {_summary(manifest)}")
 
 
 def restore_backup(
@@ -60,7 +60,8 @@ def restore_backup(
         manifest = restore(archive, Home(settings.home), settings.database_url)
     with open_workspace(home):  # raises where an older Burnish cannot open it
         pass
-    print_result(as_json, _document(settings.home, manifest), f"{settings.home}: {_told(manifest)}")
+    text = f"{settings.home}: {_summary(manifest)}"
+    print_result(as_json, _document(settings.home, manifest), text)
 
 
 def _secret_settings() -> set[str]:
@@ -80,6 +81,6 @@ def _document(path: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     return {"path": str(path), **facts, "files": len(sizes), "bytes": sum(sizes)}
 
 
-def _told(manifest: dict[str, Any]) -> str:
+def _summary(manifest: dict[str, Any]) -> str:
     sizes = [file["bytes"] for file in manifest["files"].values()]
     return f"{len(sizes)} files, {mib(sum(sizes))}, {manifest['database']}"

@@ -41,14 +41,14 @@ def show_inbox(
             workspace.inbox.put_back(put_back)
         wanted = search_for(search, DEFAULT, workspace.accounts)
         votes, total = workspace.inbox.page(wanted, looked_at=with_looked, count=count)
-    lines = [f"{total} to show", *(_told(vote) for vote in votes)]
+    lines = [f"{total} to show", *(_vote_text(vote) for vote in votes)]
     document = {"total": total, "votes": [asdict(vote) for vote in votes]}
     print_result(as_json, document, "\n\n".join(lines))
 
 
-def _told(vote: DownVote) -> str:
+def _vote_text(vote: DownVote) -> str:
     """Return a vote as lines of text; what was not said has no line."""
-    said = {
+    texts = {
         "question": vote.question,
         "answer": vote.answer,
         "reasons": ", ".join(vote.reasons),
@@ -56,4 +56,4 @@ def _told(vote: DownVote) -> str:
         "correction": vote.correction,
     }
     first = f"{vote.event_id}  {vote.user_id}{', looked at' if vote.looked_at else ''}"
-    return "\n".join([first, *(f"  {name}: {text}" for name, text in said.items() if text)])
+    return "\n".join([first, *(f"  {name}: {text}" for name, text in texts.items() if text)])

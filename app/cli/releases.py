@@ -15,6 +15,7 @@ from engine.units import local_minute
 
 if TYPE_CHECKING:
     from app.workspace import Workspace
+    from deploy.loop import LoopResult
     from tuning.evaluation.statistics import Interval
 
 release_app = typer.Typer(no_args_is_help=True, help="Which adapter is live.")
@@ -261,12 +262,18 @@ def loop_run(
         recipe, origins = service.workspace.loop_recipe()
         request = RoundRequest(recipe, origins, forced=force, actor=COMMAND_LINE)
         result = service.workspace.loop.run(service.engine, service.slots, request, print_step)
-    told = f"{result.bundle}: {result.reason}; {result.promoted=}"
+    print_result(as_json, result.as_dict(), _round_summary(result))
+
+
+def _round_summary(result: LoopResult) -> str:
+    summary = f"{result.outcome}: {result.reason}"
     if result.outcome == "waits":
-        told = f"round {result.round} goes on later: {result.reason}"
+        summary = f"round {result.round} goes on later: {result.reason}"
+    elif result.bundle is not None:
+        summary = f"{result.bundle}: {summary}"
     if result.since_event:
-        told += "; without the older statements, since people want something else now"
-    print_result(as_json, result.as_dict(), told)
+        summary += "; without the older statements, since people want something else now"
+    return summary
 
 
 @loop_app.command("status")
@@ -280,7 +287,7 @@ def loop_status(home: HomeOption = None, as_json: Json = False) -> None:
     lines = [f"{verb}: {status.reason}", f"now: {plan.action}, {plan.reason}"]
     if plan.until is not None:
         lines[-1] += f", until {local_minute(plan.until)}"
-    lines += [f"round {each.number}, {local_minute(each.begun_at)}: {each.told}" for each in rounds]
+    lines += [f"round {r.number}, {local_minute(r.begun_at)}: {r.summary}" for r in rounds]
     document = {
         **status.as_dict(),
         "plan": plan.as_dict(),

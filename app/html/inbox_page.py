@@ -14,11 +14,13 @@ from urllib.parse import urlencode
 from app.html.account_pages import ACCOUNT_SCRIPT, FRAME
 from app.html.release_names import release_name
 from app.texts import LANGUAGES, say, translated
+from engine.excerpts import one_line
 from engine.units import local_minute
 from feedback_store.curation.inbox import DownVote
 
 INBOX_PATH = "/console/inbox"
 VOTES_A_PAGE = 20
+LINE_CHARS = 160  # of a text in the list
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +114,9 @@ class InboxPage:
             for name, text in said.items()
             if text
         )
+        question = escape(one_line(vote.question, LINE_CHARS))
         return (
-            f"<details{state}><summary><b dir='auto'>{escape(_line(vote.question))}</b>"
+            f"<details{state}><summary><b dir='auto'>{question}</b>"
             f"<small>{when} · {who} · {escape(release)}</small><span>{marks}</span></summary>"
             f"<dl>{parts}</dl>"
             f"<small>{self._say('ids', answer=vote.answer_id, person=vote.user_id)}</small>"
@@ -138,7 +141,7 @@ class InboxPage:
         items = "".join(
             f"<li><span>{escape(translated(each['explanation'], self.language))}"
             f"<small>{escape(', '.join(self.names.get(u, u[:12]) for u in each['users']))}</small>"
-            f"<small dir='auto'>{escape(_line(each['text']))}</small></span></li>"
+            f"<small dir='auto'>{escape(one_line(each['text'], LINE_CHARS))}</small></span></li>"
             for each in alerts
         )
         listed = f'<ul class="rows">{items}</ul>' if items else f"<p>{self._say('no_alerts')}</p>"
@@ -150,9 +153,3 @@ class InboxPage:
 
     def _say(self, key: str, **values: object) -> str:
         return escape(say(f"console.inbox.{key}", self.language, **values))
-
-
-def _line(text: str) -> str:
-    """The beginning of a text, on one line."""
-    line = " ".join(text[:400].split())
-    return line if len(line) <= 160 else f"{line[:159]}…"

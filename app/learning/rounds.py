@@ -135,7 +135,7 @@ class Rounds:
         def in_thread() -> None:
             outcome = "failed: the server's log says why"
             try:
-                outcome = _told(
+                outcome = _outcome_line(
                     self._workspace.loop.run(self._engine, self._slots, request, _ignore)
                 )
             except BurnishError as error:
@@ -153,7 +153,7 @@ class Rounds:
         try:
             result = work()
             if result is not None:
-                self.last = _told(result)
+                self.last = _outcome_line(result)
             return result
         except Conflict:
             raise
@@ -164,7 +164,7 @@ class Rounds:
             self._one.release()
 
 
-def _told(result: LoopResult) -> str:
+def _outcome_line(result: LoopResult) -> str:
     """Describe the outcome of a round in a line."""
     if result.bundle is not None and result.report is not None:
         return verdict_line(result.bundle, result.report)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from app.mcp_config import McpServerConfig
 from app.tools.mcp_session import McpSession
 from engine.errors import BurnishError
+from engine.messages import storable_text
 from engine.tools import Tool, spaced_json
 
 if TYPE_CHECKING:
@@ -120,11 +121,7 @@ def _server_tools(server: str, listed: Iterable[mcp.Tool]) -> tuple[ServerTool, 
         name = f"{server}__{plain}"[:MAX_TOOL_NAME_CHARS]
         if tool.input_schema.get("type") != "object" or len(schema) > MAX_SCHEMA_CHARS:
             continue
-        described = _plain(tool.description or tool.title or "")[:MAX_DESCRIPTION_CHARS]
-        function = Tool(name, described, _plain(schema))
+        described = storable_text(tool.description or tool.title or "")[:MAX_DESCRIPTION_CHARS]
+        function = Tool(name, described, storable_text(schema))
         found.setdefault(name, ServerTool(server, tool.name, function))
     return tuple(found.values())[:MAX_TOOLS_OF_A_SERVER]
-
-
-def _plain(text: str) -> str:
-    return text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from app.error_log import log_unexpected
 from app.tools.called import CallStatus
 from engine.errors import BurnishError
+from engine.messages import storable_text
 
 RunTool = Callable[[dict[str, Any]], Any]
 CallOutcome = tuple[str, CallStatus]
@@ -74,7 +75,7 @@ class ToolRun:
 
     def _cut(self, text: str) -> str:
         """A text that can be stored and is not too long."""
-        plain = text.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")
+        plain = storable_text(text)
         limit = self._limits.max_result_chars
         return plain if len(plain) <= limit else f"{plain[:limit]}\n… (cut at {limit} characters)"
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from app.texts import say, translated
+from engine.excerpts import one_line
 from engine.messages import Message
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.explanation import TextChange, explain
@@ -48,7 +49,8 @@ class DisplayedRow:
         reason = translated(reason_of(self.row), language)
         if isinstance(self.row, Unpaired):
             reason += f" ({translated(self.sides[0][0], language)})"
-        return [number, reason, *map(_preview, (self.question, first, second))]
+        texts = (self.question, first, second)
+        return [number, reason, *(one_line(text, PREVIEW_CHARS) for text in texts)]
 
 
 def display_rows(rows: Sequence[Item], evidence: Iterable[PromptEvidence]) -> list[DisplayedRow]:
@@ -68,11 +70,6 @@ def _display_row(row: Item, found: Mapping[str, tuple[PromptEvidence, str]]) -> 
         )
     bad = isinstance(row, Unpaired) and not row.label
     return DisplayedRow(row, row.prompt, (("bad" if bad else "good", row.completion.text),))
-
-
-def _preview(text: str) -> str:
-    line = " ".join(text[: 2 * PREVIEW_CHARS].split())
-    return line if len(line) <= PREVIEW_CHARS else line[: PREVIEW_CHARS - 1] + "…"
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,32 +61,32 @@ class ObjectStore:
         """
         if problems := verify(root, digest):
             raise InvalidInput(f"{root.name}/{short_id(digest)} is damaged: {'; '.join(problems)}")
-        folder, target = folder_of(root, digest), self._place(root, digest)
-        if self._patiently(lambda: self._files.exists(f"{target}/{MANIFEST}")):
+        folder, target = folder_of(root, digest), self._address_of(root, digest)
+        if self._with_retries(lambda: self._files.exists(f"{target}/{MANIFEST}")):
             return
         for name in (*sorted(read_manifest(folder)["files"]), MANIFEST):
-            self._patiently(partial(self._upload, folder / name, f"{target}/{name}"))
+            self._with_retries(partial(self._upload, folder / name, f"{target}/{name}"))
 
     def fetch(self, root: Path, digest: str) -> None:
         """Download an artefact into a folder of a home, unless it is there; verifies each file.
 
         Raises `UnknownId` where there is none.
         """
-        folder, source = folder_of(root, digest), self._place(root, digest)
+        folder, source = folder_of(root, digest), self._address_of(root, digest)
         if folder.is_dir():
             return
-        document = self._patiently(lambda: self._manifest(source, digest))
+        document = self._with_retries(lambda: self._manifest(source, digest))
         with new_folder(folder) as temporary:
             for name, facts in json.loads(document)["files"].items():
-                path = temporary / _inner(name)
+                path = temporary / _relative_name(name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 download = partial(self._download, f"{source}/{name}", path, str(facts["sha256"]))
-                self._patiently(download)
+                self._with_retries(download)
             (temporary / MANIFEST).write_bytes(document)
 
     def remove(self, root: Path, digest: str) -> None:
         """Delete an artefact at the URL, its manifest first; there may be none."""
-        place = self._place(root, digest)
+        place = self._address_of(root, digest)
 
         def delete() -> None:
             if self._files.exists(f"{place}/{MANIFEST}"):
@@ -94,9 +94,9 @@ class ObjectStore:
             if self._files.exists(place):
                 self._files.rm(place, recursive=True)
 
-        self._patiently(delete)
+        self._with_retries(delete)
 
-    def _place(self, root: Path, digest: str) -> str:
+    def _address_of(self, root: Path, digest: str) -> str:
         return f"{self._root.rstrip('/')}/{root.name}/{folder_of(root, digest).name}"
 
     def _upload(self, path: Path, target: str) -> None:
@@ -114,7 +114,7 @@ class ObjectStore:
         if digest_file(path) != expected:
             raise OSError(f"{path.name} differs from its sha256")
 
-    def _patiently(self, act: Callable[[], T]) -> T:
+    def _with_retries(self, act: Callable[[], T]) -> T:
         """Try, and try again after each pause.
 
         Raises `UnknownId` at once for what is not there.
@@ -132,7 +132,7 @@ class ObjectStore:
         raise AssertionError("the last try returns or raises")
 
 
-def _inner(name: Any) -> str:
+def _relative_name(name: Any) -> str:
     """A file's name in a manifest; raises `InvalidInput` for one that leads out of its folder."""
     path = PurePosixPath(str(name))
     if path.is_absolute() or ".." in path.parts or str(path) in ("", "."):

@@ -85,8 +85,8 @@ class Round:
         return "report" in self.stages
 
     @property
-    def told(self) -> str:
-        """Describe its outcome, or its stage, in a line."""
+    def summary(self) -> str:
+        """A line with its outcome, or with its stage."""
         if self.ended is not None:
             return f"{self.ended.document['outcome']} ({self.ended.document['reason']})"
         failed = f", after {len(self.failures)} failed attempts" if self.failures else ""

@@ -18,13 +18,14 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from engine.common_prefix import common_prefix_length
+from engine.excerpts import cut_at_word
 from engine.messages import Message, is_blank, messages_from_dicts
 from engine.storage import digest_json
 from feedback_store.examples.split import split_of
 from feedback_store.records import ImportedTurn
 from feedback_store.storage import tables as t
 from feedback_store.storage.listing import title_of
-from feedback_store.storage.search import cut_at_word, document_row
+from feedback_store.storage.search import document_row
 
 MAX_IMPORTED_TITLE_CHARS = 200
 

@@ -12,10 +12,11 @@ from collections.abc import Collection, Iterable
 from sqlalchemy import Connection, insert, select, update
 
 from engine.errors import UnknownId
+from engine.excerpts import cut_at_word
 from engine.messages import is_blank
 from feedback_store.records import Turn
 from feedback_store.storage import tables as t
-from feedback_store.storage.search import add_document, cut_at_word
+from feedback_store.storage.search import add_document
 
 MAX_DERIVED_TITLE_CHARS = 60
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, text
 
+from engine.excerpts import cut_at_word
 from engine.messages import clean_text
 from engine.storage import digest_json
 from feedback_store.storage import tables as t
@@ -244,14 +245,14 @@ def _listed(connection: Connection, user_id: str, ids: Sequence[int]) -> list[Hi
 
 def _fts5(query: Query, key: str) -> str:
     """The query for FTS5's MATCH. Terms hold no quotes: they are letters, marks and digits."""
-    terms = [f'"{key}{term}"' for term in query.terms]
-    return " AND ".join([*terms, *([f'"{key}{query.prefix}" *'] if query.prefix else [])])
+    begins = [f'"{key}{query.prefix}" *'] if query.prefix else []
+    return " AND ".join([*(f'"{key}{term}"' for term in query.terms), *begins])
 
 
 def _tsquery(query: Query, key: str) -> str:
     """The query as PostgreSQL reads a tsquery."""
-    terms = [f"'{key}{term}'" for term in query.terms]
-    return " & ".join([*terms, *([f"'{key}{query.prefix}':*"] if query.prefix else [])])
+    begins = [f"'{key}{query.prefix}':*"] if query.prefix else []
+    return " & ".join([*(f"'{key}{term}'" for term in query.terms), *begins])
 
 
 EXPRESSIONS: Mapping[str, Any] = {"sqlite": _fts5, "postgresql": _tsquery}
@@ -271,15 +272,6 @@ def excerpt(said: str, query: Query) -> str:
     if len(flat) - begin <= room:
         return "…" * (begin > 0) + flat[begin:]
     return "…" * (begin > 0) + cut_at_word(flat[begin:], room)
-
-
-def cut_at_word(line: str, limit_chars: int) -> str:
-    """The beginning of a line, with "…" where it was cut, after a word if that is not too short."""
-    if len(line) <= limit_chars:
-        return line
-    head = line[: limit_chars - 1]
-    word = head if line[limit_chars - 1] == " " else head.rpartition(" ")[0]
-    return (word if len(word) >= limit_chars // 2 else head).rstrip() + "…"
 
 
 def _pattern(words: Sequence[str]) -> re.Pattern[str]:

@@ -13,6 +13,7 @@ from app.html.rendering import answer_html
 from app.texts import translated
 from app.web.chat.documents import short_release
 from deploy.releases.learning import LearntBy, Lineage
+from engine.excerpts import one_line
 from feedback_store.examples.explanation import changes
 from feedback_store.examples.rules import NO_CONSENT
 from feedback_store.personal.example_pool import FeedbackExample
@@ -43,12 +44,12 @@ def outcome_document(outcome: StatementOutcome, lineage: Lineage, language: str)
         "kind": said.kind,
         "at": said.at,
         "conversation": said.conversation_id if said.listed else "",
-        "question": _excerpt(said.question),
+        "question": one_line(said.question, EXCERPT_CHARS),
         "answers": said.answer_ids,
         "vote": said.vote,
         "reasons": said.reasons,
         "comment": said.comment,
-        "correction": _excerpt(said.correction),
+        "correction": one_line(said.correction, EXCERPT_CHARS),
         "choice": said.choice,
         "became": _outcome_name(outcome),
         "made": [_example_kind(each.kind, each.is_bad) for each in outcome.made],
@@ -82,8 +83,8 @@ def example_documents(examples: Iterable[FeedbackExample]) -> list[dict[str, Any
         {
             "answer": each.id,
             "source": "shared" if each.is_shared else each.source,
-            "question": _excerpt(each.question),
-            "text": _excerpt(each.answer),
+            "question": one_line(each.question, EXCERPT_CHARS),
+            "text": one_line(each.answer, EXCERPT_CHARS),
         }
         for each in examples
     ]
@@ -111,8 +112,3 @@ def _release(releases: Sequence[LearntBy]) -> dict[str, Any] | None:
         chosen = releases[-1]
     state = "live" if chosen.is_live else "not_live" if chosen.live_at is None else "was_live"
     return {"name": short_release(chosen.bundle), "state": state}
-
-
-def _excerpt(text: str) -> str:
-    line = " ".join(text[: 2 * EXCERPT_CHARS].split())
-    return line if len(line) <= EXCERPT_CHARS else line[: EXCERPT_CHARS - 1] + "…"
