@@ -203,7 +203,7 @@ class ExampleDecision:
     at: float = 0.0
 
 
-# What comes in from files
+# Records that come in from files
 
 
 @dataclass(frozen=True, slots=True)

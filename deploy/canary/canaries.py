@@ -99,7 +99,7 @@ class Canaries:
         self._options = options
         self._clock = clock
 
-    # What a round asks
+    # For the loop
 
     def start(self, release: str) -> None:
         """Begin with a candidate, for the loop, which promotes it itself.
@@ -126,7 +126,7 @@ class Canaries:
             raise Conflict("no canary was started")
         return DECISIONS.get(newest.outcome, "undecided")
 
-    # What people ask
+    # For people
 
     def start_by(self, actor: str, release: str, **more: Any) -> Canary:
         """Begin with a candidate, for a person; `more` are fields of `CanaryPlan`.
@@ -169,7 +169,7 @@ class Canaries:
             self._carry_out(status)
         return status
 
-    # What is so
+    # Queries
 
     def newest(self) -> Canary | None:
         """The canary that was started last; None where there was none."""

@@ -59,7 +59,7 @@ class TuningQueue:
         self._watch = SilenceWatch(monotonic)
         self._worker = uuid.uuid4().hex
 
-    # Who wants a job done
+    # For those who want a job done
 
     def submit(self, job_id: str, document: Mapping[str, Any]) -> None:
         """Queue a job; one that failed or was cancelled waits again, another one stays as it is."""

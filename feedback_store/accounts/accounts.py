@@ -158,7 +158,7 @@ class Accounts:
         with self._database.write() as connection:
             _set_password(connection, account_id, hashed, but=session_id)
 
-    # What operators do
+    # For operators
 
     def set_role(self, account_id: str, role: str) -> None:
         """Give an account another role, which holds from its next request on."""

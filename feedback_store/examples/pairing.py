@@ -258,7 +258,7 @@ class _PromptBuilder:
                 if read_the_same(chosen, rejected):
                     self._contradicted |= {up, down}
 
-    # What stands alone
+    # Lone judgements and demonstrations
 
     def _use_alone(self, thumbs: Mapping[str, Thumb]) -> None:
         """Demonstrate liked answers; judged answers that no pair uses are unpaired examples."""

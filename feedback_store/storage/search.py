@@ -258,7 +258,7 @@ def _tsquery(query: Query, key: str) -> str:
 EXPRESSIONS: Mapping[str, Any] = {"sqlite": _fts5, "postgresql": _tsquery}
 
 
-# What is shown of a hit
+# The excerpt of a hit
 
 
 def excerpt(said: str, query: Query) -> str:
