@@ -96,10 +96,6 @@ class Forgetting:
                 raise
             return self._carry_out(erasure)
 
-    def forget_conversation(self, conversation_id: str) -> Receipt:
-        """Forget one conversation; see `forget_conversations`."""
-        return self.forget_conversations([conversation_id])
-
     def forget_conversations(
         self, conversation_ids: Collection[str], *, deleted_before: float | None = None
     ) -> Receipt:

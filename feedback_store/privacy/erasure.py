@@ -112,11 +112,6 @@ def forget_user(
         return _begin(connection, rows, conversations, person=person_digest(user_id))
 
 
-def forget_conversation(database: Database, conversation_id: str) -> Erasure:
-    """Delete one conversation; raises `UnknownId` where there is none."""
-    return forget_conversations(database, [conversation_id])
-
-
 def forget_conversations(
     database: Database, conversation_ids: Collection[str], *, deleted_before: float | None = None
 ) -> Erasure:

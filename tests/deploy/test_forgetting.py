@@ -199,7 +199,7 @@ def test_a_conversation_goes_with_what_learnt_from_it(any_home: HomeInUse) -> No
     old = home.freeze()
     on_both = home.bundle(old, 2, promoted=True)
     gone = ann.conversations[0]
-    receipt = home.forgetting.forget_conversation(gone)
+    receipt = home.forgetting.forget_conversations([gone])
     (new,) = set(list_digests(home.snapshots)) - {kept}
     assert receipt == Receipt(1, receipt.rows, 1, {old: new}, (on_both,), on_bobs, retrain=True)
     assert (home.bundles_left(), home.jobs_left()) == ({on_bobs}, {on_bobs})
@@ -213,7 +213,7 @@ def test_a_conversation_goes_with_what_learnt_from_it(any_home: HomeInUse) -> No
         *bob.conversations,
     }
     with pytest.raises(UnknownId):
-        home.forgetting.forget_conversation(gone)
+        home.forgetting.forget_conversations([gone])
 
 
 def test_several_conversations_are_one_erasure(home: HomeInUse) -> None:

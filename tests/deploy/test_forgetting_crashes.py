@@ -71,7 +71,7 @@ def test_a_crash_at_any_step_is_made_good_by_forgetting_again(
     def forget(home: HomeInUse) -> Receipt:
         if what == "person":
             return home.forgetting.forget(person.id)
-        return home.forgetting.forget_conversation(person.conversations[0])
+        return home.forgetting.forget_conversations([person.conversations[0]])
 
     def left(home: HomeInUse) -> list[str]:
         gone = person.conversations[:1]

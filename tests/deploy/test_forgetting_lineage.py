@@ -53,7 +53,7 @@ def test_a_bundle_is_found_by_a_conversation_through_what_stands_for_its_snapsho
     bundle = home.bundle(home.freeze(), 1, promoted=True)
     mark_old(home.database, *ann.conversations)
     assert home.forgetting.forget_before(101.0)
-    assert home.forgetting.forget_conversation(bob.conversations[1]).bundles == (bundle,)
+    assert home.forgetting.forget_conversations([bob.conversations[1]]).bundles == (bundle,)
     assert home.bundles_left() == set()
 
 

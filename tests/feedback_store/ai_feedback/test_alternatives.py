@@ -21,7 +21,7 @@ from feedback_store.conversations.conversation_list import Conversations as Conv
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.split import split_of
 from feedback_store.personal.personal_data import personal_data
-from feedback_store.privacy.erasure import forget_conversation, forget_user
+from feedback_store.privacy.erasure import forget_conversations, forget_user
 from feedback_store.records import OPERATOR
 from feedback_store.storage import tables as t
 from feedback_store.storage.database import Database
@@ -166,7 +166,7 @@ def test_alternatives_go_with_their_conversation_and_their_person(
         write(alternatives, alternatives.wanted(1)[0])
     for waiting in queue.waiting(5)[:1]:
         queue.choose(waiting.id, OPERATOR, "left")
-    forget_conversation(database, "c1")
+    forget_conversations(database, ["c1"])
     assert {each.conversation_id for each in queue.waiting(5)} <= {"c2", "c3"}
     forget_user(database, "ann")
     assert {each.user_id for each in queue.waiting(5)} <= {"bob"}

@@ -10,7 +10,7 @@ from feedback_store.curation.decisions import Curation
 from feedback_store.personal.example_pool import MAX_EXAMPLE_CHARS
 from feedback_store.personal.feedback_examples import FeedbackExamples
 from feedback_store.personal.shared_examples import SharedExamples
-from feedback_store.privacy.erasure import forget_conversation, forget_user
+from feedback_store.privacy.erasure import forget_conversations, forget_user
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
 from tests.feedback_store.conftest import Conversations
@@ -193,7 +193,7 @@ def test_what_is_erased_is_shared_no_more_and_its_approval_is_gone(
 ) -> None:
     shared.approve(liked)
     shared.approve(corrected)
-    forget_conversation(database, "c2")
+    forget_conversations(database, ["c2"])
     assert (texts(shared), shared.answer_ids()) == (["30 m."], frozenset({liked}))
     forget_user(database, "ann")
     assert (texts(shared), shared.approvals()) == ([], [])

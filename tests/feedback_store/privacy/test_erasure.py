@@ -14,7 +14,6 @@ from engine.prompts.modes import make_template
 from feedback_store.conversations import conversation_list as conversations
 from feedback_store.privacy.erasure import (
     Erasure,
-    forget_conversation,
     forget_conversations,
     forget_user,
     list_erasures,
@@ -203,7 +202,7 @@ def test_all_rows_of_a_conversation_go_and_no_other(people: People, database: Da
     person = people.speaks("ann")
     first, *others = person.conversations
     before = all_rows(database)
-    erasure = forget_conversation(database, first)
+    erasure = forget_conversations(database, [first])
     expected = {name: [row for row in each if first not in row] for name, each in before.items()}
     after = all_rows(database)
     # These rows name no conversation: of seven answers and six events two and three go
@@ -235,7 +234,7 @@ def test_of_several_conversations_all_that_are_there_go(people: People, database
     erasure = forget_conversations(database, [*person.conversations[:2], "gone"])
     assert erasure.conversation_ids == set(person.conversations[:2])
     with pytest.raises(UnknownId, match="no conversation"):
-        forget_conversation(database, person.conversations[0])
+        forget_conversations(database, [person.conversations[0]])
 
 
 def test_a_conversation_that_was_restored_meanwhile_is_not_erased(
@@ -259,7 +258,7 @@ def test_a_deleted_conversation_is_known_to_the_record_until_the_erasure_is_done
     people: People, database: Database
 ) -> None:
     person = people.speaks("ann")
-    erasure = forget_conversation(database, person.conversations[0])
+    erasure = forget_conversations(database, [person.conversations[0]])
     assert unfinished_erasures(database) == [erasure] and erasure.unlearns
     save_erasure(database, erasure, done=True)
     (done,) = list_erasures(database)

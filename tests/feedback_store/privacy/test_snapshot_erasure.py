@@ -10,7 +10,7 @@ from engine.messages import Message
 from engine.storage import folder_of, list_digests
 from feedback_store.privacy.erasure import (
     forget_before,
-    forget_conversation,
+    forget_conversations,
     forget_user,
     list_erasures,
     rewrite_snapshots,
@@ -30,7 +30,7 @@ def test_a_snapshot_is_published_anew_without_a_conversation(
     person = people.speaks("ann")
     old = people.freeze(tmp_path)
     gone = person.conversations[0]
-    erasure = rewrite_snapshots(tmp_path, forget_conversation(database, gone))
+    erasure = rewrite_snapshots(tmp_path, forget_conversations(database, [gone]))
     new = str(erasure.receipt["snapshots"][old])
     left = [e for e in examples_of(tmp_path, old) if e.origin.conversation_id != gone]
     assert examples_of(tmp_path, new) == left != []
