@@ -27,6 +27,7 @@ from engine.home import Home
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.examples import Example, read_examples
 from engine.storage import find_digest, sweep
+from engine.units import DAY_SECONDS
 from feedback_store.accounts.accounts import Accounts
 from feedback_store.ai_feedback.alternatives import Alternatives
 from feedback_store.ai_feedback.comparison_queue import ComparisonQueue
@@ -233,13 +234,13 @@ class Workspace:
 
     def alerts(self) -> list[dict[str, Any]]:
         """Return suspicious votes of the last weeks, with the texts they judge."""
-        return find_alerts(self.database, since=time.time() - ALERT_DAYS * 24 * 3600)
+        return find_alerts(self.database, since=time.time() - ALERT_DAYS * DAY_SECONDS)
 
     def forget_old(self) -> None:
         """Delete conversations older than `retention_days`."""
         days = self.settings.retention_days
         if days is not None:
-            self.forgetting.forget_before(time.time() - days * 24 * 3600)
+            self.forgetting.forget_before(time.time() - days * DAY_SECONDS)
 
     def examples(self) -> tuple[Example, ...]:
         """Return the few-shot examples; the file is read each time, since the operator edits it."""

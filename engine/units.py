@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+DAY_SECONDS = 24 * 3600
+
 
 def gib(nbytes: float) -> str:
     """A size in GiB (2^30 bytes) with a decimal, as "1.5 GiB"."""

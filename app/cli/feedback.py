@@ -16,6 +16,7 @@ from app.cli.inbox import show_inbox
 from app.cli.judging import judge
 from app.cli.siblings import siblings
 from app.cli.sync import sync_app
+from engine.units import DAY_SECONDS
 
 if TYPE_CHECKING:
     from app.workspace import Workspace
@@ -303,7 +304,7 @@ def retain(
     from dataclasses import asdict
 
     with open_workspace(home) as workspace:
-        receipt = workspace.forgetting.forget_before(time.time() - days * 24 * 3600)
+        receipt = workspace.forgetting.forget_before(time.time() - days * DAY_SECONDS)
     if receipt is None:
         print_result(as_json, {"rows": {}}, "nothing is that old")
     else:

@@ -19,8 +19,8 @@ from deploy.releases.trend import ReleasePoint, trend_of
 from deploy.rounds.change_point import wilson_interval
 from deploy.rounds.plan import LoopPlan
 from deploy.rounds.round import Round
-from deploy.rounds.timetable import DAY_SECONDS
 from deploy.rounds.trigger import FEW_PAIRS, LoopStatus
+from engine.units import DAY_SECONDS
 from feedback_store.view.answer_figures import AnswerFigures, read_answer_figures
 from feedback_store.view.ratings import DayRatings, count_ratings_by_day
 

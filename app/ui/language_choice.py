@@ -12,8 +12,9 @@ import gradio as gr
 
 from app.texts import COOKIE, LANGUAGES, language_for, say
 from app.ui.labels import text
+from engine.units import DAY_SECONDS
 
-A_YEAR_SECONDS = 365 * 24 * 3600
+A_YEAR_SECONDS = 365 * DAY_SECONDS
 CHOOSE = f"""(language) => {{
   document.cookie = `{COOKIE}=${{language}}; path=/; max-age={A_YEAR_SECONDS}; samesite=lax`;
   location.reload();

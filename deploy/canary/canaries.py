@@ -21,7 +21,6 @@ from deploy.canary.plan import (
     DEFAULT_SHARE,
     DEFAULT_VOTES,
     KEPT_SECONDS,
-    SECONDS_A_DAY,
     Canary,
     CanaryOutcome,
     CanaryPlan,
@@ -31,6 +30,7 @@ from deploy.releases.events import LOOP, CanaryDecision, CanaryFigures, CanarySt
 from deploy.releases.promotion import Releases
 from deploy.releases.registry import Registry
 from engine.errors import Conflict, InvalidInput
+from engine.units import DAY_SECONDS
 from feedback_store.storage.database import Database
 from feedback_store.view.canary_evidence import END_OF_TIME, read_canary_evidence
 
@@ -204,7 +204,7 @@ class Canaries:
         verdicts = within_shares(
             verdicts_of(plan, evidence), self._options.user_share, self._options.user_floor
         )
-        is_over = self._clock() >= canary.started_at + plan.days * SECONDS_A_DAY
+        is_over = self._clock() >= canary.started_at + plan.days * DAY_SECONDS
         standing = stand(plan, verdicts, is_over=is_over)
         return CanaryStatus(canary, standing, tripped(facts_of(plan, evidence)) or "")
 

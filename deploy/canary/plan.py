@@ -7,10 +7,10 @@ from hashlib import sha256
 from typing import Literal
 
 from engine.errors import InvalidInput
+from engine.units import DAY_SECONDS
 
 Arm = Literal["candidate", "live"]
 HASHED_BITS = 64
-SECONDS_A_DAY = 24 * 3600.0
 DEFAULT_SHARE, DEFAULT_VOTES, DEFAULT_DAYS = 0.2, 600, 14.0  # the defaults of a canary
 # Together 0.05, so that without a difference a decision is wrong in at most one of 20 canaries
 PROMOTE_ERROR, ROLLBACK_ERROR = 0.03, 0.02
@@ -68,7 +68,7 @@ class CanaryPlan:
 
 
 CanaryOutcome = Literal["promoted", "rolled back", "undecided", "stopped"]
-KEPT_SECONDS = SECONDS_A_DAY  # after an end without a decision, for conversations that go on
+KEPT_SECONDS = DAY_SECONDS  # after an end without a decision, for conversations that go on
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from datetime import datetime, time, timedelta, tzinfo
 
 from engine.errors import InvalidInput
+from engine.units import DAY_SECONDS
 
-DAY_SECONDS = 24 * 3600.0
 HOURS = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)$")
 MAX_ATTEMPTS = 5  # of a round; our own choice
 # After a failed attempt: 5, 20, 80, 320 minutes. After rounds that failed: 1, 2, 4 ... days

@@ -18,6 +18,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
 
 from engine.errors import Conflict, InvalidInput, UnknownId
+from engine.units import DAY_SECONDS
 from feedback_store.accounts import tables as t
 from feedback_store.accounts.audit import AuditLog
 from feedback_store.accounts.keys import ApiKeys
@@ -26,8 +27,8 @@ from feedback_store.accounts.person import ACCOUNT_ROLES, AccountRole, Person
 from feedback_store.accounts.sessions import LoginSessions, end_sessions
 from feedback_store.storage.database import Database
 
-INVITATION_SECONDS = 7 * 24 * 3600
-RESET_SECONDS = 24 * 3600
+INVITATION_SECONDS = 7 * DAY_SECONDS
+RESET_SECONDS = DAY_SECONDS
 MAX_NAME_CHARS = 64
 NAME = re.compile(rf"\w[\w.@+-]{{0,{MAX_NAME_CHARS - 1}}}")
 USED_LINK = "this link was used, has expired or never was one; ask for another"

@@ -20,6 +20,7 @@ from sqlalchemy import Connection, RowMapping, insert, select
 from engine.messages import clean_text
 from engine.prompts.modes import PromptTemplate
 from engine.storage import digest_json
+from engine.units import DAY_SECONDS
 from feedback_store.examples.rules import USABLE
 from feedback_store.examples.types import IMPORTED
 from feedback_store.records import ImportedAnswer, ImportedVote, SyncedTurn
@@ -35,7 +36,7 @@ from feedback_store.storage.import_writer import (
 from feedback_store.storage.imported_conversations import NewTurn
 from feedback_store.storage.statements import read_own_statements
 
-CLOCKS_DIFFER_SECONDS = 24 * 3600.0  # the other page's clock may be wrong, or its day another
+CLOCKS_DIFFER_SECONDS = DAY_SECONDS  # the other page's clock may be wrong, or its day another
 # So long a text is hardly written twice; a shorter one is recognised under its question alone
 TELLING_CHARS = 40
 SyncKind = Literal["turns", "on_policy", "votes", "corrections", "comparisons", "taken_back"]

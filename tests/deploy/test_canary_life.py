@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.canary.canaries import Canaries, CanaryOptions
-from deploy.canary.plan import SECONDS_A_DAY, Canary
+from deploy.canary.plan import Canary
 from deploy.canary.watch import CanaryWatch
 from deploy.releases.events import LOOP, CanaryFigures
 from deploy.releases.promotion import Releases
@@ -19,6 +19,7 @@ from engine.errors import Conflict, InvalidInput, UnknownId
 from engine.models.catalogue import BaseModel
 from engine.prompts.modes import make_template
 from engine.reference import ReferenceEngine
+from engine.units import DAY_SECONDS
 from feedback_store.privacy.erasure import forget_user
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
@@ -126,9 +127,9 @@ def test_the_budget_of_votes_or_days_ends_it_undecided(stage: Stage, votes: int)
     for index in range(votes):
         stage.vote(canary, candidate=index % 2 == 0, live=index % 2 == 0)
     if votes < 20:
-        stage.now += 13.9 * SECONDS_A_DAY
+        stage.now += 13.9 * DAY_SECONDS
         assert stage.canaries.look() is not None and stage.canaries.running() is not None
-        stage.now += 0.2 * SECONDS_A_DAY
+        stage.now += 0.2 * DAY_SECONDS
     stage.canaries.look()
     newest = stage.canaries.newest()
     assert newest is not None and newest.outcome == "undecided"
@@ -173,7 +174,7 @@ def test_it_stops_when_the_live_release_gives_way(stage: Stage) -> None:
     newest = stage.canaries.newest()
     assert newest is not None and newest.outcome == "stopped"
     assert stage.canaries.recent() == [newest]  # its conversations go on as they began
-    stage.now += 1.1 * SECONDS_A_DAY
+    stage.now += 1.1 * DAY_SECONDS
     assert stage.canaries.recent() == []
 
 

@@ -7,8 +7,9 @@ from collections import Counter
 import pytest
 
 from deploy.canary.counting import facts_of, verdicts_of
-from deploy.canary.plan import SECONDS_A_DAY, Arm, Canary, CanaryOutcome, CanaryPlan
+from deploy.canary.plan import Arm, Canary, CanaryOutcome, CanaryPlan
 from deploy.canary.verdicts import BlockQueue, Verdict, within_shares
+from engine.units import DAY_SECONDS
 from feedback_store.view.canary_evidence import AnswerOutcome, CanaryEvidence, Said, SaidKind
 
 PLAN = CanaryPlan("sha256:new", "sha256:old", "salt", share=0.5)
@@ -177,7 +178,7 @@ def test_who_goes_on_with_the_candidate_after_the_end(
 ) -> None:
     ended_at = None if outcome is None else 1_000.0
     canary = Canary(PLAN, 100.0, ended_at, outcome)
-    now = 1_000.0 + hours_after * SECONDS_A_DAY / 24
+    now = 1_000.0 + hours_after * DAY_SECONDS / 24
     assert canary.keeps(500.0, "sha256:new", NEW, now) is kept
     assert not canary.keeps(99.0, "sha256:new", NEW, now)  # it began before
     assert not canary.keeps(500.0, "sha256:old", NEW, now)  # another release began it

@@ -17,7 +17,7 @@ from deploy.loop import Loop, LoopResult, RoundRequest
 from deploy.releases.registry import Registry
 from deploy.rounds.round import STAGES
 from deploy.rounds.store import Lease, RoundStore
-from deploy.rounds.timetable import DAY_SECONDS, Timetable
+from deploy.rounds.timetable import Timetable
 from engine.adapters.slots import AdapterSlots
 from engine.errors import BurnishError, Conflict
 from engine.home import Home
@@ -25,6 +25,7 @@ from engine.models.catalogue import BaseModel
 from engine.reference import ReferenceEngine
 from engine.request import Engine, Score, ScoreRequest
 from engine.storage import list_digests
+from engine.units import DAY_SECONDS
 from feedback_store.curation.decisions import Curation
 from feedback_store.examples.split import split_of
 from feedback_store.snapshots.taking import take_snapshot

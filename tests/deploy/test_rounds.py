@@ -18,15 +18,10 @@ from deploy.releases.registry import Registry
 from deploy.rounds.plan import loop_plan
 from deploy.rounds.round import LoopEvent, LoopHistory, history_of
 from deploy.rounds.store import Lease, RoundStore
-from deploy.rounds.timetable import (
-    DAY_SECONDS,
-    Timetable,
-    is_waiting,
-    wait_after_attempts,
-    wait_after_rounds,
-)
+from deploy.rounds.timetable import Timetable, is_waiting, wait_after_attempts, wait_after_rounds
 from deploy.rounds.webhook import deliver
 from engine.errors import Conflict, InvalidInput, PeerUnavailable
+from engine.units import DAY_SECONDS
 from feedback_store.storage.database import Database
 from tests.feedback_store.conftest import postgresql  # noqa: F401 - a fixture
 from tests.postgresql import Server

@@ -6,7 +6,9 @@ from itsdangerous import TimestampSigner
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.types import ASGIApp
 
-SESSION_SECONDS = 10 * 365 * 24 * 3600
+from engine.units import DAY_SECONDS
+
+SESSION_SECONDS = 10 * 365 * DAY_SECONDS
 
 
 class SignedSession(SessionMiddleware):

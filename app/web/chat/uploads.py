@@ -14,9 +14,10 @@ from fastapi import Request
 
 from engine.private_files import create_private
 from engine.storage import translated_disk_errors
+from engine.units import DAY_SECONDS
 
 WRITE_BUFFER_BYTES = 2**20
-LEFT_BEHIND_SECONDS = 24 * 3600  # longer than any import takes
+LEFT_BEHIND_SECONDS = DAY_SECONDS  # longer than any import takes
 
 
 def remove_left_behind(folder: Path) -> None:
