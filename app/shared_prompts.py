@@ -7,9 +7,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
-
 from engine.errors import InvalidInput
+from engine.yaml_files import read_yaml
 from feedback_store.personal.own_prompts import PromptKind, PromptText
 
 
@@ -20,10 +19,7 @@ def default_prompts_text() -> str:
 
 def read_prompts(path: Path) -> tuple[PromptText, ...]:
     """Read the prompts of a YAML file; raises `InvalidInput` that lists every problem."""
-    try:
-        lists = yaml.safe_load(path.read_text("utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInput(f"cannot read the prompts in {path.name}: {error}") from error
+    lists = read_yaml(path, f"the prompts in {path.name}") or {}
     kinds: tuple[PromptKind, ...] = get_args(PromptKind)
     if not isinstance(lists, dict) or not set(lists) <= set(kinds):
         raise InvalidInput(f"{path.name}: expected the lists {' and '.join(kinds)}")

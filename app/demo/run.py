@@ -11,11 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from app.demo import EvidenceName
 from app.demo.feedback import FEEDBACK_WAYS
@@ -29,6 +26,7 @@ from engine.errors import InvalidInput
 from engine.home import Home
 from engine.request import SamplingParams
 from engine.storage import folder_of, read_manifest
+from engine.yaml_files import shipped_yaml
 from feedback_store.formats.importing import import_file
 from tuning.evaluation.generic import perplexity, score_passages
 from tuning.evaluation.roles import adapters_of
@@ -178,8 +176,7 @@ def run_rounds(
 
 def read_questions() -> dict[str, list[str]]:
     """Read the questions that get feedback, and the unseen ones."""
-    text = resources.files("app.demo").joinpath("prompts.yaml").read_text("utf-8")
-    return dict(yaml.safe_load(text))
+    return dict(shipped_yaml("app.demo", "prompts.yaml"))
 
 
 def prompts_of_file(file: Path, count: int) -> list[str]:

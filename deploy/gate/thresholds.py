@@ -8,9 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from engine.errors import InvalidInput
+from engine.yaml_files import read_yaml
 
 DEFAULT_FILE = Path(__file__).with_name("thresholds.yaml")
 
@@ -54,10 +53,7 @@ def default_thresholds() -> Thresholds:
 
 
 def _load(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text("utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInput(f"{path} cannot be read as YAML: {error}") from error
+    return read_yaml(path, f"the thresholds in {path}") or {}
 
 
 def _merged(known: Any, given: Any, place: str, problems: list[str]) -> Any:

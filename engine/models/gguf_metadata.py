@@ -11,14 +11,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from engine.errors import ModelUnavailable
 from engine.models.gguf_rope import RopeTensors, rope_parameters
 from engine.prompts.template_check import examine_template
+from engine.yaml_files import shipped_yaml
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -158,8 +156,7 @@ def _end_ids(metadata: Mapping[str, Any]) -> tuple[int, ...]:
 @functools.cache
 def known_keys() -> dict[str, Any]:
     """The tables of `gguf_keys.yaml`."""
-    text = resources.files("engine.models").joinpath("gguf_keys.yaml").read_text("utf-8")
-    tables: dict[str, Any] = yaml.safe_load(text)
+    tables: dict[str, Any] = shipped_yaml("engine.models", "gguf_keys.yaml")
     return tables
 
 

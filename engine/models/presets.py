@@ -9,13 +9,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from types import MappingProxyType
 from typing import Literal
 
-import yaml
-
 from engine.quantization import Quantization
+from engine.yaml_files import shipped_yaml
 
 # Groups of 32 weights share one float16 scale, 4-bit groups a float16 min as well.
 BITS: Mapping[Quantization, float] = MappingProxyType(
@@ -102,8 +100,7 @@ def kv_bytes_per_token(preset: Preset, value_bytes: int = 2) -> int:
 @functools.cache
 def presets() -> Mapping[str, Preset]:
     """Every preset by its name, in the file's order."""
-    text = resources.files("engine.models").joinpath("presets.yaml").read_text("utf-8")
-    entries = yaml.safe_load(text)
+    entries = shipped_yaml("engine.models", "presets.yaml")
     return MappingProxyType({name: Preset(name, **entry) for name, entry in entries.items()})
 
 

@@ -12,6 +12,7 @@ import yaml
 
 from engine.errors import InvalidInput
 from engine.messages import require_text
+from engine.yaml_files import read_yaml
 
 SHOWN = 3  # worked examples of a prompt: as many as the shipped file has
 
@@ -27,10 +28,7 @@ class Example:
 
 def read_examples(path: Path) -> tuple[Example, ...]:
     """Read the examples of a YAML file; raises `InvalidInput` with every problem in it."""
-    try:
-        entries = yaml.safe_load(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InvalidInput(f"cannot read the examples in {path.name}: {error}") from error
+    entries = read_yaml(path, f"the examples in {path.name}")
     return _parse(entries, path.name)
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from importlib import resources
 
-import yaml
+from engine.yaml_files import shipped_yaml
 
 K1, B = 1.5, 0.75  # Lucene's; bm25s' defaults
 # Documents of other words beside the searched ones: without them a word that each of a few has
@@ -22,9 +21,7 @@ _UNSPACED = (
 )
 _PIECES = re.compile(rf"([{_UNSPACED}]+)|((?:(?![{_UNSPACED}])[^\W_])+)")
 _POSSESSIVE = re.compile(r"'s\b")
-_STOP = yaml.safe_load(
-    resources.files("engine.prompts").joinpath("stop_words.yaml").read_text("utf-8")
-)
+_STOP = shipped_yaml("engine.prompts", "stop_words.yaml")
 _WORDS = frozenset(_STOP["words"].split())
 _PHRASES = re.compile("|".join(sorted(_STOP["phrases"].split(), key=len, reverse=True)))
 _GRAMMAR = re.compile(r"[\u3040-\u309f]|.[のはがをにでとも]")  # Hiragana that begin or end a bigram

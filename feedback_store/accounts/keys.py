@@ -19,7 +19,7 @@ from engine.messages import clean_text
 from feedback_store.accounts import tables as t
 from feedback_store.accounts.passwords import new_secret, secret_digest
 from feedback_store.accounts.person import KEY_SCOPES, Person, Scope
-from feedback_store.accounts.sessions import day_of
+from feedback_store.accounts.sessions import note_use
 from feedback_store.storage.database import Database
 
 KEY_PREFIX = "burnish-"  # so that scanners of secrets, and people, recognise one
@@ -65,7 +65,7 @@ class ApiKeys:
 
     def person(self, secret: str) -> Person | None:
         """Return whose key it is; None if it is unknown, revoked or its account disabled."""
-        keys, accounts, today = t.api_keys.c, t.accounts.c, day_of(time.time())
+        keys, accounts = t.api_keys.c, t.accounts.c
         query = (
             select(keys.id, keys.scopes, keys.used_on, accounts.id, accounts.name, accounts.role)
             .join(t.accounts, accounts.id == keys.account_id)
@@ -80,10 +80,7 @@ class ApiKeys:
         if row is None:
             return None
         key_id, scopes, used_on, account_id, name, role = row
-        if used_on != today:
-            with self._database.write() as connection:
-                used = update(t.api_keys).where(keys.id == key_id)
-                connection.execute(used.values(used_on=today))
+        note_use(self._database, t.api_keys, key_id, used_on)
         granted = frozenset(cast("list[Scope]", scopes))
         return Person(account_id, role, granted, name, key_id=key_id)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Table, delete, insert, select, update
 
 from engine.errors import UnknownId
 from feedback_store.accounts import tables as t
@@ -53,7 +53,7 @@ class LoginSessions:
 
     def person(self, token: str) -> Person | None:
         """Return whose session a token proves; None if it is over or its account is disabled."""
-        sessions, accounts, today = t.login_sessions.c, t.accounts.c, day_of(time.time())
+        sessions, accounts = t.login_sessions.c, t.accounts.c
         query = (
             select(sessions.id, sessions.used_on, accounts.id, accounts.name, accounts.role)
             .join(t.accounts, accounts.id == sessions.account_id)
@@ -68,10 +68,7 @@ class LoginSessions:
         if row is None:
             return None
         session_id, used_on, account_id, name, role = row
-        if used_on != today:
-            with self._database.write() as connection:
-                used = update(t.login_sessions).where(sessions.id == session_id)
-                connection.execute(used.values(used_on=today))
+        note_use(self._database, t.login_sessions, session_id, used_on)
         return Person(account_id, role, name=name, session_id=session_id)
 
     def of(self, account_id: str) -> Sequence[LoginSession]:
@@ -104,6 +101,14 @@ def end_sessions(connection: Connection, account_id: str, *, but: str | None = N
     sessions = t.login_sessions.c
     which = sessions.account_id == account_id, sessions.id != (but or "")
     return connection.execute(delete(t.login_sessions).where(*which)).rowcount
+
+
+def note_use(database: Database, table: Table, row_id: str, used_on: str | None) -> None:
+    """Note in a row that it was used today, unless it was noted already."""
+    today = day_of(time.time())
+    if used_on != today:
+        with database.write() as connection:
+            connection.execute(update(table).where(table.c.id == row_id).values(used_on=today))
 
 
 def day_of(at: float) -> str:

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-import yaml
-
 from engine.messages import Message
 from engine.prompts.examples import read_examples
 from engine.prompts.modes import has_answer_line, make_template
 from engine.prompts.reasoning import split_reasoning
 from engine.request import Engine, Finished, GenerationRequest, SamplingParams, collect
+from engine.yaml_files import shipped_yaml
 from tuning.evaluation.roles import Adapters, ModelRole, for_each_role
 from tuning.evaluation.text_metrics import (
     AnswerFormat,
@@ -92,8 +91,7 @@ class Opinions:
 
 def load_prompts() -> list[EvaluationPrompt]:
     """The fixed prompts, in their order."""
-    text = resources.files("tuning.evaluation").joinpath("prompts.yaml").read_text("utf-8")
-    return [EvaluationPrompt(**entry) for entry in yaml.safe_load(text)]
+    return [EvaluationPrompt(**each) for each in shipped_yaml("tuning.evaluation", "prompts.yaml")]
 
 
 def answer_prompts(

@@ -8,14 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
-
-import yaml
 
 from engine.messages import Message
 from engine.prompts.modes import make_template
 from engine.request import Engine, GenerationRequest, SamplingParams, Score, ScoreRequest, collect
+from engine.yaml_files import shipped_yaml
 from tuning.evaluation.answers import EvaluationPrompt, evaluation_messages
 from tuning.evaluation.roles import Adapters, ModelRole, for_each_role
 
@@ -83,8 +81,7 @@ def k3(model: Sequence[float], base: Sequence[float]) -> float:
 
 def score_passages(engine: Engine, adapters: Adapters) -> list[Passage]:
     """Score the shipped passages, each as the answer to a plain request for it."""
-    text = resources.files("tuning.evaluation").joinpath("generic.yaml").read_text("utf-8")
-    entries: list[dict[str, Any]] = yaml.safe_load(text)
+    entries: list[dict[str, Any]] = shipped_yaml("tuning.evaluation", "generic.yaml")
     template = make_template("plain", ())
     texts = [_Text(e["id"], template.build([], e["request"]), e["text"], True) for e in entries]
     return [
