@@ -10,9 +10,9 @@ from dataclasses import asdict
 from typing import Any
 
 from app.demo.scripted_user import Ranking, Wish, shown
-from deploy.gate.verdict import win_rate
 from engine.hardware import describe_processor
 from engine.request import Finished
+from tuning.evaluation.statistics import win_rate
 from tuning.recipe import Recipe, read_recipe
 
 Say = Callable[[str], None]

@@ -16,13 +16,13 @@ from app.workspace import Workspace
 from deploy.canary.plan import Canary
 from deploy.releases.record import ReleaseRecord
 from deploy.releases.trend import ReleasePoint, trend_of
-from deploy.rounds.change_point import wilson_interval
 from deploy.rounds.plan import LoopPlan
 from deploy.rounds.round import Round
 from deploy.rounds.trigger import FEW_PAIRS, LoopStatus
 from engine.units import DAY_SECONDS
 from feedback_store.view.answer_figures import AnswerFigures, read_answer_figures
 from feedback_store.view.ratings import DayRatings, count_ratings_by_day
+from tuning.evaluation.statistics import wilson_interval
 
 OpenKind = Literal[
     "candidate", "canary", "failed_round", "bad_answers", "comparisons", "drafts", "alerts"

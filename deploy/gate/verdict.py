@@ -12,7 +12,7 @@ reported as well, since it beats many models. A candidate that a guard refuses i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from typing import Any, Literal
 
@@ -25,7 +25,7 @@ from tuning.evaluation.evaluate import Evaluation, evaluation_from_dict
 from tuning.evaluation.judgements import ranked_right
 from tuning.evaluation.preferences import PairScores
 from tuning.evaluation.roles import ModelRole
-from tuning.evaluation.statistics import CONFIDENCE, Interval, clustered_mean
+from tuning.evaluation.statistics import Interval, clustered_mean, win_rate
 
 GateVerdict = Literal["better", "not better", "not enough data"]
 # The share of pairs that the base model, whose rewards are all 0, ranks rightly
@@ -154,20 +154,6 @@ def _fault(guard: GuardFinding) -> str:
     return (
         f"{guard.fault} ({guard.name} {guard.harm.estimate:+.2f}, at least {guard.harm.low:+.2f})"
     )
-
-
-def win_rate(wins: int, ties: int, losses: int) -> Interval:
-    """Share of wins, ties as half, with the Jeffreys interval (Brown, Cai & DasGupta 2001, 4.3)."""
-    won, lost = wins + ties / 2, losses + ties / 2
-    if won + lost == 0:
-        return Interval(0.5, 0.0, 1.0)
-    from scipy import stats  # slow to import, and a server judges seldom
-
-    quantile: Callable[[float], float] = stats.beta(won + 0.5, lost + 0.5).ppf
-    tail = (1 - CONFIDENCE) / 2
-    low = 0.0 if won == 0 else float(quantile(tail))
-    high = 1.0 if lost == 0 else float(quantile(1 - tail))
-    return Interval(won / (won + lost), low, high)
 
 
 def _accuracy(pairs: Sequence[PairScores], role: ModelRole) -> float:

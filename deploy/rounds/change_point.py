@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from feedback_store.records import Rating
+from tuning.evaluation.statistics import wilson_interval
 
 BASELINE_VOTES = 40  # the first thumbs of a release, which say how good it was; our own choice
 # At least so many thumbs between two false signals in the mean: the gate decides anyway whether
@@ -97,13 +98,6 @@ def change_point(ratings: Iterable[Rating], rate: float) -> int | None:
 def wilson_lower(ups: int, total: int) -> float:
     """The lower end of Wilson's interval of a proportion, kept inside (0, 1)."""
     return min(max(wilson_interval(ups, total, BASELINE_Z)[0], 0.01), 0.99)
-
-
-def wilson_interval(ups: int, total: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval (1927) of a proportion of at least one trial; `z` of 1.96 makes it 95%."""
-    middle = ups + z**2 / 2
-    spread = z * math.sqrt(ups * (total - ups) / total + z**2 / 4)
-    return (middle - spread) / (total + z**2), (middle + spread) / (total + z**2)
 
 
 def _baseline(ratings: Iterable[Rating]) -> list[Rating]:

@@ -8,7 +8,7 @@ import pytest
 
 from deploy.gate.guards import GUARDS
 from deploy.gate.thresholds import default_thresholds
-from deploy.gate.verdict import judge_candidate, win_rate
+from deploy.gate.verdict import judge_candidate
 from tests.deploy.evaluations import (
     CLEARLY_BETTER,
     GOOD,
@@ -24,6 +24,7 @@ from tuning.evaluation.answers import Opinions, PromptMeasures
 from tuning.evaluation.evaluate import Evaluation
 from tuning.evaluation.generic import Drift
 from tuning.evaluation.roles import MODEL_ROLES
+from tuning.evaluation.statistics import win_rate
 
 
 @pytest.mark.parametrize(

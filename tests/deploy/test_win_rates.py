@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from deploy.gate.verdict import judge_candidate, win_rate
+from deploy.gate.verdict import judge_candidate
 from tests.deploy.evaluations import RIGHT, WRONG, scores, thumbs
 from tuning.evaluation.evaluate import Evaluation
 from tuning.evaluation.judgements import JudgementScores
-from tuning.evaluation.statistics import Interval, clustered_mean
+from tuning.evaluation.statistics import Interval, clustered_mean, win_rate
 
 
 def test_the_mean_is_over_values_not_over_clusters() -> None:
