@@ -128,30 +128,14 @@ class ChatGLM1Renderer(ChatGLMRenderer):
     can write what looks like a round; special ids come from this class alone.
     """
 
+    tokenizer: ChatGLM1Tokenizer
+
     def __init__(self, tokenizer: ChatGLM1Tokenizer) -> None:
-        super().__init__(
-            tokenizer.eos_id,
-            frozenset([tokenizer.eos_id]),
-            tokenizer.vocab_size,
-            tokenizer.longest_token_bytes,
-        )
-        self.tokenizer = tokenizer
+        super().__init__(tokenizer, tokenizer.eos_id)
 
     def chat_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the prompt, <sop> last."""
         return tuple(self.tokenizer.closed(self.tokenizer.encode_text(chat_text(messages))))
-
-    def raw(self, text: str) -> tuple[int, ...]:
-        """See `ChatGLMRenderer`."""
-        return tuple(self.tokenizer.encode(text))
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """See `ChatGLMRenderer`."""
-        return self.tokenizer.token_bytes(token_id)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of an answer's ids; see `ChatGLMRenderer.decode`."""
-        return self.tokenizer.decode_window(ids)
 
     def clean_answer(self, text: str) -> str:
         """A finished answer as the published chat shows it: punctuation beside Chinese characters

@@ -76,30 +76,14 @@ class ChatGLM2Renderer(ChatGLMRenderer):
     Since it is plain text, a person can write what looks like a round.
     """
 
+    tokenizer: ChatGLM2Tokenizer
+
     def __init__(self, tokenizer: ChatGLM2Tokenizer) -> None:
-        super().__init__(
-            tokenizer.eos_id,
-            frozenset([tokenizer.eos_id]),
-            tokenizer.vocab_size,
-            tokenizer.longest_token_bytes,
-        )
-        self.tokenizer = tokenizer
+        super().__init__(tokenizer, tokenizer.eos_id)
 
     def chat_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the prompt, those of 答： last."""
         return tuple(self.tokenizer.encode(chat_text(messages)))
-
-    def raw(self, text: str) -> tuple[int, ...]:
-        """See `ChatGLMRenderer`."""
-        return tuple(self.tokenizer.encode(text))
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """See `ChatGLMRenderer`."""
-        return self.tokenizer.token_bytes(token_id)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of an answer's ids; see `ChatGLMRenderer.decode`."""
-        return self.tokenizer.decode_window(ids)
 
     def _answer(self, text: str) -> list[int]:
         return self.tokenizer.encode_text(text)

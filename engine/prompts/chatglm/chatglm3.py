@@ -57,17 +57,12 @@ class ChatGLM3Renderer(ChatGLMRenderer):
     A call of a function opens with its name instead, and <|observation|> ends it.
     """
 
+    tokenizer: ChatGLM3Tokenizer
     call_format = CHATGLM3
 
     def __init__(self, tokenizer: ChatGLM3Tokenizer) -> None:
         ends = [tokenizer.special_ids[name] for name in ("<|user|>", "<|observation|>")]
-        super().__init__(
-            tokenizer.eos_id,
-            frozenset([tokenizer.eos_id, *ends]),
-            tokenizer.vocab_size,
-            tokenizer.longest_token_bytes,
-        )
-        self.tokenizer = tokenizer
+        super().__init__(tokenizer, tokenizer.eos_id, ends)
 
     def prompt(
         self, messages: Sequence[Message], *, thinking: bool | None = None
@@ -89,18 +84,6 @@ class ChatGLM3Renderer(ChatGLMRenderer):
         name, _, content = text.partition("\n")
         ids = self.tokenizer.message("assistant", content, name)[1:]
         return (*ids, *([self.tokenizer.special_ids["<|observation|>"]] if complete else []))
-
-    def raw(self, text: str) -> tuple[int, ...]:
-        """See `ChatGLMRenderer`."""
-        return tuple(self.tokenizer.encode(text))
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """See `ChatGLMRenderer`."""
-        return self.tokenizer.token_bytes(token_id)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of an answer's ids, its empty first line included; see `ChatGLMRenderer.decode`."""
-        return self.tokenizer.decode_window(ids)
 
     def _answer(self, text: str) -> list[int]:
         return self.tokenizer.message("assistant", text)[1:]

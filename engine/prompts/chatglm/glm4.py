@@ -113,15 +113,13 @@ class GLM4Renderer(ChatGLMRenderer):
     function opens with its name instead, and its arguments are the content.
     """
 
+    tokenizer: GLM4Tokenizer
     call_format = GLM4
 
     def __init__(self, tokenizer: GLM4Tokenizer) -> None:
         ids = tokenizer.special_ids
-        ends = [ids[name] for name in ("<|endoftext|>", "<|user|>", "<|observation|>")]
-        super().__init__(
-            ids["<|user|>"], frozenset(ends), tokenizer.vocab_size, tokenizer.longest_token_bytes
-        )
-        self.tokenizer = tokenizer
+        ends = [ids[name] for name in ("<|endoftext|>", "<|observation|>")]
+        super().__init__(tokenizer, ids["<|user|>"], ends)
 
     def prompt(
         self, messages: Sequence[Message], *, thinking: bool | None = None
@@ -149,18 +147,6 @@ class GLM4Renderer(ChatGLMRenderer):
             return super().completion(text, complete=complete)
         ids = self.tokenizer.message("assistant", calls[0].arguments, calls[0].name)[1:]
         return (*ids, *([self.tokenizer.special_ids["<|observation|>"]] if complete else []))
-
-    def raw(self, text: str) -> tuple[int, ...]:
-        """See `ChatGLMRenderer`."""
-        return tuple(self.tokenizer.encode(text))
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """See `ChatGLMRenderer`."""
-        return self.tokenizer.token_bytes(token_id)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of an answer's ids, its empty first line included; see `ChatGLMRenderer.decode`."""
-        return self.tokenizer.decode_window(ids)
 
     def _answer(self, text: str) -> list[int]:
         return self.tokenizer.message("assistant", text)[1:]

@@ -6,8 +6,9 @@ Knows the rounds of a conversation and the clean-up of an answer; knows no ids.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
+from typing import Protocol
 
 from engine.messages import Message
 from engine.prompts.calls.formats import HERMES, CallFormat
@@ -16,12 +17,32 @@ from engine.prompts.detokenizer import Detokenizer
 from engine.prompts.render import Rendered
 
 
+class ChatGLMTokenizer(Protocol):
+    """The part of a version's tokenizer that its renderer needs whatever the version."""
+
+    @property
+    def vocab_size(self) -> int:
+        """The number of ids; those from it on are no token."""
+
+    @property
+    def longest_token_bytes(self) -> int:
+        """The bytes of text that a token stands for at most."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text with the special ids of the published code that begin or end one."""
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes that a token stands for within a text; b"" for one that is no text."""
+
+    def decode_window(self, ids: Sequence[int]) -> str:
+        """Text of a part of an answer; see `ChatGLMRenderer.decode`."""
+
+
 class ChatGLMRenderer(ABC):
     """Implements `ChatRenderer`.
 
     `end_ids` end an answer when the model generates one of them; `completion` ends with `end_id`,
-    one of these. Ids from `token_count` on are no token; a token stands for at most
-    `longest_token_bytes` of text.
+    one of these.
     """
 
     thinks_unasked: bool | None = None  # no switch: `thinking` changes nothing below
@@ -29,12 +50,13 @@ class ChatGLMRenderer(ABC):
     added_tokens: Mapping[str, int] = MappingProxyType({})  # none stands in markup
 
     def __init__(
-        self, end_id: int, end_ids: frozenset[int], token_count: int, longest_token_bytes: int
+        self, tokenizer: ChatGLMTokenizer, end_id: int, other_end_ids: Collection[int] = ()
     ) -> None:
+        self.tokenizer = tokenizer
         self.end_id = end_id
-        self.end_ids = end_ids
-        self.token_count = token_count
-        self.longest_token_bytes = longest_token_bytes
+        self.end_ids = frozenset([end_id, *other_end_ids])
+        self.token_count = tokenizer.vocab_size
+        self.longest_token_bytes = tokenizer.longest_token_bytes
 
     def prompt(
         self, messages: Sequence[Message], *, thinking: bool | None = None
@@ -46,9 +68,9 @@ class ChatGLMRenderer(ABC):
     def chat_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """Ids of the prompt of messages without tools."""
 
-    @abstractmethod
     def raw(self, text: str) -> tuple[int, ...]:
         """See `ChatRenderer`: ids as the published wrapper makes them."""
+        return tuple(self.tokenizer.encode(text))
 
     def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
         """See `ChatRenderer`; no prompt of the family opens a think block."""
@@ -65,7 +87,6 @@ class ChatGLMRenderer(ABC):
         """See `ChatRenderer`."""
         return Rendered(self.prompt(messages), self.completion(completion, complete=complete))
 
-    @abstractmethod
     def decode(self, ids: Sequence[int]) -> str:
         """Text of an answer's ids, without special ids and ids that are not in the vocabulary.
 
@@ -73,10 +94,11 @@ class ChatGLMRenderer(ABC):
         of the first id does not depend on the ids after it. The blank line that opens an answer in
         some formats is part of the text; `detokenizer` and `clean_answer` remove it.
         """
+        return self.tokenizer.decode_window(ids)
 
-    @abstractmethod
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes that a token stands for within a text; b"" for one that is no text."""
+        return self.tokenizer.token_bytes(token_id)
 
     def token_text(self, token_id: int) -> str:
         """See `ChatRenderer`; a control token is shown by its id."""
