@@ -117,4 +117,4 @@ def test_a_stage_that_failed_is_tried_again_and_five_times_end_the_round(
         (only,) = loop.rounds()
         assert len(only.failures) == attempt
         assert only.finished == (attempt == 5)
-    assert only.told == "failed (tuning failed: out of memory)"
+    assert only.summary == "failed (tuning failed: out of memory)"
