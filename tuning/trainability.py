@@ -6,8 +6,8 @@ import importlib.util
 from pathlib import Path
 
 from engine.adapters import soft_prompt
+from engine.config_file import read_config
 from engine.errors import InvalidInput, ModelUnavailable
-from engine.models.config_file import read_config
 from tuning.methods.base import TrainedKind
 from tuning.recipe import Recipe
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploy.export import merged, peft_folder
 from deploy.export.verified import VerifiedRelease
-from engine.models.config_file import read_config
+from engine.config_file import read_config
 from engine.prompts.chatglm import is_chatglm
 
 QUANTIZATIONS: tuple[str, ...] = ()

@@ -16,9 +16,9 @@ import numpy as np
 from gguf import GGUFWriter, RopeScalingType
 
 from deploy.export.gguf_tensors import F32, GgufTensor
+from engine.config_file import read_config
 from engine.errors import InvalidInput, ModelUnavailable
 from engine.models.architecture import Architecture
-from engine.models.config_file import read_config
 from engine.models.families import architecture_of
 from engine.models.gguf import INTERLEAVED
 

@@ -16,9 +16,9 @@ from typing import Any
 
 from engine.adapters.files import CONFIG, WEIGHTS
 from engine.adapters.soft_prompt import KEY, PREFIX, PromptSizes, prompt_sizes
+from engine.config_file import read_config
 from engine.errors import InvalidBundle
 from engine.models.checkpoint import open_checkpoint
-from engine.models.config_file import read_config
 
 PREFIX_ENCODER = "transformer.prefix_encoder."
 PREFIX_TABLE = "embedding.weight"

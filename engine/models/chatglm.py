@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.config_file import read_config
 from engine.errors import InvalidInput, ModelUnavailable
 from engine.kernels.interface import Heads
 from engine.models.architecture import (
@@ -26,7 +27,6 @@ from engine.models.architecture import (
     interleaved_to_halves,
     require,
 )
-from engine.models.config_file import read_config
 from engine.models.decoder import CheckpointLayout, DecoderConfig, LayerSpec, LinearSpec
 
 MODEL_TYPES = frozenset({"chatglm"})

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from engine.config_file import read_config, read_json_object
 from engine.errors import ModelUnavailable
-from engine.models.config_file import read_config, read_json_object
 from engine.quantization.groups import QuantizedMatrix
 
 SINGLE = "model.safetensors"

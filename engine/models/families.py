@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
+from engine.config_file import read_config
 from engine.errors import ModelUnavailable
 from engine.models import chatglm, glm, llama
 from engine.models.architecture import Architecture
-from engine.models.config_file import read_config
 
 
 class Family(Protocol):

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from engine.config_file import read_config
 from engine.errors import ModelUnavailable
 from engine.kernels.interface import Heads
 from engine.models.architecture import Architecture, CausalPositions, require
-from engine.models.config_file import read_config
 from engine.models.decoder import CheckpointLayout, DecoderConfig, LayerSpec, LinearSpec
 
 MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3"})

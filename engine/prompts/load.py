@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from engine.config_file import read_json_object
 from engine.errors import InvalidInput, ModelUnavailable
 from engine.messages import Message
-from engine.models.config_file import read_json_object
 from engine.prompts.chatglm import is_chatglm, load_chatglm_renderer
 from engine.prompts.interface import ChatRenderer
 from engine.prompts.render import Renderer

@@ -17,8 +17,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from engine.config_file import read_config
 from engine.models import chatglm
-from engine.models.config_file import read_config
 from engine.prompts.chatglm.renderer import ChatGLMRenderer
 from engine.prompts.interface import ChatRenderer
 from engine.prompts.render import Renderer

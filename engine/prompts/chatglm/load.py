@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from engine.config_file import read_config, read_json_object
 from engine.errors import ModelUnavailable
-from engine.models.config_file import read_config, read_json_object
 from engine.prompts.chatglm.chatglm1 import ChatGLM1Renderer, ChatGLM1Tokenizer
 from engine.prompts.chatglm.chatglm2 import ChatGLM2Renderer, ChatGLM2Tokenizer
 from engine.prompts.chatglm.chatglm3 import ChatGLM3Renderer, ChatGLM3Tokenizer
