@@ -9,12 +9,12 @@ wakes up too late writes nothing. The periodic loop and the queue of tuning jobs
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from engine.errors import DatabaseUnavailable, StorageFull
+from engine.repeater import Repeater
 
 SILENT_SECONDS = 15.0  # another one may take over then
 BEAT_SECONDS = SILENT_SECONDS / 5
@@ -46,18 +46,15 @@ def heartbeats(
     It ends earlier where `beat` returns that nothing is held any more. A database that does not
     answer is asked again with the next beat.
     """
-    ended = threading.Event()
 
-    def repeat() -> None:
-        while not ended.wait(seconds):
-            with suppress(StorageFull, DatabaseUnavailable):
-                if not beat():
-                    return
+    def beat_or_wait() -> bool:
+        with suppress(StorageFull, DatabaseUnavailable):
+            return beat()
+        return True
 
-    thread = threading.Thread(target=repeat, name=name, daemon=True)
-    thread.start()
+    repeater = Repeater(beat_or_wait, seconds, name)
+    repeater.start()
     try:
         yield
     finally:
-        ended.set()
-        thread.join()
+        repeater.stop()

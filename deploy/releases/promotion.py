@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from deploy.releases.registry import SERVER_LOST_SECONDS, LiveRelease, Registry
@@ -28,6 +29,7 @@ from engine.errors import (
     StorageFull,
 )
 from engine.models.catalogue import BaseModel
+from engine.repeater import Repeater
 from engine.storage import folder_of
 
 FOLLOW_SECONDS = 0.5
@@ -140,34 +142,24 @@ class Follower:
         self._slots = slots
         self._reported: tuple[int, str | None] = (0, None)
         self._reporting = threading.Lock()  # guards the one above
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._repeat, args=args, name="burnish-follower", daemon=True)
-            for args in ((FOLLOW_SECONDS, self._follow), (HEARTBEAT_SECONDS, self._beat))
+        self._repeaters = [
+            Repeater(partial(_try, work), seconds, "burnish-follower")
+            for work, seconds in ((self._follow, FOLLOW_SECONDS), (self._beat, HEARTBEAT_SECONDS))
         ]
 
     def start(self) -> None:
         """Catch up with the registry, then follow it in the background."""
         self._follow()
         self._beat()
-        for thread in self._threads:
-            thread.start()
+        for repeater in self._repeaters:
+            repeater.start()
 
     def stop(self) -> None:
         """Stop the threads and remove this server; if that fails, the others see it is silent."""
-        self._stop.set()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
+        for repeater in self._repeaters:
+            repeater.stop()
         with suppress(StorageFull, DatabaseUnavailable):
             self._registry.remove_server(self.server_id)
-
-    def _repeat(self, seconds: float, work: Callable[[], None]) -> None:
-        while not self._stop.wait(seconds):
-            try:
-                work()
-            except Exception:  # noqa: BLE001, S112 - a busy database now must not end the following
-                continue
 
     def _follow(self) -> None:
         wanted = self._registry.live()
@@ -197,3 +189,8 @@ class Follower:
         """Report as a heartbeat what was served last."""
         with self._reporting:
             self._registry.report_server(self.server_id, *self._reported)
+
+
+def _try(work: Callable[[], None]) -> None:
+    with suppress(Exception):  # a database that is busy now must not end the following
+        work()

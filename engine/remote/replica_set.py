@@ -10,6 +10,7 @@ from pathlib import Path
 
 from engine.errors import BurnishError, InvalidInput, PeerUnavailable
 from engine.remote.replica import Replica
+from engine.repeater import Repeater
 
 REPLICA_LOOK_SECONDS = 2.0
 
@@ -33,11 +34,8 @@ class ReplicaSet:
         self.adapters: dict[str, Path] = {}
         self._loading = threading.Lock()  # one adapter at a time; guards the one above
         self._turn = itertools.count()
-        self._closing = threading.Event()
-        self._watcher = threading.Thread(
-            target=self._watch, args=(look_seconds,), name="remote-engine-watch", daemon=True
-        )
-        self._watcher.start()
+        self._watch = Repeater(self._look, look_seconds, "remote-engine-watch")
+        self._watch.start()
 
     @property
     def healthy(self) -> list[Replica]:
@@ -77,16 +75,14 @@ class ReplicaSet:
 
     def close(self) -> None:
         """Look at the servers no more."""
-        self._closing.set()
-        self._watcher.join()
+        self._watch.stop()
 
-    def _watch(self, seconds: float) -> None:
+    def _look(self) -> None:
         """Look at the servers; one that is back gets all adapters before it is asked again."""
-        while not self._closing.wait(seconds):
-            for replica in self._replicas:
-                if replica.look() and not replica.healthy:
-                    with suppress(BurnishError):
-                        self._take_back(replica)
+        for replica in self._replicas:
+            if replica.look() and not replica.healthy:
+                with suppress(BurnishError):
+                    self._take_back(replica)
 
     def _take_back(self, replica: Replica) -> None:
         with self._loading:

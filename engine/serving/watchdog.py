@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from engine.repeater import Repeater
 
 HANG_SECONDS = 4.0  # far above any step, since a chunk is about half a second of work at most
 POLL_SECONDS = 0.5
@@ -25,9 +26,8 @@ class Watchdog:
         self._begun: float | None = None
         self._expected = 0.0
         self._steps = 0
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._look, name="burnish-watchdog", daemon=True)
-        self._thread.start()
+        self._looks = Repeater(self._look, POLL_SECONDS, "burnish-watchdog")
+        self._looks.start()
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -57,10 +57,8 @@ class Watchdog:
 
     def close(self) -> None:
         """End the watchdog's thread."""
-        self._closed.set()
-        self._thread.join()
+        self._looks.stop()
 
     def _look(self) -> None:
-        while not self._closed.wait(POLL_SECONDS):
-            if self.expired:
-                self._give_up()
+        if self.expired:
+            self._give_up()
