@@ -48,7 +48,7 @@ def demo_tables(demos: Sequence[DemoFigures]) -> list[str]:
 
 
 def _once(demo: DemoFigures) -> Iterator[str]:
-    """A row for the unseen prompts, and one for those of another kind."""
+    """A row for each kind of prompts, greedy and drawn."""
     for prompts, found in _by_prompts(demo):
         win = found["win_rate"]
         yield _row(
@@ -76,10 +76,15 @@ def _over_seeds(demos: Sequence[DemoFigures]) -> Iterator[str]:
 
 
 def _by_prompts(demo: DemoFigures) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The comparisons of a run, by the kind of its prompts."""
-    yield "unseen", demo
-    if demo["other_prompts"] is not None:
-        yield "of another kind", demo["other_prompts"]
+    """The comparisons of a run, by the kind of its prompts and the choice of tokens.
+
+    Runs of earlier versions have greedy answers alone.
+    """
+    for found, decoding in ((demo, ""), (demo.get("drawn"), ", drawn")):
+        if found is not None:
+            yield f"unseen{decoding}", found
+            if found["other_prompts"] is not None:
+                yield f"of another kind{decoding}", found["other_prompts"]
 
 
 def _rounds(demo: DemoFigures) -> Iterator[str]:

@@ -96,12 +96,8 @@ def summary(figures: dict[str, Any]) -> str:
     return "\n".join(
         [
             "",
-            *comparison_lines("unseen prompts", figures),
-            *(
-                comparison_lines("prompts of another kind", figures["other_prompts"])
-                if figures["other_prompts"]
-                else ()
-            ),
+            *_prompts_lines(figures, "greedy"),
+            *_prompts_lines(figures["drawn"], "drawn as in the chat"),
             f"held-out preference       {_number(figures['preference_accuracy_before'])} ->"
             f" {_number(figures['preference_accuracy_after'])} on {figures['heldout_pairs']} pairs",
             f"alerts                    {', '.join(figures['alerts']) or 'none'}",
@@ -116,6 +112,14 @@ def summary(figures: dict[str, Any]) -> str:
             f"look at it                burnish serve --home {figures['home']}",
         ]
     )
+
+
+def _prompts_lines(figures: dict[str, Any], decoding: str) -> list[str]:
+    """Describe the comparisons on all prompts, by one way of choosing tokens."""
+    lines = comparison_lines(f"unseen prompts, {decoding}", figures)
+    if others := figures["other_prompts"]:
+        lines += comparison_lines(f"prompts of another kind, {decoding}", others)
+    return lines
 
 
 def comparison_lines(prompts: str, figures: dict[str, Any]) -> list[str]:

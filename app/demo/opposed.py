@@ -16,7 +16,7 @@ from app.demo.feedback import FEEDBACK_WAYS, answers_to, give_comparisons
 from app.demo.figures import Say, StageClock, comparison, comparison_lines, recipe_changes
 from app.demo.run import SEEDS_APART, read_questions, start_in_new_home
 from app.demo.scripted_user import WISHES, ScriptedUser, WishName
-from app.demo.serving import MEASURED, greedy_answers, tune_and_judge
+from app.demo.serving import MEASURED, answers_of_live, tune_and_judge
 from app.settings import Settings
 from engine.request import SamplingParams
 
@@ -41,7 +41,7 @@ def run_opposed(settings: Settings, say: Say, *, seed: int = 0) -> dict[str, Any
     people: dict[str, dict[str, Any]] = {name: {} for name in users}
     try:
         with clock.stage("base answers on unseen prompts"):
-            base = greedy_answers(service, unseen, most_tokens)
+            base = answers_of_live(service, unseen, greedy)
         for place, (name, user) in enumerate(users.items()):
             with clock.stage(f"comparisons of the user who wants {name} answers"):
                 questions = prompts["feedback"][place :: len(users)]
@@ -60,7 +60,7 @@ def run_opposed(settings: Settings, say: Say, *, seed: int = 0) -> dict[str, Any
         with clock.stage("the release's answers"):
             live = service.workspace.releases.promote(bundle, force=True, reason=MEASURED)
             service.workspace.releases.wait_until_served(live)
-            after = greedy_answers(service, unseen, most_tokens)
+            after = answers_of_live(service, unseen, greedy)
         for name, user in users.items():
             people[name]["release"] = comparison(user.wish, user.wish.rank, base, after)
     finally:

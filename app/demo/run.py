@@ -18,13 +18,13 @@ from app.demo import EvidenceName
 from app.demo.feedback import FEEDBACK_WAYS
 from app.demo.figures import Say, StageClock, comparison, comparison_lines, recipe_changes, summary
 from app.demo.scripted_user import WISHES, ScriptedUser, WishName, shown
-from app.demo.serving import MEASURED, greedy_answers, roll_back, swap, tune_and_judge
+from app.demo.serving import MEASURED, answers_of_live, roll_back, swap, tune_and_judge
 from app.service import Service
 from app.settings import Settings
 from app.workspace import Workspace
 from engine.errors import InvalidInput
 from engine.home import Home
-from engine.request import SamplingParams
+from engine.request import Finished, SamplingParams
 from engine.storage import folder_of, read_manifest
 from engine.yaml_files import shipped_yaml
 from feedback_store.formats.importing import import_file
@@ -52,7 +52,8 @@ def run_demo(
     """Run the loop once and return the figures; `other_prompts` are compared as well.
 
     `reversed_share` of the votes and choices are the wrong way round. `seed` is that of the
-    sampled answers and of the recipe.
+    sampled answers and of the recipe. The comparison is greedy, and once more, under "drawn", of
+    answers that are drawn as the chat draws them.
     """
     if not 0 <= reversed_share <= 1:
         raise InvalidInput("the share of reversed statements must lie in 0..1")
@@ -63,13 +64,17 @@ def run_demo(
     with clock.stage("start"):
         service, home = start_in_new_home(settings)
         prompts = read_questions()
+    unseen = len(prompts["unseen"])
     asked = [*prompts["unseen"], *other_prompts]
+    sampling = SamplingParams(max_new_tokens=given.max_new_tokens, seed=SEEDS_APART * seed)
+    greedy = replace(sampling, temperature=0)
+    drawn = replace(sampling, seed=sampling.seed + SEEDS_APART // 2)  # as no feedback was
     try:
         with clock.stage("base answers on unseen prompts"):
-            before = greedy_answers(service, asked, given.max_new_tokens)
+            before = answers_of_live(service, asked, greedy)
+            drawn_before = answers_of_live(service, asked, drawn)
         with clock.stage(f"feedback: {evidence}"):
             questions = prompts["feedback"][: given.questions]
-            sampling = SamplingParams(max_new_tokens=given.max_new_tokens, seed=SEEDS_APART * seed)
             counts = given.give(service, user, questions, sampling)
         with clock.stage("snapshot, tune, gate"):
             recipe, origins = service.workspace.recipe()
@@ -80,22 +85,25 @@ def run_demo(
         with clock.stage("swap under a running stream"):
             swapped = swap(service, bundle, force=gate.verdict != "better")
         with clock.stage("new answers on unseen prompts"):
-            after = greedy_answers(service, asked, given.max_new_tokens)
+            after = answers_of_live(service, asked, greedy)
+            drawn_after = answers_of_live(service, asked, drawn)
         with clock.stage("roll back"):
             roll_back(service)
-            restored = greedy_answers(service, prompts["unseen"], given.max_new_tokens)
+            restored = answers_of_live(service, prompts["unseen"], greedy)
     finally:
         service.close()
-    unseen = len(prompts["unseen"])
+
+    def compared(old: Sequence[Finished], new: Sequence[Finished]) -> dict[str, Any]:
+        others = comparison(wish, rank, old[unseen:], new[unseen:]) if other_prompts else None
+        return {**comparison(wish, rank, old[:unseen], new[:unseen]), "other_prompts": others}
+
     figures = {
         "evidence": evidence,
         "reversed_share": reversed_share,
         "seed": seed,
         "recipe": recipe_changes(recipe),
-        **comparison(wish, rank, before[:unseen], after[:unseen]),
-        "other_prompts": (
-            comparison(wish, rank, before[unseen:], after[unseen:]) if other_prompts else None
-        ),
+        **compared(before, after),
+        "drawn": compared(drawn_before, drawn_after),
         "examples": [
             {"before": b.text, "after": a.text}
             for b, a in zip(before[:EXAMPLES_SHOWN], after[:EXAMPLES_SHOWN], strict=True)
@@ -134,9 +142,10 @@ def run_rounds(
     service, home = start_in_new_home(settings)
     prompts = read_questions()
     sampling = SamplingParams(max_new_tokens=given.max_new_tokens)
+    greedy = replace(sampling, temperature=0)
     done: list[dict[str, Any]] = []
     try:
-        base = greedy_answers(service, prompts["unseen"], given.max_new_tokens)
+        base = answers_of_live(service, prompts["unseen"], greedy)
         recipe, origins = service.workspace.recipe()
         for number in range(1, rounds + 1):
             name: WishName = given.wish if number < CHANGED_IN_ROUND else "full"
@@ -150,7 +159,7 @@ def run_rounds(
             manifest = read_manifest(folder_of(service.workspace.home.snapshots, snapshot))
             live = service.workspace.releases.promote(bundle, force=True, reason=MEASURED)
             service.workspace.releases.wait_until_served(live)
-            now = greedy_answers(service, prompts["unseen"], given.max_new_tokens)
+            now = answers_of_live(service, prompts["unseen"], greedy)
             figures = {
                 "round": number,
                 "wish": name,

@@ -1,4 +1,4 @@
-"""The demo's use of releases: greedy answers, a swap under a running stream, a rollback."""
+"""The demo's use of releases: answers, a swap under a running stream, a rollback."""
 
 from __future__ import annotations
 
@@ -25,18 +25,23 @@ MEASURED = "the demo measures what it has trained, whatever the gate says"
 STREAM_TOKENS = 512  # some seconds of a fast machine: the stream outlasts the swap
 
 
-def greedy_answers(
-    service: Service, questions: Sequence[str], max_new_tokens: int
+def answers_of_live(
+    service: Service, questions: Sequence[str], sampling: SamplingParams
 ) -> list[Finished]:
-    """Generate greedy answers with the live release, in batches."""
-    settings = service.workspace.settings
-    template = make_template("plain", (), settings.system_prompt)
-    greedy = SamplingParams(temperature=0, max_new_tokens=max_new_tokens)
+    """Generate answers in the plain mode with the live release, in batches; seeds count up."""
+    template = make_template("plain", (), service.workspace.settings.system_prompt)
     answers: list[Finished] = []
     with service.slots.pin_live() as adapter:
         for start in range(0, len(questions), AT_ONCE):
             some = questions[start : start + AT_ONCE]
-            requests = [GenerationRequest(template.build([], q), greedy, adapter) for q in some]
+            requests = [
+                GenerationRequest(
+                    template.build([], question),
+                    replace(sampling, seed=sampling.seed + number),
+                    adapter,
+                )
+                for number, question in enumerate(some, start)
+            ]
             answers += [collect(stream) for stream in service.engine.submit_many(requests)]
     return answers
 

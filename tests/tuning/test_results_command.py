@@ -226,6 +226,18 @@ def test_a_demos_last_line_becomes_a_row_for_each_kind_of_prompt(tmp_path: Path)
     assert f"| comparisons, 20% reversed | 1 | 60 of another kind | {row}" in text
 
 
+def test_answers_drawn_as_in_the_chat_have_rows_of_their_own(tmp_path: Path) -> None:
+    page = tmp_path / "results.md"
+    page.write_text(PAGE.read_text("utf-8"), "utf-8")
+    others = {**demo()["win_rate"], "estimate": 0.83, "prompts": 49}
+    drawn = {**demo(), "other_prompts": {**demo(), "win_rate": others}}
+    write_figures(page, [], [demo(drawn=drawn)])
+    rows = page.read_text("utf-8")
+    assert "| comparisons | 1 | 40 unseen | 0.90 (0.80 to 0.96) |" in rows
+    assert "| comparisons | 1 | 40 unseen, drawn | 0.90 (0.80 to 0.96) |" in rows
+    assert "| comparisons | 1 | 49 of another kind, drawn | 0.83 (0.80 to 0.96) |" in rows
+
+
 def test_a_kept_document_is_the_last_one_without_the_paths_of_its_machine(tmp_path: Path) -> None:
     output = tmp_path / "thumbs-1.jsonl"
     output.write_text(f"start: 2 s\n{json.dumps({**demo(), 'home': '/somewhere'})}\n", "utf-8")
