@@ -26,7 +26,7 @@ EQUAL_PARTS = 1.5  # of a person at least, or five equally busy people would all
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Return whether a conversation's person found an answer of its arm good.
+    """A person's verdict in a conversation: whether an answer of its arm was good.
 
     Of kind "answer", it is a thumb; a correction or a regeneration without a thumb says that it was
     bad. Of kind "comparison", it says whether the arm's own answer was chosen, blind, over the

@@ -63,7 +63,7 @@ class EvidenceCount:
 
 @dataclass(frozen=True, slots=True)
 class LoopStatus:
-    """Return whether the loop would train now, and why.
+    """The loop's answer to whether it would train now, and why.
 
     `pairs` and `new_pairs` count every pair, those of corrections included. `untaught` are the
     kinds of evidence of which the recipe learns nothing, and which count for nothing therefore.

@@ -42,7 +42,7 @@ class NumberFormatChosen(JobEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlanned(JobEvent):
-    """Return whether the run fits on the CUDA device; bytes by use."""
+    """The plan of a CUDA device's memory: whether the run fits, and bytes by use."""
 
     decision: str
     reason: str
