@@ -15,8 +15,11 @@ from engine.errors import InvalidInput
 from feedback_store.records import CurrentVote
 
 if TYPE_CHECKING:
-    import pandas as pd
-    from crowdkit.aggregation import DawidSkene
+    import numpy as np
+    import numpy.typing as npt
+
+    Floats = npt.NDArray[np.float64]
+    Positions = npt.NDArray[np.int64]
 
 # What is believed of each user beforehand, as if they had judged five known good and five known
 # bad answers and been right on four of each. This is the beta prior on both coins of Raykar et
@@ -90,88 +93,126 @@ def estimate_trust(judgements: Iterable[Judgement]) -> Trust:
     Rests on items judged by two users or more. The order of the judgements does not matter, and
     the same judgement twice counts once. Raises InvalidInput where a user says both up and down.
     """
-    shared = _shared(judgements)
-    if shared.empty:
+    votes = _shared(judgements)
+    if votes is None:
         return NO_TRUST
-    model, items, users = _fit(shared)
-    return Trust(_verdicts(model, items), _reliability(model, users, shared), _flip_rate(shared))
+    good, model = _fit(votes)
+    return Trust(
+        _verdicts(votes, good, model.base_rate), _reliability(votes, model), _flip_rate(votes)
+    )
 
 
-def _shared(judgements: Iterable[Judgement]) -> pd.DataFrame:
-    """Columns task, worker and label (1 is up), sorted; only items judged by two or more."""
-    import pandas as pd  # slow to import, and only snapshots and the console need it
+@dataclass(frozen=True, slots=True)
+class _Votes:
+    """Votes on items that several users judged; items and users go by their positions."""
 
-    rows = sorted({(j.item, j.user, int(j.up)) for j in judgements})
+    items: Sequence[str]
+    users: Sequence[str]
+    item: Positions
+    user: Positions
+    up: Floats  # 1 is up, 0 is down
+
+
+@dataclass(frozen=True, slots=True)
+class _TwoCoins:
+    """The share of good items, and each user's rates of right votes on good and on bad ones."""
+
+    base_rate: float
+    sensitivity: Floats
+    specificity: Floats
+
+
+def _shared(judgements: Iterable[Judgement]) -> _Votes | None:
+    """The judgements, sorted, of items that two users or more judged; None without any."""
+    import numpy as np  # takes as long to import as a home without feedback to be read
+
+    rows = sorted({(j.item, j.user, float(j.up)) for j in judgements})
     if len(rows) != len({row[:2] for row in rows}):
         raise InvalidInput("a user judges an item both up and down; only the latest counts")
     judges = Counter(item for item, _, _ in rows)
     shared = [row for row in rows if judges[row[0]] > 1]
-    return pd.DataFrame(shared, columns=["task", "worker", "label"])
+    if not shared:
+        return None
+    of_items, of_users, ups = zip(*shared, strict=True)
+    items, item = np.unique(of_items, return_inverse=True)
+    users, user = np.unique(of_users, return_inverse=True)
+    return _Votes(items.tolist(), users.tolist(), item, user, np.array(ups))
 
 
-def _fit(shared: pd.DataFrame) -> tuple[DawidSkene, Sequence[str], Sequence[str]]:
-    """The fitted model, in which items and users go by their position in the lists beside it.
+def _fit(votes: _Votes) -> tuple[Floats, _TwoCoins]:
+    """The probability that each item is good, and the model, by EM from the majorities."""
+    import numpy as np
 
-    crowd-kit takes a prior at the first round only; as judgements of two items with a known
-    truth, which come last, it holds in all of them. Its own stopping rule counts the share of
-    good items once for each vote instead of each item, so it may stop too early: the number of
-    rounds is fixed.
+    good = np.bincount(votes.item, votes.up) / np.bincount(votes.item)
+    model = _maximized(votes, good)
+    for _ in range(ROUNDS):
+        good = _expected(votes, model)
+        model = _maximized(votes, good)
+    return good, model
+
+
+def _maximized(votes: _Votes, good: Floats) -> _TwoCoins:
+    """M-step: the model that is most likely where items are good with these probabilities.
+
+    The known good and the known bad item of the prior count in the share of good items too.
     """
-    import pandas as pd
-    from crowdkit.aggregation import DawidSkene
+    import numpy as np
 
-    tasks, items = pd.factorize(shared["task"])
-    workers, users = pd.factorize(shared["worker"])
-    good, bad = len(items), len(items) + 1
-    known = pd.DataFrame(
-        [(good, 1)] * PRIOR_RIGHT
-        + [(good, 0)] * PRIOR_WRONG
-        + [(bad, 0)] * PRIOR_RIGHT
-        + [(bad, 1)] * PRIOR_WRONG,
-        columns=["task", "label"],
+    good_of_vote = good[votes.item]
+    right_up = np.bincount(votes.user, good_of_vote * votes.up)
+    right_down = np.bincount(votes.user, (1 - good_of_vote) * (1 - votes.up))
+    of_good = np.bincount(votes.user, good_of_vote)
+    of_bad = np.bincount(votes.user, 1 - good_of_vote)
+    prior = PRIOR_RIGHT + PRIOR_WRONG
+    return _TwoCoins(
+        base_rate=float((good.sum() + 1) / (len(good) + 2)),
+        sensitivity=(right_up + PRIOR_RIGHT) / (of_good + prior),
+        specificity=(right_down + PRIOR_RIGHT) / (of_bad + prior),
     )
-    prior = known.merge(pd.DataFrame({"worker": range(len(users))}), how="cross")
-    model = DawidSkene(n_iter=ROUNDS, tol=-math.inf)
-    model.fit(
-        pd.concat([shared.assign(task=tasks, worker=workers), prior], ignore_index=True),
-        true_labels=pd.Series({good: 1, bad: 0}),
-    )
-    return model, items.tolist(), users.tolist()
 
 
-def _verdicts(model: DawidSkene, items: Sequence[str]) -> dict[str, JointVerdict]:
+def _expected(votes: _Votes, model: _TwoCoins) -> Floats:
+    """E-step: the probability that each item is good, in the model."""
+    import numpy as np
+
+    up = np.log(model.sensitivity / (1 - model.specificity))
+    down = np.log((1 - model.sensitivity) / model.specificity)
+    evidence = np.where(votes.up == 1, up[votes.user], down[votes.user])
+    log_odds = np.bincount(votes.item, evidence) + math.log(model.base_rate / (1 - model.base_rate))
+    result: Floats = (1 + np.tanh(log_odds / 2)) / 2  # the logistic function, without overflow
+    return result
+
+
+def _verdicts(votes: _Votes, good: Floats, base_rate: float) -> dict[str, JointVerdict]:
     """The share of good items is taken out again, so that the votes on an item decide alone.
 
     In a crowd that likes nine answers in ten, one vote up and one down would else be a clear up.
     """
-    assert model.probas_ is not None and model.priors_ is not None
-    posterior = model.probas_[1]
-    base_rate = float(model.priors_[1])
-    up = posterior * (1 - base_rate)
-    down = (1 - posterior) * base_rate
+    up = good * (1 - base_rate)
+    down = (1 - good) * base_rate
     # Rounded, because what lies beyond depends on the order of a sum and would decide ties.
-    chances = (up / (up + down)).round(9).to_dict()
+    chances = (up / (up + down)).round(9).tolist()
     return {
-        item: JointVerdict(chances[n] > 0.5, max(chances[n], 1 - chances[n]))
-        for n, item in enumerate(items)
+        item: JointVerdict(chance > 0.5, max(chance, 1 - chance))
+        for item, chance in zip(votes.items, chances, strict=True)
     }
 
 
-def _reliability(
-    model: DawidSkene, users: Sequence[str], shared: pd.DataFrame
-) -> dict[str, UserReliability]:
-    assert model.errors_ is not None
-    errors = model.errors_  # rows (user, vote), a column for each truth
-    sensitivity = errors[1].xs(1, level="label").to_dict()
-    specificity = errors[0].xs(0, level="label").to_dict()
-    judgements = Counter(shared["worker"])
+def _reliability(votes: _Votes, model: _TwoCoins) -> dict[str, UserReliability]:
+    import numpy as np
+
+    rates = zip(
+        model.sensitivity.tolist(),
+        model.specificity.tolist(),
+        np.bincount(votes.user).tolist(),
+        strict=True,
+    )
     return {
-        user: UserReliability(sensitivity[n], specificity[n], judgements[user])
-        for n, user in enumerate(users)
+        user: UserReliability(*of_user) for user, of_user in zip(votes.users, rates, strict=True)
     }
 
 
-def _flip_rate(shared: pd.DataFrame) -> float | None:
+def _flip_rate(votes: _Votes) -> float | None:
     """Estimate the flip rate from disagreement alone; each vote counts once.
 
     Two votes that are each wrong with probability e differ with probability d = 2 e (1 - e), so
@@ -180,11 +221,13 @@ def _flip_rate(shared: pd.DataFrame) -> float | None:
     The model's own posteriors would do too, but are drawn towards the prior where users judged
     little. Where good answers and bad ones are misjudged unequally often, this is somewhat low.
     """
-    ups, votes = (shared.groupby("task")["label"].agg(how).to_numpy() for how in ("sum", "size"))
-    if len(votes) < MIN_SHARED:
+    import numpy as np
+
+    if len(votes.items) < MIN_SHARED:
         return None
-    differ = 2 * ups * (votes - ups) / (votes - 1)  # expected partners in dissent, summed
-    d = float(differ.sum() / votes.sum())
+    ups, counts = np.bincount(votes.item, votes.up), np.bincount(votes.item)
+    differ = 2 * ups * (counts - ups) / (counts - 1)  # expected partners in dissent, summed
+    d = float(differ.sum() / counts.sum())
     return (1 - math.sqrt(max(0.0, 1 - 2 * d))) / 2
 
 
