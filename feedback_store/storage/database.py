@@ -44,6 +44,7 @@ from engine.home import Home
 from engine.private_files import create_private
 
 BUSY_TIMEOUT_MS = 30_000
+SYNCHRONOUS = "FULL"  # what was committed survives a power failure; sqlite.org/pragma.html
 # Of connections to a file, about one for each thread is kept; the threads bound how many are open
 FILE_POOL: Mapping[str, int] = {"pool_size": 32, "max_overflow": -1}
 VALUES_A_QUERY = 5_000
@@ -205,7 +206,7 @@ def _sqlite(url: URL) -> Engine:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
         _switch_to_wal(cursor)
-        for pragma in ("synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        for pragma in (f"synchronous={SYNCHRONOUS}", "foreign_keys=ON", "secure_delete=ON"):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

@@ -17,7 +17,7 @@ from engine.errors import Conflict, DatabaseUnavailable, InvalidInput, StorageFu
 from engine.home import Home
 from feedback_store.storage import database as database_module
 from feedback_store.storage import tables
-from feedback_store.storage.database import Database, database_url
+from feedback_store.storage.database import SYNCHRONOUS, Database, database_url
 from feedback_store.storage.store import MIGRATIONS, FeedbackStore
 from tests.feedback_store.conftest import Conversations, sqlite_url
 from tests.feedback_store.people import files_with
@@ -36,13 +36,18 @@ def pragma_set(connection: Connection, setting: str) -> None:
     connection.exec_driver_sql(f"PRAGMA {setting}")
 
 
-def test_every_connection_is_durable_and_checks_foreign_keys(database: Database) -> None:
+def test_every_connection_is_durable_and_checks_foreign_keys(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "SYNCHRONOUS", SYNCHRONOUS)  # the tests have another
+    database = Database(url)
     with database.read() as one, database.write() as other:
         for connection in (one, other):
             assert pragma(connection, "journal_mode") == "wal"
             assert pragma(connection, "synchronous") == 2  # FULL
             assert pragma(connection, "foreign_keys") == 1
             assert pragma(connection, "secure_delete") == 1
+    database.close()
 
 
 def test_sqlite_is_new_enough_not_to_corrupt_in_wal_mode(database: Database) -> None:

@@ -14,6 +14,7 @@ from feedback_store.storage.store import FeedbackStore
 from tests.feedback_store.conftest import Conversations
 from tests.postgresql import Server
 
+pytestmark = pytest.mark.integration
 WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
 
 
