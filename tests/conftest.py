@@ -78,13 +78,17 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def kernel_cache(model_cache: Path) -> Path:
-    """Where compiled kernels are kept, so that they are compiled once a session at most."""
-    return model_cache / "kernels"
+def kernel_cache(model_cache: Path, pytestconfig: pytest.Config) -> Path:
+    """Where compiled kernels are kept: with the models that are, or else with what pytest keeps
+    from one session to the next. Compiling both sources takes ten seconds of the processor."""
+    kept: pytest.Cache | None = getattr(pytestconfig, "cache", None)  # -p no:cacheprovider
+    if "BURNISH_MODEL_CACHE" in os.environ or kept is None:
+        return model_cache / "kernels"
+    return kept.mkdir("kernels")
 
 
 def share_kernels(model_cache: Path, kernel_cache: Path) -> None:
-    """Let a new model cache have the session's compiled kernels, for processes that use it."""
+    """Let a new model cache have the compiled kernels of the tests, for processes that use it."""
     kernel_cache.mkdir(parents=True, exist_ok=True)
     model_cache.mkdir()
     (model_cache / "kernels").symlink_to(kernel_cache, target_is_directory=True)

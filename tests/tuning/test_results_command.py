@@ -159,10 +159,12 @@ def questions(file: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def document(tiny_base: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def document(
+    tiny_base: BaseModel, kernel_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     root = tmp_path_factory.mktemp("results")
     questions(root / "gsm8k_solutions_dev600.jsonl")
-    engine = FastEngine(tiny_base, kernel_cache=root / "kernels")
+    engine = FastEngine(tiny_base, kernel_cache=kernel_cache)
     sizes = Sizes(training=8, held_out=5, training_tokens=256, held_out_tokens=256)
     bench = Bench(tiny_base, engine, root, root, sizes, seeds=[0])
     found = measure_all(bench, {"gsm8k": experiments()["gsm8k"]}, each_run=False)
