@@ -28,6 +28,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(
     "thorough", hypothesis.settings.get_profile("tests"), max_examples=500
 )
+hypothesis.settings.register_profile(
+    "quick", hypothesis.settings.get_profile("tests"), max_examples=50
+)
 hypothesis.settings.load_profile("tests")
 
 

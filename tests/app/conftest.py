@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
@@ -114,6 +115,25 @@ def listening(service: Service, app: ASGIApp | None = None) -> Iterator[str]:
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.handle_exit(signal.SIGTERM, None)
     thread.join(timeout=30)
+
+
+class ShortPauses:
+    """asyncio with shorter pauses."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / 5)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_stops() -> Iterator[None]:
+    """uvicorn looks ten times a second whether it shall stop, and then pauses for another tenth, in
+    which nothing happens: to stop the servers of all tests took half a minute."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("uvicorn.server.asyncio", ShortPauses())
+        yield
 
 
 @pytest.fixture

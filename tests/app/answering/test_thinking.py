@@ -11,6 +11,12 @@ from tests.app.conftest import Played
 from tests.app.web.test_chat_api import Stream, ask
 
 
+@pytest.fixture(scope="module")
+def stage(api_stage: Played) -> Played:
+    """No page is looked at here, and no answer on its way."""
+    return api_stage
+
+
 @pytest.fixture
 def client(played: Played) -> Iterator[httpx.Client]:
     """A new person's client."""

@@ -25,6 +25,12 @@ HANDBOOK = {"name": "Handbook", "shared": False}
 Person = Callable[[], httpx.Client]
 
 
+@pytest.fixture(scope="module")
+def stage(api_stage: Played) -> Played:
+    """No page is looked at here, and no answer on its way."""
+    return api_stage
+
+
 @pytest.fixture(autouse=True)
 def quick(request: pytest.FixtureRequest) -> Iterator[None]:
     """Read files in this process, but for the tests of real ones."""

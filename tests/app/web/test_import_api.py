@@ -21,6 +21,12 @@ from tests.app.web.exports import SEA, as_json, as_zip, conversation
 NEW = {"conversations": 1, "added": 1, "turns": 1, "answers": 2, "set_aside": {}}
 
 
+@pytest.fixture(scope="module")
+def stage(api_stage: Played) -> Played:
+    """No page is looked at here, and no answer on its way."""
+    return api_stage
+
+
 @pytest.fixture
 def person(played: Played) -> Iterator[Callable[..., httpx.Client]]:
     """A new browser-like client with a cookie of its own, each time it is called."""

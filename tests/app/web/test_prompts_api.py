@@ -18,6 +18,12 @@ from tests.app.web.test_chat_api import Stream, ask, view
 PIRATE = {"kind": "system", "title": "Pirate", "text": "You talk like a pirate."}
 
 
+@pytest.fixture(scope="module")
+def stage(api_stage: Played) -> Played:
+    """No page is looked at here, and no answer on its way."""
+    return api_stage
+
+
 @pytest.fixture
 def person(played: Played) -> Callable[[], httpx.Client]:
     """A new person's client."""

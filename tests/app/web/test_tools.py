@@ -18,6 +18,12 @@ TWO = HERMES.write(
 )
 
 
+@pytest.fixture(scope="module")
+def stage(api_stage: Played) -> Played:
+    """No page is looked at here, and no answer on its way."""
+    return api_stage
+
+
 @pytest.fixture
 def scripted(played: Played) -> Iterator[openai.OpenAI]:
     """A client of a server whose model writes what `played.engine.says`."""

@@ -261,7 +261,7 @@ def test_a_sharegpt_file_comes_back(tmp_path: Path, examples: list[TrainingExamp
     comes_back(examples, tmp_path / "out", [""], format="sharegpt")
 
 
-@settings(REUSES_FOLDER, max_examples=15)  # each example syncs four files to the disk
+@settings(REUSES_FOLDER, max_examples=15)  # each example writes four files
 @given(PAIRS, UNPAIRED, DEMONSTRATIONS)
 def test_a_llama_factory_folder_comes_back(
     tmp_path: Path, pairs: list[Pair], judged: list[Unpaired], shown: list[Demonstration]
