@@ -206,7 +206,7 @@ class Workspace:
         return self.loop.status(taught)
 
     def release_trend(self) -> Trend:
-        """Return whether it is getting better: releases and their thumbs, as points to draw."""
+        """The trend of the releases and of their thumbs, as points to draw."""
         from deploy.releases.trend import trend_of
 
         thumbs = count_ratings_by_day(self.database, self.base.digest)

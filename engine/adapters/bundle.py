@@ -44,7 +44,7 @@ def publish_bundle(root: Path, write: Callable[[Path], None], manifest: Mapping[
 
 
 def origin_of(manifest: Mapping[str, Any]) -> BundleOrigin:
-    """Return whether a bundle's adapter was trained here, or by other software."""
+    """The origin of a bundle's adapter: trained here, or imported from other software."""
     return "imported" if manifest.get("origin") == "imported" else "trained"
 
 

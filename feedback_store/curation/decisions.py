@@ -137,7 +137,7 @@ class Curation:
     # Consent
 
     def set_consent(self, user_id: str, allowed: bool) -> None:
-        """Return whether a person's words may be trained on, from now on and for what is there."""
+        """Store whether a person's words may be trained on, from now on and for what is there."""
         clean_text(user_id, what="user's id", limit_chars=MAX_USER_ID_CHARS)
         with self._database.write() as connection:
             connection.execute(

@@ -270,7 +270,7 @@ def derived_id(example: TrainingExample) -> str:
 
 
 def policy_of(example: TrainingExample, base: str, incumbent: str | None) -> Policy:
-    """Return whether the adapter that is live now ("on") wrote an example's sides.
+    """The policy that wrote an example's sides: "on", if it is the adapter that is live now.
 
     A person's correction is nobody's policy and does not count; imported text is off-policy.
     """

@@ -314,7 +314,7 @@ class AnswerStore:
             return read_answer_texts(connection, answer_ids)
 
     def _is_mine(self, answer_id: str) -> ColumnElement[bool]:
-        """Return whether a row is this answer, of this process or of before writers were noted."""
+        """A condition: the row is this answer, of this process or of before writers were noted."""
         writer = t.answers.c.writer
         return and_(t.answers.c.id == answer_id, or_(writer == self.writer, writer.is_(None)))
 

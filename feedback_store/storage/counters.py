@@ -114,7 +114,7 @@ def _overtaken(kinds: Kinds, subject: str, last: int, newest: int) -> ColumnElem
 
 
 def _same(one: Columns, other: Columns, subject: str) -> ColumnElement[bool]:
-    """Return whether two events are the same user's sort of statement about the same subject."""
+    """A condition: two events are the same user's sort of statement about the same subject."""
     return and_(
         one[subject] == other[subject], one.user_id == other.user_id, one.kind == other.kind
     )

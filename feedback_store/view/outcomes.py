@@ -219,7 +219,7 @@ def _about_comparisons(connection: Connection, user_id: str) -> Sequence[RowMapp
 
 
 def _listed(connection: Connection, conversation_ids: Collection[str]) -> dict[str, bool | None]:
-    """Return whether each conversation is in a list; None: it is deleted and waits to be erased."""
+    """Look up whether conversations are in a list; None: deleted, and waiting to be erased."""
     found: dict[str, bool | None] = dict.fromkeys(conversation_ids, False)
     columns = t.conversations.c
     for some in batches(conversation_ids):
