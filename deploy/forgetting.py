@@ -1,9 +1,9 @@
 """Erase a person or a conversation everywhere: rows, snapshot entries and the adapters that learnt
 from them.
 
-An adapter cannot unlearn, so each one that was trained on what is forgotten is found by its
-lineage (bundle -> snapshot -> example), marked as tainted, taken out of service and deleted. What
-is left to do, a retrain and the operator's backups, is in the receipt.
+An adapter cannot unlearn, so each one that was trained on what is forgotten is found by its lineage
+(`deploy.erased_lineage`), marked as tainted, taken out of service and deleted. What is left to do,
+a retrain and the operator's backups, is in the receipt.
 
 Each step first saves what it is about to do, and may be repeated: `finish` completes an erasure
 that a crash interrupted, and every other method does so first.
@@ -11,17 +11,16 @@ that a crash interrupted, and every other method does so first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from deploy.erased_lineage import ErasedLineage
 from deploy.erasure_lock import no_erasure
 from deploy.releases.registry import Registry
-from engine.adapters.bundle import origin_of
 from engine.errors import UnknownId
 from engine.home import Home
-from engine.storage import folder_of, list_digests, read_manifest, remove_folder, sweep
+from engine.storage import folder_of, remove_folder, sweep
 from feedback_store.accounts.accounts import Accounts
 from feedback_store.ai_feedback.ai_pairs import rewrite_ai_pairs
 from feedback_store.documents.library import Library
@@ -38,12 +37,8 @@ from feedback_store.privacy.erasure import (
     unfinished_erasures,
 )
 from feedback_store.storage.database import Database
-from tuning.ai_labels import labels_of
 from tuning.jobs.runner import JobRunner
-from tuning.start_adapter import start_of
 
-# Whether a snapshot, or the set of AI labels used with it, held erased data
-HeldErased = Callable[[str, str | None], bool]
 REASON = "trained on the words or judgements of a person who was forgotten"
 DELETED_REASON = "trained on a conversation that was deleted"
 BACKUPS = (
@@ -153,89 +148,31 @@ class Forgetting:
 
     def _unlearn(self, erasure: Erasure) -> Erasure:
         """Take out of service, and delete, the artefacts that were trained on erased data."""
-        held_erased = self._lineage(erasure)
+        lineage = ErasedLineage(self._home, erasure, list_erasures(self._database))
         # The live release gives way at once; a job takes a while to end, and may yet publish
-        erasure = self._retire(erasure, held_erased)
-        self._end_jobs(held_erased)
-        erasure = self._retire(erasure, held_erased)
+        erasure = self._retire(erasure, lineage)
+        self._end_jobs(lineage)
+        erasure = self._retire(erasure, lineage)
         _remove(folder_of(self._home.bundles, bundle) for bundle in erasure.receipt["bundles"])
-        rewards = self._home.rewards
-        _remove(
-            folder_of(rewards, digest)
-            for digest in list_digests(rewards)
-            if held_erased(str(read_manifest(folder_of(rewards, digest))["snapshot"]), None)
-        )
+        _remove(folder_of(self._home.rewards, digest) for digest in lineage.reward_models())
         _remove([self._home.references])  # digests of their rows; computed anew when needed
         return erasure
 
-    def _retire(self, erasure: Erasure, held_erased: HeldErased) -> Erasure:
+    def _retire(self, erasure: Erasure, lineage: ErasedLineage) -> Erasure:
         """Taint the bundles that learnt from erased data; a live one gives way to its ancestor.
 
         The receipt names them first: after a crash, `finish` finds by it those that are gone.
         """
-        found = {b for b in list_digests(self._home.bundles) if self._learnt(b, held_erased)}
-        bundles = sorted(found.union(erasure.receipt["bundles"]))
+        bundles = sorted(lineage.bundles().union(erasure.receipt["bundles"]))
         erasure = replace(erasure, receipt={**erasure.receipt, "bundles": bundles})
         save_erasure(self._database, erasure)
         self._registry.taint(bundles, REASON if erasure.person is not None else DELETED_REASON)
         return erasure
 
-    def _lineage(self, erasure: Erasure) -> HeldErased:
-        """Return the test whether a snapshot, or the AI labels used with it, held erased data.
-
-        A set of labels that is gone counts as such: it was rewritten for some erasure.
-        """
-        replaced: dict[str, str | None] = {}
-        people: dict[str, list[str]] = {}
-        for each in list_erasures(self._database):
-            replaced |= each.receipt["snapshots"]
-            people |= each.people
-        known = set(list_digests(self._home.snapshots))
-        labels_left = set(list_digests(self._home.ai_labels))
-
-        def held_erased(snapshot: str, labels: str | None) -> bool:
-            if labels is not None and labels not in labels_left:
-                return True
-            now: str | None = snapshot
-            while now is not None and now not in known:
-                if now in erasure.receipt["snapshots"] or erasure.person in people.get(now, ()):
-                    return True
-                now = replaced.get(now)
-            return now is None
-
-        return held_erased
-
-    def _learnt(self, bundle: str, held_erased: HeldErased) -> bool:
-        """Return whether a bundle, or the one that it was trained from, learnt from erased data.
-
-        One that does not say on what it was trained counts as such, and one whose start is gone.
-        An imported adapter has seen nothing of this home.
-        """
-        try:
-            manifest = read_manifest(folder_of(self._home.bundles, bundle))
-        except UnknownId:
-            return True
-        if origin_of(manifest) == "imported":
-            return False
-        return self._run_learnt(
-            str(manifest.get("snapshot")), manifest.get("recipe", {}), held_erased
-        )
-
-    def _run_learnt(
-        self, snapshot: str, recipe: Mapping[str, Any], held_erased: HeldErased
-    ) -> bool:
-        """The same for a run on a snapshot with a recipe in plain values."""
-        start = start_of(recipe)
-        return held_erased(snapshot, labels_of(recipe)) or (
-            start is not None and self._learnt(start, held_erased)
-        )
-
-    def _end_jobs(self, held_erased: HeldErased) -> None:
+    def _end_jobs(self, lineage: ErasedLineage) -> None:
         """Stop and delete jobs: their checkpoints are adapters too, and they may yet publish."""
         jobs = [
-            j
-            for j in self._jobs.list()
-            if self._run_learnt(j.snapshot, self._jobs.recipe(j.id), held_erased)
+            j for j in self._jobs.list() if lineage.run_learnt(j.snapshot, self._jobs.recipe(j.id))
         ]
         for job in jobs:
             self._jobs.stop(job.id)

@@ -2,7 +2,7 @@
 
 Statement -> example -> snapshot -> bundle -> when it was live. A release has learnt from a
 statement where its snapshot has an example of it on the training side, of a kind that its recipe
-trains on. `deploy.forgetting` reads the same lineage backwards.
+trains on. `deploy.erased_lineage` reads the same lineage backwards.
 """
 
 from __future__ import annotations
