@@ -229,9 +229,11 @@ def remove_folder(folder: Path) -> bool:
     doomed = folder.with_name(f".tmp-{folder.name}")
     if doomed.exists():
         shutil.rmtree(doomed)  # a crash left it
+    if not folder.exists():
+        return False
     try:
         folder.rename(doomed)
-    except FileNotFoundError:
+    except FileNotFoundError:  # somebody else was first
         return False
     shutil.rmtree(doomed)
     return True
