@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from app.settings import Settings
 from deploy.rounds.stages import Notify
 from deploy.rounds.timetable import Timetable
 from deploy.rounds.webhook import deliver
+
+BetterRelease = Literal["live", "canary", "waits"]
+
+
+def better_release(settings: Settings) -> BetterRelease:
+    """Return what becomes of a release of the loop that the gate found better than the live one."""
+    if not settings.loop_promotes:
+        return "waits"
+    return "canary" if settings.loop_canary else "live"
 
 
 def loop_timetable(settings: Settings) -> Timetable:

@@ -116,6 +116,9 @@ class Settings(ServerSettings):
     loop_canary: bool = Field(
         default=False, description="try a better release as a canary before it goes live"
     )
+    loop_promotes: bool = Field(
+        default=True, description="a better release goes live, or on trial; else it waits for you"
+    )
     loop_enabled: bool = Field(
         default=False, description="train and promote by itself, on the schedule"
     )

@@ -22,7 +22,7 @@ from deploy.releases.learning import Learning, kinds_trained_on
 from deploy.releases.registry import Registry
 from deploy.rounds.trigger import LoopStatus
 from engine.adapters.bundle import open_model
-from engine.errors import InvalidInput
+from engine.errors import InvalidInput, UnknownId
 from engine.home import Home
 from engine.models.catalogue import BaseModel, resolve
 from engine.prompts.examples import Example, read_examples
@@ -33,7 +33,7 @@ from feedback_store.ai_feedback.alternatives import Alternatives
 from feedback_store.ai_feedback.comparison_queue import ComparisonQueue
 from feedback_store.ai_feedback.drafts import Drafts
 from feedback_store.conversations.conversation_list import Conversations
-from feedback_store.curation.alerts import find_alerts
+from feedback_store.curation.alerts import LookedAlerts, find_alerts
 from feedback_store.curation.decisions import Curation
 from feedback_store.curation.inbox import Inbox
 from feedback_store.examples.rules import Rules
@@ -89,6 +89,7 @@ class Workspace:
         self.own_prompts = OwnPrompts(self.database)
         self.drafts = Drafts(self.database)
         self.inbox = Inbox(self.database)
+        self.looked_alerts = LookedAlerts(self.database)
         self.alternatives = Alternatives(self.database, self.curation.refusing)
         self.comparison_queue = ComparisonQueue(self.database, self.store, self.curation.refusing)
         rules = Rules(
@@ -233,8 +234,25 @@ class Workspace:
         )
 
     def alerts(self) -> list[dict[str, Any]]:
-        """Return suspicious votes of the last weeks, with the texts they judge."""
-        return find_alerts(self.database, since=time.time() - ALERT_DAYS * DAY_SECONDS)
+        """Return suspicious votes of the last weeks, the texts they judge, and who has looked."""
+        found = find_alerts(self.database, since=time.time() - ALERT_DAYS * DAY_SECONDS)
+        return self.looked_alerts.mark(found)
+
+    def look_at_alert(self, alert_id: str, actor: str) -> None:
+        """Record that `actor` has looked at an alert; raises `UnknownId` for no alert of now."""
+        self._require_alert(alert_id)
+        self.looked_alerts.look_at(alert_id, actor)
+        self.accounts.audit.record(actor, "look at alert", alert_id)
+
+    def put_alert_back(self, alert_id: str, actor: str) -> None:
+        """Let an alert be a new one again; raises `UnknownId` for no alert of now."""
+        self._require_alert(alert_id)
+        self.looked_alerts.put_back(alert_id)
+        self.accounts.audit.record(actor, "put alert back", alert_id)
+
+    def _require_alert(self, alert_id: str) -> None:
+        if all(each["id"] != alert_id for each in self.alerts()):
+            raise UnknownId(f"no alert {alert_id[:80]!r}")
 
     def forget_old(self) -> None:
         """Delete conversations older than `retention_days`."""

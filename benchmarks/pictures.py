@@ -2,23 +2,30 @@
 
 Starts a server with the embedded model and a fresh home, asks a few questions in Chromium and takes
 screenshots: the chat, the chat on a phone (dark, in Chinese), two answers side by side, and the
-page "My feedback". A Chinese font must be installed.
+page "My feedback". Then another on a home that `filled_home` has filled, for the console: the desk
+and the training data. A Chinese font must be installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from platformdirs import user_cache_path
 from playwright.sync_api import Browser, Page, ViewportSize
 
+from app.settings import load_settings
+from app.workspace import Workspace
+from benchmarks.filled_home import fill
 from benchmarks.web import chromium
 from benchmarks.web_page import ask, opened, wait_for_end
 from benchmarks.web_server import WebServer, running_server
 
 DESKTOP: ViewportSize = {"width": 1280, "height": 800}
+TALL_DESKTOP: ViewportSize = {"width": 1280, "height": 1180}
 PHONE: ViewportSize = {"width": 390, "height": 844}
 EARLIER = (
     "Give me five ideas for a rainy Sunday with children.",
@@ -49,6 +56,36 @@ def main() -> None:
     ):
         on_the_desktop(server, browser, arguments.into)
         on_the_phone(server, browser, arguments.into)
+    with (
+        tempfile.TemporaryDirectory() as home,
+        filled(Path(home), arguments.model_cache) as server,
+        chromium(arguments.chromium) as browser,
+    ):
+        of_the_console(server, browser, arguments.into)
+
+
+@contextmanager
+def filled(home: Path, model_cache: Path) -> Iterator[WebServer]:
+    """Run a server on a home with a month of made-up use."""
+    settings = load_settings(home=home, model="embedded", model_cache=model_cache)
+    workspace = Workspace(settings)
+    fill(workspace)
+    workspace.close()
+    with running_server(home, "embedded", model_cache) as server:
+        yield server
+
+
+def of_the_console(server: WebServer, browser: Browser, into: Path) -> None:
+    """Take the screenshots of the desk, and of an example with the reason why it is there."""
+    page = browser.new_context(viewport=TALL_DESKTOP, locale="en-GB").new_page()
+    page.goto(f"{server.url}/console/")
+    page.wait_for_selector("#lineage li", timeout=60_000)
+    page.wait_for_selector("#canary-status .arm")
+    picture(page, into / "console.png")
+    page.get_by_role("tab", name="Training data").click()
+    page.locator("#rows [role=gridcell]").first.click()
+    page.wait_for_selector("#facts textarea")
+    picture(page, into / "training-data.png")
 
 
 def on_the_desktop(server: WebServer, browser: Browser, into: Path) -> None:

@@ -9,6 +9,7 @@ import typer
 from app.cli.accounts import COMMAND_LINE
 from app.cli.common import HomeOption, Json, open_workspace, print_result
 from deploy.canary.plan import PROMOTE_ERROR, ROLLBACK_ERROR, CanaryPlan
+from engine.errors import Conflict
 from engine.storage import find_digest, short_id
 
 if TYPE_CHECKING:
@@ -87,6 +88,23 @@ def canary_stop(home: HomeOption = None, as_json: Json = False) -> None:
         status = workspace.canaries.stop(COMMAND_LINE)
         workspace.accounts.audit.record(COMMAND_LINE, "canary stop", status.canary.plan.candidate)
     print_result(as_json, status.as_dict(), f"stopped after {status.standing.votes} verdicts")
+
+
+@canary_app.command("rollback")
+def canary_rollback(
+    home: HomeOption = None,
+    reason: Annotated[str, typer.Option(help="Why; it is recorded.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Take the release on trial back: nobody gets it any more from the next answer on."""
+    with open_workspace(home) as workspace:
+        running = workspace.canaries.running()
+        if running is None:
+            raise Conflict("no canary runs")
+        candidate = running.plan.candidate
+        status = workspace.canaries.take_back(COMMAND_LINE, candidate, reason)
+        workspace.accounts.audit.record(COMMAND_LINE, "canary roll back", candidate)
+    print_result(as_json, status.as_dict(), f"taken back: {candidate}")
 
 
 @canary_app.command("simulate")

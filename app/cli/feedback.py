@@ -12,7 +12,7 @@ import typer
 from app.cli.accounts import COMMAND_LINE
 from app.cli.common import HomeOption, Json, open_workspace, print_result
 from app.cli.examples import examples_app
-from app.cli.inbox import show_inbox
+from app.cli.inbox import show_alerts, show_inbox
 from app.cli.judging import judge
 from app.cli.siblings import siblings
 from app.cli.sync import sync_app
@@ -141,19 +141,6 @@ def gold(
     print_result(as_json, {"gold": marked}, f"{len(marked)} gold conversations")
 
 
-@feedback_app.command("alerts")
-def alerts(home: HomeOption = None, as_json: Json = False) -> None:
-    """List votes that came too fast or agree too much to be honest, and people whose wishes are
-    opposite, with the texts they judge."""
-    with open_workspace(home) as workspace:
-        found = workspace.alerts()
-    text = "\n\n".join(
-        f"{alert['explanation']}\n  users: {', '.join(alert['users'])}\n  {alert['text']}"
-        for alert in found
-    )
-    print_result(as_json, {"alerts": found}, text or "nothing suspicious")
-
-
 @feedback_app.command("snapshot")
 def snapshot(
     home: HomeOption = None,
@@ -249,6 +236,7 @@ def import_(
 
 feedback_app.command("judge")(judge)
 feedback_app.command("inbox")(show_inbox)
+feedback_app.command("alerts")(show_alerts)
 feedback_app.command("siblings")(siblings)
 
 

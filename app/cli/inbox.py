@@ -1,13 +1,19 @@
-"""`burnish feedback inbox`: the down-voted answers, and which of them were looked at."""
+"""`burnish feedback inbox` and `alerts`: what was voted down or looks suspicious.
+
+Both keep which of it was looked at.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from app.cli.accounts import COMMAND_LINE
 from app.cli.common import HomeOption, Json, open_workspace, print_result
+from engine.units import local_minute
 
 if TYPE_CHECKING:
     from feedback_store.curation.inbox import DownVote
@@ -44,6 +50,42 @@ def show_inbox(
     lines = [f"{total} to show", *(_vote_text(vote) for vote in votes)]
     document = {"total": total, "votes": [asdict(vote) for vote in votes]}
     print_result(as_json, document, "\n\n".join(lines))
+
+
+def show_alerts(
+    look_at: Annotated[
+        str | None, typer.Option(metavar="ALERT", help="Record that an alert was looked at.")
+    ] = None,
+    put_back: Annotated[
+        str | None, typer.Option(metavar="ALERT", help="Let an alert be a new one again.")
+    ] = None,
+    home: HomeOption = None,
+    as_json: Json = False,
+) -> None:
+    """List votes that came too fast or agree too much to be honest, and people whose wishes are
+    opposite, with the texts they judge. One that was looked at is new again once it changes."""
+    with open_workspace(home) as workspace:
+        if look_at is not None:
+            workspace.look_at_alert(look_at, COMMAND_LINE)
+        if put_back is not None:
+            workspace.put_alert_back(put_back, COMMAND_LINE)
+        found = workspace.alerts()
+        names = {each.id: each.name for each in workspace.accounts.list()}
+    text = "\n\n".join(_alert_lines(alert, names) for alert in found)
+    print_result(as_json, {"alerts": found}, text or "nothing suspicious")
+
+
+def _alert_lines(alert: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    """Return an alert as lines of text."""
+    lines = [
+        f"{alert['id']}  {alert['explanation']}",
+        f"  users: {', '.join(alert['users'])}",
+        f"  {alert['text']}",
+    ]
+    if alert["looked_at"] is not None:
+        when = local_minute(alert["looked_at"])
+        lines.append(f"  looked at by {names.get(alert['looked_by'], alert['looked_by'])}, {when}")
+    return "\n".join(lines)
 
 
 def _vote_text(vote: DownVote) -> str:

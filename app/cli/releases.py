@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli.accounts import COMMAND_LINE
-from app.cli.common import HomeOption, Json, open_service, open_workspace, print_result
+from app.cli.common import (
+    HomeOption,
+    Json,
+    open_service,
+    open_workspace,
+    print_result,
+    show_progress,
+)
 from engine.storage import find_digest, folder_of, read_manifest, short_id
 from engine.units import local_minute
 
@@ -242,9 +249,15 @@ def release_export(
 def loop_run(
     home: HomeOption = None,
     force: Annotated[bool, typer.Option(help="Even without enough new evidence.")] = False,
+    plan: Annotated[
+        bool, typer.Option(help="Print what the round would do and take, and start nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Run one round: snapshot, tune, gate, canary, and promote if better; or the rest of one."""
+    if plan:
+        _print_round_plan(home, as_json)
+        return
     from app.learning.open_webui import sync_before_round
     from app.learning.tune import print_step
     from deploy.loop import RoundRequest
@@ -260,7 +273,8 @@ def loop_run(
             return
     with open_service(home) as service:
         recipe, origins = service.workspace.loop_recipe()
-        request = RoundRequest(recipe, origins, forced=force, actor=COMMAND_LINE)
+        promotes = service.workspace.settings.loop_promotes
+        request = RoundRequest(recipe, origins, forced=force, promotes=promotes, actor=COMMAND_LINE)
         result = service.workspace.loop.run(service.engine, service.slots, request, print_step)
     print_result(as_json, result.as_dict(), _round_summary(result))
 
@@ -274,6 +288,21 @@ def _round_summary(result: LoopResult) -> str:
     if result.since_event:
         summary += "; without the older statements, since people want something else now"
     return summary
+
+
+def _print_round_plan(home: Path | None, as_json: bool) -> None:
+    """Print the plan of a round's training, and what becomes of a release that is better."""
+    from app.cli.tuning import plan_lines
+    from app.learning.training_plan import plan_training
+    from app.loop_settings import better_release
+    from app.texts import DEFAULT, say
+
+    with open_workspace(home) as workspace:
+        with show_progress("Reading the examples", as_json=as_json):
+            plan = plan_training(workspace, workspace.loop_recipe()[0])
+        after = better_release(workspace.settings)
+    lines = [*plan_lines(plan), say(f"console.canary.after_{after}", DEFAULT)]
+    print_result(as_json, {**plan.as_dict(), "better_release": after}, "\n".join(lines))
 
 
 @loop_app.command("status")

@@ -16,6 +16,7 @@ from engine.storage import find_digest, folder_of, read_manifest, short_id
 from engine.units import gib
 
 if TYPE_CHECKING:
+    from app.learning.training_plan import TrainingPlan
     from app.workspace import Workspace
     from tuning.jobs.runner import Job
     from tuning.recipe import Recipe
@@ -82,6 +83,11 @@ def _print_plan(
 
     with show_progress("Reading the examples", as_json=as_json):
         plan = plan_training(workspace, _recipe(workspace, recipe, changes)[0])
+    print_result(as_json, plan.as_dict(), "\n".join(plan_lines(plan)))
+
+
+def plan_lines(plan: TrainingPlan) -> list[str]:
+    """Return the plan of a training as lines of text: evidence, stages, time, memory, notes."""
     lines = [f"{plan.pairs} pairs to train on, {plan.heldout_pairs} held out"]
     lines += [
         f"{stage.name}: {stage.rows} rows, {stage.steps} steps, {stage.tokens:,} tokens"
@@ -93,12 +99,12 @@ def _print_plan(
         else "by a short measurement of this processor, without attention: expect up to twice"
     )
     speed = plan.speed.tokens_per_second
-    lines += [
+    return [
+        *lines,
         f"time: about {plan.seconds:,.0f} s at {speed:,.0f} tokens/s, {source}",
         f"memory: {gib(plan.memory_bytes)} of {gib(plan.free_bytes)} free",
         *(f"note: {warning}" for warning in plan.warnings),
     ]
-    print_result(as_json, plan.as_dict(), "\n".join(lines))
 
 
 def _print_log(workspace: Workspace, job: str, as_json: bool) -> None:

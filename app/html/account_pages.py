@@ -181,11 +181,6 @@ class AccountPages:
         )
 
     def _page(self, title: str, content: str, *, narrow: bool = False) -> str:
-        chosen = {self.language: " selected"}
-        options = (
-            f'<option value="{code}"{chosen.get(code, "")}>{name}</option>'
-            for code, name in LANGUAGES.items()
-        )
         return FRAME.format(
             language=self.language,
             root=escape(self.root),
@@ -194,7 +189,7 @@ class AccountPages:
             width="narrow" if narrow else "",
             script=ACCOUNT_SCRIPT,
             choose=escape(say("common.language", self.language)),
-            languages="".join(options),
+            languages=language_options(self.language),
         )
 
     def _form(self, path: str, *parts: str) -> str:
@@ -216,6 +211,14 @@ class AccountPages:
 
     def _say(self, key: str, **values: object) -> str:
         return escape(say(f"account.{key}", self.language, **values))
+
+
+def language_options(chosen: str) -> str:
+    """Return the options of the list of languages."""
+    return "".join(
+        f'<option value="{code}"{" selected" if code == chosen else ""}>{name}</option>'
+        for code, name in LANGUAGES.items()
+    )
 
 
 def _field(label: str, name: str, value: str, attributes: str) -> str:

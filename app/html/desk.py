@@ -24,12 +24,23 @@ NEED_LINKS: dict[OpenKind, tuple[str, str]] = {
     "drafts": ("drafts", "burnish data list"),
     "alerts": ("inbox#alerts", "burnish feedback alerts"),
 }
+HEAD_LINKS = {"chat": "../", "inbox": "inbox", "people": "people"}
 NEWEST_RELEASES = 6
 
 
 def desk_css() -> str:
     """Return the style sheet of the desk."""
     return resources.files("app.html").joinpath("desk.css").read_text("utf-8")
+
+
+def head_html(language: str) -> str:
+    """Return the head of the console: where else the operator may want to go."""
+    links = "".join(
+        f'<a href="{link}">{escape(say(f"console.head.{name}", language))}</a>'
+        for name, link in HEAD_LINKS.items()
+    )
+    where = escape(say("console.head.links", language))
+    return f'<nav class="desk head" aria-label="{where}"><b>Burnish</b>{links}</nav>'
 
 
 def desk_html(words: DeskWords, waiting_answers: int) -> str:

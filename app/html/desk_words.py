@@ -56,6 +56,8 @@ class DeskWords:
             share = f"{desk.canary.plan.share:.0%}"
             name = self.name(desk.canary.plan.candidate)
             trial.append(self._say("next_canary", release=name, share=share))
+        if desk.canary is None:  # before a better release is anybody's, the operator knows how
+            trial.append(say(f"console.canary.after_{desk.better_release}", self.language))
         return [yet, self._say("next_now", reason=when), *trial]
 
     def first_steps(self) -> Sequence[str]:

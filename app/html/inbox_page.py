@@ -11,9 +11,9 @@ from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
-from app.html.account_pages import ACCOUNT_SCRIPT, FRAME
+from app.html.account_pages import ACCOUNT_SCRIPT, FRAME, language_options
 from app.html.release_names import release_name
-from app.texts import LANGUAGES, say, translated
+from app.texts import say, translated
 from engine.excerpts import one_line
 from engine.units import local_minute
 from feedback_store.curation.inbox import DownVote
@@ -59,7 +59,7 @@ class InboxPage:
             f"<p>{self._say('about')}</p>{self._search(shown)}"
             f'<p role="status">{self._count(shown, votes, total)}</p>'
             f"{''.join(self._vote(shown, vote) for vote in votes)}"
-            f"{self._pages(shown, total)}{self._alerts(alerts)}"
+            f"{self._pages(shown, total)}{self._alerts(shown, alerts)}"
         )
         return FRAME.format(
             language=self.language,
@@ -69,11 +69,7 @@ class InboxPage:
             width="inbox",
             script=ACCOUNT_SCRIPT,
             choose=escape(say("common.language", self.language)),
-            languages="".join(
-                f'<option value="{code}"{" selected" if code == self.language else ""}>{name}'
-                "</option>"
-                for code, name in LANGUAGES.items()
-            ),
+            languages=language_options(self.language),
         )
 
     def _search(self, shown: InboxFilter) -> str:
@@ -97,7 +93,7 @@ class InboxPage:
         marks = "".join(f"<i>{escape(name)}</i>" for name in reasons)
         marks += f"<i>{self._say('has_comment')}</i>" * bool(vote.comment)
         marks += f"<i>{self._say('has_correction')}</i>" * bool(vote.correction)
-        who = escape(self.names.get(vote.user_id, vote.user_id[:12]))
+        who = escape(self._name(vote.user_id))
         when = local_minute(vote.at)
         release = release_name(vote.adapter, self.language)
         does = "put_back" if vote.looked_at else "look_at"
@@ -137,19 +133,39 @@ class InboxPage:
         )
         return f"<nav>{anchors}</nav>" if anchors else ""
 
-    def _alerts(self, alerts: Sequence[Mapping[str, Any]]) -> str:
-        items = "".join(
-            f"<li><span>{escape(translated(each['explanation'], self.language))}"
-            f"<small>{escape(', '.join(self.names.get(u, u[:12]) for u in each['users']))}</small>"
-            f"<small dir='auto'>{escape(one_line(each['text'], LINE_CHARS))}</small></span></li>"
-            for each in alerts
-        )
+    def _alerts(self, shown: InboxFilter, alerts: Sequence[Mapping[str, Any]]) -> str:
+        """The alerts, those that nobody has looked at first."""
+        ordered = sorted(alerts, key=lambda each: each["looked_at"] is not None)
+        items = "".join(self._alert(shown, each) for each in ordered)
         listed = f'<ul class="rows">{items}</ul>' if items else f"<p>{self._say('no_alerts')}</p>"
         title = self._say("alerts")
         return (
             f'<section id="alerts" aria-label="{title}"><h2>{title}</h2>{listed}'
             "<p><code>burnish feedback alerts</code></p></section>"
         )
+
+    def _alert(self, shown: InboxFilter, alert: Mapping[str, Any]) -> str:
+        people = ", ".join(self._name(user) for user in alert["users"])
+        looked = alert["looked_at"] is not None
+        told = f"<small>{self._looked(alert)}</small>" if looked else ""
+        does = "put_back" if looked else "look_at"
+        action = f"{self.root}{INBOX_PATH}/alerts/{alert['id']}/{does}?{shown.query()}"
+        return (
+            f"<li{' class=looked' * looked}>"
+            f"<span>{escape(translated(alert['explanation'], self.language))}"
+            f"<small>{escape(people)}</small>"
+            f"<small dir='auto'>{escape(one_line(alert['text'], LINE_CHARS))}</small>{told}</span>"
+            f'<form class="inline" method="post" action="{escape(action)}">'
+            f"<button>{self._say(does)}</button></form></li>"
+        )
+
+    def _looked(self, alert: Mapping[str, Any]) -> str:
+        return self._say(
+            "looked_by", who=self._name(alert["looked_by"]), when=local_minute(alert["looked_at"])
+        )
+
+    def _name(self, user: str) -> str:
+        return self.names.get(user, user[:12])
 
     def _say(self, key: str, **values: object) -> str:
         return escape(say(f"console.inbox.{key}", self.language, **values))

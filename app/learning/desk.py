@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from app.learning.shared_reading import SharedReading
+from app.loop_settings import BetterRelease, better_release
 from app.workspace import Workspace
 from deploy.canary.plan import Canary
 from deploy.releases.record import ReleaseRecord
@@ -95,6 +96,7 @@ class Desk:
     plan: LoopPlan
     rounds: Sequence[Round]
     canary: Canary | None  # the one that runs
+    better_release: BetterRelease
     counts: Mapping[str, int]  # of feedback and of examples, by kind
 
     @property
@@ -122,6 +124,7 @@ class Desk:
             "loop": self.loop.as_dict(),
             "plan": self.plan.as_dict(),
             "missing_pairs": self.missing_pairs,
+            "better_release": self.better_release,
             "releases": [
                 {**asdict(each.point), "reason": each.reason, "sources": dict(each.sources)}
                 for each in self.releases
@@ -160,9 +163,10 @@ class DeskReader:
         record, live = workspace.registry.record(), workspace.registry.live().bundle
         rounds = workspace.loop.rounds()
         canary = workspace.canaries.newest()
-        alerts, thumbs = self._votes.get()
+        found, thumbs = self._votes.get()
+        alerts = workspace.looked_alerts.mark(found)
         return Desk(
-            needs=tuple(self._needs(record, live, canary, rounds, alerts)),
+            needs=tuple(self._needs(record, live, canary, rounds, new_alerts(alerts))),
             live=live,
             releases=lineage(record, live),
             thumbs=thumbs,
@@ -171,14 +175,15 @@ class DeskReader:
             plan=workspace.loop.plan(enabled=workspace.settings.loop_enabled),
             rounds=rounds[:NEWEST_ROUNDS],
             canary=canary if canary is not None and canary.runs else None,
+            better_release=better_release(workspace.settings),
             counts=workspace.store.counts()
             | {status: examples.count(status) for status in examples.counts},
         )
 
-    def _read_votes(self) -> tuple[int, Sequence[DayRatings]]:
+    def _read_votes(self) -> tuple[Sequence[Mapping[str, Any]], Sequence[DayRatings]]:
         workspace = self._workspace
         thumbs = count_ratings_by_day(workspace.database, workspace.base.digest)
-        return len(workspace.alerts()), thumbs
+        return workspace.alerts(), thumbs
 
     def _needs(
         self,
@@ -206,6 +211,11 @@ class DeskReader:
             "alerts": alerts,
         }
         yield from (OpenItem(kind, count) for kind, count in counted.items() if count)
+
+
+def new_alerts(alerts: Iterable[Mapping[str, Any]]) -> int:
+    """Count the alerts that nobody has looked at."""
+    return sum(each["looked_at"] is None for each in alerts)
 
 
 def needs_decision(canary: Canary, record: ReleaseRecord, live: str | None) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from app.learning.open_webui import sync_before_round
 from deploy.gate.verdict import verdict_line
 from deploy.loop import LoopResult, RoundRequest
+from deploy.releases.events import LOOP
 from deploy.rounds.round import Round
 from deploy.rounds.stages import unchanged
 from engine.adapters.slots import AdapterSlots
@@ -84,6 +85,22 @@ class Rounds:
 
         self._in_background(request, begin)
 
+    def start_round(self, actor: str) -> None:
+        """Run a whole round in a thread, though the evidence asked for none.
+
+        Raises `Conflict` while a round runs, and `InvalidInput` for an invalid recipe or where
+        there is nothing to train on.
+        """
+        request = self._request(forced=True, actor=actor)
+
+        def begin() -> None:
+            if (going_on := self._workspace.loop.unfinished) is not None:
+                raise Conflict(f"round {going_on.number} of the loop goes on")
+            sync_before_round(self._workspace)
+            self._workspace.take_snapshot()
+
+        self._in_background(request, begin)
+
     def resume_job(self, job: str, actor: str = "console") -> None:
         """Resume a stopped job and evaluate its bundle at its end, as `tune` does.
 
@@ -119,8 +136,13 @@ class Rounds:
     def _synced_request(self) -> RoundRequest:
         """The request of the loop's own rounds, once what people said elsewhere is here."""
         sync_before_round(self._workspace)
+        return self._request()
+
+    def _request(self, *, forced: bool = False, actor: str = LOOP) -> RoundRequest:
+        """The request of a round of the loop, by the settings."""
         recipe, origins = self._workspace.loop_recipe()
-        return RoundRequest(recipe, origins)
+        promotes = self._workspace.settings.loop_promotes
+        return RoundRequest(recipe, origins, forced=forced, promotes=promotes, actor=actor)
 
     def _in_background(self, request: RoundRequest, begin: Callable[[], object]) -> None:
         """Call `begin` here, so that it raises in the caller, and then run a round in a thread."""

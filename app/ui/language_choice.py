@@ -22,10 +22,16 @@ CHOOSE = f"""(language) => {{
 
 
 def build_language_choice(blocks: gr.Blocks, title: str) -> None:
-    """Add the list at the end of the page; `title` is the key of the page's title."""
+    """Add the list; `title` is the key of the page's title."""
     names = [(name, language) for language, name in LANGUAGES.items()]
     chosen = gr.Dropdown(
-        names, label=text("common.language"), elem_id="language", scale=0, min_width=160
+        names,
+        label=text("common.language"),
+        show_label=False,
+        container=False,
+        elem_id="language",
+        scale=0,
+        min_width=120,
     )
     titles = json.dumps({language: say(title, language) for language in LANGUAGES})
     blocks.load(_current, None, [chosen], api_visibility="private").then(

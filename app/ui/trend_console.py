@@ -5,19 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
-from app.texts import language_for, say
+from app.html.gains_plot import gains_html
+from app.texts import language_for
 from app.ui.labels import text
 from app.web.evaluation_page import evaluation_link
 from app.workspace import Workspace
 from deploy.releases.story import tell_story
-from deploy.releases.trend import Trend, trend_of
+from deploy.releases.trend import trend_of
 from engine.storage import short_id
 
 TREND_SECONDS = 60.0  # it changes slowly
-TREND_PIXELS = 300
-AGAINST = ("before", "base")  # what a release's gain is measured on
 
 
 class TrendPage:
@@ -27,22 +25,18 @@ class TrendPage:
         self._workspace = workspace
 
     def refresh(self, offered: list[str], request: gr.Request) -> tuple[Any, ...]:
-        """Return updates of the plot and the list of releases."""
+        """Return updates of the drawing and the list of releases."""
         language = language_for(request)
         registry = self._workspace.registry
         trend = trend_of(registry.record(), registry.live().bundle, ())
-        points = gain_points(trend, language)
+        gains = gains_html(trend, language)
         names = [short_id(point.release) for point in reversed(trend.releases)]
         # The newest one tells its story, until somebody chooses
         first: dict[str, Any] = {"value": names[0]} if names and not offered else {}
         choices = gr.skip() if names == offered else gr.update(choices=names, **first)
         return (
-            gr.update(visible=points is None),
-            gr.update(
-                value=points,
-                x_title=say("console.axes.release", language),
-                visible=points is not None,
-            ),
+            gr.update(visible=not gains),
+            gr.update(value=gains, visible=bool(gains)),
             choices,
             names,
         )
@@ -62,40 +56,12 @@ class TrendPage:
         return "\n".join(lines), gr.update(visible=evaluation is not None, link=link)
 
 
-def gain_points(trend: Trend, language: str) -> pd.DataFrame | None:
-    """Return the points of the gains, each with the ends of its interval; None if there are none.
-
-    A line is one measure: the estimate, or an end of the interval, on one of two models.
-    """
-    rows = []
-    for point in trend.releases:
-        for against, gain in zip(AGAINST, (point.gain, point.gain_on_base), strict=True):
-            if gain is not None:
-                name = say(f"console.trend.{against}", language)
-                ends = {"low": gain.low, "estimate": gain.estimate, "high": gain.high}
-                tick = f"{point.number:02d} {point.release[7:13]}"  # text: ticks in this order
-                rows += [
-                    (tick, value, say(f"console.trend.{end}", language, of=name))
-                    for end, value in ends.items()
-                ]
-    return pd.DataFrame(rows, columns=["release", "gain", "of"]) if rows else None
-
-
 def build_trend_tab(workspace: Workspace, blocks: gr.Blocks) -> None:
     """Build the tab, refreshed on a timer."""
     page = TrendPage(workspace)
     gr.Markdown(text("console.trend.gains"))
     none = gr.Markdown(text("console.trend.none"))
-    gains = gr.LinePlot(
-        x="release",
-        y="gain",
-        color="of",
-        color_title="",
-        x_label_angle=-30,
-        height=TREND_PIXELS,
-        show_label=False,
-        elem_id="gains",
-    )
+    gains = gr.HTML(elem_id="gains", apply_default_css=False, padding=False)
     chosen = gr.Dropdown([], label=text("console.overview.release"), elem_id="told-release")
     story = gr.Textbox(
         label=text("console.trend.story"), interactive=False, lines=12, elem_id="story"

@@ -67,8 +67,9 @@ class TuningPage:
         table = pd.DataFrame(rows, columns=column_headers("job_columns", JOB_COLUMNS, language))
         job = next((job for job in jobs if job.id == view.job), jobs[0] if jobs else None)
         if job is None:
-            nothing = gr.update(visible=False)
-            return view, table, *_curves([], language), "", *_buttons(None), *[nothing] * 7
+            hidden, no_curves = gr.update(visible=False), _curves([], language)
+            words = gr.update(visible=True)
+            return view, hidden, *no_curves, "", *_buttons(None), *[hidden] * 7, words
         events = progress[job.id]
         steps = last_steps(events)
         trials = [event for event in events if isinstance(event, TrialScored)]
@@ -79,7 +80,7 @@ class TuningPage:
         search = _search_curve(trials, language) if fresh else gr.skip()
         facts = job_facts(job, events, language, waiting=job.id in waiting)
         return (
-            *(view, table, *curves, facts, *_buttons(job)),
+            *(view, gr.update(value=table, visible=True), *curves, facts, *_buttons(job)),
             *(search, self._evaluation_link(job), self._log(view, job)),
             *(
                 [gr.update(visible=curve["value"] is not None) for curve in curves]
@@ -87,6 +88,7 @@ class TuningPage:
                 else [gr.skip()] * 3
             ),
             gr.update(visible=True),
+            gr.update(visible=False),
         )
 
     def choose(self, view: JobsState, event: gr.SelectData, request: gr.Request) -> tuple[Any, ...]:
@@ -131,6 +133,7 @@ class TuningPage:
 def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume) -> None:
     """Build the tab, refreshed on a timer; `resume_job` resumes and evaluates a job."""
     page, view = TuningPage(workspace, resume_job), gr.State(JobsState())
+    none = gr.Markdown(text("console.tuning.none"), visible=False, elem_id="no-jobs")
     jobs = gr.Dataframe(
         headers=column_headers("job_columns", JOB_COLUMNS, DEFAULT),
         datatype="str",
@@ -138,6 +141,7 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
         label=text("console.tuning.jobs"),
         elem_id="jobs",
         buttons=[],
+        visible=False,
     )
     with gr.Row():
         # What has no points is not there: an empty plot says nothing
@@ -149,7 +153,7 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
         with columns[2]:
             rewards = _plot("rewards")
     search = _plot("search")
-    with gr.Row(equal_height=True, visible=False) as about:
+    with gr.Row(visible=False) as about:
         facts = gr.Textbox(
             label=text("console.tuning.job"),
             interactive=False,
@@ -159,9 +163,7 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
         )
         with gr.Column(scale=1, min_width=160):
             cancel = gr.Button(text("console.tuning.cancel"), variant="stop", elem_id="cancel-job")
-            resume = gr.Button(
-                text("console.tuning.resume"), variant="primary", elem_id="resume-job"
-            )
+            resume = gr.Button(text("console.tuning.resume"), elem_id="resume-job")
             evaluation = gr.Button(
                 text("console.trend.evaluation"), link=".", visible=False, elem_id="job-evaluation"
             )
@@ -174,7 +176,7 @@ def build_tuning_tab(workspace: Workspace, blocks: gr.Blocks, resume_job: Resume
     )
 
     shown: Any = [view, jobs, loss, accuracy, rewards, facts, cancel, resume]
-    shown += [search, evaluation, log, *columns, about]
+    shown += [search, evaluation, log, *columns, about, none]
     hidden: Any = {"api_visibility": "private"}
     quiet: Any = {"show_progress": "hidden", **hidden}
     blocks.load(page.refresh, [view], shown, **hidden)
@@ -275,10 +277,11 @@ def _thinned(steps: Sequence[StepDone]) -> Sequence[StepDone]:
 
 def _buttons(job: Job | None) -> tuple[Any, Any]:
     """Return updates of the cancel and resume buttons."""
-    return (
-        gr.update(interactive=job is not None and job.state == "running" and not job.stopping),
-        gr.update(interactive=job is not None and job.state in STOPPED),
-    )
+    can_cancel = job is not None and job.state == "running" and not job.stopping
+    can_resume = job is not None and job.state in STOPPED
+    # The accent is for what can be done
+    accent = "primary" if can_resume else "secondary"
+    return (gr.update(interactive=can_cancel), gr.update(interactive=can_resume, variant=accent))
 
 
 def _displayed_job(view: JobsState) -> str:

@@ -17,6 +17,7 @@ from app.web.api_paths import add_api_fallback
 from app.web.auth.accounts_api import accounts_router
 from app.web.auth.identity import Identity
 from app.web.auth.origins import AllowedHosts, CrossOriginProtection
+from app.web.auth.people_api import people_router
 from app.web.body import BodyLimit
 from app.web.chat import documents_api, import_api
 from app.web.chat.api import chat_router
@@ -63,6 +64,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     app.include_router(chat_router(service, live))
     app.include_router(import_api.import_router(service))
     app.include_router(my_feedback_router(service, live))
+    app.include_router(people_router(service.workspace))
     if service.workspace.settings.has_accounts:
         app.include_router(accounts_router(service.workspace))
     _add_health(app, service)

@@ -35,6 +35,7 @@ from feedback_store.storage.database import Database
 from feedback_store.view.canary_evidence import END_OF_TIME, read_canary_evidence
 
 SALT_BYTES = 8
+OTHER_CANARY = "another canary runs now; look again"
 RUNS_ALREADY = "a canary runs already: stop it first"
 DECISIONS: dict[CanaryOutcome | None, CanaryDecision] = {
     None: "running",
@@ -146,6 +147,21 @@ class Canaries:
             raise Conflict("no canary runs")
         status = self.status(running)
         self._end(status, "undecided", f"stopped by {actor}", actor)
+        return status
+
+    def take_back(self, actor: str, candidate: str, reason: str = "") -> CanaryStatus:
+        """Roll the candidate back, for a person: nobody gets it any more from the next answer on.
+
+        Raises `Conflict` where no canary runs, or one with another candidate.
+        """
+        running = self.running()
+        if running is None:
+            raise Conflict("no canary runs")
+        if running.plan.candidate != candidate:
+            raise Conflict(OTHER_CANARY)
+        status = self.status(running)
+        said = f": {reason.strip()}" if reason.strip() else ""
+        self._end(status, "roll back", f"taken back by {actor}{said}", actor)
         return status
 
     def refuse(self, candidate: str, reason: str) -> None:

@@ -21,13 +21,10 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
-    func,
-    type_coerce,
 )
-from sqlalchemy.dialects.postgresql import TSVECTOR
-from sqlalchemy.sql.elements import BindParameter, ColumnElement
 
 from feedback_store.records import CHOICES
+from feedback_store.storage.term_vector import TermVector
 
 feedback_metadata = MetaData(
     naming_convention={
@@ -126,14 +123,6 @@ conversations = Table(
     Column("deleted_at", Float),  # marked by its person, to be erased later
     Index(None, "user_id", "updated_at"),
 )
-
-
-class TermVector(TSVECTOR):
-    """Terms in PostgreSQL; written as they are for SQLite, with spaces between them."""
-
-    def bind_expression(self, bindvalue: BindParameter[str]) -> ColumnElement[str]:
-        """Bypass PostgreSQL's parser, which reads other words in a text than `search` does."""
-        return func.array_to_tsvector(func.string_to_array(type_coerce(bindvalue, Text), " "))
 
 
 # What can be searched for: a question, an answer or, with neither id, a title that was given. A
@@ -237,6 +226,15 @@ looked_votes = Table(
         ForeignKey("events.id", ondelete="CASCADE"),  # a vote that is erased takes its mark along
         primary_key=True,
     ),
+    Column("looked_at", Float, nullable=False),
+)
+
+# Alerts that an operator has looked at; an alert has the digest of what it is about
+looked_alerts = Table(
+    "looked_alerts",
+    feedback_metadata,
+    Column("alert_id", String(16), primary_key=True),
+    Column("looked_by", String(64), nullable=False),  # as the audit log names who acts
     Column("looked_at", Float, nullable=False),
 )
 

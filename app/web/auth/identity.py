@@ -41,6 +41,7 @@ from feedback_store.accounts.keys import KEY_PREFIX
 from feedback_store.accounts.person import Person
 
 API_USER = "api"
+CONSOLE = "console"  # who acts there, where nobody has an account
 LOGIN_PATH = "/account/login"
 TOKEN = "login"  # noqa: S105 - its name in the cookie
 SIGN_IN = "sign in (reload the page), or send an API key that works"
@@ -180,6 +181,12 @@ def person_of(request: Request) -> Person:
     person = request.scope["person"]
     assert isinstance(person, Person)
     return person
+
+
+def actor_id(request: Request) -> str:
+    """Return who acts, for a record; nobody in particular without accounts."""
+    person = person_of(request)
+    return person.id if person.name else CONSOLE
 
 
 def forget_login(session: MutableMapping[str, Any]) -> None:

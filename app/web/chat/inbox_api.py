@@ -10,11 +10,13 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from app.html.inbox_page import INBOX_PATH, VOTES_A_PAGE, InboxFilter, InboxPage
 from app.html.searching import search_for
 from app.texts import language_for
+from app.web.auth.identity import actor_id
 from app.web.chat.feedback_api import in_bounded_threadpool
 from app.workspace import Workspace
 
 Words = Annotated[str, Query(max_length=200)]
 First = Annotated[int, Query(ge=0)]
+ALERTS = "#alerts"  # the part of the page
 WithLooked = Annotated[bool, Query(alias="all")]
 
 
@@ -49,10 +51,22 @@ def inbox_router(workspace: Workspace) -> APIRouter:
         inbox.put_back(event_id)
         return _back(request)
 
+    @router.post("/alerts/{alert_id}/look_at")
+    @in_bounded_threadpool
+    def look_at_alert(alert_id: str, request: Request) -> RedirectResponse:
+        workspace.look_at_alert(alert_id, actor_id(request))
+        return _back(request, ALERTS)
+
+    @router.post("/alerts/{alert_id}/put_back")
+    @in_bounded_threadpool
+    def put_alert_back(alert_id: str, request: Request) -> RedirectResponse:
+        workspace.put_alert_back(alert_id, actor_id(request))
+        return _back(request, ALERTS)
+
     return router
 
 
-def _back(request: Request) -> RedirectResponse:
+def _back(request: Request, place: str = "") -> RedirectResponse:
     """Redirect to the page from which a button was pressed, with the filters of its address."""
     there = f"{request.scope.get('root_path', '')}{INBOX_PATH}?{request.url.query}"
-    return RedirectResponse(there.rstrip("?"), 303)
+    return RedirectResponse(there.rstrip("?") + place, 303)

@@ -69,6 +69,7 @@ COMMANDS = [
     ["canary", "start"],
     ["canary", "status"],
     ["canary", "stop"],
+    ["canary", "rollback"],
     ["canary", "simulate"],
     ["release"],
     ["release", "list"],
@@ -145,6 +146,27 @@ def test_a_canary_is_started_looked_at_and_stopped(cli: Cli, tiny_base: BaseMode
     assert told[3] == "  0 of 600 verdicts, 0 of them comparisons"
     assert cli("canary", "stop")[0] == "stopped after 0 verdicts\n"
     assert cli.json("canary", "status")["outcome"] == "undecided"
+
+
+def test_the_release_on_trial_is_taken_back(cli: Cli, tiny_base: BaseModel) -> None:
+    _, errors = cli("canary", "rollback", status=1)
+    assert "no canary runs" in errors
+    bundle = make_bundle(Home(cli.home).bundles, tiny_base)
+    database = Database(sqlite_url(cli.home))
+    Registry(database).add(bundle, {"verdict": "better"})
+    database.close()
+    cli("canary", "start", bundle)
+    assert cli("canary", "rollback", "--reason", "it swears")[0] == f"taken back: {bundle}\n"
+    assert cli.json("canary", "status")["outcome"] == "rolled back"
+    assert cli.json("release", "list")["live"] == "base"
+
+
+def test_the_plan_of_a_round_is_printed_and_starts_nothing(cli: Cli, tmp_path: Path) -> None:
+    cli("feedback", "import", str(pairs_file(tmp_path / "pairs.jsonl", 8)))
+    plan = cli.json("loop", "run", "--plan")
+    assert (plan["pairs"] + plan["heldout_pairs"], plan["better_release"]) == (8, "live")
+    assert "goes live by itself" in cli("loop", "run", "--plan")[0].splitlines()[-1]
+    assert cli.json("loop", "status")["rounds"] == []
 
 
 def test_canaries_are_played_before_one_is_started(cli: Cli) -> None:

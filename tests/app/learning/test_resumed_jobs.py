@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from app.service import Service
-from engine.errors import BurnishError, Conflict
+from deploy.loop import LoopResult, RoundRequest
+from engine.errors import BurnishError, Conflict, InvalidInput
 from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.modes import PromptTemplate
@@ -104,6 +105,30 @@ def test_the_bundle_of_a_job_that_was_resumed_is_judged_as_any_other(
     assert (release.bundle, release.report["snapshot"]) == (bundle, jobs.snapshot)
     assert service.rounds.last.startswith(f"{bundle[7:19]}: {release.report['verdict']}")
     assert service.workspace.registry.live().bundle is None
+
+
+@pytest.mark.parametrize("promotes", [True, False])
+def test_a_round_by_hand_promotes_by_the_settings_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch, *, promotes: bool
+) -> None:
+    """What the loop is asked for by the button, and by `loop run --force`."""
+    workspace, asked = service.workspace, []
+    workspace.settings = workspace.settings.model_copy(update={"loop_promotes": promotes})
+    with pytest.raises(InvalidInput, match="nothing to train on"):
+        service.rounds.start_round("ann")
+    workspace.store.add_imported(pairs(4), PromptTemplate("plain", "", "", ()), "ann")
+
+    def run(_engine: object, _slots: object, request: RoundRequest, _report: object) -> LoopResult:
+        asked.append(request)
+        return LoopResult(ran=True, reason="played")
+
+    monkeypatch.setattr(workspace.loop, "run", run)
+    service.rounds.start_round("ann")
+    wait_until(lambda: not service.rounds.running)
+    (request,) = asked
+    assert (request.forced, request.promotes, request.actor) == (True, promotes, "ann")
+    assert request.recipe == workspace.loop_recipe()[0]
+    assert service.rounds.last == "played"
 
 
 def test_a_resumed_job_that_ends_without_a_bundle_says_why_and_leaves_room_for_the_next(

@@ -11,13 +11,15 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
+from app.html.gains_plot import gains_html
 from app.settings import Settings
 from app.ui.console import ConsolePage
 from app.ui.release_changes import ReleaseChanges
-from app.ui.trend_console import TrendPage, gain_points
+from app.ui.trend_console import TrendPage
 from app.web.evaluation_page import evaluations_router
 from app.workspace import Workspace
 from engine.storage import publish
+from tests.helpers import make_bundle
 
 ENGLISH = cast(gr.Request, SimpleNamespace(headers={"accept-language": "en"}))
 JUDGED = {
@@ -63,39 +65,71 @@ def test_ten_open_consoles_bring_the_training_set_up_to_date_once(
     monkeypatch.setattr(training_set, "refresh", counted)
     page._service.rounds = cast(Any, SimpleNamespace(last="none yet"))
     page._service.engine = cast(Any, SimpleNamespace(active_streams=0))
-    desk, lineage, drawn, *_ = page.refresh([], ("", ""), ENGLISH)
+    desk, lineage, drawn, changes, promote, rollback, *_ = page.refresh([], None, ENGLISH)
     assert "Nothing waits for you." in desk
     assert "No release yet" in lineage
+    assert changes["visible"] is False  # there is nothing to promote or take back
+    assert (promote["variant"], rollback["interactive"]) == ("secondary", False)
     for _ in range(9):  # more consoles, within a few seconds; what is drawn stays
         again, same, *_ = page.refresh([], drawn, ENGLISH)
         assert (again, same) == (gr.skip(), gr.skip())
     assert len(refreshed) == 1
 
 
+def test_promote_has_the_accent_where_a_release_waits_for_it(page: ConsolePage) -> None:
+    workspace = page._workspace
+    page._service.rounds = cast(Any, SimpleNamespace(last="none yet"))
+    page._service.engine = cast(Any, SimpleNamespace(active_streams=0))
+    bundle = make_bundle(workspace.home.bundles, workspace.base)
+    gain = {"estimate": 0.1, "low": 0.02, "high": 0.18}
+    workspace.registry.add(bundle, {**JUDGED, "gain": gain})
+    changes, promote, rollback = page.refresh([], None, ENGLISH)[3:6]
+    assert (changes["visible"], promote["variant"], rollback["interactive"]) == (
+        True,
+        "primary",
+        False,
+    )
+    workspace.registry.promote(bundle, workspace.registry.live())
+    page.desk.forget()
+    changes, promote, rollback = page.refresh([], None, ENGLISH)[3:6]
+    assert (promote["variant"], rollback["interactive"]) == ("secondary", True)
+
+
 def test_a_click_asks_first_and_says_on_how_little_it_would_train(page: ConsolePage) -> None:
     changes = ReleaseChanges(page._service)
-    act, group, words, reason = changes.ask_tune(ENGLISH)
-    assert (act, group["visible"], reason["visible"]) == ("tune", True, False)
+    asked, group, words, reason, _ = changes.ask_tune(ENGLISH)
+    assert (asked.act, group["visible"], reason["visible"]) == ("tune", True, False)
     assert "Train on 0 pairs? 20 make a first training worth trying" in words
-    act, group, words, reason = changes.ask_promote("abc", True, ENGLISH)
-    assert (act, reason["visible"]) == ("promote", True)
+    asked, group, words, reason, _ = changes.ask_promote("abc", True, ENGLISH)
+    assert (asked.act, asked.force, reason["visible"]) == ("promote", True, True)
     assert "This needs a reason" in words
+    with pytest.raises(gr.Error, match="nothing to train on"):
+        changes.ask_round(ENGLISH)
     assert page._workspace.registry.events() == ()
     with pytest.raises(gr.Error, match="the base model is live"):
         changes.ask_rollback(ENGLISH)
 
 
-def test_the_trend_has_a_line_for_each_measure_and_each_release(page: ConsolePage) -> None:
+def test_the_gains_are_drawn_on_one_scale_and_said_in_words(page: ConsolePage) -> None:
     registry = page._workspace.registry
-    assert gain_points(page._workspace.release_trend(), "en") is None
+    assert gains_html(page._workspace.release_trend(), "en") == ""
     gain = {"estimate": 0.2, "low": 0.1, "high": 0.3}
-    registry.add("sha256:" + "a" * 64, {**JUDGED, "gain": gain, "gain_on_base": gain})
-    registry.add("sha256:" + "b" * 64, {**JUDGED, "gain": gain})
-    points = gain_points(page._workspace.release_trend(), "en")
-    assert points is not None
-    assert sorted(set(points["of"]))[0] == "base"
-    assert len(points) == 9  # three of each measure: both of the first release, one of the second
-    assert points["release"].tolist().count("01 aaaaaa") == 6
+    first, second = (f"sha256:{letter * 64}" for letter in "ab")
+    registry.add(first, {**JUDGED, "gain": gain, "gain_on_base": gain, "incumbent": None})
+    worse = {"estimate": -0.1, "low": -0.2, "high": 0.0}
+    report = {**JUDGED, "gain": worse, "gain_on_base": gain, "incumbent": first}
+    registry.add(second, {**report, "verdict": "not better"})
+    drawn = gains_html(page._workspace.release_trend(), "en")
+    newest, oldest = drawn.split("<li>")[1:]
+    assert "<b>r2 (bbbbbb)</b> <span>not better</span>" in newest
+    assert "-10 points against r1 (aaaaaa) (-20 to +0)" in newest
+    assert "+20 points against base (+10 to +30)" in newest
+    assert oldest.count("<svg") == 1  # the one before it is the base model
+    # From -0.21 to 0.31: zero lies at 0.21 / 0.52 of the width in every row
+    assert newest.count("M404 0V12") == 2
+    assert oldest.count("M404 0V12") == 1
+    chinese = gains_html(page._workspace.release_trend(), "zh")
+    assert "没有更好" in chinese
     story, link = TrendPage(page._workspace).tell("a" * 12)
     assert "judged against the base model: better" in story
     assert link["visible"] is False

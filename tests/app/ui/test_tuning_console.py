@@ -101,11 +101,12 @@ def shown(
     names = [
         *("view", "jobs", "loss", "accuracy", "rewards", "facts", "cancel", "resume"),
         *("search", "evaluation", "log", "has_loss", "has_accuracy", "has_rewards", "about"),
+        "none",
     ]
     found = page_of(workspace).refresh(view if view is not None else JobsState(), request)
     shown = dict(zip(names, found, strict=True))
-    plots = {name: shown[name].get("value") for name in ("loss", "accuracy", "rewards")}
-    return {**shown, **plots}
+    values = {name: shown[name].get("value") for name in ("jobs", "loss", "accuracy", "rewards")}
+    return {**shown, **values}
 
 
 def fail(workspace: Workspace, job: str, reason: str) -> None:
@@ -119,7 +120,8 @@ def fail(workspace: Workspace, job: str, reason: str) -> None:
 
 def test_a_home_without_jobs_shows_none_and_no_button_can_be_pressed(workspace: Workspace) -> None:
     page = shown(workspace)
-    assert (len(page["jobs"]), page["loss"], page["facts"]) == (0, None, "")
+    assert (page["jobs"], page["loss"], page["facts"]) == (None, None, "")
+    assert page["none"]["visible"] is True  # the words that say what comes next
     assert not any(page[name]["visible"] for name in ("has_loss", "has_rewards", "about"))
     assert [page[name]["interactive"] for name in ("cancel", "resume")] == [False, False]
 
@@ -188,7 +190,7 @@ def test_a_job_that_gets_no_processor_time_says_so(
     monkeypatch.setattr(page._watch, "is_waiting", lambda pid: pid == pid_of(workspace.jobs, job))
     pid_of(workspace.jobs, job)
     _, table, *_ = page.refresh(JobsState(), ENGLISH)
-    assert table["state"].tolist() == ["waiting for a free processor"]
+    assert table["value"]["state"].tolist() == ["waiting for a free processor"]
 
 
 @pytest.mark.usefixtures("scripted_jobs")

@@ -147,6 +147,16 @@ MATRIX: dict[tuple[str, str], list[Try]] = {
     ("GET", "/console/inbox"): [Try(FORBIDDEN)],
     ("POST", "/console/inbox/{event_id}/look_at"): [Try(FORBIDDEN, {})],
     ("POST", "/console/inbox/{event_id}/put_back"): [Try(FORBIDDEN, {})],
+    ("GET", "/console/people"): [Try(FORBIDDEN)],
+    ("POST", "/console/people/invite"): [Try(FORBIDDEN, form={"role": "operator"})],
+    ("POST", "/console/people/keys/{key_id}/revoke"): [Try(FORBIDDEN, form={})],
+    ("POST", "/console/people/{account_id}/role"): [Try(FORBIDDEN, form={"role": "operator"})],
+    ("POST", "/console/people/{account_id}/reset"): [Try(FORBIDDEN, form={})],
+    ("POST", "/console/people/{account_id}/sign_out"): [Try(FORBIDDEN, form={})],
+    ("POST", "/console/people/{account_id}/disable"): [Try(FORBIDDEN, form={})],
+    ("POST", "/console/people/{account_id}/enable"): [Try(FORBIDDEN, form={})],
+    ("POST", "/console/inbox/alerts/{alert_id}/look_at"): [Try(FORBIDDEN, {})],
+    ("POST", "/console/inbox/alerts/{alert_id}/put_back"): [Try(FORBIDDEN, {})],
 }
 # Gradio's: the chat page has no events, and the console none for Bob. What of them reads a session
 # is bound to the person (test_page_sessions.py)

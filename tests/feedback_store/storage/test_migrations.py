@@ -269,7 +269,7 @@ def test_an_upgrade_broken_off_at_any_statement_leaves_the_old_database(
             broken.close()
     assert place > 20
     assert rows_of_0001(database) == before
-    assert version(database) == "feedback_0014"
+    assert version(database) == "feedback_0015"
 
 
 def test_the_first_migrations_broken_off_leave_an_empty_database(
@@ -309,7 +309,7 @@ def test_kill_9_in_the_middle_of_an_upgrade_leaves_the_old_database(
     assert process.exitcode == -signal.SIGKILL
     assert (rows_of_0001(database), version(database)) == (before, "feedback_0001")
     FeedbackStore(database)
-    assert (rows_of_0001(database), version(database)) == (before, "feedback_0014")
+    assert (rows_of_0001(database), version(database)) == (before, "feedback_0015")
 
 
 # Newer, again, together
