@@ -102,7 +102,7 @@ def on_the_desktop(server: WebServer, browser: Browser, into: Path) -> None:
     page.click("[data-reason=right_facts]")
     picture(page, into / "chat.png")
 
-    page.click(".turn:last-child .why [type=button]:last-child")
+    page.click(".turn:last-child .why .link")
     page.click(".turn:last-child [data-does=change]")
     page.click("[data-change=shorter]")
     page.wait_for_selector("#send[data-state=stop]")

@@ -13,7 +13,7 @@ from app.texts import say, translated
 from deploy.releases.trend import ReleasePoint, Trend
 from tuning.evaluation.statistics import Interval
 
-WIDTH, HEIGHT = 1000, 12  # of one interval's drawing, which is stretched
+SCALE_WIDTH, ROW_HEIGHT = 1000, 12  # of one interval's drawing, which is stretched
 MARGIN = 0.01  # of a share, beyond the outermost ends
 
 
@@ -58,17 +58,18 @@ def _line(gain: Interval, on: str, style: str, scale: tuple[float, float], langu
     }
     said = say("console.desk.lineage_gain", language, on=on, **points)
     return (
-        f'<div class="{style}"><svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none"'
-        f' aria-hidden="true"><path class="zero" d="M{zero:.0f} 0V{HEIGHT}"/>'
-        f'<path class="ends" d="M{low:.0f} {HEIGHT / 2}H{high:.0f}"/>'
-        f'<path class="dot" d="M{estimate:.0f} {HEIGHT / 2}h0"/></svg>'
+        f'<div class="{style}"><svg viewBox="0 0 {SCALE_WIDTH} {ROW_HEIGHT}"'
+        ' preserveAspectRatio="none" aria-hidden="true">'
+        f'<path class="zero" d="M{zero:.0f} 0V{ROW_HEIGHT}"/>'
+        f'<path class="ends" d="M{low:.0f} {ROW_HEIGHT / 2}H{high:.0f}"/>'
+        f'<path class="dot" d="M{estimate:.0f} {ROW_HEIGHT / 2}h0"/></svg>'
         f"<small>{escape(said)}</small></div>"
     )
 
 
 def _place(share: float, scale: tuple[float, float]) -> float:
     low, high = scale
-    return WIDTH * (share - low) / (high - low)
+    return SCALE_WIDTH * (share - low) / (high - low)
 
 
 def _gains(point: ReleasePoint) -> Iterable[Interval]:

@@ -35,7 +35,7 @@ from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.view.candidates import SET_ASIDE, Item
 
 ROW_COLUMNS = ["number", "reason", "question", "answer", "other_answer"]
-COLUMN_WIDTHS: list[str | int] = ["8%", "23%", "23%", "23%", "23%"]
+COLUMN_WIDTHS: list[str | int] = ["56px", "23%", "23%", "23%", "23%"]
 SHARED = ["question", "answer", "state"]
 ANY = ""  # every reason
 
@@ -134,6 +134,7 @@ class TrainingDataPage:
                 workspace.curation,
                 workspace.base.digest,
                 workspace.registry.live().bundle,
+                {each.id: each.name for each in workspace.accounts.list()},
                 language,
             )
             gold = conversation_of(row) in workspace.curation.gold()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from app.texts import say, translated
+from engine.storage import short_id
 from engine.units import gib
 from tuning.jobs.events import (
     JobEvent,
@@ -27,7 +28,7 @@ def job_facts(job: Job, events: Sequence[JobEvent], language: str, *, waiting: b
     begun = next((e for e in reversed(events) if isinstance(e, JobStarted)), None)
     steps = last_steps(events)
     lines = [
-        line("id", id=job.id),
+        line("id", id=short_id(job.id)),
         line("state", state=translated(job.described(waiting=waiting), language)),
     ]
     if begun:
@@ -37,7 +38,7 @@ def job_facts(job: Job, events: Sequence[JobEvent], language: str, *, waiting: b
         lines += _step_lines(steps[-1], language)
     lines += _search_lines(events, language)
     if job.bundle:
-        lines.append(line("bundle", bundle=job.bundle))
+        lines.append(line("bundle", bundle=short_id(job.bundle)))
     if job.error:
         lines.append(line("error", error=translated(job.error, language)))
     return "\n".join(lines)

@@ -78,9 +78,11 @@ def build_model_tab(settings: Settings, blocks: gr.Blocks) -> None:
         elem_id="which-models",
     )
     table = gr.HTML()
-    with gr.Row(equal_height=True):
+    with gr.Row(elem_id="fetch"):
         name = gr.Dropdown([], label=text("console.model.name"), elem_id="fetch-name")
-        fetch = gr.Button(text("console.model.fetch"), variant="primary", elem_id="fetch-model")
+        fetch = gr.Button(
+            text("console.model.fetch"), elem_id="fetch-model", scale=0, min_width=160
+        )
     progress = gr.Markdown(elem_id="fetch-progress")
     hidden: Any = {"api_visibility": "private", "show_progress": "hidden"}
     inputs: Any = [chosen, shown]

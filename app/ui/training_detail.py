@@ -126,4 +126,4 @@ def _line(name: str, value: str, language: str) -> str:
 
 def _button(key: str, look: Literal["primary", "secondary", "stop"] = "secondary") -> gr.Button:
     name = key.rpartition(".")[2].replace("_", "-")
-    return gr.Button(text(key), variant=look, size="sm", min_width=90, elem_id=name)
+    return gr.Button(text(key), variant=look, size="sm", min_width=130, elem_id=name)

@@ -86,9 +86,13 @@ def detail(
     curation: Curation,
     base_digest: str,
     incumbent: str | None,
+    names: Mapping[str, str],
     language: str,
 ) -> Detail:
-    """Return the details of a row: statements, people, authors, the operator's decisions."""
+    """Return the details of a row: statements, people, authors, the operator's decisions.
+
+    `names` are people's names by their ids, where they have any.
+    """
     about = _explanation(row, base_digest, incumbent)
     votes = [vote for each in evidence for vote in each.votes if vote.event_id in about["events"]]
     facts = {
@@ -96,7 +100,7 @@ def detail(
         "policy": translated(about.get("policy", ""), language),
         **_side_facts(about, language),
         "events": ", ".join(map(str, about["events"])),
-        "users": ", ".join(about["users"]),
+        "users": ", ".join(names.get(user, user) for user in about["users"]),
         "said": "\n".join(filter(None, (_vote_text(vote, language) for vote in votes))),
         "conversation": f"{about['conversation']} ({_split_text(about, curation, language)})",
         "decided": _decision_text(about["id"], curation, language),

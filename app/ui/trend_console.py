@@ -7,6 +7,7 @@ from typing import Any
 import gradio as gr
 
 from app.html.gains_plot import gains_html
+from app.html.story import story_html
 from app.texts import language_for
 from app.ui.labels import text
 from app.web.evaluation_page import evaluation_link
@@ -41,7 +42,7 @@ class TrendPage:
             names,
         )
 
-    def tell(self, release: str | None) -> tuple[Any, ...]:
+    def tell(self, release: str | None, request: gr.Request) -> tuple[Any, ...]:
         """Return the story of a release, and the link to its evaluation's page."""
         registry = self._workspace.registry
         found = next((r for r in registry.list() if short_id(r.bundle) == release), None)
@@ -53,7 +54,9 @@ class TrendPage:
         )
         evaluation = found.report.get("evaluation")
         link = evaluation_link(str(evaluation))
-        return "\n".join(lines), gr.update(visible=evaluation is not None, link=link)
+        return story_html(lines, language_for(request)), gr.update(
+            visible=evaluation is not None, link=link
+        )
 
 
 def build_trend_tab(workspace: Workspace, blocks: gr.Blocks) -> None:
@@ -63,9 +66,7 @@ def build_trend_tab(workspace: Workspace, blocks: gr.Blocks) -> None:
     none = gr.Markdown(text("console.trend.none"))
     gains = gr.HTML(elem_id="gains", apply_default_css=False, padding=False)
     chosen = gr.Dropdown([], label=text("console.overview.release"), elem_id="told-release")
-    story = gr.Textbox(
-        label=text("console.trend.story"), interactive=False, lines=12, elem_id="story"
-    )
+    story = gr.HTML(elem_id="story", apply_default_css=False, padding=False)
     evaluation = gr.Button(
         text("console.trend.evaluation"), link=".", visible=False, elem_id="evaluation"
     )

@@ -30,7 +30,8 @@ KEY = re.compile(rf"({'|'.join(sorted(AREAS))})\.[\w.*-]*[\w*]")
 ANYTHING = "*"  # stands for a value in an f-string, and for a placeholder in a text
 # Said by the operating system and SQLite, or made of a verdict and its reason by `app.service`;
 # test_error_texts.py has them said
-ELSEWHERE = ("words.system.", "words.bundle_", "errors.read_both_ways")  # put together elsewhere
+# Put together elsewhere; of the story see tests/app/html/test_story.py
+ELSEWHERE = ("words.system.", "words.bundle_", "words.story.", "errors.read_both_ways")
 
 
 # Whole

@@ -117,12 +117,21 @@ def test_nothing_serious_is_found_on_the_console(
     report = {"verdict": "better", "gain": gain, "incumbent_accuracy": 0.5}
     report |= {"candidate_accuracy": 0.6, "pairs": 9}
     workspace.registry.add(bundle, report)
+    workspace.canaries.start_by("console", bundle)
     page = chat.page
     page.goto(f"{played.url}/console/")
     expect(page.locator("#desk .needs a").first).to_be_visible(timeout=30_000)
     expect(page.locator("#lineage")).to_contain_text(bundle[7:13])
-    assert serious(page) == []  # the desk with a candidate, a plot, and a lineage
+    expect(page.locator("#canary-status .arm").first).to_be_visible()
+    assert serious(page) == []  # the desk with a canary, a plot, and a lineage
+    page.get_by_role("tab").nth(1).click()
+    expect(page.locator("#gains svg").first).to_be_visible(timeout=20_000)
+    assert serious(page) == []  # the gains and the story of a release
+    workspace.canaries.stop("console")
     page.goto(f"{played.url}/console/inbox")
     page.locator("summary").first.click()
     expect(page.locator("details button").first).to_be_visible()
     assert serious(page) == []  # the inbox with an open answer
+    page.goto(f"{played.url}/console/people")
+    expect(page.locator("main")).to_contain_text("BURNISH_ACCOUNTS")
+    assert serious(page) == []

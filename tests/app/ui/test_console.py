@@ -22,6 +22,7 @@ from engine.storage import publish
 from tests.helpers import make_bundle
 
 ENGLISH = cast(gr.Request, SimpleNamespace(headers={"accept-language": "en"}))
+CHINESE = cast(gr.Request, SimpleNamespace(headers={"accept-language": "zh"}))
 JUDGED = {
     "verdict": "better",
     "pairs": 9,
@@ -130,8 +131,10 @@ def test_the_gains_are_drawn_on_one_scale_and_said_in_words(page: ConsolePage) -
     assert oldest.count("M404 0V12") == 1
     chinese = gains_html(page._workspace.release_trend(), "zh")
     assert "没有更好" in chinese
-    story, link = TrendPage(page._workspace).tell("a" * 12)
-    assert "judged against the base model: better" in story
+    story, link = TrendPage(page._workspace).tell("a" * 12, ENGLISH)
+    assert "<b>judged against the base model: better</b>" in story
+    told = TrendPage(page._workspace).tell("a" * 12, CHINESE)[0]
+    assert "<b>与 基础模型 比较的评估：更好</b>" in told
     assert link["visible"] is False
 
 

@@ -349,7 +349,7 @@ def test_the_operator_excludes_a_pair_with_a_note_and_takes_it_back(
         re.compile("decided: exclude: it is a script")
     )
     console.click("#take-back")
-    console.get_by_label("Pairs (1)").check(timeout=20_000)
+    console.get_by_label("Better and worse (pairs) (1)").check(timeout=20_000)
     expect(cell(console, "Sea?")).to_be_visible()
     assert len(examples_now(training_set).pairs) == 1
 
