@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from app.answering.answering import BASE, LIVE, Answering
 from app.answering.completions import Completions
@@ -17,7 +17,7 @@ from app.claims import shares_store
 from app.learning.alternatives import AlternativeWriter
 from app.learning.canaries import canary_comparisons, canary_router, watch_canaries
 from app.learning.rounds import Rounds
-from app.learning.schedules import each_minute, each_seconds, on_crontab
+from app.learning.schedules import Schedules
 from app.metrics import Metrics
 from app.workspace import Workspace
 from deploy.releases.servers import SERVER_WATCH_SECONDS, ServerWatch
@@ -92,7 +92,7 @@ class Service:
             busy=self._is_training,
         )
         self.rounds = Rounds(workspace, self.engine, self.slots)
-        self._schedulers: list[Any] = []
+        self.schedules = Schedules()
 
     def start(self) -> None:
         """Serve the live release and start the schedules that the settings ask for."""
@@ -102,19 +102,19 @@ class Service:
         self.follower.start()
         if shares_store(settings):
             close = self.close_abandoned_answers
-            self._schedulers.append(each_seconds(SERVER_WATCH_SECONDS, close))
-        self._schedulers.append(each_minute(self.rounds.tick))
-        self._schedulers.append(watch_canaries(self.slots, self.workspace))
-        self._schedulers.append(each_minute(self.erase_deleted))
-        self._schedulers.append(each_minute(self.alternative_writer.write_while_idle))
+            self.schedules.each_seconds(SERVER_WATCH_SECONDS, close)
+        self.schedules.each_minute(self.rounds.tick)
+        watch_canaries(self.slots, self.workspace, self.schedules)
+        self.schedules.each_minute(self.erase_deleted)
+        self.schedules.each_minute(self.alternative_writer.write_while_idle)
         if settings.retention_days is not None:
             self.workspace.forget_old()
-            self._schedulers.append(on_crontab(RETENTION_SCHEDULE, self.workspace.forget_old))
+            self.schedules.on_crontab(RETENTION_SCHEDULE, self.workspace.forget_old)
+        self.schedules.start()
 
     def close(self) -> None:
         """Stop everything, in the reverse order."""
-        for scheduler in self._schedulers:
-            scheduler.shutdown(wait=False)
+        self.schedules.stop()
         self.chat.running.refuse_more()
         self.follower.stop()
         self.engine.close()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from app.answering.canary_routing import CanaryRouter
 from app.answering.comparing import Comparisons
 from app.answering.conversation import Chat
-from app.learning.schedules import each_seconds
+from app.learning.schedules import Schedules
 from engine.adapters.slots import AdapterSlots
 
 if TYPE_CHECKING:
@@ -30,8 +30,8 @@ def canary_comparisons(chat: Chat, workspace: Workspace) -> Comparisons:
     return Comparisons(chat, other_release, workspace.settings.compare_rate)
 
 
-def watch_canaries(slots: AdapterSlots, workspace: Workspace) -> Any:
-    """Watch the canary on one running engine; returns the schedule."""
+def watch_canaries(slots: AdapterSlots, workspace: Workspace, schedules: Schedules) -> None:
+    """Watch the canary on one running engine, on a schedule."""
     from deploy.canary.watch import LOOK_SECONDS, CanaryWatch
 
-    return each_seconds(LOOK_SECONDS, CanaryWatch(workspace.canaries, slots).look)
+    schedules.each_seconds(LOOK_SECONDS, CanaryWatch(workspace.canaries, slots).look)

@@ -6,29 +6,45 @@ from collections.abc import Callable
 from typing import Any
 
 
-def on_crontab(crontab: str, work: Callable[[], object]) -> Any:
-    """Run `work` on a crontab schedule, never twice at once."""
-    from apscheduler.triggers.cron import CronTrigger
+class Schedules:
+    """All scheduled work of one server. No work runs twice at once; a run that is late is made up
+    for once.
 
-    return _begin_schedule(CronTrigger.from_crontab(crontab), work)
+    Work that was added before `start` begins with it.
+    """
 
+    def __init__(self) -> None:
+        from apscheduler.schedulers.background import BackgroundScheduler  # for servers alone
 
-def each_minute(work: Callable[[], object]) -> Any:
-    """Run `work` once a minute, never twice at once."""
-    return each_seconds(60, work)
+        defaults = {"max_instances": 1, "coalesce": True}
+        self._scheduler: Any = BackgroundScheduler(job_defaults=defaults)
 
+    @property
+    def jobs(self) -> list[Any]:
+        """Everything that is scheduled, as apscheduler's jobs."""
+        return list(self._scheduler.get_jobs())
 
-def each_seconds(seconds: float, work: Callable[[], object]) -> Any:
-    """Run `work` again and again with so many seconds between the starts, never twice at once."""
-    from apscheduler.triggers.interval import IntervalTrigger
+    def on_crontab(self, crontab: str, work: Callable[[], object]) -> None:
+        """Run `work` on a crontab schedule."""
+        from apscheduler.triggers.cron import CronTrigger
 
-    return _begin_schedule(IntervalTrigger(seconds=seconds), work)
+        self._scheduler.add_job(work, CronTrigger.from_crontab(crontab))
 
+    def each_minute(self, work: Callable[[], object]) -> None:
+        """Run `work` once a minute."""
+        self.each_seconds(60, work)
 
-def _begin_schedule(trigger: Any, work: Callable[[], object]) -> Any:
-    from apscheduler.schedulers.background import BackgroundScheduler
+    def each_seconds(self, seconds: float, work: Callable[[], object]) -> None:
+        """Run `work` again and again with so many seconds between the starts."""
+        from apscheduler.triggers.interval import IntervalTrigger
 
-    scheduler = BackgroundScheduler()
-    scheduler.add_job(work, trigger, max_instances=1, coalesce=True)
-    scheduler.start()
-    return scheduler
+        self._scheduler.add_job(work, IntervalTrigger(seconds=seconds))
+
+    def start(self) -> None:
+        """Begin to run what is scheduled."""
+        self._scheduler.start()
+
+    def stop(self) -> None:
+        """Begin nothing more; what runs is not waited for."""
+        if self._scheduler.running:
+            self._scheduler.shutdown(wait=False)

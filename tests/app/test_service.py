@@ -30,8 +30,7 @@ TEMPLATE = PromptTemplate("plain", "", "", ())
 
 def jobs_by_calendar(service: Service) -> list[Any]:
     """The work of a service at times of the day, not each minute."""
-    jobs = [job for scheduler in service._schedulers for job in scheduler.get_jobs()]
-    return [job for job in jobs if isinstance(job.trigger, CronTrigger)]
+    return [job for job in service.schedules.jobs if isinstance(job.trigger, CronTrigger)]
 
 
 def test_the_loop_looks_at_the_times_of_its_schedule_only_when_enabled(
