@@ -9,8 +9,10 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # read once, when huggingface_hub is first i
 # matrices more threads cost more than they save, and the other tests use the processors too
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import functools
 import gc
 import importlib.util
+import ssl
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,15 @@ def without_fsync() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _descriptor: None)
         patch.setattr("feedback_store.storage.database.SYNCHRONOUS", "OFF")
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_tls_context() -> Iterator[None]:
+    """Each client of httpx reads the certificates of all authorities anew, for 20 ms of the
+    processor, though no test speaks TLS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ssl.create_default_context", functools.cache(ssl.create_default_context))
         yield
 
 

@@ -11,25 +11,15 @@ import httpx
 import pytest
 from itsdangerous import TimestampSigner
 
-from app.service import Service
-from app.settings import Settings
-from app.workspace import Workspace
-from tests.app.conftest import BROWSER
-from tests.support.scripted_engine import ScriptedEngine
+from tests.app.conftest import BROWSER, Played
 
 WORDS = "canary words"
 QUESTION = {"messages": [{"role": "user", "content": WORDS}], "max_tokens": 2}
 
 
 @pytest.fixture
-def service(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    monkeypatch.setattr(
-        "engine.start.start_engine", lambda *_, **__: ScriptedEngine(token_seconds=0.01)
-    )
-    service = Service(Workspace(settings))
-    service.start()
-    yield service
-    service.close()
+def url(stage: Played) -> str:
+    return stage.url
 
 
 def asked(url: str, body: Any, **headers: str) -> httpx.Response:
@@ -92,14 +82,22 @@ def test_a_refusal_is_in_the_language_of_whoever_asks(url: str) -> None:
     assert re.search("[\u4e00-\u9fff]", refused["message"])
 
 
-def test_a_failure_of_the_database_leaves_no_words_in_the_log(
-    url: str, service: Service, said: Said
-) -> None:
-    with service.workspace.database.write() as connection:
+@pytest.fixture
+def failing_database(stage: Played) -> Iterator[None]:
+    """A database that stores no turn."""
+    database = stage.service.workspace.database
+    with database.write() as connection:
         connection.exec_driver_sql(
             "CREATE TRIGGER refuse BEFORE INSERT ON turns"
             " BEGIN SELECT RAISE(ABORT, 'refused by the test'); END"
         )
+    yield
+    with database.write() as connection:
+        connection.exec_driver_sql("DROP TRIGGER refuse")
+
+
+@pytest.mark.usefixtures("failing_database")
+def test_a_failure_of_the_database_leaves_no_words_in_the_log(url: str, said: Said) -> None:
     assert httpx.post(f"{url}/v1/chat/completions", json=QUESTION).status_code == 500
     assert asked(url, {"question": WORDS}).status_code == 500
     log = said()
