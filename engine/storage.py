@@ -3,7 +3,8 @@
 Publishing is all or nothing: the files are written into a temporary folder on the same file
 system and synced, the manifest last; one rename makes the folder visible; the parent is synced.
 After a crash there is either nothing or the whole folder, and at most a `.tmp-*` folder beside it,
-which `sweep` removes.
+which `sweep` removes. While a process fills such a folder it holds the lock of a file beside it, so
+that the sweep of another process leaves it alone.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from engine.errors import InvalidInput, StorageFull, UnknownId
+from engine.errors import Conflict, InvalidInput, StorageFull, UnknownId
+from engine.file_lock import file_lock
 from engine.time_slices import YieldToEngine, do_not_yield
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 MANIFEST = "manifest.json"
+LOCK_SUFFIX = ".lock"
 PIECE_BYTES = 1 << 18  # hashed at once; larger pieces are no faster
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
@@ -111,8 +113,7 @@ def publish(root: Path, fill: Callable[[Path], dict[str, Any]]) -> str:
     """
     with translated_disk_errors():
         root.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=root))
-        try:
+        with _temporary_folder(root, mode=0o700) as temporary:
             manifest = fill(temporary)
             manifest["files"] = describe_files(temporary)
             digest = digest_json(manifest)
@@ -123,8 +124,6 @@ def publish(root: Path, fill: Callable[[Path], dict[str, Any]]) -> str:
             target = folder_of(root, digest)
             _make_visible(temporary, target)
             return digest
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def move_published(root: Path, other: Path, digest: str) -> None:
@@ -154,17 +153,13 @@ def new_folder(target: Path) -> Iterator[Path]:
         raise InvalidInput(f"{target} exists already")
     with translated_disk_errors():
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".tmp-{secrets.token_hex(8)}-{target.name}")
-        try:
-            temporary.mkdir()
+        with _temporary_folder(target.parent, f"-{target.name}", mode=0o777) as temporary:
             yield temporary
             for path in sorted(temporary.rglob("*")):
                 sync(path)
             sync(temporary)
             temporary.rename(target)
             sync(target.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _make_visible(temporary: Path, target: Path) -> None:
@@ -227,25 +222,37 @@ def remove_folder(folder: Path) -> bool:
     killed process leaves a `.tmp-*` folder at most.
     """
     doomed = folder.with_name(f".tmp-{folder.name}")
-    if doomed.exists():
-        shutil.rmtree(doomed)  # a crash left it
+    _remove_tree(doomed)  # a crash left it
     if not folder.exists():
         return False
     try:
         folder.rename(doomed)
     except FileNotFoundError:  # somebody else was first
         return False
-    shutil.rmtree(doomed)
+    _remove_tree(doomed)
     return True
 
 
+def _remove_tree(folder: Path) -> None:
+    """Delete a folder; a sweep of another process may be deleting it too."""
+
+    def ignore_deleted(_function: object, _path: str, raised: Any) -> None:
+        if not isinstance(raised[1], FileNotFoundError):
+            raise raised[1]
+
+    shutil.rmtree(folder, onerror=ignore_deleted)
+
+
 def sweep(root: Path) -> None:
-    """Remove folders and files that a crash left half-published."""
-    for leftover in root.glob(".tmp-*"):
-        if leftover.is_dir():
-            shutil.rmtree(leftover, ignore_errors=True)
-        else:
-            leftover.unlink(missing_ok=True)
+    """Remove folders and files that a crash left half-published; what a living process is writing
+    stays, since that holds its lock."""
+    for leftover in sorted(root.glob(".tmp-*")):
+        is_folder = leftover.is_dir()
+        lock = leftover.with_name(leftover.name + LOCK_SUFFIX) if is_folder else leftover
+        with suppress(Conflict, OSError), file_lock(lock, lambda: "it is being written"):
+            if is_folder:
+                shutil.rmtree(leftover, ignore_errors=True)
+            lock.unlink()
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -253,8 +260,10 @@ def write_atomically(path: Path, data: bytes) -> None:
     with translated_disk_errors():
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".tmp-{secrets.token_hex(8)}-{path.name}")
-        _write_synced(temporary, data)
-        temporary.replace(path)
+        with _new_locked_file(temporary) as descriptor:
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                _write_and_sync(file, data)
+            temporary.replace(path)
 
 
 @contextmanager
@@ -281,9 +290,43 @@ def _disk_error(error: Exception) -> int | None:
 def _write_synced(path: Path, data: bytes) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+        _write_and_sync(file, data)
+
+
+def _write_and_sync(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+@contextmanager
+def _temporary_folder(parent: Path, name: str = "", *, mode: int) -> Iterator[Path]:
+    """Create a folder that no sweep takes; what is left of it at the end is deleted."""
+    folder = parent / f".tmp-{secrets.token_hex(8)}{name}"
+    lock = folder.with_name(folder.name + LOCK_SUFFIX)  # NFS cannot lock a folder itself
+    with _new_locked_file(lock):
+        try:
+            try:
+                folder.mkdir(mode)
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            with suppress(OSError):
+                lock.unlink()
+
+
+@contextmanager
+def _new_locked_file(path: Path) -> Iterator[int]:
+    """Create a file and hold its lock; yields its descriptor.
+
+    A sweep may delete the file before it is locked; it is created again then.
+    """
+    while True:
+        with file_lock(path, lambda: f"{path} is locked", patience_seconds=60) as descriptor:
+            if path.exists() and os.path.samestat(path.stat(), os.fstat(descriptor)):
+                yield descriptor
+                return
 
 
 def sync(path: Path) -> None:

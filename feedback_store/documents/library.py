@@ -10,7 +10,6 @@ documents with its name. Knows folders; knows nothing of questions.
 from __future__ import annotations
 
 import json
-import shutil
 import threading
 import time
 from collections import OrderedDict
@@ -34,6 +33,7 @@ from engine.storage import (
     publish,
     read_manifest,
     remove_folder,
+    sweep,
 )
 from feedback_store.documents.reading import GRAMS, PASSAGES, WORDS, TextCounts, index_file
 from feedback_store.documents.term_index import TermIndex
@@ -48,7 +48,6 @@ MAX_DOCUMENT_NAME_CHARS = 120
 MAX_OWN_DOCUMENTS = 500  # of one person
 MAX_OWN_CHARS = 50_000_000
 MAX_OPEN_CHARS = 20_000_000  # of documents in memory; their indices take some 10 bytes each
-LEFT_OVER_SECONDS = 3600.0  # longer than any reading takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +130,7 @@ class Library:
         before = [d for d in own if d.name == name and d.collection == collection]
         _require_room(collection, [d for d in own if d not in before])
         folder, size = self._folder(collection.person), file.stat().st_size
-        _sweep_old(folder)
+        sweep(folder)
 
         def fill(temporary: Path) -> dict[str, Any]:
             counts: TextCounts = index_file(file, name, temporary)
@@ -306,10 +305,3 @@ def _open_document(
 
     texts = [searched_text(passage) for passage in opened]
     return replace(opened, vectors=read_vectors(place, embedder, texts))
-
-
-def _sweep_old(folder: Path) -> None:
-    """Remove what a crash left; a younger folder may be another process's that is being filled."""
-    for leftover in folder.glob(".tmp-*"):
-        if time.time() - leftover.stat().st_mtime > LEFT_OVER_SECONDS:
-            shutil.rmtree(leftover, ignore_errors=True)
