@@ -35,8 +35,8 @@ from app.settings import load_settings
 from app.workspace import Workspace
 from engine.prompts.modes import make_template
 from engine.request import SamplingParams
-from feedback_store.storage.answers import new_id
 from feedback_store.storage.store import FeedbackStore
+from feedback_store.storage.turns import new_id
 
 TOPICS = Path(__file__).with_name("few_shot.yaml")
 PAIRS_A_STYLE = 10

@@ -21,7 +21,7 @@ from engine.messages import Message
 from engine.prompts.modes import make_template
 from feedback_store.formats.importing import IMPORTED_TEMPLATE
 from feedback_store.records import ImportedAnswer, ImportedTurn
-from feedback_store.storage.answers import new_id
+from feedback_store.storage.turns import new_id
 
 Measured = Iterator[tuple[str, float, dict[str, Any]]]
 LOADS, QUESTIONS, ROUNDS, THUMBS, SEARCHES = 5, 40, 5, 100, 60

@@ -14,19 +14,20 @@ from engine.tools import CallReader, Spoken
 
 if TYPE_CHECKING:
     from app.tools.toolbox import ToolOffer
+    from feedback_store.storage.turns import UnstoredTurn
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
     """A request for one answer: its messages, how it is sampled, and how it is stored.
 
-    `store_turn` stores the question and returns the turn's id; with None nothing is stored. Where
-    `is_shown`, the answer replaces the one that its conversation showed. `continued_id` is the id
-    of a stored answer that begins with `prefill` and is to be continued. With several `chains` of
-    thought, their answers are put to a vote (`app.answering.self_consistency`). `call_format` is
-    given where the messages offer tools. A raw `prompt` takes the place of the messages; the text
-    after it is not split into thought and answer. A `fixed` text is the answer itself, and no model
-    is asked.
+    `turn` returns the id of the stored turn, or a new one that is stored with the answer; with None
+    nothing is stored. Where `is_shown`, the answer replaces the one that its conversation showed.
+    `continued_id` is the id of a stored answer that begins with `prefill` and is to be continued.
+    With several `chains` of thought, their answers are put to a vote
+    (`app.answering.self_consistency`). `call_format` is given where the messages offer tools. A raw
+    `prompt` takes the place of the messages; the text after it is not split into thought and
+    answer. A `fixed` text is the answer itself, and no model is asked.
     `passages` are those that the messages show (`Grounding.stored`). With a `tool_offer`, which the
     messages make, the answer may call its tools (`app.tools.agent`); `called` are calls on whose
     results the answer rests already. With a `conversation_id`, the live adapter may be a canary's
@@ -35,7 +36,7 @@ class AnswerRequest:
 
     messages: tuple[Message, ...]
     sampling: SamplingParams
-    store_turn: Callable[[], str] | None
+    turn: Callable[[], str | UnstoredTurn] | None
     answer_line: bool = False
     note: str = ""
     adapter: str | None = LIVE
@@ -89,7 +90,7 @@ class AnswerRequest:
     @property
     def is_stored(self) -> bool:
         """Return whether the answer is stored."""
-        return self.continued_id is not None or self.store_turn is not None
+        return self.continued_id is not None or self.turn is not None
 
     def split_whole(self, text: str) -> Reasoned:
         """Split a finished answer, its prefill included, into thought and answer."""

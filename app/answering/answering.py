@@ -187,11 +187,11 @@ class Answering:
 
     def _begin(self, request: AnswerRequest, adapter: str | None) -> str | None:
         """Store the turn and the start of its answer; returns None when the disk is full."""
-        if request.continued_id is not None or request.store_turn is None:
+        if request.continued_id is not None or request.turn is None:
             return request.continued_id
         try:
             return self._store.begin_answer(
-                request.store_turn(),
+                request.turn(),
                 base_digest=self._engine.base_digest,
                 adapter_digest=adapter,
                 sampling=request.stored_sampling(),

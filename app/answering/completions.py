@@ -22,6 +22,7 @@ from engine.request import GenerationRequest, RawPrompt, SamplingParams
 from engine.storage import digest_json
 from engine.tools import Spoken
 from feedback_store.storage.store import FeedbackStore
+from feedback_store.storage.turns import AskedTurn, UnstoredTurn, new_turn
 
 AS_GIVEN = PromptTemplate("plain", "", "", ())  # callers send their own messages
 
@@ -96,19 +97,20 @@ class Completions:
         conversation_id = (
             follows.turn.conversation_id if follows else _conversation_of(user_id, messages)
         )
-
-        def store_turn() -> str:
-            return self._store.add_turn(
-                user_id=user_id,
-                question=question,
-                template=AS_GIVEN,
-                conversation_id=conversation_id,
-                parent_answer_id=follows.answer.id if follows else None,
-                prompt=messages,
-                listed=False,
-            ).id
-
-        turn = _Once(store_turn) if options.get("is_stored", True) else None
+        asked: AskedTurn = {
+            "user_id": user_id,
+            "question": question,
+            "template": AS_GIVEN,
+            "conversation_id": conversation_id,
+            "parent_answer_id": follows.answer.id if follows else None,
+            "prompt": messages,
+            "listed": False,
+        }
+        turn: Callable[[], str | UnstoredTurn] | None = None
+        if options.get("is_stored", True):
+            turn = partial(new_turn, **asked)
+            if len(samplings) > 1:  # which of them comes first is not known
+                turn = _Once(lambda: self._store.add_turn(**asked).id)
         call_format = self._answering.call_format if tools_of(messages) else None
         requests = [
             AnswerRequest(
@@ -168,7 +170,7 @@ class Completions:
             AnswerRequest(
                 (),
                 each,
-                store_turn=None,
+                turn=None,
                 adapter=adapter,
                 user=asker_of(user_id, user),
                 timeout_seconds=timeout_seconds,

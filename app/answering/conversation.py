@@ -31,6 +31,7 @@ from feedback_store.documents.library import Library
 from feedback_store.personal.feedback_examples import FeedbackExamples
 from feedback_store.records import Turn
 from feedback_store.storage.store import FeedbackStore
+from feedback_store.storage.turns import UnstoredTurn, new_turn
 
 SAMPLING_NAMES = ("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "seed")
 DEFAULTS = AnswerOptions()
@@ -89,8 +90,8 @@ class Chat:
         history = self._store.history(parent_answer_id, user_id)
         prompt = self._prompts.make(user_id, history, question, options, sampling)
 
-        def store_turn() -> str:
-            return self._store.add_turn(
+        def turn() -> UnstoredTurn:
+            return new_turn(
                 user_id=user_id,
                 question=question,
                 template=prompt.template,
@@ -101,9 +102,9 @@ class Chat:
                 ),
                 example_ids=[example.reference for example in prompt.fitted.examples],
                 passages=prompt.grounding.stored if prompt.grounding else None,
-            ).id
+            )
 
-        request = prompt.request(options, sampling, user_id, store_turn)
+        request = prompt.request(options, sampling, user_id, turn)
         return self._answering.start(replace(request, conversation_id=conversation_id))
 
     def regenerate(

@@ -16,7 +16,7 @@ from contextlib import suppress
 from app.answering.answering import AnswerUpdate, RunningAnswer
 from app.error_log import log_unexpected
 from engine.errors import BurnishError, Overloaded
-from feedback_store.storage.answers import new_id
+from feedback_store.storage.turns import new_id
 
 PAUSE_FACTOR = 9.0  # pause after drawing, as a multiple of the time that drawing took
 MAX_PAUSE_SECONDS = 0.5

@@ -24,6 +24,7 @@ from feedback_store.documents.library import Library
 from feedback_store.personal.example_pool import FeedbackExample
 from feedback_store.personal.feedback_examples import FeedbackExamples
 from feedback_store.personal.own_prompts import MAX_PROMPT_CHARS
+from feedback_store.storage.turns import UnstoredTurn
 
 TRIMMED = "The beginning of this conversation no longer fits and was left out."
 
@@ -50,14 +51,14 @@ class QuestionPrompt:
         options: AnswerOptions,
         sampling: SamplingParams,
         user_id: str,
-        store_turn: Callable[[], str] | None,
+        turn: Callable[[], str | UnstoredTurn] | None,
     ) -> AnswerRequest:
         """Return the request for the answer to a new question."""
         fitted, grounding = self.fitted, self.grounding
         return AnswerRequest(
             self.with_offer(fitted.messages),
             sampling,
-            store_turn,
+            turn,
             self.template.has_answer_line,
             self.note,
             tool_offer=self.offer,

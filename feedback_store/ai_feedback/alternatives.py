@@ -19,9 +19,9 @@ from sqlalchemy import Connection, and_, func, insert, or_, select
 from engine.prompts.terms import tokens
 from feedback_store.examples.rules import USABLE
 from feedback_store.storage import tables as t
-from feedback_store.storage.answers import new_id, own_turn
 from feedback_store.storage.database import Database
 from feedback_store.storage.statements import current_statements, read_judgements
+from feedback_store.storage.turns import new_id, own_turn
 
 FEW_WORDS = (
     12  # a correction of so few says what was wrong and hardly what is right; our own choice

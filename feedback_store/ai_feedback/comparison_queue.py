@@ -19,11 +19,11 @@ from engine.errors import Conflict, InvalidInput, UnknownId
 from engine.messages import Message
 from feedback_store.records import CHOICES, ChoiceValue, Comparison, StoredAnswer
 from feedback_store.storage import tables as t
-from feedback_store.storage.answers import new_id
 from feedback_store.storage.database import Database
 from feedback_store.storage.events import add_event, event_values
 from feedback_store.storage.evidence import answer_columns
 from feedback_store.storage.store import FeedbackStore
+from feedback_store.storage.turns import new_id
 
 WITHDRAWN: ChoiceValue = "tie"  # of which nothing is learnt: a choice that was undone
 STATES = ("waiting", "judged", "skipped")

@@ -20,11 +20,11 @@ from engine.messages import Message, require_text
 from engine.prompts.modes import PromptTemplate
 from feedback_store.records import OPERATOR, ImportedAnswer, ImportedTurn, ImportedVote
 from feedback_store.storage import tables as t
-from feedback_store.storage.answers import insert_template
 from feedback_store.storage.database import Database
 from feedback_store.storage.events import event_values
 from feedback_store.storage.import_writer import add_imported
 from feedback_store.storage.imported_conversations import NewTurn
+from feedback_store.storage.turns import insert_template
 
 SHORTEST_PREFIX = 4  # characters of an id
 DRAFT_COLUMNS = t.columns(t.drafts, "id collection passage question answer model")

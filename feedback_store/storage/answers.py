@@ -9,80 +9,61 @@ checked against their user: an id that is unknown and one that is somebody else'
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
-from sqlalchemy import ColumnElement, Connection, and_, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Float,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
-from engine.errors import Conflict, UnknownId
-from engine.messages import Message, clean_text, require_text
+from engine.errors import Conflict
+from engine.messages import Message
 from engine.prompts.examples import Example
-from engine.prompts.modes import PromptTemplate
 from feedback_store.records import AnswerStatus, StoredAnswer, Turn
 from feedback_store.storage import tables as t
-from feedback_store.storage.database import Database, insert_once
+from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import answer_columns, read_answer_texts, read_templates
 from feedback_store.storage.group_commit import GroupCommit
-from feedback_store.storage.kept_changes import note_continued
-from feedback_store.storage.listing import (
-    continued_conversations,
-    index_answers,
-    list_turn,
-    require_own_or_new,
-    show_new_answer,
-)
+from feedback_store.storage.listing import show_new_answer
 from feedback_store.storage.prompts import Exchange, read_history, rebuild_prompt
+from feedback_store.storage.search import add_document
 from feedback_store.storage.stale_conversations import mark_stale
+from feedback_store.storage.turns import AskedTurn, UnstoredTurn, new_id, new_turn, own_turn
 
-MAX_ID_CHARS = 64
-TURN_COLUMNS = [t.turns.c[name] for name in Turn.__dataclass_fields__]
-
-
-def new_id() -> str:
-    """A fresh random id."""
-    return uuid.uuid4().hex
-
-
-def own_turn(connection: Connection, answer_id: str, user_id: str) -> dict[str, Any]:
-    """The turn of an answer of this user's; raises `UnknownId`."""
-    query = (
-        select(*TURN_COLUMNS)
-        .join(t.answers, t.answers.c.turn_id == t.turns.c.id)
-        .where(t.answers.c.id == clean_text(answer_id), t.turns.c.user_id == user_id)
+# Statements of every answer are made once: to build one takes as long as to execute it
+INSERT_ANSWER = insert(t.answers)
+# (who writes it, whether it had ended before, its conversation, in whose list that is)
+FINISHING = (
+    select(
+        t.answers.c.writer,
+        t.answers.c.finished_at,
+        t.turns.c.conversation_id,
+        t.conversations.c.user_id,
     )
-    row = connection.execute(query).mappings().one_or_none()
-    if row is None:
-        raise UnknownId(f"no answer {answer_id[:80]!r}")
-    return dict(row)
-
-
-def _shown_columns(
-    prompt: Sequence[Message] | None,
-    example_ids: Sequence[str],
-    passages: Sequence[Mapping[str, Any]] | None,
-) -> dict[str, Any]:
-    """Return the columns of a turn that say what its prompt showed."""
-    return {
-        "prompt": None if prompt is None else [message.as_dict() for message in prompt],
-        "example_ids": list(example_ids) or None,
-        "passages": None if passages is None else list(passages),
-    }
-
-
-def _require_in_conversation(
-    connection: Connection, answer_id: str, user_id: str, conversation_id: str
-) -> None:
-    """Raise `UnknownId` for an answer that is not this user's, in this conversation."""
-    if own_turn(connection, answer_id, user_id)["conversation_id"] != conversation_id:
-        raise UnknownId(f"no answer {answer_id[:80]!r} in this conversation")
-
-
-def insert_template(connection: Connection, template: PromptTemplate) -> None:
-    """Store a prompt template, unless it is there."""
-    row = {"hash": template.hash, "definition": template.as_dict()}
-    insert_once(connection, t.templates, row)
+    .join(t.turns, t.turns.c.id == t.answers.c.turn_id)
+    .outerjoin(t.conversations, t.conversations.c.id == t.turns.c.conversation_id)
+    .where(t.answers.c.id == bindparam("this"))
+)
+# A continued answer keeps its first token's time
+FINISH = (
+    update(t.answers)
+    .where(t.answers.c.id == bindparam("this"))
+    .values(
+        first_token_at=func.coalesce(
+            t.answers.c.first_token_at, bindparam("first_token", None, Float)
+        )
+    )
+)
 
 
 class AnswerStore:
@@ -99,60 +80,15 @@ class AnswerStore:
 
     # Writing
 
-    def add_turn(
-        self,
-        *,
-        user_id: str,
-        question: str,
-        template: PromptTemplate,
-        conversation_id: str,
-        parent_answer_id: str | None = None,
-        prompt: Sequence[Message] | None = None,
-        example_ids: Sequence[str] = (),
-        passages: Sequence[Mapping[str, Any]] | None = None,
-        listed: bool = True,
-    ) -> Turn:
-        """Store what a person asked.
-
-        `prompt` is given only where the messages shown are not the template over the chain of
-        parent answers; examples from feedback are no part of it, `example_ids` refers to them.
-        `passages` of documents are those that the prompt shows; None: it was asked without any.
-        Whoever goes on with a changed answer prefers it: see `kept_changes`.
-        `listed`: in the person's list of conversations, and found in a search. Raises `UnknownId`
-        for a parent that is not this user's, in this conversation, and for a conversation that is
-        another's or was deleted.
-        """
-        require_text(question)
-        clean_text(conversation_id, what="conversation's id", limit_chars=MAX_ID_CHARS)
-        turn = Turn(
-            new_id(),
-            conversation_id,
-            parent_answer_id,
-            user_id,
-            question,
-            template.mode,
-            template.hash,
-        )
-        shown = _shown_columns(prompt, example_ids, passages)
-
-        def add(connection: Connection) -> None:
-            if listed:
-                require_own_or_new(connection, conversation_id, user_id)
-            if parent_answer_id is not None:
-                _require_in_conversation(connection, parent_answer_id, user_id, conversation_id)
-                note_continued(connection, parent_answer_id, user_id)
-            insert_template(connection, template)
-            now = time.time()
-            connection.execute(insert(t.turns).values(created_at=now, **t.row_of(turn), **shown))
-            if listed:
-                list_turn(connection, turn, now)
-
-        self._group.run(add)
-        return turn
+    def add_turn(self, **asked: Unpack[AskedTurn]) -> Turn:
+        """Store what a person asked; raises the errors of `new_turn` and `UnstoredTurn.add`."""
+        new = new_turn(**asked)
+        self._group.run(new.add)
+        return new.turn
 
     def begin_answer(
         self,
-        turn_id: str,
+        turn: str | UnstoredTurn,
         *,
         base_digest: str,
         adapter_digest: str | None,
@@ -160,11 +96,13 @@ class AnswerStore:
         seed: int,
         shown: bool = True,
     ) -> str:
-        """Store that an answer is being made; returns its id.
+        """Store that an answer to a stored turn, or to a new one, is being made; returns its id.
 
-        Its conversation shows it from now on, unless `shown` is False.
+        Its conversation shows it from now on, unless `shown` is False. Raises the errors of
+        `UnstoredTurn.add`.
         """
         answer_id = new_id()
+        turn_id = turn.turn.id if isinstance(turn, UnstoredTurn) else turn
         row = {
             "id": answer_id,
             "turn_id": turn_id,
@@ -181,7 +119,9 @@ class AnswerStore:
         }
 
         def begin(connection: Connection) -> None:
-            connection.execute(insert(t.answers).values(row))
+            if isinstance(turn, UnstoredTurn):
+                turn.add(connection)
+            connection.execute(INSERT_ANSWER, row)
             if shown:
                 show_new_answer(connection, turn_id, answer_id)
 
@@ -243,20 +183,23 @@ class AnswerStore:
             "completion_tokens": completion_tokens,
             "error": error,
             "finished_at": time.time(),
+            "first_token": first_token_at,
         }
         if sampling is not None:
             values["sampling"] = dict(sampling)
-        if first_token_at is not None:  # a continued answer keeps its first one
-            values["first_token_at"] = func.coalesce(t.answers.c.first_token_at, first_token_at)
-        this = t.answers.c.id == answer_id
 
         def finish(connection: Connection) -> None:
-            writer = connection.execute(select(t.answers.c.writer).where(this)).scalar()
+            row = connection.execute(FINISHING, {"this": answer_id}).one_or_none()
+            if row is None:  # erased meanwhile
+                return
+            writer, ended_before, conversation_id, listed_for = row
             if writer not in (None, self.writer):
                 raise Conflict("another server has continued this answer")
-            mark_stale(connection, continued_conversations(connection, [answer_id]))
-            connection.execute(update(t.answers).where(this).values(values))
-            index_answers(connection, [answer_id])
+            if ended_before is not None:
+                mark_stale(connection, [conversation_id])
+            connection.execute(FINISH, {"this": answer_id, **values})
+            if listed_for is not None:
+                add_document(connection, conversation_id, listed_for, text, answer_id=answer_id)
 
         self._group.run(finish)
 

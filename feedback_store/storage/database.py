@@ -25,6 +25,7 @@ from sqlalchemy import (
     URL,
     Connection,
     Engine,
+    Insert,
     Table,
     column,
     create_engine,
@@ -147,8 +148,14 @@ def batches(values: Collection[Any]) -> Iterator[list[Any]]:
 
 def insert_once(connection: Connection, into: Table, *rows: Mapping[str, Any]) -> None:
     """Insert rows unless their unique key is there already: a replay changes nothing."""
-    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(dialect.insert(into).on_conflict_do_nothing(), [dict(row) for row in rows])
+    connection.execute(_insert_once(connection.dialect.name, into), [dict(row) for row in rows])
+
+
+@functools.cache
+def _insert_once(dialect: str, into: Table) -> Insert:
+    """The statement, made once: to build it takes as long as to execute it."""
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert(into).on_conflict_do_nothing()
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from engine.errors import UnknownId
 from engine.excerpts import cut_at_word
@@ -19,6 +19,12 @@ from feedback_store.storage import tables as t
 from feedback_store.storage.search import add_document
 
 MAX_DERIVED_TITLE_CHARS = 60
+# Statements of every answer are made once: to build one takes as long as to execute it
+CHANGE_CONVERSATION = update(t.conversations).where(t.conversations.c.id == bindparam("this"))
+CHANGE_CONVERSATION_OF = update(t.conversations).where(
+    t.conversations.c.id
+    == select(t.turns.c.conversation_id).where(t.turns.c.id == bindparam("turn")).scalar_subquery()
+)
 
 
 def title_of(question: str) -> str:
@@ -40,28 +46,23 @@ def require_own_or_new(connection: Connection, conversation_id: str, user_id: st
 
 def list_turn(connection: Connection, turn: Turn, at: float) -> None:
     """Put a new turn's conversation in the list, on top; it is this person's, or new."""
-    this = t.conversations.c.id == turn.conversation_id
-    known = connection.execute(update(t.conversations).where(this).values(updated_at=at))
+    this = {"this": turn.conversation_id, "updated_at": at}
+    known = connection.execute(CHANGE_CONVERSATION, this)
     if not known.rowcount:
-        connection.execute(
-            insert(t.conversations).values(
-                id=turn.conversation_id,
-                user_id=turn.user_id,
-                title=title_of(turn.question),
-                updated_at=at,
-            )
-        )
+        row = {
+            "id": turn.conversation_id,
+            "user_id": turn.user_id,
+            "title": title_of(turn.question),
+            "updated_at": at,
+        }
+        connection.execute(insert(t.conversations), row)
     add_document(connection, turn.conversation_id, turn.user_id, turn.question, turn_id=turn.id)
 
 
 def show_new_answer(connection: Connection, turn_id: str, answer_id: str) -> None:
     """Show the branch that ends in an answer that is about to be made."""
-    own = select(t.turns.c.conversation_id).where(t.turns.c.id == turn_id).scalar_subquery()
-    connection.execute(
-        update(t.conversations)
-        .where(t.conversations.c.id == own)
-        .values(shown_answer_id=answer_id, updated_at=time.time())
-    )
+    values = {"shown_answer_id": answer_id, "updated_at": time.time()}
+    connection.execute(CHANGE_CONVERSATION_OF, {"turn": turn_id, **values})
 
 
 def index_answers(connection: Connection, answer_ids: Iterable[str]) -> None:

@@ -27,12 +27,12 @@ from feedback_store.records import (
     VoteValue,
 )
 from feedback_store.storage import tables as t
-from feedback_store.storage.answers import new_id, own_turn
 from feedback_store.storage.database import Database, insert_once
 from feedback_store.storage.events import add_event, event_values
 from feedback_store.storage.group_commit import GroupCommit
 from feedback_store.storage.kept_changes import note_liked
 from feedback_store.storage.statements import choice_of, read_own_statements, vote_of
+from feedback_store.storage.turns import new_id, own_turn
 
 Noted = Literal["regeneration", "copy", "flag"]
 REASONS_OF: Mapping[int, tuple[str, ...]] = {1: GOOD_REASONS, -1: BAD_REASONS, 0: ()}

@@ -11,13 +11,14 @@ from sqlalchemy import func, select
 from engine.prompts.modes import PromptTemplate
 from feedback_store.records import ImportedTurn, SyncedTurn
 from feedback_store.storage import tables as t
-from feedback_store.storage.answers import AnswerStore, insert_template
+from feedback_store.storage.answers import AnswerStore
 from feedback_store.storage.counters import Counters
 from feedback_store.storage.database import Database
 from feedback_store.storage.group_commit import GroupCommit
 from feedback_store.storage.import_writer import add_conversations, add_imported
 from feedback_store.storage.statement_store import StatementStore
 from feedback_store.storage.synced_turns import SyncKind, sync_turns
+from feedback_store.storage.turns import insert_template
 from feedback_store.storage.writers import AnswerWriters
 
 MIGRATIONS = Path(__file__).with_name("migrations")

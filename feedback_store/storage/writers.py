@@ -10,10 +10,11 @@ from sqlalchemy import and_, not_, or_, select, update
 from engine.errors import Conflict
 from feedback_store.records import StoredAnswer
 from feedback_store.storage import tables as t
-from feedback_store.storage.answers import own_turn, read_stored_answer
+from feedback_store.storage.answers import read_stored_answer
 from feedback_store.storage.database import Database
 from feedback_store.storage.listing import continued_conversations, index_answers
 from feedback_store.storage.stale_conversations import mark_stale
+from feedback_store.storage.turns import own_turn
 
 
 class AnswerWriters:

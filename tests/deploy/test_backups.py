@@ -25,9 +25,9 @@ from engine.home import Home
 from engine.storage import list_digests, publish, verify
 from feedback_store.documents.library import Collection, Library
 from feedback_store.storage import tables
-from feedback_store.storage.answers import new_id
 from feedback_store.storage.database import Database, database_url
 from feedback_store.storage.store import FeedbackStore
+from feedback_store.storage.turns import new_id
 from tests.deploy.homes import HomeInUse
 from tests.feedback_store.conftest import Conversations
 from tests.support.waiting import wait_until

@@ -32,7 +32,7 @@ from engine.messages import Message
 from engine.prompts.modes import CHAINS, LEAST_CHAINS, MOST_CHAINS
 from engine.request import SamplingParams
 from feedback_store.documents.library import MAX_DOCUMENT_NAME_CHARS, Collection
-from feedback_store.storage.answers import new_id
+from feedback_store.storage.turns import new_id
 
 PATCH_INTERVAL_SECONDS = 0.1  # between patches; each costs a browser about 10 ms
 

@@ -21,7 +21,7 @@ from app.web.streaming.relay import Piece
 from engine.errors import BurnishError
 from engine.openai_answers import call_id_of, logprobs_document
 from engine.request import TokenLogprob
-from feedback_store.storage.answers import new_id
+from feedback_store.storage.turns import new_id
 
 TypedEvent = tuple[str, dict[str, Any]]  # its type and its other fields
 # Of each kind of part: its item's type and the beginning of its id; its text's events

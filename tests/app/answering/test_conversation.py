@@ -240,7 +240,7 @@ def test_when_nothing_can_be_saved_the_chat_goes_on_and_says_so(
         raise StorageFull("not saved")
 
     expected = ask(chat, "Say hello.").text
-    monkeypatch.setattr(service.workspace.store, "add_turn", full)
+    monkeypatch.setattr(service.workspace.store, "begin_answer", full)
     done = ask(chat, "Say hello.")
     assert (done.text, done.answer_id) == (expected, None)
     assert "could not be saved" in done.note

@@ -20,7 +20,7 @@ from engine.messages import Message
 from engine.prompts.modes import make_template
 from feedback_store.examples.split import split_of
 from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote
-from feedback_store.storage.answers import MAX_ID_CHARS
+from feedback_store.storage.turns import MAX_ID_CHARS
 from tests.app.browser.test_chat import SCRIPT
 from tests.feedback_store.helpers import examples_now
 

@@ -22,9 +22,9 @@ from feedback_store.privacy.erasure import (
 )
 from feedback_store.records import ImportedAnswer, ImportedTurn, ImportedVote
 from feedback_store.storage import tables as t
-from feedback_store.storage.answers import new_id
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import EvidenceReader, last_event
+from feedback_store.storage.turns import new_id
 from tests.feedback_store.conftest import PLAIN, Conversations
 from tests.feedback_store.helpers import examples_now
 from tests.feedback_store.people import People, all_rows, without

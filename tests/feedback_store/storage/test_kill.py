@@ -18,9 +18,9 @@ import pytest
 from sqlalchemy import select
 
 from feedback_store.storage import tables
-from feedback_store.storage.answers import new_id
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
+from feedback_store.storage.turns import new_id
 from tests.feedback_store.conftest import Conversations
 
 # A server process from which the rounds are forked, so that each need not import everything anew

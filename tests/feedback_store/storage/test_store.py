@@ -12,9 +12,9 @@ from engine.messages import Message
 from engine.prompts.examples import Example
 from engine.prompts.modes import make_template
 from feedback_store.records import StoredAnswer, Turn
-from feedback_store.storage.answers import new_id
 from feedback_store.storage.database import Database
 from feedback_store.storage.store import FeedbackStore
+from feedback_store.storage.turns import new_id
 from tests.feedback_store.conftest import PLAIN, Conversations
 from tests.feedback_store.storage.contents import everything
 

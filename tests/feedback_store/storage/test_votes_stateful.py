@@ -23,10 +23,10 @@ from hypothesis.stateful import (
 from engine.errors import InvalidInput, UnknownId
 from feedback_store.privacy.erasure import forget_user
 from feedback_store.records import BAD_REASONS, CHOICES, GOOD_REASONS
-from feedback_store.storage.answers import new_id
 from feedback_store.storage.database import Database
 from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.storage.store import FeedbackStore
+from feedback_store.storage.turns import new_id
 from tests.feedback_store.conftest import Conversations, sqlite_url
 
 USERS = ("ann", "bob")
