@@ -72,7 +72,8 @@ open-webui-test: $(OPEN_WEBUI)/.done
 
 # vLLM pins another transformers; of torch it takes ours, whose version it asks for
 vllm-test: $(VLLM)/.done
-	BURNISH_VLLM=$(VLLM)/bin/python $(BIN)/python -m pytest tests/deploy/test_export_vllm.py
+	BURNISH_VLLM=$(VLLM)/bin/python $(BIN)/python -m pytest tests/deploy/test_export_vllm.py \
+	    tests/engine/remote/test_remote_vllm.py
 
 # The driver of S3 and moto need an older python-dateutil than the other tests
 objects-test: $(OBJECTS)/.done

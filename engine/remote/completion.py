@@ -7,14 +7,16 @@ engine would show it, and its text is split and stopped by the same code.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 import httpx
 
 from engine.errors import EngineFailure, InvalidInput, Overloaded
 from engine.messages import tools_of
-from engine.request import GenerationRequest, SamplingParams, Score
+from engine.request import GenerationRequest, SamplingParams
+
+MAX_LOGPROB_TOKEN_IDS = 128  # vLLM's limit of that name, in a request
 
 
 def generation_body(
@@ -38,17 +40,40 @@ def generation_body(
     }
 
 
-def scoring_body(model: str, ids: Sequence[int]) -> dict[str, Any]:
-    """The body of a request for the log-probabilities of a text's tokens."""
-    return {"model": model, "prompt": list(ids), "max_tokens": 1, "prompt_logprobs": 0}
+def scoring_bodies(
+    model: str, ids: Sequence[int], completion_tokens: int
+) -> Iterator[tuple[dict[str, Any], Sequence[int]]]:
+    """Yield requests for the log-probabilities of a text's last tokens, and the tokens of each.
+
+    Each token is asked for as the one that follows those before it; vLLM's prefix cache keeps what
+    they share. Its `prompt_logprobs` would give all at once, but with adapters they read another
+    request's (vllm-project/vllm#16668), and on CPUs the server dies of it.
+    """
+    first = len(ids) - completion_tokens
+    for begin in range(first, len(ids), MAX_LOGPROB_TOKEN_IDS):
+        places = range(begin, min(begin + MAX_LOGPROB_TOKEN_IDS, len(ids)))
+        scored = [ids[at] for at in places]
+        body = {
+            "model": model,
+            "prompt": [list(ids[:at]) for at in places],
+            "max_tokens": 1,
+            "temperature": 0,
+            "ignore_eos": True,
+            "logprobs": 1,  # vLLM wants it beside the next one
+            "logprob_token_ids": sorted(set(scored)),
+            "return_tokens_as_token_ids": True,
+        }
+        yield body, scored
 
 
-def read_score(document: Any, ids: Sequence[int], completion_tokens: int) -> Score:
-    """The log-probabilities of a text's last tokens; raises `EngineFailure`."""
+def read_logprobs(document: Any, scored: Sequence[int]) -> list[float]:
+    """The log-probabilities of the tokens of one such request; raises `EngineFailure`."""
     try:
-        rows = document["choices"][0]["prompt_logprobs"]
-        scored = range(len(ids) - completion_tokens, len(ids))
-        return Score(tuple(float(rows[at][str(ids[at])]["logprob"]) for at in scored))
+        choices = sorted(document["choices"], key=lambda choice: int(choice["index"]))
+        return [
+            float(choice["logprobs"]["top_logprobs"][0][f"token_id:{token_id}"])
+            for choice, token_id in zip(choices, scored, strict=True)
+        ]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise EngineFailure("the remote engine returned no log-probabilities") from error
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, aclosing, nullcontext
 from pathlib import Path
@@ -29,7 +29,7 @@ from engine.messages import Message
 from engine.models.catalogue import BaseModel
 from engine.prompts.calls.formats import CallFormat
 from engine.prompts.interface import ChatRenderer
-from engine.remote.completion import generation_body, read_score, read_tokens, scoring_body
+from engine.remote.completion import generation_body, read_logprobs, read_tokens, scoring_bodies
 from engine.remote.replica import Replica
 from engine.remote.replica_set import REPLICA_LOOK_SECONDS, ReplicaSet
 from engine.request import (
@@ -247,7 +247,14 @@ class RemoteEngine:
             return Score(())
         ids = rendered.input_ids
         require_context_room(len(ids), self.context_tokens)
-        body = scoring_body(self._model(request.adapter), ids)
+        model, count = self._model(request.adapter), len(rendered.completion_ids)
+        logprobs: list[float] = []
+        for body, scored in scoring_bodies(model, ids, count):
+            logprobs += read_logprobs(self._complete(body), scored)
+        return Score(tuple(logprobs))
+
+    def _complete(self, body: Mapping[str, Any]) -> Any:
+        """The whole answer to a request; another server is asked where one cannot be reached."""
         for replica in self._replicas.in_turn():
             try:
                 response = self._client.post(
@@ -258,7 +265,7 @@ class RemoteEngine:
                 continue
             if not response.is_success:
                 raise EngineFailure(f"the remote engine refuses: status {response.status_code}")
-            return read_score(response.json(), ids, len(rendered.completion_ids))
+            return response.json()
         raise EngineFailure("no server of the remote engine answers")
 
     def _model(self, adapter: str | None) -> str:

@@ -70,11 +70,15 @@ class VllmDouble:
                 if body["model"] not in (double.base, *double.adapters):
                     self._answer(404, {"error": {"message": "no such model"}})
                 elif not body.get("stream"):
-                    rows = [None] + [
-                        {str(token): {"logprob": -0.5 - at, "rank": 1}}
-                        for at, token in enumerate(body["prompt"][1:])
+                    asked = [f"token_id:{token}" for token in body["logprob_token_ids"]]
+                    choices = [  # the later a token, the less likely it is here
+                        {
+                            "index": index,
+                            "logprobs": {"top_logprobs": [dict.fromkeys(asked, -0.5 - len(ids))]},
+                        }
+                        for index, ids in enumerate(body["prompt"])
                     ]
-                    self._answer(200, {"choices": [{"prompt_logprobs": rows}]})
+                    self._answer(200, {"choices": choices[::-1]})
                 else:
                     self.send_response(200)
                     self.end_headers()

@@ -151,13 +151,23 @@ def test_what_is_not_served_is_refused_by_its_name(engine: RemoteEngine) -> None
         engine.submit(GenerationRequest((Message("user", "sea " * 300),)))
 
 
+@pytest.mark.parametrize("a_request", [128, 2])
 def test_a_score_is_that_of_the_completions_tokens(
-    engine: RemoteEngine, renderer: ChatRenderer
+    engine: RemoteEngine,
+    servers: list[VllmDouble],
+    renderer: ChatRenderer,
+    monkeypatch: pytest.MonkeyPatch,
+    a_request: int,
 ) -> None:
+    monkeypatch.setattr("engine.remote.completion.MAX_LOGPROB_TOKEN_IDS", a_request)
     (score,) = engine.score([ScoreRequest(HELLO, "The sea.")])
     rendered = renderer.pair(HELLO, "The sea.")
     first, count = len(rendered.prompt_ids), len(rendered.completion_ids)
-    assert score.token_logprobs == tuple(-0.5 - (at - 1) for at in range(first, first + count))
+    assert score.token_logprobs == tuple(-0.5 - at for at in range(first, first + count))
+    asked = [prompt for body in bodies(servers) for prompt in body["prompt"]]  # type: ignore[attr-defined]
+    expected = [list(rendered.input_ids[:at]) for at in range(first, first + count)]
+    assert sorted(asked, key=len) == expected
+    assert len(bodies(servers)) == -(-count // a_request)
 
 
 # Servers that are away
