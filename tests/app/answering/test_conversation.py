@@ -18,6 +18,7 @@ from engine.prompts.reasoning import Reasoned, untagged
 from engine.request import Finished, SamplingParams, StreamEvent, TextDelta
 from tests.app.answering.asking import GREEDY, ask, asked
 from tests.helpers import make_bundle
+from tests.support.waiting import wait_until
 
 
 def test_an_answer_is_stored_from_its_start_and_whole_before_its_end_is_told(
@@ -53,7 +54,9 @@ def test_words_are_shown_as_soon_as_the_engine_has_written_them(
 
 def test_a_turn_carries_all_that_made_it(chat: Chat, service: Service) -> None:
     bundle = make_bundle(service.workspace.home.bundles, service.workspace.base)
-    service.slots.activate(bundle)
+    service.workspace.registry.add(bundle, {"verdict": "better"})
+    service.workspace.releases.promote(bundle)
+    wait_until(lambda: service.slots.live == bundle)
     done = ask(chat, "Say hello.", mode="few-shot", sampling=replace(GREEDY, seed=7))
     stored = service.workspace.store.answer(str(done.answer_id), "ann")
     turn = service.workspace.store.turn_of(str(done.answer_id), "ann")
