@@ -62,11 +62,24 @@ def error_responses(*statuses: int, body: type[ErrorResponse] = ErrorResponse) -
     }
 
 
+def errors_beside_text(*statuses: int) -> Responses:
+    """Describe the errors of a route whose response is a text: FastAPI would call them one, too."""
+    schema = {"$ref": f"#/components/schemas/{ErrorResponse.__name__}"}
+    return {
+        status: {
+            **{name: of for name, of in described.items() if name != "model"},
+            "content": {"application/json": {"schema": schema}},
+        }
+        for status, described in error_responses(*statuses).items()
+    }
+
+
 ANY_STATUS = (400, 401, 403, 413, 429, 500, 503)
 ENGINE_STATUS = (404, 422, 504, 507)
 ANY_ERRORS = error_responses(*ANY_STATUS)
 STORE_ERRORS = error_responses(404, 422, 507)
 ENGINE_ERRORS = error_responses(*ENGINE_STATUS)
+METRICS_ERRORS = errors_beside_text(*ANY_STATUS)
 MESSAGE_ERRORS = error_responses(*ANY_STATUS, *ENGINE_STATUS, body=AnthropicErrorResponse)
 
 

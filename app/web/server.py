@@ -36,6 +36,7 @@ from app.web.response_schemas import (
     ANY_ERRORS,
     ENGINE_ERRORS,
     MESSAGE_ERRORS,
+    METRICS_ERRORS,
     STORE_ERRORS,
     Readiness,
 )
@@ -68,7 +69,7 @@ def build_app(service: Service, mount_pages: Callable[[FastAPI], None]) -> FastA
     if service.workspace.settings.has_accounts:
         app.include_router(accounts_router(service.workspace))
     _add_health(app, service)
-    app.include_router(metrics_router(service))
+    app.include_router(metrics_router(service), responses=METRICS_ERRORS)
     add_api_fallback(app)
     mount_pages(app)
     return app

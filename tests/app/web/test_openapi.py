@@ -1,13 +1,14 @@
 """Every documented route, with whatever its document allows and with what it does not.
 
 schemathesis draws requests from the OpenAPI document and compares each response with it. The server
-has no model: what its answers say does not matter here.
+has no model: what its answers say does not matter here. The pages' private routes are tried in
+`test_private_routes`.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,13 @@ from hypothesis import strategies as st
 from schemathesis.checks import CHECKS, load_all_checks
 from schemathesis.generation import GenerationMode
 
-from tests.app.conftest import BROWSER, Played
+from app.service import Service
+from app.workspace import Workspace
+from engine.models.catalogue import BaseModel
+from tests.app.conftest import BROWSER, Played, api_alone, listening, settings_of
+from tests.app.web.test_identity import account_of
 from tests.support.documents import read_in_this_process
+from tests.support.scripted_engine import ScriptedEngine
 
 OPERATIONS = [
     "GET /v1/models",
@@ -84,14 +90,54 @@ def documented(api_stage: Played) -> Iterator[Documented]:
     schema.config.update(base_url=api_stage.url)
     with read_in_this_process(), requests.Session() as session:
         session.get(api_stage.url, headers=BROWSER)
-        body: dict[str, Any] = {"messages": PROMPTS["messages"], "n": 2}
-        made = session.post(f"{api_stage.url}/v1/chat/completions", json=body).json()
-        left, right = (choice["answer_id"] for choice in made["choices"])
-        compared = session.post(
-            f"{api_stage.url}/api/comparisons", json={"left": left, "right": right}
-        ).json()
-        ids = {"answer_id": left, "completion_id": made["id"], "comparison_id": compared["id"]}
-        yield Documented(schema, session, {**ids, "model": "live", "left": left, "right": right})
+        yield Documented(schema, session, asked_ids(api_stage.url, session))
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    quick_passwords: None, tmp_path_factory: pytest.TempPathFactory, tiny_base: BaseModel
+) -> Iterator[dict[str, Documented]]:
+    """A server with accounts, as nobody and as keys of several scopes see it."""
+    settings = settings_of(tmp_path_factory.mktemp("guarded"), tiny_base)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("engine.start.start_engine", lambda *_, **__: ScriptedEngine())
+        service = Service(Workspace(settings.model_copy(update={"accounts": True})))
+    service.start()
+    accounts = service.workspace.accounts
+    operator = account_of(accounts, "olga", "operator")
+    callers: dict[str, Documented] = {}
+    with read_in_this_process(), listening(service, api_alone(service)) as url:
+        for scopes in (("chat", "feedback", "operate"), ("chat",), ("feedback",), ()):
+            session = requests.Session()
+            if scopes:
+                _, secret = accounts.keys.create(operator.id, scopes)
+                session.headers["Authorization"] = f"Bearer {secret}"
+            callers["+".join(scopes)] = session_documented(url, session, callers)
+        yield callers
+    service.close()
+
+
+def session_documented(
+    url: str, session: requests.Session, callers: Mapping[str, Documented]
+) -> Documented:
+    """What a caller sees of the document that the first one has read, and of what that asked."""
+    if callers:
+        first = next(iter(callers.values()))
+        return Documented(first.schema, session, first.ids)
+    schema = schemathesis.openapi.from_dict(session.get(f"{url}/openapi.json").json())
+    schema.config.update(base_url=url)
+    return Documented(schema, session, asked_ids(url, session))
+
+
+def asked_ids(url: str, session: requests.Session) -> dict[str, str]:
+    """Ask something; returns the ids of what is there then."""
+    body: dict[str, Any] = {"messages": PROMPTS["messages"], "n": 2}
+    made = session.post(f"{url}/v1/chat/completions", json=body).json()
+    left, right = (choice["answer_id"] for choice in made["choices"])
+    couple = {"left": left, "right": right}
+    compared = session.post(f"{url}/api/comparisons", json=couple).json()
+    ids = {"answer_id": left, "completion_id": made["id"], "comparison_id": compared["id"]}
+    return {**ids, "model": "live", **couple}
 
 
 def test_the_document_has_these_operations(documented: Documented) -> None:
@@ -109,6 +155,15 @@ def test_each_response_to_what_is_not_allowed_is_a_documented_one(
     documented: Documented, operation: str
 ) -> None:
     check(documented, operation, GenerationMode.NEGATIVE, examples=6)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_with_accounts_each_response_is_a_documented_one(
+    guarded: dict[str, Documented], operation: str
+) -> None:
+    """To somebody without a key, to keys that may not do it, and to one that may."""
+    for documented in guarded.values():
+        check(documented, operation, GenerationMode.POSITIVE, examples=2)
 
 
 @pytest.mark.slow
