@@ -19,7 +19,7 @@ from engine.storage import MANIFEST, digest_json, write_atomically
 from tuning.jobs.events import JobEvent
 from tuning.jobs.progress import ProgressLog, ProgressTail
 
-LOG_BYTES = 20_000
+LOG_BYTES = 20_000  # of the end of the output, which is all that a page shows
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class JobSpec:
 
 
 class JobFolder:
-    """One job's files. All writes but the log's replace a file as a whole."""
+    """One job's files. The two logs are appended to; every other file is replaced as a whole."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
