@@ -21,7 +21,7 @@ ANY_OBJECT = {"type": "object"}
 
 @dataclass(frozen=True, slots=True)
 class AnswerForm:
-    """What an answer may call (nothing where `tool_choice` is None), and the language of its text
+    """The calls that an answer may make (none where `tool_choice` is None) and its text's language
     (any where `grammar` is None)."""
 
     tools: tuple[Tool, ...] = ()

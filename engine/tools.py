@@ -116,7 +116,7 @@ class Spoken:
 
 
 class CallReader(Protocol):
-    """How the answers of a model are read that may call tools."""
+    """A reader of answers that may call tools."""
 
     def read(self, text: str, *, finished: bool = True) -> Spoken:
         """Split an answer's text into words and calls.

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class StepOutput:
-    """What a step computed of the wanted tokens of its chunks, in the chunks' order, on the CPU.
+    """The output of a step for the wanted tokens of its chunks, in the chunks' order, on the CPU.
 
     `logits` (n, vocabulary) are those of the tasks that take logits, `hidden` (m, hidden size)
     those of the tasks that take hidden states.

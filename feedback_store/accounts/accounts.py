@@ -47,7 +47,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class AccountLink:
-    """What a link is for: to join with a role, or to set the password of an account."""
+    """The purpose of a link: to join with a role, or to set the password of an account."""
 
     role: AccountRole | None
     account_id: str | None

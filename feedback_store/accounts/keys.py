@@ -28,7 +28,7 @@ MAX_KEY_LABEL_CHARS = 64
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is known of a key; the key itself is not."""
+    """The facts about a key; the key itself is not known."""
 
     id: str
     account_id: str

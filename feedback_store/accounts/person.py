@@ -1,4 +1,4 @@
-"""Who asks: a person's id, role and scopes. Knows no names, passwords, cookies or tables."""
+"""The person who asks: id, role and scopes. Knows no names, passwords, cookies or tables."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ ID_DIGITS = 16
 
 
 class LookedAlerts:
-    """Which alerts of a store were looked at, by whom and when."""
+    """The alerts of a store that were looked at, by whom and when."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -197,7 +197,7 @@ def decided_since(connection: Connection, number: int) -> tuple[set[str], int]:
 
 
 def _read_consents(connection: Connection, *which: ColumnElement[bool]) -> dict[str, bool]:
-    """What each person said last of their consent, of those who said something."""
+    """The newest statement of each person on their consent, of those who made one."""
     latest = select(func.max(t.consents.c.id)).where(*which).group_by(t.consents.c.user_id)
     said = select(t.consents.c.user_id, t.consents.c.allowed).where(t.consents.c.id.in_(latest))
     return {row.user_id: bool(row.allowed) for row in connection.execute(said)}

@@ -222,7 +222,7 @@ class Library:
         return count
 
     def _folder(self, person: str | None) -> Path:
-        """Where a person's documents lie: by a digest, so that no id can lead elsewhere."""
+        """The folder of a person's documents, named by a digest: no id can lead elsewhere."""
         if person is None:
             return self._root / SHARED_FOLDER
         return self._root / digest_json(["documents", person]).removeprefix("sha256:")

@@ -30,7 +30,7 @@ def cut_into_passages(sections: Iterable[Document]) -> list[Document]:
 
 
 def searched_text(passage: Document) -> str:
-    """What a passage is found by: its heading and its words."""
+    """The text by which a passage is found: its heading and its words."""
     return f"{passage.metadata.get('heading', '')}\n{passage.page_content}"
 
 

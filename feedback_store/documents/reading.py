@@ -29,7 +29,7 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # each maps 
 
 @dataclass(frozen=True, slots=True)
 class TextCounts:
-    """How much a document holds."""
+    """The amount of text in a document."""
 
     passages: int
     characters: int

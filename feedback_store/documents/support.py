@@ -80,7 +80,7 @@ def prose_sentences(answer: str) -> Iterator[tuple[str, int]]:
 
 
 class _Passage:
-    """What a sentence is compared with."""
+    """A passage, prepared for the comparison with sentences."""
 
     def __init__(self, number: int, passage: Mapping[str, Any]) -> None:
         self.number = number

@@ -37,7 +37,7 @@ def character_grams(text: str) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class TermIndex:
-    """How often each term occurs in each passage of one document.
+    """The counts of each term in each passage of one document.
 
     The passages with term i, and how often each has it, are `rows` and `counts` from `starts[i]` to
     `starts[i + 1]`. `lengths` has the number of terms of each passage.
@@ -70,7 +70,7 @@ class TermIndex:
         return {term: at for at, term in enumerate(self.terms)}
 
     def occurrences(self, term: str) -> slice | None:
-        """Where `rows` and `counts` have a term; None if no passage has it."""
+        """The place of a term in `rows` and `counts`; None if no passage has it."""
         at = self.place.get(term)
         return None if at is None else slice(int(self.starts[at]), int(self.starts[at + 1]))
 

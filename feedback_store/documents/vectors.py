@@ -23,7 +23,7 @@ class Embedder(Protocol):
 
     @property
     def digest(self) -> str:
-        """What the vectors depend on."""
+        """A digest of what the vectors depend on."""
         ...
 
     def embed_question(self, question: str) -> VectorArray:

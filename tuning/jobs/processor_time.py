@@ -1,4 +1,4 @@
-"""Whether a job waits for a free processor, from the processor time of its processes.
+"""A watch for jobs that wait for a free processor, by the processor time of their processes.
 
 A job gets the time that nobody else uses, so on a busy machine it may stand still though it runs.
 Knows processes and clocks; knows no jobs.
