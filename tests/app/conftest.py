@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+import typer.main
 from fastapi import FastAPI
 from fastapi.responses import HTMLResponse
 from playwright.sync_api import Browser, BrowserContext, sync_playwright
@@ -133,6 +135,14 @@ def quick_stops() -> Iterator[None]:
     which nothing happens: to stop the servers of all tests took half a minute."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("uvicorn.server.asyncio", ShortPauses())
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def commands_built_once() -> Iterator[None]:
+    """typer builds all commands anew at each call, which takes most of the time of a short one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.main.get_command", functools.cache(typer.main.get_command))
         yield
 
 
