@@ -35,7 +35,7 @@ from feedback_store.storage.evidence import EvidenceReader
 from feedback_store.view.candidates import SET_ASIDE, Item
 
 ROW_COLUMNS = ["number", "reason", "question", "answer", "other_answer"]
-COLUMN_WIDTHS: list[str | int] = ["56px", "23%", "23%", "23%", "23%"]
+COLUMN_WIDTHS: list[str | int] = ["56px", "22%", "22%", "22%", "22%"]
 SHARED = ["question", "answer", "state"]
 ANY = ""  # every reason
 
@@ -95,7 +95,7 @@ class TrainingDataPage:
             view.range,
             gr.update(choices=kind_choices(numbers, language)),
             gr.update(choices=choices, value=wanted or ANY),
-            *empty_detail_updates(),
+            *empty_detail_updates(language, some=bool(cells)),
         )
 
     def from_start(

@@ -18,8 +18,11 @@ PLAN_CSS = """
 """
 
 
-def plan_html(plan: TrainingPlan, language: str) -> str:
-    """Return the plan: a sentence, the warnings, then the figures."""
+def plan_html(plan: TrainingPlan, language: str, *, may_go_live: bool = False) -> str:
+    """Return the plan: a sentence, the warnings, then the figures.
+
+    `may_go_live`: the training is a part of a round, which may make its release live.
+    """
     lead = say(
         "console.plan.lead",
         language,
@@ -27,6 +30,8 @@ def plan_html(plan: TrainingPlan, language: str) -> str:
         heldout=plan.heldout_pairs,
         time=duration(plan.seconds, language),
     )
+    if not may_go_live:
+        lead += f" {say('console.plan.stays', language)}"
     warnings = "".join(f"<li>{escape(translated(w, language))}</li>" for w in plan.warnings)
     listed = f'<ul class="warnings">{warnings}</ul>' if warnings else ""
     table = fact_table(_facts(plan, language), "plan-facts")

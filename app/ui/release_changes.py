@@ -26,11 +26,17 @@ from engine.errors import Conflict
 from engine.storage import find_digest, short_id
 
 Act = Literal["promote", "rollback", "tune", "round", "promote_candidate", "take_back"]
-# The button may stand a screen away from the question
-SHOW_QUESTION = """() => requestAnimationFrame(() => {
-  document.querySelector("#question")?.scrollIntoView({block: "center"});
-  document.querySelector("#confirm")?.focus({preventScroll: true});
-})"""
+# The button may stand a screen away from the question, which is drawn some frames later
+SHOW_QUESTION = """() => {
+  const show = (frames) => {
+    const yes = document.querySelector("#confirm");
+    if (yes?.offsetParent) {
+      document.querySelector("#question").scrollIntoView({block: "center"});
+      yes.focus({preventScroll: true});
+    } else if (frames) requestAnimationFrame(() => show(frames - 1));
+  };
+  show(120);
+}"""
 WITHOUT_REASON: tuple[Act, ...] = ("tune", "round")
 
 
@@ -89,7 +95,7 @@ class ReleaseChanges:
             plan = plan_training(workspace, workspace.loop_recipe()[0])
         after = say(f"console.canary.after_{better_release(workspace.settings)}", language)
         words = say("console.confirm.ask_round", language, after=after)
-        return _question(Asked("round"), words, plan_html(plan, language))
+        return _question(Asked("round"), words, plan_html(plan, language, may_go_live=True))
 
     def ask_promote_candidate(self, request: gr.Request) -> tuple[Any, ...]:
         """Ask whether the release on trial is to be everybody's model now."""

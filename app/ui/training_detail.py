@@ -115,9 +115,11 @@ def detail_updates(
     )
 
 
-def empty_detail_updates() -> tuple[Any, ...]:
-    """Return updates of the detail widgets while no row is selected."""
-    return gr.update(visible=True), gr.update(visible=False), *[gr.skip()] * 11
+def empty_detail_updates(language: str, *, some: bool) -> tuple[Any, ...]:
+    """Return updates of the detail widgets while no row is selected; `some`: there are rows."""
+    key = "console.training.choose_row" if some else "console.training.no_rows"
+    hint = gr.update(value=say(key, language), visible=True)
+    return hint, gr.update(visible=False), *[gr.skip()] * 11
 
 
 def _line(name: str, value: str, language: str) -> str:
@@ -126,4 +128,4 @@ def _line(name: str, value: str, language: str) -> str:
 
 def _button(key: str, look: Literal["primary", "secondary", "stop"] = "secondary") -> gr.Button:
     name = key.rpartition(".")[2].replace("_", "-")
-    return gr.Button(text(key), variant=look, size="sm", min_width=130, elem_id=name)
+    return gr.Button(text(key), variant=look, size="sm", min_width=90, elem_id=name)

@@ -34,7 +34,7 @@ class TrendPage:
         names = [short_id(point.release) for point in reversed(trend.releases)]
         # The newest one tells its story, until somebody chooses
         first: dict[str, Any] = {"value": names[0]} if names and not offered else {}
-        choices = gr.skip() if names == offered else gr.update(choices=names, **first)
+        choices = gr.skip() if names == offered else gr.update(choices=names, visible=True, **first)
         return (
             gr.update(visible=not gains),
             gr.update(value=gains, visible=bool(gains)),
@@ -65,7 +65,9 @@ def build_trend_tab(workspace: Workspace, blocks: gr.Blocks) -> None:
     gr.Markdown(text("console.trend.gains"))
     none = gr.Markdown(text("console.trend.none"))
     gains = gr.HTML(elem_id="gains", apply_default_css=False, padding=False)
-    chosen = gr.Dropdown([], label=text("console.overview.release"), elem_id="told-release")
+    chosen = gr.Dropdown(
+        [], label=text("console.overview.release"), visible=False, elem_id="told-release"
+    )
     story = gr.HTML(elem_id="story", apply_default_css=False, padding=False)
     evaluation = gr.Button(
         text("console.trend.evaluation"), link=".", visible=False, elem_id="evaluation"

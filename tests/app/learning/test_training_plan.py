@@ -47,6 +47,8 @@ def test_four_pairs_are_warned_of_in_words_in_both_languages(workspace: Workspac
     for warning in plan.warnings:
         assert translated(warning, "zh") != warning
         assert warning in plan_html(plan, "en")
+    assert "Nothing goes live by it" in plan_html(plan, "en")
+    assert "Nothing goes live" not in plan_html(plan, "en", may_go_live=True)  # of a round
 
 
 def test_the_time_comes_of_a_short_measurement_where_no_job_tells(workspace: Workspace) -> None:

@@ -14,6 +14,7 @@ from fastapi.testclient import TestClient
 from app.html.gains_plot import gains_html
 from app.settings import Settings
 from app.ui.console import ConsolePage
+from app.ui.feedback_console import TableState, TrainingDataPage
 from app.ui.release_changes import ReleaseChanges
 from app.ui.trend_console import TrendPage
 from app.web.evaluation_page import evaluations_router
@@ -136,6 +137,12 @@ def test_the_gains_are_drawn_on_one_scale_and_said_in_words(page: ConsolePage) -
     told = TrendPage(page._workspace).tell("a" * 12, CHINESE)[0]
     assert "<b>与 基础模型 比较的评估：更好</b>" in told
     assert link["visible"] is False
+
+
+def test_an_empty_list_of_training_data_says_where_its_rows_come_from(page: ConsolePage) -> None:
+    updates = TrainingDataPage(page._workspace).from_start("pairs", "", "", TableState(), ENGLISH)
+    hint = updates[5]["value"]
+    assert hint.startswith("Nothing is here. Thumbs, corrections and comparisons")
 
 
 def test_the_page_of_an_evaluation_is_served(page: ConsolePage) -> None:
