@@ -18,6 +18,7 @@ from pathlib import Path
 from deploy.erased_lineage import ErasedLineage
 from deploy.erasure_lock import no_erasure
 from deploy.releases.registry import Registry
+from deploy.remote_tuning.queue import TuningQueue
 from engine.errors import UnknownId
 from engine.home import Home
 from engine.storage import folder_of, remove_folder, sweep
@@ -71,6 +72,7 @@ class Forgetting:
         self._database = database
         self._registry = registry
         self._jobs = jobs
+        self._queue = TuningQueue(database)
         self._accounts = Accounts(database)
 
     def forget(self, user_id: str) -> Receipt:
@@ -176,6 +178,7 @@ class Forgetting:
         ]
         for job in jobs:
             self._jobs.stop(job.id)
+            self._queue.withdraw(job.id)  # its process may have been killed, and a worker have it
         sweep(self._home.jobs)
         _remove(self._jobs.folder(job.id) for job in jobs)
 

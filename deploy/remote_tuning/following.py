@@ -49,9 +49,10 @@ def follow_job(
     document = {name: getattr(spec, name) for name in TOLD}
     uploaded = list(inputs_of(home, document))
     try:
+        queue.prepare(spec.id, document)
         for root, digest in uploaded:
             objects.put(root, digest)
-        queue.submit(spec.id, document)
+        queue.submit(spec.id)
         bundle = _bundle_of(_until_ended(queue, spec.id, job.progress_log(), poll_seconds, sleep))
         uploaded.append((home.bundles, bundle))
         objects.fetch(home.bundles, bundle)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from engine.errors import InvalidInput, PeerUnavailable, UnknownId
 from engine.storage import (
+    DIGEST,
     MANIFEST,
     digest_bytes,
     digest_file,
@@ -83,6 +84,16 @@ class ObjectStore:
                 download = partial(self._download, f"{source}/{name}", path, str(facts["sha256"]))
                 self._with_retries(download)
             (temporary / MANIFEST).write_bytes(document)
+
+    def digests(self, root: Path) -> list[str]:
+        """Return the digests of what is there of a folder in a home, whole or in part."""
+        place = f"{self._root.rstrip('/')}/{root.name}"
+        try:
+            found = self._with_retries(lambda: self._files.ls(place, detail=False))
+        except UnknownId:  # nothing was ever uploaded
+            return []
+        digests = (f"sha256:{PurePosixPath(str(each)).name}" for each in found)
+        return sorted(digest for digest in digests if DIGEST.fullmatch(digest))
 
     def remove(self, root: Path, digest: str) -> None:
         """Delete an artefact at the URL, its manifest first; there may be none."""

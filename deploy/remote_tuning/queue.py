@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from feedback_store.storage.database import Database, insert_once
 
 # Faults of the surroundings, after which a job is tried again
 PASSING = (PeerUnavailable, DatabaseUnavailable, StorageFull)
-QueuedState = Literal["waiting", "running", "done", "failed", "cancelled"]
+QueuedState = Literal["preparing", "waiting", "running", "done", "failed", "cancelled"]
 tuning_queue = Table(
     "tuning_queue",
     release_tables,
@@ -51,6 +51,9 @@ class QueuedJob:
     error: str | None
 
 
+_JOB_COLUMNS = [tuning_queue.c[name] for name in QueuedJob.__dataclass_fields__]
+
+
 class TuningQueue:
     """The queue of one database, as one process sees it. `Registry` migrates its table."""
 
@@ -61,12 +64,15 @@ class TuningQueue:
 
     # For those who want a job done
 
-    def submit(self, job_id: str, document: Mapping[str, Any]) -> None:
-        """Queue a job; one that failed or was cancelled waits again, another one stays as it is."""
+    def prepare(self, job_id: str, document: Mapping[str, Any]) -> None:
+        """Enter a job whose artefacts are about to be uploaded, so that no sweep takes them.
+
+        One that failed or was cancelled is prepared again; another one stays as it is.
+        """
         row = {
             "id": job_id,
             "document": dict(document),
-            "state": "waiting",
+            "state": "preparing",
             "token": 0,
             "beat": 0,
             "created_at": time.time(),
@@ -77,26 +83,43 @@ class TuningQueue:
             connection.execute(
                 update_rows(tuning_queue)
                 .where(tuning_queue.c.id == job_id, ended)
-                .values(state="waiting", holder=None, progress=None, error=None)
+                .values(state="preparing", holder=None, progress=None, error=None)
             )
+
+    def submit(self, job_id: str) -> None:
+        """Let a prepared job wait for a worker; one that waits or runs already stays as it is."""
+        with self._database.write() as connection:
+            prepared = tuning_queue.c.id == job_id, tuning_queue.c.state == "preparing"
+            connection.execute(update_rows(tuning_queue).where(*prepared).values(state="waiting"))
+
+    def list(self) -> Sequence[QueuedJob]:
+        """Return all jobs of the queue."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(*_JOB_COLUMNS)).mappings()
+            return [QueuedJob(**row) for row in rows]
 
     def get(self, job_id: str) -> QueuedJob | None:
         """A job; None where it is not in the queue."""
-        names = (tuning_queue.c[name] for name in QueuedJob.__dataclass_fields__)
         with self._database.read() as connection:
-            row = connection.execute(select(*names).where(tuning_queue.c.id == job_id))
+            row = connection.execute(select(*_JOB_COLUMNS).where(tuning_queue.c.id == job_id))
             found = row.mappings().one_or_none()
         return None if found is None else QueuedJob(**found)
 
     def cancel(self, job_id: str) -> None:
         """Take a job back; its worker stops with its next heartbeat."""
         with self._database.write() as connection:
-            unfinished = tuning_queue.c.state.in_(("waiting", "running"))
+            unfinished = tuning_queue.c.state.in_(("preparing", "waiting", "running"))
             connection.execute(
                 update_rows(tuning_queue)
                 .where(tuning_queue.c.id == job_id, unfinished)
                 .values(state="cancelled")
             )
+
+    def withdraw(self, job_id: str) -> None:
+        """Take back a job that nobody wants any more, ended or not; it need not be there."""
+        with self._database.write() as connection:
+            this = update_rows(tuning_queue).where(tuning_queue.c.id == job_id)
+            connection.execute(this.values(state="cancelled"))
 
     def remove(self, job_id: str) -> None:
         """Forget a job whose bundle has arrived."""

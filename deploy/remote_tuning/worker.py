@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +16,7 @@ from deploy.heartbeats import BEAT_SECONDS, heartbeats
 from deploy.remote_tuning.inputs import inputs_of
 from deploy.remote_tuning.objects import ObjectStore
 from deploy.remote_tuning.queue import PASSING, QueuedJob, TuningQueue
+from deploy.remote_tuning.sweeping import sweep_objects
 from engine.errors import BurnishError, Conflict, DatabaseUnavailable, StorageFull
 from engine.home import Home
 from engine.models.catalogue import BaseModel
@@ -22,6 +24,8 @@ from engine.storage import folder_of
 from tuning.jobs.events import encode
 from tuning.jobs.runner import JobRunner
 from tuning.recipe import recipe_from_dict
+
+SWEEP_SECONDS = 600.0
 
 
 class TuningWorker:
@@ -43,6 +47,7 @@ class TuningWorker:
         self._base = base
         self._jobs = jobs
         self._beat_seconds = beat_seconds
+        self._swept_at: float | None = None
 
     def work_once(self) -> QueuedJob | None:
         """Take a job and run it to its end; returns it, or None where there is none.
@@ -52,6 +57,7 @@ class TuningWorker:
         """
         job = self._queue.claim(self._base.digest)
         if job is None:
+            self._sweep_at_times()
             return None
         holding = _Holding(self._queue, job)
         with heartbeats(holding.beat, "burnish-tune-worker", self._beat_seconds):
@@ -69,6 +75,14 @@ class TuningWorker:
                 self._queue.finish(job, error=str(error))
         self._clean(job)
         return job
+
+    def _sweep_at_times(self) -> None:
+        """Delete what no job needs, at the start and then every ten minutes without a job."""
+        now = time.monotonic()
+        if self._swept_at is None or now - self._swept_at > SWEEP_SECONDS:
+            self._swept_at = now
+            with suppress(*PASSING):  # the next one does it
+                sweep_objects(self._home, self._queue, self._objects)
 
     def _train(self, job: QueuedJob, holding: _Holding) -> str | None:
         """Run the job; returns its bundle, or None where it was taken from this worker."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -49,6 +50,11 @@ def two(store: Database, clock: Clock) -> TuningQueue:
     return TuningQueue(store, clock)
 
 
+def enter(queue: TuningQueue, job: str, document: Mapping[str, Any]) -> None:
+    queue.prepare(job, document)
+    queue.submit(job)
+
+
 def claimed(queue: TuningQueue) -> QueuedJob:
     job = queue.claim("sha256:base")
     assert job is not None
@@ -59,8 +65,8 @@ def test_a_job_is_done_by_one_worker_and_its_end_is_seen(
     server: TuningQueue, one: TuningQueue, two: TuningQueue
 ) -> None:
     assert server.get(JOB) is None and one.claim("sha256:base") is None
-    server.submit(JOB, DOCUMENT)
-    server.submit(JOB, DOCUMENT)
+    enter(server, JOB, DOCUMENT)
+    enter(server, JOB, DOCUMENT)
     job = claimed(one)
     assert (job.id, job.document, job.state) == (JOB, DOCUMENT, "running")
     assert two.claim("sha256:base") is None
@@ -75,11 +81,24 @@ def test_a_job_is_done_by_one_worker_and_its_end_is_seen(
     assert server.get(JOB) is None
 
 
+def test_a_job_waits_once_its_artefacts_are_uploaded(server: TuningQueue, one: TuningQueue) -> None:
+    server.prepare(JOB, DOCUMENT)
+    assert one.claim("sha256:base") is None
+    server.submit(JOB)
+    job = claimed(one)
+    server.prepare(JOB, DOCUMENT)
+    assert one.beat(job, None), "it goes on"
+    server.withdraw(JOB)
+    assert not one.beat(job, None)
+    server.withdraw(OTHER)
+    assert [job.state for job in server.list()] == ["cancelled"]
+
+
 def test_the_oldest_job_is_first_and_one_for_another_base_model_stays(
     server: TuningQueue, one: TuningQueue
 ) -> None:
-    server.submit(JOB, {**DOCUMENT, "base_digest": "sha256:larger"})
-    server.submit(OTHER, DOCUMENT)
+    enter(server, JOB, {**DOCUMENT, "base_digest": "sha256:larger"})
+    enter(server, OTHER, DOCUMENT)
     assert claimed(one).id == OTHER
     assert one.claim("sha256:base") is None
 
@@ -87,7 +106,7 @@ def test_the_oldest_job_is_first_and_one_for_another_base_model_stays(
 def test_a_silent_workers_job_is_taken_over_and_it_cannot_end_it_any_more(
     server: TuningQueue, one: TuningQueue, two: TuningQueue, clock: Clock
 ) -> None:
-    server.submit(JOB, DOCUMENT)
+    enter(server, JOB, DOCUMENT)
     first = claimed(one)
     assert two.claim("sha256:base") is None
     clock.now += SILENT_SECONDS - 1
@@ -109,20 +128,20 @@ def test_a_silent_workers_job_is_taken_over_and_it_cannot_end_it_any_more(
 def test_a_cancelled_job_stops_with_the_next_heartbeat_and_may_be_queued_again(
     server: TuningQueue, one: TuningQueue
 ) -> None:
-    server.submit(JOB, DOCUMENT)
+    enter(server, JOB, DOCUMENT)
     job = claimed(one)
     server.cancel(JOB)
     assert not one.beat(job, None)
     assert not one.finish(job, bundle=OTHER)
     assert one.claim("sha256:base") is None
-    server.submit(JOB, DOCUMENT)
+    enter(server, JOB, DOCUMENT)
     assert claimed(one).id == JOB
 
 
 def test_a_job_that_is_given_back_waits_for_the_next_worker(
     server: TuningQueue, one: TuningQueue, two: TuningQueue
 ) -> None:
-    server.submit(JOB, DOCUMENT)
+    enter(server, JOB, DOCUMENT)
     job = claimed(one)
     assert one.give_back(job)
     assert claimed(two).id == JOB

@@ -281,7 +281,10 @@ def test_a_cancelled_job_is_taken_from_its_worker(hosts: Hosts, home: Home) -> N
 def test_a_worker_with_another_base_model_leaves_the_job_alone(hosts: Hosts, home: Home) -> None:
     other, _ = hosts.worker(home)
     other._base = replace(hosts.base, digest="sha256:" + "e" * 64)
-    TuningQueue(hosts.database).submit(hosts.spec.id, {"base_digest": hosts.base.digest})
+    queue = TuningQueue(hosts.database)
+    document = {"base_digest": hosts.base.digest, "snapshot": hosts.snapshot, "recipe": {}}
+    queue.prepare(hosts.spec.id, document)
+    queue.submit(hosts.spec.id)
     assert other.work_once() is None
 
 
