@@ -81,6 +81,7 @@ def settings_of(folder: Path, base: BaseModel) -> Settings:
         max_new_tokens=64,
         port=0,
         compare_rate=0,  # no test meets an offer by chance
+        tune_nice=0,  # a job has its share of a processor that other tests keep busy
     )
 
 
