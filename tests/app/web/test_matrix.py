@@ -36,6 +36,7 @@ from tests.support.documents import read_in_this_process
 from tests.support.scripted_engine import ScriptedEngine
 
 NOWHERE = "http://127.0.0.1:1"
+OF_NO_PERSON = ("model", "waiting_id", "draft_id", "evaluation", "alert_id")
 
 
 @dataclass
@@ -208,7 +209,7 @@ def test_ann_has_said_it_all(house: House) -> None:
     document = house.everything_of_ann()
     said = json.dumps(document)
     for name, value in house.ids.items():
-        if name not in ("model", "waiting_id", "draft_id", "evaluation"):  # of no person
+        if name not in OF_NO_PERSON:
             assert value.removeprefix("resp_") in said, name
     assert said.count(WORDS) >= 5
     assert document["examples_removed"]
