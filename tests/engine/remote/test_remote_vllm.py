@@ -115,7 +115,11 @@ def vllm(exported: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield Vllm(exported, folder / "bundles", url, process)
     finally:
         process.terminate()
-        process.wait()
+        try:
+            process.wait(timeout=30)
+        except subprocess.TimeoutExpired:  # while it starts it does not listen
+            process.kill()
+            process.wait()
 
 
 @pytest.fixture
