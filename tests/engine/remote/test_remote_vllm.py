@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +102,7 @@ def vllm(exported: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Itera
             env={**os.environ, **SETTINGS, "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"},
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
     url = f"http://127.0.0.1:{port}"
 
@@ -114,12 +117,9 @@ def vllm(exported: BaseModel, tmp_path_factory: pytest.TempPathFactory) -> Itera
         wait_until(is_ready, seconds=840)
         yield Vllm(exported, folder / "bundles", url, process)
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:  # while it starts it does not listen
-            process.kill()
-            process.wait()
+        with suppress(ProcessLookupError):  # its engine's processes outlive it where it is killed
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 @pytest.fixture
