@@ -38,7 +38,6 @@ from engine.hardware import processor_name
 from engine.request import GenerationRequest, TextDelta
 from engine.serving.stream import QueuedStream
 
-STREAMS = 8
 NEW_TOKENS = 16
 WANTED_P95_SECONDS = 0.010
 WARM_ROUNDS = 2
@@ -49,7 +48,8 @@ def main() -> None:
     """Print the document."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="the document on one line")
-    parser.add_argument("--rounds", type=int, default=25, help="of eight answers each")
+    parser.add_argument("--rounds", type=int, default=25, help="of so many answers each")
+    parser.add_argument("--streams", type=int, default=8, help="answers at once")
     parser.add_argument("--model", default="embedded")
     parser.add_argument("--model-cache", type=Path, default=user_cache_path("burnish") / "models")
     arguments = parser.parse_args()
@@ -58,8 +58,9 @@ def main() -> None:
             home=Path(home), model=arguments.model, model_cache=arguments.model_cache, port=0
         )
         with served(Service(Workspace(settings))) as (port, engine_seconds):
-            asked = _in_another_process(port, arguments.rounds + WARM_ROUNDS)
-    measured = {seed: s for seed, s in asked.items() if seed >= WARM_ROUNDS * STREAMS}
+            asked = _in_another_process(port, arguments.rounds + WARM_ROUNDS, arguments.streams)
+    warm = WARM_ROUNDS * arguments.streams
+    measured = {seed: s for seed, s in asked.items() if seed >= warm}
     overhead = [seconds - engine_seconds[seed] for seed, seconds in measured.items()]
     document = {
         "figures": {
@@ -70,7 +71,7 @@ def main() -> None:
                 "p50": round(float(np.median(overhead)), 5),
                 "max": round(max(overhead), 5),
                 "engine_p50": round(float(np.median([engine_seconds[s] for s in measured])), 5),
-                "streams": STREAMS,
+                "streams": arguments.streams,
                 "answers": len(overhead),
             }
         },
@@ -127,27 +128,27 @@ def timed_engine(service: Service) -> dict[int, float]:
     return seconds
 
 
-def _in_another_process(port: int, rounds: int) -> dict[int, float]:
-    command = [sys.executable, "-c", CLIENT, str(port), str(rounds)]
+def _in_another_process(port: int, rounds: int, streams: int) -> dict[int, float]:
+    command = [sys.executable, "-c", CLIENT, *map(str, (port, rounds, streams))]
     told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return {int(seed): seconds for seed, seconds in json.loads(told).items()}
 
 
 def ask() -> None:
-    """Ask as `STREAMS` clients; prints the seconds to the first word of each answer by its seed.
+    """Ask as several clients; prints the seconds to the first word of each answer by its seed.
 
     One thread holds all connections. Threads of their own would wait for each other's Python, and
     that would count as the server's time.
     """
-    port, rounds = map(int, sys.argv[1:])
+    port, rounds, streams = map(int, sys.argv[1:])
     seconds: dict[int, float] = {}
     with selectors.DefaultSelector() as selector:
-        clients = [Client(port) for _ in range(STREAMS)]
+        clients = [Client(port) for _ in range(streams)]
         for client in clients:
             selector.register(client.connection, selectors.EVENT_READ, client)
         for turn in range(rounds):
             for number, client in enumerate(clients):
-                client.ask(turn * STREAMS + number)
+                client.ask(turn * streams + number)
             while not all(client.has_ended for client in clients):
                 for key, _ in selector.select():
                     key.data.read()
