@@ -99,9 +99,9 @@ def _made_up(name: str) -> Iterator[Texts]:
 def _tokenized(
     renderer: Renderer, prompt: tuple[Message, ...], chosen: str, rejected: str
 ) -> dict[str, list[int]]:
-    opening = renderer.opening(prompt)
+    prompt_ids, opening = renderer.opened_prompt(prompt)
     return {
-        "prompt_ids": list(renderer.prompt(prompt)),
+        "prompt_ids": list(prompt_ids),
         "chosen_ids": list(renderer.completion(chosen, opening=opening)),
         "rejected_ids": list(renderer.completion(rejected, opening=opening)),
     }

@@ -171,9 +171,8 @@ def _rendered(
     Thoughts are switched on or off in the prompt as they were when the sides were made.
     """
     thinking = shared_thinking(sides)
-    prompt = renderer.prompt(messages, thinking=thinking)
+    prompt, opening = renderer.opened_prompt(messages, thinking=thinking)
     texts = [side.full_text for side in sides]
-    opening = renderer.opening(messages, thinking=thinking)
     thought = sides[0].thought
     if thought and not thoughts_in_loss:
         # The blank before the answer goes with the answer, as in the tokens the model makes

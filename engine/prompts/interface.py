@@ -8,7 +8,7 @@ from typing import Protocol
 from engine.messages import Message
 from engine.prompts.calls.formats import CallFormat
 from engine.prompts.detokenizer import Detokenizer
-from engine.prompts.render import Rendered
+from engine.prompts.render import OpenedPrompt, Rendered
 
 
 class ChatRenderer(Protocol):
@@ -46,8 +46,10 @@ class ChatRenderer(Protocol):
         """Ids of a text as the tokenizer encodes any: its bos token where it adds one, control
         tokens by their names. No chat template renders it."""
 
-    def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
-        """The think block that the prompt of these messages opens at its end; else ""."""
+    def opened_prompt(
+        self, messages: Sequence[Message], *, thinking: bool | None = None
+    ) -> OpenedPrompt:
+        """The ids of `prompt`, and the think block that they open; renders the messages once."""
 
     def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
         """Ids of an answer that follows `opening`; its end token last if it is complete."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from engine.errors import InvalidInput, InvalidText
 from engine.messages import Message, tools_of
@@ -66,6 +66,13 @@ class AddedToken(Protocol):
 
     content: str
     special: bool
+
+
+class OpenedPrompt(NamedTuple):
+    """The token ids of a prompt, and the think block that its end opens; "" for none."""
+
+    ids: tuple[int, ...]
+    opening: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +152,7 @@ class Renderer:
         self, messages: Sequence[Message], *, thinking: bool | None = None
     ) -> tuple[int, ...]:
         """See `ChatRenderer`; `thinking` is the template's `enable_thinking`."""
-        text, escaped = self._render(messages, thinking)
-        ids: list[int] = []
-        for piece, is_plain in escaped.pieces(text):
-            ids += self._encode(piece, plain=is_plain)
-        self._require_embedded(ids)
-        return tuple(ids)
+        return self.opened_prompt(messages, thinking=thinking).ids
 
     def raw(self, text: str) -> tuple[int, ...]:
         """See `ChatRenderer`."""
@@ -158,13 +160,20 @@ class Renderer:
         self._require_embedded(ids)
         return tuple(ids)
 
-    def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
+    def opened_prompt(
+        self, messages: Sequence[Message], *, thinking: bool | None = None
+    ) -> OpenedPrompt:
         """See `ChatRenderer`.
 
         Templates of R1 distillates always open a block; others do unless a message forbids to
         think.
         """
-        return opening_of(self._render(messages, thinking)[0])
+        text, escaped = self._render(messages, thinking)
+        ids: list[int] = []
+        for piece, is_plain in escaped.pieces(text):
+            ids += self._encode(piece, plain=is_plain)
+        self._require_embedded(ids)
+        return OpenedPrompt(tuple(ids), opening_of(text))
 
     def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
         """See `ChatRenderer`: the ids that the model would have generated."""
@@ -177,10 +186,8 @@ class Renderer:
         self, messages: Sequence[Message], completion: str, *, complete: bool = True
     ) -> Rendered:
         """See `ChatRenderer`."""
-        opening = self.opening(messages)
-        return Rendered(
-            self.prompt(messages), self.completion(completion, complete=complete, opening=opening)
-        )
+        prompt, opening = self.opened_prompt(messages)
+        return Rendered(prompt, self.completion(completion, complete=complete, opening=opening))
 
     def decode(self, ids: Sequence[int]) -> str:
         """See `ChatRenderer`; control tokens that mark a call are a part of the text."""

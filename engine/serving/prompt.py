@@ -45,10 +45,10 @@ def fit_prompt(
         return TokenizedPrompt(ids, ids, "", context_tokens - len(ids))
     _require_plausible(request, renderer.longest_token_bytes, context_tokens)
     prefill_ids: tuple[int, ...] = ()
-    opening = renderer.opening(request.messages, thinking=request.thinking)
+    ids, opening = renderer.opened_prompt(request.messages, thinking=request.thinking)
     if request.prefill:
         prefill_ids = renderer.completion(request.prefill, complete=False, opening=opening)
-    ids = renderer.prompt(request.messages, thinking=request.thinking) + prefill_ids
+        ids += prefill_ids
     require_context_room(len(ids), context_tokens)
     return TokenizedPrompt(ids, prefill_ids, opening, context_tokens - len(ids))
 

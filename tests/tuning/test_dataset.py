@@ -146,7 +146,7 @@ def test_an_answer_after_an_opened_block_is_told_from_its_thought_while_it_is_wr
 ) -> None:
     """Stop strings are looked for in what the model wrote, so the opening stops nothing."""
     said = join_reasoning(thought, "It is 4.")
-    opening = opening_renderer.opening([Message("user", "2 and 2?")])
+    opening = opening_renderer.opened_prompt([Message("user", "2 and 2?")]).opening
     ids = opening_renderer.completion(said, complete=False, opening=opening)
     text = opening_renderer.detokenizer(stop, opening=opening)
     shown = ""

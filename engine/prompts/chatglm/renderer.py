@@ -14,7 +14,7 @@ from engine.messages import Message
 from engine.prompts.calls.formats import HERMES, CallFormat
 from engine.prompts.calls.messages import as_plain
 from engine.prompts.detokenizer import Detokenizer
-from engine.prompts.render import Rendered
+from engine.prompts.render import OpenedPrompt, Rendered
 
 
 class ChatGLMTokenizer(Protocol):
@@ -72,9 +72,11 @@ class ChatGLMRenderer(ABC):
         """See `ChatRenderer`: ids as the published wrapper makes them."""
         return tuple(self.tokenizer.encode(text))
 
-    def opening(self, messages: Sequence[Message], *, thinking: bool | None = None) -> str:
+    def opened_prompt(
+        self, messages: Sequence[Message], *, thinking: bool | None = None
+    ) -> OpenedPrompt:
         """See `ChatRenderer`; no prompt of the family opens a think block."""
-        return ""
+        return OpenedPrompt(self.prompt(messages), "")
 
     def completion(self, text: str, *, complete: bool = True, opening: str = "") -> tuple[int, ...]:
         """See `ChatRenderer`; `opening` is always "" here."""

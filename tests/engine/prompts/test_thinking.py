@@ -46,7 +46,7 @@ def test_the_template_is_told_and_without_a_word_it_decides(thinker: BaseModel) 
     }
     begun = "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
     assert written == {None: begun, True: begun, False: f"{begun}<think>\n\n</think>\n\n"}
-    assert renderer.opening(QUESTION, thinking=False) == ""  # the block is closed
+    assert renderer.opened_prompt(QUESTION, thinking=False).opening == ""  # the block is closed
     assert renderer.thinks_unasked is True
 
 
