@@ -1,4 +1,4 @@
-"""What the HTTP API adds to the first token: `python -m benchmarks.api_overhead --json`.
+"""The HTTP API's share of the first token's time: `python -m benchmarks.api_overhead --json`.
 
 Eight clients in a process of their own ask `/v1/chat/completions` at once, again and again, and
 stream the answers. The overhead of one answer is the time from its request to its first word, less

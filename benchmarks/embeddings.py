@@ -1,4 +1,4 @@
-"""How well embeddings find an answer: `python -m benchmarks.embeddings --json`.
+"""The retrieval of answers by embeddings, measured: `python -m benchmarks.embeddings --json`.
 
 Each question is asked for its own answer among all answers of its set, by the cosine of embeddings
 and by BM25: GSM8K (a question and its solution share names and numbers) and OASST (a first question

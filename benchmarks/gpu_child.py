@@ -137,7 +137,7 @@ class _Watch:
             self._peaks[event.stage] = _peak() - self._before
 
     def stages(self, base: BaseModel, recipe: Recipe) -> dict[str, Any]:
-        """For each stage its speed, its losses, the planned and the measured bytes."""
+        """The speed, losses, planned and measured bytes of each stage."""
         found = {}
         for stage, steps in self._steps.items():
             planned = self._planned(base, recipe, pairs=stage == "dpo")

@@ -81,5 +81,5 @@ class Transformers:
 
 
 def installed(package: str) -> bool:
-    """Whether a peer's package is installed."""
+    """Return whether a peer's package is installed."""
     return importlib.util.find_spec(package) is not None

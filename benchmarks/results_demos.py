@@ -104,7 +104,7 @@ def _rounds(demo: DemoFigures) -> Iterator[str]:
 
 
 def _opposed(demo: DemoFigures) -> Iterator[str]:
-    """For each user a row for their own examples, and one for the release that both taught."""
+    """Two rows for each user: of their own examples, and of the release that both taught."""
     told_apart = "yes" if "opposed" in demo["alerts"] else "no"
     for wish, found in demo["opposed"].items():
         for by, figures in (("own examples", found["own_examples"]), ("release", found["release"])):

@@ -68,7 +68,7 @@ class KnownQuestion:
     says: str
 
     def is_answered_by(self, passage: Document) -> bool:
-        """Whether a passage is the one."""
+        """Return whether a passage is the one."""
         source = passage.metadata["source"]
         return source == self.document and self.says in searched_text(passage)
 
@@ -116,7 +116,7 @@ class ServedEmbedder:
 
     @property
     def digest(self) -> str:
-        """What the vectors depend on."""
+        """The digest of all that the vectors depend on."""
         return self.engine.base_digest
 
     def embed_question(self, question: str) -> VectorArray:
@@ -183,7 +183,7 @@ def quality(folder: Path, embedder: Embedder | None) -> dict[str, Any]:
 
 
 def finds(search: Callable[[str], Sequence[Document]], known: KnownQuestion) -> bool:
-    """Whether a search finds the passage."""
+    """Return whether a search finds the passage."""
     return any(map(known.is_answered_by, search(known.question)))
 
 
@@ -291,7 +291,7 @@ def fact_sheets(folder: Path) -> Iterator[FactSheet]:
 
 
 def support_errors() -> dict[str, str]:
-    """How many sentences of each kind are marked."""
+    """Count the marked sentences of each kind."""
     counts = {"supported": [0, 0], "unsupported": [0, 0]}
     for each in DATA["claims"]:
         passages = [{"text": each["passage"]}]

@@ -147,7 +147,7 @@ def _simple() -> Iterator[Schema]:
 
 
 def measure_validity(engine: FastEngine, asked: Sequence[Schema]) -> dict[str, Any]:
-    """How many answers are valid under their schemas, and which schemas' are not."""
+    """Count the answers that are valid under their schemas, and name the schemas of the others."""
     wrong: list[Schema] = []
     cut = 0
     for start in range(0, len(asked), ROWS):

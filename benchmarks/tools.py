@@ -1,4 +1,4 @@
-"""How well a model calls tools: `python -m benchmarks.tools --json`.
+"""A model's calls of tools, judged: `python -m benchmarks.tools --json`.
 
 Twenty questions that a calculator, a clock or a search in documents answers, asked greedily with
 all three tools on: how many answers call the right tool, how many calls give a result with the
@@ -120,7 +120,7 @@ def answered(service: Service, asked: Asked, person: str) -> AnswerUpdate:
 
 
 def judged(asked: Asked, alone: AnswerUpdate, helped: AnswerUpdate) -> dict[str, Any]:
-    """What one question's two answers did."""
+    """Judge the two answers to one question."""
     return {
         "question": asked.question,
         "called": bool(helped.called),

@@ -45,7 +45,7 @@ class SoftPromptModel(PeftModelForCausalLM):  # type: ignore[misc]  # peft is un
     """
 
     def save_pretrained(self, save_directory: str, *args: Any, **kwargs: Any) -> None:
-        """As peft does, and the encoder of each adapter."""
+        """Save as peft does, and the encoder of each adapter as well."""
         super().save_pretrained(save_directory, *args, **kwargs)
         if not kwargs.get("is_main_process", True):
             return

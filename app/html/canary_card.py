@@ -92,7 +92,7 @@ def _arm(words: DeskWords, status: CanaryStatus, arm: Arm, name: str) -> str:
 
 
 def _evidence(words: DeskWords, status: CanaryStatus) -> str:
-    """How near the two decisions are: capital is won by multiplying, so the way is logarithmic."""
+    """The distance to both decisions: logarithmic, since capital is won by multiplying."""
     standing = status.standing
     return "".join(
         _meter(

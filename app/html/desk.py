@@ -130,7 +130,7 @@ def _node(words: DeskWords, release: DeskRelease) -> str:
 
 
 def _why(words: DeskWords, release: DeskRelease) -> str:
-    """Why a release was not let in; of a better one the gain says it."""
+    """The reason why a release was not let in; of a better one the gain says it."""
     if release.was_live or release.point.verdict == "better":
         return ""
     return translated(release.reason, words.language)

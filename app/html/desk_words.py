@@ -106,7 +106,7 @@ class DeskWords:
         return bundle[SHORT_ID] if number is None else f"r{number} ({bundle[SHORT_ID]})"
 
     def verdict(self, release: DeskRelease) -> str:
-        """Whether a release is live, was, or was not let in."""
+        """The state of a release in words: live, was live, or not let in."""
         point = release.point
         if point.tainted:
             return self._say("lineage_tainted")

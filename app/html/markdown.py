@@ -128,7 +128,7 @@ def _dollars(state: StateInline, silent: bool) -> bool:
 
 
 def _is_formula(text: str) -> bool:
-    """Whether a text between single dollars is mathematics, not words or a sum of money."""
+    """Return whether a text between single dollars is mathematics, not words or a sum of money."""
     bare = TEX_COMMAND.sub(r"\\", text)
     longest = max(map(len, re.findall("[A-Za-z]+", bare)), default=0)
     return longest == 1 or (longest < 3 and not TEX_MARKS.isdisjoint(bare))

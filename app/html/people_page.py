@@ -89,7 +89,7 @@ class PeoplePage:
         )
 
     def _acts_on(self, account: Account) -> str:
-        """What an operator can do to somebody else's account, with the command of each."""
+        """The acts of an operator on somebody else's account, with the command of each."""
         disables = account.disabled_at is None
         there, name = f"/{account.id}", escape(account.name)
         turn = "disable" if disables else "enable"

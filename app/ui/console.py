@@ -37,7 +37,7 @@ HISTORY_COLUMNS = ["when", "action", "now_live", "before", "note"]
 
 
 class PossibleChanges(NamedTuple):
-    """Whether there are releases, one waits for promotion, and the live one can be taken back."""
+    """The possible changes: there is a release, one waits, the live one can be taken back."""
 
     some: bool
     promotion_waits: bool
@@ -45,7 +45,7 @@ class PossibleChanges(NamedTuple):
 
 
 class Drawn(NamedTuple):
-    """What one browser tab shows of the desk."""
+    """The parts of the desk that one browser tab shows."""
 
     desk: str
     lineage: str

@@ -1,4 +1,4 @@
-"""What the API answers, as its OpenAPI document describes it.
+"""The API's answers, as its OpenAPI document describes them.
 
 The documents themselves are written elsewhere, field by field; these models only describe them, and
 a test compares the two. Errors have one format, `ErrorResponse`, and each group of routes the
@@ -103,7 +103,7 @@ class ModelList(BaseModel):
 
 
 class CachedTokens(BaseModel):
-    """How many of the prompt's tokens were read before."""
+    """The number of the prompt's tokens that were read before."""
 
     cached_tokens: int
 
@@ -246,7 +246,7 @@ def streamed_or(document: type[BaseModel]) -> Responses:
 
 
 class Readiness(BaseModel):
-    """Whether new answers are taken, and the live release."""
+    """The server's readiness: whether new answers are taken, and the live release."""
 
     status: Literal["ready", "engine down", "shutting down"]
     live: str | None

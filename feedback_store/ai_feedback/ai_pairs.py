@@ -33,7 +33,7 @@ PAIRS_FILE = "ai_pairs.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class AiPair:
-    """For this prompt, a judge found `chosen` better than `rejected`.
+    """A pair by an AI judge, who found `chosen` better than `rejected` for this prompt.
 
     Looks like `examples.Pair` to what trains on it. Its origin has no events, since nobody said
     anything; its one user is who asked.

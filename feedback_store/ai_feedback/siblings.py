@@ -102,7 +102,7 @@ def _turns_with_several(connection: Connection) -> list[Row[str, str, str, str]]
 def _judged_answers(
     connection: Connection, turn_ids: Sequence[str]
 ) -> tuple[dict[str, set[str]], set[str]]:
-    """By turn, the answers of which anybody says anything; and all alternatives."""
+    """The answers of each turn that anybody says anything about; and all alternatives."""
     judged: dict[str, set[str]] = defaultdict(set)
     for some in batches(turn_ids):
         for event in current_statements(read_judgements(connection, t.turns.c.id.in_(some))):

@@ -89,7 +89,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """For this prompt, `chosen` is better than `rejected`."""
+    """A preference pair: for this prompt, `chosen` is better than `rejected`."""
 
     id: str
     prompt: tuple[Message, ...]
@@ -110,7 +110,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Unpaired:
-    """For this prompt, `completion` is good (`label`) or bad: an example for KTO."""
+    """A lone judgement, for KTO: for this prompt, `completion` is good (`label`) or bad."""
 
     id: str
     prompt: tuple[Message, ...]

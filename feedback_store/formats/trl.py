@@ -55,7 +55,8 @@ def completion_turns(row: RawRow, options: Options) -> Iterator[ImportedTurn]:
 
 
 def _prompt_is_implicit(row: RawRow) -> bool:
-    """As TRL decides it (`maybe_extract_prompt`): a text beside conversations is no prompt."""
+    """Return whether no prompt is named, as TRL's `maybe_extract_prompt` decides: a text beside
+    conversations is no prompt."""
     chosen, prompt = value(row, "chosen"), row.get("prompt")
     return isinstance(chosen, list) and not isinstance(prompt, list) and len(chosen) != 1
 

@@ -28,7 +28,7 @@ INSERT_TURN = insert(t.turns)
 
 
 class AskedTurn(TypedDict, total=False):
-    """What a person asked.
+    """The fields of a question that a person asked.
 
     `prompt` is given only where the messages shown are not the template over the chain of parent
     answers; examples from feedback are no part of it, `example_ids` refers to them. `passages` of

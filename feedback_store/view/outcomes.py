@@ -207,7 +207,7 @@ def _about_answers(connection: Connection, user_id: str) -> list[RowMapping]:
 
 
 def _about_comparisons(connection: Connection, user_id: str) -> Sequence[RowMapping]:
-    """Without what a reviewer chose on the console, which is about other people's questions."""
+    """Leave out a reviewer's choices on the console, which are about other people's questions."""
     sides = t.comparisons.c.left_answer_id, t.comparisons.c.right_answer_id
     query = (
         select(*STATEMENT_COLUMNS, *TURN_OF_EVENT, *sides)

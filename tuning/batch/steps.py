@@ -21,7 +21,7 @@ BatchShare = dict[str, float]  # a pack's part of its batch, by what is counted
 
 
 class PackedSteps:
-    """For a trl trainer whose collator is a `Packer`; stands before it among the bases."""
+    """A mixin for a trl trainer whose collator is a `Packer`; stands before it among the bases."""
 
     def counts(self, pack: Pack) -> dict[str, int]:
         """The numbers of rows, scored tokens and so on in a pack, by name."""

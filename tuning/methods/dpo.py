@@ -68,7 +68,7 @@ class DpoRecipe(Method):
 
     @property
     def reference_is_base(self) -> bool:
-        """As `reference` says."""
+        """Return whether the reference is the base model, as `reference` says."""
         return self.reference == "base"
 
     def store_values(self, *, flip_rate: float | None, good: int, bad: int) -> dict[str, float]:

@@ -103,7 +103,7 @@ class PackedDPOTrainer(PackedSteps, RenderedDPOTrainer):
         return {"pairs": len(chosen), "tokens": sum(counts.values()), **counts}
 
     def counted_by(self, metric: str) -> str:
-        """As trl's `_compute_loss` averages them."""
+        """Return the count that trl's `_compute_loss` averages a metric over."""
         return {
             "entropy": "tokens",
             "mean_token_accuracy": "chosen_tokens",

@@ -61,7 +61,7 @@ def _tokens(row: dict[str, list[int]]) -> int:
 
 
 def _columns(row: dict[str, list[int]]) -> dict[str, list[int]]:
-    """As trl's own `tokenize_row` names them."""
+    """The columns, named as trl's own `tokenize_row` does."""
     prompt = row["prompt_ids"]
     columns = {"prompt_input_ids": prompt, "prompt_attention_mask": [1] * len(prompt)}
     for side in SIDES:

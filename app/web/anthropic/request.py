@@ -68,7 +68,7 @@ class OutputConfig(Lenient):
 
 
 class CallRule(Lenient):
-    """Whether tools may or must be called, which one, and how many at once."""
+    """The rule for calls: whether tools may or must be called, which one, and how many at once."""
 
     type: Literal["auto", "any", "tool", "none"] = "auto"
     name: str | None = None

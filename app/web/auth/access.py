@@ -14,13 +14,13 @@ from feedback_store.accounts.person import AccountRole, Person, Scope
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a path asks for."""
+    """The right that a path asks for."""
 
     scope: Scope | None = "chat"  # None: nothing is asked, not even who it is
     role: AccountRole = "user"
 
     def is_met_by(self, person: Person) -> bool:
-        """Whether a person may use the path."""
+        """Return whether a person may use the path."""
         return person.is_at_least(self.role) and (self.scope is None or self.scope in person.scopes)
 
 

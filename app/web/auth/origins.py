@@ -86,7 +86,7 @@ class CrossOriginProtection:
 
 
 def _follows_link(headers: Headers, method: str) -> bool:
-    """Whether the request is a top-level navigation, whose page the other site cannot read."""
+    """Return whether this is a top-level navigation, whose page the other site cannot read."""
     asked = headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest")
     return method in SAFE_METHODS and asked == ("navigate", "document")
 

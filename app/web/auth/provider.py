@@ -23,7 +23,7 @@ PROVIDER_FAILED = "the provider did not sign you in; try again"
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """Whom the provider vouches for: `origin` for good, `name` as they are called now."""
+    """A person whom the provider vouches for: `origin` for good, `name` as they are called now."""
 
     origin: str
     name: str

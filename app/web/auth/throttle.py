@@ -32,7 +32,7 @@ class LoginThrottle:
         self._limiter = MovingWindowRateLimiter(MemoryStorage())
 
     def is_blocked(self, name: str, address: str) -> bool:
-        """Whether no password is to be looked at, even the right one."""
+        """Return whether no password is to be looked at, even the right one."""
         return not all(self._limiter.test(limit, *of) for limit, of in _counted(name, address))
 
     def count_wrong(self, name: str, address: str) -> None:

@@ -74,13 +74,13 @@ class ComparisonBody(BaseModel):
 
 
 class ChoiceBody(Statement):
-    """Which of two answers is better."""
+    """A choice between two answers."""
 
     choice: ChoiceValue
 
 
 class ConsentBody(BaseModel):
-    """Whether the caller's words may be used for training."""
+    """The caller's consent to the use of their words for training."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     allowed: bool

@@ -16,7 +16,7 @@ from app.web.body import StrictJsonRoute
 
 
 class AllowBody(BaseModel):
-    """Whether answers may call a tool."""
+    """The caller's permission for answers to call a tool."""
 
     model_config = ConfigDict(extra="forbid")
     allowed: bool

@@ -57,7 +57,7 @@ def unpacked(file: Path) -> list[Path]:
 
 
 def _is_crowded(file: Path) -> bool:
-    """Whether a zip's central directory, which `zipfile` reads as a whole, is too long."""
+    """Return whether a zip's central directory, which `zipfile` reads as a whole, is too long."""
     with file.open("rb") as stream:
         size = stream.seek(0, 2)
         stream.seek(max(0, size - ZIP64_BYTES - END_BYTES - MAX_COMMENT_BYTES))

@@ -20,17 +20,17 @@ from engine.serving.prompt import require_plausible_count
 
 
 class ChatPrompt(Protocol):
-    """What makes up the prompt. Methods raise `InvalidInput` or `InvalidText`."""
+    """The fields that make up the prompt. Methods raise `InvalidInput` or `InvalidText`."""
 
     model: str
 
     @property
     def message_count(self) -> int:
-        """How many messages there are, before they are read."""
+        """The number of messages, before they are read."""
 
     @property
     def asked_thinking(self) -> bool | None:
-        """Whether the model is to think first; None leaves it to the model."""
+        """Return whether the model is to think first; None leaves it to the model."""
 
     def form(self) -> AnswerForm:
         """Return what the answer may be."""

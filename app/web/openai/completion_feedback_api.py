@@ -37,7 +37,7 @@ CompletionId = Annotated[AnswerName, Field(min_length=1, max_length=80)]
 
 
 class FeedbackBody(BaseModel):
-    """What a person says of a completion: any of a vote, a correction and a comparison.
+    """A person's feedback on a completion: any of a vote, a correction and a comparison.
 
     `vote` is 1 (up), -1 (down) or 0 (cleared); `reasons` and `comment` come with it. With
     `compared_with`, `preference` says how the completion compares with another answer to the very
@@ -75,7 +75,7 @@ class FeedbackBody(BaseModel):
 
 
 class ComparedCompletion(BaseModel):
-    """How a completion compares with another one, by what its person said last."""
+    """The comparison of a completion with another one, by what its person said last."""
 
     completion_id: str
     preference: HowCompared
@@ -94,7 +94,7 @@ class CompletionFeedback(BaseModel):
 
 
 class WithdrawnFeedback(BaseModel):
-    """What is said of a completion after it was withdrawn: nothing."""
+    """The feedback on a completion after it was withdrawn: none."""
 
     object: Literal["feedback.deleted"] = "feedback.deleted"
     completion_id: str

@@ -46,7 +46,7 @@ class LegacyLogprobs:
 
 
 def token_offsets(tokens: Sequence[str], text: str) -> list[int]:
-    """Where each token begins in the text, in characters.
+    """The offset of each token in the text, in characters.
 
     A token decoded alone may lack the blank before it, be a part of a character, or not be in the
     text at all: the place is then that of the next character that is not taken yet.

@@ -17,7 +17,7 @@ TASK_BEGINS, HISTORY_MARKS = "### Task:\n", ("<chat_history>", "</chat_history>"
 
 
 def is_page_task(headers: Mapping[str, str], messages: Sequence[Message]) -> bool:
-    """Whether a chat page asks for itself. The header, where there is one, decides."""
+    """Return whether a chat page asks for itself. The header, where there is one, decides."""
     named = headers.get(TASK_HEADER)
     if named is not None:
         return bool(named.strip())

@@ -43,7 +43,7 @@ class TextCompletionRequest(ChoiceFields):
 
     @property
     def reads_only(self) -> bool:
-        """Whether the prompt alone is wanted, without a new token."""
+        """Return whether the prompt alone is wanted, without a new token."""
         return self.max_tokens == 0
 
     def prompts(self) -> list[RawPrompt]:

@@ -31,7 +31,7 @@ class AnswerPart:
 
 @dataclass(frozen=True, slots=True)
 class PartChange:
-    """What happens to a part, which is shown as it is afterwards; `new` is its new text.
+    """A change of a part, which is shown as it is afterwards; `new` is its new text.
 
     `ends_answer`: the answer has ended with this part.
     """

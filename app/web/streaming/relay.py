@@ -37,12 +37,12 @@ class Piece:
 
     @property
     def has_text(self) -> bool:
-        """Whether there is something new to show."""
+        """Return whether there is something new to show."""
         return bool(self.thought or self.text or self.calls)
 
     @property
     def is_last(self) -> bool:
-        """Whether the answer has ended."""
+        """Return whether the answer has ended."""
         return self.update.status != "streaming"
 
 

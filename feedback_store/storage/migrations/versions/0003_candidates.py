@@ -1,4 +1,4 @@
-"""What is derived from the evidence: candidates, verdicts, and how far they go. All begin empty."""
+"""Tables derived from the evidence: candidates, verdicts, and how far they go. All begin empty."""
 
 import sqlalchemy as sa
 from alembic import op

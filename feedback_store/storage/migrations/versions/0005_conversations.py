@@ -161,7 +161,7 @@ def _index_texts(connection: sa.Connection, owners: dict[str, str]) -> None:
 
 
 def _said(connection: sa.Connection, batch: list[Any]) -> dict[str, tuple[str, str]]:
-    """Of questions and answers: who asked, and the text."""
+    """The people who asked, and the texts, of questions and answers."""
     asked = sa.select(turns.c.id, turns.c.user_id, turns.c.question).where(
         turns.c.id.in_([turn_id for _, turn_id, answer_id, _ in batch if answer_id is None])
     )
