@@ -26,7 +26,7 @@ class HomeInUse:
         self.database = Database(url)
         self.people = People(self.database)
         self.registry = Registry(self.database)
-        self.jobs = JobRunner(Home(folder), models)
+        self.jobs = JobRunner(Home(folder), models, nice=0)
         self.snapshots, self.bundles = Home(folder).snapshots, Home(folder).bundles
         self.forgetting = Forgetting(
             home=Home(folder), database=self.database, registry=self.registry, jobs=self.jobs

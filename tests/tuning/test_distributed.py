@@ -182,7 +182,9 @@ def test_rows_of_several_processes_lie_in_files_that_all_of_them_see(
 @pytest.fixture
 def runner(tiny_base: BaseModel, tmp_path: Path) -> Iterator[JobRunner]:
     models = tiny_base.folder.parent / "cache"
-    yield JobRunner(Home(tmp_path / "home"), models, threads=2, accelerate_config=Path("ddp"))
+    yield JobRunner(
+        Home(tmp_path / "home"), models, threads=2, accelerate_config=Path("ddp"), nice=0
+    )
     for pid in processes_in(tmp_path):  # of a test that failed
         os.kill(pid, signal.SIGKILL)
 

@@ -74,7 +74,7 @@ def environment_of_workers() -> Iterator[None]:
 
 
 def home_with_pairs(home: Path, base: BaseModel) -> tuple[JobRunner, str]:
-    return JobRunner(Home(home), base.folder.parent / "cache"), snapshot_of(home, 16)
+    return JobRunner(Home(home), base.folder.parent / "cache", nice=0), snapshot_of(home, 16)
 
 
 def ran(home: Path, runner: JobRunner, job: str) -> Ran:
@@ -146,7 +146,7 @@ def test_a_job_reports_each_step_of_each_stage_and_learns(uninterrupted: Ran) ->
 
 def test_a_job_that_is_done_is_not_run_again(uninterrupted: Ran, tiny_base: BaseModel) -> None:
     job = uninterrupted.job
-    again = JobRunner(Home(uninterrupted.home), tiny_base.folder.parent / "cache")
+    again = JobRunner(Home(uninterrupted.home), tiny_base.folder.parent / "cache", nice=0)
     assert when_free(lambda: start(again, job.snapshot, base=tiny_base)) == job.id
     assert again.get(job.id) == job  # with the time of its first start
     assert list(again.wait(job.id)) == uninterrupted.events
