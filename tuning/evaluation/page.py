@@ -12,9 +12,19 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from tuning.evaluation.rewards import DRAWN
 from tuning.evaluation.roles import MODEL_ROLES, ModelRole
 
 COLOURS = {"candidate": "#c2571a", "incumbent": "#3b6ea5", "base": "#9a9a9a"}
+# Measures on pairs, as the plots name them
+MEASURES = {
+    "reward_accuracy_per_token": "reward per token",
+    "reward_accuracy": "reward, summed",
+    "accuracy": "likelihood per token",
+    "accuracy_summed": "likelihood, summed",
+    "margin_per_token": "margin, nats a token",
+    "chosen_logprob_per_token": "preferred, nats a token",
+}
 SHARES = {
     "finished": "finished",
     "empty": "empty",
@@ -24,11 +34,52 @@ SHARES = {
     "format_kept": "form kept",
     "thoughts_parsed": "thoughts parsed",
 }
+# The figures in words, in the order of the table
+FIGURES = {
+    "reward_accuracy_per_token": "Share of pairs whose preferred answer gained more, per token:"
+    " the gate's measure",
+    "reward_accuracy": "The same, of whole answers",
+    "accuracy": "Share of pairs whose preferred answer is likelier, per token",
+    "accuracy_summed": "The same, of whole answers, which favours short ones",
+    "margin_per_token": "By how much it is likelier, nats a token",
+    "chosen_logprob_per_token": "Log-probability of preferred answers, nats a token",
+    "kl_to_base_per_token": "Distance from the base model (KL), nats a token",
+    "perplexity": "Perplexity on other text; lower is better",
+    "median_answer_tokens": "Median length of the answers to fixed prompts, tokens",
+    "length_ratio_to_incumbent": "Their length beside the live release's",
+    "finished": "Share of them that came to an end",
+    "empty": "Share that is empty",
+    "repetition": "Share of four-word phrases that repeat",
+    "refused": "Share that refuses",
+    "language_kept": "Share in the question's language",
+    "format_kept": "Share in the form that was asked for",
+    "thoughts_parsed": "Share whose thought can be told from the answer",
+    "reward_greedy": "Reward model's score of greedy answers",
+    "reward_drawn": "The same, of drawn answers",
+    f"reward_best_of_{DRAWN}": f"The same, of the best of {DRAWN}",
+}
+# Texts in the plots have the page's colour, in the light and in the dark
 STYLE = (
-    "body{font:16px system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-    "table{border-collapse:collapse}td,th{padding:.2rem .8rem;text-align:right}"
-    "td:first-child,th:first-child{text-align:left}code{overflow-wrap:anywhere}"
+    ":root{color-scheme:light dark}"
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
+    "h1::first-letter{text-transform:uppercase}h2{margin-top:2.5rem}"
+    ".wide{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+    "td,th{padding:.3rem .8rem;text-align:right;border-bottom:1px solid #8884}"
+    "td:first-child,th:first-child{text-align:left;padding-left:0}"
+    "code{overflow-wrap:anywhere}"
+    "@media(max-width:40rem){body{font-size:15px}td,th{padding:.3rem .3rem}}"
+    ".js-plotly-plot text{fill:currentColor!important}"
 )
+LAYOUT = {
+    "template": "none",
+    "height": 340,
+    "paper_bgcolor": "rgba(0,0,0,0)",
+    "plot_bgcolor": "rgba(0,0,0,0)",
+    "margin": {"l": 45, "r": 10, "t": 40, "b": 20},
+    "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+    "xaxis": {"automargin": True, "gridcolor": "#8884"},
+    "yaxis": {"gridcolor": "#8884", "zerolinecolor": "#8888"},
+}
 Document = Mapping[str, Any]
 
 
@@ -37,26 +88,39 @@ def render_page(document: Document) -> str:
     verdict = document["verdict"]
     plots = "\n".join(
         f"<h2>{title}</h2>\n"
-        + make(document).to_html(full_html=False, include_plotlyjs=False, div_id=f"plot-{number}")
+        + make(document)
+        .update_layout(LAYOUT)
+        .to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            div_id=f"plot-{number}",
+            config={"responsive": True, "displayModeBar": False},
+        )
         for number, (title, make) in enumerate(PLOTS.items())
     )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>Evaluation: {escape(verdict['verdict'])}</title><style>{STYLE}</style>"
         f"<script>{get_plotlyjs()}</script></head><body>\n"
         f"<h1>{escape(verdict['verdict'])}</h1><p>{escape(verdict['reason'])}</p>\n"
-        f"{_names(document)}{_figures(document)}{_guards(verdict)}{plots}\n</body></html>\n"
+        f"{_figures(document)}{_guards(verdict)}{plots}\n{_names(document)}</body></html>\n"
     )
 
 
 def _names(document: Document) -> str:
     rows = ((name, document[name]) for name in (*MODEL_ROLES, "snapshot"))
-    return "<p>" + "<br>".join(f"{n}: <code>{escape(str(d))}</code>" for n, d in rows) + "</p>\n"
+    lines = "<br>".join(f"{name}: <code>{escape(str(digest))}</code>" for name, digest in rows)
+    return f"<h2>Models and snapshot</h2><p>{lines}</p>\n"
 
 
 def _figures(document: Document) -> str:
     models = document["summary"]["models"]
-    rows = [[name, *(_number(models[r][name]) for r in MODEL_ROLES)] for name in models["base"]]
+    rows = [
+        [words, *(_number(models[role][name]) for role in MODEL_ROLES)]
+        for name, words in FIGURES.items()
+        if any(models[role].get(name) is not None for role in MODEL_ROLES)
+    ]
     longer = _number(document["summary"]["longer_wins_accuracy"])
     note = f"<p>Accuracy of &ldquo;the longer answer wins&rdquo;: {longer}</p>\n"
     return _table("Figures", ["", *MODEL_ROLES], rows) + note
@@ -81,7 +145,7 @@ def _table(title: str, head: list[str], rows: list[list[str]]) -> str:
         "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
         for tag, cells in (("th", head), *(("td", row) for row in rows))
     ]
-    return f"<h2>{title}</h2><table>{''.join(lines)}</table>\n"
+    return f'<h2>{title}</h2><div class="wide"><table>{"".join(lines)}</table></div>\n'
 
 
 def _number(value: float | None) -> str:
@@ -90,13 +154,8 @@ def _number(value: float | None) -> str:
 
 def _plot_accuracy(document: Document) -> go.Figure:
     models = document["summary"]["models"]
-    names = {
-        "reward_accuracy_per_token": "reward per token",
-        "reward_accuracy": "reward, summed",
-        "accuracy": "likelihood per token",
-        "accuracy_summed": "likelihood, summed",
-    }
-    figure = _bars(models, names)
+    accuracies = {name: words for name, words in MEASURES.items() if "accuracy" in name}
+    figure = _bars(models, accuracies)
     if (longer := document["summary"]["longer_wins_accuracy"]) is not None:
         figure.add_hline(y=longer, line_dash="dot", annotation_text="longer wins")
     return figure
@@ -108,7 +167,7 @@ def _plot_differences(document: Document) -> go.Figure:
     for other, differences in document["summary"]["differences"].items():
         estimates = [d["estimate"] for d in differences.values()]
         figure.add_scatter(
-            x=list(differences),
+            x=[MEASURES[name] for name in differences],
             y=estimates,
             mode="markers",
             name=f"candidate - {other}",

@@ -17,6 +17,7 @@ from tests.support.voices import Voice, sensible
 from tuning.evaluation.answers import AnswerMeasures, PromptMeasures
 from tuning.evaluation.evaluate import Evaluation, evaluate
 from tuning.evaluation.generic import Drift, Passage
+from tuning.evaluation.page import FIGURES
 from tuning.evaluation.preferences import PairScores, Preference
 from tuning.evaluation.report import write_report
 from tuning.evaluation.summary import summarise
@@ -131,6 +132,15 @@ def test_the_page_shows_verdict_and_plots_and_asks_no_other_server(tmp_path: Pat
     assert "<h1>not better</h1><p>refused: &lt;it&gt; grew</p>" in html
     assert html.count("Plotly.newPlot") >= 6
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", html)
+
+
+def test_the_page_has_words_for_each_figure_and_leaves_out_what_nobody_measured(
+    tmp_path: Path,
+) -> None:
+    assert list(FIGURES) == list(summarise(by_hand())["models"]["base"])
+    html = page(tmp_path, by_hand())
+    assert f"<td>{FIGURES['accuracy']}</td>" in html
+    assert FIGURES["reward_greedy"] not in html  # no reward model has judged
 
 
 def test_a_page_can_be_drawn_of_an_evaluation_without_pairs(tmp_path: Path) -> None:
