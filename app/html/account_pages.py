@@ -181,16 +181,8 @@ class AccountPages:
         )
 
     def _page(self, title: str, content: str, *, narrow: bool = False) -> str:
-        return FRAME.format(
-            language=self.language,
-            root=escape(self.root),
-            title=self._say(title),
-            content=content,
-            width="narrow" if narrow else "",
-            script=ACCOUNT_SCRIPT,
-            choose=escape(say("common.language", self.language)),
-            languages=language_options(self.language),
-        )
+        width = "narrow" if narrow else ""
+        return framed(self.language, self.root, self._say(title), content, width)
 
     def _form(self, path: str, *parts: str) -> str:
         return f'<form method="post" action="{escape(self.root + path)}">{"".join(parts)}</form>'
@@ -211,6 +203,20 @@ class AccountPages:
 
     def _say(self, key: str, **values: object) -> str:
         return escape(say(f"account.{key}", self.language, **values))
+
+
+def framed(language: str, root: str, title: str, content: str, width: str) -> str:
+    """Return a whole page; `title` and `content` are HTML, `width` is the main part's class."""
+    return FRAME.format(
+        language=language,
+        root=escape(root),
+        title=title,
+        content=content,
+        width=width,
+        script=ACCOUNT_SCRIPT,
+        choose=escape(say("common.language", language)),
+        languages=language_options(language),
+    )
 
 
 def language_options(chosen: str) -> str:

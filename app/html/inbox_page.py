@@ -11,7 +11,7 @@ from html import escape
 from typing import Any
 from urllib.parse import urlencode
 
-from app.html.account_pages import ACCOUNT_SCRIPT, FRAME, language_options
+from app.html.account_pages import framed
 from app.html.release_names import release_name
 from app.texts import say, translated
 from engine.excerpts import one_line
@@ -61,16 +61,7 @@ class InboxPage:
             f"{''.join(self._vote(shown, vote) for vote in votes)}"
             f"{self._pages(shown, total)}{self._alerts(shown, alerts)}"
         )
-        return FRAME.format(
-            language=self.language,
-            root=escape(self.root),
-            title=self._say("title"),
-            content=content,
-            width="inbox",
-            script=ACCOUNT_SCRIPT,
-            choose=escape(say("common.language", self.language)),
-            languages=language_options(self.language),
-        )
+        return framed(self.language, self.root, self._say("title"), content, "inbox")
 
     def _search(self, shown: InboxFilter) -> str:
         checked = " checked" if shown.looked_at else ""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-from app.html.account_pages import ACCOUNT_SCRIPT, FRAME, language_options
+from app.html.account_pages import framed
 from app.texts import say
 from engine.units import local_minute
 from feedback_store.accounts.accounts import Account
@@ -154,16 +154,7 @@ class PeoplePage:
             f'<nav><a href="{escape(self.root)}/console/">{self._say("back")}</a>'
             f"<code>burnish user list</code></nav>"
         )
-        return FRAME.format(
-            language=self.language,
-            root=escape(self.root),
-            title=self._say("title"),
-            content=back + content,
-            width="inbox",
-            script=ACCOUNT_SCRIPT,
-            choose=escape(say("common.language", self.language)),
-            languages=language_options(self.language),
-        )
+        return framed(self.language, self.root, self._say("title"), back + content, "inbox")
 
     def _account(self, key: str, **values: object) -> str:
         return escape(say(f"account.{key}", self.language, **values))

@@ -62,7 +62,8 @@ class UnstoredTurn:
 def new_turn(**asked: Unpack[AskedTurn]) -> UnstoredTurn:
     """Return a turn to store; raises `InvalidText`.
 
-    Whoever goes on with a changed answer prefers it: see `kept_changes`.
+    A question that goes on from a changed answer says that its person prefers it: see
+    `kept_changes`.
     """
     user_id, template = asked["user_id"], asked["template"]
     question, parent_answer_id = require_text(asked["question"]), asked.get("parent_answer_id")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,18 +10,11 @@ from deploy.remote_tuning.objects import ObjectStore
 from deploy.remote_tuning.queue import TuningQueue
 from deploy.remote_tuning.sweeping import sweep_objects
 from engine.home import Home
-from engine.models.catalogue import BaseModel
-from tests.deploy.remote_tuning.test_worker import Hosts
+from tests.deploy.remote_tuning.test_worker import Hosts, hosts
 from tests.helpers import make_bundle
 
+__all__ = ["hosts"]  # a fixture
 DOCUMENT_FIELDS = ("base_digest", "snapshot", "recipe", "recipe_origins")
-
-
-@pytest.fixture
-def hosts(tmp_path: Path, tiny_base: BaseModel) -> Iterator[Hosts]:
-    hosts = Hosts(tmp_path, tiny_base)
-    yield hosts
-    hosts.database.close()
 
 
 @pytest.fixture
